@@ -1,0 +1,260 @@
+//! The two MACs at the end of a handshake message, and the cookie between them (paper, section
+//! 5.4.4 and 5.4.7).
+//!
+//! ```text
+//! handshake message: | type, sender, … | mac1 16 | mac2 16 |
+//!     mac1: keyed by the receiver's public key, over all before it. Shows that the sender knows
+//!           whom it speaks to.
+//!     mac2: keyed by a cookie, over all before it, mac1 included. Shows that the sender receives at
+//!           the address it sends from. Zero without a cookie.
+//! cookie reply:      | 3 0 0 0 | receiver u32 | nonce 24 | cookie 16, sealed | tag 16 |
+//!     sealed by XChaCha20-Poly1305 with the mac1 it answers as associated data, so that only
+//!     who sent that message, or saw it, can be given a cookie.
+//! ```
+
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::AeadInOut};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::{
+    hash::{hash, mac},
+    key::PublicKey,
+};
+
+/// Bytes of a cookie reply.
+pub const COOKIE_REPLY_LEN: usize = 64;
+/// Bytes of a MAC, and of a cookie.
+pub const MAC_LEN: usize = 16;
+
+const MESSAGE_COOKIE_REPLY: u32 = 3;
+const LABEL_MAC1: &[u8] = b"mac1----";
+const LABEL_COOKIE: &[u8] = b"cookie--";
+
+/// The keys that follow from the public key of a message's receiver: of our own to check what
+/// comes in, of a peer's to sign what goes out.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct MacKeys {
+    mac1: [u8; 32],
+    cookie: [u8; 32],
+}
+
+impl MacKeys {
+    /// For messages to whoever has `public`.
+    pub fn new(public: &PublicKey) -> Self {
+        Self {
+            mac1: hash(&[LABEL_MAC1, public.as_bytes()]),
+            cookie: hash(&[LABEL_COOKIE, public.as_bytes()]),
+        }
+    }
+
+    /// The first MAC of a message, given without its MACs.
+    pub fn mac1(&self, msg_without_macs: &[u8]) -> [u8; MAC_LEN] {
+        mac(&self.mac1, msg_without_macs)
+    }
+
+    /// Whether the first MAC of a whole message is right. False too if it is too short for MACs.
+    #[must_use]
+    pub fn verify_mac1(&self, msg: &[u8]) -> bool {
+        split(msg).is_some_and(|(body, mac1, _)| self.mac1(body).ct_eq(mac1).into())
+    }
+
+    /// Fills in both MACs of a whole message, the second with zeros if there is no cookie, and
+    /// gives the first, which is needed to open a cookie reply.
+    ///
+    /// # Panics
+    /// If `msg` is too short for MACs.
+    pub fn sign(&self, msg: &mut [u8], cookie: Option<&Cookie>) -> [u8; MAC_LEN] {
+        let (signed, mac2) = msg.split_last_chunk_mut().expect("room for mac2");
+        let (body, mac1) = signed.split_last_chunk_mut().expect("room for mac1");
+        *mac1 = self.mac1(body);
+        let mac1 = *mac1;
+        *mac2 = cookie.map_or([0; MAC_LEN], |cookie| mac(&cookie.0, signed));
+        mac1
+    }
+
+    /// The answer, giving `cookie`, to a handshake message whose first MAC is right. The nonce
+    /// is random: it must not come twice.
+    ///
+    /// # Panics
+    /// If `msg` is too short for a handshake message.
+    pub fn create_reply(
+        &self,
+        msg: &[u8],
+        cookie: &Cookie,
+        nonce: [u8; 24],
+    ) -> [u8; COOKIE_REPLY_LEN] {
+        let (body, mac1, _) = split(msg).expect("room for MACs");
+        let mut reply = [0; COOKIE_REPLY_LEN];
+        reply[..4].copy_from_slice(&MESSAGE_COOKIE_REPLY.to_le_bytes());
+        reply[4..8].copy_from_slice(&body[4..8]);
+        reply[8..32].copy_from_slice(&nonce);
+        reply[32..48].copy_from_slice(&cookie.0);
+        let tag = XChaCha20Poly1305::new(&self.cookie.into())
+            .encrypt_inout_detached(&nonce.into(), mac1, (&mut reply[32..48]).into())
+            .expect("16 bytes are not too long");
+        reply[48..].copy_from_slice(&tag);
+        reply
+    }
+
+    /// The cookie in a reply to the message whose first MAC was `mac1_sent`. None if it is not a
+    /// cookie reply, or not an authentic one to that message.
+    pub fn open_reply(
+        &self,
+        reply: &[u8; COOKIE_REPLY_LEN],
+        mac1_sent: &[u8; MAC_LEN],
+    ) -> Option<Cookie> {
+        if reply[..4] != MESSAGE_COOKIE_REPLY.to_le_bytes() {
+            return None;
+        }
+        let (nonce, rest) = reply[8..].split_first_chunk::<24>()?;
+        let (sealed, tag) = rest.split_first_chunk()?;
+        let mut cookie = Cookie(*sealed);
+        XChaCha20Poly1305::new(&self.cookie.into())
+            .decrypt_inout_detached(
+                nonce.into(),
+                mac1_sent,
+                cookie.0.as_mut_slice().into(),
+                tag.try_into().ok()?,
+            )
+            .ok()?;
+        Some(cookie)
+    }
+}
+
+/// What a receiver under load hands to a sender, and wants to see used.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Cookie([u8; MAC_LEN]);
+
+impl Cookie {
+    /// The cookie of `source`, the address and port a message came from, in any encoding that is
+    /// always the same.
+    pub fn derive(secret: &CookieSecret, source: &[u8]) -> Self {
+        Self(mac(&secret.0, source))
+    }
+
+    /// Whether the second MAC of a whole message was made with this cookie. False too if it is
+    /// too short for MACs.
+    #[must_use]
+    pub fn verify_mac2(&self, msg: &[u8]) -> bool {
+        msg.split_last_chunk::<MAC_LEN>()
+            .is_some_and(|(signed, mac2)| mac(&self.0, signed).ct_eq(mac2).into())
+    }
+}
+
+/// The secret cookies are derived from; the caller makes a new one every two minutes.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct CookieSecret([u8; 32]);
+
+impl CookieSecret {
+    /// From 32 random bytes.
+    pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
+        let secret = Self(bytes);
+        bytes.zeroize();
+        secret
+    }
+}
+
+redacted!(MacKeys, Cookie, CookieSecret);
+
+/// What is before the MACs, and the two; None if the message is too short for them.
+fn split(msg: &[u8]) -> Option<(&[u8], &[u8; MAC_LEN], &[u8; MAC_LEN])> {
+    let (signed, mac2) = msg.split_last_chunk()?;
+    let (body, mac1) = signed.split_last_chunk()?;
+    Some((body, mac1, mac2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> MacKeys {
+        MacKeys::new(&PublicKey::from_bytes([9; 32]))
+    }
+
+    fn cookie(source: &[u8]) -> Cookie {
+        Cookie::derive(&CookieSecret::from_bytes([5; 32]), source)
+    }
+
+    #[test]
+    fn signed_messages_verify() {
+        let mut message = [0xff; 92];
+        let mac1 = keys().sign(&mut message, None);
+        assert!(keys().verify_mac1(&message));
+        assert_eq!(
+            (&message[60..76], &message[76..]),
+            (&mac1[..], &[0; 16][..])
+        );
+        assert!(!cookie(b"a").verify_mac2(&message));
+
+        keys().sign(&mut message, Some(&cookie(b"a")));
+        assert!(keys().verify_mac1(&message) && cookie(b"a").verify_mac2(&message));
+        assert!(!cookie(b"b").verify_mac2(&message));
+        let other = Cookie::derive(&CookieSecret::from_bytes([6; 32]), b"a");
+        assert!(!other.verify_mac2(&message));
+        assert!(!MacKeys::new(&PublicKey::from_bytes([8; 32])).verify_mac1(&message));
+    }
+
+    #[test]
+    fn every_flipped_bit_breaks_a_mac() {
+        let mut message = [0xff; 92];
+        keys().sign(&mut message, Some(&cookie(b"a")));
+        for bit in 0..92 * 8 {
+            message[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(keys().verify_mac1(&message), bit >= 76 * 8, "bit {bit}");
+            assert!(!cookie(b"a").verify_mac2(&message), "bit {bit}");
+            message[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn short_messages_are_refused() {
+        for len in 0..32 {
+            assert!(!keys().verify_mac1(&vec![0; len]));
+        }
+        for len in 0..16 {
+            assert!(!cookie(b"a").verify_mac2(&vec![0; len]));
+        }
+    }
+
+    #[test]
+    fn a_reply_gives_the_cookie_to_who_sent_the_message() {
+        let mut message = [0xff; 148];
+        message[4..8].copy_from_slice(&[1, 2, 3, 4]);
+        let mac1 = keys().sign(&mut message, None);
+        let reply = keys().create_reply(&message, &cookie(b"a"), [7; 24]);
+        assert_eq!(reply[..8], [3, 0, 0, 0, 1, 2, 3, 4]);
+        assert_eq!(reply[8..32], [7; 24]);
+        assert_ne!(reply[32..48], cookie(b"a").0);
+        assert_eq!(keys().open_reply(&reply, &mac1).unwrap().0, cookie(b"a").0);
+
+        assert!(keys().open_reply(&reply, &[0; 16]).is_none());
+        let other = MacKeys::new(&PublicKey::from_bytes([8; 32]));
+        assert!(other.open_reply(&reply, &mac1).is_none());
+    }
+
+    /// The receiver's index is for whoever looks up the message that is answered; the mac1 found
+    /// there must fit.
+    #[test]
+    fn every_flipped_bit_of_a_reply_is_refused() {
+        let mut message = [0xff; 148];
+        let mac1 = keys().sign(&mut message, None);
+        let reply = keys().create_reply(&message, &cookie(b"a"), [7; 24]);
+        for bit in 0..COOKIE_REPLY_LEN * 8 {
+            let mut changed = reply;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let is_index = (32..64).contains(&bit);
+            assert_eq!(
+                keys().open_reply(&changed, &mac1).is_some(),
+                is_index,
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let secret = CookieSecret::from_bytes([5; 32]);
+        let text = format!("{:?} {:?} {secret:?}", keys(), cookie(b"a"));
+        assert_eq!(text, "MacKeys(..) Cookie(..) CookieSecret(..)");
+    }
+}

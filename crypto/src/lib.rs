@@ -1,0 +1,94 @@
+//! The cryptography of WireGuard, and nothing else: no clock, no I/O, no thread, no random source.
+//!
+//! - [`key`]: the keys of an interface and its peers, and their text forms.
+//! - [`noise`]: the handshake that turns them into a session.
+//! - [`cookie`]: the two MACs of a handshake message, and the cookie replies of one under load.
+//! - [`tai64n`]: the timestamp in an initiation.
+//! - [`transport`]: data messages, sealed and opened in place, one by one or as a burst.
+//! - [`replay`]: which counters of a session have been seen.
+//!
+//! Time and randomness are arguments: whoever gives the same ones gets the same bytes. What came
+//! from the network is a fixed-size array or a slice whose length is checked; a bad message is an
+//! `Err`, `None` or `false`, and changes nothing but, for a data message, its own bytes.
+//!
+//! A session, from nothing to the first packet:
+//!
+//! ```
+//! use wg_crypto::*;
+//! # fn random() -> [u8; 32] {
+//! #     use std::sync::atomic::{AtomicU8, Ordering};
+//! #     static NEXT: AtomicU8 = AtomicU8::new(1);
+//! #     [NEXT.fetch_add(1, Ordering::Relaxed); 32]
+//! # }
+//! let alice = Identity::new(&PrivateKey::from_bytes(random()));
+//! let bob = Identity::new(&PrivateKey::from_bytes(random()));
+//! let psk = PresharedKey::default();
+//!
+//! // Alice, who wants to be answered at index 1, writes to Bob, and signs for him.
+//! let ss = alice.static_static(&bob.public_key()).expect("Bob's key is of full order");
+//! let mut message = [0; noise::INITIATION_LEN];
+//! let now = Tai64n::from_unix(1_700_000_000, 0);
+//! let ephemeral = PrivateKey::from_bytes(random());
+//! let initiation =
+//!     create_initiation(&alice, &bob.public_key(), &ss, ephemeral, 1, now, &mut message)?;
+//! MacKeys::new(&bob.public_key()).sign(&mut message, None);
+//!
+//! // Bob checks that it is meant for him, sees who it is from, then that it is new, and answers.
+//! assert!(MacKeys::new(&bob.public_key()).verify_mac1(&message));
+//! let received = receive_initiation(&bob, &message)?;
+//! assert_eq!(received.remote(), alice.public_key());
+//! let ss = bob.static_static(&received.remote()).expect("as above");
+//! let (timestamp, responder) = received.finish(&ss)?;
+//! assert_eq!(timestamp, now);
+//! let mut response = [0; noise::RESPONSE_LEN];
+//! let ephemeral = PrivateKey::from_bytes(random());
+//! let bobs = responder.respond(&psk, ephemeral, 2, &mut response)?;
+//! MacKeys::new(&alice.public_key()).sign(&mut response, None);
+//!
+//! // Alice has a session, and sends "hello" in it, to index 2, as number 0.
+//! assert!(MacKeys::new(&alice.public_key()).verify_mac1(&response));
+//! let alices = initiation.finish(&alice, &psk, &response)?;
+//! let mut datagram = [0; HEADER + 5 + TAG];
+//! datagram[HEADER..][..5].copy_from_slice(b"hello");
+//! alices.sealing.seal(2, 0, &mut datagram);
+//!
+//! // Bob opens it where it lies, and remembers its number.
+//! assert!(bobs.opening.open(&mut datagram));
+//! assert!(ReplayWindow::new().accept(0));
+//! assert_eq!(&datagram[HEADER..][..5], b"hello");
+//! # Ok::<(), HandshakeError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+/// `Debug` for what must not be seen: the name of its type, and nothing of its value.
+macro_rules! redacted {
+    ($($secret:ident),+) => { $(
+        impl std::fmt::Debug for $secret {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($secret), "(..)"))
+            }
+        }
+    )+ };
+}
+
+mod aead;
+pub mod cookie;
+mod encoding;
+mod hash;
+pub mod key;
+pub mod noise;
+pub mod replay;
+mod symmetric;
+pub mod tai64n;
+pub mod transport;
+mod x25519;
+
+pub use cookie::{Cookie, CookieSecret, MacKeys};
+pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
+pub use noise::{
+    HandshakeError, Identity, Initiation, ReceivedInitiation, Responder, SessionKeys, SharedSecret,
+    create_initiation, receive_initiation,
+};
+pub use replay::{REJECT_AFTER_MESSAGES, ReplayWindow};
+pub use tai64n::Tai64n;
+pub use transport::{HEADER, OpeningKey, SealingKey, TAG};

@@ -1,0 +1,590 @@
+//! The handshake: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (paper, section 5.4).
+//!
+//! ```text
+//!     <- s                                   the responder's static key is known beforehand
+//!     ...
+//!     -> e, es, s, ss, {timestamp}           message 1, initiation, 148 bytes
+//!     <- e, ee, se, psk, {}                  message 2, response, 92 bytes
+//!
+//! initiator                                  responder
+//! create_initiation -> Initiation
+//!                       --- message 1 --->   receive_initiation -> ReceivedInitiation
+//!                                            (who is it? fetch its ss)
+//!                                            .finish -> timestamp, Responder
+//!                                            (is the timestamp new? fetch its psk)
+//!                       <--- message 2 ---   .respond -> SessionKeys
+//! .finish -> SessionKeys
+//! ```
+//!
+//! The responder stops twice because only the caller knows peers: a message from a stranger costs
+//! one Diffie-Hellman, and a whole handshake three and one base point multiplication, ss being
+//! computed once a peer. The last 32 bytes of both messages are the MACs, left zero here: they
+//! belong to [`crate::cookie`].
+
+use crate::{
+    aead,
+    key::{PresharedKey, PrivateKey, PublicKey},
+    symmetric::Symmetric,
+    tai64n::Tai64n,
+    transport::{OpeningKey, SealingKey},
+    x25519::KeyPair,
+};
+
+pub use crate::x25519::SharedSecret;
+
+/// Bytes of an initiation.
+pub const INITIATION_LEN: usize = 148;
+/// Bytes of a response.
+pub const RESPONSE_LEN: usize = 92;
+
+const MESSAGE_INITIATION: u32 = 1;
+const MESSAGE_RESPONSE: u32 = 2;
+
+const SEALED_KEY: usize = 32 + aead::TAG;
+const SEALED_TIMESTAMP: usize = 12 + aead::TAG;
+const SEALED_NOTHING: usize = aead::TAG;
+
+/// Why a handshake message could not be made or was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// The type word is not that of the message expected.
+    #[error("not the handshake message expected")]
+    Type,
+    /// The response is for another index than the initiation was sent from.
+    #[error("response to another initiation")]
+    Receiver,
+    /// A key in the message is a point of low order.
+    #[error("public key of low order")]
+    LowOrder,
+    /// A field of the message was not sealed by whom it should be, or was changed.
+    #[error("message not authentic")]
+    Decrypt,
+}
+
+/// A local static key, ready for Diffie-Hellman. Wiped when dropped.
+pub struct Identity(KeyPair);
+
+impl Identity {
+    /// Costs one base point multiplication.
+    pub fn new(key: &PrivateKey) -> Self {
+        Self(KeyPair::new(key))
+    }
+
+    /// The public half.
+    pub fn public_key(&self) -> PublicKey {
+        self.0.public
+    }
+
+    /// What this key has in common with a peer's static key: constant for the two, so to be kept
+    /// by the caller. None if `remote` is a point of low order, with which no handshake is possible.
+    pub fn static_static(&self, remote: &PublicKey) -> Option<SharedSecret> {
+        self.0.dh(remote)
+    }
+}
+
+/// What the initiator remembers between message 1 and message 2.
+pub struct Initiation {
+    state: Symmetric,
+    ephemeral: KeyPair,
+    sender: u32,
+}
+
+/// Writes message 1 to `out`, from index `sender`, its MACs zero. `ss` is
+/// [`Identity::static_static`] of `local` and `remote`; `ephemeral` is fresh from a random source.
+///
+/// # Errors
+/// [`HandshakeError::LowOrder`] if `remote` is one.
+pub fn create_initiation(
+    local: &Identity,
+    remote: &PublicKey,
+    ss: &SharedSecret,
+    ephemeral: PrivateKey,
+    sender: u32,
+    ts: Tai64n,
+    out: &mut [u8; INITIATION_LEN],
+) -> Result<Initiation, HandshakeError> {
+    let ephemeral = KeyPair::new(&ephemeral);
+    let mut state = Symmetric::new(remote);
+
+    let mut message = Fields(out.as_mut_slice());
+    message.put(&MESSAGE_INITIATION.to_le_bytes());
+    message.put(&sender.to_le_bytes());
+    message.put(ephemeral.public.as_bytes());
+    state.mix_ephemeral(&ephemeral.public);
+    let key = state.mix_dh_key(&dh(&ephemeral, remote)?);
+    state.seal(
+        &key,
+        local.public_key().as_bytes(),
+        message.take::<SEALED_KEY>(),
+    );
+    let key = state.mix_dh_key(ss);
+    state.seal(&key, ts.as_bytes(), message.take::<SEALED_TIMESTAMP>());
+    message.0.fill(0);
+
+    Ok(Initiation {
+        state,
+        ephemeral,
+        sender,
+    })
+}
+
+/// An initiation whose sender is known, but not yet proved.
+pub struct ReceivedInitiation {
+    state: Symmetric,
+    ephemeral: PublicKey,
+    remote: PublicKey,
+    sender: u32,
+    timestamp: [u8; SEALED_TIMESTAMP],
+}
+
+/// Reads message 1 as far as the sender's static key.
+///
+/// # Errors
+/// [`HandshakeError::Type`], [`HandshakeError::LowOrder`] or [`HandshakeError::Decrypt`].
+pub fn receive_initiation(
+    local: &Identity,
+    msg: &[u8; INITIATION_LEN],
+) -> Result<ReceivedInitiation, HandshakeError> {
+    let mut message = Fields(msg.as_slice());
+    if u32::from_le_bytes(message.get()) != MESSAGE_INITIATION {
+        return Err(HandshakeError::Type);
+    }
+    let sender = u32::from_le_bytes(message.get());
+    let ephemeral = PublicKey::from_bytes(message.get());
+
+    let mut state = Symmetric::new(&local.public_key());
+    state.mix_ephemeral(&ephemeral);
+    let key = state.mix_dh_key(&dh(&local.0, &ephemeral)?);
+    let remote = state.open(&key, message.get::<SEALED_KEY>())?;
+    let remote = PublicKey::from_bytes(remote);
+    Ok(ReceivedInitiation {
+        state,
+        ephemeral,
+        remote,
+        sender,
+        timestamp: message.get(),
+    })
+}
+
+impl ReceivedInitiation {
+    /// The static key the sender claims.
+    pub fn remote(&self) -> PublicKey {
+        self.remote
+    }
+
+    /// The index the sender wants to be answered at.
+    pub fn sender(&self) -> u32 {
+        self.sender
+    }
+
+    /// Proves that the sender has the static key it claims, and reads its timestamp. `ss` is
+    /// [`Identity::static_static`] with [`ReceivedInitiation::remote`].
+    ///
+    /// # Errors
+    /// [`HandshakeError::Decrypt`].
+    pub fn finish(mut self, ss: &SharedSecret) -> Result<(Tai64n, Responder), HandshakeError> {
+        let key = self.state.mix_dh_key(ss);
+        let timestamp = self.state.open(&key, self.timestamp)?;
+        let Self {
+            state,
+            ephemeral,
+            remote,
+            sender,
+            ..
+        } = self;
+        Ok((
+            Tai64n::from_bytes(timestamp),
+            Responder {
+                state,
+                ephemeral,
+                remote,
+                sender,
+            },
+        ))
+    }
+}
+
+/// What the responder needs to answer.
+pub struct Responder {
+    state: Symmetric,
+    ephemeral: PublicKey,
+    remote: PublicKey,
+    sender: u32,
+}
+
+impl Responder {
+    /// Writes message 2 to `out`, from index `sender`, its MACs zero. `ephemeral` is fresh from a
+    /// random source.
+    ///
+    /// # Errors
+    /// [`HandshakeError::LowOrder`] if one of the initiator's keys is one.
+    pub fn respond(
+        self,
+        psk: &PresharedKey,
+        ephemeral: PrivateKey,
+        sender: u32,
+        out: &mut [u8; RESPONSE_LEN],
+    ) -> Result<SessionKeys, HandshakeError> {
+        let mut state = self.state;
+        let ephemeral = KeyPair::new(&ephemeral);
+        let ee = dh(&ephemeral, &self.ephemeral)?;
+        let se = dh(&ephemeral, &self.remote)?;
+
+        let mut message = Fields(out.as_mut_slice());
+        message.put(&MESSAGE_RESPONSE.to_le_bytes());
+        message.put(&sender.to_le_bytes());
+        message.put(&self.sender.to_le_bytes());
+        message.put(ephemeral.public.as_bytes());
+        state.mix_ephemeral(&ephemeral.public);
+        state.mix_dh(&ee);
+        state.mix_dh(&se);
+        let key = state.mix_psk(psk);
+        state.seal(&key, &[], message.take::<SEALED_NOTHING>());
+        message.0.fill(0);
+
+        let [receiving, sending] = state.split();
+        Ok(SessionKeys {
+            sealing: SealingKey::new(&sending),
+            opening: OpeningKey::new(&receiving),
+        })
+    }
+}
+
+impl Initiation {
+    /// Reads message 2. A bad one changes nothing: the right one may still come.
+    ///
+    /// # Errors
+    /// Any [`HandshakeError`].
+    pub fn finish(
+        &self,
+        local: &Identity,
+        psk: &PresharedKey,
+        msg: &[u8; RESPONSE_LEN],
+    ) -> Result<SessionKeys, HandshakeError> {
+        let mut message = Fields(msg.as_slice());
+        if u32::from_le_bytes(message.get()) != MESSAGE_RESPONSE {
+            return Err(HandshakeError::Type);
+        }
+        // The responder's own index is the caller's business.
+        let _sender: [u8; 4] = message.get();
+        if u32::from_le_bytes(message.get()) != self.sender {
+            return Err(HandshakeError::Receiver);
+        }
+        let ephemeral = PublicKey::from_bytes(message.get());
+
+        let mut state = self.state.clone();
+        state.mix_ephemeral(&ephemeral);
+        state.mix_dh(&dh(&self.ephemeral, &ephemeral)?);
+        state.mix_dh(&dh(&local.0, &ephemeral)?);
+        let key = state.mix_psk(psk);
+        let [] = state.open(&key, message.get::<SEALED_NOTHING>())?;
+
+        let [sending, receiving] = state.split();
+        Ok(SessionKeys {
+            sealing: SealingKey::new(&sending),
+            opening: OpeningKey::new(&receiving),
+        })
+    }
+}
+
+/// The two keys of a session, as this side uses them.
+#[derive(Debug)]
+pub struct SessionKeys {
+    /// For what this side sends.
+    pub sealing: SealingKey,
+    /// For what this side receives.
+    pub opening: OpeningKey,
+}
+
+redacted!(Identity, Initiation, ReceivedInitiation, Responder);
+
+fn dh(local: &KeyPair, remote: &PublicKey) -> Result<SharedSecret, HandshakeError> {
+    local.dh(remote).ok_or(HandshakeError::LowOrder)
+}
+
+/// A message, field after field: what is left of it.
+struct Fields<T>(T);
+
+impl Fields<&[u8]> {
+    fn get<const N: usize>(&mut self) -> [u8; N] {
+        let (field, rest) = self
+            .0
+            .split_first_chunk()
+            .expect("a field of a message of its size");
+        self.0 = rest;
+        *field
+    }
+}
+
+impl<'a> Fields<&'a mut [u8]> {
+    fn take<const N: usize>(&mut self) -> &'a mut [u8; N] {
+        let (field, rest) = std::mem::take(&mut self.0)
+            .split_first_chunk_mut()
+            .expect("a field of a message of its size");
+        self.0 = rest;
+        field
+    }
+
+    fn put<const N: usize>(&mut self, field: &[u8; N]) {
+        *self.take() = *field;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cookie::MacKeys, transport};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha20Rng;
+
+    fn private(rng: &mut ChaCha20Rng) -> PrivateKey {
+        PrivateKey::from_bytes(rng.random())
+    }
+
+    /// Two hosts, and what each has sent the other so far.
+    struct Pair {
+        rng: ChaCha20Rng,
+        initiator: Identity,
+        responder: Identity,
+        ss: SharedSecret,
+        psk: PresharedKey,
+    }
+
+    impl Pair {
+        fn new(seed: u64) -> Self {
+            let mut rng = ChaCha20Rng::seed_from_u64(seed);
+            let initiator = Identity::new(&private(&mut rng));
+            let responder = Identity::new(&private(&mut rng));
+            let ss = initiator.static_static(&responder.public_key()).unwrap();
+            let psk = PresharedKey::from_bytes(rng.random());
+            Self {
+                rng,
+                initiator,
+                responder,
+                ss,
+                psk,
+            }
+        }
+
+        fn initiate(&mut self) -> (Initiation, [u8; INITIATION_LEN]) {
+            let mut message = [0xff; INITIATION_LEN];
+            let remote = self.responder.public_key();
+            let ephemeral = private(&mut self.rng);
+            let ts = Tai64n::from_unix(1, 0);
+            let state = create_initiation(
+                &self.initiator,
+                &remote,
+                &self.ss,
+                ephemeral,
+                7,
+                ts,
+                &mut message,
+            );
+            (state.unwrap(), message)
+        }
+
+        fn receive(&self, message: &[u8; INITIATION_LEN]) -> Result<Responder, HandshakeError> {
+            let received = receive_initiation(&self.responder, message)?;
+            Ok(received.finish(&self.ss)?.1)
+        }
+
+        fn respond(&mut self, message: &[u8; INITIATION_LEN]) -> (SessionKeys, [u8; RESPONSE_LEN]) {
+            let mut response = [0xff; RESPONSE_LEN];
+            let ephemeral = private(&mut self.rng);
+            let answer = self.receive(message).unwrap();
+            let keys = answer
+                .respond(&self.psk, ephemeral, 8, &mut response)
+                .unwrap();
+            (keys, response)
+        }
+    }
+
+    fn understands(from: &SessionKeys, to: &SessionKeys) -> bool {
+        let mut datagram = [0; transport::HEADER + 5 + transport::TAG];
+        from.sealing.seal(1, 2, &mut datagram);
+        to.opening.open(&mut datagram)
+    }
+
+    #[test]
+    fn both_sides_agree() {
+        for seed in 0..50 {
+            let mut pair = Pair::new(seed);
+            let (initiation, message) = pair.initiate();
+            let (keys_r, response) = pair.respond(&message);
+            let keys_i = initiation
+                .finish(&pair.initiator, &pair.psk, &response)
+                .unwrap();
+            assert!(understands(&keys_i, &keys_r) && understands(&keys_r, &keys_i));
+            assert!(!understands(&keys_i, &keys_i) && !understands(&keys_r, &keys_r));
+        }
+    }
+
+    /// By Noise alone, as if the changer had made new MACs, which anybody can who knows the public
+    /// key: all but the sender's index, which no version of the protocol authenticates otherwise.
+    #[test]
+    fn every_flipped_bit_of_an_initiation_is_refused() {
+        let mut pair = Pair::new(1);
+        let (_, message) = pair.initiate();
+        for bit in 0..116 * 8 {
+            let mut changed = message;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let is_index = (32..64).contains(&bit);
+            assert_eq!(pair.receive(&changed).is_ok(), is_index, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_response_is_refused_and_the_right_one_still_taken() {
+        let mut pair = Pair::new(2);
+        let (initiation, message) = pair.initiate();
+        let (keys_r, response) = pair.respond(&message);
+        for bit in 0..60 * 8 {
+            let mut changed = response;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let is_index = (32..64).contains(&bit);
+            let result = initiation.finish(&pair.initiator, &pair.psk, &changed);
+            assert_eq!(result.is_ok(), is_index, "bit {bit}");
+        }
+        let keys_i = initiation
+            .finish(&pair.initiator, &pair.psk, &response)
+            .unwrap();
+        assert!(understands(&keys_i, &keys_r));
+    }
+
+    /// As a receiver under load checks them: nothing at all may change.
+    #[test]
+    fn every_flipped_bit_of_a_signed_message_is_refused() {
+        let mut pair = Pair::new(3);
+        let (initiation, mut message) = pair.initiate();
+        let (_, mut response) = pair.respond(&message);
+        let secret = crate::CookieSecret::from_bytes([3; 32]);
+        let cookie = crate::Cookie::derive(&secret, b"here");
+        let (initiator, responder) = (pair.initiator.public_key(), pair.responder.public_key());
+
+        let keys = MacKeys::new(&responder);
+        keys.sign(&mut message, Some(&cookie));
+        let accepts = |msg: &[u8; INITIATION_LEN]| {
+            keys.verify_mac1(msg) && cookie.verify_mac2(msg) && pair.receive(msg).is_ok()
+        };
+        assert!(accepts(&message));
+        for bit in 0..INITIATION_LEN * 8 {
+            let mut changed = message;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(!accepts(&changed), "bit {bit}");
+        }
+
+        let keys = MacKeys::new(&initiator);
+        keys.sign(&mut response, Some(&cookie));
+        let accepts = |msg: &[u8; RESPONSE_LEN]| {
+            keys.verify_mac1(msg)
+                && cookie.verify_mac2(msg)
+                && initiation.finish(&pair.initiator, &pair.psk, msg).is_ok()
+        };
+        assert!(accepts(&response));
+        for bit in 0..RESPONSE_LEN * 8 {
+            let mut changed = response;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(!accepts(&changed), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_was_wrong() {
+        let mut pair = Pair::new(4);
+        let (initiation, message) = pair.initiate();
+        let (_, response) = pair.respond(&message);
+        let refused = |msg: &[u8; RESPONSE_LEN]| {
+            initiation
+                .finish(&pair.initiator, &pair.psk, msg)
+                .unwrap_err()
+        };
+
+        let mut changed = message;
+        changed[0] = 2;
+        assert_eq!(pair.receive(&changed).err(), Some(HandshakeError::Type));
+        changed = message;
+        changed[3] = 1;
+        assert_eq!(pair.receive(&changed).err(), Some(HandshakeError::Type));
+        changed = message;
+        changed[8..40].fill(0);
+        assert_eq!(pair.receive(&changed).err(), Some(HandshakeError::LowOrder));
+
+        let mut changed = response;
+        changed[0] = 1;
+        assert_eq!(refused(&changed), HandshakeError::Type);
+        changed = response;
+        changed[8] ^= 1;
+        assert_eq!(refused(&changed), HandshakeError::Receiver);
+        changed = response;
+        changed[12..44].fill(0);
+        assert_eq!(refused(&changed), HandshakeError::LowOrder);
+        let other = PresharedKey::default();
+        let error = initiation
+            .finish(&pair.initiator, &other, &response)
+            .unwrap_err();
+        assert_eq!(error, HandshakeError::Decrypt);
+    }
+
+    #[test]
+    fn a_message_for_somebody_else_is_refused() {
+        let mut pair = Pair::new(5);
+        let (_, message) = pair.initiate();
+        let stranger = Identity::new(&private(&mut pair.rng));
+        assert_eq!(
+            receive_initiation(&stranger, &message).err(),
+            Some(HandshakeError::Decrypt)
+        );
+    }
+
+    /// Somebody who knows only the public keys can name another as the sender, but not prove it.
+    #[test]
+    fn a_claimed_identity_must_be_proved() {
+        let mut pair = Pair::new(6);
+        let mut liar = Identity::new(&private(&mut pair.rng));
+        liar.0.public = pair.initiator.public_key();
+        pair.ss = liar.static_static(&pair.responder.public_key()).unwrap();
+        let truth = std::mem::replace(&mut pair.initiator, liar);
+        let (_, message) = pair.initiate();
+        let received = receive_initiation(&pair.responder, &message).unwrap();
+        assert_eq!(received.remote(), truth.public_key());
+        let ss = pair.responder.static_static(&truth.public_key()).unwrap();
+        assert_eq!(received.finish(&ss).err(), Some(HandshakeError::Decrypt));
+    }
+
+    #[test]
+    fn low_order_points_are_refused_everywhere() {
+        let mut pair = Pair::new(7);
+        let zero = PublicKey::from_bytes([0; 32]);
+        assert!(pair.initiator.static_static(&zero).is_none());
+
+        let mut out = [0; INITIATION_LEN];
+        let ephemeral = private(&mut pair.rng);
+        let ts = Tai64n::default();
+        let made = create_initiation(&pair.initiator, &zero, &pair.ss, ephemeral, 1, ts, &mut out);
+        assert_eq!(made.err(), Some(HandshakeError::LowOrder));
+
+        let (_, message) = pair.initiate();
+        let mut answer = pair.receive(&message).unwrap();
+        answer.remote = zero;
+        let ephemeral = private(&mut pair.rng);
+        let made = answer.respond(&pair.psk, ephemeral, 1, &mut [0; RESPONSE_LEN]);
+        assert_eq!(made.err(), Some(HandshakeError::LowOrder));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let mut pair = Pair::new(8);
+        let (initiation, message) = pair.initiate();
+        let received = receive_initiation(&pair.responder, &message).unwrap();
+        assert_eq!(
+            format!("{:?} {initiation:?} {received:?}", pair.initiator),
+            "Identity(..) Initiation(..) ReceivedInitiation(..)"
+        );
+        assert_eq!(format!("{:?}", pair.receive(&message)), "Ok(Responder(..))");
+        let (keys, _) = pair.respond(&message);
+        assert_eq!(
+            format!("{:?} {keys:?}", pair.ss),
+            "SharedSecret(..) SessionKeys { sealing: SealingKey(..), opening: OpeningKey(..) }"
+        );
+    }
+}
