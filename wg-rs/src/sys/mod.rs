@@ -1,0 +1,59 @@
+//! Linux, as safe functions: the TUN device, UDP sockets with offloads, waiting, rtnetlink,
+//! network namespaces and the daemon's own process. The only unsafe code of the workspace.
+//!
+//! Nothing here knows the protocol, and nothing here allocates per packet or per burst.
+
+pub mod async_fd;
+pub mod cmsg;
+pub mod netlink;
+pub mod netns;
+pub mod poll;
+pub mod process;
+mod sockaddr;
+pub mod tun;
+pub mod udp;
+
+use std::io;
+
+/// The `-1`/errno convention of system calls as a `Result`.
+fn check<T: PartialOrd + Default>(returned: T) -> io::Result<T> {
+    if returned < T::default() {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(returned)
+    }
+}
+
+/// The running kernel is at least `major.minor`. Unknown counts as older.
+pub(crate) fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let mut name = std::mem::MaybeUninit::<libc::utsname>::uninit();
+    // SAFETY: `uname` fills the structure it is given and keeps no pointer to it.
+    if unsafe { libc::uname(name.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: the call above succeeded, so all of it is initialised.
+    let name = unsafe { name.assume_init() };
+    let release: Vec<u8> = name.release.iter().map(|c| c.cast_unsigned()).collect();
+    version(&release).is_some_and(|version| version >= (major, minor))
+}
+
+/// `6.18.4-rc1+` is `(6, 18)`.
+fn version(release: &[u8]) -> Option<(u32, u32)> {
+    let text = std::str::from_utf8(release).ok()?;
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_read_as_versions() {
+        assert_eq!(version(b"6.18.44-fc-v657\0\0"), Some((6, 18)));
+        assert_eq!(version(b"5.4-rc1"), Some((5, 4)));
+        assert_eq!(version(b"five"), None);
+        assert!(kernel_at_least(3, 0));
+        assert!(!kernel_at_least(999, 0));
+    }
+}

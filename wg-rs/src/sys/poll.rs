@@ -1,0 +1,148 @@
+//! Waiting: for file descriptors to become readable, and for another thread's call.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+
+/// Wakes a thread that sits in [`wait`]: an eventfd. Signals add up until drained.
+#[derive(Debug)]
+pub struct Waker(EventFd);
+
+impl Waker {
+    /// A waker nobody has signalled yet.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM.
+    pub fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Waker(EventFd::from_value_and_flags(0, flags)?))
+    }
+
+    /// Makes the descriptor readable until [`Waker::drain`]. Never blocks.
+    pub fn signal(&self) {
+        // Only a counter already at its limit can fail, and then it is readable anyway.
+        let _ = self.0.write(1);
+    }
+
+    /// Takes all signals so far; tells whether there was one.
+    pub fn drain(&self) -> bool {
+        self.0.read().is_ok()
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What poll(2) said of one descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Something can be read (POLLIN).
+    pub readable: bool,
+    /// POLLERR: of a socket, a pending error; of a TUN, its device is gone.
+    pub error: bool,
+    /// POLLHUP or POLLNVAL: the other end or the descriptor is closed.
+    pub closed: bool,
+}
+
+impl Ready {
+    /// Anything at all.
+    pub fn any(self) -> bool {
+        self != Ready::default()
+    }
+
+    fn from_flags(flags: PollFlags) -> Self {
+        Ready {
+            readable: flags.contains(PollFlags::POLLIN),
+            error: flags.contains(PollFlags::POLLERR),
+            closed: flags.intersects(PollFlags::POLLHUP | PollFlags::POLLNVAL),
+        }
+    }
+}
+
+/// Waits until one of `fds` is readable or broken, at most `timeout` (`None`: for ever).
+/// Nothing is ready after a timeout and after an interrupting signal.
+///
+/// # Errors
+/// ENOMEM.
+pub fn wait<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[Ready; N]> {
+    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    match ppoll(&mut polled, timeout.map(TimeSpec::from_duration), None) {
+        Ok(0) | Err(Errno::EINTR) => Ok([Ready::default(); N]),
+        Ok(_) => Ok(polled.map(|fd| fd.revents().map_or_else(Ready::default, Ready::from_flags))),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Waits until `fd` takes more bytes, at most `timeout`; false when it did not in that time.
+///
+/// # Errors
+/// ENOMEM.
+pub fn wait_writable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    let mut polled = [PollFd::new(fd, PollFlags::POLLOUT)];
+    match ppoll(&mut polled, Some(TimeSpec::from_duration(timeout)), None) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    const NOW: Option<Duration> = Some(Duration::ZERO);
+
+    #[test]
+    fn signals_are_kept_until_drained() {
+        let waker = Waker::new().unwrap();
+        assert_eq!(wait([waker.as_fd()], NOW).unwrap(), [Ready::default()]);
+        assert!(!waker.drain());
+        waker.signal();
+        waker.signal();
+        assert!(wait([waker.as_fd()], NOW).unwrap()[0].readable);
+        assert!(waker.drain());
+        assert!(!waker.drain());
+        assert!(!wait([waker.as_fd()], NOW).unwrap()[0].any());
+    }
+
+    #[test]
+    fn another_thread_ends_the_wait() {
+        let waker = Waker::new().unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait([waker.as_fd()], None));
+            waker.signal();
+            assert!(waiting.join().unwrap().unwrap()[0].readable);
+        });
+    }
+
+    #[test]
+    fn a_closed_peer_is_told_apart_from_silence() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let waker = Waker::new().unwrap();
+        drop(theirs);
+        let [socket, idle] = wait([ours.as_fd(), waker.as_fd()], None).unwrap();
+        assert!(socket.closed && socket.readable);
+        assert!(!idle.any());
+    }
+
+    #[test]
+    fn the_timeout_is_kept() {
+        let waker = Waker::new().unwrap();
+        let start = std::time::Instant::now();
+        assert!(!wait([waker.as_fd()], Some(Duration::from_millis(20))).unwrap()[0].any());
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+}
