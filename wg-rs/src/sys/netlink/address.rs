@@ -1,0 +1,118 @@
+//! Addresses of links.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+
+use super::{Error, Netlink, family_of};
+
+/// One address of one link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The link's index.
+    pub link: u32,
+    /// The address.
+    pub ip: IpAddr,
+    /// Length of the prefix that is on the link.
+    pub prefix: u8,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "address {}/{} of link {}",
+            self.ip, self.prefix, self.link
+        )
+    }
+}
+
+impl Address {
+    /// `None` of a message without an address.
+    pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
+        // IFA_ADDRESS is the far end of a point-to-point link that has an IFA_LOCAL.
+        let local = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(ip) => Some(*ip),
+                _ => None,
+            });
+        let ip = local.or_else(|| {
+            message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Address(ip) => Some(*ip),
+                    _ => None,
+                })
+        })?;
+        Some(Address {
+            link: message.header.index,
+            ip,
+            prefix: message.header.prefix_len,
+        })
+    }
+
+    fn message(&self) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.family = family_of(&self.ip);
+        message.header.index = self.link;
+        message.header.prefix_len = self.prefix;
+        if self.ip.is_loopback() {
+            message.header.scope = AddressScope::Host;
+        }
+        message.attributes.push(AddressAttribute::Address(self.ip));
+        message.attributes.push(AddressAttribute::Local(self.ip));
+        message
+    }
+}
+
+impl Netlink {
+    /// Adds an address, without duplicate address detection. The kernel finishes an IPv6 one
+    /// shortly after: it is in use when [`Netlink::route_get`] calls it local.
+    ///
+    /// # Errors
+    /// [`Error::is_present`]; ENODEV: no such link; EPERM; EINVAL: not an address for a link;
+    /// EACCES: IPv6 is off there.
+    pub fn add_address(&mut self, address: &Address) -> Result<(), Error> {
+        let mut message = address.message();
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
+        let message = RouteNetlinkMessage::NewAddress(message);
+        let action = format_args!("add {address}");
+        self.request(message, NLM_F_CREATE | NLM_F_EXCL, action)
+            .map(drop)
+    }
+
+    /// Removes an address.
+    ///
+    /// # Errors
+    /// [`Error::is_absent`]; EPERM.
+    pub fn delete_address(&mut self, address: &Address) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::DelAddress(address.message());
+        self.request(message, 0, format_args!("remove {address}"))
+            .map(drop)
+    }
+
+    /// Lists the addresses of all links, both families.
+    ///
+    /// # Errors
+    /// Only the kernel's own trouble.
+    pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
+        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let replies = self.dump(&message, "list addresses")?;
+        let addresses = replies.iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewAddress(message) => Address::from_message(message),
+            _ => None,
+        });
+        Ok(addresses.collect())
+    }
+}

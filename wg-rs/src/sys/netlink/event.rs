@@ -1,0 +1,244 @@
+//! Changes of links, addresses and routes, as they happen.
+//!
+//! Link events are heard from every namespace that this one has an id for
+//! (NETLINK_LISTEN_ALL_NSID). So a link that moves away is followed: its going says the id of
+//! where to, and further events carry that id. A link that moves on from there, to a namespace
+//! without an id here, goes silent until [`Netlink::nsid_or_new`] gives it one; what happened
+//! meanwhile must be asked for.
+//!
+//! [`Netlink::nsid_or_new`]: super::Netlink::nsid_or_new
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use super::{Address, Error, Link, messages};
+use crate::sys::cmsg::{self, Control, Envelope, int};
+use crate::sys::udp::Family;
+
+// linux/rtnetlink.h, linux/netlink.h
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const NETLINK_LISTEN_ALL_NSID: i32 = 8;
+
+/// The kernel sends no notification longer than this.
+const LONGEST: usize = 32 << 10;
+
+/// What to hear of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// Links, in this namespace and those it has an id for.
+    pub links: bool,
+    /// Addresses in this namespace, both families.
+    pub addresses: bool,
+    /// Routes in this namespace, both families.
+    pub routes: bool,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A link appeared or changed (many more events than changes).
+    Link {
+        /// Id of its namespace; `None` for the listener's own.
+        netns: Option<i32>,
+        /// What it is like now.
+        link: Link,
+    },
+    /// A link is gone from its namespace.
+    LinkGone {
+        /// Id of the namespace it was in; `None` for the listener's own.
+        netns: Option<i32>,
+        /// Index it had there.
+        index: u32,
+        /// Name it had there.
+        name: String,
+        /// Deleted if `None`; else moved to the namespace that the one it left knows by this id.
+        moved_to: Option<i32>,
+    },
+    /// An address was added or changed.
+    Address(Address),
+    /// An address is gone.
+    AddressGone(Address),
+    /// A route of this family was added, changed or removed.
+    Route(Family),
+    /// Events were lost or not understood: ask for all that matters anew.
+    Lost,
+}
+
+/// A nonblocking stream of [`Event`]s; readable when there is one.
+#[derive(Debug)]
+pub struct Events {
+    socket: Socket,
+    queue: VecDeque<Event>,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// Listens from now on in the calling thread's network namespace. To hear of other
+    /// namespaces the process must have CAP_NET_BROADCAST there at this moment; later it need not.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM.
+    pub fn open(groups: Groups) -> Result<Self, Error> {
+        Self::listen(groups).map_err(|source| Error {
+            action: "listen for netlink events".into(),
+            source,
+        })
+    }
+
+    fn listen(groups: Groups) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        socket.set_non_blocking(true)?;
+        if groups.links {
+            socket.set_listen_all_namespaces(true)?;
+        }
+        let wanted = [
+            (groups.links, [RTNLGRP_LINK].as_slice()),
+            (
+                groups.addresses,
+                &[RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR],
+            ),
+            (groups.routes, &[RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE]),
+        ];
+        for group in wanted
+            .iter()
+            .filter(|(wanted, _)| *wanted)
+            .flat_map(|(_, groups)| *groups)
+        {
+            socket.add_membership(*group)?;
+        }
+        Ok(Events {
+            socket,
+            queue: VecDeque::new(),
+            buffer: vec![0; LONGEST],
+        })
+    }
+
+    /// The next event.
+    ///
+    /// # Errors
+    /// WouldBlock: none yet.
+    pub fn recv(&mut self) -> io::Result<Event> {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Ok(event);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Takes one datagram apart into the queue.
+    fn fill(&mut self) -> io::Result<()> {
+        let mut control = Control::new();
+        let mut name = [0; mem::size_of::<libc::sockaddr_nl>()];
+        let fd = self.socket.as_raw_fd();
+        // SAFETY: the socket outlives this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let mut receive = || cmsg::recvmsg(fd, &mut self.buffer, &mut name, &mut control);
+        let Envelope { len, truncated, .. } = match receive() {
+            Err(error) if is_overrun(&error) => {
+                // The kernel says so once, and drops in silence until all is read.
+                while receive().is_ok() {}
+                self.queue.push_back(Event::Lost);
+                return Ok(());
+            }
+            received => received?,
+        };
+        // struct sockaddr_nl { short family; short pad; u32 port; u32 groups; }: port 0 is the
+        // kernel.
+        if name[4..8] != [0; 4] {
+            return Ok(());
+        }
+        if truncated {
+            self.queue.push_back(Event::Lost);
+            return Ok(());
+        }
+        let netns = control.messages().find_map(|(level, kind, data)| {
+            (level == libc::SOL_NETLINK && kind == NETLINK_LISTEN_ALL_NSID)
+                .then(|| int(data))
+                .flatten()
+        });
+        for message in messages(&self.buffer[..len]) {
+            match message.map(|message| message.payload) {
+                Ok(NetlinkPayload::InnerMessage(message)) => {
+                    self.queue.extend(event(&message, netns));
+                }
+                Ok(_) => {}
+                Err(_) => self.queue.push_back(Event::Lost),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket lives as long as the borrow, and closes its descriptor only on drop.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn event(message: &RouteNetlinkMessage, netns: Option<i32>) -> Option<Event> {
+    match message {
+        // Those of AF_BRIDGE tell of a port's bridge, not of the link.
+        RouteNetlinkMessage::NewLink(message) if is_link(message) => Some(Event::Link {
+            netns,
+            link: Link::from(message),
+        }),
+        RouteNetlinkMessage::DelLink(message) if is_link(message) => {
+            let Link { index, name, .. } = Link::from(message);
+            let moved_to = message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    LinkAttribute::NewNetnsId(id) => Some(*id),
+                    _ => None,
+                });
+            Some(Event::LinkGone {
+                netns,
+                index,
+                name,
+                moved_to,
+            })
+        }
+        RouteNetlinkMessage::NewAddress(message) => {
+            Address::from_message(message).map(Event::Address)
+        }
+        RouteNetlinkMessage::DelAddress(message) => {
+            Address::from_message(message).map(Event::AddressGone)
+        }
+        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+            match message.header.address_family {
+                AddressFamily::Inet => Some(Event::Route(Family::V4)),
+                AddressFamily::Inet6 => Some(Event::Route(Family::V6)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn is_overrun(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+fn is_link(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Unspec
+}

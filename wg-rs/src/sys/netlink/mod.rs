@@ -1,0 +1,231 @@
+//! rtnetlink, blocking: links, addresses, routes, rules, and the events of them.
+//!
+//! A [`Netlink`] speaks for the network namespace its thread was in when it was opened, whatever
+//! the thread does later, and with the capabilities of the moment of each request. One file an
+//! object, one method a verb; every error says what could not be done to which object.
+
+pub mod address;
+pub mod event;
+pub mod link;
+pub mod route;
+pub mod rule;
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+
+use super::check;
+use super::netns::NetNs;
+
+pub use address::Address;
+pub use event::{Event, Events, Groups};
+pub use link::{Link, LinkId};
+pub use route::{NextHop, Route};
+pub use rule::Rule;
+
+/// Opens a socket's network namespace (linux/sockios.h).
+const SIOCGSKNS: libc::Ioctl = 0x894c;
+
+/// How often a listing that changed underfoot is begun anew.
+const DUMP_ATTEMPTS: usize = 16;
+
+/// What could not be done, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action}: {source}")]
+pub struct Error {
+    action: String,
+    source: io::Error,
+}
+
+impl Error {
+    /// The kernel's errno, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+
+    /// There is no such link, address, route or rule.
+    pub fn is_absent(&self) -> bool {
+        let absent = [
+            libc::ENODEV,
+            libc::ENOENT,
+            libc::ESRCH,
+            libc::EADDRNOTAVAIL,
+            libc::EBADFD,
+        ];
+        self.errno().is_some_and(|errno| absent.contains(&errno))
+    }
+
+    /// There is one already.
+    pub fn is_present(&self) -> bool {
+        self.errno() == Some(libc::EEXIST)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::new(error.source.kind(), error)
+    }
+}
+
+/// A connection to the kernel, for one request at a time.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Connects to the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM.
+    pub fn open() -> Result<Self, Error> {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            Ok(socket)
+        };
+        match open() {
+            Ok(socket) => Ok(Netlink {
+                socket,
+                sequence: 0,
+            }),
+            Err(source) => Err(Error {
+                action: "open a netlink socket".into(),
+                source,
+            }),
+        }
+    }
+
+    /// The namespace this speaks for.
+    fn netns(&self) -> io::Result<NetNs> {
+        // SAFETY: takes no argument.
+        let fd = check(unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCGSKNS) })?;
+        // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+    }
+
+    /// Asks for a change, or for one object; the kernel's answer, if there is one beside "done".
+    fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        action: impl fmt::Display,
+    ) -> Result<Option<RouteNetlinkMessage>, Error> {
+        self.exchange(message, flags | NLM_F_ACK)
+            .map(|reply| reply.messages.into_iter().next())
+            .map_err(|source| Error {
+                action: action.to_string(),
+                source,
+            })
+    }
+
+    /// Asks for all objects of a kind. Those of foreign kinds that cannot be decoded are left out.
+    fn dump(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        action: impl fmt::Display,
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let mut dump = || {
+            for _ in 0..DUMP_ATTEMPTS {
+                let reply = self.exchange(message.clone(), NLM_F_DUMP)?;
+                if !reply.interrupted {
+                    return Ok(reply.messages);
+                }
+            }
+            Err(io::Error::from_raw_os_error(libc::EINTR))
+        };
+        dump().map_err(|source| Error {
+            action: action.to_string(),
+            source,
+        })
+    }
+
+    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Reply> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags | NLM_F_REQUEST;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+
+        let is_dump = flags & NLM_F_DUMP == NLM_F_DUMP;
+        let mut reply = Reply::default();
+        loop {
+            let (bytes, from) = self.socket.recv_from_full()?;
+            if from.port_number() != 0 {
+                continue;
+            }
+            for message in messages(&bytes) {
+                let message = match message {
+                    Ok(message) if message.header.sequence_number == self.sequence => message,
+                    Ok(_) => continue,
+                    Err(_) if is_dump => continue,
+                    Err(error) => return Err(error),
+                };
+                reply.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+                match message.payload {
+                    NetlinkPayload::InnerMessage(message) => reply.messages.push(message),
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(error.to_io());
+                    }
+                    NetlinkPayload::Done(done) if done.code < 0 => {
+                        return Err(io::Error::from_raw_os_error(-done.code));
+                    }
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(reply),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reply {
+    messages: Vec<RouteNetlinkMessage>,
+    interrupted: bool,
+}
+
+/// The messages of one datagram; one that cannot be decoded does not hide those behind it.
+fn messages(bytes: &[u8]) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let len = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
+        let message = rest.get(..len).filter(|message| !message.is_empty())?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some(NetlinkMessage::deserialize(message).map_err(|error| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("unexpected answer: {error}"),
+            )
+        }))
+    })
+}
+
+fn family_of(ip: &IpAddr) -> AddressFamily {
+    if ip.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    }
+}
+
+/// An answer of another kind than asked for.
+fn unexpected(action: impl fmt::Display) -> Error {
+    let source = io::Error::new(io::ErrorKind::InvalidData, "unexpected answer");
+    Error {
+        action: action.to_string(),
+        source,
+    }
+}

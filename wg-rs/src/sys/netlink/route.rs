@@ -1,0 +1,257 @@
+//! Routes, and the kernel's choice among them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+    RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Error, Netlink, family_of};
+
+/// The main routing table.
+pub const MAIN_TABLE: u32 = 254;
+
+/// A unicast route over one link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination: address and prefix length. All zero is the default route of the family.
+    pub to: (IpAddr, u8),
+    /// Index of the link it leads out by.
+    pub link: Option<u32>,
+    /// Next router.
+    pub gateway: Option<IpAddr>,
+    /// Routing table.
+    pub table: u32,
+    /// Source that local senders get.
+    pub source: Option<IpAddr>,
+    /// Largest packet, in bytes, where it is not the link's.
+    pub mtu: Option<u32>,
+    /// Order among routes to the same destination, lowest first.
+    pub metric: Option<u32>,
+}
+
+impl Route {
+    /// `to` by way of `link`, in the main table.
+    pub fn new(to: (IpAddr, u8), link: u32) -> Self {
+        Route {
+            to,
+            link: Some(link),
+            gateway: None,
+            table: MAIN_TABLE,
+            source: None,
+            mtu: None,
+            metric: None,
+        }
+    }
+
+    fn message(&self) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        let (ip, prefix) = self.to;
+        message.header.address_family = family_of(&ip);
+        message.header.destination_prefix_length = prefix;
+        // A table above 255 does not fit the header; RTA_TABLE has the last word.
+        message.header.table = u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = if self.gateway.is_some() {
+            RouteScope::Universe
+        } else {
+            RouteScope::Link
+        };
+        let attributes = &mut message.attributes;
+        attributes.push(RouteAttribute::Table(self.table));
+        if prefix > 0 {
+            attributes.push(RouteAttribute::Destination(ip.into()));
+        }
+        attributes.extend(self.link.map(RouteAttribute::Oif));
+        attributes.extend(self.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
+        attributes.extend(self.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
+        attributes.extend(
+            self.mtu
+                .map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])),
+        );
+        attributes.extend(self.metric.map(RouteAttribute::Priority));
+        message
+    }
+
+    /// `None` of a family other than IPv4 and IPv6.
+    fn from_message(message: &RouteMessage) -> Option<Self> {
+        let any: IpAddr = match message.header.address_family {
+            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => return None,
+        };
+        let mut route = Route {
+            to: (any, message.header.destination_prefix_length),
+            link: None,
+            gateway: None,
+            table: message.header.table.into(),
+            source: None,
+            mtu: None,
+            metric: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Table(table) => route.table = *table,
+                RouteAttribute::Destination(to) => route.to.0 = ip(to).unwrap_or(any),
+                RouteAttribute::Oif(link) => route.link = Some(*link),
+                RouteAttribute::Gateway(gateway) => route.gateway = ip(gateway),
+                RouteAttribute::PrefSource(source) => route.source = ip(source),
+                RouteAttribute::Priority(metric) => route.metric = Some(*metric),
+                RouteAttribute::Metrics(metrics) => {
+                    route.mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Some(route)
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "route {}/{} of table {}",
+            self.to.0, self.to.1, self.table
+        )
+    }
+}
+
+/// Where the kernel would send a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Index of the link.
+    pub link: u32,
+    /// The next router, if the destination is not on the link.
+    pub gateway: Option<IpAddr>,
+    /// The source the packet would carry.
+    pub source: Option<IpAddr>,
+    /// Largest packet, in bytes, where route or path have one of their own.
+    pub mtu: Option<u32>,
+    /// The destination is an address of this host.
+    pub local: bool,
+}
+
+impl Netlink {
+    /// Adds a route.
+    ///
+    /// # Errors
+    /// [`Error::is_present`]; ENODEV: no such link; ENETDOWN: the link is down;
+    /// ENETUNREACH: the gateway is out of reach; EINVAL: bits set behind the prefix; EPERM.
+    pub fn add_route(&mut self, route: &Route) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::NewRoute(route.message());
+        self.request(
+            message,
+            NLM_F_CREATE | NLM_F_EXCL,
+            format_args!("add {route}"),
+        )
+        .map(drop)
+    }
+
+    /// Adds a route, in place of one to the same destination with the same metric.
+    ///
+    /// # Errors
+    /// As [`Netlink::add_route`].
+    pub fn replace_route(&mut self, route: &Route) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::NewRoute(route.message());
+        self.request(
+            message,
+            NLM_F_CREATE | NLM_F_REPLACE,
+            format_args!("set {route}"),
+        )
+        .map(drop)
+    }
+
+    /// Removes a route.
+    ///
+    /// # Errors
+    /// [`Error::is_absent`]; EPERM.
+    pub fn delete_route(&mut self, route: &Route) -> Result<(), Error> {
+        let mut message = route.message();
+        // Whoever made it, whatever its scope.
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.scope = RouteScope::NoWhere;
+        let message = RouteNetlinkMessage::DelRoute(message);
+        self.request(message, 0, format_args!("remove {route}"))
+            .map(drop)
+    }
+
+    /// Lists the unicast routes of all tables, both families.
+    ///
+    /// # Errors
+    /// Only the kernel's own trouble.
+    pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
+        let replies = self.dump(
+            &RouteNetlinkMessage::GetRoute(RouteMessage::default()),
+            "list routes",
+        )?;
+        let routes = replies.iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewRoute(message)
+                if message.header.kind == RouteType::Unicast
+                    && !message.header.flags.contains(RouteFlags::Cloned) =>
+            {
+                Route::from_message(message)
+            }
+            _ => None,
+        });
+        Ok(routes.collect())
+    }
+
+    /// Asks where a packet to `to` would go, with this source if given and this fwmark (0: none).
+    ///
+    /// # Errors
+    /// ENETUNREACH, EHOSTUNREACH: no route; EINVAL: `source` is no local address (IPv4), or a
+    /// blackhole route; EACCES: prohibited.
+    pub fn route_get(
+        &mut self,
+        to: IpAddr,
+        source: Option<IpAddr>,
+        mark: u32,
+    ) -> Result<NextHop, Error> {
+        let mut message = RouteMessage::default();
+        let bits = if to.is_ipv4() { 32 } else { 128 };
+        message.header.address_family = family_of(&to);
+        message.header.destination_prefix_length = bits;
+        message
+            .attributes
+            .push(RouteAttribute::Destination(to.into()));
+        if let Some(source) = source {
+            message.header.source_prefix_length = bits;
+            message
+                .attributes
+                .push(RouteAttribute::Source(source.into()));
+        }
+        if mark != 0 {
+            message.attributes.push(RouteAttribute::Mark(mark));
+        }
+        let action = format_args!("find a route to {to}");
+        let reply = self.request(RouteNetlinkMessage::GetRoute(message), 0, action)?;
+        let Some(RouteNetlinkMessage::NewRoute(message)) = reply else {
+            return Err(super::unexpected(action));
+        };
+        let route = Route::from_message(&message).ok_or_else(|| super::unexpected(action))?;
+        Ok(NextHop {
+            link: route.link.ok_or_else(|| super::unexpected(action))?,
+            gateway: route.gateway,
+            source: route.source,
+            mtu: route.mtu,
+            local: message.header.kind == RouteType::Local,
+        })
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}

@@ -1,0 +1,116 @@
+//! Network namespaces: opened by name, process or path, made, and entered for the length of a
+//! closure. Links are moved with [`super::netlink`].
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Where `ip netns` keeps names.
+const NAMED: &str = "/run/netns";
+
+/// A network namespace, kept alive by being held.
+#[derive(Debug)]
+pub struct NetNs(OwnedFd);
+
+impl NetNs {
+    /// That of the calling thread.
+    ///
+    /// # Errors
+    /// Without /proc.
+    pub fn current() -> io::Result<Self> {
+        Self::of_path(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// The one that `ip netns` knows as `name`.
+    ///
+    /// # Errors
+    /// NotFound: no such name; InvalidInput: not a name.
+    pub fn of_name(name: &str) -> io::Result<Self> {
+        if name.is_empty() || name.starts_with('.') || name.contains('/') {
+            let message = format!("{name:?} is not a name for a network namespace");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Self::of_path(&Path::new(NAMED).join(name))
+    }
+
+    /// That of a process.
+    ///
+    /// # Errors
+    /// NotFound: no such process; PermissionDenied.
+    pub fn of_pid(pid: u32) -> io::Result<Self> {
+        Self::of_path(Path::new(&format!("/proc/{pid}/ns/net")))
+    }
+
+    /// The one that a file (a bind mount, or one of /proc) stands for. That it is a network
+    /// namespace shows only on use.
+    ///
+    /// # Errors
+    /// NotFound, PermissionDenied, …
+    pub fn of_path(path: &Path) -> io::Result<Self> {
+        File::open(path).map(|file| NetNs(file.into()))
+    }
+
+    /// A new, empty one, that vanishes when nobody holds it and nothing is in it any more.
+    ///
+    /// # Errors
+    /// EPERM: no CAP_SYS_ADMIN.
+    pub fn new() -> io::Result<Self> {
+        on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            NetNs::current()
+        })
+    }
+
+    /// Runs `work` inside, on a thread of its own: sockets opened there stay there. The calling
+    /// thread's namespace is not touched.
+    ///
+    /// # Errors
+    /// EPERM: no CAP_SYS_ADMIN; EINVAL: not a network namespace. Then `work` did not run.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        on_thread(|| {
+            setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+            Ok(work())
+        })
+    }
+
+    /// Whether both are the same namespace.
+    ///
+    /// # Errors
+    /// Only the kernel's own trouble.
+    pub fn is(&self, other: &NetNs) -> io::Result<bool> {
+        let id = |ns: &NetNs| {
+            let meta = File::from(ns.0.try_clone()?).metadata()?;
+            Ok::<_, io::Error>((meta.dev(), meta.ino()))
+        };
+        Ok(id(self)? == id(other)?)
+    }
+}
+
+impl AsFd for NetNs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for NetNs {
+    fn from(fd: OwnedFd) -> Self {
+        NetNs(fd)
+    }
+}
+
+fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        scope
+            .spawn(work)
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
