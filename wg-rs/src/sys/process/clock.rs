@@ -1,0 +1,44 @@
+//! The two clocks of the protocol.
+
+use std::time::{Duration, SystemTime};
+
+/// Nanoseconds since boot, time asleep included (CLOCK_BOOTTIME): what a session ages by.
+pub fn boottime() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes one timespec. It cannot fail: the clock exists since Linux 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+/// Time since the Unix epoch (UTC, CLOCK_REALTIME); zero before it.
+pub fn wall() -> Duration {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boottime_is_that_of_proc() {
+        let uptime = || -> f64 {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            text.split(' ').next().unwrap().parse().unwrap()
+        };
+        // /proc/uptime has hundredths.
+        let (before, now, after) = (uptime(), boottime() as f64 / 1e9, uptime());
+        assert!(
+            before - 0.011 <= now && now <= after + 0.011,
+            "{before} {now} {after}"
+        );
+        assert!(boottime() <= boottime());
+    }
+
+    #[test]
+    fn wall_is_this_century() {
+        assert!(wall().as_secs() > 1_700_000_000);
+    }
+}
