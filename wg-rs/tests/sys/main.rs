@@ -1,0 +1,94 @@
+//! `wg_rs::sys` against the running kernel: real TUN devices, sockets and links, in network
+//! namespaces of their own that vanish with the test. Needs root, and says so.
+
+mod namespaces;
+mod netlink;
+mod tun;
+mod udp;
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use wg_rs::sys::netlink::{Address, Events, Groups, Netlink};
+use wg_rs::sys::netns::NetNs;
+use wg_rs::sys::poll;
+
+/// A fresh, empty network namespace.
+fn netns() -> NetNs {
+    NetNs::new().expect("these tests make network namespaces, which needs root")
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Adds an address, and waits until it is in use.
+fn add_address(netlink: &mut Netlink, link: &str, ip: IpAddr, prefix: u8) {
+    let groups = Groups {
+        addresses: true,
+        routes: true,
+        ..Groups::default()
+    };
+    let mut events = Events::open(groups).unwrap();
+    let link = netlink.link(link).unwrap().index;
+    netlink.add_address(&Address { link, ip, prefix }).unwrap();
+    while !netlink.route_get(ip, None, 0).is_ok_and(|hop| hop.local) {
+        let wait = Some(Duration::from_secs(5));
+        assert!(
+            poll::wait([events.as_fd()], wait).unwrap()[0].readable,
+            "{ip} is not in use"
+        );
+        while events.recv().is_ok() {}
+    }
+}
+
+/// Two hosts on a cable, `eth0` each: 10.0.0.1 and fd00::1 on the left, .2 and ::2 on the right.
+struct Cable {
+    left: NetNs,
+    right: NetNs,
+}
+
+impl Cable {
+    fn new() -> Self {
+        let cable = Cable {
+            left: netns(),
+            right: netns(),
+        };
+        let right = cable.right.as_fd();
+        cable
+            .left
+            .run(|| {
+                Netlink::open()
+                    .unwrap()
+                    .add_veth("eth0", "eth0", Some(right))
+                    .unwrap()
+            })
+            .unwrap();
+        for (host, number) in [(&cable.left, 1), (&cable.right, 2)] {
+            host.run(|| {
+                let mut netlink = Netlink::open().unwrap();
+                netlink.set_up("lo", true).unwrap();
+                netlink.set_up("eth0", true).unwrap();
+                add_address(&mut netlink, "eth0", ip(&format!("10.0.0.{number}")), 24);
+                add_address(&mut netlink, "eth0", ip(&format!("fd00::{number}")), 64);
+            })
+            .unwrap();
+        }
+        cable
+    }
+
+    /// Runs `work` with the left host's netlink, in the left host.
+    fn left<T: Send>(&self, work: impl FnOnce(&mut Netlink) -> T + Send) -> T {
+        self.left
+            .run(|| work(&mut Netlink::open().unwrap()))
+            .unwrap()
+    }
+
+    /// Runs `work` with the right host's netlink, in the right host.
+    fn right<T: Send>(&self, work: impl FnOnce(&mut Netlink) -> T + Send) -> T {
+        self.right
+            .run(|| work(&mut Netlink::open().unwrap()))
+            .unwrap()
+    }
+}

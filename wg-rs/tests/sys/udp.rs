@@ -1,0 +1,344 @@
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use wg_rs::sys::netlink::{Netlink, Route, Rule};
+use wg_rs::sys::poll;
+use wg_rs::sys::udp::{Family, MAX_SEGMENTS, Received, SendError, UdpOptions, UdpSocket};
+
+use super::{Cable, add_address, ip};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+const PLAIN: UdpOptions = UdpOptions {
+    gso: false,
+    gro: false,
+    fwmark: 0,
+};
+
+/// Address of the left (1) or right (2) host.
+fn host(family: Family, number: u8) -> IpAddr {
+    match family {
+        Family::V4 => ip(&format!("10.0.0.{number}")),
+        Family::V6 => ip(&format!("fd00::{number}")),
+    }
+}
+
+/// A socket on each side, and the right one's address.
+fn pair(
+    cable: &Cable,
+    family: Family,
+    left: UdpOptions,
+    right: UdpOptions,
+) -> (UdpSocket, UdpSocket, SocketAddr) {
+    let left = cable.left(|_| UdpSocket::bind(family, 0, &left).unwrap());
+    let right = cable.right(|_| UdpSocket::bind(family, 0, &right).unwrap());
+    let to = SocketAddr::new(host(family, 2), right.port());
+    (left, right, to)
+}
+
+fn recv(socket: &UdpSocket, buf: &mut [u8]) -> Received {
+    let [ready] = poll::wait([socket.as_fd()], Some(Duration::from_secs(5))).unwrap();
+    assert!(ready.readable, "nothing arrived in 5 s");
+    socket.recv(buf).unwrap()
+}
+
+/// Datagrams at `stride`, each filled with its number, the last of `tail` bytes.
+fn burst(count: usize, stride: usize, tail: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..count).flat_map(|n| vec![n as u8; stride]).collect();
+    bytes.truncate((count - 1) * stride + tail);
+    bytes
+}
+
+/// Receives until `len` bytes are there; the bytes, and how many calls it took.
+fn collect(socket: &UdpSocket, stride: usize, len: usize) -> (Vec<u8>, usize) {
+    let mut all = Vec::new();
+    let mut buf = vec![0; 65536];
+    let mut calls = 0;
+    while all.len() < len {
+        let received = recv(socket, &mut buf);
+        assert!(!received.truncated);
+        assert_eq!(received.stride, stride.min(received.len));
+        assert!(received.len.is_multiple_of(stride) || all.len() + received.len == len);
+        all.extend_from_slice(&buf[..received.len]);
+        calls += 1;
+    }
+    (all, calls)
+}
+
+#[test]
+fn a_burst_leaves_and_arrives_in_one_call_each() {
+    let cable = Cable::new();
+    for family in FAMILIES {
+        let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
+        assert!(left.features().gso && right.features().gro);
+        let sent = burst(45, 1452, 700);
+        left.send(&sent, 1452, to, None, 0).unwrap();
+        let (got, calls) = collect(&right, 1452, sent.len());
+        assert!(got == sent);
+        assert_eq!(calls, 1);
+        assert_eq!(
+            right.recv(&mut [0; 9]).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+    }
+}
+
+#[test]
+fn every_mix_of_offloads_carries_the_same_datagrams() {
+    let cable = Cable::new();
+    let gso = UdpOptions { gso: true, ..PLAIN };
+    let gro = UdpOptions { gro: true, ..PLAIN };
+    for family in FAMILIES {
+        for (left, right) in [(PLAIN, PLAIN), (gso, PLAIN), (PLAIN, gro)] {
+            let (left, right, to) = pair(&cable, family, left, right);
+            let sent = burst(45, 1000, 1);
+            left.send(&sent, 1000, to, None, 0).unwrap();
+            let (got, calls) = collect(&right, 1000, sent.len());
+            assert!(got == sent);
+            assert_eq!(calls, 45);
+        }
+    }
+}
+
+#[test]
+fn bursts_beyond_the_kernels_limits_are_divided() {
+    let cable = Cable::new();
+    for (count, stride) in [(3 * MAX_SEGMENTS + 5, 40), (100, 1400), (3, 30_000)] {
+        for family in FAMILIES {
+            let (left, right, to) =
+                pair(&cable, family, UdpOptions::default(), UdpOptions::default());
+            let sent = burst(count, stride, stride);
+            left.send(&sent, stride, to, None, 0).unwrap();
+            assert!(collect(&right, stride, sent.len()).0 == sent);
+            assert!(left.features().gso);
+        }
+    }
+}
+
+#[test]
+fn tos_and_addresses_are_told_to_the_receiver() {
+    let cable = Cable::new();
+    let index = cable.right(|netlink| netlink.link("eth0").unwrap().index);
+    for family in FAMILIES {
+        let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
+        for (tos, count) in [(0, 1), (0x88, 1), (3, 1), (2, 20), (0xff, 20)] {
+            let sent = burst(count, 500, 500);
+            left.send(&sent, 500, to, None, tos).unwrap();
+            let received = recv(&right, &mut [0; 65536]);
+            assert_eq!(received.len, sent.len());
+            assert_eq!(received.tos, tos);
+            assert_eq!(received.from, SocketAddr::new(host(family, 1), left.port()));
+            assert_eq!(received.to, Some(host(family, 2)));
+            assert_eq!(received.ifindex, index);
+        }
+    }
+}
+
+#[test]
+fn the_given_source_is_used() {
+    let cable = Cable::new();
+    for family in FAMILIES {
+        let other = host(family, 77);
+        cable.left(|netlink| {
+            let prefix = if other.is_ipv4() { 24 } else { 64 };
+            add_address(netlink, "eth0", other, prefix);
+        });
+        let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
+        for count in [1, 20] {
+            let sent = burst(count, 500, 500);
+            // An index that no longer exists must not matter: routing decides.
+            left.send(&sent, 500, to, Some((other, 4711)), 0).unwrap();
+            let received = recv(&right, &mut [0; 65536]);
+            assert_eq!((received.len, received.from.ip()), (sent.len(), other));
+        }
+    }
+}
+
+#[test]
+fn link_local_sources_and_destinations_carry_their_scope() {
+    let cable = Cable::new();
+    let addresses = [(&cable.left, "fe80::11"), (&cable.right, "fe80::22")];
+    let links = addresses.map(|(host, address)| {
+        host.run(|| {
+            let mut netlink = Netlink::open().unwrap();
+            add_address(&mut netlink, "eth0", ip(address), 64);
+            netlink.link("eth0").unwrap().index
+        })
+        .unwrap()
+    });
+    let (left, right, to) = pair(
+        &cable,
+        Family::V6,
+        UdpOptions::default(),
+        UdpOptions::default(),
+    );
+    let to = format!("[fe80::22%{}]:{}", links[0], to.port())
+        .parse()
+        .unwrap();
+    left.send(b"hello", 5, to, Some((ip("fe80::11"), links[0])), 0)
+        .unwrap();
+    let received = recv(&right, &mut [0; 100]);
+    assert_eq!(received.from.ip(), ip("fe80::11"));
+    assert_eq!(received.ifindex, links[1]);
+    assert!(matches!(received.from, SocketAddr::V6(from) if from.scope_id() == links[1]));
+    // The way back, by what was received.
+    right
+        .send(
+            b"hi",
+            2,
+            received.from,
+            received.to.map(|ip| (ip, received.ifindex)),
+            0,
+        )
+        .unwrap();
+    assert_eq!(recv(&left, &mut [0; 100]).len, 2);
+}
+
+#[test]
+fn a_source_that_is_not_ours_is_reported_and_nothing_is_sent() {
+    let cable = Cable::new();
+    for family in FAMILIES {
+        let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
+        for count in [1, 20] {
+            let sent = burst(count, 500, 400);
+            let source = Some((host(family, 99), 0));
+            let error = left.send(&sent, 500, to, source, 0).unwrap_err();
+            assert!(matches!(error, SendError::BadSource), "{error:?}");
+            left.send(&sent, 500, to, None, 0).unwrap();
+            assert_eq!(recv(&right, &mut [0; 65536]).len, sent.len());
+            assert!(left.features().gso);
+        }
+    }
+}
+
+#[test]
+fn fwmark_is_seen_by_routing() {
+    let cable = Cable::new();
+    for (family, far) in [(Family::V4, "192.0.2.1"), (Family::V6, "2001:db8::1")] {
+        let far = ip(far);
+        let bits = if far.is_ipv4() { 32 } else { 128 };
+        cable.right(|netlink| {
+            add_address(netlink, "lo", far, bits);
+        });
+        cable.left(|netlink| {
+            let link = netlink.link("eth0").unwrap().index;
+            let gateway = Some(host(family, 2));
+            netlink
+                .add_route(&Route {
+                    gateway,
+                    table: 1234,
+                    ..Route::new((far, bits), link)
+                })
+                .unwrap();
+            let rule = Rule {
+                fwmark: Some(0x51),
+                ..Rule::new(family, 1234)
+            };
+            netlink.add_rule(&rule).unwrap();
+        });
+        let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
+        let to = SocketAddr::new(far, to.port());
+        let error = left.send(b"lost", 4, to, None, 0).unwrap_err();
+        assert!(
+            matches!(error, SendError::Io(error) if error.raw_os_error() == Some(libc::ENETUNREACH))
+        );
+        left.set_fwmark(0x51).unwrap();
+        left.send(b"one", 3, to, None, 0).unwrap();
+        let marked = UdpOptions {
+            fwmark: 0x51,
+            ..UdpOptions::default()
+        };
+        let marked = cable.left(|_| UdpSocket::bind(family, 0, &marked).unwrap());
+        marked.send(b"three", 5, to, None, 0).unwrap();
+        assert_eq!(recv(&right, &mut [0; 100]).len, 3);
+        assert_eq!(recv(&right, &mut [0; 100]).len, 5);
+    }
+}
+
+#[test]
+fn a_stride_above_the_mtu_is_sent_in_fragments_and_does_not_cost_the_others_their_offload() {
+    let cable = Cable::new();
+    cable.left(|netlink| netlink.set_mtu("eth0", 1280).unwrap());
+    for family in FAMILIES {
+        let (left, right, to) = pair(&cable, family, UdpOptions::default(), PLAIN);
+        for _ in 0..20 {
+            let sent = burst(10, 1400, 9);
+            left.send(&sent, 1400, to, None, 2).unwrap();
+            assert!(collect(&right, 1400, sent.len()).0 == sent);
+            let small = burst(10, 1000, 9);
+            left.send(&small, 1000, to, None, 2).unwrap();
+            assert!(collect(&right, 1000, small.len()).0 == small);
+        }
+        assert!(left.features().gso);
+    }
+}
+
+#[test]
+fn a_datagram_above_the_mtu_goes_out_without_df() {
+    let cable = Cable::new();
+    cable.left(|netlink| netlink.set_mtu("eth0", 1280).unwrap());
+    for family in FAMILIES {
+        let (left, right, to) = pair(&cable, family, PLAIN, PLAIN);
+        left.send(&[7; 4000], 4000, to, None, 0).unwrap();
+        assert_eq!(recv(&right, &mut [0; 65536]).len, 4000);
+    }
+}
+
+#[test]
+fn a_burst_longer_than_the_buffer_is_marked() {
+    let cable = Cable::new();
+    for family in FAMILIES {
+        let (left, right, to) = pair(&cable, family, PLAIN, PLAIN);
+        left.send(&[1; 300], 300, to, None, 0).unwrap();
+        let received = recv(&right, &mut [0; 200]);
+        assert!(received.truncated);
+        assert_eq!((received.len, received.stride), (200, 200));
+        left.send(&[1; 200], 200, to, None, 0).unwrap();
+        assert!(!recv(&right, &mut [0; 200]).truncated);
+    }
+}
+
+#[test]
+fn an_empty_datagram_is_received_as_such() {
+    let cable = Cable::new();
+    let (_, right, to) = pair(&cable, Family::V4, PLAIN, UdpOptions::default());
+    let sender = cable.left(|_| std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+    sender.send_to(&[], to).unwrap();
+    let received = recv(&right, &mut [0; 10]);
+    assert_eq!((received.len, received.stride), (0, 0));
+}
+
+#[test]
+fn ports_are_exclusive_by_family() {
+    let cable = Cable::new();
+    cable.left(|_| {
+        let v4 = UdpSocket::bind(Family::V4, 0, &PLAIN).unwrap();
+        assert_ne!(v4.port(), 0);
+        let v6 = UdpSocket::bind(Family::V6, v4.port(), &PLAIN).unwrap();
+        assert_eq!(v6.port(), v4.port());
+        for family in FAMILIES {
+            let error = UdpSocket::bind(family, v4.port(), &PLAIN).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
+        }
+        let error = v4
+            .send(b"x", 1, SocketAddr::new(host(Family::V6, 2), 9), None, 0)
+            .unwrap_err();
+        assert!(matches!(error, SendError::Io(e) if e.kind() == io::ErrorKind::InvalidInput));
+    });
+}
+
+/// What the kernel cannot hand on yet (nobody answers for that address) fills the buffer.
+#[test]
+fn a_full_buffer_is_waited_for_but_not_for_ever() {
+    let cable = Cable::new();
+    let (left, _right, to) = pair(&cable, Family::V4, PLAIN, PLAIN);
+    nix::sys::socket::setsockopt(&left, nix::sys::socket::sockopt::SndBuf, &1).unwrap();
+    let nobody = SocketAddr::new(host(Family::V4, 200), to.port());
+    let start = std::time::Instant::now();
+    let error = left
+        .send(&burst(100, 1400, 1400), 1400, nobody, None, 0)
+        .unwrap_err();
+    assert!(matches!(error, SendError::Io(e) if e.kind() == io::ErrorKind::WouldBlock));
+    assert!(start.elapsed() >= Duration::from_millis(100));
+}
