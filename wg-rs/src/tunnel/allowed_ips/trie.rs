@@ -1,0 +1,385 @@
+//! A path-compressed binary trie over the bits of an address.
+//!
+//! A node stands for a prefix; it is either owned or a fork with two children, so a trie of n
+//! prefixes has fewer than 2n nodes. Nodes live in an arena and name each other by index, and
+//! values stand beside them in a second arena under the same index: a descent touches only small
+//! plain nodes, and a clone is a copy of memory plus one `T::clone` per prefix. That matters
+//! because the data path reads immutable snapshots.
+//!
+//! A descent in a large trie is one cache miss after another. So a large trie also has shortcuts
+//! past its upper levels ([`Shortcuts`]), and most lookups see only one or two nodes.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// An address as a row of bits, the first the most significant.
+pub(super) trait Bits: Copy + Eq {
+    const WIDTH: u8;
+    /// The first `cidr` bits, the others zero.
+    fn masked(self, cidr: u8) -> Self;
+    /// How many leading bits are the same.
+    fn common(self, other: Self) -> u8;
+    /// The bit after the first `at`; of no meaning at `at == WIDTH`.
+    fn bit(self, at: u8) -> usize;
+    /// A hash of the first `cidr` bits.
+    fn hash(self, cidr: u8) -> u32;
+}
+
+macro_rules! bits {
+    ($word:ty) => {
+        impl Bits for $word {
+            const WIDTH: u8 = <$word>::BITS as u8;
+
+            fn masked(self, cidr: u8) -> Self {
+                self & <$word>::MAX
+                    .checked_shl((Self::WIDTH - cidr).into())
+                    .unwrap_or(0)
+            }
+
+            fn common(self, other: Self) -> u8 {
+                (self ^ other).leading_zeros() as u8
+            }
+
+            fn bit(self, at: u8) -> usize {
+                (self.wrapping_shl(at.into()) >> (Self::WIDTH - 1)) as usize
+            }
+
+            fn hash(self, cidr: u8) -> u32 {
+                let bits = u128::from(self.masked(cidr));
+                fold(fold((bits >> 64) as u64) ^ bits as u64) as u32
+            }
+        }
+    };
+}
+
+bits!(u32);
+bits!(u128);
+
+/// The index that names no node.
+pub(super) const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy)]
+struct Node<A> {
+    /// The prefix, host bits zero.
+    bits: A,
+    /// The subtries whose next bit is 0 and 1. In a freed node the first links the free list.
+    children: [u32; 2],
+    cidr: u8,
+    owned: bool,
+}
+
+#[derive(Clone)]
+pub(super) struct Trie<A, T> {
+    nodes: Vec<Node<A>>,
+    /// `Some` exactly where the node of the same index is owned.
+    values: Vec<Option<T>>,
+    pub(super) root: u32,
+    /// Head of the list of freed nodes.
+    free: u32,
+    /// Owned prefixes.
+    pub(super) len: usize,
+    shortcuts: Option<Shortcuts>,
+    /// The `len` at which shortcuts are made, or made anew for the shape the trie has by then.
+    pub(super) large: usize,
+}
+
+/// Tries below this many prefixes stay in the nearest caches by themselves.
+const LARGE: usize = 4096;
+
+/// Ways past the upper levels of a trie: for the first `depth` bits of an address, the topmost node
+/// among those of at least `depth` bits that begin with them. What is owned there is longer than
+/// anything above; where nothing is, the descent starts again from the root. Prefixes are told
+/// apart by their hash alone: where two share one, the node does not match the address, and one of
+/// them goes without a shortcut.
+#[derive(Clone)]
+struct Shortcuts {
+    depth: u8,
+    nodes: HashMap<u32, u32, BuildHasherDefault<Spread>>,
+}
+
+/// The keys are hashes already; this spreads them over the 64 bits that the map wants.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write_u32(&mut self, word: u32) {
+        self.0 = u64::from(word) << 32 | u64::from(word);
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are u32");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Mixes every bit into every other: a multiplication, and its two halves on each other.
+fn fold(word: u64) -> u64 {
+    let product = u128::from(word) * 0x9e37_79b9_7f4a_7c15;
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// Where a node hangs: below a parent, or at the root.
+#[derive(Clone, Copy)]
+enum Link {
+    Root,
+    Child(u32, usize),
+}
+
+impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
+    pub(super) const fn new() -> Self {
+        Trie {
+            nodes: Vec::new(),
+            values: Vec::new(),
+            root: NONE,
+            free: NONE,
+            len: 0,
+            shortcuts: None,
+            large: LARGE,
+        }
+    }
+
+    pub(super) fn lookup(&self, addr: A) -> Option<&T> {
+        if let Some(shortcuts) = &self.shortcuts
+            && let Some(&start) = shortcuts.nodes.get(&addr.hash(shortcuts.depth))
+            && let Some(owner) = self.descend(start, addr)
+        {
+            return Some(owner);
+        }
+        self.descend(self.root, addr)
+    }
+
+    /// The owner of the longest prefix that holds `addr`, among those at `start` and below.
+    fn descend(&self, start: u32, addr: A) -> Option<&T> {
+        let (mut at, mut best) = (start, NONE);
+        while let Some(node) = self.nodes.get(at as usize) {
+            if node.bits.common(addr) < node.cidr {
+                break;
+            }
+            if node.owned {
+                best = at;
+            }
+            at = node.children[addr.bit(node.cidr)];
+        }
+        self.values.get(best as usize)?.as_ref()
+    }
+
+    pub(super) fn insert(&mut self, addr: A, cidr: u8, value: T) -> Option<T> {
+        if self.len >= self.large {
+            self.make_shortcuts();
+        }
+        let cidr = cidr.min(A::WIDTH);
+        let bits = addr.masked(cidr);
+        let mut link = Link::Root;
+        loop {
+            let at = self.get(link);
+            let Some(node) = self.nodes.get(at as usize).copied() else {
+                let leaf = self.allocate(bits, cidr, Some(value));
+                self.set(link, leaf);
+                return None;
+            };
+            let common = node.bits.common(bits).min(node.cidr).min(cidr);
+            if common < node.cidr {
+                // The node lies below or beside the new prefix.
+                let leaf = self.allocate(bits, cidr, Some(value));
+                let mut above = leaf;
+                if common < cidr {
+                    above = self.allocate(bits.masked(common), common, None);
+                    self.set(Link::Child(above, bits.bit(common)), leaf);
+                }
+                self.set(Link::Child(above, node.bits.bit(common)), at);
+                self.set(link, above);
+                return None;
+            }
+            if node.cidr == cidr {
+                self.nodes[at as usize].owned = true;
+                let former = self.values[at as usize].replace(value);
+                self.len += usize::from(former.is_none());
+                return former;
+            }
+            link = Link::Child(at, bits.bit(node.cidr));
+        }
+    }
+
+    pub(super) fn remove(&mut self, addr: A, cidr: u8, owner: &T) -> bool {
+        let cidr = cidr.min(A::WIDTH);
+        let bits = addr.masked(cidr);
+        let (mut above, mut link) = (Link::Root, Link::Root);
+        loop {
+            let at = self.get(link);
+            let Some(node) = self.nodes.get(at as usize) else {
+                return false;
+            };
+            if node.bits.common(bits) < node.cidr || node.cidr > cidr {
+                return false;
+            }
+            if node.cidr == cidr {
+                break;
+            }
+            (above, link) = (link, Link::Child(at, bits.bit(node.cidr)));
+        }
+        let at = self.get(link);
+        if self.values[at as usize].as_ref() != Some(owner) {
+            return false;
+        }
+        self.values[at as usize] = None;
+        self.nodes[at as usize].owned = false;
+        self.len -= 1;
+        self.prune(link);
+        // Only a fork can have lost its purpose by losing a child.
+        if let Link::Child(..) = link {
+            self.prune(above);
+        }
+        true
+    }
+
+    /// Takes the node at `link` out, unless it is owned or a fork of two children.
+    fn prune(&mut self, link: Link) {
+        let at = self.get(link);
+        let Some(node) = self.nodes.get(at as usize) else {
+            return;
+        };
+        let [zero, one] = node.children;
+        if node.owned || (zero != NONE && one != NONE) {
+            return;
+        }
+        self.set(link, if zero != NONE { zero } else { one });
+        self.nodes[at as usize].children = [self.free, NONE];
+        self.free = at;
+    }
+
+    fn allocate(&mut self, bits: A, cidr: u8, value: Option<T>) -> u32 {
+        let owned = value.is_some();
+        self.len += usize::from(owned);
+        let node = Node {
+            bits,
+            children: [NONE; 2],
+            cidr,
+            owned,
+        };
+        if self.free != NONE {
+            let at = self.free;
+            self.free = self.nodes[at as usize].children[0];
+            self.nodes[at as usize] = node;
+            self.values[at as usize] = value;
+            return at;
+        }
+        self.nodes.push(node);
+        self.values.push(value);
+        (self.nodes.len() - 1) as u32
+    }
+
+    fn get(&self, link: Link) -> u32 {
+        match link {
+            Link::Root => self.root,
+            Link::Child(parent, side) => self.nodes[parent as usize].children[side],
+        }
+    }
+
+    fn set(&mut self, link: Link, at: u32) {
+        let former = self.get(link);
+        let above = match link {
+            Link::Root => {
+                self.root = at;
+                None
+            }
+            Link::Child(parent, side) => {
+                self.nodes[parent as usize].children[side] = at;
+                Some(self.nodes[parent as usize].cidr)
+            }
+        };
+        let Some(Shortcuts { depth, nodes }) = &mut self.shortcuts else {
+            return;
+        };
+        if above.is_some_and(|cidr| cidr >= *depth) {
+            return;
+        }
+        if let Some(node) = self.nodes.get(at as usize) {
+            if node.cidr >= *depth {
+                nodes.insert(node.bits.hash(*depth), at);
+            }
+        } else if let Some(node) = self.nodes.get(former as usize)
+            && node.cidr >= *depth
+        {
+            nodes.remove(&node.bits.hash(*depth));
+        }
+    }
+
+    /// Chooses the depth of the shortcuts and finds them all. The best depth is where the trie is
+    /// widest, since so many descents can start there; the least of about that width, since what
+    /// is owned above the shortcuts does not profit.
+    fn make_shortcuts(&mut self) {
+        self.large = 2 * self.len;
+        // Each node with the range of depths at which it is a topmost one.
+        let mut topmost = Vec::with_capacity(2 * self.len);
+        let mut pending = vec![(0, self.root)];
+        while let Some((least, at)) = pending.pop() {
+            let Some(node) = self.nodes.get(at as usize) else {
+                continue;
+            };
+            topmost.push((least..=node.cidr, at));
+            pending.extend(node.children.map(|child| (node.cidr + 1, child)));
+        }
+        // The width at each depth, by way of the differences from one depth to the next.
+        let mut width = [0i32; u128::BITS as usize + 2];
+        for (depths, _) in &topmost {
+            width[*depths.start() as usize] += 1;
+            width[*depths.end() as usize + 1] -= 1;
+        }
+        for depth in 1..width.len() {
+            width[depth] += width[depth - 1];
+        }
+        let widest = width.iter().max().copied().unwrap_or(0);
+        let depth = width.iter().position(|w| *w >= widest / 4 * 3).unwrap_or(0) as u8;
+        let here = topmost.iter().filter(|(depths, _)| depths.contains(&depth));
+        let nodes = here
+            .map(|(_, at)| (self.nodes[*at as usize].bits.hash(depth), *at))
+            .collect();
+        self.shortcuts = Some(Shortcuts { depth, nodes });
+    }
+}
+
+#[cfg(test)]
+impl<A: Bits, T> Trie<A, T> {
+    /// Nodes in use, forks included.
+    pub(super) fn in_use(&self) -> usize {
+        let (mut freed, mut at) = (0, self.free);
+        while at != NONE {
+            freed += 1;
+            at = self.nodes[at as usize].children[0];
+        }
+        self.nodes.len() - freed
+    }
+
+    /// Nodes in use at the busiest time so far.
+    pub(super) fn ever_used(&self) -> usize {
+        assert_eq!(self.nodes.len(), self.values.len());
+        self.nodes.len()
+    }
+
+    pub(super) fn has_shortcuts(&self) -> bool {
+        self.shortcuts.is_some()
+    }
+
+    /// Every node topmost at the depth of the shortcuts has one, and nothing else has.
+    pub(super) fn check_shortcuts(&self) {
+        let Some(shortcuts) = &self.shortcuts else {
+            return;
+        };
+        let (mut pending, mut count) = (vec![(0, self.root)], 0);
+        while let Some((least, at)) = pending.pop() {
+            let Some(node) = self.nodes.get(at as usize) else {
+                continue;
+            };
+            if (least..=node.cidr).contains(&shortcuts.depth) {
+                let key = node.bits.hash(shortcuts.depth);
+                assert_eq!(shortcuts.nodes.get(&key), Some(&at));
+                count += 1;
+            }
+            pending.extend(node.children.map(|child| (node.cidr + 1, child)));
+        }
+        assert_eq!(shortcuts.nodes.len(), count);
+    }
+}
