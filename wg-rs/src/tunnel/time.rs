@@ -1,0 +1,47 @@
+//! The clock of the tunnel core: always an argument, never read here.
+
+use std::ops::Add;
+use std::time::Duration;
+
+/// A moment in nanoseconds since an arbitrary origin. The daemon feeds it from
+/// `CLOCK_BOOTTIME`, so that time spent suspended ages sessions.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Time(pub(crate) u64);
+
+impl Time {
+    /// The origin.
+    pub const ZERO: Time = Time(0);
+
+    /// The moment `nanos` nanoseconds after the origin.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Time(nanos)
+    }
+
+    /// Nanoseconds since the origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub const fn saturating_since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    fn add(self, rest: Duration) -> Time {
+        let nanos = u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX);
+        Time(self.0.saturating_add(nanos))
+    }
+}
+
+/// Time of day, for handshake timestamps and for "latest handshake".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Wall {
+    /// Seconds since 1970-01-01 UTC.
+    pub secs: u64,
+    /// And nanoseconds.
+    pub nanos: u32,
+}
