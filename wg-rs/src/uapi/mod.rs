@@ -1,0 +1,16 @@
+//! The configuration protocol of userspace WireGuard, as `wg` speaks it: text over a unix socket in
+//! `/var/run/wireguard` (<https://www.wireguard.com/xplatform/>).
+//!
+//! - [`types`]: what is configured, and the changes one asks for.
+//! - [`text`]: both as lines of text, and back.
+//! - [`socket`]: the socket file. [`server`]: the daemon's end. [`client`]: the end of tools and tests.
+
+pub mod client;
+mod lines;
+pub mod server;
+pub mod socket;
+pub mod text;
+pub mod types;
+
+/// Where `wg` looks for `<interface>.sock`.
+pub const RUN_DIR: &str = "/var/run/wireguard";

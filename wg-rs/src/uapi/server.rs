@@ -1,0 +1,576 @@
+//! The daemon's end of the configuration protocol.
+//!
+//! Each connection is a task: request line, body, answer, and again, until the client closes. A
+//! request is read whole before the handler is asked and an answer is made from a snapshot, so no
+//! client holds up the handler or another client, however slowly it writes or reads. A `set` with a
+//! bad line changes nothing. Errnos are negative in answers to `set` and positive in those to
+//! `get`: `wg` understands each only so.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::lines::{Line, LineBuffer};
+use super::socket::{Listener, SocketFile};
+use super::text::{GetPrinter, SetParser};
+use super::types::{Change, Interface};
+use crate::sys::async_fd;
+
+/// Clients at a time; more wait in the listen queue.
+const MAX_CONNECTIONS: usize = 256;
+/// Bytes read at a time.
+const READ: usize = 16 << 10;
+/// Bytes written at a time.
+const WRITE: usize = 64 << 10;
+
+/// What is configured through the socket.
+pub trait Handler: Send + Sync + 'static {
+    /// A snapshot of configuration and state.
+    fn get(&self) -> Result<Interface, Errno>;
+
+    /// Makes the changes in their order. What was done before one that fails may stay done.
+    fn set(&self, changes: Vec<Change>) -> Result<(), Errno>;
+}
+
+/// Answers all who connect. Returns when the socket file is deleted or replaced, the way to tell a
+/// daemon to end. Dropped before that, it removes the file; either way it closes all connections.
+///
+/// To be run by a tokio runtime with I/O and time enabled.
+pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<()> {
+    let (listener, file) = socket.into_parts();
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let mut connections = JoinSet::new();
+    let mut deleted = std::pin::pin!(deleted(file.as_ref()));
+    loop {
+        tokio::select! {
+            result = &mut deleted => return result,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    let handler = Arc::clone(&handler);
+                    connections.spawn(async move {
+                        let connection = Connection { stream, lines: LineBuffer::new(READ) };
+                        if let Err(error) = connection.converse(&*handler).await {
+                            debug!(%error, "configuration client went away");
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors or memory: trying again at once would only burn time.
+                    warn!(%error, "cannot accept a configuration client");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+/// Returns when `file` is no longer where it was.
+async fn deleted(file: Option<&SocketFile>) -> io::Result<()> {
+    let Some(file) = file else {
+        return std::future::pending().await;
+    };
+    // Not IN_DELETE_SELF: our own listener keeps the inode. Its link count is an attribute.
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    let events = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
+    if let Err(errno) = inotify.add_watch(file.path(), events) {
+        return if errno == Errno::ENOENT {
+            Ok(())
+        } else {
+            Err(errno.into())
+        };
+    }
+    let inotify = async_fd::readable(inotify.into())?;
+    while file.is_there() {
+        let mut events = [0; 1024];
+        let read = |fd: &OwnedFd| nix::unistd::read(fd, &mut events).map_err(io::Error::from);
+        inotify.async_io(Interest::READABLE, read).await?;
+    }
+    Ok(())
+}
+
+struct Connection {
+    stream: UnixStream,
+    lines: LineBuffer,
+}
+
+impl Connection {
+    /// Answers requests until the client closes or says something that is none.
+    async fn converse(mut self, handler: &impl Handler) -> io::Result<()> {
+        loop {
+            match self.line().await? {
+                Some(Line::Text(b"get=1")) => {}
+                Some(Line::Text(b"set=1")) => {
+                    let result = self.set(handler).await?;
+                    self.end(-(result.err().map_or(0, |errno| errno as i32)))
+                        .await?;
+                    continue;
+                }
+                Some(Line::Text(_) | Line::TooLong) | None => return Ok(()),
+            }
+            match self.line().await? {
+                Some(Line::Text(b"")) => match handler.get() {
+                    Ok(interface) => self.print(&interface).await?,
+                    Err(errno) => self.end(errno as i32).await?,
+                },
+                Some(_) => return self.end(Errno::EINVAL as i32).await,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads the body of a `set` to its end even if a line is bad, then applies it.
+    async fn set(&mut self, handler: &impl Handler) -> io::Result<Result<(), Errno>> {
+        let mut parser = SetParser::default();
+        let mut bad = None;
+        loop {
+            let read = match self.line().await? {
+                Some(Line::Text(b"")) | None => break,
+                Some(_) if bad.is_some() => continue,
+                Some(Line::Text(line)) => parser.line(line),
+                Some(Line::TooLong) => Err(parser.too_long()),
+            };
+            bad = read.err();
+        }
+        if let Some(bad) = bad {
+            debug!(%bad, "refused a set");
+            return Ok(Err(bad.errno()));
+        }
+        Ok(handler.set(parser.finish()))
+    }
+
+    async fn print(&mut self, interface: &Interface) -> io::Result<()> {
+        // Never grown, so nothing of it stays behind elsewhere.
+        let mut out = Zeroizing::new(Vec::with_capacity(WRITE + GetPrinter::STEP));
+        let mut printer = GetPrinter::new(interface);
+        loop {
+            let more = printer.print(&mut out, WRITE);
+            self.stream.write_all(&out).await?;
+            if !more {
+                return Ok(());
+            }
+            out.zeroize();
+        }
+    }
+
+    /// An answer of an errno alone.
+    async fn end(&mut self, errno: i32) -> io::Result<()> {
+        self.stream
+            .write_all(format!("errno={errno}\n\n").as_bytes())
+            .await
+    }
+
+    /// The next line, or `None` once the client has said all.
+    async fn line(&mut self) -> io::Result<Option<Line<'_>>> {
+        let mut ended = false;
+        while !self.lines.step() {
+            if ended {
+                return Ok(None);
+            }
+            let len = self.stream.read(self.lines.space()).await?;
+            self.lines.filled(len);
+            ended = len == 0;
+        }
+        Ok(Some(self.lines.line()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uapi::client::{Client, ClientError};
+    use crate::uapi::socket::tests::TempDir;
+    use crate::uapi::text::{ReplyError, parse_get};
+    use crate::uapi::types::{AllowedIp, Peer};
+    use std::fs::{self, Permissions};
+    use std::net::Ipv4Addr;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Mutex;
+    use tokio::task::JoinHandle;
+    use wg_crypto::PublicKey;
+
+    /// An interface with nothing behind it. Port 98 is taken; mark 19 takes it away.
+    #[derive(Default)]
+    struct Fake {
+        interface: Mutex<Interface>,
+        sets: Mutex<Vec<Vec<Change>>>,
+    }
+
+    impl Handler for Fake {
+        fn get(&self) -> Result<Interface, Errno> {
+            let interface = self.interface.lock().unwrap();
+            if interface.fwmark == 19 {
+                Err(Errno::ENODEV)
+            } else {
+                Ok(interface.clone())
+            }
+        }
+
+        fn set(&self, changes: Vec<Change>) -> Result<(), Errno> {
+            self.sets.lock().unwrap().push(changes.clone());
+            let mut interface = self.interface.lock().unwrap();
+            for change in changes {
+                match change {
+                    Change::ListenPort(98) => return Err(Errno::EADDRINUSE),
+                    Change::ListenPort(port) => interface.listen_port = port,
+                    Change::FwMark(mark) => interface.fwmark = mark,
+                    Change::Peer(key) => interface.peers.push(Peer::new(key)),
+                    _ => {}
+                }
+            }
+            Ok(())
+        }
+    }
+
+    struct Fixture {
+        temp: TempDir,
+        fake: Arc<Fake>,
+        server: JoinHandle<io::Result<()>>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let temp = TempDir::new();
+            let fake = Arc::new(Fake::default());
+            let listener = Listener::bind(&temp.0, "wg0").unwrap();
+            let server = tokio::spawn(serve(listener, Arc::clone(&fake)));
+            Fixture { temp, fake, server }
+        }
+
+        async fn connect(&self) -> UnixStream {
+            UnixStream::connect(self.temp.socket()).await.unwrap()
+        }
+
+        /// All that is answered to `request` if nothing follows it.
+        async fn ask(&self, request: impl AsRef<[u8]>) -> String {
+            let mut stream = self.connect().await;
+            stream.write_all(request.as_ref()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            rest(&mut stream).await
+        }
+
+        fn sets(&self) -> usize {
+            self.fake.sets.lock().unwrap().len()
+        }
+
+        /// Peers enough that their listing fills the buffers of a socket many times.
+        fn many_peers(&self) -> Interface {
+            let mut interface = self.fake.interface.lock().unwrap();
+            for i in 0..20_000u32 {
+                let mut key = [0; 32];
+                key[..4].copy_from_slice(&i.to_be_bytes());
+                let ip = AllowedIp::new(Ipv4Addr::from_bits(i).into(), 32).unwrap();
+                let peer = Peer::new(PublicKey::from_bytes(key));
+                interface.peers.push(Peer {
+                    allowed_ips: vec![ip],
+                    ..peer
+                });
+            }
+            interface.clone()
+        }
+    }
+
+    /// What comes until the server closes.
+    async fn rest(stream: &mut UnixStream) -> String {
+        let mut reply = String::new();
+        match stream.read_to_string(&mut reply).await {
+            Ok(_) => {}
+            // Closed with something of ours unread.
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+        reply
+    }
+
+    /// One answer of a connection that stays open.
+    async fn answer(stream: &mut UnixStream) -> String {
+        let mut reply = Vec::new();
+        while !reply.ends_with(b"\n\n") {
+            reply.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(reply).unwrap()
+    }
+
+    #[tokio::test]
+    async fn pipelined_requests_are_answered_in_order() {
+        let f = Fixture::new();
+        let reply =
+            f.ask("get=1\n\nset=1\nfwmark=7\n\nget=1\n\nset=1\n\nset=1\nlisten_port=98\n\n");
+        let expected = "errno=0\n\nerrno=0\n\nfwmark=7\nerrno=0\n\nerrno=0\n\nerrno=-98\n\n";
+        assert_eq!(reply.await, expected);
+
+        let mut stream = f.connect().await;
+        for mark in 1..5 {
+            let request = format!("set=1\nfwmark={mark}\n\nget=1\n\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            assert_eq!(answer(&mut stream).await, "errno=0\n\n");
+            assert_eq!(
+                answer(&mut stream).await,
+                format!("fwmark={mark}\nerrno=0\n\n")
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_half_closed_set_is_applied() {
+        let f = Fixture::new();
+        assert_eq!(f.ask("set=1\nfwmark=7\n").await, "errno=0\n\n");
+        assert_eq!(f.ask("set=1\nfwmark=8").await, "errno=0\n\n");
+        assert_eq!(f.ask("get=1\n\n").await, "fwmark=8\nerrno=0\n\n");
+    }
+
+    #[tokio::test]
+    async fn a_bad_line_changes_nothing_and_its_request_is_drained() {
+        let f = Fixture::new();
+        for (line, errno) in [("bogus=1", -22), ("listen_port=x", -22), ("nonsense", -71)] {
+            let request = format!("set=1\nfwmark=7\n{line}\nfwmark=8\nget=1\n\nget=1\n\n");
+            assert_eq!(
+                f.ask(request).await,
+                format!("errno={errno}\n\nerrno=0\n\n")
+            );
+        }
+        let request = format!(
+            "set=1\nfwmark={}\nfwmark=8\n\nget=1\n\n",
+            "7".repeat(100_000)
+        );
+        assert_eq!(f.ask(request).await, "errno=-71\n\nerrno=0\n\n");
+        assert_eq!(f.sets(), 0);
+    }
+
+    #[tokio::test]
+    async fn errors_of_get_are_positive() {
+        let f = Fixture::new();
+        assert_eq!(
+            f.ask("set=1\nfwmark=19\n\nget=1\n\nset=1\n\n")
+                .await
+                .as_str(),
+            { "errno=0\n\nerrno=19\n\nerrno=0\n\n" }
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_ends_the_connection() {
+        let f = Fixture::new();
+        let long = "x".repeat(1 << 20);
+        for request in [
+            "\n",
+            "get=2\n\n",
+            "get\n\n",
+            "hello\n\nget=1\n\n",
+            "\r\n",
+            &long,
+        ] {
+            let mut stream = f.connect().await;
+            // The server may well be gone before all of a long one is written.
+            let _ = stream.write_all(request.as_bytes()).await;
+            if !request.contains('\n') {
+                let _ = stream.write_all(b"\n").await;
+            }
+            assert_eq!(
+                rest(&mut stream).await,
+                "",
+                "{:?}",
+                &request[..3.min(request.len())]
+            );
+        }
+        let mut stream = f.connect().await;
+        stream
+            .write_all(b"get=1\nfwmark=1\n\nget=1\n\n")
+            .await
+            .unwrap();
+        assert_eq!(rest(&mut stream).await, "errno=22\n\n");
+        assert_eq!(f.ask("get=1\n").await, "", "not even finished");
+        assert_eq!(f.ask(b"\xff\0\xfe\n").await, "");
+        assert_eq!(f.ask("get=1\n\n").await, "errno=0\n\n");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_writes_slowly_blocks_nobody() {
+        let f = Fixture::new();
+        let mut slow = f.connect().await;
+        slow.write_all(b"set=1\nfwmark=7\nlisten_").await.unwrap();
+        assert_eq!(
+            f.ask("get=1\n\nset=1\nfwmark=1\n\n").await,
+            "errno=0\n\nerrno=0\n\n"
+        );
+        assert_eq!(f.sets(), 1, "that of the slow one has no end yet");
+        slow.write_all(b"port=9\n\n").await.unwrap();
+        assert_eq!(answer(&mut slow).await, "errno=0\n\n");
+        assert_eq!(
+            f.ask("get=1\n\n").await,
+            "listen_port=9\nfwmark=7\nerrno=0\n\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_slowly_blocks_nobody() {
+        let f = Fixture::new();
+        let interface = f.many_peers();
+        let mut slow = f.connect().await;
+        slow.write_all(b"get=1\n\n").await.unwrap();
+        assert_eq!(slow.read_u8().await.unwrap(), b'p');
+        // Its answer is on the way and stuck; its snapshot stays as it was.
+        assert_eq!(f.ask("set=1\nfwmark=7\n\n").await, "errno=0\n\n");
+        let now = parse_get(f.ask("get=1\n\n").await.as_bytes()).unwrap();
+        assert_eq!(
+            now,
+            Interface {
+                fwmark: 7,
+                ..interface.clone()
+            }
+        );
+        slow.shutdown().await.unwrap();
+        let reply = format!("p{}", rest(&mut slow).await);
+        assert_eq!(parse_get(reply.as_bytes()), Ok(interface));
+    }
+
+    #[tokio::test]
+    async fn probes_and_clients_that_leave_are_taken_silently() {
+        let f = Fixture::new();
+        f.many_peers();
+        for request in [
+            "",
+            "set=1\nfwmark=",
+            "get=1\n\n",
+            "get=1\n\nget=1\n\nget=1\n\n",
+        ] {
+            for _ in 0..10 {
+                let mut stream = f.connect().await;
+                stream.write_all(request.as_bytes()).await.unwrap();
+            }
+        }
+        assert!(f.ask("get=1\n\n").await.ends_with("errno=0\n\n"));
+        assert!(!f.server.is_finished());
+    }
+
+    #[tokio::test]
+    async fn more_clients_than_it_takes_wait_their_turn() {
+        let f = Fixture::new();
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            let mut stream = f.connect().await;
+            stream.write_all(b"get=1\n\n").await.unwrap();
+            assert_eq!(answer(&mut stream).await, "errno=0\n\n");
+            idle.push(stream);
+        }
+        let mut next = f.connect().await;
+        next.write_all(b"get=1\n\n").await.unwrap();
+        // Whoever is in is still served, and the one outside is not.
+        idle[0].write_all(b"set=1\nfwmark=7\n\n").await.unwrap();
+        assert_eq!(answer(&mut idle[0]).await, "errno=0\n\n");
+        assert_eq!(
+            next.try_read(&mut [0]).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        drop(idle.pop());
+        assert_eq!(answer(&mut next).await, "fwmark=7\nerrno=0\n\n");
+    }
+
+    #[tokio::test]
+    async fn ends_when_its_file_is_deleted() {
+        let f = Fixture::new();
+        let mut stream = f.connect().await;
+        // Not a deletion, though the same kind of event.
+        fs::set_permissions(f.temp.socket(), Permissions::from_mode(0o660)).unwrap();
+        stream.write_all(b"get=1\n\n").await.unwrap();
+        assert_eq!(answer(&mut stream).await, "errno=0\n\n");
+        assert!(!f.server.is_finished());
+        fs::remove_file(f.temp.socket()).unwrap();
+        f.server.await.unwrap().unwrap();
+        assert_eq!(rest(&mut stream).await, "", "closed");
+    }
+
+    #[tokio::test]
+    async fn ends_when_its_file_is_moved_or_replaced() {
+        let f = Fixture::new();
+        assert_eq!(f.ask("get=1\n\n").await, "errno=0\n\n");
+        fs::rename(f.temp.socket(), f.temp.0.join("away")).unwrap();
+        f.server.await.unwrap().unwrap();
+
+        let f = Fixture::new();
+        assert_eq!(f.ask("get=1\n\n").await, "errno=0\n\n");
+        fs::write(f.temp.0.join("other"), "").unwrap();
+        fs::rename(f.temp.0.join("other"), f.temp.socket()).unwrap();
+        f.server.await.unwrap().unwrap();
+        assert!(f.temp.socket().is_file(), "not ours to remove");
+    }
+
+    #[tokio::test]
+    async fn ends_at_once_when_its_file_is_gone_before_it_starts() {
+        let temp = TempDir::new();
+        let listener = Listener::bind(&temp.0, "wg0").unwrap();
+        fs::remove_file(temp.socket()).unwrap();
+        serve(listener, Arc::new(Fake::default())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn dropped_it_removes_its_file_and_closes() {
+        let f = Fixture::new();
+        let mut stream = f.connect().await;
+        stream.write_all(b"get=1\n\n").await.unwrap();
+        assert_eq!(answer(&mut stream).await, "errno=0\n\n");
+        f.server.abort();
+        assert!(f.server.await.unwrap_err().is_cancelled());
+        assert!(!f.temp.socket().exists());
+        assert_eq!(rest(&mut stream).await, "");
+    }
+
+    #[tokio::test]
+    async fn serves_a_socket_that_was_handed_over() {
+        let temp = TempDir::new();
+        let fd = Listener::bind(&temp.0, "wg0").unwrap().into_fd();
+        let fake = Arc::new(Fake::default());
+        let server = tokio::spawn(serve(Listener::from_fd(fd).unwrap(), Arc::clone(&fake)));
+        let f = Fixture { temp, fake, server };
+        assert_eq!(f.ask("get=1\n\n").await, "errno=0\n\n");
+        fs::remove_file(f.temp.socket()).unwrap();
+        f.server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn our_own_client() {
+        let f = Fixture::new();
+        let interface = f.many_peers();
+        let path = f.temp.socket();
+        let changes: Vec<_> = (0..20_000u32)
+            .flat_map(|i| {
+                let ip = AllowedIp::new(Ipv4Addr::from_bits(i).into(), 32).unwrap();
+                [
+                    Change::Peer(interface.peers[i as usize].public_key),
+                    Change::PresharedKey(Box::default()),
+                    Change::AllowedIp { ip, remove: false },
+                ]
+            })
+            .collect();
+        let asked = changes.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut client = Client::connect(&path).unwrap();
+            assert_eq!(client.get().unwrap(), interface);
+            let error = client.set(&[Change::ListenPort(98)]).unwrap_err();
+            assert!(
+                matches!(error, ClientError::Reply(ReplyError::Refused(98))),
+                "{error}"
+            );
+            client.set(&asked).unwrap();
+            assert_eq!(client.get().unwrap().peers.len(), 40_000);
+            client.set(&[Change::FwMark(19)]).unwrap();
+            let error = client.get().unwrap_err();
+            assert!(
+                matches!(error, ClientError::Reply(ReplyError::Refused(19))),
+                "{error}"
+            );
+        })
+        .await
+        .unwrap();
+        assert_eq!(f.fake.sets.lock().unwrap()[1], changes);
+    }
+}

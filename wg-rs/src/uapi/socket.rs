@@ -1,0 +1,341 @@
+//! The socket file `<interface>.sock`: made so that nobody but its owner can ever connect, taken
+//! over from a daemon that died, refused while one lives.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, getsockopt, sockopt,
+};
+use nix::sys::stat::{Mode, fchmod};
+
+/// A listening configuration socket and its file, which is removed when this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    file: Option<SocketFile>,
+}
+
+/// Why there is no configuration socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Its name cannot be that of an interface.
+    #[error("`{0}` is no interface name")]
+    Name(String),
+    /// Another daemon answers there.
+    #[error("{}: another daemon is using this socket", .0.display())]
+    InUse(PathBuf),
+    /// The directory cannot be made, or the socket not in it.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which of them.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Listener {
+    /// Makes `dir` if need be (mode 0755) and listens at `<interface>.sock` in it (mode 0700, as wireguard-go). A
+    /// socket that refuses connections was left behind, and is replaced.
+    pub fn bind(dir: &Path, interface: &str) -> Result<Self, BindError> {
+        if interface.is_empty() || interface.len() > 15 || interface.contains(['/', '\0']) {
+            return Err(BindError::Name(interface.to_owned()));
+        }
+        make_dir(dir).map_err(|source| BindError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
+        let path = dir.join(format!("{interface}.sock"));
+        let socket = match listen(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => take_over(&path),
+            result => result,
+        };
+        match socket.and_then(|socket| Ok((socket, SocketFile::at(&path)?))) {
+            Ok((socket, file)) => Ok(Listener {
+                socket,
+                file: Some(file),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(BindError::InUse(path)),
+            Err(source) => Err(BindError::Io { path, source }),
+        }
+    }
+
+    /// Takes over a socket that another process listened on for us, and its file, if it has one.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        if !getsockopt(&fd, sockopt::AcceptConn)? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a listening socket",
+            ));
+        }
+        let socket = UnixListener::from(fd);
+        let file = socket
+            .local_addr()?
+            .as_pathname()
+            .map(SocketFile::at)
+            .transpose()?;
+        Ok(Listener { socket, file })
+    }
+
+    /// Gives up the socket, for another process to take over: its file stays.
+    pub fn into_fd(self) -> OwnedFd {
+        if let Some(file) = self.file {
+            std::mem::forget(file);
+        }
+        self.socket.into()
+    }
+
+    pub(super) fn into_parts(self) -> (UnixListener, Option<SocketFile>) {
+        (self.socket, self.file)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The file of a socket, removed when this is dropped, if it is still the same one.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let file = fs::symlink_metadata(path)?;
+        Ok(SocketFile {
+            path: path.to_owned(),
+            device: file.dev(),
+            inode: file.ino(),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this very file is still at its path.
+    pub(super) fn is_there(&self) -> bool {
+        let there = fs::symlink_metadata(&self.path);
+        there.is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.is_there() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// `DirBuilder` alone would leave the mode to our umask.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(dir) {
+        Ok(()) => fs::set_permissions(dir, Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let fd = stream_socket()?;
+    // Linux gives the file the mode of the socket (less the umask): it is never anything else,
+    // and the umask, which belongs to all threads, is left alone.
+    fchmod(&fd, Mode::S_IRWXU)?;
+    socket::bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    socket::listen(&fd, Backlog::MAXCONN)?;
+    Ok(UnixListener::from(fd))
+}
+
+/// Replaces a socket that nobody listens on. Asked without waiting: a daemon whose queue is full
+/// lives.
+fn take_over(path: &Path) -> io::Result<UnixListener> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "exists and is no socket",
+        ));
+    }
+    match socket::connect(stream_socket()?.as_raw_fd(), &UnixAddr::new(path)?) {
+        Err(Errno::ECONNREFUSED) => {}
+        _ => return Err(Errno::EADDRINUSE.into()),
+    }
+    fs::remove_file(path)?;
+    listen(path)
+}
+
+fn stream_socket() -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A directory of one test's own.
+    pub(in crate::uapi) struct TempDir(pub(in crate::uapi) PathBuf);
+
+    impl TempDir {
+        pub(in crate::uapi) fn new() -> Self {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("wg-rs-uapi-{}-{count}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            TempDir(path)
+        }
+
+        pub(in crate::uapi) fn socket(&self) -> PathBuf {
+            self.0.join("wg0.sock")
+        }
+    }
+
+    impl Drop for TempDir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn made_for_its_owner_only_and_removed_in_the_end() {
+        let temp = TempDir::new();
+        let dir = temp.0.join("wireguard");
+        let listener = Listener::bind(&dir, "wg0").unwrap();
+        let path = dir.join("wg0.sock");
+        assert_eq!((mode(&dir), mode(&path)), (0o755, 0o700));
+        UnixStream::connect(&path).unwrap();
+        drop(listener);
+        assert!(!path.exists());
+        // The directory is there by now, and however it is, it stays so.
+        fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();
+        Listener::bind(&dir, "wg0").unwrap();
+        assert_eq!(mode(&dir), 0o700);
+    }
+
+    #[test]
+    fn a_live_socket_is_refused_and_a_stale_one_replaced() {
+        let temp = TempDir::new();
+        let live = Listener::bind(&temp.0, "wg0").unwrap();
+        let error = Listener::bind(&temp.0, "wg0").unwrap_err();
+        assert!(
+            matches!(&error, BindError::InUse(path) if *path == temp.socket()),
+            "{error}"
+        );
+        Listener::bind(&temp.0, "wg1").unwrap();
+        UnixStream::connect(temp.socket()).unwrap();
+
+        // As after a kill: closed, and the file left behind.
+        drop(live.into_fd());
+        assert!(temp.socket().exists());
+        let next = Listener::bind(&temp.0, "wg0").unwrap();
+        UnixStream::connect(temp.socket()).unwrap();
+        assert_eq!(mode(&temp.socket()), 0o700);
+        drop(next);
+        assert!(!temp.socket().exists());
+    }
+
+    #[test]
+    fn a_socket_whose_queue_is_full_is_live() {
+        let temp = TempDir::new();
+        let fd = stream_socket().unwrap();
+        socket::bind(fd.as_raw_fd(), &UnixAddr::new(&temp.socket()).unwrap()).unwrap();
+        socket::listen(&fd, Backlog::new(0).unwrap()).unwrap();
+        let addr = UnixAddr::new(&temp.socket()).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = stream_socket().unwrap();
+            match socket::connect(client.as_raw_fd(), &addr) {
+                Ok(()) => waiting.push(client),
+                Err(errno) => break assert_eq!(errno, Errno::EAGAIN),
+            }
+        }
+        assert!(matches!(
+            Listener::bind(&temp.0, "wg0"),
+            Err(BindError::InUse(_))
+        ));
+        assert!(temp.socket().exists());
+    }
+
+    #[test]
+    fn what_is_no_socket_stays() {
+        let temp = TempDir::new();
+        fs::write(temp.socket(), "precious").unwrap();
+        let error = Listener::bind(&temp.0, "wg0").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("wg0.sock: exists and is no socket"),
+            "{error}"
+        );
+        assert_eq!(fs::read(temp.socket()).unwrap(), b"precious");
+        fs::remove_file(temp.socket()).unwrap();
+        std::os::unix::fs::symlink("/nowhere", temp.socket()).unwrap();
+        assert!(Listener::bind(&temp.0, "wg0").is_err());
+        assert!(temp.socket().is_symlink());
+    }
+
+    #[test]
+    fn names_that_are_none() {
+        let temp = TempDir::new();
+        for name in ["", "a/b", "../x", "sixteen-letters!", "a\0"] {
+            assert!(
+                matches!(Listener::bind(&temp.0, name), Err(BindError::Name(_))),
+                "{name}"
+            );
+        }
+        let file = temp.0.join("file");
+        fs::write(&file, "").unwrap();
+        let error = Listener::bind(&file, "wg0").unwrap_err();
+        assert!(
+            matches!(&error, BindError::Io { path, .. } if *path == file),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(&temp.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn handed_to_another_process() {
+        let temp = TempDir::new();
+        let fd = Listener::bind(&temp.0, "wg0").unwrap().into_fd();
+        let listener = Listener::from_fd(fd).unwrap();
+        UnixStream::connect(temp.socket()).unwrap();
+        drop(listener);
+        assert!(!temp.socket().exists());
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert!(
+            Listener::from_fd(one.into()).is_err(),
+            "connected, not listening"
+        );
+        assert!(Listener::from_fd(fs::File::open("/dev/null").unwrap().into()).is_err());
+    }
+
+    #[test]
+    fn a_successors_file_is_left_alone() {
+        let temp = TempDir::new();
+        let old = Listener::bind(&temp.0, "wg0").unwrap();
+        fs::remove_file(temp.socket()).unwrap();
+        let new = Listener::bind(&temp.0, "wg0").unwrap();
+        drop(old);
+        UnixStream::connect(temp.socket()).unwrap();
+        drop(new);
+        assert!(!temp.socket().exists());
+    }
+}

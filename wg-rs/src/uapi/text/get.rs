@@ -1,0 +1,419 @@
+//! The answer to `get`: an interface to lines and back.
+
+use std::io::{self, Write};
+use std::str;
+
+use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
+
+use super::set::allowed_ip;
+use crate::uapi::types::{Interface, Peer};
+
+/// Prints an interface in pieces, so that a large one needs no large buffer.
+pub struct GetPrinter<'a> {
+    interface: &'a Interface,
+    next: Next,
+}
+
+enum Next {
+    Device,
+    Peer(usize),
+    AllowedIp(usize, usize),
+    Done,
+}
+
+impl<'a> GetPrinter<'a> {
+    /// More than any one step of printing appends.
+    pub const STEP: usize = 512;
+
+    /// Prints `interface` from its beginning.
+    pub fn new(interface: &'a Interface) -> Self {
+        GetPrinter {
+            interface,
+            next: Next::Device,
+        }
+    }
+
+    /// Appends lines to `out` until it holds `enough` bytes, at most [`Self::STEP`] more. Returns
+    /// whether anything is left to print; the last is `errno=0` and an empty line.
+    pub fn print(&mut self, out: &mut Vec<u8>, enough: usize) -> bool {
+        while out.len() < enough && !matches!(self.next, Next::Done) {
+            // Writing to a Vec cannot fail.
+            let _ = self.step(out);
+        }
+        !matches!(self.next, Next::Done)
+    }
+
+    fn step(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        let peers = &self.interface.peers;
+        match self.next {
+            Next::Device => {
+                print_device(self.interface, out)?;
+                self.next = Next::Peer(0);
+            }
+            Next::Peer(i) if i < peers.len() => {
+                print_peer(&peers[i], out)?;
+                self.next = Next::AllowedIp(i, 0);
+            }
+            Next::AllowedIp(i, j) => match peers[i].allowed_ips.get(j) {
+                Some(ip) => {
+                    writeln!(out, "allowed_ip={ip}")?;
+                    self.next = Next::AllowedIp(i, j + 1);
+                }
+                None => self.next = Next::Peer(i + 1),
+            },
+            Next::Peer(_) => {
+                out.extend_from_slice(b"errno=0\n\n");
+                self.next = Next::Done;
+            }
+            Next::Done => {}
+        }
+        Ok(())
+    }
+}
+
+fn print_device(interface: &Interface, out: &mut Vec<u8>) -> io::Result<()> {
+    if let Some(key) = &interface.private_key {
+        writeln!(out, "private_key={}", *key.to_hex())?;
+    }
+    if interface.listen_port != 0 {
+        writeln!(out, "listen_port={}", interface.listen_port)?;
+    }
+    if interface.fwmark != 0 {
+        writeln!(out, "fwmark={}", interface.fwmark)?;
+    }
+    Ok(())
+}
+
+fn print_peer(peer: &Peer, out: &mut Vec<u8>) -> io::Result<()> {
+    writeln!(out, "public_key={}", peer.public_key.to_hex())?;
+    writeln!(out, "preshared_key={}", *peer.preshared_key.to_hex())?;
+    writeln!(out, "protocol_version=1")?;
+    if let Some(endpoint) = peer.endpoint {
+        writeln!(out, "endpoint={endpoint}")?;
+    }
+    let last = peer.last_handshake.unwrap_or_default();
+    writeln!(out, "last_handshake_time_sec={}", last.secs)?;
+    writeln!(out, "last_handshake_time_nsec={}", last.nanos)?;
+    writeln!(out, "tx_bytes={}", peer.tx_bytes)?;
+    writeln!(out, "rx_bytes={}", peer.rx_bytes)?;
+    writeln!(
+        out,
+        "persistent_keepalive_interval={}",
+        peer.persistent_keepalive
+    )
+}
+
+/// Why a reply says nothing of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyError {
+    /// The request was refused with this errno, whatever its sign was.
+    #[error("{}", io::Error::from_raw_os_error(*.0))]
+    Refused(i32),
+    /// A line that is no `key=value`, too long, or of a value that its key cannot have.
+    #[error("line {line} of the reply: bad {key}")]
+    BadLine {
+        /// The first is 1.
+        line: usize,
+        /// Its key, or `line` where it has none.
+        key: &'static str,
+    },
+    /// It ended without an errno.
+    #[error("the reply ended early")]
+    Incomplete,
+}
+
+/// Collects the answer to a `get` (or to a `set`, which has only an errno), line by line.
+#[derive(Default)]
+pub struct GetParser {
+    interface: Interface,
+    lines: usize,
+    errno: Option<i32>,
+}
+
+impl GetParser {
+    /// Takes the next line, without its newline. Keys it does not know are skipped, and so are
+    /// known ones out of place. Not to be called with the empty line that ends the reply.
+    pub fn line(&mut self, line: &[u8]) -> Result<(), ReplyError> {
+        self.lines += 1;
+        let (key, value) = super::split(line).ok_or_else(|| self.bad("line"))?;
+        // Values that are no UTF-8 are as bad as empty ones.
+        let value = str::from_utf8(value).unwrap_or_default();
+        if key == b"errno" {
+            let digits = value.strip_prefix('-').unwrap_or(value);
+            self.errno = Some(super::number(digits).ok_or_else(|| self.bad("errno"))?);
+            return Ok(());
+        }
+        let read = match self.interface.peers.last_mut() {
+            _ if key == b"public_key" => match PublicKey::from_hex(value) {
+                Ok(key) => {
+                    self.interface.peers.push(Peer::new(key));
+                    Ok(())
+                }
+                Err(_) => Err("public_key"),
+            },
+            None => device_line(&mut self.interface, key, value),
+            Some(peer) => peer_line(peer, key, value),
+        };
+        read.map_err(|key| self.bad(key))
+    }
+
+    /// The next line was too long to be kept.
+    pub fn too_long(&mut self) -> ReplyError {
+        self.lines += 1;
+        self.bad("line")
+    }
+
+    /// The empty line has come.
+    pub fn finish(self) -> Result<Interface, ReplyError> {
+        match self.errno {
+            Some(0) => Ok(self.interface),
+            Some(errno) => Err(ReplyError::Refused(errno)),
+            None => Err(ReplyError::Incomplete),
+        }
+    }
+
+    fn bad(&self, key: &'static str) -> ReplyError {
+        ReplyError::BadLine {
+            line: self.lines,
+            key,
+        }
+    }
+}
+
+/// Stores `value` if it could be read; the key's name if not.
+fn store<T>(place: &mut T, value: Option<T>, key: &'static str) -> Result<(), &'static str> {
+    *place = value.ok_or(key)?;
+    Ok(())
+}
+
+fn device_line(device: &mut Interface, key: &[u8], value: &str) -> Result<(), &'static str> {
+    match key {
+        b"private_key" => {
+            let key = PrivateKey::from_hex(value).map_err(|_| "private_key")?;
+            device.private_key = (!key.is_zero()).then_some(key);
+            Ok(())
+        }
+        b"listen_port" => store(&mut device.listen_port, super::number(value), "listen_port"),
+        b"fwmark" => store(&mut device.fwmark, super::number(value), "fwmark"),
+        _ => Ok(()),
+    }
+}
+
+fn peer_line(peer: &mut Peer, key: &[u8], value: &str) -> Result<(), &'static str> {
+    match key {
+        b"preshared_key" => store(
+            &mut peer.preshared_key,
+            PresharedKey::from_hex(value).ok(),
+            "preshared_key",
+        ),
+        b"endpoint" => {
+            peer.endpoint = Some(super::endpoint(value).ok_or("endpoint")?);
+            Ok(())
+        }
+        b"last_handshake_time_sec" => {
+            let secs: u64 = super::number(value).ok_or("last_handshake_time_sec")?;
+            if secs != 0 {
+                peer.last_handshake.get_or_insert_default().secs = secs;
+            }
+            Ok(())
+        }
+        b"last_handshake_time_nsec" => {
+            let nanos = super::number(value).filter(|n| *n < 1_000_000_000);
+            let nanos = nanos.ok_or("last_handshake_time_nsec")?;
+            if nanos != 0 {
+                peer.last_handshake.get_or_insert_default().nanos = nanos;
+            }
+            Ok(())
+        }
+        b"tx_bytes" => store(&mut peer.tx_bytes, super::number(value), "tx_bytes"),
+        b"rx_bytes" => store(&mut peer.rx_bytes, super::number(value), "rx_bytes"),
+        b"persistent_keepalive_interval" => {
+            let secs = super::number(value);
+            store(
+                &mut peer.persistent_keepalive,
+                secs,
+                "persistent_keepalive_interval",
+            )
+        }
+        b"allowed_ip" => {
+            peer.allowed_ips
+                .push(allowed_ip(value).ok_or("allowed_ip")?);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a whole reply, up to and with its empty line.
+pub fn parse_get(text: &[u8]) -> Result<Interface, ReplyError> {
+    let mut parser = GetParser::default();
+    let mut lines = text.split_inclusive(|b| *b == b'\n');
+    loop {
+        match lines.next().and_then(|line| line.strip_suffix(b"\n")) {
+            Some([]) => return parser.finish(),
+            Some(line) => parser.line(line)?,
+            None => return Err(ReplyError::Incomplete),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tunnel::time::Wall;
+    use crate::uapi::types::AllowedIp;
+    use proptest::prelude::*;
+
+    fn print(interface: &Interface, enough: usize) -> Vec<u8> {
+        let mut whole = Vec::new();
+        let mut piece = Vec::with_capacity(enough + GetPrinter::STEP);
+        let mut printer = GetPrinter::new(interface);
+        let mut more = true;
+        while more {
+            more = printer.print(&mut piece, enough);
+            assert!(piece.len() < enough + GetPrinter::STEP);
+            whole.append(&mut piece);
+        }
+        whole
+    }
+
+    #[test]
+    fn in_the_order_of_wireguard_go() {
+        assert_eq!(print(&Interface::default(), 1), b"errno=0\n\n");
+        let key = "60".repeat(32);
+        let interface = Interface {
+            private_key: Some(PrivateKey::from_hex(&key).unwrap()),
+            listen_port: 7001,
+            fwmark: 0xca6c,
+            peers: vec![
+                Peer {
+                    endpoint: Some("[fe80::1%3]:7002".parse().unwrap()),
+                    last_handshake: Some(Wall {
+                        secs: 1_700_000_000,
+                        nanos: 5,
+                    }),
+                    tx_bytes: u64::MAX,
+                    rx_bytes: 1,
+                    persistent_keepalive: 25,
+                    allowed_ips: vec![
+                        AllowedIp::new("10.0.0.2".parse().unwrap(), 32).unwrap(),
+                        AllowedIp::new("::".parse().unwrap(), 0).unwrap(),
+                    ],
+                    ..Peer::new(PublicKey::from_bytes([1; 32]))
+                },
+                Peer::new(PublicKey::from_bytes([2; 32])),
+            ],
+        };
+        let expected = format!(
+            "private_key={key}\nlisten_port=7001\nfwmark=51820\n\
+             public_key={}\npreshared_key={zero}\nprotocol_version=1\n\
+             endpoint=[fe80::1%3]:7002\n\
+             last_handshake_time_sec=1700000000\nlast_handshake_time_nsec=5\n\
+             tx_bytes=18446744073709551615\nrx_bytes=1\npersistent_keepalive_interval=25\n\
+             allowed_ip=10.0.0.2/32\nallowed_ip=::/0\n\
+             public_key={}\npreshared_key={zero}\nprotocol_version=1\n\
+             last_handshake_time_sec=0\nlast_handshake_time_nsec=0\n\
+             tx_bytes=0\nrx_bytes=0\npersistent_keepalive_interval=0\n\
+             errno=0\n\n",
+            "01".repeat(32),
+            "02".repeat(32),
+            zero = "0".repeat(64),
+        );
+        assert_eq!(
+            String::from_utf8(print(&interface, 1 << 16)).unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn replies_that_say_nothing_of_use() {
+        let refused = |text: &str| parse_get(text.as_bytes()).unwrap_err();
+        assert_eq!(refused("errno=98\n\n"), ReplyError::Refused(98));
+        assert_eq!(refused("fwmark=1\nerrno=-98\n\n"), ReplyError::Refused(98));
+        assert_eq!(
+            ReplyError::Refused(98).to_string(),
+            "Address already in use (os error 98)"
+        );
+        for text in [
+            "",
+            "\n",
+            "fwmark=1\n",
+            "fwmark=1\n\n",
+            "errno=0",
+            "errno=0\n",
+        ] {
+            assert_eq!(refused(text), ReplyError::Incomplete, "{text:?}");
+        }
+        let peer = format!("public_key={:064}\n", 0);
+        for (line, key) in [
+            ("nothing", "line"),
+            ("errno=", "errno"),
+            ("errno=--1", "errno"),
+            ("errno=4294967296", "errno"),
+            ("public_key=00", "public_key"),
+            ("preshared_key=", "preshared_key"),
+            ("endpoint=nowhere", "endpoint"),
+            ("last_handshake_time_sec=-1", "last_handshake_time_sec"),
+            (
+                "last_handshake_time_nsec=1000000000",
+                "last_handshake_time_nsec",
+            ),
+            ("tx_bytes=18446744073709551616", "tx_bytes"),
+            ("rx_bytes=1k", "rx_bytes"),
+            (
+                "persistent_keepalive_interval=65536",
+                "persistent_keepalive_interval",
+            ),
+            ("allowed_ip=1.1.1.1", "allowed_ip"),
+        ] {
+            let text = format!("{peer}{line}\nerrno=0\n\n");
+            assert_eq!(
+                refused(&text),
+                ReplyError::BadLine { line: 2, key },
+                "{line}"
+            );
+        }
+        for (line, key) in [
+            ("private_key=1", "private_key"),
+            ("listen_port=a", "listen_port"),
+            ("fwmark=", "fwmark"),
+        ] {
+            assert_eq!(
+                refused(&format!("{line}\n")),
+                ReplyError::BadLine { line: 1, key }
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_here_is_skipped() {
+        let text = format!(
+            "colour=red\nrx_bytes=x\nfwmark=7\npublic_key={:064}\nfwmark=x\nmood=\n\
+             last_handshake_time_nsec=3\nerrno=0\n\n",
+            0
+        );
+        let interface = parse_get(text.as_bytes()).unwrap();
+        assert_eq!(interface.fwmark, 7);
+        assert_eq!(
+            interface.peers[0].last_handshake,
+            Some(Wall { secs: 0, nanos: 3 })
+        );
+        let none = format!("private_key={:064}\nerrno=0\n\n", 0);
+        assert_eq!(parse_get(none.as_bytes()), Ok(Interface::default()));
+    }
+
+    proptest! {
+        #[test]
+        fn printed_interfaces_read_back(
+            interface in super::super::arbitrary::interface(),
+            enough in 1usize..3000,
+        ) {
+            prop_assert_eq!(parse_get(&print(&interface, enough)), Ok(interface));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_get(&bytes);
+        }
+    }
+}
