@@ -1,0 +1,129 @@
+//! Why packets are dropped, and how many of each: the data path's only error report.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! drops {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A reason to drop a packet.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[non_exhaustive]
+        pub enum Drop { $($(#[$doc])* $name,)* }
+
+        impl Drop {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &[Drop] = &[$(Drop::$name,)*];
+
+            /// The reason in a few words.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Drop::$name => $text,)* }
+            }
+        }
+    };
+}
+
+drops! {
+    /// Outgoing: neither IPv4 nor IPv6, or shorter than its header.
+    NotIp = "not an IP packet",
+    /// Outgoing: longer than a datagram can carry.
+    TooLong = "packet too long",
+    /// Outgoing: no peer has the destination among its allowed IPs.
+    NoPeer = "no peer for the destination",
+    /// Outgoing: the peer's endpoint is not known yet.
+    NoEndpoint = "no endpoint for the peer",
+    /// Outgoing: the staged queue was full; the oldest went.
+    StagedOverflow = "staged queue full",
+    /// Outgoing: the handshake was given up, or the peer or device went away.
+    StagedPurged = "no session",
+    /// Outgoing or incoming: the device is down.
+    Down = "device down",
+    /// Outgoing: the network refused.
+    SendFailed = "send failed",
+    /// Incoming: the network failed.
+    ReceiveFailed = "receive failed",
+    /// Incoming: the link refused, being down or out of memory.
+    DeliveryFailed = "delivery failed",
+    /// Incoming: no message type has this size.
+    Malformed = "malformed message",
+    /// Incoming data: no session has this index.
+    UnknownIndex = "unknown index",
+    /// Incoming data: the session is too old or has seen too many messages, or was ended.
+    SessionExpired = "session expired",
+    /// Incoming data: not sealed by the peer.
+    Forged = "authentication failed",
+    /// Incoming data: this counter was seen before, or is too old to tell.
+    Replayed = "replayed",
+    /// Incoming data: what was inside is no whole IP packet.
+    InnerMalformed = "malformed inner packet",
+    /// Incoming data: the inner source is not among the peer's allowed IPs.
+    NotAllowed = "source not allowed",
+    /// Incoming handshake: the queue is full.
+    HandshakeQueueFull = "handshake queue full",
+    /// Incoming handshake: no private key is set.
+    NoPrivateKey = "no private key",
+    /// Incoming handshake: mac1 is wrong.
+    BadMac1 = "wrong mac1",
+    /// Incoming handshake: under load without a valid mac2; a cookie was sent instead.
+    CookieSent = "cookie needed",
+    /// Incoming handshake: more than its address may send.
+    RateLimited = "rate limited",
+    /// Incoming initiation: not for us, or altered.
+    BadInitiation = "invalid initiation",
+    /// Incoming initiation: its static key is no peer's.
+    UnknownPeer = "unknown peer",
+    /// Incoming initiation: its timestamp is not newer than the last.
+    ReplayedInitiation = "replayed initiation",
+    /// Incoming initiation: less than 20 ms after the last.
+    FloodedInitiation = "too many initiations",
+    /// Incoming response: no handshake waits for it.
+    UnexpectedResponse = "unexpected response",
+    /// Incoming response: altered, or by another.
+    BadResponse = "invalid response",
+    /// Incoming cookie reply: none was asked for, or altered.
+    BadCookie = "invalid cookie reply",
+}
+
+/// One counter for each reason.
+#[derive(Debug)]
+pub struct Drops([AtomicU64; Drop::ALL.len()]);
+
+impl Drops {
+    pub(crate) fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    pub(crate) fn add(&self, reason: Drop, packets: u64) {
+        if packets > 0 {
+            self.0[reason as usize].fetch_add(packets, Relaxed);
+        }
+    }
+
+    /// Packets dropped for `reason` since the device was made.
+    pub fn get(&self, reason: Drop) -> u64 {
+        self.0[reason as usize].load(Relaxed)
+    }
+
+    /// Packets dropped for any reason.
+    pub fn total(&self) -> u64 {
+        Drop::ALL.iter().map(|&reason| self.get(reason)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_counter_and_text() {
+        let drops = Drops::new();
+        for (i, &reason) in Drop::ALL.iter().enumerate() {
+            drops.add(reason, i as u64 + 1);
+        }
+        for (i, &reason) in Drop::ALL.iter().enumerate() {
+            assert_eq!(drops.get(reason), i as u64 + 1);
+        }
+        let mut texts: Vec<_> = Drop::ALL.iter().map(|reason| reason.as_str()).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), Drop::ALL.len());
+    }
+}

@@ -1,0 +1,232 @@
+//! From the index in a data packet to its session.
+//!
+//! Indices are ours to choose, so that no hashing is needed: an index is random (it must tell
+//! nothing about the peer or the session before), and its low bits name its slot in a table of
+//! twice as many slots as are taken. One whose slot is taken is not chosen. Doubling the table keeps
+//! every index in a slot of its own, as they differ in the lower bits already.
+//!
+//! Invariants:
+//! - Whoever receives reads slots without a lock; they are written under `taken`, by the owner and,
+//!   when a confirmed session pushes an old one out, by the data path.
+//! - A slot is taken from the moment its index is chosen, for a handshake, and holds the session that
+//!   comes of it for as long as that is one of its peer's three.
+//! - A reader may find a slot in the middle of a change and get the session that was there before,
+//!   or comes after: then the packet does not open.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rand_core::RngCore;
+
+use super::keypair::{Discarded, Keypair};
+
+const MIN_SLOTS: usize = 64;
+
+/// The sessions of a device by local index.
+pub struct Index {
+    slots: ArcSwap<Box<[Slot]>>,
+    taken: Mutex<usize>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// The index that this slot is taken by. One that belongs elsewhere: it is free.
+    index: AtomicU32,
+    session: ArcSwapOption<Keypair>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            slots: ArcSwap::from_pointee(free_slots(MIN_SLOTS)),
+            taken: Mutex::new(0),
+        }
+    }
+}
+
+impl Index {
+    /// The session with this index.
+    pub fn lookup(&self, index: u32) -> Option<Arc<Keypair>> {
+        let slots = self.slots.load();
+        let slot = &slots[place(index, slots.len())];
+        if slot.index.load(Ordering::Acquire) != index {
+            return None;
+        }
+        slot.session.load_full()
+    }
+
+    fn taken(&self) -> MutexGuard<'_, usize> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Chooses an index that nothing has, and takes its slot.
+    pub fn reserve(&self, rng: &mut dyn RngCore) -> u32 {
+        let mut taken = self.taken();
+        let mut slots = self.slots.load_full();
+        *taken += 1;
+        if *taken * 2 > slots.len() {
+            let doubled = free_slots(slots.len() * 2);
+            for (at, slot) in slots.iter().enumerate() {
+                let index = slot.index.load(Ordering::Relaxed);
+                if place(index, slots.len()) == at {
+                    let new = &doubled[place(index, doubled.len())];
+                    new.session.store(slot.session.load_full());
+                    new.index.store(index, Ordering::Relaxed);
+                }
+            }
+            self.slots.store(Arc::new(doubled));
+            slots = self.slots.load_full();
+        }
+        loop {
+            let index = rng.next_u32();
+            let at = place(index, slots.len());
+            let slot = &slots[at];
+            if place(slot.index.load(Ordering::Relaxed), slots.len()) != at {
+                slot.index.store(index, Ordering::Release);
+                return index;
+            }
+        }
+    }
+
+    /// Puts the session of a reserved index in its slot.
+    pub fn insert(&self, session: &Arc<Keypair>) {
+        let _taken = self.taken();
+        let slots = self.slots.load();
+        let slot = &slots[place(session.local(), slots.len())];
+        debug_assert_eq!(slot.index.load(Ordering::Relaxed), session.local());
+        slot.session.store(Some(session.clone()));
+    }
+
+    /// Frees the slot of an index.
+    pub(crate) fn release(&self, index: u32) {
+        let mut taken = self.taken();
+        let slots = self.slots.load();
+        let at = place(index, slots.len());
+        let slot = &slots[at];
+        if slot.index.load(Ordering::Relaxed) == index {
+            slot.index.store(elsewhere(at), Ordering::Release);
+            slot.session.store(None);
+            *taken -= 1;
+        }
+    }
+
+    /// Frees the slots of sessions that ended.
+    pub(crate) fn remove(&self, discarded: &Discarded) {
+        for session in discarded.iter().flatten() {
+            self.release(session.local());
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        let slots = self.slots.load();
+        slots
+            .iter()
+            .filter(|slot| slot.session.load().is_some())
+            .count()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn reserved(&self) -> usize {
+        let taken = self.taken();
+        let slots = self.slots.load();
+        let is_taken = |(at, slot): &(usize, &Slot)| {
+            place(slot.index.load(Ordering::Relaxed), slots.len()) == *at
+        };
+        assert_eq!(slots.iter().enumerate().filter(is_taken).count(), *taken);
+        *taken
+    }
+}
+
+/// The slot of an index among so many, a power of two.
+fn place(index: u32, slots: usize) -> usize {
+    index as usize & (slots - 1)
+}
+
+/// An index that does not belong in this slot.
+fn elsewhere(at: usize) -> u32 {
+    !(at as u32)
+}
+
+fn free_slots(count: usize) -> Box<[Slot]> {
+    let free = |at| Slot {
+        index: AtomicU32::new(elsewhere(at)),
+        session: ArcSwapOption::empty(),
+    };
+    (0..count).map(free).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use wg_crypto::{OpeningKey, PublicKey, SealingKey, SessionKeys};
+
+    use super::*;
+    use crate::tunnel::keypair::Origin;
+    use crate::tunnel::peer::Peer;
+    use crate::tunnel::time::Time;
+
+    #[test]
+    fn as_a_map_while_sessions_come_and_go() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let peer = Arc::new(Peer::new(0, PublicKey::from_bytes([1; 32])));
+        let (index, mut map) = (Index::default(), HashMap::new());
+        let mut reserved = Vec::new();
+        for step in 0..20_000 {
+            match rng.random_range(0..10) {
+                0..4 => reserved.push(index.reserve(&mut rng)),
+                4..7 if !reserved.is_empty() => {
+                    let at = rng.random_range(0..reserved.len());
+                    let local = reserved.swap_remove(at);
+                    let keys = SessionKeys {
+                        sealing: SealingKey::new(&[1; 32]),
+                        opening: OpeningKey::new(&[1; 32]),
+                    };
+                    let origin = Origin {
+                        local,
+                        receiver: 0,
+                        is_initiator: true,
+                        jitter: Duration::ZERO,
+                        created: Time::ZERO,
+                    };
+                    let session = Keypair::new(&peer, keys, origin);
+                    index.insert(&session);
+                    map.insert(local, session);
+                }
+                7 if !reserved.is_empty() => {
+                    index.release(reserved.swap_remove(0));
+                }
+                8 if !map.is_empty() && step > 10_000 => {
+                    let local = *map.keys().next().unwrap();
+                    index.remove(&[map.remove(&local), None, None]);
+                    assert!(index.lookup(local).is_none());
+                }
+                _ => {}
+            }
+            if let Some((local, session)) = map.iter().next() {
+                assert!(Arc::ptr_eq(&index.lookup(*local).unwrap(), session));
+            }
+            assert!(index.lookup(rng.random()).is_none());
+        }
+        assert_eq!(index.reserved(), map.len() + reserved.len());
+        assert!(
+            map.iter()
+                .all(|(local, session)| { Arc::ptr_eq(&index.lookup(*local).unwrap(), session) })
+        );
+        assert!(reserved.iter().all(|local| index.lookup(*local).is_none()));
+        assert!(map.len() > 1000 && index.slots.load().len() <= 4 * index.reserved());
+    }
+
+    #[test]
+    fn a_free_slot_answers_to_no_index() {
+        let index = Index::default();
+        for at in 0..1 << 16 {
+            assert!(index.lookup(at).is_none() && index.lookup(!at).is_none());
+        }
+    }
+}

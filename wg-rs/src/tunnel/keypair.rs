@@ -1,0 +1,241 @@
+//! Sessions, and the three a peer may have: previous, current and next.
+//!
+//! Invariants:
+//! - A `Keypair` never changes but for its counter, its replay window and its two validity flags,
+//!   which only ever fall.
+//! - `current` is read without a lock by whoever sends; all three slots change under the one mutex,
+//!   and `current` is only stored while it is held.
+//! - A session is in the device's index exactly as long as it is in a slot: whoever takes it out of
+//!   the one takes it out of the other. Then its keys are wiped as the last burst in flight lets go.
+//! - A session's way back to its peer is weak, so that there is no cycle.
+//! - The initiator's session is used at once. The responder's waits in `next` until the first data
+//!   packet proves that the initiator has it (key confirmation), and only then becomes current.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::{ArcSwapOption, Guard};
+use wg_crypto::{OpeningKey, ReplayWindow, SealingKey, SessionKeys};
+
+use super::messages::{REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME};
+use super::peer::Peer;
+use super::time::Time;
+
+/// How a session came about.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Our index.
+    pub local: u32,
+    /// The peer's index.
+    pub receiver: u32,
+    /// Whether we sent the initiation.
+    pub is_initiator: bool,
+    /// Between 0 and `REKEY_TIMEOUT_JITTER_MAX`, random.
+    pub jitter: Duration,
+    /// Now.
+    pub created: Time,
+}
+
+/// One session of a peer: two keys, and what was sent and received under them.
+pub struct Keypair {
+    pub(crate) sealing: SealingKey,
+    pub(crate) opening: OpeningKey,
+    /// The peer's index, put in packets sent.
+    pub(crate) receiver: u32,
+    /// Our index, expected in packets received.
+    pub(crate) local: u32,
+    pub(crate) created: Time,
+    pub(crate) is_initiator: bool,
+    /// Added to the new-handshake timer; drawn once a session, as the data path has no randomness.
+    pub(crate) jitter: Duration,
+    pub(crate) replay: Mutex<ReplayWindow>,
+    counter: AtomicU64,
+    sends: AtomicBool,
+    receives: AtomicBool,
+    unconfirmed: AtomicBool,
+    peer: Weak<Peer>,
+}
+
+impl Keypair {
+    /// A session of `peer` that nothing was sent or received under.
+    pub fn new(peer: &Arc<Peer>, keys: SessionKeys, origin: Origin) -> Arc<Self> {
+        let Origin {
+            local,
+            receiver,
+            is_initiator,
+            jitter,
+            created,
+        } = origin;
+        Arc::new(Self {
+            sealing: keys.sealing,
+            opening: keys.opening,
+            receiver,
+            local,
+            created,
+            is_initiator,
+            jitter,
+            replay: Mutex::new(ReplayWindow::new()),
+            counter: AtomicU64::new(0),
+            sends: AtomicBool::new(true),
+            receives: AtomicBool::new(true),
+            unconfirmed: AtomicBool::new(!is_initiator),
+            peer: Arc::downgrade(peer),
+        })
+    }
+
+    /// Our index, which the peer puts in its packets.
+    pub fn local(&self) -> u32 {
+        self.local
+    }
+
+    /// The peer, unless it was removed.
+    pub fn peer(&self) -> Option<Arc<Peer>> {
+        self.peer.upgrade()
+    }
+
+    /// Time since the handshake.
+    pub(crate) fn age(&self, now: Time) -> Duration {
+        now.saturating_since(self.created)
+    }
+
+    /// Messages sent so far.
+    pub(crate) fn counter(&self) -> u64 {
+        self.counter.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_counter(&self, counter: u64) {
+        self.counter.store(counter, Ordering::Relaxed);
+    }
+
+    pub(crate) fn can_send(&self, now: Time) -> bool {
+        self.sends.load(Ordering::Acquire) && self.age(now) < REJECT_AFTER_TIME
+    }
+
+    pub(crate) fn can_receive(&self, now: Time) -> bool {
+        self.receives.load(Ordering::Acquire) && self.age(now) < REJECT_AFTER_TIME
+    }
+
+    /// The first of `n` consecutive counters, or `None` if this session cannot send them any more.
+    pub(crate) fn reserve(&self, n: u64, now: Time) -> Option<u64> {
+        if !self.can_send(now) {
+            return None;
+        }
+        let first = self.counter.fetch_add(n, Ordering::Relaxed);
+        if first
+            .checked_add(n)
+            .is_some_and(|end| end <= REJECT_AFTER_MESSAGES)
+        {
+            return Some(first);
+        }
+        self.sends.store(false, Ordering::Release);
+        None
+    }
+
+    /// Ends the session in both directions.
+    pub(crate) fn expire(&self) {
+        self.sends.store(false, Ordering::Release);
+        self.receives.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        self.unconfirmed.load(Ordering::Acquire)
+    }
+}
+
+impl std::fmt::Debug for Keypair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keypair")
+            .field("local", &self.local)
+            .field("receiver", &self.receiver)
+            .field("is_initiator", &self.is_initiator)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The sessions of one peer.
+#[derive(Default)]
+pub(crate) struct Keypairs {
+    current: ArcSwapOption<Keypair>,
+    others: Mutex<Others>,
+}
+
+#[derive(Default)]
+struct Others {
+    previous: Option<Arc<Keypair>>,
+    next: Option<Arc<Keypair>>,
+}
+
+/// Sessions that left their slots, to be taken out of the index.
+pub(crate) type Discarded = [Option<Arc<Keypair>>; 3];
+
+impl Keypairs {
+    pub(crate) fn current(&self) -> Guard<Option<Arc<Keypair>>> {
+        self.current.load()
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a new session in. What is pushed out is returned.
+    pub(crate) fn add(&self, new: Arc<Keypair>) -> Discarded {
+        let mut others = self.others();
+        if new.is_initiator {
+            // A pending `next` that was never confirmed is demoted, not lost: its initiator may
+            // still use it.
+            let current = self.current.swap(Some(new));
+            match others.next.take() {
+                Some(next) => [others.previous.replace(next), current, None],
+                None => [std::mem::replace(&mut others.previous, current), None, None],
+            }
+        } else {
+            [others.next.replace(new), others.previous.take(), None]
+        }
+    }
+
+    /// Data was received with `keypair`. If it is `next` it becomes current: returns what was
+    /// pushed out.
+    pub(crate) fn confirm(&self, keypair: &Arc<Keypair>) -> Option<Discarded> {
+        if !keypair.is_unconfirmed() {
+            return None;
+        }
+        let mut others = self.others();
+        keypair.unconfirmed.store(false, Ordering::Release);
+        let next = others.next.take_if(|next| Arc::ptr_eq(next, keypair))?;
+        let current = self.current.swap(Some(next));
+        Some([std::mem::replace(&mut others.previous, current), None, None])
+    }
+
+    /// Empties the slots and ends what was in them.
+    pub(crate) fn clear(&self) -> Discarded {
+        let mut others = self.others();
+        let all = [
+            others.next.take(),
+            others.previous.take(),
+            self.current.swap(None),
+        ];
+        for keypair in all.iter().flatten() {
+            keypair.expire();
+        }
+        all
+    }
+
+    /// Whether any slot is taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        let others = self.others();
+        others.next.is_none() && others.previous.is_none() && self.current.load().is_none()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn slots(&self) -> [Option<u32>; 3] {
+        let others = self.others();
+        let local = |keypair: &Option<Arc<Keypair>>| keypair.as_ref().map(|keypair| keypair.local);
+        [
+            local(&others.previous),
+            local(&self.current.load()),
+            local(&others.next),
+        ]
+    }
+}

@@ -1,0 +1,186 @@
+//! What the data path knows of a peer: its sessions, its endpoint, its timers, its byte counts and
+//! the packets that wait for a session. The owner's part (handshake, preshared key, allowed IPs)
+//! is in `device.rs`.
+//!
+//! Shared by `Arc` between the routes, the bursts in flight and the owner. There are no reference
+//! cycles: a session points back weakly. A removed peer is `dead`: it has left the routes and its
+//! sessions the index, and bursts that still hold it are dropped.
+//!
+//! Kept small, because there may be a hundred thousand of them: what only an active peer needs is
+//! behind a pointer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use wg_crypto::key::PublicKey;
+
+use super::keypair::Keypairs;
+use super::messages::REKEY_TIMEOUT;
+use super::staged::StagedQueue;
+use super::time::Time;
+use super::timers::{Deadline, Timers};
+
+/// Where a peer is reached, and from where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// The peer's address. Flow information is not part of it: zero.
+    pub addr: SocketAddr,
+    /// Our address that the peer last wrote to, if still of use.
+    pub src: Option<Source>,
+}
+
+/// A local address and the interface that packets for it came in by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// Our address.
+    pub ip: IpAddr,
+    /// Interface index.
+    pub ifindex: u32,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(addr: SocketAddr) -> Self {
+        Self { addr, src: None }
+    }
+}
+
+/// A peer, as the data path sees it.
+pub struct Peer {
+    pub(crate) id: u64,
+    public_key: PublicKey,
+    pub(crate) keypairs: Keypairs,
+    pub(crate) staged: StagedQueue,
+    pub(crate) timers: Timers,
+    endpoint: Mutex<Option<Endpoint>>,
+    has_endpoint: AtomicBool,
+    rx_bytes: AtomicU64,
+    tx_bytes: AtomicU64,
+    /// Also set when a response is sent.
+    pub(crate) last_sent_handshake: Deadline,
+    pub(crate) handshake_attempts: AtomicU32,
+    /// The owner was asked for a handshake and has not looked yet.
+    pub(crate) handshake_asked: AtomicBool,
+    /// The owner was asked to send staged packets and has not looked yet.
+    pub(crate) flush_asked: AtomicBool,
+    /// The last minute of the current session was noticed.
+    pub(crate) sent_lastminute_handshake: AtomicBool,
+    dead: AtomicBool,
+}
+
+impl Peer {
+    /// A peer of which nothing is known yet; `id` is the owner's.
+    pub fn new(id: u64, public_key: PublicKey) -> Self {
+        Self {
+            id,
+            public_key,
+            keypairs: Keypairs::default(),
+            staged: StagedQueue::default(),
+            timers: Timers::default(),
+            endpoint: Mutex::new(None),
+            has_endpoint: AtomicBool::new(false),
+            rx_bytes: AtomicU64::new(0),
+            tx_bytes: AtomicU64::new(0),
+            last_sent_handshake: Deadline::default(),
+            handshake_attempts: AtomicU32::new(0),
+            handshake_asked: AtomicBool::new(false),
+            flush_asked: AtomicBool::new(false),
+            sent_lastminute_handshake: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+        }
+    }
+
+    /// The peer's static public key.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+
+    fn endpoint_slot(&self) -> MutexGuard<'_, Option<Endpoint>> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the peer is, if known. Takes a lock: once a burst.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        *self.endpoint_slot()
+    }
+
+    /// Whether an endpoint is known. Takes no lock.
+    pub fn has_endpoint(&self) -> bool {
+        self.has_endpoint.load(Ordering::Acquire)
+    }
+
+    /// The peer was heard from here.
+    pub(crate) fn set_endpoint(&self, endpoint: Endpoint) {
+        let mut slot = self.endpoint_slot();
+        if *slot != Some(endpoint) {
+            *slot = Some(endpoint);
+            self.has_endpoint.store(true, Ordering::Release);
+        }
+    }
+
+    /// Forgets the local address, so that the routing table chooses: it proved unusable.
+    pub fn clear_source(&self) {
+        if let Some(endpoint) = &mut *self.endpoint_slot() {
+            endpoint.src = None;
+        }
+    }
+
+    /// Forgets the local address if it is `source`: as `clear_source`, but leaves one learned since.
+    pub fn clear_source_if(&self, source: Source) {
+        if let Some(endpoint) = &mut *self.endpoint_slot()
+            && endpoint.src == Some(source)
+        {
+            endpoint.src = None;
+        }
+    }
+
+    /// Bytes of accepted messages, handshakes included, as the kernel counts them.
+    pub fn rx_bytes(&self) -> u64 {
+        self.rx_bytes.load(Ordering::Relaxed)
+    }
+
+    /// UDP payload bytes sent, handshakes included and cookie replies not.
+    pub fn tx_bytes(&self) -> u64 {
+        self.tx_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_rx_bytes(&self, bytes: usize) {
+        self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_tx_bytes(&self, bytes: usize) {
+        self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether an initiation or response went out less than `REKEY_TIMEOUT` ago.
+    pub(crate) fn sent_handshake_lately(&self, now: Time) -> bool {
+        self.last_sent_handshake
+            .get()
+            .is_some_and(|at| now.saturating_since(at) < REKEY_TIMEOUT)
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn kill(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+}
+
+/// Peers are equal if they are the same object.
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Peer {}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer")
+            .field("public_key", &self.public_key)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+//! What the threads of the data path share with the owner: routes, sessions, drop counters, and the
+//! queue of events to the owner.
+//!
+//! Nothing here takes a lock per packet. The routes are an immutable snapshot that the owner
+//! replaces; sessions are found in a table of atomic slots; events are rare by construction (each kind is
+//! asked for once until the owner has looked).
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::allowed_ips::AllowedIps;
+use super::drops::{Drop, Drops};
+use super::index::Index;
+use super::keypair::Discarded;
+use super::peer::Peer;
+use super::time::Time;
+use super::timers::Wake;
+
+/// Cryptokey routing: who owns an inner address.
+pub type Routes = AllowedIps<Arc<Peer>>;
+
+/// What the data path asks of the owner.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A session is missing or getting old.
+    Handshake(Arc<Peer>),
+    /// The peer used a session for the first time: the handshake is complete.
+    Confirmed(Arc<Peer>),
+    /// Packets were staged though there is a session.
+    Flush(Arc<Peer>),
+    /// A timer was armed for earlier than the owner means to wake.
+    Wake(Arc<Peer>),
+}
+
+/// The shared view of a device. See the head of this file.
+pub struct Plane {
+    up: AtomicBool,
+    mtu: AtomicUsize,
+    pub(crate) index: Index,
+    routes: ArcSwap<Routes>,
+    drops: Drops,
+    events: Mutex<Vec<Event>>,
+    waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Plane {
+    pub(crate) fn new() -> Self {
+        Self {
+            up: AtomicBool::new(false),
+            mtu: AtomicUsize::new(1420),
+            index: Index::default(),
+            routes: ArcSwap::from_pointee(Routes::new()),
+            drops: Drops::new(),
+            events: Mutex::new(Vec::new()),
+            waker: OnceLock::new(),
+        }
+    }
+
+    /// The routes of this moment: load once a burst.
+    pub fn routes(&self) -> Guard<Arc<Routes>> {
+        self.routes.load()
+    }
+
+    pub(crate) fn set_routes(&self, routes: Routes) {
+        self.routes.store(Arc::new(routes));
+    }
+
+    /// The counters of dropped packets.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// Counts `packets` dropped for `reason`.
+    pub fn drop_packets(&self, reason: Drop, packets: usize) {
+        self.drops.add(reason, packets as u64);
+    }
+
+    /// Whether the device is up.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Release);
+    }
+
+    /// MTU of the interface: packets are not padded beyond it.
+    pub fn mtu(&self) -> usize {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    /// The interface's MTU changed.
+    pub fn set_mtu(&self, mtu: usize) {
+        self.mtu.store(mtu, Ordering::Relaxed);
+    }
+
+    /// Sets, once, what is called when an event is queued and the queue was empty: it must cause
+    /// `Device::handle_events` to be called soon. Called from any thread; must not block.
+    pub fn set_waker(&self, waker: Box<dyn Fn() + Send + Sync>) {
+        // A second waker would be a fault of the caller; the first stays.
+        let _ = self.waker.set(waker);
+    }
+
+    fn push(&self, event: Event) {
+        let was_empty = {
+            let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+            events.push(event);
+            events.len() == 1
+        };
+        if was_empty && let Some(waker) = self.waker.get() {
+            waker();
+        }
+    }
+
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks the owner for a handshake, unless one was sent in the last five seconds. Counts as a new
+    /// attempt, whatever retries there were.
+    pub(crate) fn ask_handshake(&self, peer: &Arc<Peer>, now: Time) {
+        peer.handshake_attempts.store(0, Ordering::Relaxed);
+        if peer.sent_handshake_lately(now) || !peer.has_endpoint() || peer.is_dead() {
+            return;
+        }
+        if !peer.handshake_asked.swap(true, Ordering::AcqRel) {
+            self.push(Event::Handshake(peer.clone()));
+        }
+    }
+
+    pub(crate) fn ask_flush(&self, peer: &Arc<Peer>) {
+        if !peer.flush_asked.swap(true, Ordering::AcqRel) {
+            self.push(Event::Flush(peer.clone()));
+        }
+    }
+
+    pub(crate) fn confirmed(&self, peer: &Arc<Peer>) {
+        self.push(Event::Confirmed(peer.clone()));
+    }
+
+    pub(crate) fn wake(&self, peer: &Arc<Peer>, wake: Wake) {
+        if wake.0 {
+            self.push(Event::Wake(peer.clone()));
+        }
+    }
+
+    /// Takes sessions that left their slots out of the index.
+    pub(crate) fn forget(&self, discarded: Discarded) {
+        self.index.remove(&discarded);
+    }
+}

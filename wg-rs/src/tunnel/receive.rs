@@ -1,0 +1,362 @@
+//! The way in, over what one receive call gave: datagrams of one sender at one stride.
+//!
+//! ```text
+//! buffer, received        (the caller's receive)
+//!   -> classify           handshake messages handed out; one index lookup for each run of packets
+//!                         of one session; is that session still good?
+//!   -> open               AEAD in place, any thread
+//!   -> accept             serial: replay, roaming, key confirmation, timers, then of each packet
+//!                         its length, its source and its ECN, in the kernel's order
+//!   -> packets            where the inner packets lie, in `bytes`
+//! ```
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use super::drops::Drop;
+use super::keypair::Keypair;
+use super::messages::*;
+use super::peer::{Endpoint, Peer};
+use super::plane::{Plane, Routes};
+use super::time::Time;
+
+/// Room for what one receive call may give.
+pub const BUFFER: usize = 1 << 16;
+
+/// Datagrams of one sender: received, opened, accepted. Allocated once and used again.
+pub struct InBurst {
+    bytes: Box<[u8]>,
+    len: usize,
+    stride: usize,
+    from: Option<Endpoint>,
+    tos: u8,
+    runs: Vec<Run>,
+    /// For each datagram of each run, whether it is authentic.
+    authentic: Vec<bool>,
+    /// The same for one run.
+    opened: Vec<bool>,
+    packets: Vec<Range<usize>>,
+}
+
+/// Neighbouring data packets of one session.
+struct Run {
+    bytes: Range<usize>,
+    keypair: Arc<Keypair>,
+}
+
+impl InBurst {
+    /// An empty burst.
+    pub fn new() -> Self {
+        Self {
+            bytes: vec![0; BUFFER].into_boxed_slice(),
+            len: 0,
+            stride: 0,
+            from: None,
+            tos: 0,
+            runs: Vec::new(),
+            authentic: Vec::new(),
+            opened: Vec::new(),
+            packets: Vec::new(),
+        }
+    }
+
+    /// To be received into.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// What was received: `len` bytes, a datagram at each `stride` (0: only one), who sent it, to
+    /// which of our addresses, and its TOS.
+    pub fn received(&mut self, len: usize, stride: usize, from: Endpoint, tos: u8) {
+        self.len = len.min(self.bytes.len());
+        self.stride = if stride == 0 { self.len } else { stride };
+        self.from = Some(from);
+        self.tos = tos;
+        self.runs.clear();
+        self.authentic.clear();
+        self.packets.clear();
+    }
+
+    /// Finds the sessions of data packets; gives every other message to `control`. Junk is counted.
+    pub fn classify(&mut self, plane: &Plane, now: Time, mut control: impl FnMut(&[u8], Endpoint)) {
+        let Some(from) = self.from else { return };
+        // The last index looked up, also if it is nobody's.
+        let mut last: Option<(u32, Option<Arc<Keypair>>)> = None;
+        let mut start = 0;
+        while start < self.len {
+            let end = (start + self.stride).min(self.len);
+            let datagram = &self.bytes[start..end];
+            match Message::parse(datagram) {
+                None => plane.drop_packets(Drop::Malformed, 1),
+                Some(Message::Data(_)) => {
+                    let index = receiver_index(datagram).expect("data packets have a header");
+                    if last.as_ref().is_none_or(|(known, _)| *known != index) {
+                        last = Some((index, plane.index.lookup(index)));
+                    }
+                    match &last {
+                        Some((_, Some(keypair))) if keypair.can_receive(now) => {
+                            extend(&mut self.runs, start..end, keypair);
+                        }
+                        Some((_, Some(_))) => plane.drop_packets(Drop::SessionExpired, 1),
+                        _ => plane.drop_packets(Drop::UnknownIndex, 1),
+                    }
+                }
+                Some(_) => control(datagram, from),
+            }
+            start = end;
+        }
+    }
+
+    /// How many data packets wait to be opened.
+    pub fn count(&self) -> usize {
+        self.runs
+            .iter()
+            .map(|run| run.bytes.len().div_ceil(self.stride))
+            .sum()
+    }
+
+    /// Opens every data packet in place.
+    pub fn open(&mut self) {
+        for run in &self.runs {
+            let datagrams = &mut self.bytes[run.bytes.clone()];
+            let opening = &run.keypair.opening;
+            opening.open_burst(datagrams, self.stride, &mut self.opened);
+            self.authentic.append(&mut self.opened);
+        }
+    }
+
+    /// Decides of each opened packet whether it is delivered; see the head of this file. Bursts must
+    /// be accepted in the order they were received.
+    pub fn accept(&mut self, plane: &Plane, now: Time) {
+        let Some(from) = self.from else { return };
+        if !plane.is_up() {
+            plane.drop_packets(Drop::Down, self.count());
+            self.runs.clear();
+            return;
+        }
+        let routes = plane.routes();
+        let mut authentic = self.authentic.drain(..);
+        for run in self.runs.drain(..) {
+            let count = run.bytes.len().div_ceil(self.stride);
+            let authentic = authentic.by_ref().take(count);
+            let first = self.packets.len();
+            let received = replay_check(
+                plane,
+                &self.bytes,
+                &run,
+                self.stride,
+                authentic,
+                &mut self.packets,
+                now,
+            );
+            let Some(peer) = received else { continue };
+            // `packets` now holds, from `first`, the plaintexts of this run, padded, or empty.
+            let total = self.packets.len() - first;
+            if total == 0 {
+                continue;
+            }
+            peer.set_endpoint(from);
+            if let Some(discarded) = peer.keypairs.confirm(&run.keypair) {
+                plane.forget(discarded);
+                plane.confirmed(&peer);
+            }
+            plane.keep_key_fresh_receiving(&peer, now);
+            peer.timers.any_authenticated_packet_received();
+            plane.wake(&peer, peer.timers.any_authenticated_packet_traversal(now));
+            let keepalives = self.packets[first..]
+                .iter()
+                .filter(|packet| packet.is_empty())
+                .count();
+            plane.wake(&peer, peer.timers.data_received(now, total - keepalives));
+
+            let mut rx_bytes = keepalives * DATA_OVERHEAD;
+            let mut kept = first;
+            for i in first..self.packets.len() {
+                let packet = self.packets[i].clone();
+                if packet.is_empty() {
+                    continue;
+                }
+                match inspect(&mut self.bytes[packet.clone()], self.tos, &peer, &routes) {
+                    Ok(len) => {
+                        rx_bytes += packet.len() + DATA_OVERHEAD;
+                        self.packets[kept] = packet.start..packet.start + len;
+                        kept += 1;
+                    }
+                    Err(reason) => plane.drop_packets(reason, 1),
+                }
+            }
+            self.packets.truncate(kept);
+            peer.add_rx_bytes(rx_bytes);
+        }
+    }
+
+    /// Where the accepted inner packets lie in `bytes`, in order of arrival.
+    pub fn packets(&self) -> &[Range<usize>] {
+        &self.packets
+    }
+
+    /// The buffer that `packets` point into.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The buffer, to be changed, and what `packets` says.
+    pub fn parts_mut(&mut self) -> (&mut [u8], &[Range<usize>]) {
+        (&mut self.bytes, &self.packets)
+    }
+}
+
+impl Default for InBurst {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn extend(runs: &mut Vec<Run>, bytes: Range<usize>, keypair: &Arc<Keypair>) {
+    match runs.last_mut() {
+        Some(run) if run.bytes.end == bytes.start && Arc::ptr_eq(&run.keypair, keypair) => {
+            run.bytes.end = bytes.end;
+        }
+        _ => runs.push(Run {
+            bytes,
+            keypair: keypair.clone(),
+        }),
+    }
+}
+
+/// Appends to `packets` the plaintexts of a run that are authentic and new. `None`: its peer or its
+/// session has ended since.
+fn replay_check(
+    plane: &Plane,
+    bytes: &[u8],
+    run: &Run,
+    stride: usize,
+    authentic: impl Iterator<Item = bool>,
+    packets: &mut Vec<Range<usize>>,
+    now: Time,
+) -> Option<Arc<Peer>> {
+    let count = run.bytes.len().div_ceil(stride);
+    let peer = run
+        .keypair
+        .peer()
+        .filter(|peer| !peer.is_dead() && run.keypair.can_receive(now));
+    if peer.is_none() {
+        // The iterator is consumed so that the next run finds its own entries.
+        authentic.for_each(drop);
+        plane.drop_packets(Drop::SessionExpired, count);
+        return None;
+    }
+    let (mut forged, mut replayed) = (0, 0);
+    let mut replay = run
+        .keypair
+        .replay
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    for (i, authentic) in authentic.enumerate() {
+        let start = run.bytes.start + i * stride;
+        let end = (start + stride).min(run.bytes.end);
+        let counter: [u8; 8] = bytes[start + 8..start + DATA_HEADER]
+            .try_into()
+            .expect("8 bytes");
+        if !authentic {
+            forged += 1;
+        } else if !replay.accept(u64::from_le_bytes(counter)) {
+            replayed += 1;
+        } else {
+            packets.push(start + DATA_HEADER..end - wg_crypto::transport::TAG);
+        }
+    }
+    plane.drop_packets(Drop::Forged, forged);
+    plane.drop_packets(Drop::Replayed, replayed);
+    peer
+}
+
+/// Checks an inner packet of `peer`, padding behind it, and combines its ECN with the outer one.
+/// Returns its length.
+fn inspect(
+    packet: &mut [u8],
+    outer_tos: u8,
+    peer: &Arc<Peer>,
+    routes: &Routes,
+) -> Result<usize, Drop> {
+    let (len, owner) = match packet[0] >> 4 {
+        4 if packet.len() >= 20 => {
+            let len = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+            if len < 20 || len > packet.len() {
+                return Err(Drop::InnerMalformed);
+            }
+            let source: [u8; 4] = packet[12..16].try_into().expect("4 bytes");
+            (len, routes.lookup_v4(Ipv4Addr::from(source)))
+        }
+        6 if packet.len() >= 40 => {
+            let len = 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+            if len > packet.len() {
+                return Err(Drop::InnerMalformed);
+            }
+            let source: [u8; 16] = packet[8..24].try_into().expect("16 bytes");
+            (len, routes.lookup_v6(Ipv6Addr::from(source)))
+        }
+        _ => return Err(Drop::InnerMalformed),
+    };
+    if !owner.is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
+        return Err(Drop::NotAllowed);
+    }
+    decapsulate_ecn(packet, outer_tos);
+    Ok(len)
+}
+
+/// RFC 6040 section 4.2: CE outside makes CE of ECT inside, ECT(1) outside makes ECT(1) of ECT(0).
+/// Not-ECT inside stays, and is delivered even if CE is outside, as the kernel does.
+fn decapsulate_ecn(packet: &mut [u8], outer_tos: u8) {
+    const NOT_ECT: u8 = 0;
+    const ECT_1: u8 = 1;
+    const ECT_0: u8 = 2;
+    const CE: u8 = 3;
+    let v4 = packet[0] >> 4 == 4;
+    let inner = if v4 {
+        packet[1] & 3
+    } else {
+        packet[1] >> 4 & 3
+    };
+    let ecn = match (inner, outer_tos & 3) {
+        (ECT_0 | ECT_1, CE) => CE,
+        (ECT_0, ECT_1) => ECT_1,
+        _ => return,
+    };
+    debug_assert!(inner != NOT_ECT);
+    if v4 {
+        // RFC 1624: HC' = ~(~HC + ~m + m').
+        let word = |at: usize, packet: &[u8]| u16::from_be_bytes([packet[at], packet[at + 1]]);
+        let old = word(0, packet);
+        packet[1] = packet[1] & !3 | ecn;
+        let sum = u32::from(!word(10, packet)) + u32::from(!old) + u32::from(word(0, packet));
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        packet[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    } else {
+        packet[1] = packet[1] & !0x30 | ecn << 4;
+    }
+}
+
+impl Plane {
+    /// The initiator of a session that is about to end asks for a new one, once, when it receives:
+    /// it may have nothing to send.
+    fn keep_key_fresh_receiving(&self, peer: &Arc<Peer>, now: Time) {
+        const LAST_MINUTE: std::time::Duration = REJECT_AFTER_TIME
+            .saturating_sub(KEEPALIVE_TIMEOUT)
+            .saturating_sub(REKEY_TIMEOUT);
+        if peer.sent_lastminute_handshake.load(Ordering::Relaxed) {
+            return;
+        }
+        let last_minute = matches!(&*peer.keypairs.current(), Some(current) if current.can_send(now)
+            && current.is_initiator
+            && current.age(now) >= LAST_MINUTE);
+        if last_minute {
+            peer.sent_lastminute_handshake
+                .store(true, Ordering::Relaxed);
+            self.ask_handshake(peer, now);
+        }
+    }
+}

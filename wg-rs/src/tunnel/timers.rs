@@ -1,0 +1,258 @@
+//! The timers of a peer that the data path arms, and the rules by which it does.
+//!
+//! ```text
+//! retransmit_handshake  5 s + jitter after an initiation           (owner only: handshake.rs)
+//! send_keepalive        10 s after data was received and nothing sent since
+//! new_handshake         15 s + jitter after data was sent and nothing received since
+//! zero_key_material     540 s after the last session was made      (owner only)
+//! persistent_keepalive  its interval after anything authenticated was sent or received
+//! ```
+//!
+//! A timer is an atomic deadline. The data path arms and clears it without telling anyone; the
+//! owner sleeps until the peer's `wake_at`, fires what is due and sleeps again until the earliest
+//! that is pending then. Only a deadline earlier than `wake_at` is told to the owner, so a busy
+//! peer costs an event in ten seconds and an idle one none.
+//!
+//! The race: the data path stores the deadline and then looks at `wake_at`; the owner stores
+//! `wake_at` and then looks at the deadlines. All four are SeqCst, so at least one of the two sees
+//! the other.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use super::messages::{KEEPALIVE_TIMEOUT, REKEY_TIMEOUT};
+use super::time::Time;
+
+/// A moment, or never.
+pub(crate) struct Deadline(AtomicU64);
+
+const NEVER: u64 = u64::MAX;
+
+impl Default for Deadline {
+    fn default() -> Self {
+        Self(AtomicU64::new(NEVER))
+    }
+}
+
+impl Deadline {
+    pub(crate) fn get(&self) -> Option<Time> {
+        Some(self.0.load(SeqCst))
+            .filter(|&at| at != NEVER)
+            .map(Time::from_nanos)
+    }
+
+    pub(crate) fn set(&self, at: Time) {
+        self.0.store(at.as_nanos(), SeqCst);
+    }
+
+    pub(crate) fn clear(&self) {
+        // Most clears find nothing pending: do not take the cache line for those.
+        if self.0.load(SeqCst) != NEVER {
+            self.0.store(NEVER, SeqCst);
+        }
+    }
+
+    /// Sets it unless it is pending. True if it was not.
+    fn set_if_clear(&self, at: Time) -> bool {
+        self.0.load(SeqCst) == NEVER
+            && self
+                .0
+                .compare_exchange(NEVER, at.as_nanos(), SeqCst, SeqCst)
+                .is_ok()
+    }
+
+    /// Clears it if it is due. True if it was.
+    pub(crate) fn take_due(&self, now: Time) -> bool {
+        let at = self.0.load(SeqCst);
+        at <= now.as_nanos()
+            && at != NEVER
+            && self.0.compare_exchange(at, NEVER, SeqCst, SeqCst).is_ok()
+    }
+
+    /// Brings it forward to `at`. True if it was later.
+    fn bring_forward(&self, at: Time) -> bool {
+        self.0.load(SeqCst) > at.as_nanos()
+            && self.0.fetch_min(at.as_nanos(), SeqCst) > at.as_nanos()
+    }
+}
+
+/// The timers of one peer.
+#[derive(Default)]
+pub(crate) struct Timers {
+    pub(crate) send_keepalive: Deadline,
+    pub(crate) new_handshake: Deadline,
+    pub(crate) persistent_keepalive: Deadline,
+    /// When the owner will look at this peer next.
+    pub(crate) wake_at: Deadline,
+    need_another_keepalive: AtomicBool,
+    /// Seconds; 0 is off.
+    persistent_interval: AtomicU16,
+}
+
+/// Whether the owner must be told that a deadline was armed.
+#[must_use]
+pub(crate) struct Wake(pub(crate) bool);
+
+impl Timers {
+    fn armed(&self, at: Time) -> Wake {
+        Wake(self.wake_at.bring_forward(at))
+    }
+
+    /// Data, not a keepalive, was sent.
+    pub(crate) fn data_sent(&self, now: Time, jitter: Duration) -> Wake {
+        let at = now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + jitter;
+        if self.new_handshake.set_if_clear(at) {
+            self.armed(at)
+        } else {
+            Wake(false)
+        }
+    }
+
+    /// `packets` of data, keepalives not counted, were received.
+    pub(crate) fn data_received(&self, now: Time, packets: usize) -> Wake {
+        if packets == 0 {
+            return Wake(false);
+        }
+        let at = now + KEEPALIVE_TIMEOUT;
+        let was_clear = self.send_keepalive.set_if_clear(at);
+        if (!was_clear || packets > 1) && !self.need_another_keepalive.load(SeqCst) {
+            self.need_another_keepalive.store(true, SeqCst);
+        }
+        if was_clear {
+            self.armed(at)
+        } else {
+            Wake(false)
+        }
+    }
+
+    pub(crate) fn any_authenticated_packet_sent(&self) {
+        self.send_keepalive.clear();
+    }
+
+    pub(crate) fn any_authenticated_packet_received(&self) {
+        self.new_handshake.clear();
+    }
+
+    pub(crate) fn any_authenticated_packet_traversal(&self, now: Time) -> Wake {
+        match self.persistent_interval() {
+            None => Wake(false),
+            Some(interval) => {
+                let at = now + interval;
+                self.persistent_keepalive.set(at);
+                self.armed(at)
+            }
+        }
+    }
+
+    /// The passive keepalive is due: shall it be armed again once it was sent? The answer is yes once.
+    pub(crate) fn take_need_another_keepalive(&self) -> bool {
+        self.need_another_keepalive.swap(false, SeqCst)
+    }
+
+    pub(crate) fn keepalive_again(&self, now: Time) -> Wake {
+        let at = now + KEEPALIVE_TIMEOUT;
+        self.send_keepalive.set(at);
+        self.armed(at)
+    }
+
+    pub(crate) fn persistent_interval(&self) -> Option<Duration> {
+        match self.persistent_interval.load(SeqCst) {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds.into())),
+        }
+    }
+
+    /// Returns the former interval, in seconds.
+    pub(crate) fn set_persistent_interval(&self, seconds: u16) -> u16 {
+        if seconds == 0 {
+            self.persistent_keepalive.clear();
+        }
+        self.persistent_interval.swap(seconds, SeqCst)
+    }
+
+    /// The earliest of the deadlines here.
+    pub(crate) fn earliest(&self) -> Option<Time> {
+        [
+            &self.send_keepalive,
+            &self.new_handshake,
+            &self.persistent_keepalive,
+        ]
+        .into_iter()
+        .filter_map(Deadline::get)
+        .min()
+    }
+
+    /// Stops all, as when the link goes down.
+    pub(crate) fn clear(&self) {
+        self.send_keepalive.clear();
+        self.new_handshake.clear();
+        self.persistent_keepalive.clear();
+        self.need_another_keepalive.store(false, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Time = Time::from_nanos(1_000_000_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_ping_pong_tells_the_owner_once() {
+        let timers = Timers::default();
+        let mut told = 0;
+        for i in 0..1000 {
+            let now = T + Duration::from_millis(i);
+            timers.any_authenticated_packet_sent();
+            told += u32::from(timers.any_authenticated_packet_traversal(now).0);
+            told += u32::from(timers.data_sent(now, Duration::ZERO).0);
+            timers.any_authenticated_packet_received();
+            told += u32::from(timers.any_authenticated_packet_traversal(now).0);
+            told += u32::from(timers.data_received(now, 1).0);
+        }
+        // 15 s for the first packet sent, 10 s for the first received.
+        assert_eq!(told, 2);
+    }
+
+    #[test]
+    fn new_handshake_counts_from_the_first_unanswered_packet() {
+        let timers = Timers::default();
+        assert!(timers.data_sent(T, SECOND / 4).0);
+        assert!(!timers.data_sent(T + SECOND, SECOND / 3).0);
+        assert_eq!(
+            timers.new_handshake.get(),
+            Some(T + SECOND * 15 + SECOND / 4)
+        );
+        timers.any_authenticated_packet_received();
+        assert_eq!(timers.new_handshake.get(), None);
+    }
+
+    #[test]
+    fn a_second_packet_while_a_keepalive_waits_asks_for_another() {
+        let timers = Timers::default();
+        let _ = timers.data_received(T, 1);
+        assert!(timers.send_keepalive.take_due(T + SECOND * 10));
+        assert!(!timers.take_need_another_keepalive());
+        let _ = timers.data_received(T, 1);
+        let _ = timers.data_received(T + SECOND, 1);
+        assert_eq!(
+            timers.send_keepalive.get(),
+            Some(T + SECOND * 10),
+            "not pushed back"
+        );
+        assert!(timers.send_keepalive.take_due(T + SECOND * 10));
+        assert!(timers.take_need_another_keepalive());
+        assert!(!timers.take_need_another_keepalive());
+    }
+
+    #[test]
+    fn a_deadline_fires_once_and_not_early() {
+        let deadline = Deadline::default();
+        assert!(!deadline.take_due(Time::from_nanos(u64::MAX)));
+        deadline.set(T);
+        assert!(!deadline.take_due(Time::from_nanos(T.as_nanos() - 1)));
+        assert!(deadline.take_due(T));
+        assert!(!deadline.take_due(T));
+    }
+}
