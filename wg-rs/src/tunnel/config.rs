@@ -1,0 +1,485 @@
+//! The owner's configuration: what `set` changes, what `get` shows, link up and link down.
+//!
+//! Changes are applied one by one as they are read, with no transaction, in the kernel's order
+//! because `wg` sends them so. A live peer keeps its session, counters, replay window and timestamp
+//! whatever is changed about it; only another private key ends sessions.
+//!
+//! Cryptokey routing is changed in `routes`, and the data path gets a copy at the end of a `set`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+
+use wg_crypto::{Identity, PresharedKey, PrivateKey, PublicKey};
+
+use super::device::{Device, Entry};
+use super::drops::Drop;
+use super::messages::MAX_PEERS;
+use super::peer::{Endpoint, Peer};
+use super::time::{Time, Wall};
+use crate::uapi::types::{self, AllowedIp, Change, Interface};
+
+/// What configuration does to the sockets.
+pub trait Links {
+    /// Opens the sockets on `port` (0: any), in place of those there are, which stay if this fails.
+    /// Returns the port.
+    fn bind(&mut self, port: u16) -> io::Result<u16>;
+
+    /// Closes the sockets.
+    fn close(&mut self);
+
+    /// Marks what is sent from now on, also through sockets yet to be opened (0: no mark).
+    fn set_fwmark(&mut self, mark: u32) -> io::Result<()>;
+}
+
+/// Why a change was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The sockets could not be opened on this port; they are as before.
+    #[error("cannot listen on port {port}: {source}")]
+    Bind {
+        /// The port asked for.
+        port: u16,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The mark could not be set.
+    #[error("cannot set fwmark {mark:#x}: {source}")]
+    FwMark {
+        /// The mark asked for.
+        mark: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There are `MAX_PEERS` already.
+    #[error("more than {MAX_PEERS} peers")]
+    TooManyPeers,
+    /// A change about a peer before any peer was named.
+    #[error("no peer named yet")]
+    NoPeer,
+}
+
+impl ConfigError {
+    /// The error as the kernel numbers it, positive.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::Bind { source, .. } => source.raw_os_error().unwrap_or(libc::EADDRINUSE),
+            Self::FwMark { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+            Self::TooManyPeers => libc::ENOMEM,
+            Self::NoPeer => libc::EINVAL,
+        }
+    }
+}
+
+/// The configuration of a device.
+pub(super) struct Config {
+    private_key: Option<PrivateKey>,
+    listen_port: u16,
+    fwmark: u32,
+    last_peer: u64,
+    /// When each network was last given to its owner, on a count of such events: its place in the
+    /// owner's list.
+    places: HashMap<AllowedIp, u64>,
+    last_place: u64,
+    routes_changed: bool,
+    max_peers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            private_key: None,
+            listen_port: 0,
+            fwmark: 0,
+            last_peer: 0,
+            places: HashMap::new(),
+            last_place: 0,
+            routes_changed: false,
+            max_peers: MAX_PEERS,
+        }
+    }
+}
+
+/// The configuration of a peer, as far as only the owner needs it.
+#[derive(Default)]
+pub(super) struct PeerConfig {
+    pub(super) preshared_key: PresharedKey,
+    /// By place.
+    allowed_ips: BTreeMap<u64, AllowedIp>,
+}
+
+/// Whom the next changes are about.
+#[derive(Clone, Copy)]
+enum Subject {
+    Device,
+    Peer {
+        id: u64,
+        created: bool,
+        /// A persistent keepalive is due because it, or the endpoint, was not set before.
+        keepalive: bool,
+    },
+    /// Its changes are void.
+    Nobody,
+}
+
+impl Device {
+    /// One `set` of the configuration protocol. Stops at the first change that fails; those before
+    /// it stay.
+    pub fn set(
+        &mut self,
+        changes: &[Change],
+        links: &mut dyn Links,
+        now: Time,
+    ) -> Result<(), ConfigError> {
+        let mut subject = Subject::Device;
+        let result = changes
+            .iter()
+            .try_for_each(|change| self.apply(&mut subject, change, links, now));
+        self.finish(subject);
+        if std::mem::take(&mut self.config.routes_changed) {
+            self.plane.set_routes(self.routes.clone());
+        }
+        result
+    }
+
+    fn apply(
+        &mut self,
+        subject: &mut Subject,
+        change: &Change,
+        links: &mut dyn Links,
+        now: Time,
+    ) -> Result<(), ConfigError> {
+        match change {
+            Change::PrivateKey(key) => self.set_private_key(key.as_deref(), now),
+            Change::ListenPort(port) => self.set_listen_port(*port, links)?,
+            Change::FwMark(mark) => self.set_fwmark(*mark, links)?,
+            Change::ReplacePeers => {
+                for id in self.peers.keys().copied().collect::<Vec<_>>() {
+                    self.remove_peer(id);
+                }
+            }
+            Change::Peer(key) => {
+                self.finish(*subject);
+                *subject = self.name_peer(key)?;
+            }
+            _ => match *subject {
+                Subject::Device => return Err(ConfigError::NoPeer),
+                Subject::Nobody => {}
+                Subject::Peer { id, created, .. } => match change {
+                    Change::Remove => {
+                        self.remove_peer(id);
+                        *subject = Subject::Nobody;
+                    }
+                    Change::UpdateOnly if created => {
+                        self.remove_peer(id);
+                        *subject = Subject::Nobody;
+                    }
+                    _ => self.apply_to_peer(id, subject, change),
+                },
+            },
+        }
+        Ok(())
+    }
+
+    fn apply_to_peer(&mut self, id: u64, subject: &mut Subject, change: &Change) {
+        let Some(entry) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let peer = &entry.shared;
+        let mut starts = false;
+        match change {
+            // Counts from the next handshake.
+            Change::PresharedKey(key) => entry.config.preshared_key = (**key).clone(),
+            Change::Endpoint(addr) => {
+                starts = !peer.has_endpoint();
+                peer.set_endpoint(Endpoint::from(*addr));
+            }
+            Change::PersistentKeepalive(seconds) => {
+                starts = peer.timers.set_persistent_interval(*seconds) == 0 && *seconds != 0;
+                self.reschedule(id);
+            }
+            Change::ReplaceAllowedIps => self.clear_allowed_ips(id),
+            Change::AllowedIp { ip, remove: true } => self.remove_allowed_ip(id, ip),
+            Change::AllowedIp { ip, remove: false } => self.add_allowed_ip(id, ip),
+            _ => {}
+        }
+        if let Subject::Peer { keepalive, .. } = subject {
+            *keepalive |= starts;
+        }
+    }
+
+    fn name_peer(&mut self, key: &PublicKey) -> Result<Subject, ConfigError> {
+        if self
+            .identity
+            .as_ref()
+            .is_some_and(|identity| identity.public_key() == *key)
+        {
+            return Ok(Subject::Nobody);
+        }
+        if let Some(&id) = self.by_key.get(key) {
+            return Ok(Subject::Peer {
+                id,
+                created: false,
+                keepalive: false,
+            });
+        }
+        if self.peers.len() >= self.config.max_peers {
+            return Err(ConfigError::TooManyPeers);
+        }
+        self.config.last_peer += 1;
+        let id = self.config.last_peer;
+        self.peers
+            .insert(id, Entry::new(Arc::new(Peer::new(id, *key))));
+        self.by_key.insert(*key, id);
+        Ok(Subject::Peer {
+            id,
+            created: true,
+            keepalive: false,
+        })
+    }
+
+    /// After the last change about a peer of a device that is up: what can be sent is sent.
+    fn finish(&mut self, subject: Subject) {
+        let Subject::Peer { id, keepalive, .. } = subject else {
+            return;
+        };
+        let Some(entry) = self.peers.get(&id) else {
+            return;
+        };
+        if keepalive && self.plane.is_up() && entry.shared.timers.persistent_interval().is_some() {
+            self.send_keepalive(id);
+        }
+        self.send_staged(id);
+    }
+
+    fn set_private_key(&mut self, key: Option<&PrivateKey>, now: Time) {
+        let key = key.filter(|key| !key.is_zero());
+        if self.config.private_key.as_ref() == key {
+            return;
+        }
+        self.config.private_key = key.cloned();
+        self.identity = key.map(Identity::new);
+        let public = self.identity.as_ref().map(Identity::public_key);
+        self.ingress.set_public_key(public.as_ref());
+        if let Some(&id) = public.and_then(|public| self.by_key.get(&public)) {
+            self.remove_peer(id);
+        }
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.restart(id, now);
+        }
+    }
+
+    /// Ends the sessions of a peer. If it had any, or wanted one, a new handshake starts.
+    fn restart(&mut self, id: u64, now: Time) {
+        let Some(entry) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let peer = entry.shared.clone();
+        let mut wanted = !peer.keypairs.is_empty()
+            || !peer.staged.is_idle()
+            || peer.timers.persistent_interval().is_some();
+        if let Some(handshake) = &mut entry.handshake {
+            handshake.forget_static_static();
+            wanted |= handshake.pending().is_some();
+        }
+        entry.retransmit_handshake = None;
+        peer.last_sent_handshake.clear();
+        self.end_sessions(id);
+        self.reschedule(id);
+        if wanted && self.identity.is_some() && self.plane.is_up() {
+            self.plane.ask_handshake(&peer, now);
+        }
+    }
+
+    fn set_listen_port(&mut self, port: u16, links: &mut dyn Links) -> Result<(), ConfigError> {
+        if port == self.config.listen_port {
+            return Ok(());
+        }
+        self.config.listen_port = if self.plane.is_up() {
+            links
+                .bind(port)
+                .map_err(|source| ConfigError::Bind { port, source })?
+        } else {
+            port
+        };
+        self.clear_sources();
+        Ok(())
+    }
+
+    fn set_fwmark(&mut self, mark: u32, links: &mut dyn Links) -> Result<(), ConfigError> {
+        links
+            .set_fwmark(mark)
+            .map_err(|source| ConfigError::FwMark { mark, source })?;
+        self.config.fwmark = mark;
+        self.clear_sources();
+        Ok(())
+    }
+
+    fn clear_sources(&self) {
+        for entry in self.peers.values() {
+            entry.shared.clear_source();
+        }
+    }
+
+    fn remove_peer(&mut self, id: u64) {
+        self.clear_allowed_ips(id);
+        self.end_sessions(id);
+        let Some(entry) = self.peers.remove(&id) else {
+            return;
+        };
+        let peer = entry.shared;
+        peer.kill();
+        // Once more, for a session that the data path confirmed meanwhile.
+        self.plane.forget(peer.keypairs.clear());
+        self.plane
+            .drop_packets(Drop::StagedPurged, peer.staged.purge() as usize);
+        if let Some(at) = entry.scheduled {
+            self.schedule.remove(&(at, id));
+        }
+        self.by_key.remove(peer.public_key());
+    }
+
+    fn add_allowed_ip(&mut self, id: u64, ip: &AllowedIp) {
+        let Some(entry) = self.peers.get_mut(&id) else {
+            return;
+        };
+        self.config.last_place += 1;
+        let place = self.config.last_place;
+        let owner = entry.shared.clone();
+        entry.config.allowed_ips.insert(place, *ip);
+        let former_place = self.config.places.insert(*ip, place);
+        let former = self.routes.insert(ip.addr, ip.cidr, owner);
+        if let (Some(former), Some(place)) = (former, former_place)
+            && let Some(entry) = self.peers.get_mut(&former.id)
+        {
+            entry.config.allowed_ips.remove(&place);
+        }
+        self.config.routes_changed = true;
+    }
+
+    fn remove_allowed_ip(&mut self, id: u64, ip: &AllowedIp) {
+        let Some(entry) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if self.routes.remove(ip.addr, ip.cidr, &entry.shared) {
+            let place = self.config.places.remove(ip);
+            place.and_then(|place| entry.config.allowed_ips.remove(&place));
+            self.config.routes_changed = true;
+        }
+    }
+
+    fn clear_allowed_ips(&mut self, id: u64) {
+        let Some(entry) = self.peers.get_mut(&id) else {
+            return;
+        };
+        for ip in std::mem::take(&mut entry.config.allowed_ips).into_values() {
+            self.routes.remove(ip.addr, ip.cidr, &entry.shared);
+            self.config.places.remove(&ip);
+            self.config.routes_changed = true;
+        }
+    }
+
+    /// The link came up: opens the sockets, sends what can be sent and starts persistent keepalives.
+    /// A device that is up stays as it is.
+    pub fn up(&mut self, links: &mut dyn Links) -> Result<(), ConfigError> {
+        if self.plane.is_up() {
+            return Ok(());
+        }
+        let port = self.config.listen_port;
+        // A first random port is kept for later.
+        self.config.listen_port = links
+            .bind(port)
+            .map_err(|source| ConfigError::Bind { port, source })?;
+        self.plane.set_up(true);
+        for (id, has_keepalive) in self
+            .peers
+            .iter()
+            .map(|(id, entry)| (*id, entry.shared.timers.persistent_interval().is_some()))
+            .collect::<Vec<_>>()
+        {
+            if has_keepalive {
+                self.send_keepalive(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The link went down: closes the sockets, ends sessions and timers, drops what waits. Endpoints,
+    /// configuration and replay protection stay.
+    pub fn down(&mut self, links: &mut dyn Links) {
+        self.plane.set_up(false);
+        links.close();
+        self.clear_transmits();
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.end_sessions(id);
+            let Some(entry) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            entry.retransmit_handshake = None;
+            entry.zero_key_material = None;
+            entry.wants_another_keepalive = false;
+            let peer = entry.shared.clone();
+            peer.timers.clear();
+            peer.last_sent_handshake.clear();
+            self.plane
+                .drop_packets(Drop::StagedPurged, peer.staged.purge() as usize);
+            self.reschedule(id);
+        }
+    }
+
+    /// The port that the sockets listen on, or will; 0: not chosen yet.
+    pub fn listen_port(&self) -> u16 {
+        self.config.listen_port
+    }
+
+    /// The mark on outgoing packets.
+    pub fn fwmark(&self) -> u32 {
+        self.config.fwmark
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_max_peers(&mut self, max: usize) {
+        self.config.max_peers = max;
+    }
+
+    /// How many peers there are.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// The peers, in the order in which they were added.
+    pub fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.peers.values().map(|entry| &entry.shared)
+    }
+
+    /// The configuration and state, as the configuration protocol shows them.
+    pub fn get(&self) -> Interface {
+        Interface {
+            private_key: self.config.private_key.clone(),
+            listen_port: self.config.listen_port,
+            fwmark: self.config.fwmark,
+            peers: self.peers.values().map(Entry::describe).collect(),
+        }
+    }
+}
+
+impl Entry {
+    fn describe(&self) -> types::Peer {
+        let peer = &self.shared;
+        let last_handshake: Option<Wall> = self.last_handshake;
+        types::Peer {
+            public_key: *peer.public_key(),
+            preshared_key: self.config.preshared_key.clone(),
+            endpoint: peer.endpoint().map(|endpoint| endpoint.addr),
+            last_handshake,
+            tx_bytes: peer.tx_bytes(),
+            rx_bytes: peer.rx_bytes(),
+            persistent_keepalive: peer
+                .timers
+                .persistent_interval()
+                .map_or(0, |interval| interval.as_secs() as u16),
+            allowed_ips: self.config.allowed_ips.values().copied().collect(),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The handshake with one peer: at most one initiation of ours that waits for its response, what
+//! was last accepted from the peer, and the cookie it gave us.
+//!
+//! - A bad response leaves the pending initiation as it is: the right one may still come.
+//! - An initiation that is accepted while ours is pending: the kernel forgets ours, so that two
+//!   peers that start at once wait five seconds for the next attempt. Here the one with the greater
+//!   public key remembers, and the two get along at once.
+//! - The timestamp and time of the last accepted initiation outlive sessions, key changes and the
+//!   link going down: they guard against replays.
+
+use std::time::Duration;
+
+use wg_crypto::noise::{self, Identity, Initiation, ReceivedInitiation, Responder, SharedSecret};
+use wg_crypto::{Cookie, MacKeys, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n};
+
+use super::drops::Drop;
+use super::messages::*;
+use super::time::{Time, Wall};
+
+pub(crate) struct Handshake {
+    pending: Option<Pending>,
+    latest_timestamp: Option<Tai64n>,
+    last_initiation_consumption: Option<Time>,
+    /// Computed when first needed: it costs as much as all else in an idle peer together.
+    static_static: Option<SharedSecret>,
+    mac_keys: MacKeys,
+    /// mac1 of the last message sent, until a cookie came for it.
+    mac1_sent: Option<[u8; 16]>,
+    cookie: Option<(Cookie, Time)>,
+}
+
+struct Pending {
+    initiation: Initiation,
+    index: u32,
+}
+
+/// Both static keys, ours and the peer's.
+#[derive(Clone, Copy)]
+pub(crate) struct Parties<'a> {
+    pub(crate) local: &'a Identity,
+    pub(crate) remote: &'a PublicKey,
+}
+
+impl Handshake {
+    pub(crate) fn new(remote: &PublicKey) -> Self {
+        Self {
+            pending: None,
+            latest_timestamp: None,
+            last_initiation_consumption: None,
+            static_static: None,
+            mac_keys: MacKeys::new(remote),
+            mac1_sent: None,
+            cookie: None,
+        }
+    }
+
+    /// Index of the initiation that waits for its response.
+    pub(crate) fn pending(&self) -> Option<u32> {
+        self.pending.as_ref().map(|pending| pending.index)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn latest_timestamp(&self) -> Option<Tai64n> {
+        self.latest_timestamp
+    }
+
+    /// Forgets the pending initiation. Returns its index.
+    pub(crate) fn clear(&mut self) -> Option<u32> {
+        self.pending.take().map(|pending| pending.index)
+    }
+
+    /// Our private key changed.
+    pub(crate) fn forget_static_static(&mut self) {
+        self.static_static = None;
+    }
+
+    fn static_static(&mut self, parties: Parties<'_>) -> Option<&SharedSecret> {
+        if self.static_static.is_none() {
+            self.static_static = parties.local.static_static(parties.remote);
+        }
+        self.static_static.as_ref()
+    }
+
+    fn sign(&mut self, message: &mut [u8], now: Time) {
+        const LIFE: Duration = COOKIE_SECRET_MAX_AGE.saturating_sub(COOKIE_SECRET_LATENCY);
+        self.cookie
+            .take_if(|(_, since)| now.saturating_since(*since) >= LIFE);
+        let cookie = self.cookie.as_ref().map(|(cookie, _)| cookie);
+        self.mac1_sent = Some(self.mac_keys.sign(message, cookie));
+    }
+
+    /// Makes an initiation, which takes the place of the pending one. `None`: the peer's key is a
+    /// point of low order.
+    pub(crate) fn initiate(
+        &mut self,
+        parties: Parties<'_>,
+        ephemeral: PrivateKey,
+        index: u32,
+        now: Time,
+        wall: Wall,
+    ) -> Option<[u8; INITIATION_SIZE]> {
+        let mut message = [0; INITIATION_SIZE];
+        let timestamp = Tai64n::from_unix(wall.secs, wall.nanos);
+        let ss = self.static_static(parties)?;
+        let Parties { local, remote } = parties;
+        let initiation =
+            noise::create_initiation(local, remote, ss, ephemeral, index, timestamp, &mut message);
+        self.pending = Some(Pending {
+            initiation: initiation.ok()?,
+            index,
+        });
+        self.sign(&mut message, now);
+        Some(message)
+    }
+
+    /// Accepts an initiation of this peer, if it is authentic and new. Returns what is needed to
+    /// answer.
+    pub(crate) fn accept_initiation(
+        &mut self,
+        parties: Parties<'_>,
+        received: ReceivedInitiation,
+        now: Time,
+    ) -> Result<Responder, Drop> {
+        const INTERVAL: Duration =
+            Duration::from_nanos(1_000_000_000 / INITIATIONS_PER_SECOND as u64);
+        let ss = self.static_static(parties).ok_or(Drop::BadInitiation)?;
+        let (timestamp, responder) = received.finish(ss).map_err(|_| Drop::BadInitiation)?;
+        if self
+            .latest_timestamp
+            .is_some_and(|latest| timestamp <= latest)
+        {
+            return Err(Drop::ReplayedInitiation);
+        }
+        if self
+            .last_initiation_consumption
+            .is_some_and(|last| now < last + INTERVAL)
+        {
+            return Err(Drop::FloodedInitiation);
+        }
+        self.latest_timestamp = Some(timestamp);
+        self.last_initiation_consumption = Some(now);
+        Ok(responder)
+    }
+
+    /// Whether a pending initiation gives way to one accepted from the peer.
+    pub(crate) fn gives_way(parties: Parties<'_>) -> bool {
+        parties.local.public_key() < *parties.remote
+    }
+
+    /// Answers an accepted initiation.
+    pub(crate) fn respond(
+        &mut self,
+        responder: Responder,
+        psk: &PresharedKey,
+        ephemeral: PrivateKey,
+        index: u32,
+        now: Time,
+    ) -> Result<([u8; RESPONSE_SIZE], SessionKeys), Drop> {
+        let mut message = [0; RESPONSE_SIZE];
+        let keys = responder.respond(psk, ephemeral, index, &mut message);
+        let keys = keys.map_err(|_| Drop::BadInitiation)?;
+        self.sign(&mut message, now);
+        Ok((message, keys))
+    }
+
+    /// Takes the response to the pending initiation.
+    pub(crate) fn accept_response(
+        &mut self,
+        local: &Identity,
+        psk: &PresharedKey,
+        message: &[u8; RESPONSE_SIZE],
+    ) -> Result<SessionKeys, Drop> {
+        let pending = self.pending.as_ref().ok_or(Drop::UnexpectedResponse)?;
+        let keys = pending.initiation.finish(local, psk, message);
+        let keys = keys.map_err(|_| Drop::BadResponse)?;
+        self.pending = None;
+        Ok(keys)
+    }
+
+    /// Takes a cookie: one for each message sent.
+    pub(crate) fn accept_cookie(
+        &mut self,
+        reply: &[u8; COOKIE_SIZE],
+        now: Time,
+    ) -> Result<(), Drop> {
+        let mac1 = self.mac1_sent.as_ref().ok_or(Drop::BadCookie)?;
+        let cookie = self
+            .mac_keys
+            .open_reply(reply, mac1)
+            .ok_or(Drop::BadCookie)?;
+        self.cookie = Some((cookie, now));
+        self.mac1_sent = None;
+        Ok(())
+    }
+}

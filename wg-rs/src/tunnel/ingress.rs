@@ -1,0 +1,113 @@
+//! Which handshake messages are worth a Diffie-Hellman.
+//!
+//! ```text
+//! mac1 wrong                              -> dropped
+//! not under load                          -> admitted
+//! under load, mac2 missing or wrong       -> a cookie is sent
+//! under load, mac2 right, source too fast -> dropped
+//! under load, mac2 right                  -> admitted
+//! ```
+//! Under load means that many messages wait, now or a second ago (paper, section 5.3).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rand_core::RngCore;
+use wg_crypto::{Cookie, CookieSecret, MacKeys, PublicKey};
+
+use super::drops::Drop;
+use super::messages::*;
+use super::ratelimiter::RateLimiter;
+use super::time::Time;
+
+/// How many messages must wait for the device to be under load.
+const LOADED: usize = MAX_QUEUED_INCOMING_HANDSHAKES / 8;
+/// How long it then stays so.
+const LOAD_MEMORY: Duration = Duration::from_secs(1);
+
+pub(super) struct Ingress {
+    /// Of our public key; none without one.
+    mac_keys: Option<MacKeys>,
+    secret: Option<(CookieSecret, Time)>,
+    last_under_load: Option<Time>,
+    rate_limiter: RateLimiter,
+}
+
+pub(super) enum Verdict {
+    Admit,
+    Refuse(Drop),
+    Reply([u8; COOKIE_SIZE]),
+}
+
+impl Ingress {
+    pub(super) fn new(rng: &mut dyn RngCore) -> Self {
+        let mut seed = [0; 16];
+        rng.fill_bytes(&mut seed);
+        Self {
+            mac_keys: None,
+            secret: None,
+            last_under_load: None,
+            rate_limiter: RateLimiter::new(seed),
+        }
+    }
+
+    pub(super) fn set_public_key(&mut self, key: Option<&PublicKey>) {
+        self.mac_keys = key.map(MacKeys::new);
+    }
+
+    pub(super) fn judge(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        message: &[u8],
+        waiting: usize,
+        rng: &mut dyn RngCore,
+    ) -> Verdict {
+        let under_load = self.under_load(now, waiting);
+        let Some(mac_keys) = &self.mac_keys else {
+            return Verdict::Refuse(Drop::NoPrivateKey);
+        };
+        if !mac_keys.verify_mac1(message) {
+            return Verdict::Refuse(Drop::BadMac1);
+        }
+        if !under_load {
+            return Verdict::Admit;
+        }
+        let expired = |since: Time| now.saturating_since(since) >= COOKIE_SECRET_MAX_AGE;
+        self.secret.take_if(|(_, since)| expired(*since));
+        let (secret, _) = self.secret.get_or_insert_with(|| {
+            let mut bytes = [0; 32];
+            rng.fill_bytes(&mut bytes);
+            (CookieSecret::from_bytes(bytes), now)
+        });
+        let cookie = Cookie::derive(secret, &source(from));
+        if !cookie.verify_mac2(message) {
+            let mut nonce = [0; 24];
+            rng.fill_bytes(&mut nonce);
+            return Verdict::Reply(mac_keys.create_reply(message, &cookie, nonce));
+        }
+        if !self.rate_limiter.allow(from.ip(), now) {
+            return Verdict::Refuse(Drop::RateLimited);
+        }
+        Verdict::Admit
+    }
+
+    fn under_load(&mut self, now: Time, waiting: usize) -> bool {
+        if waiting >= LOADED {
+            self.last_under_load = Some(now);
+        }
+        self.last_under_load
+            .take_if(|last| now.saturating_since(*last) >= LOAD_MEMORY);
+        self.last_under_load.is_some()
+    }
+}
+
+/// Address and port, as the cookie is made of.
+fn source(from: SocketAddr) -> Vec<u8> {
+    let mut source = match from.ip() {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    };
+    source.extend(from.port().to_be_bytes());
+    source
+}

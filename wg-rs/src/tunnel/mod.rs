@@ -1,0 +1,29 @@
+//! The protocol, without I/O: takes bytes and the time, gives bytes, deadlines and events.
+//!
+//! - [`device`], [`config`]: the owner: configuration, handshakes, timers.
+//! - [`plane`], [`peer`], [`keypair`], [`index`]: what it shares with the data path, without locks.
+//! - [`send`], [`receive`]: the data path's part of the protocol, over bursts.
+
+pub mod allowed_ips;
+pub mod config;
+pub mod device;
+pub mod drops;
+mod handshake;
+pub mod index;
+mod ingress;
+pub mod keypair;
+pub mod messages;
+pub mod peer;
+pub mod plane;
+pub mod ratelimiter;
+pub mod receive;
+pub mod send;
+mod staged;
+pub mod time;
+mod timers;
+pub mod transmit;
+
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;

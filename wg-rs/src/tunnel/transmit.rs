@@ -1,0 +1,205 @@
+//! What the owner sends on its own account: handshake messages, keepalives, and the packets that
+//! waited for a session.
+//!
+//! Messages that answer another are in the outbox, ready made. All else is made when it is polled
+//! for: a thousand peers that want an initiation at once hold the owner for one Diffie-Hellman at a
+//! time, and what is staged is sealed with the session of that moment.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::device::{Device, jitter, random_key};
+use super::handshake::Parties;
+use super::messages::{HANDSHAKE_DSCP, REKEY_TIMEOUT};
+use super::peer::{Endpoint, Peer};
+use super::send::Unstaged;
+use super::time::{Time, Wall};
+
+/// Datagrams to be sent: what `poll_transmit` wrote to `out`, one at each stride.
+#[derive(Debug)]
+pub struct Transmit {
+    /// Where to, and from where.
+    pub to: Endpoint,
+    /// Outer TOS.
+    pub tos: u8,
+    /// Distance between datagrams; the length if there is one.
+    pub stride: usize,
+    /// Whom it is for (none: a cookie reply). Its source is to be cleared if it proves unusable.
+    pub peer: Option<Arc<Peer>>,
+}
+
+impl Device {
+    /// What is to be sent next, written over `out`. To be called until `None` after any of the
+    /// other calls, each result sent before the next call.
+    pub fn poll_transmit(&mut self, now: Time, wall: Wall, out: &mut Vec<u8>) -> Option<Transmit> {
+        self.handle_events(now, wall);
+        loop {
+            if let Some((transmit, message)) = self.outbox.pop_front() {
+                *out = message;
+                return Some(transmit);
+            }
+            let id = *self.ready.front()?;
+            if let Some(transmit) = self.flush(id, now, out) {
+                return Some(transmit);
+            }
+            self.ready.pop_front();
+            let Some(entry) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            entry.is_ready = false;
+            entry.wants_flush = false;
+            entry.wants_keepalive = false;
+            if std::mem::take(&mut entry.wants_initiation) {
+                self.initiate(id, now, wall);
+            }
+        }
+    }
+
+    fn initiate(&mut self, id: u64, now: Time, wall: Wall) {
+        let Some(local) = self.identity.as_ref() else {
+            return;
+        };
+        let Some(entry) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let peer = entry.shared.clone();
+        let Some(to) = peer.endpoint() else { return };
+        if peer.sent_handshake_lately(now) {
+            return;
+        }
+        let index = self.plane.index.reserve(&mut *self.rng);
+        let ephemeral = random_key(&mut *self.rng);
+        let parties = Parties {
+            local,
+            remote: peer.public_key(),
+        };
+        let former = entry.handshake().pending();
+        let Some(message) = entry
+            .handshake()
+            .initiate(parties, ephemeral, index, now, wall)
+        else {
+            return self.plane.index.release(index);
+        };
+        entry.retransmit_handshake = Some(now + REKEY_TIMEOUT + jitter(&mut *self.rng));
+        if let Some(former) = former {
+            self.handshakes.remove(&former);
+            self.plane.index.release(former);
+        }
+        self.handshakes.insert(index, id);
+        peer.last_sent_handshake.set(now);
+        self.send_message(&peer, to, &message, now);
+        self.reschedule(id);
+    }
+
+    /// Seals the next burst of staged packets, or else a keepalive if one is wanted.
+    fn flush(&mut self, id: u64, now: Time, out: &mut Vec<u8>) -> Option<Transmit> {
+        let entry = self.peers.get_mut(&id)?;
+        if !entry.wants_flush {
+            return None;
+        }
+        let peer = entry.shared.clone();
+        let to = peer.endpoint()?;
+        let burst = self.burst.get_or_insert_default();
+        let has_burst = match self.plane.unstage(&peer, burst, now) {
+            Unstaged::Burst => true,
+            Unstaged::NoSession => false,
+            Unstaged::Nothing if !entry.wants_keepalive => return None,
+            Unstaged::Nothing => self.plane.keepalive(&peer, burst, now),
+        };
+        // A packet serves as well.
+        entry.wants_keepalive = false;
+        if !has_burst {
+            peer.handshake_attempts.store(0, Ordering::Relaxed);
+            self.send_initiation(id, now);
+            return None;
+        }
+        burst.seal();
+        self.plane.sent(burst, now);
+        if std::mem::take(&mut entry.wants_another_keepalive) {
+            self.plane.wake(&peer, peer.timers.keepalive_again(now));
+        }
+        out.clear();
+        out.extend_from_slice(burst.datagrams());
+        let (tos, stride) = (burst.tos(), burst.stride());
+        Some(Transmit {
+            to,
+            tos,
+            stride,
+            peer: Some(peer),
+        })
+    }
+
+    /// Wants an initiation sent, unless one was in the last five seconds.
+    pub(super) fn send_initiation(&mut self, id: u64, now: Time) {
+        if let Some(entry) = self.peers.get_mut(&id)
+            && entry.shared.has_endpoint()
+            && !entry.shared.sent_handshake_lately(now)
+        {
+            entry.wants_initiation = true;
+            self.make_ready(id);
+        }
+    }
+
+    /// Sends what is staged, or else a keepalive.
+    pub(super) fn send_keepalive(&mut self, id: u64) {
+        if let Some(entry) = self.peers.get_mut(&id)
+            && entry.shared.has_endpoint()
+        {
+            entry.wants_keepalive = true;
+            self.send_staged(id);
+        }
+    }
+
+    /// Sends what is staged, or starts a handshake if there is no session for it.
+    pub(super) fn send_staged(&mut self, id: u64) {
+        if let Some(entry) = self.peers.get_mut(&id) {
+            entry.wants_flush = true;
+            self.make_ready(id);
+        }
+    }
+
+    fn make_ready(&mut self, id: u64) {
+        if self.plane.is_up()
+            && let Some(entry) = self.peers.get_mut(&id)
+            && !std::mem::replace(&mut entry.is_ready, true)
+        {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Drops what is about to be sent.
+    pub(super) fn clear_transmits(&mut self) {
+        self.outbox.clear();
+        for id in self.ready.drain(..) {
+            if let Some(entry) = self.peers.get_mut(&id) {
+                entry.is_ready = false;
+                entry.wants_flush = false;
+                entry.wants_keepalive = false;
+                entry.wants_keepalive = false;
+                entry.wants_initiation = false;
+            }
+        }
+    }
+
+    /// Queues a handshake message.
+    pub(super) fn send_message(
+        &mut self,
+        peer: &Arc<Peer>,
+        to: Endpoint,
+        message: &[u8],
+        now: Time,
+    ) {
+        peer.add_tx_bytes(message.len());
+        peer.timers.any_authenticated_packet_sent();
+        self.plane
+            .wake(peer, peer.timers.any_authenticated_packet_traversal(now));
+        let stride = message.len();
+        let transmit = Transmit {
+            to,
+            tos: HANDSHAKE_DSCP,
+            stride,
+            peer: Some(peer.clone()),
+        };
+        self.outbox.push_back((transmit, message.to_vec()));
+    }
+}
