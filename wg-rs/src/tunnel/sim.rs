@@ -1,0 +1,601 @@
+//! Devices on a network that exists only as a queue of datagrams, under a clock that jumps from one
+//! event to the next. What runs is what ships: `Device`, `OutBurst`, `InBurst`.
+//!
+//! The network delays, loses, repeats and reorders as `Faults` says, from one seed; an eavesdropper
+//! notes each datagram sent. A host's `addr` is what others see: changing it is roaming, or a NAT
+//! that forgot.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
+
+use super::config::{ConfigError, Links};
+use super::device::Device;
+use super::drops::Drop;
+use super::peer::{Endpoint, Source};
+use super::receive::InBurst;
+use super::send::{OutBurst, Prepared, Unroutable, outer_tos, route};
+use super::time::{Time, Wall};
+use crate::uapi::types::{self, AllowedIp, Change};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MILLI: Duration = Duration::from_millis(1);
+
+/// What the network does to a datagram. Chances are in a thousand.
+#[derive(Clone, Copy)]
+pub(crate) struct Faults {
+    pub delay: Duration,
+    /// Added to the delay, uniformly up to this: reorders.
+    pub spread: Duration,
+    pub lose: u32,
+    pub repeat: u32,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            delay: 10 * MILLI,
+            spread: Duration::ZERO,
+            lose: 0,
+            repeat: 0,
+        }
+    }
+}
+
+/// A datagram as the eavesdropper saw it leave.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub at: Time,
+    pub from: usize,
+    pub to: SocketAddr,
+    pub tos: u8,
+    pub bytes: Vec<u8>,
+}
+
+impl Seen {
+    pub fn kind(&self) -> u8 {
+        self.bytes[0]
+    }
+}
+
+pub(crate) const INITIATION: u8 = 1;
+pub(crate) const RESPONSE: u8 = 2;
+pub(crate) const COOKIE: u8 = 3;
+pub(crate) const DATA: u8 = 4;
+pub(crate) const KEEPALIVE_LEN: usize = 32;
+
+#[derive(Clone)]
+struct Flight {
+    from: SocketAddr,
+    to: SocketAddr,
+    tos: u8,
+    stride: usize,
+    bytes: Vec<u8>,
+}
+
+/// The sockets of a host.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    pub refuse: bool,
+    pub port: Option<u16>,
+    pub binds: usize,
+    pub fwmark: u32,
+}
+
+impl Links for Sockets {
+    fn bind(&mut self, port: u16) -> io::Result<u16> {
+        if self.refuse {
+            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        }
+        self.binds += 1;
+        self.port = Some(if port == 0 {
+            40_000 + self.binds as u16
+        } else {
+            port
+        });
+        Ok(self.port.expect("just set"))
+    }
+
+    fn close(&mut self) {
+        self.port = None;
+    }
+
+    fn set_fwmark(&mut self, mark: u32) -> io::Result<()> {
+        self.fwmark = mark;
+        Ok(())
+    }
+}
+
+pub(crate) struct Host {
+    pub device: Device,
+    pub sockets: Sockets,
+    pub key: PrivateKey,
+    /// Where the others see it.
+    pub addr: SocketAddr,
+    /// Datagrams to it vanish.
+    pub deaf: bool,
+    /// Handshake messages that seem to wait behind each one.
+    pub waiting: usize,
+    /// What the TUN was given.
+    pub delivered: Vec<(Time, Vec<u8>)>,
+    /// What the data path would answer by ICMP.
+    pub unroutable: Vec<Unroutable>,
+    /// Seconds by which its wall clock is wrong.
+    pub wall_error: i64,
+    out: OutBurst,
+    r#in: InBurst,
+}
+
+impl Host {
+    pub fn public(&self) -> PublicKey {
+        self.key.public_key()
+    }
+
+    pub fn drops(&self, reason: Drop) -> u64 {
+        self.device.plane().drops().get(reason)
+    }
+
+    /// What `get` says of its only peer, or of the first.
+    pub fn peer(&self) -> types::Peer {
+        self.device.get().peers.remove(0)
+    }
+
+    /// The payloads delivered, each the first byte behind the IP header.
+    pub fn payloads(&self) -> Vec<u8> {
+        self.delivered
+            .iter()
+            .map(|(_, packet)| packet[header_len(packet)])
+            .collect()
+    }
+}
+
+fn header_len(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 4 { 20 } else { 40 }
+}
+
+pub(crate) struct Sim {
+    pub now: Time,
+    pub hosts: Vec<Host>,
+    pub faults: Faults,
+    pub seen: Vec<Seen>,
+    pub rng: ChaCha20Rng,
+    /// By arrival, then by the order of sending.
+    flights: BTreeMap<(Time, u64), Flight>,
+    sent: u64,
+}
+
+impl Sim {
+    /// Hosts that do not know each other, up. Host `i` is at 192.0.2.(i+1):51820 and is to own
+    /// 10.0.0.(i+1)/32 and fd00::(i+1)/128.
+    pub fn hosts(count: usize, seed: u64) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let hosts = (0..count).map(|i| {
+            let key = PrivateKey::from_bytes(rng.random());
+            let mut device = Device::new(Box::new(ChaCha20Rng::from_seed(rng.random())));
+            let mut sockets = Sockets::default();
+            device
+                .set(
+                    &[
+                        Change::PrivateKey(Some(Box::new(key.clone()))),
+                        Change::ListenPort(51820),
+                    ],
+                    &mut sockets,
+                    Time::ZERO,
+                )
+                .unwrap();
+            device.up(&mut sockets).unwrap();
+            Host {
+                device,
+                sockets,
+                key,
+                addr: format!("192.0.2.{}:51820", i + 1).parse().unwrap(),
+                deaf: false,
+                waiting: 0,
+                delivered: Vec::new(),
+                unroutable: Vec::new(),
+                wall_error: 0,
+                out: OutBurst::new(),
+                r#in: InBurst::new(),
+            }
+        });
+        let hosts = hosts.collect();
+        Self {
+            now: Time::from_nanos(1_000_000_000_000),
+            hosts,
+            faults: Faults::default(),
+            seen: Vec::new(),
+            rng,
+            flights: BTreeMap::new(),
+            sent: 0,
+        }
+    }
+
+    /// Two hosts that know each other, with no session yet.
+    pub fn pair() -> Self {
+        let mut sim = Self::hosts(2, 1);
+        sim.introduce(0, 1);
+        sim.introduce(1, 0);
+        sim
+    }
+
+    /// Two hosts with a session that 0 started, everything quiet.
+    pub fn session() -> Self {
+        let mut sim = Self::pair();
+        sim.send(0, 1, 0);
+        sim.run(SECOND);
+        assert_eq!(sim.hosts[1].payloads(), [0]);
+        sim.hosts[1].delivered.clear();
+        sim.seen.clear();
+        sim
+    }
+
+    /// Makes `peer` a peer of `host`.
+    pub fn introduce(&mut self, host: usize, peer: usize) {
+        let endpoint = self.hosts[peer].addr;
+        self.set_peer(
+            host,
+            peer,
+            &[
+                Change::Endpoint(endpoint),
+                allow(&format!("10.0.0.{}/32", peer + 1)),
+                allow(&format!("fd00::{:x}/128", peer + 1)),
+            ],
+        );
+    }
+
+    pub fn set(&mut self, host: usize, changes: &[Change]) -> Result<(), ConfigError> {
+        let Host {
+            device, sockets, ..
+        } = &mut self.hosts[host];
+        let result = device.set(changes, sockets, self.now);
+        self.pump(host);
+        result
+    }
+
+    /// Changes `peer` in `host`.
+    pub fn set_peer(&mut self, host: usize, peer: usize, changes: &[Change]) {
+        let mut all = vec![Change::Peer(self.hosts[peer].public())];
+        all.extend_from_slice(changes);
+        self.set(host, &all).unwrap();
+    }
+
+    pub fn down(&mut self, host: usize) {
+        let Host {
+            device, sockets, ..
+        } = &mut self.hosts[host];
+        device.down(sockets);
+        self.pump(host);
+    }
+
+    pub fn up(&mut self, host: usize) {
+        let Host {
+            device, sockets, ..
+        } = &mut self.hosts[host];
+        device.up(sockets).unwrap();
+        self.pump(host);
+    }
+
+    /// The TUN of `from` has a packet for `to` whose payload begins with `payload`.
+    pub fn send(&mut self, from: usize, to: usize, payload: u8) {
+        self.send_packets(from, &[packet(from, to, &[payload; 20])]);
+    }
+
+    /// The TUN of `from` has packets, read at one go.
+    pub fn send_packets(&mut self, from: usize, packets: &[Vec<u8>]) {
+        let plane = self.hosts[from].device.plane().clone();
+        let mtu = plane.mtu();
+        let routes = plane.routes();
+        for packet in packets {
+            let host = &mut self.hosts[from];
+            match route(&routes, packet) {
+                Err(reason) => {
+                    plane.drop_packets(reason.into(), 1);
+                    host.unroutable.push(reason);
+                }
+                Ok(peer) => {
+                    let tos = outer_tos(packet);
+                    if !host.out.is_empty() && !host.out.fits(peer, tos, packet.len(), mtu) {
+                        self.finish_burst(from);
+                    }
+                    let host = &mut self.hosts[from];
+                    if host.out.is_empty() {
+                        host.out.start(peer, tos);
+                    }
+                    host.out.push(packet.len(), mtu).copy_from_slice(packet);
+                }
+            }
+        }
+        self.finish_burst(from);
+        self.pump(from);
+    }
+
+    fn finish_burst(&mut self, from: usize) {
+        let host = &mut self.hosts[from];
+        if host.out.is_empty() {
+            return;
+        }
+        let plane = host.device.plane().clone();
+        let mut burst = std::mem::take(&mut host.out);
+        if plane.prepare(&mut burst, self.now) == Prepared::Ready {
+            burst.seal();
+            let to = burst.peer().unwrap().endpoint().unwrap().addr;
+            self.transmit(from, to, burst.tos(), burst.stride(), burst.datagrams());
+            plane.sent(&burst, self.now);
+        }
+        burst.clear();
+        self.hosts[from].out = burst;
+    }
+
+    fn transmit(&mut self, from: usize, to: SocketAddr, tos: u8, stride: usize, bytes: &[u8]) {
+        let addr = self.hosts[from].addr;
+        let at = self.now;
+        for datagram in bytes.chunks(stride) {
+            let bytes = datagram.to_vec();
+            self.seen.push(Seen {
+                at,
+                from,
+                to,
+                tos,
+                bytes,
+            });
+        }
+        let Faults {
+            delay,
+            spread,
+            lose,
+            repeat,
+        } = self.faults;
+        if lose == 0 && repeat == 0 && spread.is_zero() {
+            self.fly(
+                delay,
+                Flight {
+                    from: addr,
+                    to,
+                    tos,
+                    stride,
+                    bytes: bytes.to_vec(),
+                },
+            );
+            return;
+        }
+        for datagram in bytes.chunks(stride) {
+            let bytes = datagram.to_vec();
+            let flight = Flight {
+                from: addr,
+                to,
+                tos,
+                stride: bytes.len(),
+                bytes,
+            };
+            let copies = 1 + u32::from(self.rng.random_ratio(repeat, 1000));
+            for _ in 0..copies {
+                if !self.rng.random_ratio(lose, 1000) {
+                    let extra = self.rng.random_range(0..=spread.as_nanos() as u64);
+                    self.fly(delay + Duration::from_nanos(extra), flight.clone());
+                }
+            }
+        }
+    }
+
+    fn fly(&mut self, delay: Duration, flight: Flight) {
+        self.sent += 1;
+        self.flights.insert((self.now + delay, self.sent), flight);
+    }
+
+    /// Someone sends a datagram from any address.
+    pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let flight = Flight {
+            from,
+            to,
+            tos: 0,
+            stride: bytes.len(),
+            bytes: bytes.to_vec(),
+        };
+        self.fly(self.faults.delay, flight);
+    }
+
+    fn wall(&self, host: usize) -> Wall {
+        let nanos = self.now.as_nanos();
+        let secs = (1_700_000_000 + nanos / 1_000_000_000) as i64 + self.hosts[host].wall_error;
+        Wall {
+            secs: secs as u64,
+            nanos: (nanos % 1_000_000_000) as u32,
+        }
+    }
+
+    /// Sends what a host has to send.
+    pub fn pump(&mut self, host: usize) {
+        let wall = self.wall(host);
+        let mut out = Vec::new();
+        while let Some(transmit) = self.hosts[host]
+            .device
+            .poll_transmit(self.now, wall, &mut out)
+        {
+            self.transmit(host, transmit.to.addr, transmit.tos, transmit.stride, &out);
+        }
+    }
+
+    fn deliver(&mut self, flight: Flight) {
+        let Some(i) = self.hosts.iter().position(|host| host.addr == flight.to) else {
+            return;
+        };
+        let (now, wall) = (self.now, self.wall(i));
+        let host = &mut self.hosts[i];
+        if host.deaf || host.sockets.port.is_none() {
+            return;
+        }
+        let plane = host.device.plane().clone();
+        let src = Some(Source {
+            ip: flight.to.ip(),
+            ifindex: 2,
+        });
+        host.r#in.buffer()[..flight.bytes.len()].copy_from_slice(&flight.bytes);
+        let from = Endpoint {
+            addr: flight.from,
+            src,
+        };
+        host.r#in
+            .received(flight.bytes.len(), flight.stride, from, flight.tos);
+        let (device, waiting) = (&mut host.device, host.waiting);
+        host.r#in.classify(&plane, now, |message, from| {
+            device.handle_message(now, wall, from, message, waiting);
+        });
+        host.r#in.open();
+        host.r#in.accept(&plane, now);
+        for range in host.r#in.packets() {
+            host.delivered
+                .push((now, host.r#in.bytes()[range.clone()].to_vec()));
+        }
+        self.pump(i);
+    }
+
+    /// Lets `time` pass.
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Goes to the next thing that happens, unless that is after `end`.
+    fn step(&mut self, end: Time) -> bool {
+        let arrival = self.flights.keys().next().map(|(at, _)| *at);
+        let timers = self.hosts.iter().map(|host| host.device.next_timeout());
+        let Some(next) = timers
+            .chain([arrival])
+            .flatten()
+            .min()
+            .filter(|next| *next <= end)
+        else {
+            return false;
+        };
+        self.now = self.now.max(next);
+        if arrival == Some(next) {
+            let (_, flight) = self.flights.pop_first().expect("just seen");
+            self.deliver(flight);
+            return true;
+        }
+        for i in 0..self.hosts.len() {
+            if self.hosts[i]
+                .device
+                .next_timeout()
+                .is_some_and(|at| at <= self.now)
+            {
+                let wall = self.wall(i);
+                self.hosts[i].device.handle_timeout(self.now, wall);
+                self.pump(i);
+            }
+        }
+        true
+    }
+
+    /// When `from` sent messages of a kind.
+    pub fn times(&self, from: usize, kind: u8) -> Vec<Time> {
+        let seen = self
+            .seen
+            .iter()
+            .filter(|seen| seen.from == from && seen.kind() == kind);
+        seen.map(|seen| seen.at).collect()
+    }
+
+    /// How many messages of a kind `from` sent.
+    pub fn count(&self, from: usize, kind: u8) -> usize {
+        self.times(from, kind).len()
+    }
+
+    /// When `from` sent keepalives.
+    pub fn keepalives(&self, from: usize) -> Vec<Time> {
+        let keepalive = |seen: &&Seen| {
+            seen.from == from && seen.kind() == DATA && seen.bytes.len() == KEEPALIVE_LEN
+        };
+        self.seen
+            .iter()
+            .filter(keepalive)
+            .map(|seen| seen.at)
+            .collect()
+    }
+
+    /// The last message of a kind that `from` sent.
+    pub fn last(&self, from: usize, kind: u8) -> Seen {
+        let mut seen = self.seen.iter().rev();
+        seen.find(|seen| seen.from == from && seen.kind() == kind)
+            .unwrap()
+            .clone()
+    }
+}
+
+pub(crate) fn allow(network: &str) -> Change {
+    Change::AllowedIp {
+        ip: network_of(network),
+        remove: false,
+    }
+}
+
+pub(crate) fn disallow(network: &str) -> Change {
+    Change::AllowedIp {
+        ip: network_of(network),
+        remove: true,
+    }
+}
+
+pub(crate) fn network_of(text: &str) -> AllowedIp {
+    let (addr, cidr) = text.split_once('/').unwrap();
+    AllowedIp::new(addr.parse().unwrap(), cidr.parse().unwrap()).unwrap()
+}
+
+pub(crate) fn psk(byte: u8) -> Change {
+    Change::PresharedKey(Box::new(PresharedKey::from_bytes([byte; 32])))
+}
+
+/// An IPv4 packet between the inner addresses of two hosts.
+pub(crate) fn packet(from: usize, to: usize, payload: &[u8]) -> Vec<u8> {
+    let inner = |host: usize| format!("10.0.0.{}", host + 1).parse().unwrap();
+    packet_between(inner(from), inner(to), payload)
+}
+
+/// An IP packet; the checksum of an IPv4 header is right.
+pub(crate) fn packet_between(from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut packet = vec![0; 20];
+            packet[0] = 0x45;
+            packet[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+            packet[8] = 64;
+            packet[9] = 17;
+            packet[12..16].copy_from_slice(&from.octets());
+            packet[16..20].copy_from_slice(&to.octets());
+            let sum = checksum(&packet);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            packet.extend_from_slice(payload);
+            packet
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let mut packet = vec![0; 40];
+            packet[0] = 0x60;
+            packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+            packet[6] = 17;
+            packet[7] = 64;
+            packet[8..24].copy_from_slice(&from.octets());
+            packet[24..40].copy_from_slice(&to.octets());
+            packet.extend_from_slice(payload);
+            packet
+        }
+        _ => panic!("families differ"),
+    }
+}
+
+/// The Internet checksum; of a header that holds its own, 0.
+pub(crate) fn checksum(header: &[u8]) -> u16 {
+    let mut sum: u32 = header
+        .chunks(2)
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

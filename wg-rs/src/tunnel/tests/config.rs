@@ -1,0 +1,512 @@
+//! Changes to a running device.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use wg_crypto::{PrivateKey, PublicKey};
+
+use crate::tunnel::config::ConfigError;
+use crate::tunnel::device::Entry;
+use crate::tunnel::drops::Drop;
+use crate::tunnel::peer::Peer;
+use crate::tunnel::sim::*;
+use crate::uapi::types::Change;
+
+fn private_key(key: &PrivateKey) -> Change {
+    Change::PrivateKey(Some(Box::new(key.clone())))
+}
+
+fn networks(sim: &Sim, host: usize, peer: usize) -> Vec<String> {
+    let key = sim.hosts[peer].public();
+    let peers = sim.hosts[host].device.get().peers;
+    let peer = peers.iter().find(|peer| peer.public_key == key).unwrap();
+    peer.allowed_ips.iter().map(ToString::to_string).collect()
+}
+
+fn key(n: u8) -> PublicKey {
+    PublicKey::from_bytes([n; 32])
+}
+
+fn keys(sim: &Sim, host: usize) -> Vec<PublicKey> {
+    sim.hosts[host]
+        .device
+        .get()
+        .peers
+        .iter()
+        .map(|peer| peer.public_key)
+        .collect()
+}
+
+/// gotatun removes and makes anew the peer that `wg set` touches: session, counters, staged packets
+/// and replay protection gone. boringtun#40, #209: it panics.
+#[test]
+fn gotatun_set_recreates_the_peer() {
+    let mut sim = Sim::session();
+    let before = sim.hosts[0].peer();
+    let peer = sim.hosts[0].device.peers().next().unwrap().clone();
+    let session = peer.keypairs.slots();
+    let endpoint = sim.hosts[1].addr;
+    sim.set_peer(
+        0,
+        1,
+        &[
+            Change::ProtocolVersion,
+            psk(0),
+            Change::Endpoint(endpoint),
+            Change::ReplaceAllowedIps,
+            allow("10.0.0.2/32"),
+            allow("10.77.0.0/16"),
+            Change::PersistentKeepalive(20),
+        ],
+    );
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+    assert_eq!(sim.count(0, INITIATION), 0);
+    assert_eq!(peer.keypairs.slots(), session);
+    assert!(Arc::ptr_eq(
+        &peer,
+        sim.hosts[0].device.peers().next().unwrap()
+    ));
+    let after = sim.hosts[0].peer();
+    assert_eq!(after.last_handshake, before.last_handshake);
+    assert_eq!(after.rx_bytes, before.rx_bytes);
+    assert!(after.tx_bytes > before.tx_bytes);
+}
+
+#[test]
+fn a_changed_psk_counts_from_the_next_handshake() {
+    let mut sim = Sim::session();
+    sim.set_peer(0, 1, &[psk(7)]);
+    sim.send(0, 1, 1);
+    sim.send(1, 0, 2);
+    sim.run(100 * SECOND);
+    assert_eq!(
+        (sim.hosts[1].payloads(), sim.hosts[0].payloads()),
+        (vec![1], vec![2])
+    );
+    sim.run(100 * SECOND);
+    sim.send(0, 1, 3);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].drops(Drop::BadResponse), 1, "now they differ");
+    sim.set_peer(1, 0, &[psk(7)]);
+    sim.run(6 * SECOND);
+    assert_eq!(sim.hosts[1].payloads(), [1, 3]);
+    assert_eq!(sim.hosts[0].peer().preshared_key.as_bytes(), &[7; 32]);
+}
+
+#[test]
+fn the_same_private_key_changes_nothing() {
+    let mut sim = Sim::session();
+    let key = sim.hosts[0].key.clone();
+    sim.set(0, &[private_key(&key)]).unwrap();
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+    assert_eq!(sim.count(0, INITIATION), 0);
+}
+
+/// netns.sh 10.
+#[test]
+fn another_private_key_ends_sessions_and_starts_handshakes() {
+    let mut sim = Sim::session();
+    let old = Arc::downgrade(
+        sim.hosts[0]
+            .device
+            .peers()
+            .next()
+            .unwrap()
+            .keypairs
+            .current()
+            .as_ref()
+            .unwrap(),
+    );
+    let new = PrivateKey::from_bytes([9; 32]);
+    let old_public = sim.hosts[0].public();
+    sim.set(
+        1,
+        &[
+            Change::Peer(old_public),
+            Change::Remove,
+            Change::Peer(new.public_key()),
+            allow("10.0.0.1/32"),
+        ],
+    )
+    .unwrap();
+    sim.hosts[0].key = new.clone();
+    sim.set(0, &[private_key(&new)]).unwrap();
+    assert_eq!(old.strong_count(), 0, "wiped");
+    assert_eq!(sim.hosts[0].device.plane().index.len(), 0);
+    sim.run(SECOND);
+    assert_eq!(sim.count(0, INITIATION), 1, "by itself, and at once");
+    sim.send(1, 0, 2);
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(
+        (sim.hosts[1].payloads(), sim.hosts[0].payloads()),
+        (vec![1], vec![2])
+    );
+}
+
+#[test]
+fn without_a_private_key_nothing_is_said() {
+    let mut sim = Sim::session();
+    let key = sim.hosts[0].key.clone();
+    sim.set(0, &[Change::PrivateKey(None)]).unwrap();
+    assert_eq!(sim.hosts[0].device.get().private_key, None);
+    sim.run(20 * SECOND);
+    sim.seen.clear();
+    sim.send(0, 1, 1);
+    sim.send(1, 0, 2);
+    sim.run(20 * SECOND);
+    assert!(sim.seen.iter().all(|seen| seen.from == 1));
+    assert!(sim.hosts[0].drops(Drop::NoPrivateKey) >= 1);
+    sim.set(0, &[private_key(&key)]).unwrap();
+    sim.run(SECOND);
+    assert_eq!(
+        sim.hosts[1].payloads(),
+        [1],
+        "what waited goes when there is one"
+    );
+}
+
+/// boringtun#163: a peer before the private key panicked and hung the socket.
+#[test]
+fn boringtun_163_peer_before_private_key() {
+    let mut sim = Sim::pair();
+    let own = sim.hosts[0].key.clone();
+    sim.set(0, &[Change::PrivateKey(None), Change::ReplacePeers])
+        .unwrap();
+    sim.introduce(0, 1);
+    sim.set_peer(0, 1, &[Change::PersistentKeepalive(25)]);
+    sim.run(SECOND);
+    assert!(sim.seen.is_empty());
+    sim.set(0, &[private_key(&own)]).unwrap();
+    sim.run(SECOND);
+    assert_eq!(sim.keepalives(0).len(), 1);
+}
+
+/// netns.sh 25.
+#[test]
+fn our_own_public_key_is_no_peer() {
+    let mut sim = Sim::hosts(1, 6);
+    let own = sim.hosts[0].public();
+    let network = allow("10.0.0.0/24");
+    sim.set(
+        0,
+        &[
+            Change::Peer(own),
+            network.clone(),
+            Change::Peer(key(3)),
+            Change::Peer(own),
+        ],
+    )
+    .unwrap();
+    assert_eq!(keys(&sim, 0), [key(3)]);
+    // A key of ours to be is a peer until it is ours.
+    let next = PrivateKey::from_bytes([5; 32]);
+    sim.set(0, &[Change::Peer(next.public_key()), network])
+        .unwrap();
+    assert_eq!(keys(&sim, 0).len(), 2);
+    sim.set(0, &[private_key(&next)]).unwrap();
+    assert_eq!(keys(&sim, 0), [key(3)]);
+    assert!(sim.hosts[0].device.plane().routes().is_empty());
+    sim.set(0, &[Change::Peer(own)]).unwrap();
+    assert_eq!(keys(&sim, 0), [key(3), own], "no longer ours");
+}
+
+#[test]
+fn private_keys_read_back_clamped() {
+    let mut sim = Sim::hosts(1, 6);
+    sim.set(0, &[private_key(&PrivateKey::from_bytes([0xff; 32]))])
+        .unwrap();
+    let bytes = *sim.hosts[0].device.get().private_key.unwrap().as_bytes();
+    assert_eq!((bytes[0], bytes[31]), (0xf8, 0x7f));
+    sim.set(0, &[private_key(&PrivateKey::from_bytes([0; 32]))])
+        .unwrap();
+    assert_eq!(sim.hosts[0].device.get().private_key, None);
+}
+
+#[test]
+fn networks_are_listed_in_the_order_they_were_given() {
+    let mut sim = Sim::hosts(3, 7);
+    let list = ["10.3.0.0/16", "fd00::/64", "10.1.0.0/16", "10.2.0.0/16"];
+    sim.set_peer(0, 1, &list.map(allow));
+    assert_eq!(networks(&sim, 0, 1), list);
+    sim.set_peer(0, 1, &[allow("fd00::/64")]);
+    let moved = ["10.3.0.0/16", "10.1.0.0/16", "10.2.0.0/16", "fd00::/64"];
+    assert_eq!(networks(&sim, 0, 1), moved, "given again: to the end");
+
+    sim.set_peer(0, 2, &[allow("10.1.0.0/16"), allow("10.9.0.0/16")]);
+    assert_eq!(
+        networks(&sim, 0, 1),
+        ["10.3.0.0/16", "10.2.0.0/16", "fd00::/64"],
+        "taken"
+    );
+    assert_eq!(networks(&sim, 0, 2), ["10.1.0.0/16", "10.9.0.0/16"]);
+
+    sim.set_peer(
+        0,
+        1,
+        &[
+            disallow("10.3.0.0/16"),
+            disallow("10.9.0.0/16"),
+            disallow("10.7.0.0/16"),
+        ],
+    );
+    assert_eq!(networks(&sim, 0, 1), ["10.2.0.0/16", "fd00::/64"]);
+    assert_eq!(networks(&sim, 0, 2).len(), 2, "another's is not taken away");
+
+    sim.set_peer(0, 1, &[Change::ReplaceAllowedIps, allow("0.0.0.0/0")]);
+    assert_eq!(networks(&sim, 0, 1), ["0.0.0.0/0"]);
+    let routes = sim.hosts[0].device.plane().routes();
+    let owner = |addr: &str| {
+        routes
+            .lookup(addr.parse::<IpAddr>().unwrap())
+            .map(|peer| *peer.public_key())
+    };
+    assert_eq!(owner("10.2.0.1"), Some(sim.hosts[1].public()));
+    assert_eq!(owner("10.1.0.1"), Some(sim.hosts[2].public()));
+    assert_eq!(owner("fd00::1"), None);
+}
+
+#[test]
+fn given_back_and_forth_the_lists_stay_right() {
+    let mut sim = Sim::hosts(3, 7);
+    for round in 0..10 {
+        sim.set_peer(
+            0,
+            1 + round % 2,
+            &[allow("10.0.0.0/8"), allow("10.0.0.0/9")],
+        );
+    }
+    assert!(networks(&sim, 0, 1).is_empty());
+    assert_eq!(networks(&sim, 0, 2), ["10.0.0.0/8", "10.0.0.0/9"]);
+    sim.set_peer(0, 2, &[Change::Remove]);
+    assert!(sim.hosts[0].device.plane().routes().is_empty());
+}
+
+#[test]
+fn peers_are_listed_in_the_order_they_were_added() {
+    let mut sim = Sim::hosts(1, 7);
+    let order: Vec<_> = [5, 3, 9, 1].map(key).to_vec();
+    let changes: Vec<_> = order.iter().map(|key| Change::Peer(*key)).collect();
+    sim.set(0, &changes).unwrap();
+    sim.set(0, &[Change::Peer(key(9)), Change::PersistentKeepalive(1)])
+        .unwrap();
+    assert_eq!(keys(&sim, 0), order);
+    sim.set(
+        0,
+        &[Change::Peer(key(3)), Change::Remove, Change::Peer(key(3))],
+    )
+    .unwrap();
+    assert_eq!(keys(&sim, 0), [5, 9, 1, 3].map(key));
+}
+
+#[test]
+fn update_only_makes_no_peer() {
+    let mut sim = Sim::hosts(1, 7);
+    let network = allow("10.0.0.0/8");
+    sim.set(
+        0,
+        &[Change::Peer(key(1)), Change::UpdateOnly, network.clone()],
+    )
+    .unwrap();
+    assert!(keys(&sim, 0).is_empty() && sim.hosts[0].device.plane().routes().is_empty());
+    sim.set(0, &[Change::Peer(key(1))]).unwrap();
+    sim.set(0, &[Change::Peer(key(1)), Change::UpdateOnly, network])
+        .unwrap();
+    assert_eq!(sim.hosts[0].peer().allowed_ips.len(), 1);
+}
+
+#[test]
+fn what_follows_remove_is_void() {
+    let mut sim = Sim::hosts(1, 7);
+    sim.set(0, &[Change::Peer(key(1))]).unwrap();
+    let network = allow("10.0.0.0/8");
+    let more = [
+        Change::Peer(key(1)),
+        Change::Remove,
+        network,
+        Change::PersistentKeepalive(1),
+    ];
+    sim.set(0, &more).unwrap();
+    sim.set(0, &[Change::Peer(key(2)), Change::Remove]).unwrap();
+    assert!(keys(&sim, 0).is_empty() && sim.hosts[0].device.plane().routes().is_empty());
+}
+
+#[test]
+fn a_change_about_no_peer_is_refused_and_those_before_it_stay() {
+    let mut sim = Sim::hosts(1, 7);
+    let error = sim
+        .set(0, &[Change::FwMark(7), Change::PersistentKeepalive(1)])
+        .unwrap_err();
+    assert_eq!(error.errno(), libc::EINVAL);
+    assert_eq!(sim.hosts[0].device.get().fwmark, 7);
+    assert_eq!(sim.hosts[0].sockets.fwmark, 7);
+}
+
+#[test]
+fn a_removed_peer_is_gone_at_once() {
+    let mut sim = Sim::session();
+    let peer = sim.hosts[1].device.peers().next().unwrap().clone();
+    let session = Arc::downgrade(peer.keypairs.current().as_ref().unwrap());
+    sim.send(0, 1, 1);
+    sim.set_peer(1, 0, &[Change::Remove]);
+    assert_eq!(sim.hosts[1].device.plane().index.len(), 0);
+    assert_eq!(session.strong_count(), 0);
+    sim.run(20 * SECOND);
+    assert!(sim.hosts[1].delivered.is_empty());
+    assert_eq!(sim.hosts[1].drops(Drop::UnknownIndex), 1);
+    assert!(sim.hosts[1].drops(Drop::UnknownPeer) >= 1);
+    assert_eq!(sim.hosts[1].device.next_timeout(), None);
+    assert_eq!(
+        Arc::strong_count(&peer),
+        1,
+        "nothing holds it but this test"
+    );
+    sim.introduce(1, 0);
+    sim.run(20 * SECOND);
+    sim.send(0, 1, 2);
+    sim.run(SECOND);
+    assert_eq!(*sim.hosts[1].payloads().last().unwrap(), 2);
+}
+
+/// A burst that was classified before the peer was removed, and prepared before, is dropped.
+#[test]
+fn bursts_in_flight_of_a_removed_peer_are_dropped() {
+    use crate::tunnel::peer::Endpoint;
+    use crate::tunnel::receive::InBurst;
+    use crate::tunnel::send::{OutBurst, Prepared};
+    let mut sim = Sim::session();
+    sim.send(0, 1, 1);
+    let seen = sim.last(0, DATA);
+    let plane = sim.hosts[1].device.plane().clone();
+    let mut incoming = InBurst::new();
+    incoming.buffer()[..seen.bytes.len()].copy_from_slice(&seen.bytes);
+    incoming.received(seen.bytes.len(), 0, Endpoint::from(sim.hosts[0].addr), 0);
+    incoming.classify(&plane, sim.now, |_, _| unreachable!());
+    incoming.open();
+    let mut outgoing = OutBurst::new();
+    outgoing.start(sim.hosts[1].device.peers().next().unwrap(), 0);
+    outgoing.push(30, 1420).fill(0);
+    sim.set_peer(1, 0, &[Change::Remove]);
+    incoming.accept(&plane, sim.now);
+    assert!(incoming.packets().is_empty());
+    assert_eq!(sim.hosts[1].drops(Drop::SessionExpired), 1);
+    assert_eq!(plane.prepare(&mut outgoing, sim.now), Prepared::Staged);
+    assert!(outgoing.is_empty());
+    assert_eq!(sim.hosts[1].drops(Drop::Down), 1);
+}
+
+#[test]
+fn replace_peers_removes_all() {
+    let mut sim = Sim::session();
+    sim.set(0, &[Change::ReplacePeers, Change::Peer(key(1))])
+        .unwrap();
+    assert_eq!(keys(&sim, 0), [key(1)]);
+    assert!(sim.hosts[0].device.plane().routes().is_empty());
+    assert_eq!(sim.hosts[0].device.next_timeout(), None);
+}
+
+#[test]
+fn a_port_in_use_is_told_and_changes_nothing() {
+    let mut sim = Sim::session();
+    sim.hosts[0].sockets.refuse = true;
+    let error = sim.set(0, &[Change::ListenPort(53)]).unwrap_err();
+    assert_eq!(error.errno(), libc::EADDRINUSE);
+    assert!(matches!(error, ConfigError::Bind { port: 53, .. }));
+    assert_eq!(sim.hosts[0].device.get().listen_port, 51820);
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+}
+
+#[test]
+fn a_random_port_is_kept_over_down_and_up() {
+    let mut sim = Sim::hosts(1, 7);
+    sim.set(0, &[Change::ListenPort(0)]).unwrap();
+    let port = sim.hosts[0].device.listen_port();
+    assert_ne!(port, 0);
+    sim.down(0);
+    assert_eq!(sim.hosts[0].sockets.port, None);
+    sim.up(0);
+    assert_eq!(sim.hosts[0].sockets.port, Some(port));
+    // While down a port is only noted.
+    sim.down(0);
+    sim.set(0, &[Change::ListenPort(77)]).unwrap();
+    assert_eq!(sim.hosts[0].sockets.port, None);
+    sim.up(0);
+    assert_eq!(sim.hosts[0].sockets.port, Some(77));
+}
+
+#[test]
+fn down_forgets_sessions_and_keeps_the_rest() {
+    let mut sim = Sim::session();
+    sim.send(0, 1, 1); // under way
+    sim.down(1);
+    assert_eq!(sim.hosts[1].device.plane().index.len(), 0);
+    sim.run(SECOND);
+    assert!(sim.hosts[1].delivered.is_empty());
+    sim.send(1, 0, 1);
+    assert_eq!(sim.hosts[1].drops(Drop::Down), 1);
+    let peer = sim.hosts[1].peer();
+    assert!(peer.endpoint.is_some() && peer.last_handshake.is_some() && peer.rx_bytes > 0);
+    sim.up(1);
+    sim.send(1, 0, 2);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].payloads(), [2]);
+}
+
+#[test]
+fn down_drops_what_was_staged() {
+    let mut sim = Sim::pair();
+    sim.hosts[1].deaf = true;
+    sim.send(0, 1, 1);
+    sim.down(0);
+    assert_eq!(sim.hosts[0].drops(Drop::StagedPurged), 1);
+    assert!(sim.hosts[0].device.handshakes.is_empty());
+    sim.hosts[1].deaf = false;
+    sim.up(0);
+    sim.run(20 * SECOND);
+    assert!(sim.hosts[1].delivered.is_empty());
+}
+
+#[test]
+fn there_is_a_limit_to_peers() {
+    let mut sim = Sim::hosts(1, 7);
+    sim.hosts[0].device.set_max_peers(2);
+    let error = sim
+        .set(0, &[1, 2, 3].map(key).map(Change::Peer))
+        .unwrap_err();
+    assert_eq!(error.errno(), libc::ENOMEM);
+    assert_eq!(keys(&sim, 0), [key(1), key(2)]);
+    assert!(sim.set(0, &[Change::Peer(key(2))]).is_ok());
+}
+
+/// boringtun#233: 24 thousand peers in one `set` overflowed.
+#[test]
+fn boringtun_233_many_peers_at_once() {
+    let mut sim = Sim::hosts(1, 7);
+    let changes: Vec<_> = (0..24_000u32)
+        .flat_map(|i| {
+            let mut key = [1; 32];
+            key[..4].copy_from_slice(&i.to_le_bytes());
+            let network = format!("10.{}.{}.{}/32", i >> 16, i >> 8 & 255, i & 255);
+            [Change::Peer(PublicKey::from_bytes(key)), allow(&network)]
+        })
+        .collect();
+    sim.set(0, &changes).unwrap();
+    assert_eq!(sim.hosts[0].device.peer_count(), 24_000);
+    assert_eq!(sim.hosts[0].device.plane().routes().len(), 24_000);
+    sim.set(0, &changes).unwrap();
+    assert_eq!(sim.hosts[0].device.plane().routes().len(), 24_000);
+    sim.set(0, &[Change::ReplacePeers]).unwrap();
+    assert!(sim.hosts[0].device.plane().routes().is_empty());
+}
+
+#[test]
+fn an_idle_peer_is_small() {
+    let size = size_of::<Peer>() + size_of::<Entry>();
+    assert!(size <= 1024, "{size} bytes");
+}

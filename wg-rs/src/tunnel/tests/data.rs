@@ -1,0 +1,597 @@
+//! Data packets: routes, order, padding, checks, roaming, counters, ECN.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::tunnel::drops::Drop;
+use crate::tunnel::messages::{DATA_OVERHEAD, MAX_STAGED_PACKETS};
+use crate::tunnel::peer::{Endpoint, Source};
+use crate::tunnel::send::Unroutable;
+use crate::tunnel::sim::*;
+use crate::uapi::types::Change;
+
+fn elsewhere() -> SocketAddr {
+    "203.0.113.9:9999".parse().unwrap()
+}
+
+#[test]
+fn staged_packets_go_first_and_in_order() {
+    let mut sim = Sim::pair();
+    for i in 0..100 {
+        sim.send(0, 1, i);
+        sim.run(MILLI);
+    }
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_oldest_staged_packets_give_way() {
+    let mut sim = Sim::pair();
+    for i in 0..200 {
+        sim.send(0, 1, i);
+    }
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), (72..200).collect::<Vec<_>>());
+    assert_eq!(
+        sim.hosts[0].drops(Drop::StagedOverflow),
+        200 - MAX_STAGED_PACKETS as u64
+    );
+}
+
+#[test]
+fn staged_packets_of_any_size_and_tos_keep_their_order() {
+    let mut sim = Sim::pair();
+    let mut packets = Vec::new();
+    for i in 0..60u8 {
+        let mut inner = packet(0, 1, &vec![i; 1 + usize::from(i) * 37 % 1400]);
+        inner[1] = i % 4;
+        packets.push(inner);
+    }
+    sim.send_packets(0, &packets);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), (0..60).collect::<Vec<_>>());
+    for (sent, (_, got)) in packets.iter().zip(&sim.hosts[1].delivered) {
+        assert_eq!(sent[20..], got[20..]);
+    }
+}
+
+#[test]
+fn bursts_of_one_size_share_a_stride() {
+    let mut sim = Sim::session();
+    let packets: Vec<_> = (0..100).map(|i| packet(0, 1, &[i; 1300])).collect();
+    sim.send_packets(0, &packets);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), (0..100).collect::<Vec<_>>());
+    let counters: Vec<_> = sim
+        .seen
+        .iter()
+        .filter(|seen| seen.from == 0)
+        .map(|seen| u64::from_le_bytes(seen.bytes[8..16].try_into().unwrap()))
+        .collect();
+    assert_eq!(counters, (1..101).collect::<Vec<_>>());
+}
+
+/// boringtun#494: no padding to 16.
+#[test]
+fn boringtun_494_no_padding() {
+    let mut sim = Sim::session();
+    for (len, datagram) in [
+        (21, 64),
+        (32, 64),
+        (33, 80),
+        (1408, 1440),
+        (1409, 1452),
+        (1420, 1452),
+    ] {
+        sim.send_packets(0, &[packet(0, 1, &vec![1; len - 20])]);
+        assert_eq!(sim.last(0, DATA).bytes.len(), datagram, "packet of {len}");
+    }
+    sim.hosts[0].device.plane().set_mtu(1280);
+    sim.send_packets(0, &[packet(0, 1, &[1; 1250])]);
+    assert_eq!(
+        sim.last(0, DATA).bytes.len(),
+        1280 + 32,
+        "1270 to 1280, not further"
+    );
+    sim.send_packets(0, &[packet(0, 1, &[1; 1300])]);
+    assert_eq!(
+        sim.last(0, DATA).bytes.len(),
+        1280 + 48 + 32,
+        "1320 is 40 past an MTU"
+    );
+    sim.run(SECOND);
+    let lens: Vec<_> = sim.hosts[1]
+        .delivered
+        .iter()
+        .map(|(_, packet)| packet.len())
+        .collect();
+    assert_eq!(
+        lens,
+        [21, 32, 33, 1408, 1409, 1420, 1270, 1320],
+        "trimmed again"
+    );
+}
+
+#[test]
+fn packets_of_9000_and_more() {
+    let mut sim = Sim::session();
+    sim.hosts[0].device.plane().set_mtu(65_000);
+    for len in [9000, 65_000, 100] {
+        sim.send_packets(0, &[packet(0, 1, &vec![5; len - 20])]);
+    }
+    sim.run(SECOND);
+    let lens: Vec<_> = sim.hosts[1]
+        .delivered
+        .iter()
+        .map(|(_, packet)| packet.len())
+        .collect();
+    assert_eq!(lens, [9000, 65_000, 100]);
+}
+
+#[test]
+fn no_route_and_no_endpoint_are_told_apart_and_nothing_is_staged() {
+    let mut sim = Sim::pair();
+    sim.send(0, 7, 1);
+    let key = sim.hosts[1].public();
+    sim.set(
+        0,
+        &[
+            Change::ReplacePeers,
+            Change::Peer(key),
+            allow("10.0.0.2/32"),
+        ],
+    )
+    .unwrap();
+    sim.send(0, 1, 1);
+    sim.send_packets(
+        0,
+        &[vec![0x45; 19], vec![0x60; 39], vec![0x50; 60], Vec::new()],
+    );
+    let not_ip = Unroutable::NotIp;
+    assert_eq!(
+        sim.hosts[0].unroutable,
+        [
+            Unroutable::NoPeer,
+            Unroutable::NoEndpoint,
+            not_ip,
+            not_ip,
+            not_ip,
+            not_ip
+        ]
+    );
+    assert!(
+        sim.hosts[0]
+            .device
+            .peers()
+            .all(|peer| peer.staged.is_idle())
+    );
+    for (reason, count) in [(Drop::NoPeer, 1), (Drop::NoEndpoint, 1), (Drop::NotIp, 4)] {
+        assert_eq!(sim.hosts[0].drops(reason), count);
+    }
+    assert!(sim.seen.is_empty());
+}
+
+#[test]
+fn ipv6_inside() {
+    let mut sim = Sim::session();
+    let (a, b) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
+    sim.send_packets(0, &[packet_between(a, b, &[6; 30])]);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), [6]);
+    assert_eq!(sim.hosts[1].delivered[0].1.len(), 70);
+}
+
+/// gotatun 0.7.2's security fix; boringtun and NepTUN have it still: the owner of a /24 may speak
+/// for a /32 of another, as each peer has a table of its own.
+#[test]
+fn gotatun_0_7_2_spoofed_source() {
+    let mut sim = Sim::hosts(3, 4);
+    sim.introduce(0, 1);
+    sim.introduce(0, 2);
+    sim.introduce(1, 0);
+    sim.set_peer(0, 1, &[allow("10.9.0.0/24")]);
+    sim.set_peer(0, 2, &[allow("10.9.0.9/32")]);
+    let from =
+        |text: &str| packet_between(text.parse().unwrap(), "10.0.0.1".parse().unwrap(), &[1]);
+    sim.send_packets(1, &[from("10.9.0.8"), from("10.9.0.9"), from("10.8.0.1")]);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].delivered.len(), 1);
+    assert_eq!(sim.hosts[0].drops(Drop::NotAllowed), 2);
+
+    // A prefix that moved is not accepted from its former owner.
+    sim.set_peer(0, 2, &[allow("10.9.0.0/24")]);
+    sim.send_packets(1, &[from("10.9.0.8")]);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].drops(Drop::NotAllowed), 3);
+}
+
+/// netns.sh 9: the endpoint moves although the packet inside is dropped.
+#[test]
+fn the_endpoint_moves_before_the_source_is_checked() {
+    let mut sim = Sim::session();
+    sim.set_peer(0, 1, &[disallow("10.0.0.2/32")]);
+    sim.hosts[1].addr = elsewhere();
+    let rx = sim.hosts[0].peer().rx_bytes;
+    sim.send(1, 0, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].drops(Drop::NotAllowed), 1);
+    assert_eq!(sim.hosts[0].peer().endpoint, Some(elsewhere()));
+    assert_eq!(sim.hosts[0].peer().rx_bytes, rx, "not counted");
+}
+
+#[test]
+fn inner_packets_that_are_none_are_dropped() {
+    let mut sim = Sim::session();
+    let current = sim.hosts[0]
+        .device
+        .peers()
+        .next()
+        .unwrap()
+        .keypairs
+        .current()
+        .clone()
+        .unwrap();
+    let good = packet(0, 1, &[1; 12]);
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut inner = good.clone();
+        change(&mut inner);
+        inner
+    };
+    let bad = [
+        with(&|p| p[0] = 0x55),
+        with(&|p| p[3] = 19),
+        with(&|p| p[3] = 33),
+        with(&|p| p[2] = 1),
+        with(&|p| p.truncate(16)),
+        with(&|p| p[0] = 0x65),
+        packet_between(
+            "fd00::1".parse().unwrap(),
+            "fd00::2".parse().unwrap(),
+            &[1; 24],
+        )[..48]
+            .to_vec(),
+    ];
+    for (i, inner) in bad.iter().enumerate() {
+        let mut datagram = vec![0; DATA_OVERHEAD + inner.len()];
+        datagram[16..16 + inner.len()].copy_from_slice(inner);
+        current
+            .sealing
+            .seal(current.receiver, 100 + i as u64, &mut datagram);
+        let (from, to) = (sim.hosts[0].addr, sim.hosts[1].addr);
+        sim.inject(from, to, &datagram);
+    }
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].drops(Drop::InnerMalformed), bad.len() as u64);
+    assert!(sim.hosts[1].delivered.is_empty());
+}
+
+#[test]
+fn forged_and_replayed_packets_do_nothing() {
+    let mut sim = Sim::session();
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    let seen = sim.last(0, DATA);
+    sim.inject(elsewhere(), seen.to, &seen.bytes);
+    for at in [8, 16, seen.bytes.len() - 1] {
+        let mut forged = seen.bytes.clone();
+        forged[at] ^= 0x80;
+        sim.inject(elsewhere(), seen.to, &forged);
+    }
+    let mut unknown = seen.bytes.clone();
+    unknown[4] ^= 1;
+    sim.inject(elsewhere(), seen.to, &unknown);
+    sim.run(SECOND);
+    let host = &sim.hosts[1];
+    assert_eq!(
+        (host.drops(Drop::Replayed), host.drops(Drop::Forged)),
+        (1, 3)
+    );
+    assert_eq!(host.drops(Drop::UnknownIndex), 1);
+    assert_eq!(
+        host.peer().endpoint,
+        Some(sim.hosts[0].addr),
+        "nobody roams by it"
+    );
+    assert_eq!(host.delivered.len(), 1);
+}
+
+#[test]
+fn a_reordered_window_of_8128_packets_is_accepted() {
+    let mut sim = Sim::session();
+    sim.faults.delay = SECOND;
+    sim.send(0, 1, 1);
+    sim.faults.delay = MILLI;
+    for _ in 0..127 {
+        let packets: Vec<_> = (0..64).map(|_| packet(0, 1, &[2; 20])).collect();
+        sim.send_packets(0, &packets);
+    }
+    sim.run(2 * SECOND);
+    assert_eq!(sim.hosts[1].delivered.len(), 8129, "8128 behind the newest");
+    sim.faults.delay = SECOND;
+    sim.send(0, 1, 1);
+    sim.faults.delay = MILLI;
+    for _ in 0..128 {
+        let packets: Vec<_> = (0..64).map(|_| packet(0, 1, &[2; 20])).collect();
+        sim.send_packets(0, &packets);
+    }
+    sim.run(2 * SECOND);
+    assert_eq!(sim.hosts[1].drops(Drop::Replayed), 1, "8192 are too many");
+}
+
+#[test]
+fn endpoints_roam_on_data_initiation_and_response() {
+    // Data.
+    let mut sim = Sim::session();
+    sim.hosts[0].addr = elsewhere();
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].peer().endpoint, Some(elsewhere()));
+    sim.send(1, 0, 2);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].payloads(), [2]);
+
+    // Initiation: the responder did not know where, to a family it did not expect.
+    let mut sim = Sim::pair();
+    let key = sim.hosts[0].public();
+    sim.set(
+        1,
+        &[
+            Change::ReplacePeers,
+            Change::Peer(key),
+            allow("10.0.0.1/32"),
+        ],
+    )
+    .unwrap();
+    sim.hosts[0].addr = "[2001:db8::7]:9998".parse().unwrap();
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].peer().endpoint, Some(sim.hosts[0].addr));
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+
+    // Response: the responder answers from another address than was written to.
+    let mut sim = Sim::pair();
+    sim.faults.delay = 100 * MILLI;
+    sim.send(0, 1, 1);
+    sim.run(150 * MILLI);
+    let response = sim.last(1, RESPONSE);
+    sim.hosts[1].addr = elsewhere();
+    sim.faults.delay = MILLI;
+    sim.inject(elsewhere(), response.to, &response.bytes);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].peer().endpoint, Some(elsewhere()));
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+}
+
+#[test]
+fn a_keepalive_roams_too() {
+    let mut sim = Sim::session();
+    sim.hosts[0].addr = elsewhere();
+    sim.set_peer(0, 1, &[Change::PersistentKeepalive(25)]);
+    sim.run(SECOND);
+    assert_eq!(sim.keepalives(0).len(), 1);
+    assert_eq!(sim.hosts[1].peer().endpoint, Some(elsewhere()));
+}
+
+#[test]
+fn nat_rebinding_in_mid_flow_loses_only_what_was_under_way() {
+    let mut sim = Sim::session();
+    for round in 0..20u16 {
+        sim.hosts[0].addr = SocketAddr::new(elsewhere().ip(), 1000 + round);
+        sim.send(0, 1, 1);
+        sim.run(50 * MILLI);
+        sim.send(1, 0, 2);
+        sim.run(50 * MILLI);
+    }
+    assert_eq!(sim.hosts[1].delivered.len(), 20);
+    assert_eq!(sim.hosts[0].delivered.len(), 20);
+    assert_eq!(sim.count(0, INITIATION) + sim.count(1, INITIATION), 0);
+}
+
+#[test]
+fn our_address_is_learned_from_what_comes_in() {
+    let mut sim = Sim::session();
+    let peer = sim.hosts[1].device.peers().next().unwrap().clone();
+    let src = Some(Source {
+        ip: sim.hosts[1].addr.ip(),
+        ifindex: 2,
+    });
+    assert_eq!(
+        peer.endpoint(),
+        Some(Endpoint {
+            addr: sim.hosts[0].addr,
+            src
+        })
+    );
+    for change in [Change::FwMark(5), Change::ListenPort(7)] {
+        sim.set(1, &[change]).unwrap();
+        assert_eq!(peer.endpoint().unwrap().src, None);
+        sim.send(0, 1, 1);
+        sim.run(SECOND);
+        assert_eq!(peer.endpoint().unwrap().src, src);
+    }
+    let addr = sim.hosts[0].addr;
+    sim.set_peer(1, 0, &[Change::Endpoint(addr)]);
+    assert_eq!(peer.endpoint().unwrap().src, None, "set by hand");
+}
+
+/// netns.sh 3: exact counters after ten pings.
+#[test]
+fn counters_are_the_kernels() {
+    let mut sim = Sim::pair();
+    for _ in 0..10 {
+        sim.send_packets(0, &[packet(0, 1, &[8; 64])]);
+        sim.run(500 * MILLI);
+        sim.send_packets(1, &[packet(1, 0, &[0; 64])]);
+        sim.run(500 * MILLI);
+    }
+    let [a, b] = [0, 1].map(|host| sim.hosts[host].peer());
+    assert_eq!((a.tx_bytes, a.rx_bytes), (1428, 1372));
+    assert_eq!((b.tx_bytes, b.rx_bytes), (1372, 1428));
+    sim.run(20 * SECOND);
+    let [a, b] = [0, 1].map(|host| sim.hosts[host].peer());
+    assert_eq!((a.tx_bytes, a.rx_bytes), (1428 + 32, 1372), "one keepalive");
+    assert_eq!((b.tx_bytes, b.rx_bytes), (1372, 1428 + 32));
+}
+
+#[test]
+fn ecn_outside_follows_inside() {
+    let mut sim = Sim::session();
+    for (inner, outer) in [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+        (3, 2),
+        (0xb8, 0),
+        (0xfd, 1),
+        (0xff, 2),
+    ] {
+        let mut v4 = packet(0, 1, &[1; 20]);
+        v4[1] = inner;
+        sim.send_packets(0, &[v4]);
+        assert_eq!(sim.last(0, DATA).tos, outer, "IPv4 {inner:#x}");
+        let mut v6 = packet_between(
+            "fd00::1".parse().unwrap(),
+            "fd00::2".parse().unwrap(),
+            &[1; 20],
+        );
+        v6[0] |= inner >> 4;
+        v6[1] |= inner << 4;
+        sim.send_packets(0, &[v6]);
+        assert_eq!(sim.last(0, DATA).tos, outer, "IPv6 {inner:#x}");
+    }
+}
+
+#[test]
+fn ecn_inside_follows_congestion_outside() {
+    use crate::tunnel::receive::InBurst;
+    let sim = Sim::session();
+    let current = sim.hosts[0]
+        .device
+        .peers()
+        .next()
+        .unwrap()
+        .keypairs
+        .current()
+        .clone()
+        .unwrap();
+    let plane = sim.hosts[1].device.plane().clone();
+    let mut burst = InBurst::new();
+    let mut counter = 1000;
+    for (inner, outer, want) in [
+        (0, 3, 0), // Not-ECT inside is delivered as it is
+        (1, 3, 3),
+        (2, 3, 3),
+        (3, 0, 3),
+        (2, 1, 1),
+        (1, 2, 1),
+        (2, 0, 2),
+        (0xb9, 3, 0xbb),
+    ] {
+        for v6 in [false, true] {
+            let mut packet = if v6 {
+                packet_between(
+                    "fd00::1".parse().unwrap(),
+                    "fd00::2".parse().unwrap(),
+                    &[1; 8],
+                )
+            } else {
+                packet(0, 1, &[1; 8])
+            };
+            if v6 {
+                packet[0] |= inner >> 4;
+                packet[1] |= inner << 4;
+            } else {
+                packet[1] = inner;
+                packet[10..12].fill(0);
+                let sum = checksum(&packet[..20]);
+                packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            let len = DATA_OVERHEAD + packet.len();
+            burst.buffer()[16..16 + packet.len()].copy_from_slice(&packet);
+            current
+                .sealing
+                .seal(current.receiver, counter, &mut burst.buffer()[..len]);
+            counter += 1;
+            burst.received(len, 0, Endpoint::from(elsewhere()), outer);
+            burst.classify(&plane, sim.now, |_, _| unreachable!());
+            burst.open();
+            burst.accept(&plane, sim.now);
+            let got = &burst.bytes()[burst.packets()[0].clone()];
+            let tos = if v6 {
+                got[0] << 4 | got[1] >> 4
+            } else {
+                got[1]
+            };
+            assert_eq!(tos, want, "inner {inner:#x}, outer {outer}");
+            assert!(v6 || checksum(&got[..20]) == 0);
+        }
+    }
+}
+
+/// One burst that the kernel glued together from two sessions, handshakes and junk.
+#[test]
+fn a_mixed_burst_is_taken_apart() {
+    use crate::tunnel::receive::InBurst;
+    let mut sim = Sim::session();
+    let old = sim.hosts[0]
+        .device
+        .peers()
+        .next()
+        .unwrap()
+        .keypairs
+        .current()
+        .clone()
+        .unwrap();
+    sim.run(121 * SECOND);
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    let new = sim.hosts[0]
+        .device
+        .peers()
+        .next()
+        .unwrap()
+        .keypairs
+        .current()
+        .clone()
+        .unwrap();
+    assert!(!Arc::ptr_eq(&old, &new));
+    let plane = sim.hosts[1].device.plane().clone();
+    let mut burst = InBurst::new();
+    let stride = 148;
+    let mut seal = |slot: usize, keypair: &crate::tunnel::keypair::Keypair, counter, payload| {
+        let inner = packet(0, 1, &[payload; 96]);
+        let datagram = &mut burst.buffer()[slot * stride..(slot + 1) * stride];
+        datagram[16..132].copy_from_slice(&inner);
+        keypair.sealing.seal(keypair.receiver, counter, datagram);
+    };
+    seal(0, &old, 50, 1);
+    seal(1, &old, 51, 2);
+    seal(3, &new, 52, 3);
+    seal(4, &old, 52, 4);
+    seal(5, &old, 52, 5); // replayed
+    seal(6, &new, 53, 6);
+    burst.buffer()[2 * stride..3 * stride].fill(0);
+    burst.buffer()[2 * stride] = 1; // an initiation, so it looks
+    burst.buffer()[6 * stride + 100] ^= 1;
+    let tail = 7 * stride;
+    burst.buffer()[tail..tail + 20].fill(9);
+    burst.received(tail + 20, stride, Endpoint::from(elsewhere()), 0);
+    let mut control = 0;
+    burst.classify(&plane, sim.now, |message, _| {
+        assert_eq!(message.len(), stride);
+        control += 1;
+    });
+    assert_eq!((control, burst.count()), (1, 6));
+    burst.open();
+    burst.accept(&plane, sim.now);
+    let payloads: Vec<_> = burst
+        .packets()
+        .iter()
+        .map(|packet| burst.bytes()[packet.start + 20])
+        .collect();
+    assert_eq!(payloads, [1, 2, 3, 4]);
+    let drops = plane.drops();
+    let counts = [Drop::Replayed, Drop::Forged, Drop::Malformed].map(|reason| drops.get(reason));
+    assert_eq!(counts, [1, 1, 1]);
+}

@@ -1,0 +1,281 @@
+//! Initiations, responses, and what is done to them on the way.
+
+use crate::tunnel::drops::Drop;
+use crate::tunnel::sim::*;
+use crate::uapi::types::Change;
+
+/// tailscale-rs#334, and boringtun: a pending handshake cleared by a response that fails.
+#[test]
+fn tailscale_rs_334_bad_response_clears_pending_handshake() {
+    let mut sim = Sim::pair();
+    sim.faults.delay = 100 * MILLI;
+    sim.send(0, 1, 1);
+    sim.run(150 * MILLI);
+    // The true response is under way; forgeries made from it arrive first.
+    let response = sim.last(1, RESPONSE);
+    sim.faults.delay = MILLI;
+    for at in [12, 44, 59] {
+        let mut forged = response.bytes.clone();
+        forged[at] ^= 1;
+        // mac1 is no secret: an attacker can make it right.
+        let keys = wg_crypto::MacKeys::new(&sim.hosts[0].public());
+        keys.sign(&mut forged, None);
+        sim.inject("203.0.113.9:666".parse().unwrap(), response.to, &forged);
+    }
+    sim.run(20 * MILLI);
+    assert_eq!(sim.hosts[0].drops(Drop::BadResponse), 3);
+    assert_eq!(
+        sim.hosts[0].peer().endpoint,
+        Some(sim.hosts[1].addr),
+        "and nobody roams by it"
+    );
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+    assert_eq!(sim.count(0, INITIATION), 1);
+}
+
+/// mullvadvpn-app#9975: responses dropped if the round trip took more than a quarter second.
+#[test]
+fn gotatun_slow_handshakes_fail() {
+    for delay in [200, 1000, 2490] {
+        let mut sim = Sim::pair();
+        sim.faults.delay = delay * MILLI;
+        sim.send(0, 1, 1);
+        sim.run(10 * SECOND);
+        assert_eq!(sim.hosts[1].payloads(), [1], "{delay} ms one way");
+        assert_eq!(sim.count(0, INITIATION), 1);
+    }
+}
+
+#[test]
+fn a_response_to_a_former_initiation_is_late() {
+    let mut sim = Sim::pair();
+    sim.faults.delay = 3 * SECOND;
+    sim.send(0, 1, 1);
+    sim.run(7 * SECOND);
+    assert_eq!(sim.count(0, INITIATION), 2);
+    assert_eq!(sim.hosts[0].drops(Drop::UnexpectedResponse), 1);
+}
+
+#[test]
+fn a_replayed_initiation_is_refused() {
+    let mut sim = Sim::session();
+    sim.run(121 * SECOND);
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    let initiation = sim.last(0, INITIATION);
+    sim.seen.clear();
+    sim.inject(
+        "203.0.113.9:666".parse().unwrap(),
+        initiation.to,
+        &initiation.bytes,
+    );
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].drops(Drop::ReplayedInitiation), 1);
+    assert_eq!(sim.count(1, RESPONSE), 0);
+    assert_eq!(sim.hosts[1].peer().endpoint, Some(sim.hosts[0].addr));
+}
+
+#[test]
+fn an_initiation_of_an_earlier_time_is_refused() {
+    let mut sim = Sim::session();
+    sim.run(60 * SECOND);
+    // The clock of host 0 is set back: the kernel refuses, and so do we, until it has caught up.
+    sim.hosts[0].wall_error = -3600;
+    sim.down(0);
+    sim.up(0);
+    sim.send(0, 1, 1);
+    sim.run(20 * SECOND);
+    assert!(sim.hosts[1].drops(Drop::ReplayedInitiation) >= 3);
+    assert!(sim.hosts[1].delivered.is_empty());
+    sim.hosts[0].wall_error = 0;
+    sim.run(6 * SECOND);
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+}
+
+#[test]
+fn timestamp_memory_outlives_the_session_and_the_link() {
+    let mut sim = Sim::session();
+    sim.run(10 * SECOND);
+    sim.hosts[1].deaf = true;
+    sim.down(0);
+    sim.up(0);
+    sim.send(0, 1, 1);
+    let recorded = sim.last(0, INITIATION);
+    sim.run(SECOND);
+    sim.hosts[1].deaf = false;
+    sim.inject(recorded.to, recorded.to, &recorded.bytes);
+    sim.run(600 * SECOND);
+    sim.down(1);
+    sim.up(1);
+    let refused = sim.hosts[1].drops(Drop::ReplayedInitiation);
+    sim.inject(recorded.to, recorded.to, &recorded.bytes);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].drops(Drop::ReplayedInitiation), refused + 1);
+}
+
+#[test]
+fn at_most_one_initiation_of_a_peer_in_20_milliseconds() {
+    let mut sim = Sim::pair();
+    let changes = [Change::PrivateKey(None)];
+    let key = Box::new(sim.hosts[0].key.clone());
+    // Each change of the key makes an initiation at once.
+    sim.faults.delay = MILLI;
+    sim.hosts[0].deaf = true;
+    for step in [25, 19, 25, 10, 25] {
+        sim.set(0, &changes).unwrap();
+        sim.set(0, &[Change::PrivateKey(Some(key.clone()))])
+            .unwrap();
+        sim.send(0, 1, 1);
+        sim.run(step * MILLI);
+    }
+    assert_eq!(sim.count(0, INITIATION), 5);
+    assert_eq!(
+        sim.count(1, RESPONSE) as u64
+            + sim.hosts[1].drops(Drop::FloodedInitiation)
+            + sim.hosts[1].drops(Drop::ReplayedInitiation),
+        5
+    );
+    assert!(sim.hosts[1].drops(Drop::FloodedInitiation) >= 1);
+}
+
+/// boringtun#53: nanoseconds in the timestamp are a clock for whoever is spoken to.
+#[test]
+fn boringtun_53_timestamp_is_a_time_oracle() {
+    let mut sim = Sim::session();
+    let entry = sim.hosts[1].device.peers.values().next().unwrap();
+    let timestamp = entry
+        .handshake
+        .as_ref()
+        .unwrap()
+        .latest_timestamp()
+        .unwrap();
+    let bytes = timestamp.as_bytes();
+    let nanos = u32::from_be_bytes(bytes[8..12].try_into().unwrap());
+    assert_eq!(nanos % (1 << 24), 0);
+    sim.run(SECOND);
+}
+
+#[test]
+fn strangers_and_reflections_are_dropped() {
+    let mut sim = Sim::hosts(3, 5);
+    sim.introduce(0, 1);
+    sim.introduce(1, 0);
+    sim.introduce(2, 1); // 1 does not know 2
+    sim.send(2, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].drops(Drop::UnknownPeer), 1);
+    assert_eq!(sim.count(1, RESPONSE), 0);
+    sim.send(0, 1, 1);
+    let initiation = sim.last(0, INITIATION);
+    let to = sim.hosts[0].addr;
+    sim.inject(initiation.to, to, &initiation.bytes);
+    sim.run(SECOND);
+    assert_eq!(
+        sim.hosts[0].drops(Drop::BadMac1),
+        1,
+        "our own initiation back to us"
+    );
+}
+
+#[test]
+fn junk_is_counted() {
+    let mut sim = Sim::session();
+    let (from, to) = ("203.0.113.9:666".parse().unwrap(), sim.hosts[1].addr);
+    for (bytes, reason) in [
+        (vec![0; 148], Drop::Malformed),
+        (vec![1; 148], Drop::Malformed),
+        (vec![1, 0, 0, 0], Drop::Malformed),
+        ([&[1, 0, 0, 0][..], &[0; 144]].concat(), Drop::BadMac1),
+        ([&[2, 0, 0, 0][..], &[0; 88]].concat(), Drop::BadMac1),
+        ([&[3, 0, 0, 0][..], &[0; 60]].concat(), Drop::BadCookie),
+        ([&[4, 0, 0, 0][..], &[0; 27]].concat(), Drop::Malformed),
+        ([&[4, 0, 0, 0][..], &[0; 28]].concat(), Drop::UnknownIndex),
+    ] {
+        let before = sim.hosts[1].drops(reason);
+        sim.inject(from, to, &bytes);
+        sim.run(SECOND);
+        assert_eq!(
+            sim.hosts[1].drops(reason),
+            before + 1,
+            "{:?} {reason:?}",
+            &bytes[..4]
+        );
+    }
+    assert_eq!(sim.hosts[1].peer().endpoint, Some(sim.hosts[0].addr));
+}
+
+#[test]
+fn psk_must_agree() {
+    let mut sim = Sim::pair();
+    sim.set_peer(0, 1, &[psk(1)]);
+    sim.set_peer(1, 0, &[psk(2)]);
+    sim.send(0, 1, 1);
+    sim.run(20 * SECOND);
+    assert!(sim.hosts[0].drops(Drop::BadResponse) >= 3);
+    assert!(sim.hosts[1].delivered.is_empty());
+    sim.set_peer(1, 0, &[psk(1)]);
+    sim.run(6 * SECOND);
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+}
+
+#[test]
+fn low_order_peers_are_kept_and_never_written_to() {
+    let mut sim = Sim::hosts(1, 8);
+    let low_order = [[0; 32], {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    }];
+    for key in low_order {
+        sim.set(
+            0,
+            &[
+                Change::Peer(wg_crypto::PublicKey::from_bytes(key)),
+                Change::Endpoint("198.51.100.1:1".parse().unwrap()),
+                Change::PersistentKeepalive(1),
+            ],
+        )
+        .unwrap();
+    }
+    sim.run(100 * SECOND);
+    assert_eq!(sim.hosts[0].device.get().peers.len(), 2);
+    assert!(sim.seen.is_empty());
+}
+
+/// gotatun's audit: predictable session indices; boringtun: peer id << 8 | counter.
+#[test]
+fn boringtun_linkable_indices() {
+    let mut sim = Sim::session();
+    for _ in 0..20 {
+        sim.run(121 * SECOND);
+        sim.send(0, 1, 1);
+        sim.run(SECOND);
+    }
+    let indices: Vec<u32> = sim
+        .seen
+        .iter()
+        .filter(|seen| seen.kind() == INITIATION)
+        .map(|seen| u32::from_le_bytes(seen.bytes[4..8].try_into().unwrap()))
+        .collect();
+    assert!(indices.len() >= 20);
+    for byte in 0..4 {
+        let mut values: Vec<_> = indices
+            .iter()
+            .map(|index| index.to_le_bytes()[byte])
+            .collect();
+        values.sort_unstable();
+        values.dedup();
+        assert!(values.len() > 12, "byte {byte} hardly varies: {values:?}");
+    }
+}
+
+#[test]
+fn handshakes_have_their_own_tos() {
+    let mut sim = Sim::pair();
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.last(0, INITIATION).tos, 0x88);
+    assert_eq!(sim.last(1, RESPONSE).tos, 0x88);
+    assert_eq!(sim.last(0, DATA).tos, 0);
+}

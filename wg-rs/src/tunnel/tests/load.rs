@@ -1,0 +1,197 @@
+//! Under load: cookies and the rate limit.
+
+use crate::tunnel::drops::Drop;
+use crate::tunnel::sim::*;
+use crate::uapi::types::Change;
+
+const LOADED: usize = 512;
+
+fn mac2_is_set(seen: &Seen) -> bool {
+    seen.bytes[seen.bytes.len() - 16..] != [0; 16]
+}
+
+#[test]
+fn under_load_an_initiation_needs_a_cookie() {
+    let mut sim = Sim::pair();
+    sim.hosts[1].waiting = LOADED;
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!((sim.count(1, COOKIE), sim.count(1, RESPONSE)), (1, 0));
+    assert_eq!(sim.last(1, COOKIE).tos, 0);
+    assert_eq!(sim.hosts[1].drops(Drop::CookieSent), 1);
+    assert!(sim.hosts[1].peer().rx_bytes == 0 && sim.hosts[1].peer().tx_bytes == 0);
+    assert_eq!(sim.hosts[0].peer().rx_bytes, 0, "a cookie is not counted");
+    // The cookie is used at the next attempt, not at once.
+    assert_eq!(sim.count(0, INITIATION), 1);
+    sim.run(5 * SECOND);
+    assert_eq!(sim.count(0, INITIATION), 2);
+    assert!(mac2_is_set(&sim.last(0, INITIATION)));
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+}
+
+#[test]
+fn below_the_threshold_there_is_no_load() {
+    let mut sim = Sim::pair();
+    sim.hosts[1].waiting = LOADED - 1;
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+    assert!(!mac2_is_set(&sim.last(0, INITIATION)));
+}
+
+#[test]
+fn under_load_a_response_needs_a_cookie_too() {
+    let mut sim = Sim::pair();
+    sim.hosts[0].waiting = LOADED;
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!((sim.count(1, RESPONSE), sim.count(0, COOKIE)), (1, 1));
+    assert!(!mac2_is_set(&sim.last(1, RESPONSE)));
+    sim.run(5 * SECOND);
+    assert!(mac2_is_set(&sim.last(1, RESPONSE)));
+    assert_eq!(sim.hosts[1].payloads(), [1]);
+}
+
+#[test]
+fn load_is_remembered_for_a_second() {
+    for (after, cookies) in [(900, 1), (1100, 0)] {
+        let mut sim = Sim::pair();
+        sim.faults.delay = MILLI;
+        sim.hosts[1].waiting = LOADED;
+        let (from, to) = ("203.0.113.9:666".parse().unwrap(), sim.hosts[1].addr);
+        sim.inject(from, to, &[&[1, 0, 0, 0][..], &[0; 144]].concat());
+        sim.run(MILLI);
+        sim.hosts[1].waiting = 0;
+        sim.run(after * MILLI - MILLI);
+        sim.send(0, 1, 1);
+        sim.run(SECOND);
+        assert_eq!(sim.count(1, COOKIE), cookies, "{after} ms later");
+    }
+}
+
+/// boringtun PR#489: the endpoint moved to wherever a cookie reply came from.
+#[test]
+fn boringtun_489_endpoint_roams_on_cookie_reply() {
+    let mut sim = Sim::pair();
+    sim.hosts[1].waiting = LOADED;
+    sim.faults.delay = 100 * MILLI;
+    sim.send(0, 1, 1);
+    sim.run(150 * MILLI);
+    let cookie = sim.last(1, COOKIE);
+    sim.faults.delay = MILLI;
+    sim.inject("203.0.113.9:666".parse().unwrap(), cookie.to, &cookie.bytes);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].peer().endpoint, Some(sim.hosts[1].addr));
+    // The one that came first was taken, the true one was a second for the same message.
+    assert_eq!(sim.hosts[0].drops(Drop::BadCookie), 1);
+}
+
+#[test]
+fn a_cookie_serves_115_seconds() {
+    for (age, used) in [(105, true), (116, false)] {
+        let mut sim = Sim::pair();
+        sim.hosts[1].waiting = LOADED;
+        sim.send(0, 1, 1);
+        sim.run(SECOND);
+        assert_eq!(sim.count(1, COOKIE), 1);
+        sim.hosts[1].deaf = true;
+        sim.run(age * SECOND);
+        sim.send(0, 1, 1);
+        sim.run(SECOND);
+        let initiation = sim.last(0, INITIATION);
+        assert_eq!(mac2_is_set(&initiation), used, "{age} seconds old");
+    }
+}
+
+#[test]
+fn the_cookie_secret_changes_after_120_seconds() {
+    let mut sim = Sim::pair();
+    sim.hosts[1].waiting = LOADED;
+    // Made under a secret that is nearly out, it is refused when that is out: another cookie.
+    let (from, to) = ("203.0.113.9:666".parse().unwrap(), sim.hosts[1].addr);
+    let mut first = [&[1, 0, 0, 0][..], &[0; 144]].concat();
+    wg_crypto::MacKeys::new(&sim.hosts[1].public()).sign(&mut first, None);
+    sim.inject(from, to, &first);
+    sim.run(118 * SECOND);
+    assert_eq!(sim.count(1, COOKIE), 1);
+    sim.send(0, 1, 1);
+    sim.run(6 * SECOND);
+    assert!(mac2_is_set(&sim.last(0, INITIATION)));
+    assert_eq!((sim.count(1, COOKIE), sim.count(1, RESPONSE)), (3, 0));
+    sim.run(6 * SECOND);
+    assert_eq!(sim.count(1, RESPONSE), 1);
+}
+
+/// boringtun and NepTUN make cookies of the address alone.
+#[test]
+fn boringtun_cookie_without_port() {
+    let mut sim = Sim::pair();
+    sim.hosts[1].waiting = LOADED;
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    // Another port of the same address: the cookie is another's.
+    sim.hosts[0].addr.set_port(1);
+    sim.run(5 * SECOND);
+    assert!(mac2_is_set(&sim.last(0, INITIATION)));
+    assert_eq!((sim.count(1, COOKIE), sim.count(1, RESPONSE)), (2, 0));
+    sim.run(6 * SECOND);
+    assert_eq!(sim.count(1, RESPONSE), 1);
+}
+
+/// gotatun: whoever had a valid mac2 was not limited any more.
+#[test]
+fn gotatun_valid_mac2_is_unlimited() {
+    let mut sim = Sim::pair();
+    sim.hosts[1].waiting = LOADED;
+    sim.send(0, 1, 1);
+    sim.run(6 * SECOND);
+    let initiation = sim.last(0, INITIATION);
+    assert!(mac2_is_set(&initiation));
+    sim.run(SECOND);
+    let from = sim.hosts[0].addr;
+    for _ in 0..50 {
+        sim.inject(from, initiation.to, &initiation.bytes);
+    }
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].drops(Drop::RateLimited), 45, "five at once");
+}
+
+/// boringtun: the 101st handshake of a second, of all peers together, forces cookies on everyone.
+#[test]
+fn boringtun_global_limit_of_100_handshakes() {
+    let mut sim = Sim::pair();
+    let to = sim.hosts[1].addr;
+    let keys = wg_crypto::MacKeys::new(&sim.hosts[1].public());
+    for i in 0..200u16 {
+        let mut message = [&[1, 0, 0, 0][..], &[i as u8; 144]].concat();
+        keys.sign(&mut message, None);
+        sim.inject(
+            format!("203.0.113.9:{}", 1000 + i).parse().unwrap(),
+            to,
+            &message,
+        );
+    }
+    sim.send(0, 1, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[1].drops(Drop::BadInitiation), 200);
+    assert_eq!(
+        sim.hosts[1].payloads(),
+        [1],
+        "not under load, so without a cookie"
+    );
+}
+
+/// A cookie reply makes no secret of ours useful to a stranger: one per message, ours only.
+#[test]
+fn a_cookie_nobody_asked_for_is_dropped() {
+    let mut sim = Sim::session();
+    let index = sim.hosts[0].device.peers().next().unwrap().keypairs.slots()[1].unwrap();
+    let mut cookie = [&[3, 0, 0, 0][..], &index.to_le_bytes(), &[7; 56]].concat();
+    let (from, to) = (sim.hosts[1].addr, sim.hosts[0].addr);
+    sim.inject(from, to, &cookie);
+    cookie[60] ^= 1;
+    sim.inject(from, to, &cookie);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].drops(Drop::BadCookie), 2);
+    assert!(sim.set(0, &[Change::FwMark(1)]).is_ok());
+}
