@@ -1,0 +1,154 @@
+//! The owner: 100 000 peers given in one `set`, with the memory each takes, and handshakes answered
+//! in a second on one core.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use wg_crypto::{Identity, MacKeys, PrivateKey, PublicKey, Tai64n, create_initiation};
+use wg_rs::tunnel::config::Links;
+use wg_rs::tunnel::device::Device;
+use wg_rs::tunnel::peer::Endpoint;
+use wg_rs::tunnel::time::{Time, Wall};
+use wg_rs::uapi::types::{AllowedIp, Change};
+
+const PEERS: u32 = 100_000;
+
+/// Sockets that do not exist.
+struct Nowhere;
+
+impl Links for Nowhere {
+    fn bind(&mut self, port: u16) -> std::io::Result<u16> {
+        Ok(port)
+    }
+
+    fn close(&mut self) {}
+
+    fn set_fwmark(&mut self, _: u32) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn device(key: &PrivateKey) -> Device {
+    let mut device = Device::new(Box::new(ChaCha20Rng::seed_from_u64(1)));
+    let key = Change::PrivateKey(Some(Box::new(key.clone())));
+    device.set(&[key], &mut Nowhere, Time::ZERO).unwrap();
+    device.up(&mut Nowhere).unwrap();
+    device
+}
+
+fn peers() -> Vec<Change> {
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    (0..PEERS)
+        .flat_map(|i| {
+            let addr = Ipv4Addr::from_bits(10 << 24 | i).into();
+            [
+                Change::Peer(PublicKey::from_bytes(rng.random())),
+                Change::Endpoint(format!("198.51.100.1:{}", 1 + i % 60_000).parse().unwrap()),
+                Change::ReplaceAllowedIps,
+                Change::AllowedIp {
+                    ip: AllowedIp::new(addr, 32).unwrap(),
+                    remove: false,
+                },
+            ]
+        })
+        .collect()
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        * 1024
+}
+
+fn configure(c: &mut Criterion) {
+    let changes = peers();
+    let key = PrivateKey::from_bytes([7; 32]);
+    let before = resident();
+    let mut kept = device(&key);
+    kept.set(&changes, &mut Nowhere, Time::ZERO).unwrap();
+    let each = resident().saturating_sub(before) / PEERS as usize;
+    println!("memory: {each} bytes a peer of {PEERS}");
+    assert!(each <= 4096);
+
+    let mut group = c.benchmark_group("set");
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(10));
+    group.bench_function("100000_peers", |b| {
+        b.iter_batched_ref(
+            || device(&key),
+            |device| device.set(&changes, &mut Nowhere, Time::ZERO).unwrap(),
+            BatchSize::PerIteration,
+        );
+    });
+    // With as many there, one more peer: what a live change costs.
+    let one = [
+        Change::Peer(PublicKey::from_bytes([1; 32])),
+        changes[3].clone(),
+    ];
+    group.bench_function("1_peer_among_100000", |b| {
+        b.iter(|| kept.set(&one, &mut Nowhere, Time::ZERO).unwrap());
+    });
+    group.finish();
+}
+
+/// Each handshake as the daemon answers it: MACs, Diffie-Hellman, session, response.
+fn respond(c: &mut Criterion) {
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let [ours, theirs] = [rng.random(), rng.random()].map(PrivateKey::from_bytes);
+    let mut device = device(&ours);
+    device
+        .set(
+            &[Change::Peer(theirs.public_key())],
+            &mut Nowhere,
+            Time::ZERO,
+        )
+        .unwrap();
+    let identity = Identity::new(&theirs);
+    let remote = ours.public_key();
+    let ss = identity.static_static(&remote).unwrap();
+    let macs = MacKeys::new(&remote);
+    let from = Endpoint::from("198.51.100.1:1".parse::<std::net::SocketAddr>().unwrap());
+    let mut out = Vec::new();
+    let mut tick = 0;
+    c.bench_function("respond", |b| {
+        b.iter_batched(
+            || {
+                // A peer may initiate every 20 ms, and time only goes on.
+                tick += 1;
+                let now = Time::from_nanos(tick * 25_000_000);
+                let wall = Wall {
+                    secs: tick,
+                    nanos: 0,
+                };
+                let mut message = [0; 148];
+                let ephemeral = PrivateKey::from_bytes(rng.random());
+                let stamp = Tai64n::from_unix(wall.secs, wall.nanos);
+                create_initiation(&identity, &remote, &ss, ephemeral, 1, stamp, &mut message)
+                    .unwrap();
+                macs.sign(&mut message, None);
+                (now, wall, message)
+            },
+            |(now, wall, message)| {
+                device.handle_message(now, wall, from, &message, 0);
+                assert!(device.poll_transmit(now, wall, &mut out).is_some());
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+criterion_group!(benches, configure, respond);
+criterion_main!(benches);
