@@ -1,0 +1,329 @@
+//! Tells the sender of a packet that it has nowhere to go: no peer has its destination, or the peer
+//! has no endpoint. The kernel module answers the same (host unreachable, address unreachable).
+//!
+//! The answer comes from the unreachable address itself: written to the TUN with an address of this
+//! host as its source, it would be dropped as martian.
+
+use std::time::Duration;
+
+use super::checksum::Sum;
+use super::ip::{self, Header, be16, put16};
+
+/// No answer is longer: the least MTU of IPv6.
+pub const MAX_LEN: usize = 1280;
+
+/// RFC 1812, 4.3.2.3.
+const V4_MAX_LEN: usize = 576;
+const ICMP_LEN: usize = 8;
+const TTL: u8 = 64;
+
+/// Writes the ICMP error that answers `packet` to `out` and gives its length, or `None` where there
+/// is to be no answer (RFC 1122, 3.2.2; RFC 1812, 4.3.2.7; RFC 4443, 2.4): to an ICMP error, to a
+/// fragment other than the first, to or from other than one host, to what is no IP packet.
+///
+/// # Panics
+/// If `out` is shorter than [`MAX_LEN`].
+pub fn unreachable(packet: &[u8], out: &mut [u8]) -> Option<usize> {
+    let out = &mut out[..MAX_LEN];
+    let header = Header::parse(packet)?;
+    if header.fragment.is_some_and(|offset| offset != 0) || is_icmp_error(packet, &header) {
+        return None;
+    }
+    if header.v6 {
+        unreachable_v6(packet, out)
+    } else {
+        unreachable_v4(packet, out)
+    }
+}
+
+fn unreachable_v4(packet: &[u8], out: &mut [u8]) -> Option<usize> {
+    const HOST_UNREACHABLE: [u8; 2] = [3, 1];
+    let packet = packet.get(..usize::from(be16(packet, 2)))?;
+    let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    let destination: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+    if !is_host_v4(source) || source[0] == 127 || !is_host_v4(destination) {
+        return None;
+    }
+
+    let quote = packet.len().min(V4_MAX_LEN - ip::V4_LEN - ICMP_LEN);
+    let len = ip::V4_LEN + ICMP_LEN + quote;
+    let (head, icmp) = out[..len].split_at_mut(ip::V4_LEN);
+    head.fill(0);
+    head[0] = 0x45;
+    head[1] = 0xc0; // internetwork control: RFC 1812, 4.3.2.5
+    put16(head, 2, len as u16);
+    put16(head, 6, 0x4000); // not to be fragmented, so it needs no identification
+    head[8] = TTL;
+    head[9] = ip::ICMP;
+    head[12..16].copy_from_slice(&destination);
+    head[16..20].copy_from_slice(&source);
+    let checksum = Sum::of(head).checksum();
+    head[10..12].copy_from_slice(&checksum);
+    write_icmp(icmp, HOST_UNREACHABLE, &packet[..quote], Sum::default());
+    Some(len)
+}
+
+fn unreachable_v6(packet: &[u8], out: &mut [u8]) -> Option<usize> {
+    const ADDRESS_UNREACHABLE: [u8; 2] = [1, 3];
+    const MULTICAST: u8 = 0xff;
+    let packet = packet.get(..ip::V6_LEN + usize::from(be16(packet, 4)))?;
+    let (source, destination) = (&packet[8..24], &packet[24..40]);
+    let mut loopback = [0; 16];
+    loopback[15] = 1;
+    for address in [source, destination] {
+        if address[0] == MULTICAST || address == [0; 16] || address == loopback {
+            return None;
+        }
+    }
+
+    let quote = packet.len().min(MAX_LEN - ip::V6_LEN - ICMP_LEN);
+    let len = ip::V6_LEN + ICMP_LEN + quote;
+    let (head, icmp) = out[..len].split_at_mut(ip::V6_LEN);
+    head.fill(0);
+    head[0] = 0x60;
+    put16(head, 4, icmp.len() as u16);
+    head[6] = ip::ICMPV6;
+    head[7] = TTL;
+    head[8..24].copy_from_slice(destination);
+    head[24..40].copy_from_slice(source);
+    let pseudo = Sum::pseudo_header(&head[8..40], ip::ICMPV6, icmp.len());
+    write_icmp(icmp, ADDRESS_UNREACHABLE, &packet[..quote], pseudo);
+    Some(len)
+}
+
+fn write_icmp(icmp: &mut [u8], kind: [u8; 2], quote: &[u8], pseudo: Sum) {
+    let (head, body) = icmp.split_at_mut(ICMP_LEN);
+    head.fill(0);
+    head[..2].copy_from_slice(&kind);
+    let sum = pseudo + Sum::of(head) + Sum::copy(body, quote);
+    head[2..4].copy_from_slice(&sum.checksum());
+}
+
+/// Neither "this network", multicast, reserved nor broadcast.
+fn is_host_v4(address: [u8; 4]) -> bool {
+    (1..224).contains(&address[0])
+}
+
+/// Also a redirect, and what is too short to tell.
+fn is_icmp_error(packet: &[u8], header: &Header) -> bool {
+    let kind = packet.get(header.transport).copied();
+    match (header.v6, header.protocol) {
+        (false, ip::ICMP) => kind.is_none_or(|kind| matches!(kind, 3..=5 | 11 | 12)),
+        (true, ip::ICMPV6) => kind.is_none_or(|kind| kind < 128 || kind == 137),
+        _ => false,
+    }
+}
+
+/// Bounds how many answers a flood can cause (RFC 4443, 2.4 f): a token bucket, kept as the time by
+/// which all the tokens taken so far will have come back.
+#[derive(Debug)]
+pub struct Limiter {
+    interval: Duration,
+    burst: u32,
+    repaid: Duration,
+}
+
+impl Limiter {
+    /// `rate` answers a second, of which `burst` at once. Either is at least one.
+    pub const fn new(rate: u32, burst: u32) -> Limiter {
+        let (rate, burst) = (
+            if rate == 0 { 1 } else { rate },
+            if burst == 0 { 1 } else { burst },
+        );
+        Limiter {
+            interval: Duration::from_nanos(1_000_000_000 / rate as u64),
+            burst,
+            repaid: Duration::ZERO,
+        }
+    }
+
+    /// Takes a token if there is one. `now` is the time since any origin.
+    pub fn allow(&mut self, now: Duration) -> bool {
+        let repaid = self.repaid.max(now) + self.interval;
+        let allowed = repaid <= now + self.interval * self.burst;
+        if allowed {
+            self.repaid = repaid;
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// UDP with `payload` bytes, over IPv4 and IPv6.
+    fn packets(payload: usize) -> [Vec<u8>; 2] {
+        let mut v4 = vec![
+            0x45,
+            0,
+            0,
+            0,
+            0,
+            1,
+            0,
+            0,
+            64,
+            ip::UDP,
+            0,
+            0,
+            10,
+            0,
+            0,
+            1,
+            10,
+            0,
+            0,
+            2,
+        ];
+        v4.resize(28 + payload, 0xaa);
+        let len = v4.len() as u16;
+        put16(&mut v4, 2, len);
+        let mut v6 = vec![0x60, 0, 0, 0, 0, 0, ip::UDP, 64];
+        v6.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        v6.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        v6.resize(48 + payload, 0xaa);
+        put16(&mut v6, 4, (8 + payload) as u16);
+        [v4, v6]
+    }
+
+    fn answer(packet: &[u8]) -> Option<Vec<u8>> {
+        let mut out = [0x5a; MAX_LEN];
+        let len = unreachable(packet, &mut out)?;
+        assert!(out[len..].iter().all(|byte| *byte == 0x5a));
+        Some(out[..len].to_vec())
+    }
+
+    fn refused(packet: &[u8], change: impl Fn(&mut Vec<u8>)) -> bool {
+        let mut packet = packet.to_vec();
+        change(&mut packet);
+        answer(&packet).is_none()
+    }
+
+    #[test]
+    fn comes_from_the_unreachable_address() {
+        let [v4, v6] = packets(100);
+        let out = answer(&v4).unwrap();
+        assert_eq!(out[12..20], [10, 0, 0, 2, 10, 0, 0, 1]);
+        assert_eq!(out[20..22], [3, 1]);
+        assert_eq!(out[28..], v4);
+        assert_eq!(usize::from(be16(&out, 2)), out.len());
+        assert!(Sum::of(&out[..20]).is_valid() && Sum::of(&out[20..]).is_valid());
+
+        let out = answer(&v6).unwrap();
+        assert_eq!((&out[8..24], &out[24..40]), (&v6[24..40], &v6[8..24]));
+        assert_eq!(out[40..42], [1, 3]);
+        assert_eq!(out[48..], v6);
+        assert_eq!(usize::from(be16(&out, 4)), out.len() - 40);
+        let pseudo = Sum::pseudo_header(&out[8..40], ip::ICMPV6, out.len() - 40);
+        assert!((pseudo + Sum::of(&out[40..])).is_valid());
+    }
+
+    #[test]
+    fn quotes_as_much_as_allowed() {
+        let [v4, v6] = packets(3000);
+        let out = answer(&v4).unwrap();
+        assert_eq!((out.len(), &out[28..]), (576, &v4[..548]));
+        let out = answer(&v6).unwrap();
+        assert_eq!((out.len(), &out[48..]), (1280, &v6[..1232]));
+    }
+
+    #[test]
+    fn quotes_nothing_behind_the_packet() {
+        for mut packet in packets(100) {
+            let expected = answer(&packet);
+            packet.resize(400, 1);
+            assert_eq!(answer(&packet), expected);
+        }
+    }
+
+    #[test]
+    fn never_in_reply_to_an_icmp_error() {
+        let [v4, v6] = packets(100);
+        let icmp = |kind: u8| move |p: &mut Vec<u8>| (p[9], p[20]) = (ip::ICMP, kind);
+        assert!(
+            [3, 4, 5, 11, 12]
+                .into_iter()
+                .all(|kind| refused(&v4, icmp(kind)))
+        );
+        assert!([0, 8, 13].into_iter().all(|kind| !refused(&v4, icmp(kind))));
+        let icmp = |kind: u8| move |p: &mut Vec<u8>| (p[6], p[40]) = (ip::ICMPV6, kind);
+        assert!(
+            [1, 2, 3, 4, 127, 137]
+                .into_iter()
+                .all(|kind| refused(&v6, icmp(kind)))
+        );
+        assert!(
+            [128, 129, 135]
+                .into_iter()
+                .all(|kind| !refused(&v6, icmp(kind)))
+        );
+        let hidden = |p: &mut Vec<u8>| {
+            (p[6], p[40], p[41], p[48]) = (60, ip::ICMPV6, 0, 1);
+        };
+        assert!(refused(&v6, hidden));
+    }
+
+    #[test]
+    fn never_in_reply_to_a_later_fragment() {
+        let [v4, v6] = packets(100);
+        assert!(refused(&v4, |p| p[7] = 1));
+        assert!(!refused(&v4, |p| p[6] = 0x20));
+        let fragment = |offset: u16| {
+            move |p: &mut Vec<u8>| {
+                (p[6], p[40]) = (44, ip::UDP);
+                put16(p, 42, offset << 3 | 1);
+            }
+        };
+        assert!(refused(&v6, fragment(1)));
+        assert!(!refused(&v6, fragment(0)));
+    }
+
+    #[test]
+    fn never_to_or_from_other_than_one_host() {
+        let [v4, v6] = packets(100);
+        for (at, first) in [
+            (12, 0),
+            (12, 127),
+            (12, 224),
+            (12, 255),
+            (16, 0),
+            (16, 224),
+            (16, 255),
+        ] {
+            assert!(refused(&v4, |p| p[at] = first), "{first} at {at}");
+        }
+        for at in [8, 24] {
+            assert!(refused(&v6, |p| p[at] = 0xff));
+            assert!(refused(&v6, |p| p[at..at + 16].fill(0)));
+            assert!(refused(&v6, |p| (p[at], p[at + 15]) = (0, 1)));
+        }
+    }
+
+    #[test]
+    fn never_to_what_is_no_packet() {
+        for packet in packets(100) {
+            assert!((0..packet.len()).all(|len| answer(&packet[..len]).is_none()));
+            assert!(refused(&packet, |p| p[0] = 0x55));
+        }
+        let [v4, _] = packets(100);
+        assert!(refused(&v4, |p| p[0] = 0x44));
+        assert!(refused(&v4, |p| put16(p, 2, 19)));
+    }
+
+    #[test]
+    fn a_flood_is_bounded() {
+        let mut limiter = Limiter::new(100, 20);
+        let ms = Duration::from_millis;
+        let allowed = |limiter: &mut Limiter, from: u64, to: u64| {
+            (from..to).filter(|now| limiter.allow(ms(*now))).count()
+        };
+        assert_eq!((0..1000).filter(|_| limiter.allow(ms(0))).count(), 20);
+        assert_eq!(allowed(&mut limiter, 0, 1001), 100);
+        assert_eq!((0..1000).filter(|_| limiter.allow(ms(100_000))).count(), 20);
+        assert!(
+            !limiter.allow(ms(0)),
+            "a clock that goes back gives nothing"
+        );
+    }
+}
