@@ -1,0 +1,279 @@
+//! Bursts on their way: worked on by any thread, finished in the order they came.
+//!
+//! ```text
+//! one reader ── run(burst) ──► [work] ──► [finish, in order] ──► the buffer is free again
+//!                    │                        ▲
+//!                    └─► workers ── [work] ───┘   only where there are cores to spare
+//! ```
+//!
+//! A burst is *worked* (its AEAD) without any lock, then *finished* (sent, or delivered) in the
+//! order of submission. With nothing in flight a small burst takes neither queue nor wakeup: the
+//! reader works and finishes it itself, which is what keeps round trips short. With workers, a
+//! large one goes into a ring slot of its own; whoever completes the oldest burst finishes it and
+//! every one behind it that is ready. Nobody waits for a thread that only forwards.
+//!
+//! Invariants: only the reader submits; a burst's number is its place in the ring modulo `DEPTH`;
+//! `finished` moves only under the `finish` lock. The pool holds exactly `DEPTH` buffers, so memory
+//! is bounded and a slow finish holds back the reader, as a full queue does in the kernel.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Bursts in flight at most, per lane that has workers.
+const DEPTH: usize = 16;
+
+/// What is done to a burst: in parallel, then in order.
+pub trait Stages: Send + Sync + 'static {
+    /// A reusable buffer of packets.
+    type Burst: Send;
+    /// State of the in-order part; one thread has it at a time.
+    type Finisher: Send;
+
+    /// An empty burst.
+    fn new_burst(&self) -> Self::Burst;
+    /// The expensive part, on any thread.
+    fn work(&self, burst: &mut Self::Burst);
+    /// The ordered part. Leaves the burst ready for reuse.
+    fn finish(&self, finisher: &mut Self::Finisher, burst: &mut Self::Burst);
+    /// Whether the burst is worth a wakeup of another core.
+    fn is_large(&self, burst: &Self::Burst) -> bool;
+}
+
+/// One direction of the data path. See the head of the file.
+pub struct Lane<S: Stages> {
+    shared: Arc<Shared<S>>,
+    workers: Vec<JoinHandle<()>>,
+    submitted: u64,
+}
+
+struct Shared<S: Stages> {
+    stages: S,
+    /// Numbered bursts that wait for a worker.
+    queue: Mutex<VecDeque<(u64, S::Burst)>>,
+    queued: Condvar,
+    /// Worked bursts, at their number modulo `DEPTH`.
+    ring: Vec<Mutex<Option<S::Burst>>>,
+    finish: Mutex<S::Finisher>,
+    finished: AtomicU64,
+    free: Mutex<Vec<S::Burst>>,
+    freed: Condvar,
+    stop: AtomicBool,
+}
+
+/// A panic in another thread aborts the release build; in tests the state is still consistent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: Stages> Lane<S> {
+    /// A lane with so many worker threads (0: everything happens on the reader's thread), called
+    /// `name` in the process list.
+    pub fn new(
+        name: &str,
+        workers: usize,
+        stages: S,
+        finisher: S::Finisher,
+    ) -> std::io::Result<Self> {
+        let depth = if workers == 0 { 0 } else { DEPTH };
+        let shared = Arc::new(Shared {
+            free: Mutex::new((0..depth).map(|_| stages.new_burst()).collect()),
+            stages,
+            queue: Mutex::new(VecDeque::with_capacity(depth)),
+            queued: Condvar::new(),
+            ring: (0..depth).map(|_| Mutex::new(None)).collect(),
+            finish: Mutex::new(finisher),
+            finished: AtomicU64::new(0),
+            freed: Condvar::new(),
+            stop: AtomicBool::new(false),
+        });
+        let mut lane = Lane {
+            shared,
+            workers: Vec::with_capacity(workers),
+            submitted: 0,
+        };
+        for _ in 0..workers {
+            let shared = lane.shared.clone();
+            let thread = std::thread::Builder::new().name(name.into());
+            lane.workers.push(thread.spawn(move || shared.serve())?);
+        }
+        Ok(lane)
+    }
+
+    /// What the lane does, and with which state.
+    pub fn stages(&self) -> &S {
+        &self.shared.stages
+    }
+
+    /// An empty burst for the reader to begin with.
+    pub fn new_burst(&self) -> S::Burst {
+        self.shared.stages.new_burst()
+    }
+
+    /// Works and finishes `burst`, here or on workers, and gives an empty one in its place.
+    pub fn run(&mut self, burst: &mut S::Burst) {
+        let shared = &self.shared;
+        let stages = &shared.stages;
+        let in_flight = self.submitted - shared.finished.load(Ordering::Acquire);
+        if self.workers.is_empty() || (in_flight == 0 && !stages.is_large(burst)) {
+            stages.work(burst);
+            stages.finish(&mut lock(&shared.finish), burst);
+            return;
+        }
+        let empty = shared.free_burst();
+        let full = std::mem::replace(burst, empty);
+        lock(&shared.queue).push_back((self.submitted, full));
+        self.submitted += 1;
+        shared.queued.notify_one();
+    }
+}
+
+impl<S: Stages> Shared<S> {
+    fn serve(&self) {
+        loop {
+            let mut queue = lock(&self.queue);
+            let job = loop {
+                if let Some(job) = queue.pop_front() {
+                    break job;
+                }
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                queue = self
+                    .queued
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+            };
+            drop(queue);
+            self.work_on(job);
+        }
+    }
+
+    fn work_on(&self, (number, mut burst): (u64, S::Burst)) {
+        self.stages.work(&mut burst);
+        *lock(&self.ring[number as usize % DEPTH]) = Some(burst);
+        self.finish_ready();
+    }
+
+    /// Finishes the oldest bursts for as long as they are ready.
+    ///
+    /// Whoever fails to get the lock may leave: its burst was in the ring before it tried, and the
+    /// holder looks at the ring once more after it let go.
+    fn finish_ready(&self) {
+        loop {
+            let Ok(mut finisher) = self.finish.try_lock() else {
+                return;
+            };
+            let mut next = self.finished.load(Ordering::Relaxed);
+            while let Some(mut burst) = lock(&self.ring[next as usize % DEPTH]).take() {
+                self.stages.finish(&mut finisher, &mut burst);
+                next += 1;
+                self.finished.store(next, Ordering::Release);
+                lock(&self.free).push(burst);
+                self.freed.notify_one();
+            }
+            drop(finisher);
+            if lock(&self.ring[next as usize % DEPTH]).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// A free buffer; while there is none, the reader helps with the work that is queued.
+    fn free_burst(&self) -> S::Burst {
+        loop {
+            if let Some(burst) = lock(&self.free).pop() {
+                return burst;
+            }
+            let job = lock(&self.queue).pop_front();
+            match job {
+                Some(job) => self.work_on(job),
+                None => {
+                    let free = lock(&self.free);
+                    if free.is_empty() {
+                        drop(
+                            self.freed
+                                .wait(free)
+                                .unwrap_or_else(PoisonError::into_inner),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<S: Stages> Drop for Lane<S> {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // Taking the lock orders the flag before a worker's next look at the queue.
+        drop(lock(&self.shared.queue));
+        self.shared.queued.notify_all();
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// Numbers its bursts; work takes longer for some than for others.
+    struct Numbers {
+        out: mpsc::Sender<(u64, u64)>,
+    }
+
+    impl Stages for Numbers {
+        type Burst = Option<(u64, u64)>;
+        type Finisher = u64;
+
+        fn new_burst(&self) -> Self::Burst {
+            None
+        }
+        fn work(&self, burst: &mut Self::Burst) {
+            let (number, sum) = burst.as_mut().expect("work on a full burst");
+            for i in 0..(*number % 7) * 3_000 {
+                *sum = std::hint::black_box(*sum + i);
+            }
+            *sum = *number * 2;
+        }
+        fn finish(&self, count: &mut u64, burst: &mut Self::Burst) {
+            let (number, double) = burst.take().expect("finish a full burst");
+            assert_eq!(number, *count, "finished out of order");
+            *count += 1;
+            self.out.send((number, double)).expect("the test listens");
+        }
+        fn is_large(&self, burst: &Self::Burst) -> bool {
+            burst.is_some_and(|(number, _)| number % 3 != 0)
+        }
+    }
+
+    fn run(workers: usize, bursts: u64) {
+        let (out, finished) = mpsc::channel();
+        let mut lane = Lane::new("lane-test", workers, Numbers { out }, 0).expect("threads");
+        assert!(lane.new_burst().is_none());
+        for number in 0..bursts {
+            let mut burst = Some((number, 0));
+            lane.run(&mut burst);
+            assert!(burst.is_none(), "run gives an empty burst back");
+        }
+        drop(lane);
+        let all: Vec<_> = finished.iter().collect();
+        assert_eq!(all, (0..bursts).map(|n| (n, n * 2)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn without_workers_everything_happens_on_the_spot() {
+        run(0, 1000);
+    }
+
+    #[test]
+    fn bursts_finish_in_order_whatever_the_number_of_workers() {
+        for workers in 1..6 {
+            run(workers, 20_000);
+        }
+    }
+}
