@@ -1,0 +1,202 @@
+//! The control thread: configuration, what happens to the link and to routes, and signals.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use super::interface::Interface;
+use super::link::{State, Watch};
+use crate::sys::async_fd;
+use crate::sys::netlink::{Event, Events};
+
+/// A link on its way to another namespace is looked for this often: the namespace may be one whose
+/// events are not heard yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Events read at a time before others get their turn.
+const EVENTS_AT_ONCE: usize = 64;
+/// A change of routes is looked at this much later, together with those that follow at once …
+const ROUTES_SETTLE: Duration = Duration::from_millis(20);
+/// … and such looks are this far apart: a router may change routes all the time.
+const ROUTES_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the daemon ends.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// The link was deleted.
+    LinkGone,
+    /// The configuration socket was removed.
+    SocketRemoved,
+}
+
+/// The signals that end the daemon: from when this is made, they wait to be heard.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// To be made within a tokio runtime, before there is anything to leave behind.
+    ///
+    /// # Errors
+    /// Only the kernel's own trouble.
+    pub fn new() -> io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Follows the link until the daemon is to end.
+pub struct Control<'a> {
+    interface: &'a Interface,
+    watch: Watch,
+    events: Events,
+    ready: AsyncFd<OwnedFd>,
+    up: bool,
+    mtu: u32,
+    /// When to look at the link although nothing was heard of it.
+    look_again: Option<Instant>,
+    /// When to look at the peers' source addresses, and when that was done last.
+    check_routes: Option<Instant>,
+    checked_routes: Option<Instant>,
+}
+
+impl<'a> Control<'a> {
+    /// Takes up the state that the link is in. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// Of netlink; EADDRINUSE where the link is up and the port is taken.
+    pub fn new(interface: &'a Interface, watch: Watch, events: Events) -> io::Result<Self> {
+        let ready = async_fd::readable(events.as_fd().try_clone_to_owned()?)?;
+        let mut control = Control {
+            interface,
+            watch,
+            events,
+            ready,
+            up: false,
+            mtu: 0,
+            look_again: None,
+            check_routes: None,
+            checked_routes: None,
+        };
+        control.look()?;
+        Ok(control)
+    }
+
+    /// Runs until a signal, or until `tun_gone` says that the TUN device is no more.
+    ///
+    /// # Errors
+    /// Of waiting.
+    pub async fn run(
+        mut self,
+        mut signals: Signals,
+        tun_gone: oneshot::Receiver<io::Error>,
+    ) -> io::Result<End> {
+        tokio::pin!(tun_gone);
+        loop {
+            let look_again = self.look_again;
+            let check_routes = self.check_routes;
+            tokio::select! {
+                () = signals.recv() => return Ok(End::Signal),
+                _ = &mut tun_gone => return Ok(End::LinkGone),
+                ready = self.ready.readable() => {
+                    let mut ready = ready?;
+                    let mut look = false;
+                    let mut routes = false;
+                    for _ in 0..EVENTS_AT_ONCE {
+                        match ready.try_io(|_| self.events.recv()) {
+                            Ok(Ok(event)) => {
+                                look |= self.watch.concerns(&event);
+                                routes |= matches!(event, Event::Route(_) | Event::Lost);
+                            }
+                            Ok(Err(error)) => return Err(error),
+                            Err(_would_block) => break,
+                        }
+                    }
+                    if routes {
+                        self.routes_changed();
+                    }
+                    if look && self.look()? == State::Gone {
+                        return Ok(End::LinkGone);
+                    }
+                }
+                () = at(look_again) => {
+                    if self.look()? == State::Gone {
+                        return Ok(End::LinkGone);
+                    }
+                }
+                () = at(check_routes) => {
+                    self.check_routes = None;
+                    self.checked_routes = Some(Instant::now());
+                    self.interface.refresh_sources(self.watch.netlink());
+                }
+            }
+        }
+    }
+
+    /// Looks at the link and follows what changed.
+    fn look(&mut self) -> io::Result<State> {
+        self.look_again = None;
+        let state = match self.watch.look() {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::debug!(%error, "the link is not to be seen");
+                self.look_again = Some(Instant::now() + LOOK_AGAIN);
+                return Ok(State::Present {
+                    up: self.up,
+                    mtu: self.mtu,
+                });
+            }
+        };
+        let State::Present { up, mtu } = state else {
+            return Ok(state);
+        };
+        if mtu != self.mtu {
+            self.mtu = mtu;
+            self.interface.set_mtu(mtu);
+        }
+        if up != self.up {
+            self.up = up;
+            tracing::info!(up, "link");
+            if !up {
+                self.interface.down();
+            } else if let Err(error) = self.interface.up() {
+                // The kernel module would refuse to set the link up; a TUN is up by now. It can be
+                // given another port, or be set down and up again.
+                tracing::error!(%error, "cannot open the sockets");
+            }
+        }
+        Ok(state)
+    }
+
+    fn routes_changed(&mut self) {
+        let settled = Instant::now() + ROUTES_SETTLE;
+        let earliest = self
+            .checked_routes
+            .map_or(settled, |at| settled.max(at + ROUTES_PAUSE));
+        self.check_routes.get_or_insert(earliest);
+    }
+}
+
+/// Waits until then, or for ever.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}

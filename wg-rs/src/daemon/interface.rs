@@ -1,0 +1,255 @@
+//! The running interface: the tunnel core wired to its device, its sockets and its threads.
+//!
+//! ```text
+//! socket, TUN thread  move data (datapath/readers.rs)
+//! protocol thread     handshakes, events of the data path, timers
+//! control thread      UAPI, link events, signals (control.rs)
+//! ```
+//!
+//! The tunnel's owner (configuration, handshakes, timers) is behind one lock, taken by the protocol
+//! and the control thread only: never by a thread that moves data. It is a fair lock, so that `wg show`
+//! gets its turn while handshakes flood in.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Mutex, MutexGuard};
+use rand_core::{OsRng, TryRngCore};
+
+use super::network::{Network, Parts};
+use super::options::Offloads;
+use crate::datapath::inbound::Delivery;
+use crate::datapath::inbox::{Inbox, Wakeup};
+use crate::datapath::now;
+use crate::datapath::outbound::TunReader;
+use crate::datapath::readers::Readers;
+use crate::datapath::sockets::{Sent, Sockets};
+use crate::sys::netlink::Netlink;
+use crate::sys::process::clock;
+use crate::sys::tun::Tun;
+use crate::tunnel::config::ConfigError;
+use crate::tunnel::device::Device;
+use crate::tunnel::plane::Plane;
+use crate::tunnel::time::Wall;
+use crate::uapi::types;
+
+/// Datagrams that one poll of the owner writes at most.
+const TRANSMIT_BUFFER: usize = 1 << 16;
+
+/// A tunnel that runs. Dropping it ends its threads.
+pub struct Interface {
+    shared: Arc<Shared>,
+    protocol: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    owner: Mutex<Owner>,
+    plane: Arc<Plane>,
+    sockets: Arc<Sockets>,
+    inbox: Arc<Inbox>,
+}
+
+struct Owner {
+    device: Device,
+    network: Network,
+    transmit: Vec<u8>,
+}
+
+fn wall() -> Wall {
+    let now = clock::wall();
+    Wall {
+        secs: now.as_secs(),
+        nanos: now.subsec_nanos(),
+    }
+}
+
+impl Interface {
+    /// A tunnel over `tun`, with so many workers per direction, its link down as yet. `tun_gone` is
+    /// called when the TUN device cannot be read any more.
+    ///
+    /// # Errors
+    /// Of making threads.
+    pub fn start(
+        tun: Arc<Tun>,
+        offloads: Offloads,
+        workers: usize,
+        tun_gone: impl FnOnce(io::Error) + Send + 'static,
+    ) -> io::Result<Self> {
+        let device = Device::new(Box::new(OsRng.unwrap_err()));
+        let plane = device.plane().clone();
+        let inbox = Arc::new(Inbox::default());
+        let sockets = Arc::new(Sockets::default());
+        plane.set_waker(Box::new({
+            let inbox = inbox.clone();
+            move || inbox.notify()
+        }));
+        let tun_reader = TunReader::new(plane.clone(), tun.clone(), sockets.clone(), workers)?;
+        let network = Network::new(Parts {
+            plane: plane.clone(),
+            sockets: sockets.clone(),
+            readers: Readers::start(tun.clone(), tun_reader, tun_gone)?,
+            inbox: inbox.clone(),
+            delivery: Arc::new(Delivery::new(tun)),
+            offloads,
+            workers,
+        });
+        let owner = Owner {
+            device,
+            network,
+            transmit: Vec::with_capacity(TRANSMIT_BUFFER),
+        };
+        let shared = Arc::new(Shared {
+            owner: Mutex::new(owner),
+            plane,
+            sockets,
+            inbox,
+        });
+        let protocol = std::thread::Builder::new()
+            .name("wg-protocol".into())
+            .spawn({
+                let shared = shared.clone();
+                move || shared.run_protocol()
+            })?;
+        Ok(Interface {
+            shared,
+            protocol: Some(protocol),
+        })
+    }
+
+    /// Applies one `set`: the changes before the first that fails stay, as the protocol has it.
+    ///
+    /// # Errors
+    /// What was wrong with the first that failed.
+    pub fn set(&self, changes: &[types::Change]) -> Result<(), ConfigError> {
+        let mut owner = self.shared.owner();
+        let Owner {
+            device, network, ..
+        } = &mut *owner;
+        let result = device.set(changes, network, now());
+        self.shared.transmit(&mut owner);
+        // Deadlines may have moved.
+        self.shared.inbox.notify();
+        result
+    }
+
+    /// The configuration and state, for a `get`.
+    pub fn get(&self) -> types::Interface {
+        self.shared.owner().device.get()
+    }
+
+    /// The link went up: opens the sockets.
+    ///
+    /// # Errors
+    /// When the port was taken meanwhile.
+    pub fn up(&self) -> Result<(), ConfigError> {
+        let mut owner = self.shared.owner();
+        let Owner {
+            device, network, ..
+        } = &mut *owner;
+        let result = device.up(network);
+        self.shared.transmit(&mut owner);
+        self.shared.inbox.notify();
+        result
+    }
+
+    /// The link went down: closes the sockets and ends the sessions.
+    pub fn down(&self) {
+        let mut owner = self.shared.owner();
+        let Owner {
+            device, network, ..
+        } = &mut *owner;
+        device.down(network);
+    }
+
+    /// The link's MTU, from now on.
+    pub fn set_mtu(&self, mtu: u32) {
+        self.shared.plane.set_mtu(mtu as usize);
+    }
+
+    /// Routes changed: forgets source addresses that belong to another link than packets now leave
+    /// by, so that a source is sticky but not too sticky. (IPv6 has no such rule in the kernel module.)
+    pub fn refresh_sources(&self, netlink: &mut Netlink) {
+        let (peers, mark): (Vec<_>, _) = {
+            let owner = self.shared.owner();
+            (
+                owner.device.peers().cloned().collect(),
+                owner.device.fwmark(),
+            )
+        };
+        for peer in peers {
+            let Some(endpoint) = peer.endpoint() else {
+                continue;
+            };
+            let Some(source) = endpoint.src.filter(|source| source.ip.is_ipv4()) else {
+                continue;
+            };
+            match netlink.route_get(endpoint.addr.ip(), Some(source.ip), mark) {
+                Ok(hop) if hop.link == source.ifindex => {}
+                _ => peer.clear_source_if(source),
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn owner(&self) -> MutexGuard<'_, Owner> {
+        self.owner.lock()
+    }
+
+    fn run_protocol(&self) {
+        let mut timeout = None;
+        loop {
+            let wakeup = self.inbox.wait(timeout);
+            let mut owner = self.owner();
+            match wakeup {
+                Wakeup::Closed => return,
+                Wakeup::Look => {}
+                Wakeup::Message(message, waiting) => {
+                    owner.device.handle_message(
+                        now(),
+                        wall(),
+                        message.from,
+                        message.bytes(),
+                        waiting,
+                    );
+                }
+            }
+            owner.device.handle_events(now(), wall());
+            owner.device.handle_timeout(now(), wall());
+            self.transmit(&mut owner);
+            timeout = owner
+                .device
+                .next_timeout()
+                .map(|at| at.saturating_since(now()));
+        }
+    }
+
+    /// Sends what the owner has to send.
+    fn transmit(&self, owner: &mut Owner) {
+        let Owner {
+            device, transmit, ..
+        } = owner;
+        while let Some(out) = device.poll_transmit(now(), wall(), transmit) {
+            match self.sockets.send(transmit, out.stride, &out.to, out.tos) {
+                Sent::Whole => {}
+                Sent::FromOtherSource(stale) => {
+                    if let Some(peer) = &out.peer {
+                        peer.clear_source_if(stale);
+                    }
+                }
+                Sent::Failed(error) => tracing::debug!(%error, "sending failed"),
+            }
+        }
+    }
+}
+
+impl std::ops::Drop for Interface {
+    fn drop(&mut self) {
+        self.down();
+        self.shared.inbox.close();
+        if let Some(thread) = self.protocol.take() {
+            let _ = thread.join();
+        }
+    }
+}

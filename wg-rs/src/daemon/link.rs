@@ -1,0 +1,138 @@
+//! The interface's link, wherever it is: made ready at the start, then watched.
+//!
+//! The link may be renamed and moved between namespaces at any time, while this process stays where
+//! it was born and may not enter others. The TUN descriptor always knows where its link is; events
+//! of that namespace are heard once ours has an id for it. So: an event that may concern the link
+//! makes us look at it afresh, and nothing is deduced from the event itself.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::sys::netlink::{Event, Events, Groups, Link, Netlink};
+use crate::sys::tun::Tun;
+use crate::sys::udp::MAX_SEGMENTS;
+use crate::tunnel::messages::{DATA_OVERHEAD, MAX_DATAGRAM};
+
+/// MTU of a new link: what fits an Ethernet frame over IPv6.
+pub const DEFAULT_MTU: u32 = 1420;
+/// Packets that may wait in the link. The TUN's 500 drops packets of a single fast flow.
+const TX_QUEUE_LEN: u32 = 1000;
+/// Longest super-packet, in bytes: the kernel's own limit.
+const SUPER_PACKET: u32 = 1 << 16;
+
+/// What happened to the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is there.
+    Present {
+        /// Set up.
+        up: bool,
+        /// In bytes.
+        mtu: u32,
+    },
+    /// It was deleted.
+    Gone,
+}
+
+/// The link. See the head of the file.
+pub struct Watch {
+    tun: Arc<Tun>,
+    netlink: Netlink,
+    /// Its index where it was last seen.
+    seen: Option<u32>,
+}
+
+/// Gives a new link what the kernel module's links have: MTU, no link-local address, a queue.
+///
+/// # Errors
+/// Of netlink, for what must succeed.
+pub fn prepare(name: &str) -> io::Result<()> {
+    let mut netlink = Netlink::open()?;
+    netlink.set_mtu(name, DEFAULT_MTU)?;
+    for result in [
+        netlink.set_tx_queue_len(name, TX_QUEUE_LEN),
+        netlink.set_addr_gen_mode_none(name),
+        // So that a super-packet makes one send, not one and a bit.
+        netlink.set_gso_limits(name, SUPER_PACKET, segments_per_send(DEFAULT_MTU)),
+    ] {
+        // A host without IPv6, or a kernel that will not: the tunnel works without.
+        if let Err(error) = result {
+            tracing::debug!(%error, "link setting refused");
+        }
+    }
+    Ok(())
+}
+
+/// How many segments that fill the MTU, and so have no padding, go into one send.
+fn segments_per_send(mtu: u32) -> u32 {
+    (MAX_DATAGRAM as u32 / (mtu + DATA_OVERHEAD as u32)).clamp(1, MAX_SEGMENTS as u32)
+}
+
+impl Watch {
+    /// Watches the link of `tun` from the namespace of the calling thread, and the stream of events
+    /// to wait on. Begin with a look.
+    ///
+    /// # Errors
+    /// Of opening sockets.
+    pub fn new(tun: Arc<Tun>) -> io::Result<(Self, Events)> {
+        let events = Events::open(Groups {
+            links: true,
+            addresses: false,
+            routes: true,
+        })?;
+        Ok((
+            Watch {
+                tun,
+                netlink: Netlink::open()?,
+                seen: None,
+            },
+            events,
+        ))
+    }
+
+    /// The connection to the kernel, in the namespace of birth.
+    pub fn netlink(&mut self) -> &mut Netlink {
+        &mut self.netlink
+    }
+
+    /// Whether `event` may be about the link. (An index may be another link's in another namespace:
+    /// then the look was for nothing.)
+    pub fn concerns(&self, event: &Event) -> bool {
+        match event {
+            Event::Link { link, .. } => Some(link.index) == self.seen,
+            Event::LinkGone { index, .. } => Some(*index) == self.seen,
+            Event::Lost => true,
+            _ => false,
+        }
+    }
+
+    /// Looks at the link, wherever it is now.
+    ///
+    /// # Errors
+    /// Of netlink; among them that the link is just being moved.
+    pub fn look(&mut self) -> io::Result<State> {
+        match self.netlink.link_of(&self.tun) {
+            Ok(Link { index, up, mtu, .. }) => {
+                self.seen = Some(index);
+                Ok(State::Present { up, mtu })
+            }
+            Err(error) => match self.tun.name() {
+                Err(gone) if gone.raw_os_error() == Some(libc::EBADFD) => Ok(State::Gone),
+                _ => Err(error.into()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_super_packet_makes_one_send() {
+        assert_eq!(segments_per_send(DEFAULT_MTU), 45);
+        assert_eq!(segments_per_send(9000), 7);
+        assert_eq!(segments_per_send(65535), 1);
+        assert_eq!(segments_per_send(68), MAX_SEGMENTS as u32);
+    }
+}

@@ -1,0 +1,224 @@
+//! `wireguard-rs` itself: what wires the tunnel to its device, its sockets and its configuration.
+//!
+//! ```text
+//! parent   TUN and UAPI socket made ─► starts itself again with both ─► returns when that is ready
+//! child    (or the parent itself, with -f) ─► gives up capabilities ─► threads ─► serves until the end
+//! ```
+
+pub mod control;
+pub mod interface;
+pub mod link;
+pub mod network;
+pub mod options;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use nix::errno::Errno;
+use tokio::sync::oneshot;
+
+use self::control::{Control, End, Signals};
+use self::interface::Interface;
+use self::options::{Environment, LogLevel, Offloads, Options};
+use crate::sys::process::background::{self, Background, Parent};
+use crate::sys::process::{confine, notify};
+use crate::sys::tun::{Tun, TunOffloads};
+use crate::uapi::server::{self, Handler};
+use crate::uapi::socket::Listener;
+use crate::uapi::{RUN_DIR, types};
+
+/// Cores from which on large bursts are shared out, and workers at most per direction.
+const CORES_TO_SPARE: usize = 4;
+const MAX_WORKERS: usize = 8;
+
+/// What stops the program, as it is told to the user.
+struct Fatal(String);
+
+impl Fatal {
+    fn new<E: Display>(what: impl Display) -> impl FnOnce(E) -> Fatal {
+        move |error| Fatal(format!("{what}: {error}"))
+    }
+}
+
+/// Runs `wireguard-rs`: exit status 0, or 1 and a line that says what failed.
+pub fn main() -> ExitCode {
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(message) => {
+            let _ = message.print();
+            return if message.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Fatal(message)) => {
+            eprintln!("wireguard-rs: {}: {message}", options.interface);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Fatal> {
+    let environment = Environment::read(|name| std::env::var_os(name));
+    start_log(environment.log_level);
+    if options.foreground || environment.foreground {
+        return in_foreground(options);
+    }
+    let (tun, listener) = make(options, false)?;
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let background = Background {
+        args: &args,
+        tun: tun.as_fd(),
+        uapi: listener.as_fd(),
+        keep_output: environment.keep_stdio,
+    };
+    background
+        .start()
+        .map_err(|error| Fatal(error.to_string()))?;
+    // The file is the child's now.
+    listener.into_fd();
+    Ok(())
+}
+
+fn start_log(level: LogLevel) {
+    let level = match level {
+        LogLevel::Silent => return,
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Verbose => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .init();
+}
+
+/// The TUN device and the configuration socket: inherited, or made here. `prepared`: by a parent that
+/// has set the link up for us.
+fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
+    let Offloads { tso, uso, .. } = options.offload;
+    let want = TunOffloads {
+        vnet_hdr: true,
+        tso,
+        uso,
+    };
+    let tun = match background::inherited(background::TUN_FD).map_err(Fatal::new("TUN device"))? {
+        Some(fd) => {
+            let tun = Tun::from_fd(fd, want).map_err(Fatal::new(background::TUN_FD))?;
+            let prepare = |name: String| {
+                if prepared {
+                    Ok(())
+                } else {
+                    link::prepare(&name)
+                }
+            };
+            if let Err(error) = tun.name().and_then(prepare) {
+                // Whoever opened it may have moved the link away, and knows what it wants.
+                tracing::error!(%error, "the link stays as it is");
+            }
+            tun
+        }
+        None => {
+            let tun = Tun::create(&options.interface, want)
+                .map_err(Fatal::new("cannot create the TUN device"))?;
+            link::prepare(&options.interface).map_err(Fatal::new("cannot set up the link"))?;
+            tun
+        }
+    };
+    let listener = match background::inherited(background::UAPI_FD)
+        .map_err(Fatal::new("configuration socket"))?
+    {
+        Some(fd) => Listener::from_fd(fd).map_err(Fatal::new(background::UAPI_FD))?,
+        None => Listener::bind(Path::new(RUN_DIR), &options.interface)
+            .map_err(Fatal::new("cannot listen for configuration"))?,
+    };
+    Ok((tun, listener))
+}
+
+/// Serves until the end, having told a waiting parent how the start went.
+fn in_foreground(options: &Options) -> Result<(), Fatal> {
+    let mut parent = Parent::take().map_err(Fatal::new("parent"))?;
+    let result = serve(options, parent.is_some(), || {
+        if let Some(parent) = parent.take() {
+            parent.ready();
+        }
+        if let Err(error) = notify::notify(notify::READY) {
+            tracing::error!(%error, "cannot notify the service manager");
+        }
+    });
+    if let (Err(Fatal(message)), Some(parent)) = (&result, parent) {
+        parent.failed(message);
+    }
+    result
+}
+
+fn serve(options: &Options, prepared: bool, ready: impl FnOnce()) -> Result<(), Fatal> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(Fatal::new("cannot start the control loop"))?;
+    let signals = {
+        let _in_runtime = runtime.enter();
+        Signals::new().map_err(Fatal::new("cannot catch signals"))?
+    };
+    let (tun, listener) = make(options, prepared)?;
+    let tun = Arc::new(tun);
+    confine::no_core_dumps().map_err(Fatal::new("cannot forbid core dumps"))?;
+    let (watch, events) =
+        link::Watch::new(tun.clone()).map_err(Fatal::new("cannot watch the link"))?;
+    // Before there are threads: they have what this one has.
+    confine::drop_capabilities().map_err(Fatal::new("cannot give up capabilities"))?;
+
+    let (gone, tun_gone) = oneshot::channel();
+    let workers = options.workers.map_or_else(default_workers, usize::from);
+    let interface = Interface::start(tun, options.offload, workers, move |error| {
+        let _ = gone.send(error);
+    });
+    let interface = Arc::new(interface.map_err(Fatal::new("cannot start threads"))?);
+    let end = runtime.block_on(async {
+        let control = Control::new(&interface, watch, events)?;
+        let serve = server::serve(listener, interface.clone());
+        ready();
+        tokio::select! {
+            end = control.run(signals, tun_gone) => end,
+            removed = serve => removed.map(|()| End::SocketRemoved),
+        }
+    });
+    let end = end.map_err(Fatal::new("control loop"))?;
+    tracing::info!(?end, "ending");
+    let _ = notify::notify(notify::STOPPING);
+    Ok(())
+}
+
+/// Half the cores, where there are cores to spare.
+fn default_workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < CORES_TO_SPARE {
+        0
+    } else {
+        (cores / 2).min(MAX_WORKERS)
+    }
+}
+
+impl Handler for Interface {
+    fn get(&self) -> Result<types::Interface, Errno> {
+        Ok(Interface::get(self))
+    }
+
+    fn set(&self, changes: Vec<types::Change>) -> Result<(), Errno> {
+        Interface::set(self, &changes).map_err(|error| {
+            tracing::error!(%error, "configuration refused");
+            Errno::from_raw(error.errno())
+        })
+    }
+}

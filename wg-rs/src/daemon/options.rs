@@ -1,0 +1,240 @@
+//! What `wireguard-rs` is told: command line and environment, those of `wireguard-go` included.
+
+use std::ffi::OsString;
+use std::str::FromStr;
+
+use clap::Parser;
+
+use crate::sys::process::background;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wireguard-rs",
+    version,
+    long_version = concat!(env!("CARGO_PKG_VERSION"), "\nTransport AEAD: ChaCha20-Poly1305 by AWS-LC"),
+    about = "A WireGuard interface in userspace that behaves as the kernel module does",
+    after_help = "Example:\n  wireguard-rs wg0 && wg setconf wg0 /etc/wireguard/wg0.conf && ip link set wg0 up\n\n\
+                  Returns when link and UAPI socket exist. See wireguard-rs(8)."
+)]
+pub struct Options {
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub foreground: bool,
+
+    /// Switch offloads: a comma-separated list of tso, uso, gso, gro, each with =on or =off; or `off` for all
+    #[arg(long, value_name = "LIST", env = "WG_OFFLOAD", default_value = "")]
+    pub offload: Offloads,
+
+    /// Threads per direction that encrypt or decrypt large bursts [default: by the number of cores]
+    #[arg(long, value_name = "N", env = "WG_WORKERS", value_parser = clap::value_parser!(u8).range(0..=64))]
+    pub workers: Option<u8>,
+
+    /// Name of the interface to create
+    #[arg(value_name = "INTERFACE", value_parser = interface_name)]
+    pub interface: String,
+}
+
+/// Which offloads may be used. Each is probed as well, and given up at run time where it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloads {
+    /// TCP super-packets to and from the TUN device.
+    pub tso: bool,
+    /// UDP super-packets to and from the TUN device (Linux 6.2).
+    pub uso: bool,
+    /// `UDP_SEGMENT` on the sockets.
+    pub gso: bool,
+    /// `UDP_GRO` on the sockets.
+    pub gro: bool,
+}
+
+impl Default for Offloads {
+    fn default() -> Self {
+        Offloads {
+            tso: true,
+            uso: true,
+            gso: true,
+            gro: true,
+        }
+    }
+}
+
+impl FromStr for Offloads {
+    type Err = String;
+
+    fn from_str(list: &str) -> Result<Self, String> {
+        let mut offloads = Offloads::default();
+        for item in list
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+        {
+            let (name, on) = match item.split_once('=') {
+                Some((name, "on")) => (name, true),
+                Some((name, "off")) => (name, false),
+                None if item == "off" || item == "on" => ("all", item == "on"),
+                _ => return Err(format!("`{item}' is not of the form NAME=on or NAME=off")),
+            };
+            match name {
+                "tso" => offloads.tso = on,
+                "uso" => offloads.uso = on,
+                "gso" => offloads.gso = on,
+                "gro" => offloads.gro = on,
+                "all" => {
+                    offloads = Offloads {
+                        tso: on,
+                        uso: on,
+                        gso: on,
+                        gro: on,
+                    }
+                }
+                _ => return Err(format!("`{name}' is none of tso, uso, gso, gro")),
+            }
+        }
+        Ok(offloads)
+    }
+}
+
+/// A name that the kernel takes for a link (`dev_valid_name`), and that makes a socket's file name.
+fn interface_name(name: &str) -> Result<String, String> {
+    if name.is_empty() || name.len() > 15 {
+        return Err("an interface name has 1 to 15 characters".into());
+    }
+    if name == "."
+        || name == ".."
+        || name.contains(['/', ':', '%'])
+        || name.contains(char::is_whitespace)
+    {
+        return Err(
+            "an interface name has no `/', `:', `%' or white space, and is not `.' or `..'".into(),
+        );
+    }
+    Ok(name.into())
+}
+
+/// How much is logged; `LOG_LEVEL` of wireguard-go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Nothing.
+    Silent,
+    /// Only what failed. The default.
+    Error,
+    /// Handshakes, peers and link changes too.
+    Verbose,
+}
+
+impl LogLevel {
+    fn parse(value: Option<&str>) -> Self {
+        match value {
+            Some("verbose" | "debug") => LogLevel::Verbose,
+            Some("silent") => LogLevel::Silent,
+            _ => LogLevel::Error,
+        }
+    }
+}
+
+/// The environment, as wireguard-go reads it; the inherited descriptors are `sys::process`'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Environment {
+    /// `WG_PROCESS_FOREGROUND=1`.
+    pub foreground: bool,
+    /// `LOG_LEVEL`.
+    pub log_level: LogLevel,
+    /// Whether `LOG_LEVEL` was given: a background daemon then keeps its standard output and error.
+    pub keep_stdio: bool,
+}
+
+impl Environment {
+    /// Reads the variables through `var`.
+    pub fn read(var: impl Fn(&str) -> Option<OsString>) -> Self {
+        let text = |name: &str| var(name).map(|value| value.to_string_lossy().into_owned());
+        let level = text("LOG_LEVEL").filter(|value| !value.is_empty());
+        Environment {
+            foreground: text(background::FOREGROUND).as_deref() == Some("1"),
+            log_level: LogLevel::parse(level.as_deref()),
+            keep_stdio: level.is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offload_list() {
+        let all = Offloads::default();
+        assert_eq!("".parse(), Ok(all));
+        assert_eq!(
+            "uso=off,gso=off".parse(),
+            Ok(Offloads {
+                uso: false,
+                gso: false,
+                ..all
+            })
+        );
+        let none = Offloads {
+            tso: false,
+            uso: false,
+            gso: false,
+            gro: false,
+        };
+        assert_eq!("off".parse(), Ok(none));
+        assert_eq!("off, gro=on".parse(), Ok(Offloads { gro: true, ..none }));
+        for bad in ["tso", "tso=maybe", "lro=off", "=off"] {
+            assert!(bad.parse::<Offloads>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn interface_names() {
+        for good in ["wg0", "a", "fifteen-chars-x", "wg_0=+.-"] {
+            assert!(interface_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a:b",
+            "wg%d",
+            "sixteen-chars-xx",
+        ] {
+            assert!(interface_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn command_line() {
+        let parse = |args: &[&str]| Options::try_parse_from([&["wireguard-rs"], args].concat());
+        assert!(parse(&["-f", "wg0"]).is_ok_and(|o| o.foreground && o.interface == "wg0"));
+        assert!(parse(&["--foreground", "wg0"]).is_ok_and(|o| o.foreground));
+        assert!(parse(&["wg0"]).is_ok_and(|o| !o.foreground && o.workers.is_none()));
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["wg0", "wg1"]).is_err());
+    }
+
+    #[test]
+    fn environment_of_wireguard_go() {
+        let read = |pairs: &[(&str, &str)]| {
+            let find = |name: &str| {
+                pairs
+                    .iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| value.into())
+            };
+            Environment::read(find)
+        };
+        let none = read(&[]);
+        assert_eq!(
+            (none.foreground, none.keep_stdio, none.log_level),
+            (false, false, LogLevel::Error)
+        );
+        let some = read(&[("WG_PROCESS_FOREGROUND", "1"), ("LOG_LEVEL", "debug")]);
+        assert_eq!(
+            (some.foreground, some.keep_stdio, some.log_level),
+            (true, true, LogLevel::Verbose)
+        );
+    }
+}
