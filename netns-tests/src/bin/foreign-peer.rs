@@ -1,0 +1,38 @@
+//! boringtun's own device as a program: an implementation that others wrote, on every machine
+//! that can build this crate. `foreign-peer [-f] IFACE` stays in the foreground and ends on
+//! SIGTERM or when its socket is removed.
+//!
+//! Of boringtun 0.7.1: a `set` that names a peer it already has panics, so tests configure each
+//! peer once; any thread's panic ends the process here, so that a test sees it. Its connected
+//! sockets stay at the address they were born with, so it is used without.
+
+use std::process::ExitCode;
+
+use boringtun::device::{DeviceConfig, DeviceHandle};
+
+fn main() -> ExitCode {
+    let name = std::env::args().skip(1).find(|argument| argument != "-f");
+    let Some(name) = name else {
+        eprintln!("usage: foreign-peer [-f] IFACE");
+        return ExitCode::FAILURE;
+    };
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        print(info);
+        std::process::abort();
+    }));
+    let config = DeviceConfig {
+        use_connected_socket: false,
+        ..DeviceConfig::default()
+    };
+    match DeviceHandle::new(&name, config) {
+        Ok(mut device) => {
+            device.wait();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("foreign-peer {name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

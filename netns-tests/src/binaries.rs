@@ -1,0 +1,140 @@
+//! Finding programs: on PATH, or built on demand in the profile that is running.
+
+use std::collections::HashMap;
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// The program of this name on PATH.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// Builds a program of this workspace once per process, with the profile and into the target
+/// folder of the program that is running, and returns where it is.
+pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
+    static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let built = built.get_or_insert_default();
+    if let Some(path) = built.get(program) {
+        return Ok(path.clone());
+    }
+    let place = Place::of(&env::current_exe()?)?;
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(&cargo);
+    command.args([
+        "build",
+        "--quiet",
+        "--package",
+        package,
+        "--bin",
+        program,
+        "--manifest-path",
+    ]);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    command.arg("--target-dir").arg(&place.target);
+    command.args(["--profile", &place.profile]);
+    if let Some(triple) = &place.triple {
+        command.args(["--target", triple]);
+    }
+    // What Cargo tells a program that it runs would tell it, of other packages, that they changed.
+    for (variable, _) in env::vars_os() {
+        let name = variable.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|own| name.starts_with(own))
+        {
+            command.env_remove(&variable);
+        }
+    }
+    let status = command.status().map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("run {}: {error}", Path::new(&cargo).display()),
+        )
+    })?;
+    if !status.success() {
+        return Err(io::Error::other(format!(
+            "{program} could not be built: {command:?}"
+        )));
+    }
+    let path = place.programs.join(program);
+    built.insert(program.into(), path.clone());
+    Ok(path)
+}
+
+/// Where Cargo put a program: TARGET/[TRIPLE/]PROFILE/[deps|examples/]program.
+#[derive(Debug, PartialEq)]
+struct Place {
+    target: PathBuf,
+    triple: Option<String>,
+    profile: String,
+    programs: PathBuf,
+}
+
+impl Place {
+    fn of(exe: &Path) -> io::Result<Place> {
+        let unknown = || io::Error::other(format!("{} is not in a target folder", exe.display()));
+        let mut programs = exe.parent().ok_or_else(unknown)?;
+        if programs.ends_with("deps") || programs.ends_with("examples") {
+            programs = programs.parent().ok_or_else(unknown)?;
+        }
+        let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+        let profile = match name(programs).ok_or_else(unknown)?.as_str() {
+            "debug" => "dev".into(),
+            other => other.to_owned(),
+        };
+        let mut target = programs.parent().ok_or_else(unknown)?;
+        let mut triple = None;
+        // A triple has at least two dashes; a target folder may have any name, but then no tag.
+        if !target.join("CACHEDIR.TAG").exists()
+            && let Some(folder) = name(target)
+            && folder.matches('-').count() >= 2
+        {
+            triple = Some(folder);
+            target = target.parent().ok_or_else(unknown)?;
+        }
+        Ok(Place {
+            target: target.into(),
+            triple,
+            profile,
+            programs: programs.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        let of = |exe: &str| {
+            let place = Place::of(Path::new(exe)).unwrap();
+            (place.target, place.triple, place.profile, place.programs)
+        };
+        assert_eq!(
+            of("/x/target/debug/deps/interop-0123"),
+            (
+                "/x/target".into(),
+                None,
+                "dev".into(),
+                "/x/target/debug".into()
+            )
+        );
+        assert_eq!(
+            of("/x/target/aarch64-unknown-linux-gnu/release/bench"),
+            (
+                "/x/target".into(),
+                Some("aarch64-unknown-linux-gnu".into()),
+                "release".into(),
+                "/x/target/aarch64-unknown-linux-gnu/release".into()
+            )
+        );
+    }
+}

@@ -1,0 +1,318 @@
+//! The programs that can be a WireGuard interface, and a running one.
+
+use std::env;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use netlink_packet_route::link::InfoKind;
+
+use crate::netlink::{self, Route};
+use crate::{
+    Config, Host, Interface, Key, PeerState, Proc, SOCKETS, Uapi, binaries, process, require, until,
+};
+
+/// How long a daemon may take to start or to end, on a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An implementation of WireGuard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// How to name it in a report.
+    pub name: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// The program and its arguments before `-f IFACE`.
+    Program(Vec<String>),
+    /// The kernel's module.
+    Kernel,
+}
+
+impl fmt::Display for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Daemon {
+    /// The daemon of this workspace: the program that `WIREGUARD_RS` names, else it is built.
+    pub fn ours() -> io::Result<Daemon> {
+        let path = match env::var_os("WIREGUARD_RS") {
+            Some(path) => PathBuf::from(path),
+            None => binaries::build("wg-rs", "wireguard-rs")?,
+        };
+        Ok(Daemon::program("wireguard-rs", path.to_string_lossy()))
+    }
+
+    /// boringtun's device in a process of its own, built into this crate.
+    pub fn foreign() -> io::Result<Daemon> {
+        let path = binaries::build("netns-tests", "foreign-peer")?;
+        Ok(Daemon::program("boringtun", path.to_string_lossy()))
+    }
+
+    /// The kernel's module; errs where there is none.
+    pub fn kernel(probe: &Host) -> io::Result<Daemon> {
+        let name = "probe";
+        probe.run(|| {
+            netlink::add_link(name, InfoKind::Wireguard)?;
+            netlink::delete_link(name)
+        })?;
+        Ok(Daemon {
+            name: "kernel".into(),
+            kind: Kind::Kernel,
+        })
+    }
+
+    /// A program with its arguments, separated by spaces; `-f IFACE` is put behind.
+    pub fn program(name: &str, command: impl AsRef<str>) -> Daemon {
+        let words = command
+            .as_ref()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        Daemon {
+            name: name.into(),
+            kind: Kind::Program(words),
+        }
+    }
+
+    /// A program found on PATH under its usual names.
+    pub fn installed(name: &str) -> Option<Daemon> {
+        let names: &[&str] = match name {
+            "gotatun" | "gotatun-cli" => &["gotatun-cli", "gotatun"],
+            other => &[other],
+        };
+        let path = names.iter().find_map(|name| binaries::on_path(name))?;
+        Some(Daemon::program(name, path.to_string_lossy()))
+    }
+
+    /// Ours, the built-in one, and each on PATH; one that is absent is announced as a test's
+    /// [`requirement`](require). boringtun-cli without its connected sockets: they keep the
+    /// address they were born with, and cannot roam.
+    pub fn all() -> io::Result<Vec<Daemon>> {
+        let mut all = vec![Daemon::ours()?, Daemon::foreign()?];
+        for name in ["wireguard-go", "boringtun-cli", "gotatun-cli"] {
+            all.extend(require(name, Daemon::installed(name)).map(|mut found| {
+                if let ("boringtun-cli", Kind::Program(words)) = (name, &mut found.kind) {
+                    words.push("--disable-connected-udp".into());
+                }
+                found
+            }));
+        }
+        Ok(all)
+    }
+
+    /// An error, with the name of this daemon.
+    pub fn blame(&self, error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{self}: {error}"))
+    }
+
+    /// The program to run, when it is one.
+    pub fn path(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Program(words) => words.first().map(String::as_str),
+            Kind::Kernel => None,
+        }
+    }
+
+    /// A command that runs the program with these arguments instead of `-f IFACE`.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let words: &[String] = match &self.kind {
+            Kind::Program(words) => words,
+            Kind::Kernel => &[],
+        };
+        let mut words = words.iter();
+        let mut command = Command::new(words.next().map_or("false", String::as_str));
+        command.args(words).args(args);
+        for variable in [
+            "WG_PROCESS_FOREGROUND",
+            "WG_TUN_FD",
+            "WG_UAPI_FD",
+            "NOTIFY_SOCKET",
+        ] {
+            command.env_remove(variable);
+        }
+        if process::verbose() {
+            command
+                .env("LOG_LEVEL", "verbose")
+                .env("WG_LOG_LEVEL", "trace");
+        }
+        // boringtun and gotatun: stay root also where there is no login name.
+        command.env("WG_SUDO", "true").current_dir("/");
+        command
+    }
+
+    /// Starts the interface `name` in `host`; returns when its link and its socket are there.
+    pub fn start(&self, host: &Host, name: &str, via: Via) -> io::Result<Wg> {
+        let (proc, via) = match self.kind {
+            Kind::Kernel => {
+                host.run(|| netlink::add_link(name, InfoKind::Wireguard))?;
+                (None, Via::StockWg)
+            }
+            Kind::Program(_) => (Some(host.spawn(&mut self.command(&["-f", name]))?), via),
+        };
+        let mut wg = Wg {
+            host: host.clone(),
+            name: name.into(),
+            proc,
+            via,
+        };
+        if let Some(proc) = &mut wg.proc {
+            until(PATIENCE, &format!("{self} to create {name}"), || {
+                if let Some(status) = proc.ended()? {
+                    let text = format!("{self} ended with {status}: {}", proc.output().trim());
+                    return Err(io::Error::other(text));
+                }
+                Ok(ready(host, name).then_some(()))
+            })?;
+        }
+        Ok(wg)
+    }
+}
+
+/// Whether the host can talk to itself at this address (an IPv6 address takes its time).
+fn serves(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0))
+        .and_then(|socket| socket.send_to(&[], socket.local_addr()?))
+        .is_ok()
+}
+
+/// Whether the link exists and its UAPI socket answers.
+pub fn ready(host: &Host, name: &str) -> bool {
+    host.run(|| netlink::link(name))
+        .is_ok_and(|link| link.is_some())
+        && Uapi::connect(host, name).is_ok()
+}
+
+/// What configures and asks an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// The UAPI socket.
+    Uapi,
+    /// The stock `wg`, which must be on PATH.
+    StockWg,
+}
+
+/// A running interface. Dropping it ends its daemon.
+#[derive(Debug)]
+pub struct Wg {
+    /// Where its daemon runs.
+    pub host: Host,
+    /// Interface name.
+    pub name: String,
+    /// The daemon; none for the kernel's.
+    pub proc: Option<Proc>,
+    via: Via,
+}
+
+impl Wg {
+    /// Applies a configuration.
+    pub fn set(&self, config: &Config) -> io::Result<()> {
+        match self.via {
+            Via::Uapi => Uapi::connect(&self.host, &self.name)?.set(config),
+            Via::StockWg => {
+                let verb = if config.replace_peers {
+                    "setconf"
+                } else {
+                    "addconf"
+                };
+                self.host
+                    .sh_with("wg", &[verb, &self.name, "/dev/stdin"], &config.file(&[]))
+                    .map(|_| ())
+            }
+        }
+    }
+
+    /// Its state.
+    pub fn get(&self) -> io::Result<Interface> {
+        match self.via {
+            Via::Uapi => Uapi::connect(&self.host, &self.name)?.get(),
+            Via::StockWg => {
+                Interface::from_dump(&self.host.sh("wg", &["show", &self.name, "dump"])?)
+            }
+        }
+    }
+
+    /// The state of one peer.
+    pub fn peer(&self, key: Key) -> io::Result<PeerState> {
+        self.get()?.peer(key).cloned()
+    }
+
+    /// Waits until the peer's state is as wanted.
+    pub fn until_peer(
+        &self,
+        key: Key,
+        what: &str,
+        wanted: impl Fn(&PeerState) -> bool,
+    ) -> io::Result<PeerState> {
+        until(PATIENCE, what, || Ok(Some(self.peer(key)?).filter(&wanted)))
+    }
+
+    /// Process id of the daemon.
+    pub fn pid(&self) -> io::Result<i32> {
+        self.proc
+            .as_ref()
+            .map(Proc::pid)
+            .ok_or_else(|| io::Error::other("no daemon process"))
+    }
+
+    /// Sets the MTU, the link up, and its addresses with their prefixes, in the namespace of `place`.
+    pub fn up_in(&self, place: &Host, mtu: u32, addresses: &[(IpAddr, u8)]) -> io::Result<()> {
+        place.run(|| {
+            netlink::set_mtu(&self.name, mtu)?;
+            // Up first: an IPv6 address given before serves only some time after.
+            netlink::set_up(&self.name, true)?;
+            for (address, prefix) in addresses {
+                netlink::add_address(&self.name, *address, *prefix)?;
+            }
+            for (address, _) in addresses {
+                until(PATIENCE, "an address to serve", || {
+                    Ok(serves(*address).then_some(()))
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Wg::up_in`], where the daemon runs.
+    pub fn up(&self, mtu: u32, addresses: &[(IpAddr, u8)]) -> io::Result<()> {
+        self.up_in(&self.host, mtu, addresses)
+    }
+
+    /// Waits until its UDP port is open: a daemon hears a moment later that its link is up.
+    pub fn until_listening(&self) -> io::Result<()> {
+        until(PATIENCE, "its port to open", || {
+            // The second column of /proc/net/udp ends in the local port, in hexadecimal.
+            let port = format!(":{:04X} ", self.get()?.listen_port);
+            let open = |table: &str| {
+                let path = format!("/proc/thread-self/net/{table}");
+                std::fs::read_to_string(path).is_ok_and(|table| table.contains(&port))
+            };
+            Ok(self.host.run(|| open("udp") || open("udp6")).then_some(()))
+        })
+    }
+
+    /// Routes a network into the interface.
+    pub fn route(&self, to: impl Into<IpAddr>, prefix: u8) -> io::Result<()> {
+        let to = to.into();
+        self.host.run(|| Route::dev(to, prefix, &self.name).add())
+    }
+
+    /// Path of the UAPI socket.
+    pub fn socket(&self) -> String {
+        format!("{SOCKETS}/{}.sock", self.name)
+    }
+
+    /// Whether link and socket file are both gone.
+    pub fn gone(&self) -> io::Result<bool> {
+        let socket = self.socket();
+        self.host
+            .run(|| Ok(netlink::link(&self.name)?.is_none() && !std::fs::exists(&socket)?))
+    }
+}

@@ -1,0 +1,35 @@
+//! Hosts in network namespaces, WireGuard interfaces on them by any implementation, and traffic
+//! between them: what the tests, the benchmark and the demo of this crate are made of.
+//!
+//! Nothing of the workspace is linked in: the daemon under test is a program like the others.
+//! Needed are root and /dev/net/tun, and no tool: namespaces, links and routes are made with
+//! netlink, daemons are configured over their UAPI socket, pings are raw sockets. Where a test is
+//! about a stock tool, that tool is a [`requirement`](require).
+
+#![forbid(unsafe_code)]
+
+pub mod binaries;
+mod config;
+mod daemon;
+mod icmp;
+mod keys;
+mod lab;
+mod nat;
+pub mod netlink;
+pub mod process;
+mod traffic;
+mod tunnel;
+mod uapi;
+mod wait;
+
+pub use config::{Config, Interface, Peer, PeerState};
+pub use daemon::{Daemon, PATIENCE, Via, Wg, ready};
+pub use icmp::{Icmp, Ping, Pinged};
+pub use keys::{Key, Keys};
+pub use lab::{Host, Lab, SOCKETS};
+pub use nat::Nat;
+pub use process::Proc;
+pub use traffic::{Load, Transfer, transfer};
+pub use tunnel::{End, Family, Hosts, Plan, Tunnel, ping_all};
+pub use uapi::Uapi;
+pub use wait::{require, until};

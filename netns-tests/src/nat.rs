@@ -1,0 +1,108 @@
+//! A NAT box in a thread: datagrams from inside leave from a port of their own for each inner
+//! address; answers find back for as long as the mapping lives, which each packet out renews.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::Host;
+
+/// A running NAT box; dropping it stops it.
+#[derive(Debug)]
+pub struct Nat {
+    /// Where the inside sends to.
+    pub inside: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Mapping {
+    outside: UdpSocket,
+    renewed: Instant,
+}
+
+impl Nat {
+    /// Listens in `host` on `inside` (its port may be 0) and passes to `server`; a mapping not
+    /// renewed for `lifetime` is forgotten, and its port closed.
+    pub fn start(
+        host: &Host,
+        inside: SocketAddr,
+        server: SocketAddr,
+        lifetime: Duration,
+    ) -> io::Result<Nat> {
+        let socket = host.run(|| UdpSocket::bind(inside))?;
+        socket.set_nonblocking(true)?;
+        let inside = socket.local_addr()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = host.thread(move || {
+            let mut mappings = HashMap::new();
+            while !stopped.load(Ordering::Relaxed) {
+                mappings.retain(|_, mapping: &mut Mapping| mapping.renewed.elapsed() < lifetime);
+                if !pass(&socket, server, &mut mappings).unwrap_or(false) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        Ok(Nat {
+            inside,
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+/// Passes what waits on any socket; whether there was anything.
+fn pass(
+    socket: &UdpSocket,
+    server: SocketAddr,
+    mappings: &mut HashMap<SocketAddr, Mapping>,
+) -> io::Result<bool> {
+    let mut busy = false;
+    let mut datagram = [0; 65536];
+    while let Ok((len, from)) = socket.recv_from(&mut datagram) {
+        busy = true;
+        let mapping = match mappings.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let outside = UdpSocket::bind(unspecified(server))?;
+                outside.set_nonblocking(true)?;
+                outside.connect(server)?;
+                new.insert(Mapping {
+                    outside,
+                    renewed: Instant::now(),
+                })
+            }
+        };
+        mapping.renewed = Instant::now();
+        mapping.outside.send(&datagram[..len])?;
+    }
+    for (inner, mapping) in mappings {
+        while let Ok(len) = mapping.outside.recv(&mut datagram) {
+            busy = true;
+            socket.send_to(&datagram[..len], inner)?;
+        }
+    }
+    Ok(busy)
+}
+
+fn unspecified(like: SocketAddr) -> SocketAddr {
+    match like {
+        SocketAddr::V4(_) => ([0; 4], 0).into(),
+        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+    }
+}
+
+impl Drop for Nat {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

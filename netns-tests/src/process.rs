@@ -1,0 +1,199 @@
+//! Child processes, and what /proc says of any process.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+use crate::until;
+
+/// A child process whose output is kept in memory. Dropping it kills it; if that happens in a
+/// panic, or with `NETNS_TESTS_LOG` in the environment, its output is printed.
+#[derive(Debug)]
+pub struct Proc {
+    name: String,
+    child: Child,
+    output: File,
+}
+
+impl Proc {
+    /// Starts the command in the namespaces of the calling thread, stdin from /dev/null unless
+    /// the command says otherwise.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<Proc> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let output = File::from(memfd_create("output", MFdFlags::MFD_CLOEXEC)?);
+        command
+            .stdout(Stdio::from(output.try_clone()?))
+            .stderr(Stdio::from(output.try_clone()?));
+        let child = command
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("start {name}: {error}")))?;
+        Ok(Proc {
+            name,
+            child,
+            output,
+        })
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Writes all of `text` to its stdin and closes it.
+    pub fn feed(&mut self, text: &str) -> io::Result<()> {
+        let mut stdin = self
+            .child
+            .stdin
+            .take()
+            .ok_or_else(|| io::Error::other("no stdin"))?;
+        io::Write::write_all(&mut stdin, text.as_bytes())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill(Pid::from_raw(self.pid()), signal)?)
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Waits for its end; kills it when that takes longer than `limit`.
+    pub fn wait(&mut self, limit: Duration) -> io::Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
+        until(limit, &what, || self.child.try_wait()).inspect_err(|_| {
+            let _ = self.child.kill();
+        })
+    }
+
+    /// Everything it has written to stdout and stderr so far.
+    pub fn output(&self) -> String {
+        let mut bytes = vec![0; self.output.metadata().map_or(0, |meta| meta.len() as usize)];
+        let read = self.output.read_at(&mut bytes, 0).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..read]).into_owned()
+    }
+
+    /// Waits for a successful end and returns the output; anything else is an error with it.
+    pub fn success(&mut self, limit: Duration) -> io::Result<String> {
+        let status = self.wait(limit)?;
+        let output = self.output();
+        if status.success() {
+            return Ok(output);
+        }
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "unknown".into(),
+        };
+        Err(io::Error::other(format!(
+            "{} ended with {how}: {}",
+            self.name,
+            output.trim()
+        )))
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() || verbose() {
+            eprintln!("--- output of {}:\n{}---", self.name, self.output());
+        }
+    }
+}
+
+/// Whether every process's output is to be seen, and daemons are to log all they can.
+pub(crate) fn verbose() -> bool {
+    std::env::var_os("NETNS_TESTS_LOG").is_some()
+}
+
+/// The processes whose network namespace is one of these (inode numbers).
+pub fn in_namespaces(inodes: &[u64]) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            fs::metadata(format!("/proc/{pid}/ns/net"))
+                .is_ok_and(|namespace| inodes.contains(&namespace.ino()))
+        })
+        .collect()
+}
+
+/// One value of `/proc/PID/status`, without its label.
+pub fn status(pid: i32, label: &str) -> io::Result<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(label)?.strip_prefix(':'))
+        .map(|value| value.trim().to_owned())
+        .ok_or_else(|| io::Error::other(format!("no {label} in the status of process {pid}")))
+}
+
+/// Peak resident memory of a process, in bytes (`VmHWM`).
+pub fn peak_memory(pid: i32) -> io::Result<u64> {
+    let text = status(pid, "VmHWM")?;
+    let kib = text
+        .trim_end_matches("kB")
+        .trim()
+        .parse::<u64>()
+        .map_err(io::Error::other)?;
+    Ok(kib * 1024)
+}
+
+/// CPU time a process has used, user and system.
+pub fn cpu_time(pid: i32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The command's name may hold spaces and parentheses: fields count from its last ')'.
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    let ticks = |n: usize| fields.get(n).and_then(|field| field.parse::<u64>().ok());
+    let (Some(user), Some(system)) = (ticks(11), ticks(12)) else {
+        return Err(io::Error::other(format!(
+            "unreadable stat of process {pid}"
+        )));
+    };
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100) as u64;
+    Ok(Duration::from_millis((user + system) * 1000 / per_second))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_figures() {
+        let me = std::process::id() as i32;
+        assert!(peak_memory(me).unwrap() > 100_000);
+        let before = cpu_time(me).unwrap();
+        until(Duration::from_secs(20), "CPU time", || {
+            Ok((cpu_time(me)? > before).then_some(()))
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn output_and_failure() {
+        let mut child =
+            Proc::spawn(Command::new("sh").args(["-c", "echo out; echo err >&2"])).unwrap();
+        assert_eq!(child.success(Duration::from_secs(9)).unwrap(), "out\nerr\n");
+        let mut child = Proc::spawn(Command::new("sh").args(["-c", "echo why; exit 3"])).unwrap();
+        let error = child
+            .success(Duration::from_secs(9))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("exit code 3: why"), "{error}");
+    }
+}
