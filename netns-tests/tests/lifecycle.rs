@@ -1,0 +1,401 @@
+//! The daemon's life: how it starts, what it leaves alone, how it ends.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::time::Duration;
+
+use netns_tests::process::{self, status};
+use netns_tests::{
+    Config, Daemon, Family, Host, Keys, Lab, PATIENCE, Ping, Plan, SOCKETS, Tunnel, Uapi, Via, Wg,
+    netlink, ready, until,
+};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::Signal;
+
+/// A lab with one host; the lab must outlive the rest.
+fn alone() -> io::Result<(Lab, Host)> {
+    let lab = Lab::new()?;
+    let host = lab.host("alone")?;
+    Ok((lab, host))
+}
+
+fn running() -> io::Result<(Lab, Host, Wg)> {
+    let (lab, host) = alone()?;
+    let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+    Ok((lab, host, wg))
+}
+
+/// Starts it with these arguments; it must fail, and say why.
+fn refused(host: &Host, args: &[&str]) -> io::Result<()> {
+    let mut proc = host.spawn(&mut Daemon::ours()?.command(args))?;
+    assert!(!proc.wait(PATIENCE)?.success(), "{args:?} was taken");
+    assert!(!proc.output().trim().is_empty(), "{args:?}: not a word");
+    Ok(())
+}
+
+/// Waits for the daemon's clean end, link and socket file gone with it.
+fn ends_cleanly(mut wg: Wg) -> io::Result<()> {
+    let proc = wg.proc.as_mut().expect("a process");
+    let status = proc.wait(PATIENCE)?;
+    assert!(status.success(), "{status}: {}", proc.output());
+    until(PATIENCE, "link and socket to go", || {
+        Ok(wg.gone()?.then_some(()))
+    })
+}
+
+#[test]
+fn deleting_the_link_ends_it() -> io::Result<()> {
+    let (_lab, host, wg) = running()?;
+    host.run(|| netlink::delete_link("wg0"))?;
+    ends_cleanly(wg)
+}
+
+#[test]
+fn deleting_a_link_in_use_ends_it() -> io::Result<()> {
+    let daemon = Daemon::ours()?;
+    let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
+    tunnel.a.host.run(|| netlink::delete_link("wg0"))?;
+    ends_cleanly(tunnel.a.wg)
+}
+
+#[test]
+fn removing_the_socket_file_ends_it() -> io::Result<()> {
+    let (_lab, host, wg) = running()?;
+    host.run(|| std::fs::remove_file(wg.socket()))?;
+    ends_cleanly(wg)
+}
+
+#[test]
+fn sigterm_and_sigint_end_it() -> io::Result<()> {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (_lab, _host, wg) = running()?;
+        wg.proc.as_ref().expect("a process").signal(signal)?;
+        ends_cleanly(wg)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_stale_socket_is_taken_over() -> io::Result<()> {
+    let (_lab, host, mut wg) = running()?;
+    let proc = wg.proc.as_mut().expect("a process");
+    proc.signal(Signal::SIGKILL)?;
+    proc.wait(PATIENCE)?;
+    until(PATIENCE, "the link to go", || {
+        Ok(host.run(|| netlink::link("wg0"))?.is_none().then_some(()))
+    })?;
+    assert!(
+        host.run(|| std::fs::exists(wg.socket()))?,
+        "kill -9 leaves the socket file"
+    );
+    assert!(Uapi::connect(&host, "wg0").is_err());
+    let again = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+    again.get().map(|_| ())
+}
+
+#[test]
+fn a_live_socket_is_refused() -> io::Result<()> {
+    let (_lab, host, mut wg) = running()?;
+    refused(&host, &["-f", "wg0"])?;
+    wg.get()?;
+    assert!(wg.proc.as_mut().expect("a process").ended()?.is_none());
+
+    // Where there is no link, only the socket can tell that somebody is there.
+    let _listener = host.run(|| UnixListener::bind(format!("{SOCKETS}/wg7.sock")))?;
+    refused(&host, &["-f", "wg7"])?;
+    assert!(
+        host.run(|| netlink::link("wg7"))?.is_none(),
+        "no link is left behind"
+    );
+    Uapi::connect(&host, "wg7").map(|_| ())
+}
+
+#[test]
+fn the_background_is_entered_when_link_and_socket_exist() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let daemon = Daemon::ours()?;
+    let mut starter = host.spawn(&mut daemon.command(&["wg0"]))?;
+    starter.success(PATIENCE)?;
+    assert!(
+        ready(&host, "wg0"),
+        "it returned before link and socket were there"
+    );
+    Uapi::connect(&host, "wg0")?.get()?;
+
+    // A second one fails, and says so before it goes to the background.
+    refused(&host, &["wg0"])?;
+    Uapi::connect(&host, "wg0")?.get()?;
+
+    host.run(|| netlink::delete_link("wg0"))?;
+    until(PATIENCE, "its end", || {
+        Ok((!host.run(|| std::fs::exists(format!("{SOCKETS}/wg0.sock")))?).then_some(()))
+    })
+}
+
+#[test]
+fn the_foreground_by_environment() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let mut command = Daemon::ours()?.command(&["wg0"]);
+    let mut proc = host.spawn(command.env("WG_PROCESS_FOREGROUND", "1"))?;
+    until(PATIENCE, "link and socket", || {
+        Ok(ready(&host, "wg0").then_some(()))
+    })?;
+    assert!(
+        proc.ended()?.is_none(),
+        "it is still the process that was started"
+    );
+    proc.signal(Signal::SIGTERM)?;
+    assert!(proc.wait(PATIENCE)?.success());
+    Ok(())
+}
+
+#[test]
+fn a_uapi_socket_given_is_used() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let listener = host.run(|| UnixListener::bind(format!("{SOCKETS}/wg0.sock")))?;
+    fcntl(listener.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let number = std::os::fd::AsRawFd::as_raw_fd(&listener).to_string();
+    let mut command = Daemon::ours()?.command(&["-f", "wg0"]);
+    let _proc = host.spawn(command.env("WG_UAPI_FD", number))?;
+    until(PATIENCE, "the link", || host.run(|| netlink::link("wg0")))?;
+    Uapi::connect(&host, "wg0")?.get().map(|_| ())
+}
+
+#[test]
+fn version_and_help() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let daemon = Daemon::ours()?;
+    for (option, word) in [("--version", "wireguard"), ("--help", "foreground")] {
+        let mut proc = host.spawn(&mut daemon.command(&[option]))?;
+        let text = proc.success(PATIENCE)?;
+        assert!(text.contains(word), "{option}: {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let path = format!("{SOCKETS}/notify");
+    let notify = host.run(|| UnixDatagram::bind(&path))?;
+    notify.set_read_timeout(Some(PATIENCE))?;
+    let mut command = Daemon::ours()?.command(&["-f", "wg0"]);
+    let _proc = host.spawn(command.env("NOTIFY_SOCKET", &path))?;
+    let mut datagram = [0; 4096];
+    let len = notify.recv(&mut datagram)?;
+    let text = String::from_utf8_lossy(&datagram[..len]).into_owned();
+    assert!(text.lines().any(|line| line == "READY=1"), "{text}");
+    assert!(ready(&host, "wg0"), "told before it was ready");
+    Ok(())
+}
+
+#[test]
+fn a_random_port_is_kept_over_down_and_up() -> io::Result<()> {
+    let (_lab, host, wg) = running()?;
+    wg.set(&Config::new(&Keys::generate(), 0))?;
+    let open = |up: bool, what: &str| -> io::Result<u16> {
+        host.run(|| netlink::set_up("wg0", up))?;
+        until(PATIENCE, what, || {
+            let port = wg.get()?.listen_port;
+            let sockets = host.udp_ports()?;
+            Ok(match up {
+                true => (port != 0 && sockets.contains(&port)).then_some(port),
+                false => sockets.is_empty().then_some(0),
+            })
+        })
+    };
+    let port = open(true, "a port")?;
+    open(false, "the sockets to close")?;
+    assert_eq!(open(true, "the port again")?, port);
+    Ok(())
+}
+
+#[test]
+fn no_link_local_address() -> io::Result<()> {
+    let (_lab, host, wg) = running()?;
+    wg.up(1420, &[([0xfd77, 0, 0, 0, 0, 0, 0, 1].into(), 64)])?;
+    until(PATIENCE, "the address given", || {
+        let addresses = host.read("/proc/thread-self/net/if_inet6")?;
+        assert!(
+            !addresses.lines().any(|line| line.starts_with("fe80")),
+            "{addresses}"
+        );
+        Ok(addresses.contains("fd77").then_some(()))
+    })?;
+    assert_eq!(
+        host.read("/proc/sys/net/ipv6/conf/wg0/addr_gen_mode")?
+            .trim(),
+        "1",
+        "none"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_link_it_makes() -> io::Result<()> {
+    let (_lab, host, _wg) = running()?;
+    let link = host.run(|| netlink::link("wg0"))?.expect("the link");
+    assert_eq!(link.mtu, 1420);
+    assert!(!link.up);
+    assert!(link.txqueuelen >= 1000, "{link:?}");
+    Ok(())
+}
+
+#[test]
+fn an_mtu_of_9000_end_to_end() -> io::Result<()> {
+    let daemon = Daemon::ours()?;
+    let plan = Plan {
+        cable_mtu: 9080,
+        mtu: 9000,
+        ..Plan::new(&daemon, &daemon)
+    };
+    let tunnel = Tunnel::established(&plan)?;
+    big_pings(&tunnel, 9000)?;
+    tunnel.transfer_both_ways(Family::V4, 20_000_000)
+}
+
+#[test]
+fn an_mtu_change_is_noticed_while_running() -> io::Result<()> {
+    let daemon = Daemon::ours()?;
+    let plan = Plan {
+        cable_mtu: 9080,
+        mtu: 1280,
+        ..Plan::new(&daemon, &daemon)
+    };
+    let tunnel = Tunnel::established(&plan)?;
+    for mtu in [1280, 9000, 1420, 4000] {
+        for (here, _) in tunnel.ways() {
+            here.host.run(|| netlink::set_mtu("wg0", mtu))?;
+        }
+        big_pings(&tunnel, mtu as usize)?;
+    }
+    tunnel.transfer_both_ways(Family::V6, 20_000_000)
+}
+
+/// Pings that fill the tunnel's MTU, both ways.
+fn big_pings(tunnel: &Tunnel, mtu: usize) -> io::Result<()> {
+    for (here, there) in tunnel.ways() {
+        let ping = Ping {
+            payload: mtu - 28,
+            ..Ping::to(there.inner(Family::V4))
+        };
+        // The change itself may cost packets; once one came through, none.
+        until(PATIENCE, "a ping of full size", || {
+            let one = Ping {
+                count: 1,
+                timeout: Duration::from_millis(500),
+                ..ping.clone()
+            };
+            Ok((here.host.ping(&one)?.lost() == 0).then_some(()))
+        })?;
+        assert_eq!(here.host.ping(&ping)?.lost(), 0, "MTU {mtu}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_without_ipv6() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let daemon = Daemon::ours()?;
+    let hosts = [lab.host("a")?, lab.host("b")?];
+    lab.cable((&hosts[0], "eth0"), (&hosts[1], "eth0"), 1500)?;
+    let keys = [Keys::generate(), Keys::generate()];
+    let mut ends = Vec::new();
+    for (n, host) in hosts.iter().enumerate() {
+        for which in ["all", "default", "lo"] {
+            host.write(
+                &format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"),
+                "1",
+            )?;
+        }
+        let outer = |n: usize| IpAddr::from([192, 0, 2, n as u8 + 1]);
+        let inner = |n: usize| IpAddr::from([10, 77, 0, n as u8 + 1]);
+        host.address("eth0", outer(n), 24)?;
+        let wg = daemon.start(host, "wg0", Via::Uapi)?;
+        let peer = netns_tests::Peer::new(keys[1 - n].public)
+            .at((outer(1 - n), 51820))
+            .allow(inner(1 - n), 32);
+        wg.set(&Config::new(&keys[n], 51820).peer(peer))?;
+        wg.up(1420, &[(inner(n), 24)])?;
+        ends.push(wg);
+    }
+    hosts[0].reach([10, 77, 0, 2], PATIENCE)?;
+    netns_tests::ping_all(&hosts[1], [10, 77, 0, 1].into(), 10)
+}
+
+/// What a process keeps that it does not need is what an attacker gets.
+#[test]
+fn few_capabilities_and_no_core() -> io::Result<()> {
+    let daemon = Daemon::ours()?;
+    let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
+    let pid = tunnel.a.wg.pid()?;
+    let mask = |label: &str| -> io::Result<u64> {
+        u64::from_str_radix(&status(pid, label)?, 16).map_err(io::Error::other)
+    };
+    const NET_BIND_SERVICE: u64 = 1 << 10;
+    const NET_ADMIN: u64 = 1 << 12;
+    const NET_RAW: u64 = 1 << 13;
+    for label in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        let kept = mask(label)?;
+        let needless = kept & !(NET_ADMIN | NET_BIND_SERVICE | NET_RAW);
+        assert_eq!(needless, 0, "{label} {kept:#x}");
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let core: Vec<&str> = core
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(4)
+        .collect();
+    assert_eq!(core.first(), Some(&"0"), "{limits}");
+    // With what it kept it must still be able to change its configuration in every way.
+    tunnel.a.wg.set(&Config {
+        fwmark: Some(7),
+        listen_port: Some(443),
+        ..Config::default()
+    })?;
+    tunnel.ping_both_ways(Family::V4)
+}
+
+#[test]
+fn peak_memory_is_bounded() -> io::Result<()> {
+    let daemon = Daemon::ours()?;
+    let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
+    tunnel.transfer_both_ways(Family::V4, 100_000_000)?;
+    for (here, _) in tunnel.ways() {
+        let peak = process::peak_memory(here.wg.pid()?)?;
+        assert!(peak < 24 << 20, "peak memory {peak} bytes");
+    }
+    Ok(())
+}
+
+/// Many interfaces of one host live and die apart.
+#[test]
+fn several_in_one_host() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let daemon = Daemon::ours()?;
+    let mut all = Vec::new();
+    for n in 0..5 {
+        all.push(daemon.start(&host, &format!("wg{n}"), Via::Uapi)?);
+    }
+    host.run(|| netlink::delete_link("wg2"))?;
+    ends_cleanly(all.remove(2))?;
+    for wg in &all {
+        wg.get()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wrong_command_line_is_an_error_with_words() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    for name in ["a/b", "sixteen-letters!", "", ".", ".."] {
+        refused(&host, &["-f", name])?;
+    }
+    refused(&host, &[])?;
+    refused(&host, &["--no-such-option"])
+}
