@@ -1,0 +1,152 @@
+//! The side-by-side benchmark: daemons over the same topology, interleaved, medians compared.
+//!
+//! For each round, for each daemon: two hosts and a tunnel are built, every measurement asked for
+//! is taken, all is torn down. So slow drifts of the machine meet every daemon alike.
+
+mod measure;
+mod report;
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use netns_tests::{Daemon, Lab};
+
+use measure::{Bench, Setup};
+use report::Report;
+
+/// Compares WireGuard implementations on this machine: two hosts in network namespaces, joined by
+/// a veth pair, a tunnel between them. Needs root.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Options {
+    /// Daemons, separated by commas: wireguard-rs (of this workspace), boringtun (built in),
+    /// wireguard-go, boringtun-cli, gotatun-cli (on PATH), kernel, none (plain veth), or
+    /// NAME=COMMAND for any program that takes `-f IFACE`. Default: every one there is.
+    #[arg(long, value_delimiter = ',')]
+    daemons: Vec<String>,
+    /// Rounds; the medians of them are reported.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Length of each measurement.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Measurements, separated by commas: any of tcp1, tcp1r, tcp1b, tcp4, tcp4r, tcp4b, udp1200,
+    /// udp64, rtt, rttload (r: reverse, b: both at once). CPU time is taken with tcp1, memory at
+    /// the end. Default: all.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Bench>,
+    /// One round of half a second each: shows that everything works, not how fast.
+    #[arg(long)]
+    quick: bool,
+    /// Also writes medians and every sample to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// MTU of the tunnel; the veth's is 80 more.
+    #[arg(long, default_value_t = 1420)]
+    mtu: u32,
+}
+
+fn main() -> ExitCode {
+    let mut options = Options::parse();
+    if options.quick {
+        (options.rounds, options.seconds) = (1, 0.5);
+    }
+    if options.only.is_empty() {
+        options.only = Bench::ALL.to_vec();
+    }
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> io::Result<()> {
+    if options.rounds == 0 || !(0.1..=3600.0).contains(&options.seconds) {
+        return Err(io::Error::other(
+            "at least one round, of 0.1 to 3600 seconds",
+        ));
+    }
+    let setups = setups(&options.daemons)?;
+    let names: Vec<&str> = setups.iter().map(Setup::name).collect();
+    eprintln!("daemons: {}", names.join(", "));
+    let window = Duration::from_secs_f64(options.seconds);
+    let mut report = Report::new(&names);
+    let mut failures = Vec::new();
+    let start = Instant::now();
+    for round in 1..=options.rounds {
+        for setup in &setups {
+            eprint!(
+                "[{:4}s] round {round}/{}, {}:",
+                start.elapsed().as_secs(),
+                options.rounds,
+                setup.name()
+            );
+            let name = setup.name();
+            let taken = measure::take(
+                setup,
+                &options.only,
+                window,
+                options.mtu,
+                |bench, failed| {
+                    eprint!(" {bench}");
+                    if let Some(error) = failed {
+                        eprint!(" FAILED");
+                        failures.push(format!("round {round}, {name}, {bench}: {error}"));
+                    }
+                },
+            )
+            .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+            eprintln!();
+            report.add(name, taken);
+        }
+    }
+    print!("{}", report.table());
+    if let Some(file) = &options.json {
+        fs::write(
+            file,
+            report.json(options.rounds, options.seconds, options.mtu)?,
+        )?;
+    }
+    Ok(())
+}
+
+/// The daemons asked for, each of which must be there; or all that are there.
+fn setups(asked: &[String]) -> io::Result<Vec<Setup>> {
+    let lab = Lab::new()?;
+    let kernel = || Daemon::kernel(&lab.host("probe")?);
+    if asked.is_empty() {
+        let mut found = vec![Daemon::ours()?, Daemon::foreign()?];
+        for name in ["wireguard-go", "boringtun-cli", "gotatun-cli"] {
+            found.extend(Daemon::installed(name));
+        }
+        found.extend(kernel());
+        return Ok(found
+            .into_iter()
+            .map(Setup::Tunnel)
+            .chain([Setup::Plain])
+            .collect());
+    }
+    asked
+        .iter()
+        .map(|asked| {
+            Ok(match (asked.split_once('='), asked.as_str()) {
+                (Some((name, command)), _) => Setup::Tunnel(Daemon::program(name, command)),
+                (None, "none") => Setup::Plain,
+                (None, "wireguard-rs") => Setup::Tunnel(Daemon::ours()?),
+                (None, "boringtun") => Setup::Tunnel(Daemon::foreign()?),
+                (None, "kernel") => Setup::Tunnel(kernel()?),
+                (None, name) => Setup::Tunnel(Daemon::installed(name).ok_or_else(|| {
+                    let text = format!("{name} is not on PATH (or give {name}=/path/to/it)");
+                    io::Error::new(io::ErrorKind::NotFound, text)
+                })?),
+            })
+        })
+        .collect()
+}
