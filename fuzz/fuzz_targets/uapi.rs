@@ -1,0 +1,37 @@
+//! The configuration protocol, both ways: what is understood is printed and understood again as the
+//! same, and nothing else is understood.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use wg_rs::uapi::text::{GetPrinter, parse_get, parse_set, print_change};
+
+fuzz_target!(|input: (bool, Vec<u8>)| {
+    let (set, text) = input;
+    if set {
+        let Ok(changes) = parse_set(&text) else {
+            return;
+        };
+        let mut printed = Vec::new();
+        for change in &changes {
+            print_change(change, &mut printed);
+        }
+        printed.push(b'\n');
+        assert_eq!(
+            parse_set(&printed).expect("what we print is right"),
+            changes
+        );
+    } else {
+        let Ok(interface) = parse_get(&text) else {
+            return;
+        };
+        let mut printed = Vec::new();
+        let mut printer = GetPrinter::new(&interface);
+        while printer.print(&mut printed, 1 << 20) {}
+        printed.extend(b"errno=0\n\n");
+        assert_eq!(
+            parse_get(&printed).expect("what we print is right"),
+            interface
+        );
+    }
+});

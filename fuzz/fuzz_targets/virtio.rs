@@ -1,0 +1,44 @@
+//! Any bytes read from the TUN: the header survives a round trip, and what the segmenter accepts it
+//! writes, as packets that hold every byte that came behind the headers, once and in order.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use wg_rs::datapath::segment::{MAX_SEGMENTS, Segmenter};
+use wg_rs::datapath::virtio::{self, VirtioNetHdr};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((hdr, packet)) = VirtioNetHdr::parse(bytes) else {
+        assert!(bytes.len() < virtio::LEN);
+        return;
+    };
+    assert_eq!(hdr.emit(), bytes[..virtio::LEN]);
+    let Ok(segmenter) = Segmenter::new(hdr, packet) else {
+        return;
+    };
+
+    let count = segmenter.count();
+    assert!((1..=MAX_SEGMENTS).contains(&count));
+    let segments: Vec<Vec<u8>> = (0..count)
+        .map(|i| {
+            let mut out = vec![0xa5; segmenter.segment_len(i)];
+            segmenter.write(i, &mut out);
+            out
+        })
+        .collect();
+    if hdr.gso_type == virtio::GSO_NONE {
+        assert_eq!((count, segments[0].len()), (1, packet.len()));
+        return;
+    }
+    let payload = match count {
+        1 => return assert_eq!(segments[0].len(), packet.len()),
+        _ => usize::from(hdr.gso_size),
+    };
+    let headers = segments[0].len() - payload;
+    let together: Vec<u8> = segments
+        .iter()
+        .flat_map(|s| &s[headers..])
+        .copied()
+        .collect();
+    assert_eq!(together, packet[headers..]);
+});
