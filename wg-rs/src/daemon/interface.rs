@@ -215,7 +215,7 @@ impl Shared {
                     );
                 }
             }
-            owner.device.handle_events(now(), wall());
+            // Handles the data path's events as well.
             owner.device.handle_timeout(now(), wall());
             self.transmit(&mut owner);
             timeout = owner

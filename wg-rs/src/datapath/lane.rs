@@ -101,11 +101,6 @@ impl<S: Stages> Lane<S> {
         Ok(lane)
     }
 
-    /// What the lane does, and with which state.
-    pub fn stages(&self) -> &S {
-        &self.shared.stages
-    }
-
     /// An empty burst for the reader to begin with.
     pub fn new_burst(&self) -> S::Burst {
         self.shared.stages.new_burst()

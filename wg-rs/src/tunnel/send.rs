@@ -21,7 +21,7 @@ use super::staged::StagedPacket;
 use super::time::Time;
 
 /// Segments that one UDP_SEGMENT send may carry on every kernel that has it.
-pub const DEFAULT_MAX_SEGMENTS: usize = 64;
+pub const MAX_SEGMENTS: usize = 64;
 
 /// Datagrams for one peer, under construction, sealed, or sent. Allocated once and used again.
 pub struct OutBurst {
@@ -30,7 +30,6 @@ pub struct OutBurst {
     len: usize,
     stride: usize,
     packets: Vec<Slot>,
-    max_segments: usize,
     tos: u8,
     peer: Option<Arc<Peer>>,
     /// The session and the first counter, from `prepare`.
@@ -51,17 +50,11 @@ impl OutBurst {
             bytes: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             len: 0,
             stride: 0,
-            packets: Vec::with_capacity(DEFAULT_MAX_SEGMENTS),
-            max_segments: DEFAULT_MAX_SEGMENTS,
+            packets: Vec::with_capacity(MAX_SEGMENTS),
             tos: 0,
             peer: None,
             session: None,
         }
-    }
-
-    /// At most this many datagrams: what one send can carry.
-    pub fn set_max_segments(&mut self, max: usize) {
-        self.max_segments = max.max(1);
     }
 
     /// Whether there are no packets.
@@ -99,7 +92,7 @@ impl OutBurst {
         if self.is_empty() {
             return len <= MAX_PACKET;
         }
-        self.packets.len() < self.max_segments
+        self.packets.len() < MAX_SEGMENTS
             && self.len == self.packets.len() * self.stride
             && datagram <= self.stride
             && self.len + datagram <= self.bytes.len()
