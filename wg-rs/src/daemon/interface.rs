@@ -24,7 +24,7 @@ use crate::datapath::inbox::{Inbox, Wakeup};
 use crate::datapath::now;
 use crate::datapath::outbound::TunReader;
 use crate::datapath::readers::Readers;
-use crate::datapath::sockets::{Sent, Sockets};
+use crate::datapath::sockets::Sockets;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::clock;
 use crate::sys::tun::Tun;
@@ -231,14 +231,12 @@ impl Shared {
             device, transmit, ..
         } = owner;
         while let Some(out) = device.poll_transmit(now(), wall(), transmit) {
-            match self.sockets.send(transmit, out.stride, &out.to, out.tos) {
-                Sent::Whole => {}
-                Sent::FromOtherSource(stale) => {
-                    if let Some(peer) = &out.peer {
-                        peer.clear_source_if(stale);
-                    }
-                }
-                Sent::Failed(error) => tracing::debug!(%error, "sending failed"),
+            let peer = out.peer.as_deref();
+            if let Err(error) = self
+                .sockets
+                .send(transmit, out.stride, &out.to, out.tos, peer)
+            {
+                tracing::debug!(%error, "sending failed");
             }
         }
     }

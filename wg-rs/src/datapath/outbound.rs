@@ -19,7 +19,7 @@ use super::lane::{Lane, Stages};
 use super::now;
 use super::readers::Turn;
 use super::segment::Segmenter;
-use super::sockets::{Sent, Sockets};
+use super::sockets::Sockets;
 use super::virtio::{self, VirtioNetHdr};
 use crate::sys::tun::Tun;
 use crate::tunnel::drops::Drop;
@@ -76,14 +76,11 @@ fn send(plane: &Plane, sockets: &Sockets, burst: &OutBurst) {
     let Some(endpoint) = peer.endpoint() else {
         return plane.drop_packets(Drop::NoEndpoint, burst.count());
     };
-    match sockets.send(burst.datagrams(), burst.stride(), &endpoint, burst.tos()) {
-        Sent::Whole => {}
-        Sent::FromOtherSource(stale) => peer.clear_source_if(stale),
-        Sent::Failed(error) => {
-            tracing::debug!(%error, "sending failed");
-            plane.drop_packets(Drop::SendFailed, burst.count());
-            return plane.unsent(burst, now());
-        }
+    let (datagrams, stride) = (burst.datagrams(), burst.stride());
+    if let Err(error) = sockets.send(datagrams, stride, &endpoint, burst.tos(), Some(peer)) {
+        tracing::debug!(%error, "sending failed");
+        plane.drop_packets(Drop::SendFailed, burst.count());
+        return plane.unsent(burst, now());
     }
     plane.sent(burst, now());
 }
