@@ -1,0 +1,1 @@
+//! Whom the tools talk to: a daemon over its UAPI socket, or the kernel over generic netlink.

@@ -1,0 +1,1 @@
+//! Interfaces made, found and moved, in network namespaces and containers.
