@@ -1,0 +1,201 @@
+//! Interfaces behind a UAPI socket.
+//!
+//! A socket counts when its file is one and somebody listens on it, which a connection tells that is
+//! closed at once: only a refusal means that its daemon died, and then the file is removed. A daemon
+//! that we may not talk to is there all the same, and the request says why it fails.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use super::Errno;
+use crate::uapi::client::{Client, ClientError};
+use crate::uapi::text::ReplyError;
+use crate::uapi::types::{Change, Interface};
+
+const SUFFIX: &str = ".sock";
+
+/// The names of all interfaces with a live socket in `dir`.
+pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(plain)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(plain)?.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX));
+        if let Some(name) = name.filter(|name| socket(dir, name).is_some()) {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// The socket of the interface `name`, if it is live.
+pub(super) fn socket(dir: &Path, name: &str) -> Option<PathBuf> {
+    if name.is_empty() || name.contains('/') {
+        return None;
+    }
+    let path = dir.join(format!("{name}{SUFFIX}"));
+    if !fs::metadata(&path).ok()?.file_type().is_socket() {
+        return None;
+    }
+    match UnixStream::connect(&path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let _ = fs::remove_file(&path);
+            None
+        }
+        _ => Some(path),
+    }
+}
+
+pub(super) fn get(socket: &Path) -> io::Result<Interface> {
+    let mut client = Client::connect(socket).map_err(plain)?;
+    client.get().map_err(reason)
+}
+
+pub(super) fn set(socket: &Path, changes: &[Change]) -> io::Result<()> {
+    let mut client = Client::connect(socket).map_err(plain)?;
+    client.set(changes).map_err(reason)
+}
+
+fn reason(error: ClientError) -> io::Error {
+    match error {
+        ClientError::Io(error) => plain(error),
+        ClientError::Reply(ReplyError::Refused(errno)) => Errno(errno).into(),
+        ClientError::Reply(ReplyError::BadLine { .. } | ReplyError::Incomplete) => {
+            Errno(libc::EPROTO).into()
+        }
+    }
+}
+
+fn plain(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => Errno(errno).into(),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Backends, Kind, errno};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+    use wg_crypto::PublicKey;
+
+    /// A directory of one test's own.
+    struct TempDir(PathBuf);
+
+    impl TempDir {
+        fn new(test: &str) -> Self {
+            let name = format!("wg-rs-backend-{}-{test}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            TempDir(path)
+        }
+
+        fn listen(&self, name: &str) -> UnixListener {
+            UnixListener::bind(self.0.join(format!("{name}.sock"))).unwrap()
+        }
+    }
+
+    impl Drop for TempDir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn live_sockets_count_and_dead_ones_are_removed() {
+        let dir = TempDir::new("list");
+        assert_eq!(list(&dir.0.join("absent")).unwrap(), [""; 0]);
+        let live = dir.listen("wg0");
+        for dead in ["wg1", "wg2", "wg3"] {
+            drop(dir.listen(dead));
+        }
+        fs::write(dir.0.join("wg4.sock"), "").unwrap();
+        fs::write(dir.0.join("wg5"), "").unwrap();
+        let nameless = dir.listen("");
+        std::os::unix::fs::symlink("wg0.sock", dir.0.join("wg6.sock")).unwrap();
+
+        let backends = Backends::in_dir(&dir.0);
+        // Not ours alone: the machine may have kernel interfaces.
+        assert_eq!(backends.kind("wg1").unwrap(), None);
+        assert!(!dir.0.join("wg1.sock").exists());
+        assert!(backends.get("wg2").is_err());
+        assert!(!dir.0.join("wg2.sock").exists());
+        let mut names = list(&dir.0).unwrap();
+        names.sort();
+        assert_eq!(names, ["wg0", "wg6"]);
+        assert!(!dir.0.join("wg3.sock").exists());
+        assert!(dir.0.join("wg4.sock").exists());
+        assert_eq!(backends.kind("wg0").unwrap(), Some(Kind::Userspace));
+        assert!(backends.list().unwrap().contains(&"wg0".to_owned()));
+        for name in ["", "x/wg0", "../wg0", "wg4", "wg5"] {
+            assert_eq!(socket(&dir.0, name), None, "{name}");
+        }
+        drop((live, nameless));
+    }
+
+    /// A daemon that answers one request, after the probe.
+    fn daemon(listener: UnixListener, reply: &'static str) -> thread::JoinHandle<String> {
+        thread::spawn(move || {
+            drop(listener.accept().unwrap());
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            while !request.ends_with("\n\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.push(char::from(byte[0]));
+            }
+            stream.write_all(reply.as_bytes()).unwrap();
+            request
+        })
+    }
+
+    #[test]
+    fn a_probe_then_one_request() {
+        let dir = TempDir::new("request");
+        let backends = Backends::in_dir(&dir.0);
+        let asked = daemon(dir.listen("wg0"), "listen_port=7\nerrno=0\n\n");
+        assert_eq!(backends.get("wg0").unwrap().listen_port, 7);
+        assert_eq!(asked.join().unwrap(), "get=1\n\n");
+
+        let key = PublicKey::from_bytes([1; 32]);
+        let asked = daemon(dir.listen("wg1"), "errno=0\n\n");
+        let changes = [Change::ListenPort(9), Change::Peer(key), Change::Remove];
+        backends.set("wg1", &changes).unwrap();
+        let text = format!(
+            "set=1\nlisten_port=9\npublic_key={}\nremove=true\n\n",
+            "01".repeat(32)
+        );
+        assert_eq!(asked.join().unwrap(), text);
+    }
+
+    #[test]
+    fn refusals_keep_their_errno() {
+        let dir = TempDir::new("refusals");
+        let backends = Backends::in_dir(&dir.0);
+        for (name, reply, code) in [
+            ("wg0", "errno=-98\n\n", libc::EADDRINUSE),
+            ("wg1", "errno=1\n\n", libc::EPERM),
+            ("wg2", "", libc::EPROTO),
+            ("wg3", "nonsense\n\n", libc::EPROTO),
+        ] {
+            let asked = daemon(dir.listen(name), reply);
+            let error = backends.get(name).unwrap_err();
+            assert_eq!(errno(&error), Some(code), "{reply:?}");
+            assert_eq!(error.to_string(), Errno(code).to_string());
+            asked.join().unwrap();
+        }
+        let asked = daemon(dir.listen("wg4"), "public_key=00\nerrno=0\n\n");
+        let error = backends.set("wg4", &[Change::FwMark(1)]).unwrap_err();
+        assert_eq!(errno(&error), Some(libc::EPROTO));
+        asked.join().unwrap();
+    }
+}
