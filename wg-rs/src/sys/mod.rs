@@ -7,6 +7,7 @@ pub mod async_fd;
 pub mod cmsg;
 pub mod netlink;
 pub mod netns;
+pub mod numeric;
 pub mod poll;
 pub mod process;
 mod sockaddr;

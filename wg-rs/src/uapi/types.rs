@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
+use crate::sys::numeric::Ip;
 use crate::tunnel::time::Wall;
 
 /// The configuration and the state of an interface: the answer to a `get`.
@@ -88,7 +89,7 @@ impl AllowedIp {
 
 impl fmt::Display for AllowedIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.cidr)
+        write!(f, "{}/{}", Ip(self.addr), self.cidr)
     }
 }
 
