@@ -17,6 +17,10 @@ const NAMED: &str = "/run/netns";
 #[derive(Debug)]
 pub struct NetNs(OwnedFd);
 
+/// Identity of a network namespace, for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetNsId(u64, u64);
+
 impl NetNs {
     /// That of the calling thread.
     ///
@@ -86,11 +90,16 @@ impl NetNs {
     /// # Errors
     /// Only the kernel's own trouble.
     pub fn is(&self, other: &NetNs) -> io::Result<bool> {
-        let id = |ns: &NetNs| {
-            let meta = File::from(ns.0.try_clone()?).metadata()?;
-            Ok::<_, io::Error>((meta.dev(), meta.ino()))
-        };
-        Ok(id(self)? == id(other)?)
+        Ok(self.id()? == other.id()?)
+    }
+
+    /// What tells it from all others.
+    ///
+    /// # Errors
+    /// Only the kernel's own trouble.
+    pub fn id(&self) -> io::Result<NetNsId> {
+        let meta = File::from(self.0.try_clone()?).metadata()?;
+        Ok(NetNsId(meta.dev(), meta.ino()))
     }
 }
 

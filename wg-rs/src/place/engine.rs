@@ -1,0 +1,209 @@
+//! Container engines, asked over their sockets which process a container is.
+
+use std::env;
+use std::error::Error as _;
+use std::io;
+use std::path::PathBuf;
+
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::InspectContainerOptions;
+use bollard::{API_DEFAULT_VERSION, Docker};
+
+use super::error::{Error, reason};
+use super::namespace::Namespace;
+use crate::sys::netns::NetNs;
+
+/// Seconds that an engine has for an answer.
+const PATIENCE: u64 = 10;
+/// Where Docker listens, if nobody says otherwise.
+const DOCKER: &str = "unix:///var/run/docker.sock";
+/// Where Podman listens for root.
+const PODMAN: &str = "unix:///run/podman/podman.sock";
+
+/// Whose container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    Docker,
+    Podman,
+}
+
+/// What kept an engine from answering.
+enum Trouble {
+    /// Nobody is there.
+    Absent,
+    /// It knows no such container.
+    NoContainer,
+    Other(String),
+}
+
+impl Engine {
+    fn name(self) -> &'static str {
+        match self {
+            Engine::Docker => "Docker",
+            Engine::Podman => "Podman",
+        }
+    }
+
+    /// Where to ask, in this order.
+    fn hosts(self) -> Vec<String> {
+        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let in_run_dir = |socket: &str| {
+            let dir = PathBuf::from(variable("XDG_RUNTIME_DIR")?);
+            Some(format!("unix://{}", dir.join(socket).display()))
+        };
+        let (told, root, own) = match self {
+            Engine::Docker => (variable("DOCKER_HOST"), DOCKER, in_run_dir("docker.sock")),
+            Engine::Podman => {
+                let own = in_run_dir("podman/podman.sock");
+                (variable("CONTAINER_HOST"), PODMAN, own)
+            }
+        };
+        match told {
+            Some(host) => vec![host],
+            None => [root.into()].into_iter().chain(own).collect(),
+        }
+    }
+
+    /// Opens the namespace of a container, by name or id. `namespace` is how the user calls it.
+    ///
+    /// # Errors
+    /// As [`Namespace::open`].
+    pub fn open(self, namespace: &Namespace, container: &str) -> Result<NetNs, Error> {
+        let failed = |reason: String| Error::namespace(namespace, reason);
+        let hosts = self.hosts();
+        let mut asked = false;
+        for host in &hosts {
+            let found = match ask(host, async |docker| {
+                local(&docker, host).await?;
+                let none = None::<InspectContainerOptions>;
+                docker
+                    .inspect_container(container, none)
+                    .await
+                    .map_err(trouble)
+            }) {
+                Ok(found) => found,
+                Err(Trouble::Absent) => continue,
+                Err(Trouble::NoContainer) => {
+                    asked = true;
+                    continue;
+                }
+                Err(Trouble::Other(reason)) => {
+                    return Err(failed(format!("{} at {host}: {reason}", self.name())));
+                }
+            };
+            let pid = running(&found).map_err(failed)?;
+            return of_process(pid).map_err(failed);
+        }
+        Err(failed(if asked {
+            format!("{} has no such container", self.name())
+        } else {
+            format!("no {} answers at {}", self.name(), hosts.join(" or "))
+        }))
+    }
+}
+
+/// Asks one engine. The runtime is ours alone, and gone afterwards.
+fn ask<T>(
+    host: &str,
+    question: impl AsyncFnOnce(Docker) -> Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    let docker = connect(host)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Trouble::Other(reason(&error)))?;
+    runtime.block_on(question(docker))
+}
+
+fn connect(host: &str) -> Result<Docker, Trouble> {
+    let docker = match host.split_once("://") {
+        Some(("unix", path)) => Docker::connect_with_unix(path, PATIENCE, API_DEFAULT_VERSION),
+        Some(("tcp" | "http", _)) => Docker::connect_with_http(host, PATIENCE, API_DEFAULT_VERSION),
+        _ => {
+            let text = "only unix:// and tcp:// can be asked";
+            return Err(Trouble::Other(text.into()));
+        }
+    };
+    docker.map_err(trouble)
+}
+
+/// Process ids mean nothing here that another machine gave.
+async fn local(docker: &Docker, host: &str) -> Result<(), Trouble> {
+    if host.starts_with("unix://") {
+        return Ok(());
+    }
+    let there = docker.info().await.map_err(trouble)?.name;
+    let here = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    if here.is_some() && there.as_deref() == here.as_deref().map(str::trim_end) {
+        return Ok(());
+    }
+    let there = there.as_deref().unwrap_or("unknown");
+    let text = format!("its containers run on another machine, {there}");
+    Err(Trouble::Other(text))
+}
+
+fn trouble(error: bollard::errors::Error) -> Trouble {
+    use bollard::errors::Error::{
+        DockerResponseServerError, RequestTimeoutError, SocketNotFoundError,
+    };
+    match &error {
+        SocketNotFoundError(_) => return Trouble::Absent,
+        RequestTimeoutError => return Trouble::Other(format!("no answer within {PATIENCE} s")),
+        DockerResponseServerError {
+            status_code: 404, ..
+        } => return Trouble::NoContainer,
+        DockerResponseServerError { message, .. } => {
+            let line = message.lines().next().unwrap_or_default();
+            return Trouble::Other(line.trim().into());
+        }
+        _ => {}
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Trouble::Absent,
+                io::ErrorKind::PermissionDenied => Trouble::Other("no permission to ask it".into()),
+                _ => Trouble::Other(reason(error)),
+            };
+        }
+        cause = error.source();
+    }
+    Trouble::Other(error.to_string())
+}
+
+/// The process of a container with a network namespace of its own; else what is the matter.
+fn running(container: &ContainerInspectResponse) -> Result<u32, String> {
+    let state = container.state.as_ref();
+    let pid = state.and_then(|state| state.pid).unwrap_or_default();
+    let host_config = container.host_config.as_ref();
+    if host_config.and_then(|config| config.network_mode.as_deref()) == Some("host") {
+        return Err(HOST_NETWORK.into());
+    }
+    match u32::try_from(pid) {
+        Ok(pid) if pid > 0 => Ok(pid),
+        _ => Err("the container is not running".into()),
+    }
+}
+
+const HOST_NETWORK: &str = "the container has the host's network, not one of its own";
+
+fn of_process(pid: u32) -> Result<NetNs, String> {
+    let open = || -> io::Result<_> {
+        let netns = NetNs::of_pid(pid)?;
+        let host = netns.is(&NetNs::of_pid(1)?)?;
+        netns.run(|| ())?;
+        Ok((netns, host))
+    };
+    match open() {
+        Ok((netns, false)) => Ok(netns),
+        Ok((_, true)) => Err(HOST_NETWORK.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err("the container is not running".into())
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err("no permission (try as root)".into())
+        }
+        Err(error) => Err(reason(&error)),
+    }
+}
