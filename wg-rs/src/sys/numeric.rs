@@ -41,11 +41,12 @@ impl fmt::Display for Endpoint {
         // Unicast or multicast, of this link only.
         let first = addr.ip().segments()[0];
         let link_local = first & 0xffc0 == 0xfe80 || first & 0xff0f == 0xff02;
-        let name = if_indextoname(scope).ok().filter(|_| link_local);
-        match name {
-            Some(name) => write!(f, "%{}", name.to_string_lossy())?,
-            None if scope != 0 => write!(f, "%{scope}")?,
-            None => {}
+        // nix 0.31 says Ok("") where there is no such link.
+        let name = if_indextoname(scope).unwrap_or_default();
+        match name.to_string_lossy() {
+            name if link_local && !name.is_empty() => write!(f, "%{name}")?,
+            _ if scope != 0 => write!(f, "%{scope}")?,
+            _ => {}
         }
         write!(f, "]:{}", addr.port())
     }
