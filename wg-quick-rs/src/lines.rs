@@ -1,0 +1,148 @@
+//! A config file line by line, as `wg` and `wg-quick` see it: what a line is, and where its value
+//! stands. Nothing is judged here, and nothing is copied: whoever edits a file keeps all that he
+//! does not change.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// One line of a file.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// Counted from 1.
+    pub number: usize,
+    /// All of it, with its line end.
+    pub raw: &'a [u8],
+    /// What it is.
+    pub what: What,
+}
+
+/// What a line is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// White space at most.
+    Blank,
+    /// Nothing but a comment.
+    Comment,
+    /// The head of a section.
+    Head(Section),
+    /// A key, and where its value stands in the line: without white space around it, without the
+    /// comment that may follow.
+    Key(String, Range<usize>),
+    /// None of these.
+    Other,
+}
+
+/// What a section is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// `[Interface]`.
+    Interface,
+    /// `[Peer]`.
+    Peer,
+    /// Unknown.
+    Other,
+}
+
+/// The keys whose value is a command: a `#` in it starts no comment.
+pub const HOOKS: [&str; 4] = ["PreUp", "PostUp", "PreDown", "PostDown"];
+
+impl<'a> Line<'a> {
+    /// The value, if it is a line with a key; what is not UTF-8 in it replaced.
+    pub fn value(&self) -> Option<Cow<'a, str>> {
+        match &self.what {
+            What::Key(_, value) => Some(String::from_utf8_lossy(&self.raw[value.clone()])),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a line with this key, in any case.
+    pub fn is(&self, key: &str) -> bool {
+        matches!(&self.what, What::Key(name, _) if name.eq_ignore_ascii_case(key))
+    }
+}
+
+/// The lines of a file.
+pub fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    let raw = text.split_inclusive(|byte| *byte == b'\n');
+    raw.enumerate().map(|(n, raw)| Line {
+        number: n + 1,
+        raw,
+        what: what(raw),
+    })
+}
+
+fn what(raw: &[u8]) -> What {
+    let stop = raw.iter().position(|byte| *byte == b'#');
+    let plain = raw[..stop.unwrap_or(raw.len())].trim_ascii();
+    if plain.is_empty() {
+        return if stop.is_some() {
+            What::Comment
+        } else {
+            What::Blank
+        };
+    }
+    if plain.starts_with(b"[") {
+        let head = squeezed(plain);
+        return What::Head(if head.eq_ignore_ascii_case("[Interface]") {
+            Section::Interface
+        } else if head.eq_ignore_ascii_case("[Peer]") {
+            Section::Peer
+        } else {
+            Section::Other
+        });
+    }
+    let Some(equals) = plain.iter().position(|byte| *byte == b'=') else {
+        return What::Other;
+    };
+    let key = squeezed(&plain[..equals]);
+    let is_hook = HOOKS.iter().any(|hook| key.eq_ignore_ascii_case(hook));
+    let whole = if is_hook { raw.trim_ascii() } else { plain };
+    let value = whole[equals + 1..].trim_ascii();
+    // The value is a part of the line, so its place is the distance of their starts.
+    let start = value.as_ptr().addr() - raw.as_ptr().addr();
+    What::Key(key, start..start + value.len())
+}
+
+/// Without any white space: so `wg` reads a line.
+pub fn squeezed(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.chars().filter(|c| !c.is_ascii_whitespace()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lines_are() {
+        let key = |text: &str| {
+            let line = lines(text.as_bytes()).next().unwrap();
+            match &line.what {
+                What::Key(key, _) => (key.clone(), line.value().unwrap().into_owned()),
+                other => panic!("{other:?}"),
+            }
+        };
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(key("MTU=1420"), pair("MTU", "1420"));
+        assert_eq!(key(" MTU =\t1420 # less\r\n"), pair("MTU", "1420"));
+        assert_eq!(key("Listen Port = 1\n"), pair("ListenPort", "1"));
+        assert_eq!(key("AllowedIPs =\n"), pair("AllowedIPs", ""));
+        assert_eq!(key("AllowedIPs = # none\n"), pair("AllowedIPs", ""));
+        assert_eq!(
+            key("PostUp = echo '#1' # two\r\n"),
+            pair("PostUp", "echo '#1' # two")
+        );
+        let kind = |text: &[u8]| lines(text).next().unwrap().what;
+        assert_eq!(kind(b" \r\n"), What::Blank);
+        assert_eq!(kind(b"  # x = y\n"), What::Comment);
+        assert_eq!(
+            kind(b"[ interface ] # us\n"),
+            What::Head(Section::Interface)
+        );
+        assert_eq!(kind(b"[PEER]"), What::Head(Section::Peer));
+        assert_eq!(kind(b"[Pear]"), What::Head(Section::Other));
+        assert_eq!(kind(b"; x"), What::Other);
+        assert_eq!(lines(b"a\n\nb").count(), 3);
+        assert_eq!(lines(b"").count(), 0);
+    }
+}

@@ -1,0 +1,118 @@
+//! A file replaced as a whole, or not at all.
+//!
+//! The new text goes to a file beside the old one, reaches the disk, and only then takes the old
+//! one's name: whatever fails, and whenever the power does, one of both is there complete.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::process;
+
+/// Why a file is still the old one.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}' could not be written and is as it was: {source}", path.display())]
+pub struct ReplaceError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Replaces what is in `path`, following symbolic links, by `text`. The file is then its owner's
+/// alone (mode 0600, or less if it was less), and its owner is who it was.
+///
+/// # Errors
+/// No such file, or its directory cannot be written, or the disk is full. Then it is as it was.
+pub fn replace(path: &Path, text: &[u8]) -> Result<(), ReplaceError> {
+    try_replace(path, text).map_err(|source| ReplaceError {
+        path: path.into(),
+        source,
+    })
+}
+
+fn try_replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::IsADirectory.into());
+    };
+    let old = fs::metadata(&path)?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}", process::id()));
+    let temporary = folder.join(temporary);
+
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    let moved = (|| {
+        file.write_all(text)?;
+        // Who may not give it away keeps it.
+        let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
+        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o600))?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)
+    })();
+    if let Err(error) = moved {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    // The name reaches the disk with its directory. If that fails, there is nothing to undo.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A folder of a test, gone after it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("wg-quick-rs-{name}-{}", process::id()));
+            fs::create_dir(&path).unwrap();
+            Folder(path)
+        }
+
+        fn names(&self) -> usize {
+            fs::read_dir(&self.0).unwrap().count()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn mode_and_links_are_kept() {
+        let folder = Folder::new("replace");
+        let (real, link) = (folder.0.join("real"), folder.0.join("wg0.conf"));
+        fs::write(&real, "old").unwrap();
+        symlink("real", &link).unwrap();
+        for (before, after) in [(0o644, 0o600), (0o400, 0o400)] {
+            fs::set_permissions(&real, fs::Permissions::from_mode(before)).unwrap();
+            replace(&link, b"new").unwrap();
+            assert_eq!(fs::read(&real).unwrap(), b"new");
+            assert_eq!(fs::metadata(&real).unwrap().mode() & 0o7777, after);
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+            assert_eq!(folder.names(), 2);
+        }
+    }
+
+    #[test]
+    fn a_failure_names_the_file_and_leaves_nothing() {
+        let folder = Folder::new("replace-fails");
+        let path = folder.0.join("wg0.conf");
+        let error = replace(&path, b"new").unwrap_err().to_string();
+        assert!(error.contains("wg0.conf"), "{error}");
+        // A file cannot take the name of a directory: the last step fails.
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"new").is_err());
+        assert_eq!(folder.names(), 1);
+    }
+}

@@ -1,0 +1,461 @@
+//! A running interface written back into its config file.
+//!
+//! The file is edited, not printed: comments, order, spelling, and what means the same as before
+//! stay byte for byte. A value that differs is replaced where it stands; what is new is added at
+//! the end of its section, or as a section at the end; what is gone is taken out, a peer together
+//! with the comments right above it.
+//!
+//! Three things are kept although the interface does not know them: an endpoint that is a name,
+//! search domains, and a key that a hook sets.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use wg_rs::uapi::types::{AllowedIp, Interface, Peer};
+use zeroize::Zeroizing;
+
+use crate::edit::Edit;
+use crate::lines::Section;
+
+/// What is saved: an interface as it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct Running<'a> {
+    /// Keys, port, mark and peers.
+    pub interface: &'a Interface,
+    /// Its addresses with the lengths of their prefixes. Link-local ones that the kernel made are
+    /// not among them.
+    pub addresses: &'a [(IpAddr, u8)],
+    /// Its MTU: written only where the file has one.
+    pub mtu: u32,
+    /// Its name servers; `None` where nobody knows, and then the file's are kept.
+    pub dns: Option<&'a [IpAddr]>,
+    /// A port that the system chose: not written into a file that has none. 0 for none.
+    pub chosen_port: u16,
+    /// A mark that `up` chose: not written into a file that has none. 0 for none.
+    pub chosen_mark: u32,
+}
+
+/// The text of the file `old`, brought to what is running.
+pub fn edited(old: &[u8], running: &Running) -> Zeroizing<Vec<u8>> {
+    let mut text = Edit::new(old);
+    interface(&mut text, running);
+    let peers = &running.interface.peers;
+    let known = peers_of_file(&mut text, peers);
+    for new in peers
+        .iter()
+        .filter(|peer| !known.contains(&peer.public_key))
+    {
+        text.append("[Peer]", lines_of(new));
+    }
+    text.finish()
+}
+
+fn interface(text: &mut Edit, running: &Running) {
+    let of = |(section, range): &(Section, Range<usize>)| {
+        (*section == Section::Interface).then(|| range.clone())
+    };
+    let part: Vec<_> = text.sections.iter().filter_map(of).collect();
+    let Interface {
+        private_key,
+        listen_port,
+        fwmark,
+        ..
+    } = running.interface;
+
+    text.list(
+        &part,
+        "Address",
+        running.addresses,
+        network,
+        |(ip, bits)| format!("{ip}/{bits}"),
+    );
+    if let Some(dns) = running.dns {
+        text.list(
+            &part,
+            "DNS",
+            dns,
+            |text| text.parse().ok(),
+            IpAddr::to_string,
+        );
+    }
+    if text.find(&part, "MTU").is_some() {
+        let mtu = running.mtu.to_string();
+        text.scalar(&part, "MTU", Some(mtu.clone()), |text| text == mtu);
+    }
+    let port = Some(*listen_port)
+        .filter(|port| *port != 0 && *port != running.chosen_port)
+        .map(|port| port.to_string());
+    // Without a socket yet, there is none to write.
+    let keep = *listen_port == 0 || *listen_port == running.chosen_port;
+    text.scalar(&part, "ListenPort", port, |text| {
+        keep || text.parse() == Ok(*listen_port)
+    });
+    let mark = Some(*fwmark)
+        .filter(|mark| *mark != 0 && *mark != running.chosen_mark)
+        .map(|mark| format!("{mark:#x}"));
+    text.scalar(&part, "FwMark", mark, |text| {
+        let chosen = *fwmark != 0 && *fwmark == running.chosen_mark;
+        chosen || fwmark_of(text) == Some(*fwmark)
+    });
+    let key = private_key.as_ref().map(|key| key.to_base64());
+    let same = |text: &str| PrivateKey::from_base64(text).ok() == *private_key;
+    if text.find(&part, "PrivateKey").is_some() || !text.a_hook_says("private-key") {
+        text.scalar(&part, "PrivateKey", key, same);
+    }
+}
+
+/// Edits and takes out peers; those of the file.
+fn peers_of_file(text: &mut Edit, running: &[Peer]) -> Vec<PublicKey> {
+    let mut found: Vec<(PublicKey, Vec<Range<usize>>)> = Vec::new();
+    for (section, range) in &text.sections {
+        let part = std::slice::from_ref(range);
+        let Some(at) = text.find(part, "PublicKey") else {
+            continue;
+        };
+        if let (Section::Peer, Ok(key)) = (section, PublicKey::from_base64(&text.text(at))) {
+            match found.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, part)) => part.push(range.clone()),
+                None => found.push((key, vec![range.clone()])),
+            }
+        }
+    }
+    for (key, part) in &found {
+        match running.iter().find(|peer| peer.public_key == *key) {
+            Some(peer) => edit_peer(text, part, peer),
+            None => part.iter().for_each(|section| text.remove(section)),
+        }
+    }
+    found.into_iter().map(|(key, _)| key).collect()
+}
+
+fn edit_peer(text: &mut Edit, part: &[Range<usize>], peer: &Peer) {
+    let psk = Some(&peer.preshared_key).filter(|key| !key.is_zero());
+    if text.find(part, "PresharedKey").is_some() || !text.a_hook_says("preshared-key") {
+        text.scalar(
+            part,
+            "PresharedKey",
+            psk.map(PresharedKey::to_base64),
+            |text| {
+                let key = PresharedKey::from_base64(text);
+                key.is_ok_and(|key| key == peer.preshared_key)
+            },
+        );
+    }
+    // A peer that is listed twice has the networks of its last section.
+    let last = &part[part.len() - 1..];
+    text.list(
+        last,
+        "AllowedIPs",
+        &peer.allowed_ips,
+        allowed_ip,
+        AllowedIp::to_string,
+    );
+    let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string());
+    text.scalar(part, "Endpoint", endpoint, |text| {
+        let numeric = numeric_endpoint(text);
+        numeric.is_none() || numeric == peer.endpoint
+    });
+    let keepalive = peer.persistent_keepalive;
+    let seconds = (keepalive != 0).then(|| keepalive.to_string());
+    text.scalar(part, "PersistentKeepalive", seconds, |text| {
+        let off = keepalive == 0 && text.eq_ignore_ascii_case("off");
+        off || text.parse() == Ok(keepalive)
+    });
+}
+
+fn lines_of(peer: &Peer) -> Vec<(&'static str, Zeroizing<String>)> {
+    let mut lines = vec![("PublicKey", Zeroizing::new(peer.public_key.to_base64()))];
+    if !peer.preshared_key.is_zero() {
+        lines.push(("PresharedKey", peer.preshared_key.to_base64()));
+    }
+    let mut add = |key, value| lines.push((key, Zeroizing::new(value)));
+    let networks: Vec<_> = peer.allowed_ips.iter().map(AllowedIp::to_string).collect();
+    if !networks.is_empty() {
+        add("AllowedIPs", networks.join(", "));
+    }
+    if let Some(endpoint) = peer.endpoint {
+        add("Endpoint", endpoint.to_string());
+    }
+    if peer.persistent_keepalive != 0 {
+        add("PersistentKeepalive", peer.persistent_keepalive.to_string());
+    }
+    lines
+}
+
+fn allowed_ip(text: &str) -> Option<AllowedIp> {
+    let (ip, bits) = network(text)?;
+    AllowedIp::new(ip, bits)
+}
+
+fn network(text: &str) -> Option<(IpAddr, u8)> {
+    let (ip, bits) = match text.split_once('/') {
+        Some((ip, bits)) => (ip, Some(bits.parse().ok()?)),
+        None => (text, None),
+    };
+    let ip: IpAddr = ip.parse().ok()?;
+    Some((ip, bits.unwrap_or(if ip.is_ipv4() { 32 } else { 128 })))
+}
+
+fn fwmark_of(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None if text.eq_ignore_ascii_case("off") => Some(0),
+        None => text.parse().ok(),
+    }
+}
+
+/// An endpoint without any name in it.
+fn numeric_endpoint(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Some((host.parse::<IpAddr>().ok()?, port.parse().ok()?).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn public(n: u8) -> PublicKey {
+        PublicKey::from_bytes([n; 32])
+    }
+
+    fn peer(n: u8, allowed_ips: &[&str], endpoint: Option<&str>) -> Peer {
+        Peer {
+            allowed_ips: allowed_ips
+                .iter()
+                .map(|ip| allowed_ip(ip).unwrap())
+                .collect(),
+            endpoint: endpoint.map(|endpoint| endpoint.parse().unwrap()),
+            ..Peer::new(public(n))
+        }
+    }
+
+    fn key() -> PrivateKey {
+        PrivateKey::from_bytes([7; 32])
+    }
+
+    fn interface(peers: Vec<Peer>) -> Interface {
+        Interface {
+            private_key: Some(key()),
+            listen_port: 51820,
+            fwmark: 0,
+            peers,
+        }
+    }
+
+    fn saved(old: &str, interface: &Interface, addresses: &[&str]) -> String {
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|text| network(text).unwrap())
+            .collect();
+        let running = Running {
+            interface,
+            addresses: &addresses,
+            mtu: 1400,
+            dns: None,
+            chosen_port: 0,
+            chosen_mark: 0,
+        };
+        let new = edited(old.as_bytes(), &running);
+        assert_eq!(edited(&new, &running), new, "saved twice");
+        String::from_utf8(new.to_vec()).unwrap()
+    }
+
+    /// A file as people write them, and what runs from it.
+    fn typical() -> (String, Interface) {
+        let text = format!(
+            "# the gateway\n[Interface]\naddress = 10.0.0.1/24,fd00::1/64   # both\n\
+             PrivateKey={}\nListenPort = 51820\nDNS = 10.0.0.53, corp.example\n\
+             PostUp = echo '# up' %i\n#MTU = 1300\nSaveConfig = TRUE\n\n\
+             # Alice\n[Peer]\nPublicKey = {}\nEndpoint = alice.example:51820 # moves\n\
+             AllowedIPs = 10.0.0.2/32, 10.9.0.7/24\nAllowedIPs = fd00::2/128\n\
+             PersistentKeepalive = off\n\n# --- phones ---\n\n# Bob\n[Peer]\n\
+             PublicKey = {}\nAllowedIPs = 10.0.0.3/32\n",
+            *key().to_base64(),
+            public(1),
+            public(2)
+        );
+        let peers = vec![
+            peer(
+                1,
+                &["fd00::2", "10.9.0.0/24", "10.0.0.2"],
+                Some("192.0.2.1:4711"),
+            ),
+            peer(2, &["10.0.0.3"], None),
+        ];
+        (text, interface(peers))
+    }
+
+    const ADDRESSES: [&str; 2] = ["10.0.0.1/24", "fd00::1/64"];
+
+    #[test]
+    fn nothing_differs() {
+        let (text, running) = typical();
+        assert_eq!(saved(&text, &running, &ADDRESSES), text);
+        let crlf = text.replace('\n', "\r\n");
+        assert_eq!(saved(&crlf, &running, &ADDRESSES), crlf);
+        let open = text.trim_end();
+        assert_eq!(saved(open, &running, &ADDRESSES), open);
+    }
+
+    #[test]
+    fn what_differs_is_replaced_where_it_stands() {
+        let (text, mut running) = typical();
+        running.listen_port = 1;
+        running.fwmark = 0x33;
+        running.peers[0].persistent_keepalive = 25;
+        running.peers[0].allowed_ips.remove(1);
+        running.peers[1].allowed_ips = vec![allowed_ip("10.0.0.4").unwrap()];
+        running.peers[1].endpoint = Some("[2001:db8::1]:9".parse().unwrap());
+        let want = text
+            .replace("10.0.0.1/24,fd00::1/64", "10.0.0.1/24, 10.1.0.1/16")
+            .replace("ListenPort = 51820", "ListenPort = 1")
+            .replace("SaveConfig = TRUE\n", "SaveConfig = TRUE\nFwMark = 0x33\n")
+            .replace("10.0.0.2/32, 10.9.0.7/24", "10.0.0.2/32")
+            .replace("= off", "= 25")
+            .replace("10.0.0.3/32\n", "10.0.0.4/32\nEndpoint = [2001:db8::1]:9\n");
+        assert_eq!(
+            saved(&text, &running, &["10.0.0.1/24", "10.1.0.1/16"]),
+            want
+        );
+    }
+
+    #[test]
+    fn peers_come_and_go_with_their_comments() {
+        let (text, mut running) = typical();
+        running.peers.remove(1);
+        let mut new = peer(3, &["10.0.0.9", "10.0.0.8"], Some("192.0.2.3:3"));
+        new.preshared_key = PresharedKey::from_bytes([9; 32]);
+        running.peers.push(new.clone());
+        let bob = text.find("# Bob").unwrap();
+        let want = format!(
+            "{}[Peer]\nPublicKey = {}\nPresharedKey = {}\nAllowedIPs = 10.0.0.9/32, 10.0.0.8/32\n\
+             Endpoint = 192.0.2.3:3\n",
+            &text[..bob],
+            public(3),
+            *new.preshared_key.to_base64()
+        );
+        assert_eq!(saved(&text, &running, &ADDRESSES), want);
+
+        let (text, mut running) = typical();
+        running.peers.remove(0);
+        let (alice, phones) = (text.find("# Alice").unwrap(), text.find("# ---").unwrap());
+        let want = [&text[..alice], &text[phones..]].concat();
+        assert_eq!(saved(&text, &running, &ADDRESSES), want);
+
+        running.peers.clear();
+        let want = format!("{}# --- phones ---\n", &text[..alice]);
+        assert_eq!(saved(&text, &running, &ADDRESSES), want);
+    }
+
+    #[test]
+    fn what_is_gone_is_taken_out() {
+        let (text, mut running) = typical();
+        running.private_key = None;
+        running.peers[0].allowed_ips.clear();
+        let want = text
+            .replace(&format!("PrivateKey={}\n", *key().to_base64()), "")
+            .replace("address = 10.0.0.1/24,fd00::1/64   # both\n", "")
+            .replace(
+                "AllowedIPs = 10.0.0.2/32, 10.9.0.7/24\nAllowedIPs = fd00::2/128\n",
+                "",
+            );
+        assert_eq!(saved(&text, &running, &[]), want);
+    }
+
+    #[test]
+    fn what_up_chose_is_not_written() {
+        let mut running = interface(vec![]);
+        running.fwmark = 51820;
+        let text = format!("[Interface]\nPrivateKey = {}\n", *key().to_base64());
+        let mut state = Running {
+            interface: &running,
+            addresses: &[],
+            mtu: 1420,
+            dns: None,
+            chosen_port: 51820,
+            chosen_mark: 51820,
+        };
+        assert_eq!(*edited(text.as_bytes(), &state), text.as_bytes());
+        (state.chosen_port, state.chosen_mark) = (1, 1);
+        let want = format!("{text}ListenPort = 51820\nFwMark = 0xca6c\n");
+        assert_eq!(*edited(text.as_bytes(), &state), want.as_bytes());
+    }
+
+    #[test]
+    fn a_key_set_by_a_hook_stays_out_of_the_file() {
+        let hook = "[Interface]\nListenPort = 51820\nPostUp = wg set %i private-key /run/key\n";
+        assert_eq!(saved(hook, &interface(vec![]), &[]), hook);
+        let bare = "[Interface]\nListenPort = 51820";
+        let want = format!("{bare}\nPrivateKey = {}\n", *key().to_base64());
+        assert_eq!(saved(bare, &interface(vec![]), &[]), want);
+    }
+
+    #[test]
+    fn dns_and_mtu() {
+        let (text, running) = typical();
+        let text = text.replace("#MTU = 1300", "MTU = 1300");
+        let addresses = ADDRESSES.map(|text| network(text).unwrap());
+        let servers = ["10.0.0.54".parse().unwrap(), "fd00::53".parse().unwrap()];
+        let state = Running {
+            interface: &running,
+            addresses: &addresses,
+            mtu: 1400,
+            dns: Some(&servers),
+            chosen_port: 0,
+            chosen_mark: 0,
+        };
+        let want = text.replace("MTU = 1300", "MTU = 1400").replace(
+            "10.0.0.53, corp.example",
+            "corp.example, 10.0.0.54, fd00::53",
+        );
+        let new = edited(text.as_bytes(), &state);
+        assert_eq!(String::from_utf8_lossy(&new), want);
+    }
+
+    #[test]
+    fn oddities_of_the_grammar() {
+        // Sections and keys that recur, `+`, `-`, a lost key, a peer listed twice, not UTF-8.
+        let one = public(1);
+        let text = format!(
+            "[interface]\nListenPort = 1\n[Peer]\nPublicKey = {one}\nAllowedIPs = 10.0.0.0/8\n\
+             [Peer]\nPublicKey={one}\nAllowedIPs = +10.1.0.0/16, 10.2.0.0 / 16,-10.2.0.0/16\n\
+             Persistent Keepalive = 25\n[Interface]\nListenPort = 51820\nPrivateKey = {}\n[Peer]\nEndpoint = x\n",
+            *key().to_base64()
+        );
+        let mut running = interface(vec![peer(1, &["10.1.0.0/16"], None)]);
+        running.peers[0].persistent_keepalive = 25;
+        assert_eq!(saved(&text, &running, &[]), text);
+        running.peers[0]
+            .allowed_ips
+            .push(allowed_ip("10.3.0.0/16").unwrap());
+        let want = text.replace(
+            "+10.1.0.0/16, 10.2.0.0 / 16,-10.2.0.0/16",
+            "10.1.0.0/16, 10.3.0.0/16",
+        );
+        assert_eq!(saved(&text, &running, &[]), want);
+        let latin = [text.as_bytes(), b"# caf\xe9\n"].concat();
+        running.peers[0].allowed_ips.pop();
+        let state = Running {
+            interface: &running,
+            addresses: &[],
+            mtu: 0,
+            dns: None,
+            chosen_port: 0,
+            chosen_mark: 0,
+        };
+        assert_eq!(*edited(&latin, &state), latin);
+    }
+
+    #[test]
+    fn an_empty_file() {
+        let want = format!(
+            "[Interface]\nAddress = 10.0.0.1/24\nListenPort = 51820\nPrivateKey = {}\n\n[Peer]\nPublicKey = {}\n",
+            *key().to_base64(),
+            public(1)
+        );
+        let running = interface(vec![peer(1, &[], None)]);
+        assert_eq!(saved("", &running, &["10.0.0.1/24"]), want);
+    }
+}
