@@ -1,5 +1,5 @@
 //! Linux, as safe functions: the TUN device, UDP sockets with offloads, waiting, rtnetlink,
-//! network namespaces and the daemon's own process. The only unsafe code of the workspace.
+//! network namespaces, names and the daemon's own process. The only unsafe code of the workspace.
 //!
 //! Nothing here knows the protocol, and nothing here allocates per packet or per burst.
 
@@ -10,6 +10,7 @@ pub mod netns;
 pub mod numeric;
 pub mod poll;
 pub mod process;
+pub mod resolve;
 mod sockaddr;
 pub mod tun;
 pub mod udp;
