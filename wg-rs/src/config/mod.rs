@@ -1,1 +1,24 @@
 //! The configuration file of `wg` and the arguments of `wg set`, as settings of an interface.
+//!
+//! `file` and `args` read text into [`Settings`] by way of `value`; `changes` turns them into what
+//! is asked of an interface; [`print`] is the way back. Text to values and nothing else, but for
+//! names: `endpoint` looks up hosts, `value` the services that ports are called by.
+//!
+//! What is said of wrong text never holds a key, nor what may be a piece of one.
+
+mod args;
+mod changes;
+mod endpoint;
+mod error;
+mod file;
+mod print;
+mod settings;
+pub mod value;
+
+pub use args::parse_args;
+pub use changes::Apply;
+pub use endpoint::{Retries, again};
+pub use error::{Error, Hint, Place, Reason};
+pub use file::{Dialect, parse_file, read_file};
+pub use print::{allowed_ip, endpoint, print};
+pub use settings::{AllowedIpSetting, Endpoint, PeerSettings, Settings};
