@@ -11,7 +11,7 @@ use std::thread;
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Where `ip netns` keeps names.
-const NAMED: &str = "/run/netns";
+pub const NAMED: &str = "/run/netns";
 
 /// A network namespace, kept alive by being held.
 #[derive(Debug)]
@@ -20,6 +20,13 @@ pub struct NetNs(OwnedFd);
 /// Identity of a network namespace, for as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NetNsId(u64, u64);
+
+impl NetNsId {
+    /// From device and inode of a file that stands for one.
+    pub fn new(device: u64, inode: u64) -> Self {
+        NetNsId(device, inode)
+    }
+}
 
 impl NetNs {
     /// That of the calling thread.
@@ -99,7 +106,7 @@ impl NetNs {
     /// Only the kernel's own trouble.
     pub fn id(&self) -> io::Result<NetNsId> {
         let meta = File::from(self.0.try_clone()?).metadata()?;
-        Ok(NetNsId(meta.dev(), meta.ino()))
+        Ok(NetNsId::new(meta.dev(), meta.ino()))
     }
 }
 

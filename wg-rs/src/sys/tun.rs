@@ -14,6 +14,7 @@
 //! | deleted | EBADFD      | EBADFD          | error                     |
 
 use std::ffi::c_int;
+use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -21,6 +22,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 
 use super::check;
+use super::netns::NetNs;
 
 /// Bytes of the virtio_net_hdr before every packet.
 pub const HEADER: usize = 10;
@@ -253,6 +255,47 @@ impl Tun {
         debug_assert_eq!(header[1], 0, "a super-packet for a plain TUN");
         Ok(HEADER + nix::sys::uio::writev(&self.fd, packet)?)
     }
+}
+
+/// The links whose TUNs a process holds, by name and namespace, wherever they were moved. The TUNs
+/// are asked, and left as they are.
+///
+/// # Errors
+/// NotFound: no such process; PermissionDenied; ENOSYS: Linux before 5.6, EINVAL: before 5.2.
+pub fn held_by(pid: u32) -> io::Result<Vec<(String, NetNs)>> {
+    // SAFETY: two numbers.
+    let process = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
+    let process = unsafe { OwnedFd::from_raw_fd(process as c_int) };
+    let mut links: Vec<(String, NetNs)> = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<c_int>().ok());
+        let is_tun = fs::read_link(entry.path()).is_ok_and(|file| file.ends_with("net/tun"));
+        let Some(number) = number.filter(|_| is_tun) else {
+            continue;
+        };
+        // SAFETY: three numbers.
+        let copy =
+            check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })?;
+        let tun = Tun {
+            // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
+            fd: unsafe { OwnedFd::from_raw_fd(copy as c_int) },
+            offloads: TunOffloads::NONE,
+        };
+        // One that is not attached, or whose link was deleted, is nobody's.
+        let Ok(name) = tun.name() else { continue };
+        let netns = NetNs::from(tun.netns()?);
+        // Each queue of a link is a descriptor of its own.
+        let mut known = links.iter();
+        if !known.any(|(other, there)| *other == name && there.is(&netns).unwrap_or(false)) {
+            links.push((name, netns));
+        }
+    }
+    Ok(links)
 }
 
 impl AsFd for Tun {

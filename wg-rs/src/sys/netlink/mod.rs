@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod event;
+pub mod keep;
 pub mod link;
 pub mod route;
 pub mod rule;
@@ -27,6 +28,7 @@ use super::netns::NetNs;
 
 pub use address::Address;
 pub use event::{Event, Events, Groups};
+pub use keep::Kept;
 pub use link::{Link, LinkId};
 pub use route::{NextHop, Route};
 pub use rule::Rule;

@@ -1,0 +1,149 @@
+//! What the kernel takes from a link that is moved to another namespace: that it is up, its
+//! addresses, and the routes over it. Kept as the kernel listed it, so that nothing of it is lost.
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol};
+
+use super::{Address, Error, Netlink};
+
+/// Flags of an address that its owner chose; the others are the kernel's findings.
+const CHOSEN: AddressFlags = AddressFlags::Nodad
+    .union(AddressFlags::Homeaddress)
+    .union(AddressFlags::Managetempaddr)
+    .union(AddressFlags::Noprefixroute)
+    .union(AddressFlags::Mcautojoin);
+
+/// The table of the host's own addresses (RT_TABLE_LOCAL).
+const LOCAL_TABLE: u8 = 255;
+
+/// What a link has that a move takes from it.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    up: bool,
+    addresses: Vec<AddressMessage>,
+    routes: Vec<RouteMessage>,
+}
+
+impl Kept {
+    /// Whether the link was up.
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether the link had an IPv6 address.
+    pub fn has_ipv6(&self) -> bool {
+        let mut addresses = self.addresses.iter().filter_map(Address::from_message);
+        addresses.any(|address| address.ip.is_ipv6())
+    }
+}
+
+impl Netlink {
+    /// Looks at what a move would take from the link of this index.
+    ///
+    /// # Errors
+    /// [`Error::is_absent`]: no such link.
+    pub fn kept(&mut self, link: u32) -> Result<Kept, Error> {
+        let up = self.link(link)?.up;
+        let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let addresses = self.dump(&message, "list addresses")?;
+        let addresses = addresses.into_iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewAddress(message) if message.header.index == link => {
+                Some(plain_address(message))
+            }
+            _ => None,
+        });
+        let message = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+        let routes = self.dump(&message, "list routes")?;
+        let routes = routes.into_iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewRoute(message) => plain_route(message, link),
+            _ => None,
+        });
+        let mut routes: Vec<_> = routes.collect();
+        // A gateway must be in reach before a route leads to it.
+        routes.sort_by_key(|route| {
+            let mut attributes = route.attributes.iter();
+            attributes.any(|attribute| matches!(attribute, RouteAttribute::Gateway(_)))
+        });
+        Ok(Kept {
+            up,
+            addresses: addresses.collect(),
+            routes,
+        })
+    }
+
+    /// Gives the link of this index what it had: all but the routes, or those too.
+    ///
+    /// # Errors
+    /// The first that the kernel refuses: EACCES: IPv6 is off there; EPERM; …
+    pub fn restore(&mut self, link: u32, kept: &Kept, with_routes: bool) -> Result<(), Error> {
+        // Up first: an IPv6 address given before serves only some time after.
+        if kept.up {
+            self.set_up(link, true)?;
+        }
+        for message in &kept.addresses {
+            let mut message = message.clone();
+            message.header.index = link;
+            let action = match Address::from_message(&message) {
+                Some(address) => format!("restore {address}"),
+                None => "restore an address".into(),
+            };
+            let message = RouteNetlinkMessage::NewAddress(message);
+            self.request(message, NLM_F_CREATE | NLM_F_EXCL, action)?;
+        }
+        // Those of a link that is down are none.
+        for message in kept.routes.iter().filter(|_| with_routes && kept.up) {
+            let mut message = message.clone();
+            for attribute in &mut message.attributes {
+                if let RouteAttribute::Oif(index) = attribute {
+                    *index = link;
+                }
+            }
+            let message = RouteNetlinkMessage::NewRoute(message);
+            match self.request(message, NLM_F_CREATE | NLM_F_EXCL, "restore a route") {
+                Err(error) if !error.is_present() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The address as one would ask for it.
+fn plain_address(mut message: AddressMessage) -> AddressMessage {
+    let is_ipv6 = message.header.family == netlink_packet_route::AddressFamily::Inet6;
+    for attribute in &mut message.attributes {
+        if let AddressAttribute::Flags(flags) = attribute {
+            // It was found to be nobody else's before.
+            *flags = *flags & CHOSEN | AddressFlags::Nodad;
+        }
+    }
+    message.header.flags = if is_ipv6 {
+        AddressHeaderFlags::Nodad
+    } else {
+        AddressHeaderFlags::empty()
+    };
+    message
+}
+
+/// The route as one would ask for it, if it leads over this link and did not come with an address.
+fn plain_route(mut message: RouteMessage, link: u32) -> Option<RouteMessage> {
+    let header = &mut message.header;
+    if header.table == LOCAL_TABLE
+        || header.protocol == RouteProtocol::Kernel
+        || header.flags.contains(RouteFlags::Cloned)
+    {
+        return None;
+    }
+    header.flags &= RouteFlags::Onlink;
+    let over = |attribute: &RouteAttribute| *attribute == RouteAttribute::Oif(link);
+    if !message.attributes.iter().any(over) {
+        return None;
+    }
+    let told = |attribute: &RouteAttribute| !matches!(attribute, RouteAttribute::CacheInfo(_));
+    message.attributes.retain(told);
+    Some(message)
+}
