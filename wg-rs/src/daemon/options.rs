@@ -96,7 +96,10 @@ impl FromStr for Offloads {
 }
 
 /// A name that the kernel takes for a link (`dev_valid_name`), and that makes a socket's file name.
-fn interface_name(name: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn interface_name(name: &str) -> Result<String, String> {
     if name.is_empty() || name.len() > 15 {
         return Err("an interface name has 1 to 15 characters".into());
     }

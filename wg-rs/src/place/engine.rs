@@ -6,10 +6,10 @@ use std::io;
 use std::path::PathBuf;
 
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::InspectContainerOptions;
+use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
 
-use super::error::{Error, reason};
+use super::error::{Error, NO_PERMISSION, reason};
 use super::namespace::Namespace;
 use crate::sys::netns::NetNs;
 
@@ -27,6 +27,14 @@ pub(super) enum Engine {
     Podman,
 }
 
+/// A container that runs.
+#[derive(Debug)]
+pub(super) struct Container {
+    /// How the user calls it.
+    pub namespace: Namespace,
+    pub pid: u32,
+}
+
 /// What kept an engine from answering.
 enum Trouble {
     /// Nobody is there.
@@ -37,6 +45,8 @@ enum Trouble {
 }
 
 impl Engine {
+    pub const ALL: [Engine; 2] = [Engine::Docker, Engine::Podman];
+
     fn name(self) -> &'static str {
         match self {
             Engine::Docker => "Docker",
@@ -99,6 +109,38 @@ impl Engine {
         } else {
             format!("no {} answers at {}", self.name(), hosts.join(" or "))
         }))
+    }
+
+    /// The containers that run, of every engine that answers; none of one that does not.
+    pub fn containers(self) -> Vec<Container> {
+        let mut containers = Vec::new();
+        for host in self.hosts() {
+            let found = ask(&host, async |docker| {
+                local(&docker, &host).await?;
+                let mut found = Vec::new();
+                let none = None::<ListContainersOptions>;
+                for container in docker.list_containers(none).await.map_err(trouble)? {
+                    let Some(id) = container.id else { continue };
+                    let none = None::<InspectContainerOptions>;
+                    // It may be gone by now.
+                    found.extend(docker.inspect_container(&id, none).await.ok());
+                }
+                Ok(found)
+            });
+            for container in found.unwrap_or_default() {
+                let Ok(pid) = running(&container) else {
+                    continue;
+                };
+                let name = container.name.or(container.id).unwrap_or_default();
+                let name = name.trim_start_matches('/').to_owned();
+                let namespace = match self {
+                    Engine::Docker => Namespace::Docker(name),
+                    Engine::Podman => Namespace::Podman(name),
+                };
+                containers.push(Container { namespace, pid });
+            }
+        }
+        containers
     }
 }
 
@@ -201,9 +243,7 @@ fn of_process(pid: u32) -> Result<NetNs, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err("the container is not running".into())
         }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err("no permission (try as root)".into())
-        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(NO_PERMISSION.into()),
         Err(error) => Err(reason(&error)),
     }
 }

@@ -1,5 +1,6 @@
 //! What could not be done to an interface, in one line.
 
+use std::fmt::Display;
 use std::io;
 
 use super::Namespace;
@@ -23,8 +24,56 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// There is no such interface, or no WireGuard one.
+    #[error("{name}: no such WireGuard interface")]
+    Absent {
+        /// Its name.
+        name: String,
+    },
+    /// There are several of this name, none of them here.
+    #[error("{name}: there is one in each of {places}; say which with --netns")]
+    Several {
+        /// Their name.
+        name: String,
+        /// Where they live, separated by commas.
+        places: String,
+    },
+    /// It is there, but where its link is cannot be seen.
+    #[error("{name}: its link is not to be found: {reason}")]
+    Hidden {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// It cannot be created.
+    #[error("cannot create {name}: {reason}")]
+    Create {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// It cannot be deleted.
+    #[error("cannot delete {name}: {reason}")]
+    Delete {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// It cannot be moved.
+    #[error("cannot move {name} to {to}: {reason}")]
+    Move {
+        /// Its name.
+        name: String,
+        /// Where it was to go.
+        to: Namespace,
+        /// Why.
+        reason: String,
+    },
     /// Linux did not do it.
-    #[error(transparent)]
+    #[error("{}", reason(.0))]
     Io(#[from] io::Error),
 }
 
@@ -38,10 +87,14 @@ impl Error {
     }
 }
 
-/// The reason of an I/O error: that of the system without its number.
-pub(super) fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(errno) => nix::errno::Errno::from_raw(errno).desc().into(),
-        None => error.to_string(),
+/// What a user without the right to do something is told.
+pub(super) const NO_PERMISSION: &str = "no permission (try as root)";
+
+/// An error in words, without the number of an errno.
+pub(super) fn reason(error: &impl Display) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((text, _)) => text.into(),
+        None => text,
     }
 }

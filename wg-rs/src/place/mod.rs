@@ -3,10 +3,20 @@
 //! An interface is created in the namespace of the caller, where its sockets stay for ever: that is
 //! where its encrypted traffic leaves. Then its link is moved to where it is wanted, and may be moved
 //! again. Whatever fails leaves everything as it was.
+//!
+//! - [`Namespace`]: the names of namespaces. [`create`], [`delete`], [`list`], [`move_link`]: the deeds.
 
+mod daemon;
 mod engine;
 mod error;
+mod find;
+mod life;
+mod moving;
 mod namespace;
+mod survey;
 
 pub use error::Error;
+pub use find::{Placed, list};
+pub use life::{Backend, create, delete};
+pub use moving::{allow_ipv6, move_link};
 pub use namespace::Namespace;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::engine::Engine;
-use super::error::{Error, reason};
+use super::error::{Error, NO_PERMISSION, reason};
 use crate::sys::netns::NetNs;
 
 /// A network namespace, as a user names it: `web`, `pid:7`, `path:/run/web.ns`, `docker:web`,
@@ -107,7 +107,7 @@ impl Namespace {
             }
             (Namespace::Pid(_), Some(libc::ENOENT)) => "no such process".into(),
             (_, Some(libc::EINVAL)) => "this is no network namespace".into(),
-            (_, Some(libc::EPERM | libc::EACCES)) => "no permission (try as root)".into(),
+            (_, Some(libc::EPERM | libc::EACCES)) => NO_PERMISSION.into(),
             _ => reason(error),
         }
     }

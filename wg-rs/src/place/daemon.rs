@@ -1,0 +1,171 @@
+//! The daemon behind an interface: started, found by its socket, and seen to end.
+//!
+//! A socket tells which process listens on it, a process's TUN which link is its own and where that
+//! is by now. So a daemon's link is found wherever it was moved and whoever moved it.
+
+use std::env;
+use std::fs;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
+use super::error::{Error, reason};
+use crate::sys::netns::NetNs;
+use crate::sys::process::background;
+use crate::sys::tun;
+use crate::uapi::RUN_DIR;
+
+/// Our daemon.
+const PROGRAM: &str = "wireguard-rs";
+/// How long a daemon whose link was deleted may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running daemon and its link.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub pid: u32,
+    /// What the link is called now.
+    pub link: String,
+    /// Where the link is now.
+    pub netns: NetNs,
+}
+
+/// Starts our daemon, which makes the link `name` in the calling thread's namespace; returns when
+/// it serves.
+///
+/// # Errors
+/// What it said; or that it is not there.
+pub(super) fn start(name: &str) -> Result<(), Error> {
+    let failed = |reason: String| Error::Create {
+        name: name.into(),
+        reason,
+    };
+    let mut command = Command::new(program());
+    command.arg("--").arg(name).stdin(Stdio::null());
+    // It is to return when it serves, and what this process inherited is not for it.
+    for variable in [
+        background::FOREGROUND,
+        background::TUN_FD,
+        background::UAPI_FD,
+        background::READY_FD,
+        "NOTIFY_SOCKET",
+    ] {
+        command.env_remove(variable);
+    }
+    // With LOG_LEVEL it keeps its output, to log there, also what is wrong.
+    let logs = env::var_os("LOG_LEVEL").is_some_and(|level| !level.is_empty());
+    if !logs {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+    }
+    let output = command
+        .spawn()
+        .and_then(|child| child.wait_with_output())
+        .map_err(|error| failed(format!("cannot run {PROGRAM}: {}", reason(&error))))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().lines().last().unwrap_or_default();
+    let said = said
+        .strip_prefix(&format!("{PROGRAM}: {name}: "))
+        .unwrap_or(said);
+    Err(failed(match said {
+        "" => format!("{PROGRAM} ended with {}", output.status),
+        said => said.into(),
+    }))
+}
+
+/// The one that came with this program, else the one on PATH.
+fn program() -> PathBuf {
+    let sibling = env::current_exe().ok().and_then(|this| {
+        let sibling = this.with_file_name(PROGRAM);
+        sibling.is_file().then_some(sibling)
+    });
+    sibling.unwrap_or_else(|| PROGRAM.into())
+}
+
+pub(super) fn socket(name: &str) -> PathBuf {
+    Path::new(RUN_DIR).join(format!("{name}.sock"))
+}
+
+/// Finds the daemon that answers at the socket of `name`.
+///
+/// # Errors
+/// No permission; or the process is not to be seen from here.
+pub(super) fn find(name: &str) -> Result<Daemon, Error> {
+    let hidden = |reason: String| Error::Hidden {
+        name: name.into(),
+        reason,
+    };
+    let stream = UnixStream::connect(socket(name)).map_err(|error| hidden(reason(&error)))?;
+    let listener = getsockopt(&stream, PeerCredentials).map(|peer| peer.pid());
+    let listener = listener.ok().and_then(|pid| u32::try_from(pid).ok());
+    let mut trouble = None;
+    // Who listened first may have handed the socket on and be gone, and its number be another's.
+    for pid in listener.into_iter().filter(|pid| *pid > 0) {
+        match of_process(pid, name) {
+            Ok(Some(daemon)) => return Ok(daemon),
+            Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => trouble = Some(reason(&error)),
+        }
+    }
+    let mut found = processes().filter_map(|pid| of_process(pid, name).ok().flatten());
+    match (found.next(), found.next()) {
+        (Some(daemon), None) => Ok(daemon),
+        (Some(_), Some(_)) => Err(hidden("several processes have a link of this name".into())),
+        _ => Err(hidden(
+            trouble.unwrap_or_else(|| "no process has its link".into()),
+        )),
+    }
+}
+
+/// The daemon that this process is for `name`, if it is one.
+fn of_process(pid: u32, name: &str) -> io::Result<Option<Daemon>> {
+    let mut links = tun::held_by(pid)?;
+    let ours = links.iter().position(|(link, _)| link == name);
+    // The only one, if it was renamed.
+    let ours = ours.or((links.len() == 1).then_some(0));
+    Ok(ours.map(|ours| {
+        let (link, netns) = links.swap_remove(ours);
+        Daemon { pid, link, netns }
+    }))
+}
+
+/// All processes, by number.
+pub(super) fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// A daemon about to end: a connection to it, which closes when it does.
+pub(super) struct Ending {
+    socket: PathBuf,
+    stream: Option<UnixStream>,
+}
+
+impl Ending {
+    /// Before its link is deleted.
+    pub fn of(name: &str) -> Self {
+        let socket = socket(name);
+        let stream = UnixStream::connect(&socket).ok();
+        Ending { socket, stream }
+    }
+
+    /// Waits until it closed its connections and its socket is gone. One that takes too long is
+    /// left to itself.
+    pub fn wait(self) {
+        let deadline = Instant::now() + PATIENCE;
+        if let Some(mut stream) = self.stream {
+            let _ = stream.set_read_timeout(Some(PATIENCE));
+            let _ = stream.read(&mut [0]);
+        }
+        while self.socket.exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

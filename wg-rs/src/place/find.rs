@@ -1,0 +1,171 @@
+//! Where interfaces live: one of them, or all.
+
+use super::daemon::{self, Daemon};
+use super::error::{Error, reason};
+use super::namespace::Namespace;
+use super::survey::{Known, Survey};
+use crate::backend::{Backends, Kind};
+use crate::sys::netlink::{self, Link, Netlink};
+use crate::sys::netns::NetNs;
+
+/// The kind that the kernel gives to links of its WireGuard module.
+pub(super) const WIREGUARD: &str = "wireguard";
+
+/// An interface and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// What `wg` calls it.
+    pub name: String,
+    /// Who keeps it.
+    pub backend: Kind,
+    /// Where its link is. `None`: not to be seen, or in a namespace without a name.
+    pub lives_in: Option<Namespace>,
+    /// Where its sockets are, and its encrypted traffic leaves. `None`: as above; and the kernel
+    /// does not tell.
+    pub born_in: Option<Namespace>,
+    /// Whether its link is up. `None`: not to be seen.
+    pub up: Option<bool>,
+    /// The daemon's process.
+    pub pid: Option<u32>,
+}
+
+/// A link and where it is.
+#[derive(Debug)]
+pub(super) struct Located {
+    pub kind: Kind,
+    /// What it is called there.
+    pub link: String,
+    pub netns: NetNs,
+}
+
+/// Finds the interface that `wg` calls `name` here, else the only one of the kernel's elsewhere.
+///
+/// # Errors
+/// Absent, Several, Hidden.
+pub(super) fn locate(name: &str) -> Result<Located, Error> {
+    let kind = Backends::new().kind(name)?;
+    match kind {
+        Some(Kind::Userspace) => {
+            let Daemon { link, netns, .. } = daemon::find(name)?;
+            return Ok(Located {
+                kind: Kind::Userspace,
+                link,
+                netns,
+            });
+        }
+        Some(Kind::Kernel) => return Ok(kernel(name, NetNs::current()?)),
+        None => {}
+    }
+    let holds = |known: &Known| {
+        let links = links_in(&known.netns).unwrap_or_default();
+        links
+            .iter()
+            .any(|link| link.name == name && is_kernels(link))
+    };
+    let mut found = Survey::new(false).known;
+    found.retain(holds);
+    if found.len() > 1 {
+        let places = found.iter().filter_map(|known| known.namespace.as_ref());
+        let places: Vec<_> = places.map(Namespace::to_string).collect();
+        return Err(Error::Several {
+            name: name.into(),
+            places: places.join(", "),
+        });
+    }
+    match found.pop() {
+        Some(known) => Ok(kernel(name, known.netns)),
+        None => Err(Error::Absent { name: name.into() }),
+    }
+}
+
+fn kernel(name: &str, netns: NetNs) -> Located {
+    Located {
+        kind: Kind::Kernel,
+        link: name.into(),
+        netns,
+    }
+}
+
+fn is_kernels(link: &Link) -> bool {
+    link.kind.as_deref() == Some(WIREGUARD)
+}
+
+/// The links of a namespace. To look at one's own takes no right.
+fn links_in(netns: &NetNs) -> Result<Vec<Link>, Error> {
+    let links = || Netlink::open().and_then(|mut netlink| netlink.links());
+    let links = if NetNs::current()?.is(netns)? {
+        links()
+    } else {
+        netns.run(links)?
+    };
+    links.map_err(|error: netlink::Error| Error::Io(error.into()))
+}
+
+/// All WireGuard interfaces that the caller may see, by name: those with a socket here, wherever
+/// they live, and the kernel's in every namespace that has a name, a container or a process.
+///
+/// # Errors
+/// Only the kernel's own trouble.
+pub fn list() -> Result<Vec<Placed>, Error> {
+    let survey = Survey::new(true);
+    let mut placed = Vec::new();
+    for known in &survey.known {
+        // One that may not be entered has nothing to show.
+        for link in links_in(&known.netns).unwrap_or_default() {
+            if is_kernels(&link) {
+                placed.push(Placed {
+                    name: link.name,
+                    backend: Kind::Kernel,
+                    lives_in: known.namespace.clone(),
+                    born_in: None,
+                    up: Some(link.up),
+                    pid: None,
+                });
+            }
+        }
+    }
+    let backends = Backends::new();
+    for name in backends.list()? {
+        if backends.kind(&name)? == Some(Kind::Userspace) {
+            placed.push(behind_socket(name, &survey));
+        }
+    }
+    placed.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(placed)
+}
+
+fn behind_socket(name: String, survey: &Survey) -> Placed {
+    let up = |netns: &NetNs, link: &str| {
+        let links = links_in(netns).ok()?;
+        links
+            .iter()
+            .find(|other| other.name == link)
+            .map(|link| link.up)
+    };
+    let (lives_in, born_in, up, pid) = match daemon::find(&name) {
+        Ok(daemon) => (
+            survey.name(&daemon.netns),
+            NetNs::of_pid(daemon.pid)
+                .ok()
+                .and_then(|netns| survey.name(&netns)),
+            up(&daemon.netns, &daemon.link),
+            Some(daemon.pid),
+        ),
+        Err(error) => {
+            tracing::debug!(error = reason(&error));
+            // A link of this name right here is most likely its own.
+            match NetNs::current().map(|here| (up(&here, &name), here)) {
+                Ok((Some(up), here)) => (survey.name(&here), None, Some(up), None),
+                _ => (None, None, None, None),
+            }
+        }
+    };
+    Placed {
+        name,
+        backend: Kind::Userspace,
+        lives_in,
+        born_in,
+        up,
+        pid,
+    }
+}

@@ -1,0 +1,91 @@
+//! A link moved to another network namespace, over netlink, by whomever it is kept.
+//!
+//! ```text
+//! there: what it has ─► kernel moves it, and sets it down ─► here: up again, addresses again
+//!                                                         └─ refused? moved back, routes too
+//! ```
+//!
+//! The tunnel goes on: sockets stay where they were born, and our daemon keeps the sessions of a
+//! link that comes up again at once. (The kernel's module drops them when the kernel sets the link
+//! down, and makes new ones with the next packet.) Routes over the link are lost with the namespace
+//! they were made for.
+
+use std::fs;
+
+use super::error::{Error, NO_PERMISSION, reason};
+use super::find::{Located, locate};
+use super::namespace::Namespace;
+use crate::sys::netlink::{self, Kept, Netlink};
+use crate::sys::netns::NetNs;
+
+/// Moves an interface, wherever it lives, to `to`. It has its addresses there, and is up if it was.
+/// Where it is already, nothing happens.
+///
+/// # Errors
+/// As [`Namespace::open`]; [`Error::Absent`], [`Error::Several`], [`Error::Hidden`];
+/// [`Error::Move`]: the name is taken there, no permission, an address is refused. Then it is where
+/// and as it was.
+pub fn move_link(name: &str, to: &Namespace) -> Result<(), Error> {
+    let target = to.open()?;
+    let Located { link, netns, .. } = locate(name)?;
+    if netns.is(&target)? {
+        return Ok(());
+    }
+    let failed = |reason| Error::Move {
+        name: name.into(),
+        to: to.clone(),
+        reason,
+    };
+    let kept = take(&link, &netns, &target).map_err(failed)?;
+    let Err(trouble) = arrive(&link, &target, &kept, false) else {
+        return Ok(());
+    };
+    let back = take(&link, &target, &netns).and_then(|_| arrive(&link, &netns, &kept, true));
+    Err(failed(match back {
+        Ok(()) => trouble,
+        Err(stuck) => format!("{trouble}; nor can it be brought back: {stuck}"),
+    }))
+}
+
+/// Moves the link; what it had before.
+fn take(link: &str, from: &NetNs, to: &NetNs) -> Result<Kept, String> {
+    use std::os::fd::AsFd;
+    let take = || {
+        let mut netlink = Netlink::open()?;
+        let index = netlink.link(link)?.index;
+        let kept = netlink.kept(index)?;
+        netlink.move_link(index, to.as_fd())?;
+        Ok(kept)
+    };
+    let taken = from.run(take).map_err(|error| reason(&error))?;
+    taken.map_err(|error: netlink::Error| match error.errno() {
+        Some(libc::EEXIST) => "the name is taken there".into(),
+        Some(libc::EPERM) => NO_PERMISSION.into(),
+        _ => reason(&error),
+    })
+}
+
+/// Gives the link what it had before it came here.
+fn arrive(link: &str, netns: &NetNs, kept: &Kept, with_routes: bool) -> Result<(), String> {
+    let arrive = || {
+        let mut netlink = Netlink::open()?;
+        let index = netlink.link(link)?.index;
+        // It is a new link to the IPv6 of this namespace. Without IPv6 there is nothing to switch.
+        let _ = netlink.set_addr_gen_mode_none(index);
+        if kept.has_ipv6() {
+            allow_ipv6(link);
+        }
+        netlink.restore(index, kept, with_routes)
+    };
+    let arrived = netns.run(arrive).map_err(|error| reason(&error))?;
+    arrived.map_err(|error| reason(&error))
+}
+
+/// Switches IPv6 on for one link of the calling thread's namespace, where it is off by default, as
+/// it is in containers. If that cannot be, adding an address will say so.
+pub fn allow_ipv6(link: &str) {
+    let switch = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+    if fs::read_to_string(&switch).is_ok_and(|value| value.trim() != "0") {
+        let _ = fs::write(&switch, "0");
+    }
+}
