@@ -280,7 +280,7 @@ impl Device {
 
     fn consume_cookie(&mut self, now: Time, reply: &[u8; COOKIE_SIZE]) -> Result<(), Drop> {
         let index = receiver_index(reply).ok_or(Drop::Malformed)?;
-        let session_peer = || Some(self.plane.index.lookup(index)?.peer()?.id);
+        let session_peer = || Some(self.plane.index.lookup(index).as_ref()?.peer()?.id);
         let id = self.handshakes.get(&index).copied().or_else(session_peer);
         let entry = id
             .and_then(|id| self.peers.get_mut(&id))

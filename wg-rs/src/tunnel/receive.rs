@@ -15,6 +15,8 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use arc_swap::Guard;
+
 use super::drops::Drop;
 use super::keypair::Keypair;
 use super::messages::*;
@@ -83,7 +85,7 @@ impl InBurst {
     pub fn classify(&mut self, plane: &Plane, now: Time, mut control: impl FnMut(&[u8], Endpoint)) {
         let Some(from) = self.from else { return };
         // The last index looked up, also if it is nobody's.
-        let mut last: Option<(u32, Option<Arc<Keypair>>)> = None;
+        let mut last: Option<(u32, Guard<Option<Arc<Keypair>>>)> = None;
         let mut start = 0;
         while start < self.len {
             let end = (start + self.stride).min(self.len);
@@ -95,12 +97,12 @@ impl InBurst {
                     if last.as_ref().is_none_or(|(known, _)| *known != index) {
                         last = Some((index, plane.index.lookup(index)));
                     }
-                    match &last {
-                        Some((_, Some(keypair))) if keypair.can_receive(now) => {
+                    match last.as_ref().and_then(|(_, keypair)| keypair.as_ref()) {
+                        Some(keypair) if keypair.can_receive(now) => {
                             extend(&mut self.runs, start..end, keypair);
                         }
-                        Some((_, Some(_))) => plane.drop_packets(Drop::SessionExpired, 1),
-                        _ => plane.drop_packets(Drop::UnknownIndex, 1),
+                        Some(_) => plane.drop_packets(Drop::SessionExpired, 1),
+                        None => plane.drop_packets(Drop::UnknownIndex, 1),
                     }
                 }
                 Some(_) => control(datagram, from),
