@@ -2,7 +2,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use wg_rs::sys::netlink::{Address, Event, Events, Groups, Netlink, NextHop, Route, Rule};
+use wg_rs::sys::netlink::{Address, Event, Events, Groups, Netlink, NextHop, Route, Rule, Which};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::poll;
 use wg_rs::sys::tun::{Tun, TunOffloads};
@@ -147,7 +147,13 @@ fn addresses_come_and_go() {
             assert!(netlink.add_address(&address).unwrap_err().is_present());
         }
         assert_eq!(of_link(netlink), [v4, v6]);
-        for address in [v4, v6] {
+        let checked = Address {
+            ip: ip("fd03::2"),
+            ..v6
+        };
+        netlink.add_address_checked(&checked).unwrap();
+        assert!(of_link(netlink).contains(&checked));
+        for address in [v4, v6, checked] {
             netlink.delete_address(&address).unwrap();
             assert!(netlink.delete_address(&address).unwrap_err().is_absent());
         }
@@ -181,6 +187,17 @@ fn routes_are_added_listed_asked_for_and_removed() {
             netlink.add_route(&route).unwrap();
             assert!(netlink.add_route(&route).unwrap_err().is_present());
             assert!(netlink.routes().unwrap().contains(&route));
+            let family = if inside.is_ipv4() {
+                Family::V4
+            } else {
+                Family::V6
+            };
+            for which in [Which::Table(254), Which::Link(link)] {
+                let listed = netlink.routes_of(family, which).unwrap();
+                assert!(listed.contains(&route), "{listed:?}");
+                // For the address of this family.
+                assert!(listed.iter().any(|route| route.by_kernel));
+            }
             let hop = netlink.route_get(inside, None, 0).unwrap();
             let expected = NextHop {
                 link,
@@ -234,7 +251,11 @@ fn rules_choose_the_table_by_mark() {
                 table: 51820,
                 ..Route::new((any, 0), link)
             };
+            assert!(netlink.is_table_empty(51820).unwrap());
             netlink.add_route(&default).unwrap();
+            assert!(!netlink.is_table_empty(51820).unwrap());
+            let routes = netlink.routes_of(family, Which::Table(51820)).unwrap();
+            assert_eq!(routes.len(), 1);
             // IPv6 routes get a metric if they have none.
             let same = |route: &Route| {
                 Route {
@@ -270,6 +291,7 @@ fn rules_choose_the_table_by_mark() {
                 assert!(netlink.delete_rule(&rule).unwrap_err().is_absent());
             }
             assert!(netlink.route_get(far, None, 0).is_err());
+            netlink.delete_route(&default).unwrap();
         }
     });
 }
@@ -436,7 +458,7 @@ fn lost_events_are_confessed() {
         .unwrap();
         nix::sys::socket::setsockopt(&events, nix::sys::socket::sockopt::RcvBuf, &1).unwrap();
         for mtu in 1000..1010 {
-            netlink.set_mtu("lo", mtu).unwrap();
+            netlink.set_mtu_and_up("lo", mtu).unwrap();
         }
         next(&mut events, |event| (event == Event::Lost).then_some(()));
         netlink.set_mtu("lo", 2000).unwrap();

@@ -92,6 +92,17 @@ impl Netlink {
             .map(drop)
     }
 
+    /// Adds an address as ip(8) does: with duplicate address detection, where the link has any.
+    ///
+    /// # Errors
+    /// As [`Netlink::add_address`].
+    pub fn add_address_checked(&mut self, address: &Address) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::NewAddress(address.message());
+        let action = format_args!("add {address}");
+        self.request(message, NLM_F_CREATE | NLM_F_EXCL, action)
+            .map(drop)
+    }
+
     /// Removes an address.
     ///
     /// # Errors

@@ -276,6 +276,20 @@ impl Netlink {
         )
     }
 
+    /// Sets the largest packet, in bytes, and the link up, in one request.
+    ///
+    /// # Errors
+    /// As [`Netlink::set_mtu`] and [`Netlink::set_up`].
+    pub fn set_mtu_and_up<'a>(&mut self, id: impl Into<LinkId<'a>>, mtu: u32) -> Result<(), Error> {
+        let id = id.into();
+        let mut message = id.message([LinkAttribute::Mtu(mtu)]);
+        message.header.change_mask = LinkFlags::Up;
+        message.header.flags = LinkFlags::Up;
+        let action = format_args!("set the MTU of {id} to {mtu} and {id} up");
+        self.request(RouteNetlinkMessage::SetLink(message), 0, action)
+            .map(drop)
+    }
+
     /// Sets how many packets wait for the device at most.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ pub use address::Address;
 pub use event::{Event, Events, Groups};
 pub use keep::Kept;
 pub use link::{Link, LinkId};
-pub use route::{NextHop, Route};
+pub use route::{NextHop, Route, Which};
 pub use rule::Rule;
 
 /// Opens a socket's network namespace (linux/sockios.h).

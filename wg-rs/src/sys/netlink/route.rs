@@ -11,6 +11,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Error, Netlink, family_of};
+use crate::sys::udp::Family;
 
 /// The main routing table.
 pub const MAIN_TABLE: u32 = 254;
@@ -32,6 +33,8 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// Order among routes to the same destination, lowest first.
     pub metric: Option<u32>,
+    /// Made by the kernel, for an address.
+    pub by_kernel: bool,
 }
 
 impl Route {
@@ -45,6 +48,7 @@ impl Route {
             source: None,
             mtu: None,
             metric: None,
+            by_kernel: false,
         }
     }
 
@@ -93,6 +97,7 @@ impl Route {
             source: None,
             mtu: None,
             metric: None,
+            by_kernel: message.header.protocol == RouteProtocol::Kernel,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -123,6 +128,15 @@ impl fmt::Display for Route {
             self.to.0, self.to.1, self.table
         )
     }
+}
+
+/// Which routes to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those of a table.
+    Table(u32),
+    /// Those that lead out by the link of this index.
+    Link(u32),
 }
 
 /// Where the kernel would send a packet.
@@ -193,16 +207,65 @@ impl Netlink {
             &RouteNetlinkMessage::GetRoute(RouteMessage::default()),
             "list routes",
         )?;
-        let routes = replies.iter().filter_map(|reply| match reply {
-            RouteNetlinkMessage::NewRoute(message)
-                if message.header.kind == RouteType::Unicast
-                    && !message.header.flags.contains(RouteFlags::Cloned) =>
-            {
-                Route::from_message(message)
-            }
-            _ => None,
+        Ok(unicast(&replies))
+    }
+
+    /// Lists the unicast routes of one family in one table, or over one link in any, without
+    /// looking through all there are where the kernel can choose (Linux 4.20).
+    ///
+    /// # Errors
+    /// Only the kernel's own trouble.
+    pub fn routes_of(&mut self, family: Family, which: Which) -> Result<Vec<Route>, Error> {
+        let mut routes = unicast(&self.dump_of(family, which)?);
+        routes.retain(|route| match which {
+            Which::Table(table) => route.table == table,
+            Which::Link(link) => route.link == Some(link),
         });
-        Ok(routes.collect())
+        Ok(routes)
+    }
+
+    /// Whether there is no route at all in a table, of either family.
+    ///
+    /// # Errors
+    /// Only the kernel's own trouble.
+    pub fn is_table_empty(&mut self, table: u32) -> Result<bool, Error> {
+        for family in [Family::V4, Family::V6] {
+            let replies = self.dump_of(family, Which::Table(table))?;
+            let is_in = |reply: &RouteNetlinkMessage| match reply {
+                RouteNetlinkMessage::NewRoute(message) => {
+                    Route::from_message(message).is_some_and(|route| route.table == table)
+                }
+                _ => false,
+            };
+            if replies.iter().any(is_in) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// At least these routes.
+    fn dump_of(&mut self, family: Family, which: Which) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = match family {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        };
+        message.attributes.push(match which {
+            Which::Table(table) => RouteAttribute::Table(table),
+            Which::Link(link) => RouteAttribute::Oif(link),
+        });
+        // Without it the kernel overlooks what was asked for, and gives all.
+        let _ = self.socket.set_netlink_get_strict_chk(true);
+        let dumped = self.dump(&RouteNetlinkMessage::GetRoute(message), "list routes");
+        let _ = self.socket.set_netlink_get_strict_chk(false);
+        match dumped {
+            // A table that there is not, or a family.
+            Err(error) if error.is_absent() || error.errno() == Some(libc::EAFNOSUPPORT) => {
+                Ok(Vec::new())
+            }
+            dumped => dumped,
+        }
     }
 
     /// Asks where a packet to `to` would go, with this source if given and this fwmark (0: none).
@@ -246,6 +309,19 @@ impl Netlink {
             local: message.header.kind == RouteType::Local,
         })
     }
+}
+
+fn unicast(replies: &[RouteNetlinkMessage]) -> Vec<Route> {
+    let routes = replies.iter().filter_map(|reply| match reply {
+        RouteNetlinkMessage::NewRoute(message)
+            if message.header.kind == RouteType::Unicast
+                && !message.header.flags.contains(RouteFlags::Cloned) =>
+        {
+            Route::from_message(message)
+        }
+        _ => None,
+    });
+    routes.collect()
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::route::RouteProtocol;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleHeader, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -55,6 +56,7 @@ impl Rule {
         };
         let attributes = &mut message.attributes;
         attributes.push(RuleAttribute::Table(self.table));
+        attributes.push(RuleAttribute::Protocol(RouteProtocol::Boot));
         attributes.extend(self.priority.map(RuleAttribute::Priority));
         attributes.extend(self.fwmark.map(RuleAttribute::FwMark));
         attributes.extend(
@@ -64,21 +66,24 @@ impl Rule {
         message
     }
 
-    /// `None` of a rule that does something else than send to a table, or of another family.
+    /// `None` of a rule that does something else than send to a table, that has conditions which
+    /// [`Rule`] has no field for, or of another family.
     fn from_message(message: &RuleMessage) -> Option<Self> {
         let RuleHeader {
             family,
+            dst_len,
+            src_len,
+            tos,
             table,
             action,
             flags,
-            ..
         } = &message.header;
         let family = match family {
             AddressFamily::Inet => Family::V4,
             AddressFamily::Inet6 => Family::V6,
             _ => return None,
         };
-        if *action != RuleAction::ToTable {
+        if *action != RuleAction::ToTable || (*dst_len, *src_len, *tos) != (0, 0, 0) {
             return None;
         }
         let mut rule = Rule::new(family, (*table).into());
@@ -92,6 +97,14 @@ impl Rule {
                 RuleAttribute::SuppressPrefixLen(len) if *len != u32::MAX => {
                     rule.suppress_prefix_length = Some(*len);
                 }
+                RuleAttribute::FwMask(mask) if *mask != u32::MAX => return None,
+                RuleAttribute::Iifname(_)
+                | RuleAttribute::Oifname(_)
+                | RuleAttribute::L3MDev(true)
+                | RuleAttribute::UidRange(_)
+                | RuleAttribute::IpProtocol(_)
+                | RuleAttribute::SourcePortRange(_)
+                | RuleAttribute::DestinationPortRange(_) => return None,
                 _ => {}
             }
         }
@@ -125,12 +138,18 @@ impl Netlink {
     /// # Errors
     /// [`Error::is_absent`]; EPERM.
     pub fn delete_rule(&mut self, rule: &Rule) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::DelRule(rule.message());
+        let mut message = rule.message();
+        // Whoever made it.
+        message
+            .attributes
+            .retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
+        let message = RouteNetlinkMessage::DelRule(message);
         self.request(message, 0, format_args!("remove {rule}"))
             .map(drop)
     }
 
-    /// Lists the rules of one family that send to a table, in their order.
+    /// Lists the rules of one family that send to a table, in their order. Those with conditions
+    /// that [`Rule`] has no field for are left out.
     ///
     /// # Errors
     /// EAFNOSUPPORT: the kernel has no rules for this family.
