@@ -12,6 +12,7 @@ pub mod poll;
 pub mod process;
 pub mod resolve;
 mod sockaddr;
+pub mod terminal;
 pub mod tun;
 pub mod udp;
 
