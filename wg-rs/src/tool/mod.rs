@@ -7,17 +7,19 @@
 //! Under the name `wg` it passes for that: `help`, `version` and every usage are those of `wg`, and the
 //! verbs that `wg` lacks are there all the same.
 
-// The verbs use it all, as they come.
-#[allow(dead_code)]
 mod context;
+mod out;
+mod show;
 mod verb;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use self::context::{Context, complain, print};
+use self::context::{Context, complain};
+use self::out::print;
 use self::verb::VERBS;
+use crate::backend::Backends;
 
 /// The release of wireguard-tools that `wg-rs` behaves as.
 const WIREGUARD_TOOLS: &str = "1.0.20260223";
@@ -49,8 +51,8 @@ pub fn main() -> ExitCode {
     let args = args.get(1..).unwrap_or_default();
     let context = Context {
         program,
-        as_wg,
         verb,
+        interfaces: Backends::new(),
     };
     match args {
         [help] if !as_wg && ["-h", "--help", "help"].iter().any(|word| help == word) => {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use super::context::Context;
+use super::show;
 
 /// A verb and how it is described.
 pub(crate) struct Verb {
@@ -14,6 +15,8 @@ pub(crate) struct Verb {
     pub about: &'static str,
     /// The arguments, as the usage line shows them. Those of `wg` are its own words.
     pub synopsis: &'static str,
+    /// What we have beyond that, for `--help`: a line each, indented by two; or nothing.
+    pub options: &'static str,
     /// Arguments of a call that makes sense, for `--help`.
     pub example: &'static str,
     /// Whether `wg` has it.
@@ -23,7 +26,19 @@ pub(crate) struct Verb {
 }
 
 /// All verbs: first those of `wg`, in its order.
-pub(crate) const VERBS: &[Verb] = &[];
+pub(crate) const VERBS: &[Verb] = &[Verb {
+    name: "show",
+    about: "Shows the current configuration and device information",
+    synopsis: "{ <interface> | all | interfaces } [public-key | private-key | listen-port | fwmark | \
+                   peers | preshared-keys | endpoints | allowed-ips | latest-handshakes | transfer | \
+                   persistent-keepalive | dump]",
+    options: "\
+  --json   as JSON; keys that are secret only with WG_HIDE_KEYS=never in the environment
+  --watch  again every second, with rates; on a terminal in place",
+    example: "show wg0 latest-handshakes",
+    of_wg: true,
+    run: show::run,
+}];
 
 /// What `help` prints.
 pub(super) fn usage(program: &str, as_wg: bool) -> String {

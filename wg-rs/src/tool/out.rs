@@ -1,0 +1,67 @@
+//! Standard output, as texts with keys in them go there: by a buffer that never grows and is wiped,
+//! straight to the descriptor.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::context::complain;
+
+/// Bytes written at a time.
+const CAPACITY: usize = 64 << 10;
+
+/// A buffered writer to standard output; see the module's head.
+pub(crate) struct Out(Zeroizing<Vec<u8>>);
+
+impl Out {
+    /// With an empty buffer.
+    pub fn new() -> Self {
+        Out(Zeroizing::new(Vec::with_capacity(CAPACITY)))
+    }
+
+    /// Writes what is left. `status` is the exit status if nothing failed in `written` or now.
+    pub fn finish(mut self, written: io::Result<()>, status: ExitCode) -> ExitCode {
+        match written.and_then(|()| self.flush()) {
+            Ok(()) => status,
+            // A reader that went away knows what it wanted.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => status,
+            Err(error) => complain(format_args!("Unable to write: {error}")),
+        }
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() == CAPACITY {
+            self.flush()?;
+        }
+        let len = bytes.len().min(CAPACITY - self.0.len());
+        self.0.extend_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut rest = &self.0[..];
+        let written = loop {
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match nix::unistd::write(io::stdout(), rest) {
+                Ok(len) => rest = &rest[len..],
+                Err(Errno::EINTR) => {}
+                Err(errno) => break Err(errno.into()),
+            }
+        };
+        self.0.zeroize();
+        written
+    }
+}
+
+/// Writes a text to standard output.
+pub(crate) fn print(text: impl AsRef<[u8]>) -> ExitCode {
+    let mut out = Out::new();
+    let written = out.write_all(text.as_ref());
+    out.finish(written, ExitCode::SUCCESS)
+}

@@ -1,0 +1,42 @@
+//! Colours.
+
+use std::env;
+use std::fmt::{self, Display};
+use std::io::{self, IsTerminal};
+
+pub(super) const BOLD: &str = "\x1b[1m";
+pub(super) const RED: &str = "\x1b[31m";
+pub(super) const GREEN: &str = "\x1b[32m";
+pub(super) const YELLOW: &str = "\x1b[33m";
+pub(super) const CYAN: &str = "\x1b[36m";
+pub(super) const RESET: &str = "\x1b[0m";
+
+/// Whether `WG_COLOR_MODE`, else the kind of standard output, wants colours.
+pub(super) fn colours() -> bool {
+    match env::var_os("WG_COLOR_MODE") {
+        Some(mode) if mode == "always" => true,
+        Some(mode) if mode == "never" => false,
+        _ => io::stdout().is_terminal(),
+    }
+}
+
+/// A text between the escape sequences that style it and the one that ends that; without
+/// colours, the text alone.
+pub(super) struct Styled<'a, T> {
+    pub colour: bool,
+    pub codes: &'a [&'static str],
+    pub text: T,
+}
+
+impl<T: Display> Display for Styled<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.colour {
+            return self.text.fmt(f);
+        }
+        for code in self.codes {
+            f.write_str(code)?;
+        }
+        self.text.fmt(f)?;
+        f.write_str(RESET)
+    }
+}

@@ -1,0 +1,166 @@
+//! `show --watch`: a look every second, until a signal or until nobody reads any more.
+//!
+//! On a terminal each look is drawn over the one before, cut to what fits; elsewhere they follow one
+//! another, with an empty line between them.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use zeroize::Zeroizing;
+
+use super::json::{self, Layout};
+use super::pretty::Pretty;
+use super::rates::Rates;
+use super::{Which, fetch, terminal};
+use crate::sys::terminal::{Size, size};
+use crate::tool::context::{Context, complain};
+use crate::tool::out::Out;
+use crate::uapi::types::Interface;
+
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Runs `show --watch`.
+pub(super) fn run(context: &Context, which: &Which, json: bool) -> ExitCode {
+    let signals = match signals() {
+        Ok(signals) => signals,
+        Err(error) => return complain(format_args!("Unable to catch signals: {error}")),
+    };
+    let colour = terminal::colours();
+    let mut last: Option<(Vec<(String, Interface)>, Instant)> = None;
+    loop {
+        let (all, status) = fetch(context, which);
+        if let (ExitCode::FAILURE, Which::One(_)) = (status, which) {
+            return status;
+        }
+        let looked = Instant::now();
+        let rates = last.map(|(before, then)| Rates::since(&before, looked - then));
+        let mut frame = Zeroizing::new(Vec::new());
+        let composed = if json {
+            json::print(&mut *frame, &all, Layout::OneLine)
+        } else {
+            let mut pretty = Pretty::new(colour);
+            pretty.rates = rates.as_ref();
+            compose(&mut frame, &all, &pretty)
+        };
+        let mut out = Out::new();
+        let drawn = composed.and_then(|()| match size(io::stdout()) {
+            Some(size) if !json => draw(&mut out, &frame, size, rates.is_none()),
+            _ => {
+                if rates.is_some() && !json {
+                    writeln!(out)?;
+                }
+                out.write_all(&frame)
+            }
+        });
+        let readers = drawn
+            .and_then(|()| out.flush())
+            .and_then(|()| wait(&signals));
+        match readers {
+            Ok(true) => last = Some((all, looked)),
+            Ok(false) => return ExitCode::SUCCESS,
+            Err(error) => return out.finish(Err(error), ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// Those that mean the end, blocked from now on: they are read.
+fn signals() -> io::Result<SignalFd> {
+    let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect();
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Waits for a period; false if a signal came, or the reader went away.
+fn wait(signals: &SignalFd) -> io::Result<bool> {
+    let stdout = io::stdout();
+    let mut fds = [
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        PollFd::new(stdout.as_fd(), PollFlags::empty()),
+    ];
+    let timeout = PollTimeout::try_from(PERIOD).unwrap_or(PollTimeout::MAX);
+    Ok(poll(&mut fds, timeout)? == 0)
+}
+
+fn compose(frame: &mut Vec<u8>, all: &[(String, Interface)], pretty: &Pretty) -> io::Result<()> {
+    for (n, (name, interface)) in all.iter().enumerate() {
+        if n != 0 {
+            writeln!(frame)?;
+        }
+        pretty.print(frame, name, interface)?;
+    }
+    if all.is_empty() {
+        writeln!(frame, "(no interfaces)")?;
+    }
+    Ok(())
+}
+
+/// Writes `frame` from the upper left corner on, over what is there; what does not fit is left out,
+/// and the last row is the cursor's.
+fn draw(out: &mut impl Write, frame: &[u8], size: Size, first: bool) -> io::Result<()> {
+    write!(out, "{}", if first { "\x1b[H\x1b[2J" } else { "\x1b[H" })?;
+    let mut rows = usize::from(size.rows).saturating_sub(1);
+    for line in frame.split_inclusive(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let needed = width(line)
+            .div_ceil(usize::from(size.columns).max(1))
+            .max(1);
+        if needed > rows {
+            break;
+        }
+        rows -= needed;
+        out.write_all(line)?;
+        write!(out, "\x1b[K\r\n")?;
+    }
+    write!(out, "\x1b[0m\x1b[J")
+}
+
+/// How many columns a line takes, escape sequences apart.
+fn width(line: &[u8]) -> usize {
+    let mut escape = false;
+    let shown = line.iter().filter(|byte| match (escape, **byte) {
+        (false, b'\x1b') => {
+            escape = true;
+            false
+        }
+        (false, _) => true,
+        (true, byte) => {
+            escape = !byte.is_ascii_alphabetic();
+            false
+        }
+    });
+    shown.count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(frame: &str, rows: u16, columns: u16) -> String {
+        let mut out = Vec::new();
+        draw(&mut out, frame.as_bytes(), Size { rows, columns }, false).unwrap();
+        String::from_utf8(out).unwrap().replace('\x1b', "^")
+    }
+
+    #[test]
+    fn escapes_take_no_room() {
+        assert_eq!(width(b""), 0);
+        assert_eq!(width(b"\x1b[32m\x1b[1minterface\x1b[0m: x"), 12);
+    }
+
+    #[test]
+    fn a_frame_is_cut_to_the_terminal() {
+        assert_eq!(drawn("a\nb\n", 24, 80), "^[Ha^[K\r\nb^[K\r\n^[0m^[J");
+        assert_eq!(drawn("a\nb\nc\n", 3, 80), "^[Ha^[K\r\nb^[K\r\n^[0m^[J");
+        // The first line takes two rows of a narrow one.
+        assert_eq!(drawn("abcd\nb\nc\n", 4, 2), "^[Habcd^[K\r\nb^[K\r\n^[0m^[J");
+        assert_eq!(drawn("\na\n", 3, 80), "^[H^[K\r\na^[K\r\n^[0m^[J");
+        assert_eq!(drawn("a\n", 0, 0), "^[H^[0m^[J");
+    }
+}
