@@ -119,7 +119,7 @@ impl Netlink {
     /// Only the kernel's own trouble.
     pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let replies = self.dump(&message, "list addresses")?;
+        let replies = self.dump(message, "list addresses")?;
         let addresses = replies.iter().filter_map(|reply| match reply {
             RouteNetlinkMessage::NewAddress(message) => Address::from_message(message),
             _ => None,

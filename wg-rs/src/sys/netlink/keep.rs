@@ -49,7 +49,7 @@ impl Netlink {
     pub fn kept(&mut self, link: u32) -> Result<Kept, Error> {
         let up = self.link(link)?.up;
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let addresses = self.dump(&message, "list addresses")?;
+        let addresses = self.dump(message, "list addresses")?;
         let addresses = addresses.into_iter().filter_map(|reply| match reply {
             RouteNetlinkMessage::NewAddress(message) if message.header.index == link => {
                 Some(plain_address(message))
@@ -57,7 +57,7 @@ impl Netlink {
             _ => None,
         });
         let message = RouteNetlinkMessage::GetRoute(RouteMessage::default());
-        let routes = self.dump(&message, "list routes")?;
+        let routes = self.dump(message, "list routes")?;
         let routes = routes.into_iter().filter_map(|reply| match reply {
             RouteNetlinkMessage::NewRoute(message) => plain_route(message, link),
             _ => None,

@@ -187,7 +187,7 @@ impl Netlink {
         message
             .attributes
             .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let replies = self.dump(&RouteNetlinkMessage::GetLink(message), "list links")?;
+        let replies = self.dump(RouteNetlinkMessage::GetLink(message), "list links")?;
         let links = replies.iter().filter_map(|reply| match reply {
             RouteNetlinkMessage::NewLink(message) => Some(Link::from(message)),
             _ => None,

@@ -1,4 +1,5 @@
-//! rtnetlink, blocking: links, addresses, routes, rules, and the events of them.
+//! Netlink, blocking. rtnetlink: links, addresses, routes, rules, and the events of them; and the
+//! commands of [`generic`] netlink's families.
 //!
 //! A [`Netlink`] speaks for the network namespace its thread was in when it was opened, whatever
 //! the thread does later, and with the capabilities of the moment of each request. One file an
@@ -6,6 +7,7 @@
 
 pub mod address;
 pub mod event;
+pub mod generic;
 pub mod keep;
 pub mod link;
 pub mod route;
@@ -17,11 +19,12 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use zeroize::Zeroizing;
 
 use super::check;
 use super::netns::NetNs;
@@ -80,8 +83,7 @@ impl From<Error> for io::Error {
 /// A connection to the kernel, for one request at a time.
 #[derive(Debug)]
 pub struct Netlink {
-    socket: Socket,
-    sequence: u32,
+    channel: Channel,
 }
 
 impl Netlink {
@@ -90,16 +92,8 @@ impl Netlink {
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
     pub fn open() -> Result<Self, Error> {
-        let open = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
-            Ok(socket)
-        };
-        match open() {
-            Ok(socket) => Ok(Netlink {
-                socket,
-                sequence: 0,
-            }),
+        match Channel::open(NETLINK_ROUTE) {
+            Ok(channel) => Ok(Netlink { channel }),
             Err(source) => Err(Error {
                 action: "open a netlink socket".into(),
                 source,
@@ -110,7 +104,7 @@ impl Netlink {
     /// The namespace this speaks for.
     fn netns(&self) -> io::Result<NetNs> {
         // SAFETY: takes no argument.
-        let fd = check(unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCGSKNS) })?;
+        let fd = check(unsafe { libc::ioctl(self.channel.socket.as_raw_fd(), SIOCGSKNS) })?;
         // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
     }
@@ -122,70 +116,128 @@ impl Netlink {
         flags: u16,
         action: impl fmt::Display,
     ) -> Result<Option<RouteNetlinkMessage>, Error> {
-        self.exchange(message, flags | NLM_F_ACK)
-            .map(|reply| reply.messages.into_iter().next())
+        let mut answer = None;
+        let mut first = |message: io::Result<_>| {
+            let message = message?;
+            answer.get_or_insert(message);
+            Ok(())
+        };
+        self.channel
+            .exchange(&mut envelope(message), flags | NLM_F_ACK, &mut first)
             .map_err(|source| Error {
                 action: action.to_string(),
                 source,
-            })
+            })?;
+        Ok(answer)
     }
 
     /// Asks for all objects of a kind. Those of foreign kinds that cannot be decoded are left out.
     fn dump(
         &mut self,
-        message: &RouteNetlinkMessage,
+        message: RouteNetlinkMessage,
         action: impl fmt::Display,
     ) -> Result<Vec<RouteNetlinkMessage>, Error> {
-        let mut dump = || {
-            for _ in 0..DUMP_ATTEMPTS {
-                let reply = self.exchange(message.clone(), NLM_F_DUMP)?;
-                if !reply.interrupted {
-                    return Ok(reply.messages);
-                }
-            }
-            Err(io::Error::from_raw_os_error(libc::EINTR))
-        };
-        dump().map_err(|source| Error {
-            action: action.to_string(),
-            source,
+        let mut request = envelope(message);
+        self.channel
+            .dump(&mut request, |objects: &mut Vec<_>, message| {
+                objects.extend(message);
+                Ok(())
+            })
+            .map_err(|source| Error {
+                action: action.to_string(),
+                source,
+            })
+    }
+}
+
+/// A socket of any netlink protocol, for one request at a time. What passes through it may hold
+/// secrets: its buffers are wiped.
+#[derive(Debug)]
+struct Channel {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Channel {
+    /// Connects to the calling thread's network namespace.
+    fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        Ok(Channel {
+            socket,
+            sequence: 0,
         })
     }
 
-    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Reply> {
+    /// Asks for a list, which `collect` puts together message by message, and begins anew when it
+    /// changed underfoot.
+    fn dump<M, T: Default>(
+        &mut self,
+        request: &mut NetlinkMessage<M>,
+        mut collect: impl FnMut(&mut T, io::Result<M>) -> io::Result<()>,
+    ) -> io::Result<T>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable<Error = DecodeError>,
+    {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut list = T::default();
+            let interrupted = self.exchange(request, NLM_F_DUMP, &mut |message| {
+                collect(&mut list, message)
+            })?;
+            if !interrupted {
+                return Ok(list);
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::EINTR))
+    }
+
+    /// Sends a request and hands over each message of the answer, or why it cannot be decoded; an
+    /// error of `each` is that of the whole. Returns whether a dump was interrupted by a change.
+    fn exchange<M>(
+        &mut self,
+        request: &mut NetlinkMessage<M>,
+        flags: u16,
+        each: &mut impl FnMut(io::Result<M>) -> io::Result<()>,
+    ) -> io::Result<bool>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable<Error = DecodeError>,
+    {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags | NLM_F_REQUEST;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
+        request.header.flags = flags | NLM_F_REQUEST;
+        request.header.sequence_number = self.sequence;
+        request.finalize();
+        let mut bytes = Zeroizing::new(vec![0; request.buffer_len()]);
+        request.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
 
-        let is_dump = flags & NLM_F_DUMP == NLM_F_DUMP;
-        let mut reply = Reply::default();
+        let mut interrupted = false;
         loop {
             let (bytes, from) = self.socket.recv_from_full()?;
+            let bytes = Zeroizing::new(bytes);
             if from.port_number() != 0 {
                 continue;
             }
             for message in messages(&bytes) {
-                let message = match message {
-                    Ok(message) if message.header.sequence_number == self.sequence => message,
-                    Ok(_) => continue,
-                    Err(_) if is_dump => continue,
-                    Err(error) => return Err(error),
+                let message: NetlinkMessage<M> = match message {
+                    Ok(message) => message,
+                    Err(error) => {
+                        each(Err(error))?;
+                        continue;
+                    }
                 };
-                reply.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(message) => reply.messages.push(message),
+                    NetlinkPayload::InnerMessage(message) => each(Ok(message))?,
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         return Err(error.to_io());
                     }
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(io::Error::from_raw_os_error(-done.code));
                     }
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(reply),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(interrupted),
                     _ => {}
                 }
             }
@@ -193,14 +245,18 @@ impl Netlink {
     }
 }
 
-#[derive(Default)]
-struct Reply {
-    messages: Vec<RouteNetlinkMessage>,
-    interrupted: bool,
+fn envelope<M>(message: M) -> NetlinkMessage<M> {
+    NetlinkMessage::new(
+        NetlinkHeader::default(),
+        NetlinkPayload::InnerMessage(message),
+    )
 }
 
 /// The messages of one datagram; one that cannot be decoded does not hide those behind it.
-fn messages(bytes: &[u8]) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
+fn messages<M>(bytes: &[u8]) -> impl Iterator<Item = io::Result<NetlinkMessage<M>>>
+where
+    M: NetlinkDeserializable<Error = DecodeError>,
+{
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let len = u32::from_ne_bytes(*rest.first_chunk()?) as usize;

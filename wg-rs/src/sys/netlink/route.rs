@@ -204,7 +204,7 @@ impl Netlink {
     /// Only the kernel's own trouble.
     pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
         let replies = self.dump(
-            &RouteNetlinkMessage::GetRoute(RouteMessage::default()),
+            RouteNetlinkMessage::GetRoute(RouteMessage::default()),
             "list routes",
         )?;
         Ok(unicast(&replies))
@@ -256,9 +256,9 @@ impl Netlink {
             Which::Link(link) => RouteAttribute::Oif(link),
         });
         // Without it the kernel overlooks what was asked for, and gives all.
-        let _ = self.socket.set_netlink_get_strict_chk(true);
-        let dumped = self.dump(&RouteNetlinkMessage::GetRoute(message), "list routes");
-        let _ = self.socket.set_netlink_get_strict_chk(false);
+        let _ = self.channel.socket.set_netlink_get_strict_chk(true);
+        let dumped = self.dump(RouteNetlinkMessage::GetRoute(message), "list routes");
+        let _ = self.channel.socket.set_netlink_get_strict_chk(false);
         match dumped {
             // A table that there is not, or a family.
             Err(error) if error.is_absent() || error.errno() == Some(libc::EAFNOSUPPORT) => {

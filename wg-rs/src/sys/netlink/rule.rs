@@ -156,7 +156,7 @@ impl Netlink {
     pub fn rules(&mut self, family: Family) -> Result<Vec<Rule>, Error> {
         let mut message = RuleMessage::default();
         message.header.family = Rule::new(family, 0).message().header.family;
-        let replies = self.dump(&RouteNetlinkMessage::GetRule(message), "list rules")?;
+        let replies = self.dump(RouteNetlinkMessage::GetRule(message), "list rules")?;
         let rules = replies.iter().filter_map(|reply| match reply {
             RouteNetlinkMessage::NewRule(message) => Rule::from_message(message),
             _ => None,
