@@ -37,7 +37,8 @@ static SIGNALS: Once = Once::new();
 /// Owner of hosts; see the module's head.
 #[derive(Debug)]
 pub struct Lab {
-    hosts: Mutex<Vec<u64>>,
+    /// Held for as long as the lab, for an inode's number may go to another namespace.
+    hosts: Mutex<Vec<(u64, Host)>>,
 }
 
 impl Lab {
@@ -107,13 +108,14 @@ impl Lab {
         let (net, mnt) = made
             .map_err(|error| io::Error::new(error.kind(), format!("make host {name}: {error}")))?;
         let inode = net.metadata()?.ino();
-        lock(&self.hosts).push(inode);
-        lock(&NAMESPACES).push(inode);
-        Ok(Host(Arc::new(Namespaces {
+        let host = Host(Arc::new(Namespaces {
             name: name.into(),
             net,
             mnt,
-        })))
+        }));
+        lock(&self.hosts).push((inode, host.clone()));
+        lock(&NAMESPACES).push(inode);
+        Ok(host)
     }
 
     /// Joins two hosts by a cable: a veth pair, both ends up, at this MTU.
@@ -128,7 +130,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let hosts = lock(&self.hosts);
+        let hosts: Vec<u64> = lock(&self.hosts).iter().map(|(inode, _)| *inode).collect();
         kill_all(&hosts);
         lock(&NAMESPACES).retain(|inode| !hosts.contains(inode));
     }

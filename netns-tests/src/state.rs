@@ -1,0 +1,248 @@
+//! All that a host's network consists of, as text to compare: before and after, here and there.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::{Host, SOCKETS, process};
+
+/// Asks for each part, under a line with its name.
+const ASK: &str = "
+    echo '== links'; ip -o -d link show
+    echo '== addresses'; ip -o addr show
+    for family in -4 -6; do
+        echo \"== routes $family\"; ip $family -d route show table all
+        echo \"== rules $family\"; ip $family -d rule show
+    done
+    echo '== firewall'; nft -s list ruleset
+    for interface in $(wg show interfaces); do
+        echo \"== wg $interface\"; wg showconf $interface
+    done
+";
+
+/// The state of a host, by part ("links", "rules -6", …), each a list of lines without what differs
+/// from run to run: interface indexes, times.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State(BTreeMap<String, Vec<String>>);
+
+impl State {
+    /// Reads it with `ip`, `nft` and `wg`, and from /proc. The host must have none but fixed MAC
+    /// addresses, if the states of two hosts are to be compared.
+    pub fn of(host: &Host) -> io::Result<State> {
+        let mut state = State::default();
+        let told = host.sh("sh", &["-euc", ASK])?;
+        for part in told.split("== ").skip(1) {
+            let (name, text) = part.split_once('\n').unwrap_or((part, ""));
+            let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+            match name.split(' ').next() {
+                // "7: wg0: …": the index is another each time.
+                Some("links" | "addresses") => {
+                    let rest = |line: &String| Some(line.split_once(": ")?.1.to_owned());
+                    lines = lines.iter().filter_map(rest).collect();
+                }
+                Some("routes") => lines.sort(),
+                _ => lines.retain(|line| !line.starts_with("# ")),
+            }
+            state.put(name, lines);
+        }
+        state.put("sysctls", host.run(sysctls)?);
+        state.put("sockets", host.run(|| names(Path::new(SOCKETS), ".sock"))?);
+        state.put("processes", processes(host)?);
+        Ok(state)
+    }
+
+    /// Adds a part; an empty one is as good as none.
+    pub fn put(&mut self, part: &str, lines: Vec<String>) {
+        if !lines.is_empty() {
+            self.0.insert(part.to_owned(), lines);
+        }
+    }
+
+    /// Adds the parts of another.
+    pub fn take(&mut self, other: State) {
+        self.0.extend(other.0);
+    }
+
+    /// The lines of a part.
+    pub fn part(&self, part: &str) -> &[String] {
+        self.0.get(part).map_or(&[], Vec::as_slice)
+    }
+
+    /// Replaces a text wherever it stands, and says how often it did.
+    pub fn replace(&mut self, from: &str, to: &str) -> usize {
+        let mut count = 0;
+        for lines in self.0.values_mut() {
+            for line in lines.iter_mut().filter(|line| line.contains(from)) {
+                count += line.matches(from).count();
+                *line = line.replace(from, to);
+            }
+        }
+        count
+    }
+
+    /// Removes the lines that start so.
+    pub fn forget(&mut self, start: &str) {
+        for lines in self.0.values_mut() {
+            lines.retain(|line| !line.starts_with(start));
+        }
+    }
+
+    /// What is in only one of the two: lines with `-` are this one's, with `+` the other's.
+    pub fn against(&self, other: &State) -> Differences {
+        let mut all = Vec::new();
+        let parts: std::collections::BTreeSet<&String> =
+            self.0.keys().chain(other.0.keys()).collect();
+        for part in parts {
+            let (mine, theirs) = (self.part(part), other.part(part));
+            let before = all.len();
+            let only = |a: &[String], b: &[String]| -> Vec<String> {
+                a.iter().filter(|line| !b.contains(line)).cloned().collect()
+            };
+            all.extend(only(mine, theirs).iter().map(|l| format!("{part}: - {l}")));
+            all.extend(only(theirs, mine).iter().map(|l| format!("{part}: + {l}")));
+            if all.len() == before && mine != theirs {
+                all.push(format!(
+                    "{part}: the same lines, in another order or number"
+                ));
+            }
+        }
+        Differences(all)
+    }
+}
+
+/// The lines in which two states differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Differences(pub Vec<String>);
+
+impl Differences {
+    /// Whether the states are equal.
+    pub fn none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Differences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+/// Every setting of both families that is for all links, for new ones or for one.
+fn sysctls() -> io::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for family in ["ipv4", "ipv6"] {
+        let folder = format!("/proc/sys/net/{family}/conf");
+        for link in names(Path::new(&folder), "")? {
+            let folder = format!("{folder}/{link}");
+            for name in names(Path::new(&folder), "").unwrap_or_default() {
+                // Some cannot be read before they are set (stable_secret).
+                if let Ok(value) = fs::read_to_string(format!("{folder}/{name}")) {
+                    all.push(format!("{family}.{link}.{name} = {}", value.trim()));
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The names in a folder that end so, sorted.
+pub(crate) fn names(folder: &Path, end: &str) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(end) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The commands that run in the host, sorted.
+fn processes(host: &Host) -> io::Result<Vec<String>> {
+    let namespace = host.run(|| fs::metadata("/proc/thread-self/ns/net"))?.ino();
+    let mut all: Vec<String> = process::in_namespaces(&[namespace])
+        .iter()
+        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .collect();
+    all.sort();
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Lab, binaries, require};
+
+    #[test]
+    fn differences_name_part_and_side() {
+        let state = |lines: &[&str]| {
+            let mut state = State::default();
+            state.put("links", lines.iter().map(|l| (*l).to_owned()).collect());
+            state
+        };
+        let (a, b) = (state(&["lo", "wg0"]), state(&["lo", "eth0"]));
+        assert!(a.against(&a).none());
+        assert_eq!(a.against(&b).0, ["links: - wg0", "links: + eth0"]);
+        assert_eq!(
+            state(&["lo", "wg0"])
+                .against(&state(&["wg0", "lo"]))
+                .0
+                .len(),
+            1
+        );
+        assert_eq!(a.against(&State::default()).0.len(), 2);
+    }
+
+    #[test]
+    fn what_is_changed_is_seen() -> io::Result<()> {
+        for tool in ["ip", "nft", "wg"] {
+            let Some(_) = require(tool, binaries::on_path(tool)) else {
+                return Ok(());
+            };
+        }
+        let lab = Lab::new()?;
+        let host = lab.host("a")?;
+        let changes = [
+            ("links", "ip link add x type veth peer y", "ip link del x"),
+            (
+                "addresses",
+                "ip addr add 10.0.0.1/32 dev lo",
+                "ip addr del 10.0.0.1/32 dev lo",
+            ),
+            (
+                "routes -4",
+                "ip route add 10.1.0.0/16 dev lo table 7",
+                "ip route flush table 7",
+            ),
+            (
+                "rules -6",
+                "ip -6 rule add fwmark 1 lookup 7",
+                "ip -6 rule del fwmark 1",
+            ),
+            ("firewall", "nft add table ip x", "nft delete table ip x"),
+            (
+                "sysctls",
+                "echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark",
+                "echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark",
+            ),
+        ];
+        let before = State::of(&host)?;
+        for (part, change, back) in changes {
+            host.sh("sh", &["-c", change])?;
+            let seen = before.against(&State::of(&host)?);
+            assert!(
+                seen.0.iter().any(|line| line.starts_with(part)),
+                "{change}: {seen}"
+            );
+            host.sh("sh", &["-c", back])?;
+            let left = before.against(&State::of(&host)?);
+            assert!(left.none(), "{back}: {left}");
+        }
+        Ok(())
+    }
+}
