@@ -1,0 +1,115 @@
+//! The command line: which verb, on which file.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use nix::unistd::geteuid;
+
+use crate::console;
+use crate::file::{File, Location};
+
+/// Runs `wg-quick-rs`.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = env::args_os().skip(1).collect();
+    let words: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    let Some(words) = words else {
+        console::error("an argument is not UTF-8 text");
+        return ExitCode::FAILURE;
+    };
+    match words.as_slice() {
+        ["--help" | "-h" | "help"] => {
+            usage();
+            ExitCode::SUCCESS
+        }
+        ["strip", file] => as_root(&args, || with_text(file, strip)),
+        _ => {
+            usage();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what `wg` understands of a file. What is wrong with it is for `wg` to say.
+fn strip(file: &File) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let written = out
+        .write_all(&file.stripped)
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush());
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Runs `work` on a file, whatever is wrong with it.
+fn with_text(argument: &str, work: impl FnOnce(&File) -> ExitCode) -> ExitCode {
+    load(argument, |file, _| work(file))
+}
+
+fn load(argument: &str, work: impl FnOnce(&File, &[crate::file::Error]) -> ExitCode) -> ExitCode {
+    let read = Location::of(argument).and_then(|location| {
+        if let Some(path) = location.world_accessible() {
+            console::line(format_args!(
+                "Warning: `{}' is world accessible",
+                path.display()
+            ));
+        }
+        location.read_leniently()
+    });
+    match read {
+        Ok((file, errors)) => work(&file, &errors),
+        Err(error) => {
+            console::error(error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs `work` as root: if need be by sudo, with the same arguments.
+fn as_root(args: &[OsString], work: impl FnOnce() -> ExitCode) -> ExitCode {
+    if geteuid().is_root() {
+        return work();
+    }
+    let prompt = format!(
+        "{} must be run as root. Please enter the password for %u to continue: ",
+        console::program()
+    );
+    let run = || -> io::Result<()> {
+        let itself = env::current_exe()?;
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-p", &prompt, "--"]).arg(itself).args(args);
+        Err(sudo.exec())
+    };
+    if let Err(error) = run() {
+        console::error(format_args!("must be run as root, and sudo: {error}"));
+    }
+    ExitCode::FAILURE
+}
+
+fn usage() {
+    let program = console::program();
+    console::line(format_args!(
+        "\
+Usage: {program} [ up | down | save | strip ] [ CONFIG_FILE | INTERFACE ]
+
+  CONFIG_FILE is a configuration file, whose filename is the interface name
+  followed by `.conf'. Otherwise, INTERFACE is an interface name, with
+  configuration found at /etc/wireguard/INTERFACE.conf. It holds what wg(8)'s
+  `setconf' reads, and in the [Interface] section:
+
+  - Address: addresses of the interface, with an optional prefix length each.
+  - DNS: servers, and domains to search, while the interface is up.
+  - MTU: of the interface; if unspecified, by the route to the peers.
+  - Table: the routing table that routes are added to; `auto' (the default) for
+    the main one and one of its own for default routes; `off' for no routes.
+  - PreUp, PostUp, PreDown, PostDown: run by bash(1), or else sh(1), at these
+    points. `%i' is the interface.
+  - SaveConfig: if `true', the file is brought up to date on `down'.
+
+See wg-quick-rs(8) for more, and examples."
+    ));
+}

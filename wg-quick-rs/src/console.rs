@@ -1,0 +1,35 @@
+//! What is told to the person, on standard error. Nobody there to read it is no reason to stop.
+
+use std::env;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// The name we were called by.
+pub fn program() -> String {
+    let called = env::args_os().next().unwrap_or_default();
+    let name = Path::new(&called).file_name();
+    name.map_or("wg-quick-rs".into(), |name| {
+        name.to_string_lossy().into_owned()
+    })
+}
+
+/// One line, as it is.
+pub fn line(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// What went wrong.
+pub fn error(message: impl Display) {
+    line(format_args!("{}: {message}", program()));
+}
+
+/// What is being done, as a command.
+pub fn command(command: impl Display) {
+    line(format_args!("[#] {command}"));
+}
+
+/// What is worth knowing.
+pub fn note(message: impl Display) {
+    line(format_args!("[!] {message}"));
+}
