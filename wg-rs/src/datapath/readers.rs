@@ -12,7 +12,8 @@
 //!
 //! Invariants: whoever reads the TUN holds its lock for that turn; only the thread that `tun_is_apart`
 //! names waits for it. The set of sockets is the socket thread's own; it is exchanged by message, and
-//! whoever exchanges it waits until the former sockets are closed.
+//! whoever exchanges it waits until the former sockets are closed. Without sockets the TUN is left
+//! alone: a packet that is there before we have heard that the link is up waits in it, and is not lost.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use super::inbound::SocketReader;
 use super::outbound::TunReader;
+use crate::sys::poll::Wanted::{Broken, Readable};
 use crate::sys::poll::{self, Waker};
 use crate::sys::tun::Tun;
 
@@ -134,11 +136,15 @@ impl Shared {
     fn read_sockets(&self) -> io::Result<()> {
         let mut sockets: Vec<SocketReader> = Vec::new();
         loop {
-            let waker = self.wake_socket_thread.as_fd();
+            let waker = Readable(self.wake_socket_thread.as_fd());
             let tun_is_here = !self.tun_is_apart.load(Ordering::Acquire);
-            let tun = if tun_is_here { self.tun.as_fd() } else { waker };
+            let tun = match (tun_is_here, sockets.is_empty()) {
+                (false, _) => waker,
+                (true, true) => Broken(self.tun.as_fd()),
+                (true, false) => Readable(self.tun.as_fd()),
+            };
             // What is absent is waited for in the shape of the waker.
-            let socket = |i: usize| sockets.get(i).map_or(waker, |socket| socket.as_fd());
+            let socket = |i: usize| sockets.get(i).map_or(waker, |s| Readable(s.as_fd()));
             let [woken, tun, first, second] = poll::wait([waker, tun, socket(0), socket(1)], None)?;
             if woken.any() {
                 self.wake_socket_thread.drain();

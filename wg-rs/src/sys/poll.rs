@@ -67,16 +67,34 @@ impl Ready {
     }
 }
 
+/// What to wait for; errors and hang-ups always count.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'fd> {
+    /// Something to read.
+    Readable(BorrowedFd<'fd>),
+    /// Nothing but an error or a hang-up.
+    Broken(BorrowedFd<'fd>),
+}
+
+impl<'fd> From<BorrowedFd<'fd>> for Wanted<'fd> {
+    fn from(fd: BorrowedFd<'fd>) -> Self {
+        Wanted::Readable(fd)
+    }
+}
+
 /// Waits until one of `fds` is readable or broken, at most `timeout` (`None`: for ever).
 /// Nothing is ready after a timeout and after an interrupting signal.
 ///
 /// # Errors
 /// ENOMEM.
-pub fn wait<const N: usize>(
-    fds: [BorrowedFd<'_>; N],
+pub fn wait<'fd, const N: usize>(
+    fds: [impl Into<Wanted<'fd>>; N],
     timeout: Option<Duration>,
 ) -> io::Result<[Ready; N]> {
-    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut polled = fds.map(|fd| match fd.into() {
+        Wanted::Readable(fd) => PollFd::new(fd, PollFlags::POLLIN),
+        Wanted::Broken(fd) => PollFd::new(fd, PollFlags::empty()),
+    });
     match ppoll(&mut polled, timeout.map(TimeSpec::from_duration), None) {
         Ok(0) | Err(Errno::EINTR) => Ok([Ready::default(); N]),
         Ok(_) => Ok(polled.map(|fd| fd.revents().map_or_else(Ready::default, Ready::from_flags))),

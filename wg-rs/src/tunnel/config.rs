@@ -387,11 +387,16 @@ impl Device {
             return Ok(());
         }
         let port = self.config.listen_port;
-        // A first random port is kept for later.
-        self.config.listen_port = links
-            .bind(port)
-            .map_err(|source| ConfigError::Bind { port, source })?;
+        // Before the sockets, as with them the data path begins to read.
         self.plane.set_up(true);
+        // A first random port is kept for later.
+        self.config.listen_port = match links.bind(port) {
+            Ok(port) => port,
+            Err(source) => {
+                self.plane.set_up(false);
+                return Err(ConfigError::Bind { port, source });
+            }
+        };
         for (id, has_keepalive) in self
             .peers
             .iter()
