@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::thread;
 use std::time::Duration;
 
 use netns_tests::process::{self, status};
@@ -209,6 +210,30 @@ fn a_random_port_is_kept_over_down_and_up() -> io::Result<()> {
     let port = open(true, "a port")?;
     open(false, "the sockets to close")?;
     assert_eq!(open(true, "the port again")?, port);
+    Ok(())
+}
+
+/// Five times, as it is a race: the daemon hears of its link a moment after the packet is there.
+#[test]
+fn the_first_packet_after_up_is_not_lost() -> io::Result<()> {
+    let daemon = Daemon::ours()?;
+    let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
+    let (here, there) = (&tunnel.a, tunnel.b.inner(Family::V4));
+    let once = Ping {
+        count: 1,
+        timeout: Duration::from_secs(3),
+        ..Ping::to(there)
+    };
+    for round in 0..5 {
+        here.host.run(|| netlink::set_up("wg0", false))?;
+        until(PATIENCE, "the sockets to close", || {
+            Ok(here.host.udp_ports()?.is_empty().then_some(()))
+        })?;
+        // Two initiations of the same 17 ms bear the same timestamp: the second would be a replay.
+        thread::sleep(Duration::from_millis(50));
+        here.host.run(|| netlink::set_up("wg0", true))?;
+        assert_eq!(here.host.ping(&once)?.lost(), 0, "round {round}");
+    }
     Ok(())
 }
 
