@@ -16,6 +16,8 @@ mod file;
 #[allow(dead_code)]
 mod lines;
 #[allow(dead_code)]
+mod qr;
+#[allow(dead_code)]
 mod replace;
 #[allow(dead_code)]
 mod save;

@@ -1,0 +1,150 @@
+//! A config file as a QR code in the terminal.
+//!
+//! The applications for phones take the file of `wg-quick`, but refuse a file with a key that they
+//! do not know: what is about this machine (`Table`, `FwMark`, `SaveConfig`, hooks) is left out, and
+//! so are comments, which keeps the code small.
+
+use qrcode::{Color, EcLevel, QrCode};
+use zeroize::Zeroizing;
+
+use crate::lines::{Section, What, lines};
+
+/// What the applications take.
+const INTERFACE: [&str; 5] = ["PrivateKey", "ListenPort", "Address", "DNS", "MTU"];
+const PEER: [&str; 5] = [
+    "PublicKey",
+    "PresharedKey",
+    "AllowedIPs",
+    "Endpoint",
+    "PersistentKeepalive",
+];
+
+/// Light modules around the code, as scanners want it.
+const QUIET: usize = 4;
+
+/// The text is longer than any QR code.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} bytes are too many for a QR code, which has 2953 at most: leave out peers")]
+pub struct TooLong(usize);
+
+/// What of a file goes to a phone.
+pub fn for_phone(text: &[u8]) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(text.len() + 64));
+    let mut section = Section::Other;
+    for line in lines(text) {
+        let keys = match section {
+            Section::Interface => &INTERFACE[..],
+            Section::Peer => &PEER[..],
+            Section::Other => &[],
+        };
+        match &line.what {
+            What::Head(head) => {
+                section = *head;
+                match section {
+                    Section::Interface => out.push_str("[Interface]\n"),
+                    Section::Peer => out.push_str("[Peer]\n"),
+                    Section::Other => {}
+                }
+            }
+            What::Key(_, value) if !value.is_empty() => {
+                if let Some(key) = keys.iter().find(|key| line.is(key)) {
+                    let value = String::from_utf8_lossy(&line.raw[value.clone()]);
+                    out.extend([*key, " = ", &value, "\n"]);
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// `text` as a QR code of half blocks, two modules to a character: light ones are filled, as a
+/// terminal has light text on a dark ground. With `colours` it says so, for those that have not.
+///
+/// # Errors
+/// [`TooLong`].
+pub fn code(text: &str, colours: bool) -> Result<Zeroizing<String>, TooLong> {
+    let code =
+        QrCode::with_error_correction_level(text, EcLevel::L).map_err(|_| TooLong(text.len()))?;
+    let width = code.width();
+    let side = width + 2 * QUIET;
+    let light = |x: usize, y: usize| {
+        let at = |n: usize| n.checked_sub(QUIET).filter(|n| *n < width);
+        match (at(x), at(y)) {
+            (Some(x), Some(y)) => code[(x, y)] == Color::Light,
+            // An odd last row has nothing under it.
+            _ => y < side,
+        }
+    };
+    let mut out = Zeroizing::new(String::with_capacity(side * (side + 1) * 2));
+    for y in (0..side).step_by(2) {
+        if colours {
+            out.push_str("\x1b[40;97m");
+        }
+        out.extend((0..side).map(|x| match (light(x, y), light(x, y + 1)) {
+            (true, true) => '█',
+            (true, false) => '▀',
+            (false, true) => '▄',
+            (false, false) => ' ',
+        }));
+        out.push_str(if colours { "\x1b[0m\n" } else { "\n" });
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a phone's camera makes of it.
+    fn scanned(code: &str) -> String {
+        const SCALE: usize = 4;
+        let rows: Vec<Vec<char>> = code.lines().map(|line| line.chars().collect()).collect();
+        let (width, height) = (rows[0].len() * SCALE, rows.len() * 2 * SCALE);
+        let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, |x, y| {
+            let (column, row) = (x / SCALE, y / SCALE);
+            let light = match rows[row / 2][column] {
+                '█' => true,
+                '▀' => row % 2 == 0,
+                '▄' => row % 2 == 1,
+                _ => false,
+            };
+            if light { 255 } else { 0 }
+        });
+        let grids = image.detect_grids();
+        assert_eq!(grids.len(), 1);
+        grids[0].decode().unwrap().1
+    }
+
+    const FILE: &str = "# me\n[Interface]\nprivatekey=abc=\nAddress = 10.0.0.1/24, fd00::1/64\n\
+        DNS = 10.0.0.53, corp.example\nPostUp = iptables -A x # y\nTable = off\nFwMark = 0x33\n\
+        SaveConfig = true\nMTU = 1380\n[Peer] # them\nPublicKey = def=\nEndpoint = vpn.example:51820\n\
+        AllowedIPs = \nAllowedIPs = 0.0.0.0/0, ::/0\nPersistentKeepalive = 25\n";
+
+    const FOR_PHONE: &str = "[Interface]\nPrivateKey = abc=\nAddress = 10.0.0.1/24, fd00::1/64\n\
+        DNS = 10.0.0.53, corp.example\nMTU = 1380\n[Peer]\nPublicKey = def=\n\
+        Endpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\nPersistentKeepalive = 25\n";
+
+    #[test]
+    fn a_phone_reads_what_it_can_use() {
+        assert_eq!(*for_phone(FILE.as_bytes()), FOR_PHONE);
+        let code = code(FOR_PHONE, false).unwrap();
+        assert_eq!(scanned(&code), FOR_PHONE);
+    }
+
+    #[test]
+    fn small_and_large() {
+        for len in [1, 17, 300, 2953] {
+            let text = "k".repeat(len);
+            assert_eq!(scanned(&code(&text, false).unwrap()), text, "{len}");
+        }
+        assert_eq!(code(&"k".repeat(4297), false), Err(TooLong(4297)));
+    }
+
+    #[test]
+    fn colours_only_go_around_lines() {
+        let (plain, coloured) = (code("wg", false).unwrap(), code("wg", true).unwrap());
+        let stripped = coloured.replace("\x1b[40;97m", "").replace("\x1b[0m", "");
+        assert_eq!(stripped, *plain);
+    }
+}
