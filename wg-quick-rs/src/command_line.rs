@@ -8,8 +8,8 @@ use std::process::{Command, ExitCode};
 
 use nix::unistd::geteuid;
 
-use crate::console;
-use crate::file::{File, Location};
+use crate::file::{File, Location, is_name};
+use crate::{check, console, qr, reresolve};
 
 /// Runs `wg-quick-rs`.
 pub fn main() -> ExitCode {
@@ -25,10 +25,22 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["strip", file] => as_root(&args, || with_text(file, strip)),
+        ["check", files @ ..] if !files.is_empty() => as_reader(&args, files, || check::run(files)),
+        ["qr", file] => as_reader(&args, &[file], || qr::run(file)),
+        ["reresolve", interfaces @ ..] => as_root(&args, || reresolve::run(interfaces)),
         _ => {
             usage();
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Runs `work`, as root if one of `files` is of those that only root may read.
+fn as_reader(args: &[OsString], files: &[&str], work: impl FnOnce() -> ExitCode) -> ExitCode {
+    if files.iter().any(|file| is_name(file)) {
+        as_root(args, work)
+    } else {
+        work()
     }
 }
 

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod command_line;
 #[allow(dead_code)]
 mod console;
@@ -13,12 +14,11 @@ mod console;
 mod edit;
 #[allow(dead_code)]
 mod file;
-#[allow(dead_code)]
 mod lines;
-#[allow(dead_code)]
 mod qr;
 #[allow(dead_code)]
 mod replace;
+mod reresolve;
 #[allow(dead_code)]
 mod save;
 mod table;

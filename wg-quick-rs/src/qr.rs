@@ -4,9 +4,16 @@
 //! do not know: what is about this machine (`Table`, `FwMark`, `SaveConfig`, hooks) is left out, and
 //! so are comments, which keeps the code small.
 
+use std::fmt::Display;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
 use qrcode::{Color, EcLevel, QrCode};
 use zeroize::Zeroizing;
 
+use crate::console;
+use crate::file::{self, Location};
 use crate::lines::{Section, What, lines};
 
 /// What the applications take.
@@ -25,10 +32,37 @@ const QUIET: usize = 4;
 /// The text is longer than any QR code.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} bytes are too many for a QR code, which has 2953 at most: leave out peers")]
-pub struct TooLong(usize);
+struct TooLong(usize);
+
+/// Runs the command: prints the code of a file in which nothing is wrong.
+pub fn run(argument: &str) -> ExitCode {
+    match print(argument) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(errors) => {
+            errors.iter().for_each(console::error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(argument: &str) -> Result<(), Vec<String>> {
+    let one = |error: &dyn ToString| vec![error.to_string()];
+    let location = Location::of(argument).map_err(|error| one(&error))?;
+    let path = location.path.display();
+    let failed = |error: &dyn Display| vec![format!("{path}: {error}")];
+    let text = Zeroizing::new(fs::read(&location.path).map_err(|error| failed(&error))?);
+    let (_, errors) = file::parse(&location.path.to_string_lossy(), &location.interface, &text);
+    if !errors.is_empty() {
+        return Err(errors.iter().map(ToString::to_string).collect());
+    }
+    let mut out = io::stdout().lock();
+    let code = code(&for_phone(&text), out.is_terminal()).map_err(|error| failed(&error))?;
+    let written = out.write_all(code.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| one(&error))
+}
 
 /// What of a file goes to a phone.
-pub fn for_phone(text: &[u8]) -> Zeroizing<String> {
+fn for_phone(text: &[u8]) -> Zeroizing<String> {
     let mut out = Zeroizing::new(String::with_capacity(text.len() + 64));
     let mut section = Section::Other;
     for line in lines(text) {
@@ -63,7 +97,7 @@ pub fn for_phone(text: &[u8]) -> Zeroizing<String> {
 ///
 /// # Errors
 /// [`TooLong`].
-pub fn code(text: &str, colours: bool) -> Result<Zeroizing<String>, TooLong> {
+fn code(text: &str, colours: bool) -> Result<Zeroizing<String>, TooLong> {
     let code =
         QrCode::with_error_correction_level(text, EcLevel::L).map_err(|_| TooLong(text.len()))?;
     let width = code.width();

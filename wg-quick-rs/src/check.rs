@@ -1,0 +1,336 @@
+//! All that is wrong with a file, and what is hardly meant the way it stands there.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use wg_crypto::key::PublicKey;
+use wg_rs::config::AllowedIpSetting;
+use wg_rs::uapi::types::AllowedIp;
+use zeroize::Zeroizing;
+
+use crate::file::{self, Address, Error, File, Location};
+use crate::lines::{Section, What, lines};
+
+/// The least MTU that IPv6 works with (RFC 8200 section 5).
+const IPV6_MTU: u32 = 1280;
+/// The least MTU of IPv4 (RFC 791), and the most a TUN device takes.
+const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
+
+/// Runs the command: prints all findings about these files. Fails if there is one.
+pub fn run(arguments: &[&str]) -> ExitCode {
+    let found: Vec<_> = arguments
+        .iter()
+        .flat_map(|argument| check(argument))
+        .collect();
+    let mut out = io::stdout().lock();
+    let told = found.iter().try_for_each(|error| writeln!(out, "{error}"));
+    if told.and_then(|()| out.flush()).is_ok() && found.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// What there is to say about the file of an argument, in the order of its lines.
+fn check(argument: &str) -> Vec<Error> {
+    let location = match Location::of(argument) {
+        Ok(location) => location,
+        Err(error) => return vec![error],
+    };
+    let name = location.path.to_string_lossy();
+    let whole = |message: String| Error {
+        file: name.as_ref().into(),
+        line: None,
+        message: format!("{name}: {message}"),
+    };
+    let text = match std::fs::read(&location.path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) => return vec![whole(error.to_string())],
+    };
+    let mut found = judge(&name, &location.interface, &text);
+    if let Some(path) = location.world_accessible() {
+        let path = shown(&path, &location.path);
+        found.insert(
+            0,
+            whole(format!("world accessible, and has keys{path}: chmod 600")),
+        );
+    }
+    found
+}
+
+/// Where the file really is, if that is elsewhere.
+fn shown(real: &Path, given: &Path) -> String {
+    if std::fs::symlink_metadata(given).is_ok_and(|file| file.is_symlink()) {
+        format!(" (`{}')", real.display())
+    } else {
+        String::new()
+    }
+}
+
+/// What there is to say about a text.
+fn judge(name: &str, interface: &str, text: &[u8]) -> Vec<Error> {
+    let (file, found) = file::parse(name, interface, text);
+    let mut findings = Findings { name, found };
+    findings.interface(&file);
+    findings.dns(text);
+    findings.addresses(&file);
+    findings.peers(&file);
+    findings.networks(&file);
+    // Stable: of one line, in the order found.
+    findings.found.sort_by_key(|error| error.line);
+    findings.found
+}
+
+struct Findings<'a> {
+    name: &'a str,
+    found: Vec<Error>,
+}
+
+impl Findings<'_> {
+    fn add(&mut self, line: usize, message: String) {
+        self.found.push(Error {
+            file: self.name.into(),
+            line: Some(line),
+            message,
+        });
+    }
+
+    fn interface(&mut self, file: &File) {
+        let hooks = &file.hooks;
+        let mut hooks = hooks.pre_up.iter().chain(&hooks.post_up);
+        let no_key = file.settings.private_key.is_none();
+        // What is said already says enough.
+        if no_key && self.found.is_empty() && !hooks.any(|hook| hook.value.contains("private-key"))
+        {
+            let message = format!("{}: no PrivateKey in [Interface]", self.name);
+            self.found.push(Error {
+                file: self.name.into(),
+                line: None,
+                message,
+            });
+        }
+        if let Some(mtu) = &file.mtu {
+            let value = mtu.value;
+            if !MTU.contains(&value) {
+                let (least, most) = MTU.into_inner();
+                self.add(
+                    mtu.line,
+                    format!("MTU: {value} is not within {least}-{most}"),
+                );
+            } else if value < IPV6_MTU && file.addresses.iter().any(|at| at.value.ip.is_ipv6()) {
+                let message = format!("MTU: {value} is less than the {IPV6_MTU} that IPv6 needs");
+                self.add(mtu.line, message);
+            }
+        }
+    }
+
+    /// Servers: `wg-quick` takes what looks like an address for one.
+    fn dns(&mut self, text: &[u8]) {
+        let mut section = Section::Other;
+        for line in lines(text) {
+            if let What::Head(head) = line.what {
+                section = head;
+            }
+            if section != Section::Interface || !line.is("DNS") {
+                continue;
+            }
+            let value = line.value().unwrap_or_default();
+            let words = value.split(|c: char| c == ',' || c.is_whitespace());
+            for word in words.filter(|word| !word.is_empty()) {
+                let like_v4 = word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+                if (like_v4 || word.contains(':')) && word.parse::<IpAddr>().is_err() {
+                    self.add(line.number, format!("DNS: `{word}' is not an IP address"));
+                }
+            }
+        }
+    }
+
+    fn addresses(&mut self, file: &File) {
+        let networks: Vec<_> = networks(file).map(|(_, network)| network.ip).collect();
+        for (n, at) in file.addresses.iter().enumerate() {
+            let Address { ip, prefix } = at.value;
+            if let Some(first) = file.addresses[..n]
+                .iter()
+                .find(|other| other.value == at.value)
+            {
+                let message = format!(
+                    "Address: {} is listed in line {} already",
+                    at.value, first.line
+                );
+                self.add(at.line, message);
+            } else if let Some(own) = AllowedIp::new(ip, prefix)
+                && !networks.is_empty()
+                && !networks.iter().any(|network| overlap(&own, network))
+            {
+                let message = format!(
+                    "Address: nothing of {} is in any peer's AllowedIPs",
+                    at.value
+                );
+                self.add(at.line, message);
+            }
+        }
+    }
+
+    fn peers(&mut self, file: &File) {
+        let own = file
+            .settings
+            .private_key
+            .as_ref()
+            .map(|key| key.public_key());
+        let mut seen: HashMap<PublicKey, usize> = HashMap::new();
+        for peer in &file.settings.peers {
+            let line = peer.public_key_line;
+            if Some(peer.public_key) == own {
+                let message = "PublicKey: it is the interface's own, and no peer is made of it";
+                self.add(line, message.into());
+            }
+            if let Some(first) = seen.insert(peer.public_key, line) {
+                let message = format!(
+                    "PublicKey: the peer is listed in line {first} already, and loses the \
+                     AllowedIPs it has there"
+                );
+                self.add(line, message);
+            }
+        }
+    }
+
+    fn networks(&mut self, file: &File) {
+        let mut owners: HashMap<AllowedIp, (PublicKey, usize)> = HashMap::new();
+        for (peer, network) in networks(file) {
+            let AllowedIpSetting {
+                ip, line, written, ..
+            } = *network;
+            if written != ip.addr {
+                let message = format!(
+                    "AllowedIPs: {written}/{} has bits beyond its prefix, and means {ip}",
+                    ip.cidr
+                );
+                self.add(line, message);
+            }
+            if let Some(at) = file.addresses.iter().find(|at| at.value.ip == ip.addr)
+                && AllowedIp::new(at.value.ip, if ip.addr.is_ipv4() { 32 } else { 128 }) == Some(ip)
+            {
+                let message = format!(
+                    "AllowedIPs: {} is the interface's own Address (line {})",
+                    ip.addr, at.line
+                );
+                self.add(line, message);
+            }
+            match owners.insert(ip, (peer, line)) {
+                Some((owner, first)) if owner == peer => {
+                    self.add(
+                        line,
+                        format!("AllowedIPs: {ip} is listed in line {first} already"),
+                    );
+                }
+                Some((owner, first)) => {
+                    let message =
+                        format!("AllowedIPs: {ip} is taken from peer {owner} (line {first})");
+                    self.add(line, message);
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+/// The networks that peers are given, with their peers.
+fn networks(file: &File) -> impl Iterator<Item = (PublicKey, &AllowedIpSetting)> {
+    let peers = file.settings.peers.iter();
+    peers.flat_map(|peer| {
+        let given = peer.allowed_ips.iter().filter(|network| !network.remove);
+        given.map(|network| (peer.public_key, network))
+    })
+}
+
+/// Whether one of two networks is in the other.
+fn overlap(a: &AllowedIp, b: &AllowedIp) -> bool {
+    let cidr = a.cidr.min(b.cidr);
+    a.addr.is_ipv4() == b.addr.is_ipv4()
+        && AllowedIp::new(a.addr, cidr) == AllowedIp::new(b.addr, cidr)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+    const B: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
+
+    fn found(text: &str) -> Vec<String> {
+        let text = text.replace("KEY_A", A).replace("KEY_B", B);
+        let found = judge("wg0.conf", "wg0", text.as_bytes());
+        assert!(found.is_sorted_by_key(|error| error.line));
+        found.iter().map(Error::to_string).collect()
+    }
+
+    #[test]
+    fn good_files_have_nothing() {
+        for good in [
+            "[Interface]\nPrivateKey = KEY_A\n",
+            "[Interface]\nAddress = 10.0.0.1/24, fd00::1/64\nPrivateKey = KEY_A\nDNS = 1.1.1.1, x.example, ::1\n\
+             [Peer]\nPublicKey = KEY_A\nAllowedIPs = 10.0.0.2, fd00::2\n\
+             [Peer]\nPublicKey = KEY_B\nAllowedIPs = 10.0.0.3/32, fd00::3/128, 10.0.0.0/28\n",
+            "[Interface]\nAddress = 10.0.0.2\nPrivateKey = KEY_A\nMTU = 1280\n\
+             [Peer]\nPublicKey = KEY_A\nAllowedIPs = 0.0.0.0/0\n",
+            "[Interface]\nPostUp = wg set %i private-key <(pass wg)\n",
+        ] {
+            assert_eq!(found(good), [""; 0], "{good}");
+        }
+    }
+
+    #[test]
+    fn everything_at_once() {
+        let text = "[Interface]\nAdress = 10.0.0.1/24\nPrivateKey = KEY_A\nMTU = 1200\nTable = fuor\n\
+            Address = 10.0.0.1/24, 10.0.0.1/24\nAddress = fd00::1/64, 10.300.0.1\nDNS = 10.0.0, ::g\n\
+            [Peer]\nPublicKey = KEY_A\nAllowedIPs = 10.0.0.2/32, 10.0.0.1/32\nAllowedIPs = 10.0.0.2\n\
+            [Peer]\nPublicKey = KEY_B\nAllowedIPs = 10.0.0.2, 10.9.0.1/16\nEndpiont = x:1\n\
+            [Peer]\nPublicKey = KEY_A\n";
+        let found = found(text);
+        let want = [
+            (2, "Adress"),
+            (2, "`Address'"),
+            (4, "MTU: 1200 is less"),
+            (5, "Table"),
+            (6, "Address: 10.0.0.1/24 is listed in line 6 already"),
+            (7, "10.300.0.1"),
+            (7, "nothing of fd00::1/64"),
+            (8, "`10.0.0'"),
+            (8, "`::g'"),
+            (11, "own Address (line 6)"),
+            (12, "10.0.0.2/32 is listed in line 11 already"),
+            (15, "10.0.0.2/32 is taken from peer AQEB"),
+            (15, "means 10.9.0.0/16"),
+            (16, "Endpiont"),
+            (16, "`Endpoint'"),
+            (18, "listed in line 10 already"),
+        ];
+        for (line, part) in want {
+            let line = format!("wg0.conf:{line}: ");
+            let has = |text: &String| text.starts_with(&line) && text.contains(part);
+            assert!(found.iter().any(has), "{line}{part} in {found:#?}");
+        }
+        assert_eq!(found.len(), want.len() - 2, "{found:#?}");
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_a_tunnel() {
+        assert_eq!(
+            found("[Interface]\n"),
+            ["wg0.conf: no PrivateKey in [Interface]"]
+        );
+        let own = wg_crypto::key::PrivateKey::from_base64(A)
+            .unwrap()
+            .public_key();
+        let text = format!("[Interface]\nPrivateKey = KEY_A\n[Peer]\nPublicKey = {own}\n");
+        assert!(found(&text)[0].starts_with("wg0.conf:4: PublicKey: it is the interface's own"));
+        let missing = check("./no-such-file.conf");
+        assert_eq!(
+            missing[0].to_string(),
+            "`./no-such-file.conf' does not exist"
+        );
+    }
+}
