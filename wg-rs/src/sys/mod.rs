@@ -11,6 +11,7 @@ pub mod numeric;
 pub mod poll;
 pub mod process;
 pub mod resolve;
+pub mod secrets;
 mod sockaddr;
 pub mod terminal;
 pub mod tun;

@@ -1,0 +1,107 @@
+//! Files with keys in them, read so that nothing of them stays behind in memory.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+/// Room for any usual file.
+const CAPACITY: usize = 16 << 10;
+
+/// All of a file, whatever its kind.
+pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let mut bytes = Zeroizing::new(vec![0; CAPACITY]);
+    let mut len = 0;
+    loop {
+        match read_some(&mut file, &mut bytes[len..])? {
+            0 => break,
+            more => len += more,
+        }
+        if len == bytes.len() {
+            // The old one is wiped as it goes; a Vec that grows would leave its bytes behind.
+            let mut larger = Zeroizing::new(vec![0; 2 * len]);
+            larger[..len].copy_from_slice(&bytes);
+            bytes = larger;
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// The first `len` bytes of `input`, fewer if it has no more, and the first one behind them that is not
+/// `blank`, if there is any.
+pub fn read_start(
+    mut input: impl Read,
+    len: usize,
+    blank: impl Fn(u8) -> bool,
+) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut start = Zeroizing::new(Vec::with_capacity(len + 1));
+    let mut bytes = Zeroizing::new([0; 256]);
+    loop {
+        let more = read_some(&mut input, &mut *bytes)?;
+        let (first, rest) = bytes[..more].split_at(more.min(len - start.len()));
+        start.extend_from_slice(first);
+        let end = rest.iter().find(|b| !blank(**b));
+        start.extend(end);
+        if more == 0 || end.is_some() {
+            return Ok(start);
+        }
+    }
+}
+
+fn read_some(input: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a byte at a time.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let len = bytes.len().min(1);
+            self.0.read(&mut bytes[..len])
+        }
+    }
+
+    #[test]
+    fn a_start_and_what_follows_it() {
+        for (input, start) in [
+            ("", ""),
+            ("ab", "ab"),
+            ("abcd", "abcd"),
+            ("a cd", "a cd"),
+            ("abcd \n", "abcd"),
+            ("abcd \nef", "abcde"),
+            ("abcdef", "abcde"),
+        ] {
+            let read = |input: &mut dyn Read| read_start(input, 4, |b| b <= b' ').unwrap();
+            assert_eq!(*read(&mut input.as_bytes()), start.as_bytes(), "{input}");
+            assert_eq!(*read(&mut Slow(input.as_bytes())), start.as_bytes());
+        }
+        let long = [b"abcd".as_slice(), &[b'\n'; 5000], b"e"].concat();
+        assert_eq!(*read_start(&*long, 4, |b| b == b'\n').unwrap(), *b"abcde");
+    }
+
+    #[test]
+    fn whole_files() {
+        let path = std::env::temp_dir().join(format!("wg-rs-secrets-{}", std::process::id()));
+        for len in [0, 1, CAPACITY - 1, CAPACITY, CAPACITY + 1, 5 * CAPACITY] {
+            std::fs::write(&path, vec![7; len]).unwrap();
+            let bytes = read(&path);
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(*bytes.unwrap(), vec![7; len]);
+        }
+        assert!(read(Path::new("/")).is_err() && read(&path).is_err());
+    }
+}
