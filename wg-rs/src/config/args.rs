@@ -9,7 +9,7 @@ use wg_crypto::{KeyError, PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::error::{near, shown, shown_word};
-use super::file::is_space;
+use super::value::is_space;
 use super::{Error, Hint, PeerSettings, Place, Reason, Settings, value};
 
 const INTERFACE: [&str; 4] = ["listen-port", "fwmark", "private-key", "peer"];

@@ -7,7 +7,7 @@ use wg_crypto::PublicKey;
 
 use crate::uapi::types::{Change, Interface, Peer};
 
-use super::{Endpoint, Error, PeerSettings, Reason, Settings};
+use super::{Endpoint, Error, PeerSettings, Place, Reason, Settings};
 
 /// What becomes of that which the settings do not speak of.
 #[derive(Clone, Copy, Debug)]
@@ -56,18 +56,26 @@ impl Settings {
         for peer in &self.peers {
             let endpoint = match &peer.endpoint {
                 Some(endpoint) if !peer.remove => {
-                    Some(resolve(endpoint).map_err(|reason| Error {
-                        place: self.place(endpoint.line),
-                        key: None,
-                        reason,
-                        hint: None,
-                    })?)
+                    Some(resolve(endpoint).map_err(|reason| self.unresolved(endpoint, reason))?)
                 }
                 _ => None,
             };
             peer.change(endpoint, present.remove(&peer.public_key), &mut changes);
         }
         Ok(changes)
+    }
+
+    fn unresolved(&self, endpoint: &Endpoint, reason: Reason) -> Error {
+        let place = match reason {
+            Reason::Retries(_) => Place::CommandLine,
+            _ => self.place(endpoint.line),
+        };
+        Error {
+            place,
+            key: None,
+            reason,
+            hint: None,
+        }
     }
 
     fn remove_others(&self, present: &[Peer], changes: &mut Vec<Change>) {
@@ -112,5 +120,212 @@ impl PeerSettings {
                 remove: setting.remove,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{parse_args, parse_file};
+    use crate::uapi::text::print_change;
+    use wg_crypto::{PresharedKey, PrivateKey};
+    use zeroize::Zeroizing;
+
+    fn key(n: u8) -> PublicKey {
+        PublicKey::from_bytes([n; 32])
+    }
+
+    fn no_names(endpoint: &Endpoint) -> Result<SocketAddr, Reason> {
+        let unknown = || Reason::Unresolved("Unknown".into(), endpoint.to_string());
+        endpoint.to_string().parse().map_err(|_| unknown())
+    }
+
+    /// The changes as lines, keys that are one byte over and over as `A` for 1, `B` for 2, …
+    fn lines(changes: &[Change]) -> String {
+        let mut out = Vec::new();
+        for change in changes {
+            print_change(change, &mut out);
+        }
+        let mut text = String::from_utf8(out).unwrap().replace('\n', " ");
+        for n in 0..9u8 {
+            let name = char::from(b'@' + n).to_string();
+            let public = key(n).to_hex();
+            let private = PrivateKey::from_bytes([n; 32]).to_hex();
+            text = text.replace(&public, &name).replace(&*private, &name);
+        }
+        text.trim_end().to_owned()
+    }
+
+    fn of_file(text: &str, how: Apply<'_>) -> String {
+        let text = (0..9).fold(text.to_owned(), |text, n| {
+            text.replace(&format!("<{n}>"), &key(n).to_base64())
+        });
+        let settings = parse_file("wg0.conf", text.as_bytes()).unwrap();
+        lines(&settings.changes(how, no_names).unwrap())
+    }
+
+    fn of_args(args: &[&str]) -> String {
+        let args: Vec<_> = args.iter().map(Into::into).collect();
+        let read = |_: &std::ffi::OsStr| Ok(Zeroizing::new(key(9).to_base64().into_bytes()));
+        let settings = parse_args(&args, read).unwrap();
+        lines(&settings.changes(Apply::AddConf, no_names).unwrap())
+    }
+
+    /// With peers 1 and 2 and 4, of which 2 has a preshared key and keepalives.
+    fn interface() -> Interface {
+        Interface {
+            peers: vec![
+                Peer::new(key(1)),
+                Peer {
+                    preshared_key: PresharedKey::from_bytes([8; 32]),
+                    persistent_keepalive: 25,
+                    ..Peer::new(key(2))
+                },
+                Peer::new(key(4)),
+            ],
+            ..Interface::default()
+        }
+    }
+
+    const FULL: &str = "[Interface]\nFwMark=0x10\nPrivateKey=<3>\nListenPort=7\n\
+        [Peer]\nPersistentKeepalive=5\nAllowedIPs=10.0.0.1,fd00::/8\nEndpoint=[::1]:9\n\
+        PresharedKey=<4>\nPublicKey=<2>\n[Peer]\nPublicKey=<5>\n";
+    const FULL_PEERS: &str = "public_key=B preshared_key=D endpoint=[::1]:9 \
+        persistent_keepalive_interval=5 replace_allowed_ips=true allowed_ip=10.0.0.1/32 \
+        allowed_ip=fd00::/8 public_key=E replace_allowed_ips=true";
+
+    #[test]
+    fn setconf_resets_what_is_not_said() {
+        assert_eq!(
+            of_file("", Apply::SetConf),
+            "private_key=@ listen_port=0 fwmark=0 replace_peers=true"
+        );
+        assert_eq!(
+            of_file(FULL, Apply::SetConf),
+            format!("private_key=C listen_port=7 fwmark=16 replace_peers=true {FULL_PEERS}")
+        );
+    }
+
+    #[test]
+    fn addconf_says_only_what_is_said() {
+        assert_eq!(of_file("", Apply::AddConf), "");
+        assert_eq!(
+            of_file(FULL, Apply::AddConf),
+            format!("private_key=C listen_port=7 fwmark=16 {FULL_PEERS}")
+        );
+        assert_eq!(
+            of_file("[Interface]\nPrivateKey=<0>\n", Apply::AddConf),
+            "private_key=@"
+        );
+        assert_eq!(
+            of_file(
+                "[Peer]\nPublicKey=<1>\nAllowedIPs=+10.0.0.0/8,-11.0.0.0/8",
+                Apply::AddConf
+            ),
+            "public_key=A allowed_ip=10.0.0.0/8 allowed_ip=-11.0.0.0/8"
+        );
+    }
+
+    #[test]
+    fn syncconf_of_no_peers_or_to_none_is_setconf() {
+        let now = interface();
+        let reset = "private_key=@ listen_port=0 fwmark=0 replace_peers=true";
+        assert_eq!(of_file("", Apply::SyncConf(&now)), reset);
+        assert_eq!(
+            of_file(
+                "[Peer]\nPublicKey=<2>\n",
+                Apply::SyncConf(&Interface::default())
+            ),
+            format!("{reset} public_key=B replace_allowed_ips=true")
+        );
+    }
+
+    #[test]
+    fn syncconf_removes_others_and_what_is_not_said() {
+        let now = interface();
+        assert_eq!(
+            of_file(
+                "[Peer]\nPublicKey=<2>\nAllowedIPs=2.0.0.0/8\n[Peer]\nPublicKey=<3>\n",
+                Apply::SyncConf(&now)
+            ),
+            "private_key=@ listen_port=0 fwmark=0 public_key=D remove=true public_key=A remove=true \
+             public_key=B preshared_key=@ persistent_keepalive_interval=0 replace_allowed_ips=true \
+             allowed_ip=2.0.0.0/8 public_key=C replace_allowed_ips=true"
+        );
+        // Of a peer that comes twice, once.
+        assert_eq!(
+            of_file(
+                "[Peer]\nPublicKey=<2>\nPersistentKeepalive=9\n[Peer]\nPublicKey=<2>\n\
+                 [Peer]\nPublicKey=<4>\n[Peer]\nPublicKey=<1>\n",
+                Apply::SyncConf(&now)
+            ),
+            "private_key=@ listen_port=0 fwmark=0 \
+             public_key=B preshared_key=@ persistent_keepalive_interval=9 replace_allowed_ips=true \
+             public_key=B replace_allowed_ips=true public_key=D replace_allowed_ips=true \
+             public_key=A replace_allowed_ips=true"
+        );
+    }
+
+    #[test]
+    fn set_says_only_what_is_said() {
+        let (a, b) = (&*key(1).to_base64(), &*key(2).to_base64());
+        for (args, expected) in [
+            (
+                &["listen-port", "7", "listen-port", "8"][..],
+                "listen_port=8",
+            ),
+            (&["fwmark", "off"], "fwmark=0"),
+            (&["peer", a], "public_key=A"),
+            (
+                &["peer", a, "endpoint", "192.0.2.1:9", "remove", "peer", b],
+                "public_key=A remove=true public_key=B",
+            ),
+            (
+                &["peer", a, "allowed-ips", ""],
+                "public_key=A replace_allowed_ips=true",
+            ),
+            (
+                &[
+                    "peer",
+                    a,
+                    "allowed-ips",
+                    "10.0.0.0/8",
+                    "allowed-ips",
+                    "+11.0.0.0/8",
+                ],
+                "public_key=A allowed_ip=10.0.0.0/8 allowed_ip=11.0.0.0/8",
+            ),
+            (
+                &[
+                    "peer",
+                    a,
+                    "allowed-ips",
+                    "+12.0.0.0/8",
+                    "allowed-ips",
+                    "13.0.0.0/8",
+                ],
+                "public_key=A replace_allowed_ips=true allowed_ip=12.0.0.0/8 allowed_ip=13.0.0.0/8",
+            ),
+            (
+                &["peer", a, "allowed-ips", " 14.0.0.0/8,\t-15.0.0.0 / 8 "],
+                "public_key=A allowed_ip=14.0.0.0/8 allowed_ip=-15.0.0.0/8",
+            ),
+        ] {
+            assert_eq!(of_args(args), expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_asked_if_a_name_is_unknown() {
+        let text = format!("[Peer]\nPublicKey={}\nEndpoint=nowhere:1\n", key(1));
+        let settings = parse_file("wg0.conf", text.as_bytes()).unwrap();
+        let error = settings.changes(Apply::SetConf, no_names).unwrap_err();
+        assert_eq!(error.to_string(), "wg0.conf:3: Unknown: `nowhere:1'");
+        let retries = |_: &Endpoint| Err(Reason::Retries("x".into()));
+        let error = settings.changes(Apply::SetConf, retries).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Unable to parse WG_ENDPOINT_RESOLUTION_RETRIES: `x'"
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::sys::resolve;
 
 use super::error::shown;
-use super::{Endpoint, Error, Place, Reason};
+use super::{Endpoint, Reason};
 
 /// How often a name is asked for again that could not be resolved this time; `None` for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +22,10 @@ const MAX_DELAY: Duration = Duration::from_secs(20);
 
 impl Retries {
     /// As `WG_ENDPOINT_RESOLUTION_RETRIES` has it; 15 times if it is not set.
-    pub fn from_env() -> Result<Self, Error> {
+    pub fn from_env() -> Result<Self, Reason> {
         match env::var_os(VARIABLE) {
             None => Ok(Retries(Some(DEFAULT))),
-            Some(value) => Retries::parse(&value.to_string_lossy()).map_err(|reason| Error {
-                place: Place::CommandLine,
-                key: None,
-                reason,
-                hint: None,
-            }),
+            Some(value) => Retries::parse(&value.to_string_lossy()),
         }
     }
 
@@ -84,7 +79,12 @@ impl Endpoint {
     }
 }
 
-/// What to do before a name is asked for again: says so on standard error, and waits.
+/// Resolves as `wg` does: as often as the environment has it, speaking of it on standard error.
+pub fn look_up(endpoint: &Endpoint) -> Result<SocketAddr, Reason> {
+    endpoint.resolve(Retries::from_env()?, &mut again)
+}
+
+/// Says on standard error that a name will be asked for again, and waits.
 pub fn again(reason: &Reason, delay: Duration) -> bool {
     let seconds = delay.as_secs_f64();
     // If nobody listens there, waiting is right all the same.

@@ -10,6 +10,7 @@ use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::error::{near, shown_word};
+use super::value::is_space;
 use super::{Endpoint, Error, Hint, PeerSettings, Reason, Settings, value};
 
 const INTERFACE: &[&str] = &["PrivateKey", "ListenPort", "FwMark"];
@@ -260,11 +261,6 @@ fn first_word(line: &[u8]) -> &[u8] {
     let line = line.trim_ascii_start();
     let end = line.iter().position(|b| is_space(*b) || *b == b'=');
     &line[..end.unwrap_or(line.len())]
-}
-
-/// Of the C locale: `u8::is_ascii_whitespace` lacks the vertical tab.
-pub(super) fn is_space(c: impl Into<char>) -> bool {
-    matches!(c.into(), ' ' | '\t'..='\r')
 }
 
 #[cfg(test)]

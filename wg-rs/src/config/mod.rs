@@ -17,8 +17,8 @@ pub mod value;
 
 pub use args::parse_args;
 pub use changes::Apply;
-pub use endpoint::{Retries, again};
+pub use endpoint::{Retries, again, look_up};
 pub use error::{Error, Hint, Place, Reason};
 pub use file::{Dialect, parse_file, read_file};
-pub use print::{allowed_ip, endpoint, print};
+pub use print::print;
 pub use settings::{AllowedIpSetting, Endpoint, PeerSettings, Settings};

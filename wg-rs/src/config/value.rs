@@ -112,3 +112,230 @@ fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
 }
+
+/// White space of the C locale: `is_ascii_whitespace` lacks the vertical tab.
+pub(crate) fn is_space(c: impl Into<char>) -> bool {
+    matches!(c.into(), ' ' | '\t'..='\r')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports() {
+        for (text, number) in [
+            ("0", 0),
+            ("1", 1),
+            ("65535", 65535),
+            ("0051820", 51820),
+            ("domain", 53),
+        ] {
+            assert_eq!(port(text), Ok(number), "{text}");
+        }
+        assert_eq!(port(""), Err(Reason::EmptyPort));
+        for text in [
+            "65536",
+            "99999",
+            "18446744073709551617",
+            "-1",
+            "-4294967291",
+            "+1",
+            " 1",
+            "1 ",
+            "0x10",
+            "no-such-service",
+            "a\0b",
+        ] {
+            assert_eq!(port(text), Err(Reason::Port(shown(text))), "{text}");
+        }
+    }
+
+    #[test]
+    fn marks() {
+        for (text, number) in [
+            ("off", 0),
+            ("OFF", 0),
+            ("0", 0),
+            ("51820", 51820),
+            ("007", 7),
+            ("0xca6c", 51820),
+            ("0xFFFFFFFF", u32::MAX),
+            ("0x00000000001", 1),
+            ("4294967295", u32::MAX),
+        ] {
+            assert_eq!(fwmark(text), Ok(number), "{text}");
+        }
+        for text in [
+            "",
+            "0x",
+            "0XFF",
+            "0x100000000",
+            "4294967296",
+            "-1",
+            "+1",
+            "0x+1",
+            "0x-1",
+            "0x0x1",
+            "ff",
+            "1 ",
+            "none",
+            "on",
+        ] {
+            assert_eq!(fwmark(text), Err(Reason::FwMark(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn intervals() {
+        for (text, number) in [
+            ("off", 0),
+            ("Off", 0),
+            ("0", 0),
+            ("25", 25),
+            ("065535", 65535),
+        ] {
+            assert_eq!(persistent_keepalive(text), Ok(number), "{text}");
+        }
+        for text in ["", "65536", "-1", "+1", "0x10", "25s", "on"] {
+            assert_eq!(
+                persistent_keepalive(text),
+                Err(Reason::PersistentKeepalive(text.into())),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn endpoints() {
+        for (text, host, port) in [
+            ("192.0.2.1:51820", "192.0.2.1", 51820),
+            ("[2001:db8::1]:51820", "2001:db8::1", 51820),
+            ("[fe80::1%eth0]:1", "fe80::1%eth0", 1),
+            // Without brackets the last colon counts.
+            ("::1:80", "::1", 80),
+            ("vpn.example:domain", "vpn.example", 53),
+            ("[vpn.example]:0", "vpn.example", 0),
+            (":80", "", 80),
+        ] {
+            let host = host.into();
+            let line = 0;
+            assert_eq!(endpoint(text), Ok(Endpoint { host, port, line }), "{text}");
+        }
+        assert_eq!(endpoint(""), Err(Reason::EmptyEndpoint));
+        let brace: fn(String) -> Reason = Reason::EndpointBrace;
+        for (text, reason, shown) in [
+            ("[::1", brace, "[::1"),
+            ("[::1:80", brace, "[::1:80"),
+            ("[::1]", Reason::EndpointPort, "[::1]"),
+            ("[::1]:", Reason::EndpointPort, "[::1]:"),
+            ("[::1]80", Reason::EndpointPort, "[::1]80"),
+            ("vpn.example", Reason::EndpointPort, "vpn.example"),
+            ("vpn.example:", Reason::EndpointPort, "vpn.example:"),
+            ("vpn.example:65536", Reason::Port, "65536"),
+            ("vpn.example:-1", Reason::Port, "-1"),
+            ("vpn.example:no-such", Reason::Port, "no-such"),
+        ] {
+            assert_eq!(endpoint(text), Err(reason(shown.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        for (text, network) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("10.1.2.3/0032", "10.1.2.3/32"),
+            ("FD00::1/64", "fd00::/64"),
+            ("::", "::/128"),
+            ("::ffff:1.2.3.4/120", "::ffff:1.2.3.0/120"),
+        ] {
+            assert_eq!(allowed_ip(text).unwrap().0.to_string(), network, "{text}");
+        }
+        for text in [
+            "",
+            "/",
+            "/24",
+            "1.2.3/24",
+            "1.2.3.4.5",
+            "01.2.3.4",
+            "1.2.3.256",
+            "a",
+            "vpn.example/24",
+            "::1::",
+            "fe80::1%lo/64",
+            "[::1]/128",
+            "++1.2.3.4",
+            "1.2.3.4 ",
+        ] {
+            let addr = text.split('/').next().unwrap();
+            assert_eq!(allowed_ip(text), Err(Reason::Ip(addr.into())), "{text}");
+        }
+        for text in [
+            "1.2.3.4/",
+            "1.2.3.4/33",
+            "::/129",
+            "1.2.3.4/-1",
+            "1.2.3.4/+1",
+            "1.2.3.4/24/8",
+            "1.2.3.4/255.255.255.0",
+            "1.2.3.4/x",
+            "1.2.3.4/4294967304",
+            "1.2.3.4/256",
+        ] {
+            assert_eq!(
+                allowed_ip(text),
+                Err(Reason::AllowedIp(text.into())),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn signs_of_networks() {
+        for (text, replace, networks) in [
+            ("", true, &[][..]),
+            (
+                "10.0.0.1,::1",
+                true,
+                &[("10.0.0.1/32", false), ("::1/128", false)],
+            ),
+            ("+10.0.0.1", false, &[("10.0.0.1/32", false)]),
+            ("-10.0.0.1", false, &[("10.0.0.1/32", true)]),
+            (
+                "10.0.0.1,-::1",
+                false,
+                &[("10.0.0.1/32", false), ("::1/128", true)],
+            ),
+            (
+                "-10.0.0.1,::1",
+                false,
+                &[("10.0.0.1/32", true), ("::1/128", false)],
+            ),
+        ] {
+            let (replaces, list) = allowed_ips(text).unwrap();
+            let list: Vec<_> = list
+                .iter()
+                .map(|ip| (ip.ip.to_string(), ip.remove))
+                .collect();
+            let networks = networks
+                .iter()
+                .map(|(ip, remove)| (ip.to_string(), *remove));
+            assert_eq!((replaces, list), (replace, networks.collect()), "{text}");
+        }
+        for text in [
+            "10.0.0.1,",
+            ",10.0.0.1",
+            ",",
+            "+",
+            "-",
+            "10.0.0.1,,10.0.0.2",
+            "--1.2.3.4",
+            "+-1.2.3.4",
+        ] {
+            assert!(matches!(allowed_ips(text), Err(Reason::Ip(_))), "{text}");
+        }
+    }
+}
