@@ -7,7 +7,9 @@
 //! Under the name `wg` it passes for that: `help`, `version` and every usage are those of `wg`, and the
 //! verbs that `wg` lacks are there all the same.
 
+mod configure;
 mod context;
+mod keys;
 mod out;
 mod show;
 mod verb;

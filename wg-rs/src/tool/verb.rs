@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use super::context::Context;
-use super::show;
+use super::{configure, keys, show};
 
 /// A verb and how it is described.
 pub(crate) struct Verb {
@@ -26,19 +26,96 @@ pub(crate) struct Verb {
 }
 
 /// All verbs: first those of `wg`, in its order.
-pub(crate) const VERBS: &[Verb] = &[Verb {
-    name: "show",
-    about: "Shows the current configuration and device information",
-    synopsis: "{ <interface> | all | interfaces } [public-key | private-key | listen-port | fwmark | \
+pub(crate) const VERBS: &[Verb] = &[
+    Verb {
+        name: "show",
+        about: "Shows the current configuration and device information",
+        synopsis: "{ <interface> | all | interfaces } [public-key | private-key | listen-port | fwmark | \
                    peers | preshared-keys | endpoints | allowed-ips | latest-handshakes | transfer | \
                    persistent-keepalive | dump]",
-    options: "\
+        options: "\
   --json   as JSON; keys that are secret only with WG_HIDE_KEYS=never in the environment
   --watch  again every second, with rates; on a terminal in place",
-    example: "show wg0 latest-handshakes",
-    of_wg: true,
-    run: show::run,
-}];
+        example: "show wg0 latest-handshakes",
+        of_wg: true,
+        run: show::run,
+    },
+    Verb {
+        name: "showconf",
+        about: "Shows the current configuration of a given WireGuard interface, for use with `setconf'",
+        synopsis: "<interface>",
+        options: "",
+        example: "showconf wg0 > wg0.conf",
+        of_wg: true,
+        run: configure::showconf,
+    },
+    Verb {
+        name: "set",
+        about: "Change the current configuration, add peers, remove peers, or change peers",
+        synopsis: "<interface> [listen-port <port>] [fwmark <mark>] [private-key <file path>] \
+                   [peer <base64 public key> [remove] [preshared-key <file path>] \
+                   [endpoint <ip>:<port>] [persistent-keepalive <interval seconds>] \
+                   [allowed-ips [+|-]<ip1>/<cidr1>[,[+|-]<ip2>/<cidr2>]...] ]...",
+        options: "",
+        example: "set wg0 peer xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg= allowed-ips +10.192.122.3/32",
+        of_wg: true,
+        run: configure::set,
+    },
+    Verb {
+        name: "setconf",
+        about: "Applies a configuration file to a WireGuard interface",
+        synopsis: "<interface> <configuration filename>",
+        options: "",
+        example: "setconf wg0 wg0.conf",
+        of_wg: true,
+        run: configure::setconf,
+    },
+    Verb {
+        name: "addconf",
+        about: "Appends a configuration file to a WireGuard interface",
+        synopsis: "<interface> <configuration filename>",
+        options: "",
+        example: "addconf wg0 peers.conf",
+        of_wg: true,
+        run: configure::addconf,
+    },
+    Verb {
+        name: "syncconf",
+        about: "Synchronizes a configuration file to a WireGuard interface",
+        synopsis: "<interface> <configuration filename>",
+        options: "",
+        example: "syncconf wg0 wg0.conf",
+        of_wg: true,
+        run: configure::syncconf,
+    },
+    Verb {
+        name: "genkey",
+        about: "Generates a new private key and writes it to stdout",
+        synopsis: "",
+        options: "",
+        example: "genkey > private-key",
+        of_wg: true,
+        run: keys::genkey,
+    },
+    Verb {
+        name: "genpsk",
+        about: "Generates a new preshared key and writes it to stdout",
+        synopsis: "",
+        options: "",
+        example: "genpsk > preshared-key",
+        of_wg: true,
+        run: keys::genpsk,
+    },
+    Verb {
+        name: "pubkey",
+        about: "Reads a private key from stdin and writes a public key to stdout",
+        synopsis: "",
+        options: "",
+        example: "pubkey < private-key",
+        of_wg: true,
+        run: keys::pubkey,
+    },
+];
 
 /// What `help` prints.
 pub(super) fn usage(program: &str, as_wg: bool) -> String {
