@@ -134,6 +134,13 @@ pub fn list() -> Result<Vec<Placed>, Error> {
     Ok(placed)
 }
 
+/// Whether the link of the daemon that answers at the socket of `name` is in the calling thread's
+/// namespace. One that cannot be seen is not.
+pub fn lives_here(name: &str) -> bool {
+    let here = || Ok::<_, Error>(daemon::find(name)?.netns.is(&NetNs::current()?)?);
+    here().unwrap_or(false)
+}
+
 fn behind_socket(name: String, survey: &Survey) -> Placed {
     let up = |netns: &NetNs, link: &str| {
         let links = links_in(netns).ok()?;

@@ -16,7 +16,7 @@ mod namespace;
 mod survey;
 
 pub use error::Error;
-pub use find::{Placed, list};
+pub use find::{Placed, list, lives_here};
 pub use life::{Backend, create, delete};
 pub use moving::{allow_ipv6, move_link};
 pub use namespace::Namespace;

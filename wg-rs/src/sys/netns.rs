@@ -92,6 +92,14 @@ impl NetNs {
         })
     }
 
+    /// The calling thread, and all it starts, enter for good.
+    ///
+    /// # Errors
+    /// As for [`NetNs::run`].
+    pub fn enter(&self) -> io::Result<()> {
+        Ok(setns(&self.0, CloneFlags::CLONE_NEWNET)?)
+    }
+
     /// Whether both are the same namespace.
     ///
     /// # Errors

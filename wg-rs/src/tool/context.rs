@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
+use super::interfaces::Interfaces;
 use super::verb::Verb;
-use crate::backend::Backends;
 
 /// The circumstances of a call.
 pub(crate) struct Context {
@@ -14,7 +14,7 @@ pub(crate) struct Context {
     /// What is asked for, by its name in [`super::verb::VERBS`].
     pub verb: &'static Verb,
     /// The interfaces there are.
-    pub interfaces: Backends,
+    pub interfaces: Interfaces,
 }
 
 impl Context {
@@ -26,14 +26,11 @@ impl Context {
     /// The answer to `--help`.
     pub fn help(&self) -> String {
         let mut text = format!("{}\n\n{}.\n", self.synopsis(), self.verb.about);
-        if !self.verb.options.is_empty() {
-            text.push_str(&format!("\nOptions:\n{}\n", self.verb.options));
+        for (n, option) in self.verb.options.lines().enumerate() {
+            let heading = if n == 0 { "\nOptions:\n" } else { "" };
+            text += &format!("{heading}  {option}\n");
         }
-        text.push_str(&format!(
-            "\nExample:\n  {} {}\n",
-            self.program, self.verb.example
-        ));
-        text
+        text + &format!("\nExample:\n  {} {}\n", self.program, self.verb.example)
     }
 
     fn synopsis(&self) -> String {

@@ -9,6 +9,7 @@
 
 mod configure;
 mod context;
+mod interfaces;
 mod keys;
 mod out;
 mod show;
@@ -19,9 +20,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use self::context::{Context, complain};
+use self::interfaces::Interfaces;
 use self::out::print;
 use self::verb::VERBS;
-use crate::backend::Backends;
+use crate::place::{self, Namespace};
 
 /// The release of wireguard-tools that `wg-rs` behaves as.
 const WIREGUARD_TOOLS: &str = "1.0.20260223";
@@ -34,7 +36,11 @@ pub fn main() -> ExitCode {
         .file_name()
         .is_some_and(|name| name == "wg");
     let program = program.to_string_lossy().into_owned();
-    let args: Vec<OsString> = args.collect();
+    let mut args: Vec<OsString> = args.collect();
+    let netns = match take_netns(&mut args) {
+        Ok(netns) => netns,
+        Err(message) => return complain(message),
+    };
     let name = match args.first() {
         None => "show".into(),
         Some(name) => name.to_string_lossy(),
@@ -50,11 +56,18 @@ pub fn main() -> ExitCode {
             verb::usage(&program, as_wg).trim_end()
         ));
     };
+    let interfaces = match &netns {
+        None => Interfaces::all(),
+        Some(netns) => match enter(netns) {
+            Ok(()) => Interfaces::here(),
+            Err(error) => return complain(error),
+        },
+    };
     let args = args.get(1..).unwrap_or_default();
     let context = Context {
         program,
         verb,
-        interfaces: Backends::new(),
+        interfaces,
     };
     match args {
         [help] if !as_wg && ["-h", "--help", "help"].iter().any(|word| help == word) => {
@@ -71,5 +84,57 @@ fn version(as_wg: bool) -> ExitCode {
         ))
     } else {
         print(concat!("wg-rs v", env!("CARGO_PKG_VERSION"), "\n"))
+    }
+}
+
+/// Takes `--netns NS` or `--netns=NS` away from the front.
+fn take_netns(args: &mut Vec<OsString>) -> Result<Option<Namespace>, String> {
+    let Some(first) = args.first().map(|first| first.to_string_lossy()) else {
+        return Ok(None);
+    };
+    let (name, taken) = if first == "--netns" {
+        let Some(name) = args.get(1) else {
+            return Err("--netns needs the name of a namespace".into());
+        };
+        (name.to_string_lossy(), 2)
+    } else if let Some(name) = first.strip_prefix("--netns=") {
+        (name.into(), 1)
+    } else {
+        return Ok(None);
+    };
+    let netns = name
+        .parse()
+        .map_err(|error: place::Error| error.to_string())?;
+    args.drain(..taken);
+    Ok(Some(netns))
+}
+
+/// Enters for good. There is no other thread yet.
+fn enter(netns: &Namespace) -> Result<(), place::Error> {
+    Ok(netns.open()?.enter()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_before_the_command() {
+        let take = |words: &[&str]| {
+            let mut args: Vec<OsString> = words.iter().map(Into::into).collect();
+            let netns = take_netns(&mut args);
+            netns.map(|netns| (netns.map(|netns| netns.to_string()), args.len()))
+        };
+        assert_eq!(take(&[]), Ok((None, 0)));
+        assert_eq!(take(&["show", "--netns", "a"]), Ok((None, 3)));
+        assert_eq!(take(&["--netns", "a"]), Ok((Some("a".into()), 0)));
+        assert_eq!(
+            take(&["--netns", "pid:1", "show"]),
+            Ok((Some("pid:1".into()), 1))
+        );
+        assert_eq!(take(&["--netns=a", "show"]), Ok((Some("a".into()), 1)));
+        assert!(take(&["--netns"]).is_err());
+        assert!(take(&["--netns="]).is_err());
+        assert!(take(&["--netns", "pid:x"]).is_err());
     }
 }

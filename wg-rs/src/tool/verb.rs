@@ -15,7 +15,7 @@ pub(crate) struct Verb {
     pub about: &'static str,
     /// The arguments, as the usage line shows them. Those of `wg` are its own words.
     pub synopsis: &'static str,
-    /// What we have beyond that, for `--help`: a line each, indented by two; or nothing.
+    /// What we have beyond that, for `--help`: a line each, or nothing.
     pub options: &'static str,
     /// Arguments of a call that makes sense, for `--help`.
     pub example: &'static str,

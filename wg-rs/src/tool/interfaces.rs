@@ -1,0 +1,72 @@
+//! The interfaces that a call is about: all that can be reached from here, or, in a namespace given
+//! with `--netns`, those that live there.
+
+use std::io;
+use std::path::Path;
+
+use crate::backend::{Backends, Kind};
+use crate::place;
+use crate::uapi::types::{Change, Interface};
+
+/// [`Backends`], or some of them.
+pub(crate) struct Interfaces {
+    all: Backends,
+    /// Those of the kernel, where sockets are looked at one by one.
+    kernels: Option<Backends>,
+}
+
+impl Interfaces {
+    /// As `wg` has them: the kernel's of this namespace, and all that have a socket, wherever their
+    /// links are.
+    pub fn all() -> Self {
+        Interfaces {
+            all: Backends::new(),
+            kernels: None,
+        }
+    }
+
+    /// Only those whose links are in the calling thread's namespace.
+    pub fn here() -> Self {
+        Interfaces {
+            kernels: Some(Backends::in_dir(Path::new("/nonexistent"))),
+            ..Interfaces::all()
+        }
+    }
+
+    /// See [`Backends::list`].
+    pub fn list(&self) -> io::Result<Vec<String>> {
+        let all = self.all.list()?;
+        let Some(kernels) = &self.kernels else {
+            return Ok(all);
+        };
+        let mut names = kernels.list()?;
+        for name in all {
+            if !names.contains(&name) && self.is_daemons(&name)? && place::lives_here(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// See [`Backends::get`].
+    pub fn get(&self, name: &str) -> io::Result<Interface> {
+        self.of(name)?.get(name)
+    }
+
+    /// See [`Backends::set`].
+    pub fn set(&self, name: &str, changes: &[Change]) -> io::Result<()> {
+        self.of(name)?.set(name, changes)
+    }
+
+    fn of(&self, name: &str) -> io::Result<&Backends> {
+        match &self.kernels {
+            // A socket of that name is that of an interface elsewhere.
+            Some(kernels) if self.is_daemons(name)? && !place::lives_here(name) => Ok(kernels),
+            _ => Ok(&self.all),
+        }
+    }
+
+    fn is_daemons(&self, name: &str) -> io::Result<bool> {
+        Ok(self.all.kind(name)? == Some(Kind::Userspace))
+    }
+}
