@@ -7,9 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use nix::unistd::geteuid;
+use wg_rs::place::Namespace;
 
 use crate::file::{File, Location, is_name};
-use crate::{check, console, qr, reresolve};
+use crate::{check, console, down, qr, reresolve, up};
 
 /// Runs `wg-quick-rs`.
 pub fn main() -> ExitCode {
@@ -24,6 +25,22 @@ pub fn main() -> ExitCode {
             usage();
             ExitCode::SUCCESS
         }
+        ["up", rest @ ..] => match up_arguments(rest) {
+            Ok(Some((file, namespace))) => {
+                let namespace = namespace.as_ref();
+                as_root(&args, || with_file(file, |file| up::up(file, namespace)))
+            }
+            Ok(None) => {
+                usage();
+                ExitCode::FAILURE
+            }
+            Err(error) => {
+                console::error(error);
+                ExitCode::FAILURE
+            }
+        },
+        ["down", file] => as_root(&args, || with_file(file, down::down)),
+        ["save", file] => as_root(&args, || with_file(file, down::save)),
         ["strip", file] => as_root(&args, || with_text(file, strip)),
         ["check", files @ ..] if !files.is_empty() => as_reader(&args, files, || check::run(files)),
         ["qr", file] => as_reader(&args, &[file], || qr::run(file)),
@@ -44,6 +61,24 @@ fn as_reader(args: &[OsString], files: &[&str], work: impl FnOnce() -> ExitCode)
     }
 }
 
+/// The file, and the namespace after `--netns`, in either order.
+fn up_arguments<'a>(words: &[&'a str]) -> Result<Option<(&'a str, Option<Namespace>)>, String> {
+    let (file, namespace) = match words {
+        [file] => (file, None),
+        [file, "--netns", namespace] | ["--netns", namespace, file] => (file, Some(*namespace)),
+        [file, option] | [option, file] if option.starts_with("--netns=") => {
+            (file, option.strip_prefix("--netns="))
+        }
+        _ => return Ok(None),
+    };
+    if file.starts_with("--") {
+        return Ok(None);
+    }
+    let namespace = namespace.map(str::parse).transpose();
+    let namespace = namespace.map_err(|error: wg_rs::place::Error| error.to_string())?;
+    Ok(Some((file, namespace)))
+}
+
 /// Prints what `wg` understands of a file. What is wrong with it is for `wg` to say.
 fn strip(file: &File) -> ExitCode {
     let mut out = io::stdout().lock();
@@ -55,6 +90,17 @@ fn strip(file: &File) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Runs `work` on a file without errors; else they are told, all of them.
+fn with_file(argument: &str, work: impl FnOnce(&File) -> ExitCode) -> ExitCode {
+    load(argument, |file, errors| match errors {
+        [] => work(file),
+        errors => {
+            errors.iter().for_each(console::error);
+            ExitCode::FAILURE
+        }
+    })
 }
 
 /// Runs `work` on a file, whatever is wrong with it.
@@ -107,6 +153,7 @@ fn usage() {
     console::line(format_args!(
         "\
 Usage: {program} [ up | down | save | strip ] [ CONFIG_FILE | INTERFACE ]
+       {program} up [ CONFIG_FILE | INTERFACE ] --netns NAMESPACE
 
   CONFIG_FILE is a configuration file, whose filename is the interface name
   followed by `.conf'. Otherwise, INTERFACE is an interface name, with

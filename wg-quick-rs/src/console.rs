@@ -16,7 +16,8 @@ pub fn program() -> String {
 
 /// One line, as it is.
 pub fn line(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    // In one piece: others write there too.
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// What went wrong.

@@ -8,20 +8,31 @@
 
 mod check;
 mod command_line;
-#[allow(dead_code)]
 mod console;
-#[allow(dead_code)]
+mod default_route;
+mod dns;
+mod down;
 mod edit;
+mod endpoint;
+mod engine;
 #[allow(dead_code)]
 mod file;
+mod firewall;
 mod lines;
+mod mtu;
+mod program;
 mod qr;
-#[allow(dead_code)]
 mod replace;
 mod reresolve;
 #[allow(dead_code)]
+mod routes;
 mod save;
+mod signals;
+#[allow(dead_code)]
+mod step;
 mod table;
+mod up;
+mod world;
 
 use std::process::ExitCode;
 

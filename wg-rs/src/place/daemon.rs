@@ -143,7 +143,8 @@ pub(super) fn processes() -> impl Iterator<Item = u32> {
 }
 
 /// A daemon about to end: a connection to it, which closes when it does.
-pub(super) struct Ending {
+#[derive(Debug)]
+pub struct Ending {
     socket: PathBuf,
     stream: Option<UnixStream>,
 }

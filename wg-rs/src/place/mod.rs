@@ -15,6 +15,7 @@ mod moving;
 mod namespace;
 mod survey;
 
+pub use daemon::Ending;
 pub use error::Error;
 pub use find::{Placed, list, lives_here};
 pub use life::{Backend, create, delete};

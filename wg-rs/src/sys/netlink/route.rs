@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
     RouteProtocol, RouteScope, RouteType,
@@ -180,6 +180,20 @@ impl Netlink {
             message,
             NLM_F_CREATE | NLM_F_REPLACE,
             format_args!("set {route}"),
+        )
+        .map(drop)
+    }
+
+    /// Adds a route behind one to the same destination with the same metric, if there is one.
+    ///
+    /// # Errors
+    /// As [`Netlink::add_route`].
+    pub fn append_route(&mut self, route: &Route) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::NewRoute(route.message());
+        self.request(
+            message,
+            NLM_F_CREATE | NLM_F_APPEND,
+            format_args!("append {route}"),
         )
         .map(drop)
     }

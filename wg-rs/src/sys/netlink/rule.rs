@@ -3,7 +3,6 @@
 use std::fmt;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::route::RouteProtocol;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleHeader, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -56,7 +55,6 @@ impl Rule {
         };
         let attributes = &mut message.attributes;
         attributes.push(RuleAttribute::Table(self.table));
-        attributes.push(RuleAttribute::Protocol(RouteProtocol::Boot));
         attributes.extend(self.priority.map(RuleAttribute::Priority));
         attributes.extend(self.fwmark.map(RuleAttribute::FwMark));
         attributes.extend(
@@ -138,12 +136,7 @@ impl Netlink {
     /// # Errors
     /// [`Error::is_absent`]; EPERM.
     pub fn delete_rule(&mut self, rule: &Rule) -> Result<(), Error> {
-        let mut message = rule.message();
-        // Whoever made it.
-        message
-            .attributes
-            .retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
-        let message = RouteNetlinkMessage::DelRule(message);
+        let message = RouteNetlinkMessage::DelRule(rule.message());
         self.request(message, 0, format_args!("remove {rule}"))
             .map(drop)
     }

@@ -1,0 +1,199 @@
+//! A default route beside the one there is.
+//!
+//! ```text
+//! packets of the tunnel itself (they have its mark) ─────────────────► main table, as ever
+//! all others ─► main table, its default routes passed over ─► else ─► the tunnel's own table
+//! ```
+//! The rule for all others and the one that passes over stand side by side, and so each tunnel's
+//! pair is known among several.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use wg_rs::sys::netlink::route::MAIN_TABLE;
+use wg_rs::sys::netlink::{Netlink, Route, Rule};
+use wg_rs::sys::udp::Family;
+use wg_rs::uapi::types::Change;
+
+use crate::engine::{Engine, Failure};
+use crate::firewall::Firewall;
+use crate::step::Step;
+use crate::world::{World, family};
+
+/// The first table, and mark, that is tried.
+const FIRST_TABLE: u32 = 51820;
+const VALID_MARK: &str = "net.ipv4.conf.all.src_valid_mark";
+
+/// All packets that the tunnel did not send.
+pub fn not_ours(family: Family, mark: u32) -> Rule {
+    Rule {
+        fwmark: Some(mark),
+        not: true,
+        ..Rule::new(family, mark)
+    }
+}
+
+/// The main table, but for its default routes.
+pub fn no_default(family: Family) -> Rule {
+    Rule {
+        suppress_prefix_length: Some(0),
+        ..Rule::new(family, MAIN_TABLE)
+    }
+}
+
+/// The default route of a family in a table.
+pub fn default_route(family: Family, table: u32, link: u32) -> Route {
+    let any: IpAddr = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    Route {
+        table,
+        ..Route::new((any, 0), link)
+    }
+}
+
+/// Adds the default route of a family, with all that goes with it.
+///
+/// # Errors
+/// Of a step.
+pub fn add(engine: &mut Engine, family: Family) -> Result<(), Failure> {
+    let link = engine.world.link()?;
+    if engine.world.elsewhere.is_some() {
+        // The tunnel's own packets leave elsewhere: no way round for them is needed.
+        return engine.run(Step::AddRoute(default_route(family, MAIN_TABLE, link)));
+    }
+    let mark = mark(engine)?;
+    engine.run(Step::AddRule(not_ours(family, mark)))?;
+    engine.run(Step::AddRule(no_default(family)))?;
+    engine.run(Step::AddRoute(default_route(family, mark, link)))?;
+    if family == Family::V4 {
+        let path = format!("/proc/sys/{}", VALID_MARK.replace('.', "/"));
+        let before = std::fs::read_to_string(path).unwrap_or_default();
+        if before.trim() != "1" {
+            let step = Step::Sysctl(VALID_MARK.into(), "1".into(), before.trim().into());
+            engine.run(step)?;
+        }
+    }
+    let firewall = firewall(&mut engine.world, family, mark)?;
+    engine.run(Step::AddFirewall(firewall))
+}
+
+/// The firewall for the addresses that the interface has now.
+///
+/// # Errors
+/// There is no link.
+pub fn firewall(world: &mut World, of: Family, mark: u32) -> Result<Firewall, Failure> {
+    let mut addresses: Vec<IpAddr> = world.addresses()?.iter().map(|one| one.ip).collect();
+    addresses.retain(|ip| family(*ip) == of);
+    Ok(Firewall {
+        interface: world.interface.clone(),
+        family: of,
+        addresses,
+        mark,
+    })
+}
+
+/// The mark of the tunnel's packets, which is the number of its table too: the one it has, or a
+/// new one whose table nobody uses.
+fn mark(engine: &mut Engine) -> Result<u32, Failure> {
+    let mark = engine.world.get()?.fwmark;
+    if mark != 0 {
+        return Ok(mark);
+    }
+    let mut table = FIRST_TABLE;
+    while !engine.world.home.is_table_empty(table)? {
+        table += 1;
+    }
+    engine.run(Step::Set {
+        changes: vec![Change::FwMark(table)],
+        undo: vec![Change::FwMark(0)],
+    })?;
+    Ok(table)
+}
+
+/// The rules that belong to a mark: each one for all others, with the one right before it that
+/// passes over default routes.
+///
+/// # Errors
+/// Only the kernel's own trouble.
+pub fn rules(netlink: &mut Netlink, family: Family, mark: u32) -> Result<Vec<Rule>, Failure> {
+    match netlink.rules(family) {
+        Ok(rules) => Ok(of_mark(&rules, mark)),
+        // No rules, no such family.
+        Err(error) if error.errno() == Some(libc_eafnosupport()) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn libc_eafnosupport() -> i32 {
+    nix::errno::Errno::EAFNOSUPPORT as i32
+}
+
+fn of_mark(rules: &[Rule], mark: u32) -> Vec<Rule> {
+    let is = |rule: &Rule, other: Rule| {
+        Rule {
+            priority: None,
+            ..*rule
+        } == other
+    };
+    let is_full = |rule: &Rule| {
+        rule.fwmark
+            .is_some_and(|mark| is(rule, not_ours(rule.family, mark)))
+    };
+    let passes_over = |rule: &Rule| is(rule, no_default(rule.family));
+    let mut left = rules.to_vec();
+    let mut found = Vec::new();
+    while let Some(at) = left
+        .iter()
+        .position(|rule| is_full(rule) && rule.fwmark == Some(mark))
+    {
+        let full = left.remove(at);
+        // Where others have come between, the nearest before, as long as there are more of those
+        // than tunnels that need them.
+        let mut before = left[..at].iter().rposition(passes_over);
+        let touches = before.is_some_and(|i| left[i].priority.map(|p| p + 1) == full.priority);
+        let needed = left.iter().filter(|rule| is_full(rule)).count();
+        if !touches {
+            let there = left.iter().filter(|rule| passes_over(rule)).count();
+            before = before.filter(|_| there > needed);
+        }
+        found.extend(before.map(|i| left.remove(i)));
+        found.push(full);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(priority: u32, rule: Rule) -> Rule {
+        Rule {
+            priority: Some(priority),
+            ..rule
+        }
+    }
+
+    #[test]
+    fn each_tunnel_has_its_pair() {
+        let main = at(32766, Rule::new(Family::V4, MAIN_TABLE));
+        let (one, two) = (not_ours(Family::V4, 1), not_ours(Family::V4, 2));
+        let over = no_default(Family::V4);
+        let rules = [at(10, over), at(11, two), at(20, over), at(21, one), main];
+        assert_eq!(of_mark(&rules, 1), [at(20, over), at(21, one)]);
+        assert_eq!(of_mark(&rules, 2), [at(10, over), at(11, two)]);
+        assert_eq!(of_mark(&rules, 3), []);
+    }
+
+    #[test]
+    fn apart_there_is_one_for_each() {
+        let (one, two) = (not_ours(Family::V4, 1), not_ours(Family::V4, 2));
+        let over = no_default(Family::V4);
+        // One for both: it stays for the other.
+        let rules = [at(10, over), at(15, two), at(21, one)];
+        assert_eq!(of_mark(&rules, 1), [at(21, one)]);
+        // One for one.
+        let rules = [at(10, over), at(21, one)];
+        assert_eq!(of_mark(&rules, 1), [at(10, over), at(21, one)]);
+    }
+}

@@ -1,0 +1,307 @@
+//! `DNS`: told to resolvconf, or else to systemd-resolved by resolvectl.
+//!
+//! In a namespace with a name it is the file that `ip netns exec` puts in place of
+//! /etc/resolv.conf. Other namespaces, those of containers, have a resolver of their own that is
+//! not ours to change.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use wg_rs::place::Namespace;
+
+use crate::console;
+use crate::engine::Failure;
+use crate::file::Dns;
+use crate::program::Program;
+use crate::world::World;
+
+/// What to tell, and whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    dns: Dns,
+    way: Way,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    /// By this name of a record.
+    Resolvconf(String),
+    Resolvectl,
+    /// The file of a namespace.
+    File(PathBuf),
+}
+
+/// Where Debian's resolvconf keeps which records come first.
+const ORDER: &str = "/etc/resolvconf/interface-order";
+/// Where it keeps the records.
+const RECORDS: &str = "/etc/resolvconf/run/interface";
+/// Where `ip netns exec` finds files for a namespace.
+const NETNS: &str = "/etc/netns";
+/// Begins a file that is ours.
+const OURS: &str = "# Made by wg-quick-rs for ";
+
+impl Resolver {
+    /// The one of the place where the interface lives. `None` where there is none to tell.
+    ///
+    /// # Errors
+    /// Nothing is installed that would listen.
+    pub fn new(dns: &Dns, world: &World) -> Result<Option<Self>, Failure> {
+        let way = match &world.elsewhere {
+            None => Way::here(&world.interface).ok_or_else(|| {
+                Failure::new("DNS: neither resolvconf nor resolvectl is installed")
+            })?,
+            Some((Namespace::Named(name), _)) => {
+                Way::File(Path::new(NETNS).join(name).join("resolv.conf"))
+            }
+            Some((namespace, _)) => {
+                console::note(format_args!("DNS is left as it is in {namespace}."));
+                return Ok(None);
+            }
+        };
+        let dns = dns.clone();
+        Ok(Some(Resolver { dns, way }))
+    }
+
+    /// What is set now, as far as it can be known.
+    pub fn current(&self, world: &World) -> Option<Dns> {
+        let text = match &self.way {
+            Way::Resolvconf(record) => {
+                let listed = Program::find("resolvconf")?
+                    .args(["-l", record])
+                    .read(world);
+                let listed = listed.ok().filter(|listed| listed.status.success());
+                match listed {
+                    Some(listed) => listed.output,
+                    None => fs::read_to_string(format!("{RECORDS}/{record}")).ok()?,
+                }
+            }
+            Way::Resolvectl => return None,
+            Way::File(path) => fs::read_to_string(path).ok()?,
+        };
+        Some(Dns::of_resolv_conf(&text))
+    }
+
+    /// Shows how it is set.
+    pub fn show_set(&self, interface: &str) {
+        match &self.way {
+            Way::Resolvconf(record) => {
+                console::command(format_args!("resolvconf -a {record} -m 0 -x"));
+            }
+            Way::Resolvectl => {
+                for args in self.resolvectl(interface) {
+                    console::command(format_args!("resolvectl {}", args.join(" ")));
+                }
+            }
+            Way::File(path) => console::command(format_args!("tee {}", path.display())),
+        }
+    }
+
+    /// Shows how it is taken back.
+    pub fn show_unset(&self, interface: &str) {
+        match &self.way {
+            Way::Resolvconf(record) => console::command(format_args!("resolvconf -d {record} -f")),
+            Way::Resolvectl => console::command(format_args!("resolvectl revert {interface}")),
+            Way::File(path) => console::command(format_args!("rm {}", path.display())),
+        }
+    }
+
+    /// Sets it.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn set(&self, world: &World) -> Result<(), Failure> {
+        match &self.way {
+            Way::Resolvconf(record) => {
+                let text = self.dns.to_string();
+                run(
+                    "resolvconf",
+                    &["-a", record, "-m", "0", "-x"],
+                    Some(text),
+                    world,
+                )
+            }
+            Way::Resolvectl => self
+                .resolvectl(&world.interface)
+                .iter()
+                .try_for_each(|args| run("resolvectl", args, None, world)),
+            Way::File(path) => self
+                .write(path, &world.interface)
+                .map_err(|error| Failure::new(format_args!("{}: {error}", path.display()))),
+        }
+    }
+
+    /// Takes it back.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn unset(&self, world: &World) -> Result<(), Failure> {
+        let interface = &world.interface;
+        match &self.way {
+            Way::Resolvconf(record) => run("resolvconf", &["-d", record, "-f"], None, world),
+            Way::Resolvectl => run("resolvectl", &["revert", interface], None, world),
+            Way::File(path) => {
+                let ours = format!("{OURS}{interface}.\n");
+                if fs::read_to_string(path).is_ok_and(|text| text.starts_with(&ours)) {
+                    fs::remove_file(path)?;
+                    // If it was made for this file.
+                    let _ = path.parent().map(fs::remove_dir);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn resolvectl<'a>(&'a self, interface: &'a str) -> Vec<Vec<&'a str>> {
+        let list = |verb, items: &'a [String]| {
+            let items = items.iter().map(String::as_str);
+            [verb, interface]
+                .into_iter()
+                .chain(items)
+                .collect::<Vec<_>>()
+        };
+        let mut commands = Vec::new();
+        let mut domains = list("domain", &self.dns.search);
+        if !self.dns.servers.is_empty() {
+            commands.push(list("dns", &self.dns.servers));
+            // All other names too: what `-x` is to resolvconf.
+            domains.push("~.");
+        }
+        commands.push(domains);
+        commands
+    }
+
+    fn write(&self, path: &Path, interface: &str) -> io::Result<()> {
+        match fs::read_to_string(path) {
+            Ok(text) if !text.starts_with(OURS) => {
+                console::note(format_args!("{} is there, and stays.", path.display()));
+                return Ok(());
+            }
+            _ => {}
+        }
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, format!("{OURS}{interface}.\n{}", self.dns))
+    }
+}
+
+impl Way {
+    fn here(interface: &str) -> Option<Self> {
+        if let Some(resolvconf) = Program::find("resolvconf") {
+            // A link is systemd-resolved's or openresolv's in disguise, which know no order.
+            let order = match resolvconf.path().is_symlink() {
+                true => None,
+                false => fs::read_to_string(ORDER).ok(),
+            };
+            let prefix = order.as_deref().and_then(prefix).unwrap_or_default();
+            return Some(Way::Resolvconf(format!("{prefix}{interface}")));
+        }
+        Program::find("resolvectl").map(|_| Way::Resolvectl)
+    }
+}
+
+/// Of the first line such as `tun*`: `tun.`.
+fn prefix(order: &str) -> Option<String> {
+    let is_word = |word: &&str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        !word.is_empty() && word.bytes().all(allowed)
+    };
+    let mut words = order
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix('*'));
+    words.find(is_word).map(|word| format!("{word}."))
+}
+
+impl Dns {
+    fn of_resolv_conf(text: &str) -> Self {
+        let mut dns = Dns::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace().map(String::from);
+            match words.next().as_deref() {
+                Some("nameserver") => dns.servers.extend(words.take(1)),
+                Some("search") => dns.search = words.collect(),
+                _ => {}
+            }
+        }
+        dns
+    }
+
+    /// Those servers that are addresses.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let servers = self.servers.iter();
+        servers.filter_map(|server| server.parse().ok()).collect()
+    }
+}
+
+/// As in resolv.conf(5).
+impl std::fmt::Display for Dns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for server in &self.servers {
+            writeln!(f, "nameserver {server}")?;
+        }
+        if !self.search.is_empty() {
+            writeln!(f, "search {}", self.search.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+fn run(name: &str, args: &[&str], input: Option<String>, world: &World) -> Result<(), Failure> {
+    let program = Program::find(name)
+        .ok_or_else(|| Failure::new(format_args!("DNS: {name} is not installed any more")))?;
+    let outcome = program
+        .args(args)
+        .input(input.unwrap_or_default())
+        .run(world)?;
+    if outcome.status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(format_args!(
+            "DNS: {name}: {}",
+            outcome.status
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_of_debians_resolvconf() {
+        assert_eq!(prefix("lo.inet*\n  tun*\ntap*\n").as_deref(), Some("tun."));
+        assert_eq!(prefix("# comment\nlo\n*\n"), None);
+    }
+
+    #[test]
+    fn to_resolv_conf_and_back() {
+        let text = "nameserver 1.1.1.1\nnameserver fd00::53\nsearch a.example b.example\n";
+        let dns = Dns::of_resolv_conf(text);
+        assert_eq!(dns.to_string(), text);
+        assert_eq!(dns.addresses().len(), 2);
+        let search = Dns {
+            search: vec!["a".into()],
+            ..Dns::default()
+        };
+        assert_eq!(search.to_string(), "search a\n");
+    }
+
+    #[test]
+    fn told_to_resolved() {
+        let mut resolver = Resolver {
+            dns: Dns::of_resolv_conf("nameserver 1.1.1.1\nsearch a b\n"),
+            way: Way::Resolvectl,
+        };
+        assert_eq!(
+            resolver.resolvectl("wg0"),
+            [
+                vec!["dns", "wg0", "1.1.1.1"],
+                vec!["domain", "wg0", "a", "b", "~."]
+            ]
+        );
+        resolver.dns.servers.clear();
+        assert_eq!(resolver.resolvectl("wg0"), [["domain", "wg0", "a", "b"]]);
+    }
+}

@@ -1,0 +1,87 @@
+//! Settings as changes: endpoints that are names are looked up, and a signal ends the wait for
+//! the answer.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wg_rs::config::{Apply, Endpoint, Reason, Retries, Settings};
+use wg_rs::uapi::types::Change;
+
+use crate::console;
+use crate::engine::Failure;
+use crate::signals::Signals;
+
+/// What `wg addconf` would ask for.
+///
+/// # Errors
+/// An endpoint cannot be resolved; or a signal came meanwhile.
+pub fn changes(settings: &Settings, signals: &Signals) -> Result<Vec<Change>, Failure> {
+    settings.warnings().for_each(console::line);
+    let retries = Retries::from_env().map_err(Failure::new)?;
+    let resolve = |endpoint: &Endpoint| resolve(endpoint, retries, signals);
+    let changes = settings.changes(Apply::AddConf, resolve);
+    if let Some(signal) = signals.caught() {
+        return Err(Failure::Signal(signal));
+    }
+    changes.map_err(Failure::new)
+}
+
+/// The address of an endpoint, asked for as often as `retries` has it.
+///
+/// # Errors
+/// What the resolver says last; anything at all when a signal came.
+pub fn resolve(
+    endpoint: &Endpoint,
+    retries: Retries,
+    signals: &Signals,
+) -> Result<SocketAddr, Reason> {
+    if endpoint.host.parse::<std::net::IpAddr>().is_ok() {
+        return endpoint.resolve(retries, &mut |_, _| false);
+    }
+    // The C library does not return before it has an answer, or gives up; on a thread of its own
+    // that keeps nobody waiting.
+    enum News {
+        Pause(String, Duration),
+        Done(Result<SocketAddr, Reason>),
+    }
+    let (send, news) = mpsc::channel();
+    let (go_on, told) = mpsc::channel();
+    let waker = signals.waker();
+    let wake = move || {
+        if let Ok(waker) = &waker {
+            waker.wake();
+        }
+    };
+    let endpoint = endpoint.clone();
+    thread::spawn(move || {
+        let resolved = endpoint.resolve(retries, &mut |reason, delay| {
+            let _ = send.send(News::Pause(reason.to_string(), delay));
+            wake();
+            told.recv().is_ok()
+        });
+        let _ = send.send(News::Done(resolved));
+        wake();
+    });
+    loop {
+        match news.try_recv() {
+            Ok(News::Done(resolved)) => return resolved,
+            Ok(News::Pause(reason, delay)) => {
+                console::line(format_args!(
+                    "{reason}. Trying again in {:.2} seconds...",
+                    delay.as_secs_f64()
+                ));
+                let until = Instant::now() + delay;
+                while Instant::now() < until && signals.caught().is_none() {
+                    signals.wait(Some(until - Instant::now()));
+                }
+                let _ = go_on.send(());
+            }
+            Err(_) => signals.wait(None),
+        }
+        if signals.caught().is_some() {
+            return Err(Reason::Unresolved("interrupted".into(), String::new()));
+        }
+    }
+}

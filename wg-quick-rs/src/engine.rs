@@ -1,0 +1,156 @@
+//! Steps are done one by one, and what would undo them is kept. On failure, and on a signal, that
+//! is done, the last first.
+//!
+//! ```text
+//! step ─► shown ─► done ─► its undoing kept ─► … ─► commit: nothing to undo any more
+//!                   └ failed, or a signal ─► undo: what was kept, in reverse ─► exit code
+//! ```
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use wg_rs::sys::netlink;
+
+use crate::console;
+use crate::signals;
+use crate::step::Step;
+use crate::world::World;
+
+/// Why it is not done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Something did not work: this is said.
+    Message(String),
+    /// A hook ended with this code, and has said why.
+    Hook(i32),
+    /// This signal came.
+    Signal(i32),
+}
+
+impl Failure {
+    /// With this message.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Failure::Message(message.to_string())
+    }
+
+    /// The exit code for it.
+    pub fn code(&self) -> ExitCode {
+        let code = match self {
+            Failure::Message(_) => 1,
+            Failure::Hook(code) => *code,
+            Failure::Signal(signal) => 128 + signal,
+        };
+        ExitCode::from(u8::try_from(code).unwrap_or(1))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Message(message) => f.write_str(message),
+            Failure::Hook(code) => write!(f, "the hook ended with exit code {code}"),
+            Failure::Signal(signal) => write!(f, "ended by {}", signals::name(*signal)),
+        }
+    }
+}
+
+impl From<netlink::Error> for Failure {
+    fn from(error: netlink::Error) -> Self {
+        Failure::new(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::new(error)
+    }
+}
+
+/// Runs `work` on an interface, and undoes what it did if it fails.
+pub fn with(interface: &str, work: impl FnOnce(&mut Engine) -> Result<(), Failure>) -> ExitCode {
+    let mut engine = match World::new(interface) {
+        Ok(world) => Engine {
+            world,
+            undo: Vec::new(),
+        },
+        Err(failure) => {
+            console::error(&failure);
+            return failure.code();
+        }
+    };
+    let result = work(&mut engine);
+    engine.end(result)
+}
+
+/// Does and undoes. See the head of the file.
+#[derive(Debug)]
+pub struct Engine {
+    /// What is worked on.
+    pub world: World,
+    /// What would undo the steps done, the last one last.
+    undo: Vec<Step>,
+}
+
+impl Engine {
+    /// Does a step.
+    ///
+    /// # Errors
+    /// It failed, or a signal came before or meanwhile.
+    pub fn run(&mut self, step: Step) -> Result<(), Failure> {
+        self.check()?;
+        step.show(&self.world);
+        let done = step.run(&mut self.world, &mut self.undo);
+        // A program that a signal ended did not fail by itself.
+        self.check()?;
+        done
+    }
+
+    /// # Errors
+    /// A signal came.
+    pub fn check(&self) -> Result<(), Failure> {
+        match self.world.signals.caught() {
+            Some(signal) => Err(Failure::Signal(signal)),
+            None => Ok(()),
+        }
+    }
+
+    /// What was done so far stays.
+    pub fn commit(&mut self) {
+        self.undo.clear();
+    }
+
+    /// Undoes what was done, if it did not end well; the exit code.
+    fn end(mut self, result: Result<(), Failure>) -> ExitCode {
+        let Err(failure) = result.and_then(|()| self.check()) else {
+            return ExitCode::SUCCESS;
+        };
+        console::error(&failure);
+        self.world.begin_to_undo();
+        // What goes with the link need not be taken off it first.
+        let link_goes = self
+            .undo
+            .iter()
+            .any(|step| matches!(step, Step::DeleteLink));
+        self.undo.retain(|step| !(link_goes && step.is_of_link()));
+        if self.undo.is_empty() {
+            return failure.code();
+        }
+        console::note("Undoing what was done.");
+        let mut undone = true;
+        for step in self.undo.into_iter().rev() {
+            step.show(&self.world);
+            if let Err(error) = step.run(&mut self.world, &mut Vec::new()) {
+                console::error(format_args!("cannot be undone: {error}"));
+                undone = false;
+            }
+        }
+        if undone {
+            console::note(format_args!(
+                "`{}' is as it was before.",
+                self.world.interface
+            ));
+        }
+        failure.code()
+    }
+}

@@ -1,0 +1,322 @@
+//! What goes with a default route: packets for the interface's addresses that come in elsewhere
+//! are dropped, and the mark of the tunnel's own packets is put on the answers to them, so that
+//! the reverse path filter looks in the right table.
+//!
+//! One nft table a family, or rules of iptables with a comment; each names its interface.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use wg_rs::sys::udp::Family;
+
+use crate::console;
+use crate::engine::Failure;
+use crate::program::Program;
+use crate::world::World;
+
+/// That of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firewall {
+    /// The interface.
+    pub interface: String,
+    /// The family.
+    pub family: Family,
+    /// The interface's addresses of this family.
+    pub addresses: Vec<IpAddr>,
+    /// The mark of the tunnel's own packets.
+    pub mark: u32,
+}
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+impl Firewall {
+    /// Shows how it is added.
+    pub fn show(&self) {
+        if Program::find("nft").is_some() {
+            console::command("nft -f /dev/fd/63");
+        } else {
+            console::command(format_args!("{}-restore -n", iptables(self.family)));
+        }
+    }
+
+    /// Adds it.
+    ///
+    /// # Errors
+    /// What the program says; or that there is none.
+    pub fn add(&self, world: &World) -> Result<(), Failure> {
+        if Program::find("nft").is_some() {
+            nft(self.for_nft(), world)
+        } else {
+            restore(self.family, self.for_iptables(), world)
+        }
+    }
+
+    fn for_nft(&self) -> String {
+        let pf = nft_family(self.family);
+        let table = table(&self.interface);
+        let mut text = format!(
+            "add table {pf} {table}\n\
+             add chain {pf} {table} preraw {{ type filter hook prerouting priority -300; }}\n\
+             add chain {pf} {table} premangle {{ type filter hook prerouting priority -150; }}\n\
+             add chain {pf} {table} postmangle {{ type filter hook postrouting priority -150; }}\n"
+        );
+        for address in &self.addresses {
+            let _ = writeln!(
+                text,
+                "add rule {pf} {table} preraw iifname != \"{}\" {pf} daddr {address} \
+                 fib saddr type != local drop",
+                self.interface
+            );
+        }
+        let _ = write!(
+            text,
+            "add rule {pf} {table} postmangle meta l4proto udp mark {} ct mark set mark\n\
+             add rule {pf} {table} premangle meta l4proto udp meta mark set ct mark\n",
+            self.mark
+        );
+        text
+    }
+
+    fn for_iptables(&self) -> String {
+        let marker = marker(&self.interface);
+        let mut text = String::from("*raw\n");
+        for address in &self.addresses {
+            let _ = writeln!(
+                text,
+                "-I PREROUTING ! -i {} -d {address} -m addrtype ! --src-type LOCAL -j DROP {marker}",
+                self.interface
+            );
+        }
+        let _ = write!(
+            text,
+            "COMMIT\n*mangle\n\
+             -I POSTROUTING -m mark --mark {} -p udp -j CONNMARK --save-mark {marker}\n\
+             -I PREROUTING -p udp -j CONNMARK --restore-mark {marker}\nCOMMIT\n",
+            self.mark
+        );
+        text
+    }
+}
+
+/// What there is for an interface.
+#[derive(Debug, Default)]
+pub struct Present {
+    /// nft's tables, each as `table ip wg-quick-wg0`.
+    tables: Vec<String>,
+    /// What deletes rules of iptables.
+    rules: Vec<(Family, String)>,
+}
+
+impl Present {
+    /// Looks for what there is for the interface of `world`, made by either program.
+    pub fn look(world: &World) -> Self {
+        let ours = format!(" {}", table(&world.interface));
+        let listed = read("nft", &["list", "tables"], world);
+        let tables: Vec<String> = listed
+            .lines()
+            .map(|line| line.trim_end().to_owned())
+            .filter(|line| line.ends_with(&ours))
+            .collect();
+        let mut rules = Vec::new();
+        // Who has the one does without the other.
+        if tables.is_empty() {
+            for family in FAMILIES {
+                let saved = read(&format!("{}-save", iptables(family)), &[], world);
+                let deletion = deletion(&saved, &world.interface);
+                rules.extend(deletion.map(|deletion| (family, deletion)));
+            }
+        }
+        Present { tables, rules }
+    }
+
+    /// Nothing.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.rules.is_empty()
+    }
+
+    /// The families of which there is something.
+    pub fn families(&self) -> Vec<Family> {
+        let has = |family: &Family| {
+            let table = format!("table {} ", nft_family(*family));
+            self.tables.iter().any(|one| one.starts_with(&table))
+                || self.rules.iter().any(|(of, _)| of == family)
+        };
+        FAMILIES.into_iter().filter(has).collect()
+    }
+
+    /// The mark it is about.
+    pub fn mark(&self, world: &World) -> Option<u32> {
+        let in_rules = self
+            .rules
+            .iter()
+            .find_map(|(_, text)| number_behind("--mark ", text));
+        in_rules.or_else(|| {
+            self.tables.iter().find_map(|table| {
+                let args: Vec<&str> = ["list"].into_iter().chain(table.split(' ')).collect();
+                number_behind("mark ", &read("nft", &args, world))
+            })
+        })
+    }
+
+    /// Removes it, and shows how.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn delete(&self, world: &World) -> Result<(), Failure> {
+        if !self.tables.is_empty() {
+            console::command("nft -f /dev/fd/63");
+            let deletions = self.tables.iter().map(|table| format!("delete {table}\n"));
+            nft(deletions.collect(), world)?;
+        }
+        for (family, deletion) in &self.rules {
+            console::command(format_args!("{}-restore -n", iptables(*family)));
+            restore(*family, deletion.clone(), world)?;
+        }
+        Ok(())
+    }
+}
+
+fn nft_family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+fn iptables(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
+}
+
+fn table(interface: &str) -> String {
+    format!("wg-quick-{interface}")
+}
+
+/// wg-quick's own, so that either program takes away what the other made.
+fn marker(interface: &str) -> String {
+    format!("-m comment --comment \"wg-quick(8) rule for {interface}\"")
+}
+
+fn nft(text: String, world: &World) -> Result<(), Failure> {
+    run("nft", &["-f", "/dev/stdin"], text, world)
+}
+
+fn restore(family: Family, text: String, world: &World) -> Result<(), Failure> {
+    run(
+        &format!("{}-restore", iptables(family)),
+        &["-n"],
+        text,
+        world,
+    )
+}
+
+fn run(name: &str, args: &[&str], text: String, world: &World) -> Result<(), Failure> {
+    let program = Program::find(name).ok_or_else(|| {
+        Failure::new(format_args!(
+            "a default route needs nft or iptables, and {name} is missing"
+        ))
+    })?;
+    let outcome = program.args(args).input(text).run(world)?;
+    if outcome.status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(format_args!("{name}: {}", outcome.status)))
+    }
+}
+
+/// What a program prints; nothing if there is no such program, or if it fails.
+fn read(name: &str, args: &[&str], world: &World) -> String {
+    let outcome = Program::find(name).and_then(|program| program.args(args).read(world).ok());
+    outcome.map_or_else(String::new, |outcome| outcome.output)
+}
+
+/// What deletes the rules for an interface, if there are any.
+fn deletion(saved: &str, interface: &str) -> Option<String> {
+    let marker = marker(interface);
+    let mut text = String::new();
+    let mut found = false;
+    for line in saved.lines() {
+        match line.strip_prefix("-A ") {
+            Some(rule) if line.contains(&marker) => {
+                found = true;
+                let _ = writeln!(text, "-D {rule}");
+            }
+            None if line.starts_with('*') || line == "COMMIT" => {
+                let _ = writeln!(text, "{line}");
+            }
+            _ => {}
+        }
+    }
+    found.then_some(text)
+}
+
+/// The number, decimal or hexadecimal, right behind the first `word` that has one there.
+fn number_behind(word: &str, text: &str) -> Option<u32> {
+    text.match_indices(word).find_map(|(at, _)| {
+        let rest = &text[at + word.len()..];
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric())
+            .unwrap_or(rest.len());
+        match rest[..end].strip_prefix("0x") {
+            Some(hex) => u32::from_str_radix(hex, 16).ok(),
+            None => rest[..end].parse().ok(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn firewall() -> Firewall {
+        Firewall {
+            interface: "wg0".into(),
+            family: Family::V4,
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            mark: 51820,
+        }
+    }
+
+    #[test]
+    fn nft_text() {
+        let expected = "\
+add table ip wg-quick-wg0
+add chain ip wg-quick-wg0 preraw { type filter hook prerouting priority -300; }
+add chain ip wg-quick-wg0 premangle { type filter hook prerouting priority -150; }
+add chain ip wg-quick-wg0 postmangle { type filter hook postrouting priority -150; }
+add rule ip wg-quick-wg0 preraw iifname != \"wg0\" ip daddr 10.0.0.1 fib saddr type != local drop
+add rule ip wg-quick-wg0 postmangle meta l4proto udp mark 51820 ct mark set mark
+add rule ip wg-quick-wg0 premangle meta l4proto udp meta mark set ct mark
+";
+        assert_eq!(firewall().for_nft(), expected);
+    }
+
+    #[test]
+    fn iptables_rules_are_found_again() {
+        let added = firewall().for_iptables();
+        let saved: String = added
+            .lines()
+            .map(|line| line.replace("-I ", "-A ") + "\n")
+            .collect();
+        let saved =
+            format!("# Generated\n{saved}-A PREROUTING -j OTHER\n:POSTROUTING ACCEPT [0:0]\n");
+        let deletion = deletion(&saved, "wg0").unwrap();
+        assert_eq!(deletion, added.replace("-I ", "-D "));
+        assert_eq!(super::deletion(&saved, "wg00"), None);
+        assert_eq!(super::deletion(&saved, "wg"), None);
+    }
+
+    #[test]
+    fn the_mark_is_read_back() {
+        let listed = "meta l4proto udp meta mark set ct mark\n\
+                      meta l4proto udp meta mark 0x0000ca6c ct mark set meta mark";
+        assert_eq!(number_behind("mark ", listed), Some(51820));
+        assert_eq!(
+            number_behind("--mark ", "-m mark --mark 0xca6c -j X"),
+            Some(51820)
+        );
+        assert_eq!(number_behind("mark ", "mark"), None);
+    }
+}

@@ -1,0 +1,219 @@
+//! The programs we run: nft or iptables, resolvconf or resolvectl, a userspace implementation, and
+//! hooks. They do not outlive us: a signal that ends us is passed on to them and to what they
+//! started, and we wait for their end.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::World;
+
+/// A program and how to run it.
+#[derive(Debug)]
+pub struct Program {
+    path: PathBuf,
+    args: Vec<OsString>,
+    variables: Vec<(&'static str, OsString)>,
+    input: Option<Vec<u8>>,
+    /// It has the terminal and its signals, as we do. What is short and of our own is left in
+    /// peace by Ctrl-C: we see to its end ourselves.
+    of_terminal: bool,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed, if that was asked for.
+    pub output: String,
+}
+
+impl Outcome {
+    /// As shells have it: 128 and the signal, where it was one.
+    pub fn code(&self) -> i32 {
+        let by_signal = self.status.signal().map(|signal| 128 + signal);
+        self.status.code().or(by_signal).unwrap_or(1)
+    }
+}
+
+impl Program {
+    /// The program of this name, if there is one on PATH.
+    pub fn find(name: impl AsRef<OsStr>) -> Option<Self> {
+        Some(Program {
+            path: find(name.as_ref())?,
+            args: Vec::new(),
+            variables: Vec::new(),
+            input: None,
+            of_terminal: false,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// With these arguments too.
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// With this variable in its environment.
+    pub fn variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
+    /// With this on its standard input.
+    pub fn input(mut self, text: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(text.into());
+        self
+    }
+
+    /// As the person would run it, who may speak to it.
+    pub fn of_terminal(mut self) -> Self {
+        self.of_terminal = true;
+        self
+    }
+
+    /// Runs it where the interface is, and waits for its end.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn run(self, world: &World) -> io::Result<Outcome> {
+        self.run_with(world, Stdio::inherit())
+            .map(|status| Outcome {
+                status,
+                output: String::new(),
+            })
+    }
+
+    /// Runs it for what it prints; what it says on standard error is not shown.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn read(self, world: &World) -> io::Result<Outcome> {
+        let mut out = memory()?;
+        let mut quiet = self;
+        quiet.variables.push((QUIET, "1".into()));
+        let status = quiet.run_with(world, out.try_clone()?.into())?;
+        let mut output = Vec::new();
+        out.rewind()?;
+        out.read_to_end(&mut output)?;
+        let output = String::from_utf8_lossy(&output).into_owned();
+        Ok(Outcome { status, output })
+    }
+
+    fn run_with(self, world: &World, out: Stdio) -> io::Result<ExitStatus> {
+        let mut command = Command::new(&self.path);
+        command.args(&self.args).env("PATH", path());
+        command.env("LC_ALL", "C").stdout(out);
+        for (name, value) in self.variables {
+            if name == QUIET {
+                command.stderr(Stdio::null());
+            } else {
+                command.env(name, value);
+            }
+        }
+        if let Some(text) = self.input {
+            let mut input = memory()?;
+            input.write_all(&text)?;
+            input.rewind()?;
+            command.stdin(input);
+        }
+        if !self.of_terminal {
+            command.process_group(0);
+        }
+        let child = world.at_home(|| command.spawn())??;
+        wait(child, world)
+    }
+}
+
+/// Stands for no variable.
+const QUIET: &str = "";
+
+fn memory() -> io::Result<File> {
+    Ok(memfd_create("", MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+fn wait(mut child: Child, world: &World) -> io::Result<ExitStatus> {
+    let mut told = None;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        let signal = world.signals.caught();
+        if signal != told {
+            // The undoing of what was done is not to be interrupted.
+            if let Some(Ok(signal)) = signal.filter(|_| !world.undoing()).map(Signal::try_from) {
+                tell(child.id(), signal);
+            }
+            told = signal;
+        }
+        world.signals.wait(None);
+    }
+}
+
+/// Sends a signal to a process and to all it started.
+fn tell(process: u32, signal: Signal) {
+    let children = format!("/proc/{process}/task/{process}/children");
+    let children = fs::read_to_string(children).unwrap_or_default();
+    // Its parent first: it is not to go on with the next one.
+    let _ = kill(Pid::from_raw(process.cast_signed()), signal);
+    for child in children
+        .split_whitespace()
+        .filter_map(|child| child.parse().ok())
+    {
+        tell(child, signal);
+    }
+}
+
+/// Where programs are looked for: beside this one first.
+fn path() -> OsString {
+    let rest = env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let here = env::current_exe().ok();
+    let here = here
+        .as_deref()
+        .and_then(Path::parent)
+        .map(Path::to_path_buf);
+    let all = here.into_iter().chain(env::split_paths(&rest));
+    env::join_paths(all).unwrap_or(rest)
+}
+
+fn find(name: &OsStr) -> Option<PathBuf> {
+    if name.as_encoded_bytes().contains(&b'/') {
+        return is_program(Path::new(name)).then(|| name.into());
+    }
+    env::split_paths(&path())
+        .map(|folder| folder.join(name))
+        .find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    let file = fs::metadata(path);
+    file.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_on_path() {
+        assert!(Program::find("sh").is_some());
+        assert!(Program::find("/bin/sh").is_some());
+        assert!(Program::find("no such program").is_none());
+        assert!(Program::find("/dev/null").is_none());
+    }
+}

@@ -1,0 +1,130 @@
+//! Which routes the allowed IPs make.
+
+use wg_rs::sys::netlink::Route;
+use wg_rs::sys::netlink::route::MAIN_TABLE;
+use wg_rs::sys::udp::Family;
+use wg_rs::uapi::types::{AllowedIp, Interface};
+
+use crate::file::Address;
+use crate::table::Table;
+use crate::world::family;
+
+/// One that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// This route.
+    Route(Route),
+    /// A default route, beside the one there may be.
+    Default(Family),
+}
+
+/// The routes for all allowed IPs, the longest prefixes first. `there` are those that the link has
+/// already, whose destinations need no others.
+pub fn wanted(interface: &Interface, table: Table, link: u32, there: &[Route]) -> Vec<Wanted> {
+    let mut main: Vec<Route> = there
+        .iter()
+        .filter(|route| route.table == MAIN_TABLE)
+        .copied()
+        .collect();
+    let mut wanted = Vec::new();
+    for ip in sorted(interface) {
+        let route = Route::new((ip.addr, ip.cidr), link);
+        match table {
+            Table::Off => {}
+            Table::Number(table) => wanted.push(Wanted::Route(Route { table, ..route })),
+            Table::Auto if ip.cidr == 0 => wanted.push(Wanted::Default(family(ip.addr))),
+            Table::Auto if main.iter().any(|there| covers(there.to, route.to)) => {}
+            Table::Auto => {
+                main.push(route);
+                wanted.push(Wanted::Route(route));
+            }
+        }
+    }
+    wanted
+}
+
+/// The route that the kernel makes for an address, once the link is up.
+pub fn connected(address: &Address, link: u32) -> Option<Route> {
+    let bits = if address.ip.is_ipv4() { 32 } else { 128 };
+    let network = AllowedIp::new(address.ip, address.prefix)?;
+    (address.prefix < bits || bits == 128).then(|| Route {
+        by_kernel: true,
+        ..Route::new((network.addr, network.cidr), link)
+    })
+}
+
+/// As `sort -nr -k2 -t/` puts them.
+fn sorted(interface: &Interface) -> Vec<AllowedIp> {
+    let mut ips: Vec<AllowedIp> = interface
+        .peers
+        .iter()
+        .flat_map(|peer| peer.allowed_ips.iter().copied())
+        .collect();
+    ips.sort_by_cached_key(|ip| std::cmp::Reverse((ip.cidr, ip.to_string())));
+    ips
+}
+
+fn covers(wide: (std::net::IpAddr, u8), narrow: (std::net::IpAddr, u8)) -> bool {
+    wide.0.is_ipv4() == narrow.0.is_ipv4()
+        && wide.1 <= narrow.1
+        && AllowedIp::new(narrow.0, wide.1).is_some_and(|network| network.addr == wide.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wg_rs::uapi::types::Peer;
+
+    fn interface(ips: &[&str]) -> Interface {
+        let ip = |text: &&str| {
+            let (addr, cidr) = text.split_once('/').unwrap();
+            AllowedIp::new(addr.parse().unwrap(), cidr.parse().unwrap()).unwrap()
+        };
+        let mut peer = Peer::new(wg_crypto::key::PublicKey::from_bytes([1; 32]));
+        peer.allowed_ips = ips.iter().map(ip).collect();
+        Interface {
+            peers: vec![peer],
+            ..Interface::default()
+        }
+    }
+
+    fn texts(wanted: &[Wanted]) -> Vec<String> {
+        let text = |wanted: &Wanted| match wanted {
+            Wanted::Route(route) => format!("{}/{} {}", route.to.0, route.to.1, route.table),
+            Wanted::Default(family) => format!("{family:?}"),
+        };
+        wanted.iter().map(text).collect()
+    }
+
+    #[test]
+    fn longest_first_and_only_what_is_not_there() {
+        let ips = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "fd00::1/128",
+            "::/0",
+            "10.0.0.7/32",
+        ];
+        let connected: Address = "10.0.0.1/24".parse().unwrap();
+        let there = [super::connected(&connected, 3).unwrap()];
+        assert_eq!(
+            texts(&wanted(&interface(&ips), Table::Auto, 3, &there)),
+            [
+                "fd00::1/128 254",
+                "10.1.0.0/16 254",
+                "10.0.0.0/8 254",
+                "V6",
+                "V4"
+            ]
+        );
+        assert_eq!(
+            texts(&wanted(&interface(&ips), Table::Off, 3, &there)),
+            [""; 0]
+        );
+        assert_eq!(
+            texts(&wanted(&interface(&ips), Table::Number(7), 3, &there)).len(),
+            6
+        );
+    }
+}

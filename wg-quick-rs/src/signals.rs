@@ -1,0 +1,94 @@
+//! SIGINT, SIGTERM and SIGHUP do not end us: they are asked for between two steps, and while
+//! something is waited for they wake us. So does the end of a program, and whatever else has a
+//! [`Waker`].
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level::pipe};
+
+/// The signals caught, from when this is made.
+#[derive(Debug)]
+pub struct Signals {
+    /// The last one that came; 0 for none.
+    last: Arc<AtomicUsize>,
+    wakes: UnixStream,
+    waker: UnixStream,
+}
+
+/// Ends a [`Signals::wait`] from another thread.
+#[derive(Debug)]
+pub struct Waker(UnixStream);
+
+impl Signals {
+    /// # Errors
+    /// No descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (wakes, waker) = UnixStream::pair()?;
+        wakes.set_nonblocking(true)?;
+        waker.set_nonblocking(true)?;
+        let last = Arc::new(AtomicUsize::new(0));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // What nohup(1) had us ignore, we ignore.
+            if signal == SIGHUP && is_ignored(signal) {
+                continue;
+            }
+            flag::register_usize(signal, last.clone(), signal as usize)?;
+            pipe::register(signal, waker.try_clone()?)?;
+        }
+        pipe::register(SIGCHLD, waker.try_clone()?)?;
+        Ok(Signals { last, wakes, waker })
+    }
+
+    /// The signal to end by, if one came.
+    pub fn caught(&self) -> Option<i32> {
+        match self.last.load(Ordering::Relaxed) {
+            0 => None,
+            signal => Some(signal as i32),
+        }
+    }
+
+    /// Waits for a signal, the end of a program, a [`Waker`], or for so long. It may also return
+    /// for nothing.
+    pub fn wait(&self, at_most: Option<Duration>) {
+        let timeout = at_most.map_or(PollTimeout::NONE, |time| {
+            PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds = [PollFd::new(self.wakes.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, timeout);
+        while (&self.wakes).read(&mut [0; 64]).is_ok_and(|len| len > 0) {}
+    }
+
+    /// For another thread to end a wait with.
+    pub fn waker(&self) -> io::Result<Waker> {
+        self.waker.try_clone().map(Waker)
+    }
+}
+
+impl Waker {
+    /// Ends the wait.
+    pub fn wake(&self) {
+        // If it is full, it wakes.
+        let _ = (&self.0).write(&[0]);
+    }
+}
+
+/// SIGTERM is `SIGTERM`.
+pub fn name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 << (signal - 1) != 0)
+}

@@ -1,0 +1,454 @@
+//! One step each: how it is shown, how it is done, and what undoes it.
+//!
+//! A request to the kernel is done or it is not. A program may have done half its work when it
+//! fails, so what undoes it is kept before it runs, and finds out itself what there is to do.
+
+use std::fs;
+use std::os::fd::AsFd;
+
+use wg_rs::place::{self, Ending, Namespace};
+use wg_rs::sys::netlink::route::MAIN_TABLE;
+use wg_rs::sys::netlink::{self, Route, Rule};
+use wg_rs::sys::netns::NetNs;
+use wg_rs::uapi::types::Change;
+
+use crate::console;
+use crate::dns::Resolver;
+use crate::engine::Failure;
+use crate::file::Address;
+use crate::firewall::{Firewall, Present};
+use crate::program::Program;
+use crate::world::{World, family, flag};
+
+/// What can be done, and undone.
+#[derive(Debug)]
+pub enum Step {
+    /// A link of the kernel's own kind.
+    AddLink,
+    /// A link by this userspace implementation.
+    StartDaemon(Program),
+    /// The link, and with it the daemon.
+    DeleteLink,
+    /// The link to the namespace it is to live in.
+    MoveLink(Namespace, NetNs),
+    /// The settings of the file.
+    AddConf(Vec<Change>),
+    /// A few changes of the configuration.
+    Set {
+        /// What changes.
+        changes: Vec<Change>,
+        /// What undoes it.
+        undo: Vec<Change>,
+    },
+    /// A new address.
+    AddAddress(Address),
+    /// An address that goes.
+    DeleteAddress(Address),
+    /// The MTU, and the link up. What it was before is what undoes it.
+    Up {
+        /// The new one.
+        mtu: u32,
+        /// The one before.
+        before: u32,
+    },
+    /// Servers and domains.
+    SetDns(Resolver),
+    /// None any more.
+    UnsetDns(Resolver),
+    /// `net.ipv4.…`, its new value, and the one before.
+    Sysctl(String, String, String),
+    /// A new rule.
+    AddRule(Rule),
+    /// A rule that goes.
+    DeleteRule(Rule),
+    /// A new route.
+    AddRoute(Route),
+    /// A new route beside one to the same destination that goes soon.
+    AppendRoute(Route),
+    /// A route that goes.
+    DeleteRoute(Route),
+    /// What keeps spoofed packets out.
+    AddFirewall(Firewall),
+    /// It goes.
+    DeleteFirewall {
+        /// What there is; looked for if it is not given.
+        there: Option<Present>,
+        /// What undoes it.
+        undo: Vec<Firewall>,
+    },
+    /// A line of shell.
+    Hook {
+        /// As it is run.
+        command: String,
+        /// The file it is from.
+        file: String,
+    },
+}
+
+impl Step {
+    /// Whether what it takes away goes with the link.
+    pub fn is_of_link(&self) -> bool {
+        matches!(
+            self,
+            Step::Set { .. } | Step::DeleteAddress(_) | Step::DeleteRoute(_) | Step::Up { .. }
+        )
+    }
+
+    /// Shows the command for it. Some have none of their own, and show what they find.
+    pub fn show(&self, world: &World) {
+        let name = &world.interface;
+        match self {
+            Step::AddLink => {
+                console::command(format_args!("ip link add dev {name} type wireguard"))
+            }
+            Step::StartDaemon(program) => {
+                let program = program.path().file_name().unwrap_or_default();
+                console::command(format_args!("{} {name}", program.to_string_lossy()));
+            }
+            Step::DeleteLink => at(world, format_args!("link delete dev {name}")),
+            Step::MoveLink(namespace, _) => {
+                let netns = match namespace {
+                    Namespace::Pid(pid) => pid.to_string(),
+                    namespace => namespace.to_string(),
+                };
+                console::command(format_args!("ip link set dev {name} netns {netns}"));
+            }
+            Step::AddConf(_) => console::command(format_args!("wg addconf {name} /dev/fd/63")),
+            Step::Set { changes, .. } => {
+                console::command(format_args!("wg set {name}{}", SetText(changes)));
+            }
+            Step::AddAddress(address) => {
+                let flag = flag(family(address.ip));
+                at(
+                    world,
+                    format_args!("{flag} address add {address} dev {name}"),
+                );
+            }
+            Step::DeleteAddress(address) => {
+                let flag = flag(family(address.ip));
+                at(
+                    world,
+                    format_args!("{flag} address delete {address} dev {name}"),
+                );
+            }
+            Step::Up { mtu, .. } => at(world, format_args!("link set mtu {mtu} up dev {name}")),
+            Step::SetDns(resolver) => resolver.show_set(name),
+            Step::UnsetDns(resolver) => resolver.show_unset(name),
+            Step::Sysctl(key, value, _) => {
+                console::command(format_args!("sysctl -q {key}={value}"))
+            }
+            Step::AddRule(rule) => at(world, format_args!("{}", RuleText("add", rule))),
+            Step::DeleteRule(rule) => at(world, format_args!("{}", RuleText("delete", rule))),
+            Step::AddRoute(route) => at(world, format_args!("{}", RouteText("add", name, route))),
+            Step::AppendRoute(route) => {
+                at(world, format_args!("{}", RouteText("append", name, route)));
+            }
+            Step::DeleteRoute(route) => {
+                at(world, format_args!("{}", RouteText("delete", name, route)));
+            }
+            Step::AddFirewall(firewall) => firewall.show(),
+            Step::DeleteFirewall { .. } => {}
+            Step::Hook { command, .. } => console::command(command),
+        }
+    }
+
+    /// Does it, and keeps what undoes it.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn run(self, world: &mut World, undo: &mut Vec<Step>) -> Result<(), Failure> {
+        match self {
+            Step::AddLink => {
+                world.birth.add_link(&world.interface, "wireguard")?;
+                undo.push(Step::DeleteLink);
+            }
+            Step::StartDaemon(program) => {
+                undo.push(Step::DeleteLink);
+                let path = program.path().display().to_string();
+                let name = world.interface.clone();
+                let outcome = program.args([name]).of_terminal().run(world)?;
+                if !outcome.status.success() {
+                    return Err(Failure::new(format_args!("{path}: {}", outcome.status)));
+                }
+            }
+            Step::DeleteLink => delete_link(world)?,
+            Step::MoveLink(namespace, netns) => {
+                let name = world.interface.clone();
+                world.birth.move_link(&name, netns.as_fd())?;
+                world.move_home(namespace, netns)?;
+                // It is a new link to the IPv6 of this namespace; which may have none.
+                let _ = world.home.set_addr_gen_mode_none(&name);
+                world.at_home(|| place::allow_ipv6(&name))?;
+            }
+            Step::AddConf(changes) => world.set(&changes)?,
+            Step::Set {
+                changes,
+                undo: back,
+            } => {
+                world.set(&changes)?;
+                undo.push(Step::Set {
+                    changes: back,
+                    undo: changes,
+                });
+            }
+            Step::AddAddress(address) => {
+                let full = of_link(address, world)?;
+                world.home.add_address_checked(&full)?;
+                undo.push(Step::DeleteAddress(address));
+            }
+            Step::DeleteAddress(address) => {
+                let full = of_link(address, world)?;
+                world.home.delete_address(&full)?;
+                undo.push(Step::AddAddress(address));
+            }
+            Step::Up { mtu, before } => {
+                let name = &world.interface;
+                world.home.set_mtu_and_up(name, mtu)?;
+                undo.push(Step::Up {
+                    mtu: before,
+                    before: mtu,
+                });
+            }
+            Step::SetDns(resolver) => {
+                undo.push(Step::UnsetDns(resolver.clone()));
+                resolver.set(world)?;
+            }
+            Step::UnsetDns(resolver) => {
+                undo.push(Step::SetDns(resolver.clone()));
+                resolver.unset(world)?;
+            }
+            Step::Sysctl(key, value, before) => {
+                let path = format!("/proc/sys/{}", key.replace('.', "/"));
+                let written = world.at_home(|| fs::write(&path, &value))?;
+                written.map_err(|error| Failure::new(format_args!("{key}: {error}")))?;
+                undo.push(Step::Sysctl(key, before, value));
+            }
+            Step::AddRule(rule) => add_rule(rule, world, undo)?,
+            Step::DeleteRule(rule) => {
+                world.home.delete_rule(&rule)?;
+                undo.push(Step::AddRule(rule));
+            }
+            Step::AddRoute(route) => {
+                world.home.add_route(&route)?;
+                undo.push(Step::DeleteRoute(route));
+            }
+            Step::AppendRoute(route) => {
+                world.home.append_route(&route)?;
+                undo.push(Step::DeleteRoute(route));
+            }
+            Step::DeleteRoute(route) => {
+                world.home.delete_route(&route)?;
+                undo.push(Step::AddRoute(route));
+            }
+            Step::AddFirewall(firewall) => {
+                undo.push(Step::DeleteFirewall {
+                    there: None,
+                    undo: Vec::new(),
+                });
+                firewall.add(world)?;
+            }
+            Step::DeleteFirewall {
+                there,
+                undo: before,
+            } => {
+                undo.extend(before.into_iter().map(Step::AddFirewall));
+                let there = there.unwrap_or_else(|| Present::look(world));
+                there.delete(world)?;
+            }
+            Step::Hook { command, file } => hook(&command, file, world)?,
+        }
+        Ok(())
+    }
+}
+
+/// Shows a command for ip(8) in the namespace where the interface lives.
+fn at(world: &World, command: std::fmt::Arguments) {
+    match &world.elsewhere {
+        Some((Namespace::Named(name), _)) => {
+            console::command(format_args!("ip -n {name} {command}"))
+        }
+        Some((Namespace::Pid(pid), _)) => {
+            console::command(format_args!("nsenter -t {pid} -n ip {command}"));
+        }
+        Some((namespace, _)) => console::command(format_args!("ip {command}   # in {namespace}")),
+        None => console::command(format_args!("ip {command}")),
+    }
+}
+
+/// Changes as arguments of `wg set`, without their secrets.
+struct SetText<'a>(&'a [Change]);
+
+impl std::fmt::Display for SetText<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut list = "";
+        for change in self.0 {
+            let was_list = std::mem::take(&mut list);
+            match change {
+                Change::PrivateKey(_) => f.write_str(" private-key /dev/fd/63")?,
+                Change::ListenPort(port) => write!(f, " listen-port {port}")?,
+                Change::FwMark(mark) => write!(f, " fwmark {mark}")?,
+                Change::Peer(key) => write!(f, " peer {key}")?,
+                Change::Remove => f.write_str(" remove")?,
+                Change::PresharedKey(_) => f.write_str(" preshared-key /dev/fd/63")?,
+                Change::Endpoint(endpoint) => write!(f, " endpoint {endpoint}")?,
+                Change::PersistentKeepalive(seconds) => {
+                    write!(f, " persistent-keepalive {seconds}")?;
+                }
+                Change::AllowedIp { ip, remove } => {
+                    let sign = if *remove { '-' } else { '+' };
+                    let before = if was_list.is_empty() {
+                        " allowed-ips "
+                    } else {
+                        was_list
+                    };
+                    write!(f, "{before}{sign}{ip}")?;
+                    list = ",";
+                }
+                Change::ReplacePeers
+                | Change::UpdateOnly
+                | Change::ReplaceAllowedIps
+                | Change::ProtocolVersion => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+struct RuleText<'a>(&'a str, &'a Rule);
+
+impl std::fmt::Display for RuleText<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RuleText(verb, rule) = self;
+        write!(f, "{} rule {verb}", flag(rule.family))?;
+        if let Some(priority) = rule.priority {
+            write!(f, " priority {priority}")?;
+        }
+        if rule.not {
+            f.write_str(" not")?;
+        }
+        if let Some(mark) = rule.fwmark {
+            write!(f, " fwmark {mark}")?;
+        }
+        match rule.table {
+            MAIN_TABLE => f.write_str(" table main")?,
+            table => write!(f, " table {table}")?,
+        }
+        if let Some(length) = rule.suppress_prefix_length {
+            write!(f, " suppress_prefixlength {length}")?;
+        }
+        Ok(())
+    }
+}
+
+struct RouteText<'a>(&'a str, &'a str, &'a Route);
+
+impl std::fmt::Display for RouteText<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RouteText(verb, name, route) = self;
+        let (ip, prefix) = route.to;
+        let flag = flag(family(ip));
+        write!(f, "{flag} route {verb} {ip}/{prefix} dev {name}")?;
+        match route.table {
+            MAIN_TABLE => Ok(()),
+            table => write!(f, " table {table}"),
+        }
+    }
+}
+
+fn of_link(address: Address, world: &mut World) -> Result<netlink::Address, netlink::Error> {
+    Ok(netlink::Address {
+        link: world.link()?,
+        ip: address.ip,
+        prefix: address.prefix,
+    })
+}
+
+/// Without an error if there is none, and with the end of its daemon.
+fn delete_link(world: &mut World) -> Result<(), Failure> {
+    let name = &world.interface;
+    let ending = Ending::of(name);
+    match world.home.delete_link(name) {
+        Ok(()) => ending.wait(),
+        Err(error) if error.is_absent() => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// The kernel chooses where among the others, unless that is said. It is this very one that is
+/// deleted again, not one like it.
+fn add_rule(rule: Rule, world: &mut World, undo: &mut Vec<Step>) -> Result<(), Failure> {
+    world.home.add_rule(&rule)?;
+    undo.push(Step::DeleteRule(rule));
+    if rule.priority.is_none() {
+        let same = |other: &&Rule| {
+            Rule {
+                priority: None,
+                ..**other
+            } == rule
+        };
+        let rules = world.home.rules(rule.family)?;
+        let added = rules.iter().find(same).copied();
+        undo.pop();
+        undo.push(Step::DeleteRule(added.unwrap_or(rule)));
+    }
+    Ok(())
+}
+
+fn hook(command: &str, file: String, world: &World) -> Result<(), Failure> {
+    let shell = match Program::find("bash") {
+        // As within wg-quick, which is a script.
+        Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c"]),
+        None => Program::find("sh")
+            .ok_or_else(|| Failure::new("there is no shell to run hooks"))?
+            .args(["-e", "-c"]),
+    };
+    let outcome = shell
+        .args([command, &console::program()])
+        .variable("INTERFACE", &world.interface)
+        .variable("CONFIG_FILE", file)
+        .of_terminal()
+        .run(world)?;
+    match outcome.code() {
+        0 => Ok(()),
+        code => Err(Failure::Hook(code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wg_rs::sys::udp::Family;
+
+    #[test]
+    fn shown_as_ip_takes_them() {
+        let rule = Rule {
+            fwmark: Some(51820),
+            not: true,
+            ..Rule::new(Family::V4, 51820)
+        };
+        assert_eq!(
+            RuleText("add", &rule).to_string(),
+            "-4 rule add not fwmark 51820 table 51820"
+        );
+        let rule = Rule {
+            suppress_prefix_length: Some(0),
+            priority: Some(5),
+            ..Rule::new(Family::V6, 254)
+        };
+        assert_eq!(
+            RuleText("delete", &rule).to_string(),
+            "-6 rule delete priority 5 table main suppress_prefixlength 0"
+        );
+        let mut route = Route::new(("10.0.0.0".parse().unwrap(), 8), 3);
+        assert_eq!(
+            RouteText("add", "wg0", &route).to_string(),
+            "-4 route add 10.0.0.0/8 dev wg0"
+        );
+        route.table = 7;
+        assert_eq!(
+            RouteText("delete", "wg0", &route).to_string(),
+            "-4 route delete 10.0.0.0/8 dev wg0 table 7"
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! `up`: from nothing to an interface as its file says.
+//!
+//! ```text
+//! link (here) ─► moved to its namespace ─► PreUp ─► addconf ─► addresses ─► MTU, up ─► DNS
+//!             ─► routes, rules, firewall ─► PostUp
+//! ```
+//! What the MTU and the routes are is found out when it is their turn: hooks may have a say in it.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use wg_rs::backend::Backends;
+use wg_rs::place::Namespace;
+use wg_rs::sys::netlink::Which;
+use wg_rs::sys::udp::Family;
+
+use crate::console;
+use crate::default_route;
+use crate::dns::Resolver;
+use crate::endpoint;
+use crate::engine::{self, Engine, Failure};
+use crate::file::{File, Located};
+use crate::mtu;
+use crate::program::Program;
+use crate::routes::{self, Wanted};
+use crate::step::Step;
+
+/// Names the userspace implementation to fall back to.
+const IMPLEMENTATION: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
+/// The one without that variable.
+const OURS: &str = "wireguard-rs";
+/// Is there when the kernel's module is.
+const MODULE: &str = "/sys/module/wireguard";
+
+/// Brings the interface of a file up, to live in `namespace` if given.
+pub fn up(file: &File, namespace: Option<&Namespace>) -> ExitCode {
+    engine::with(&file.interface, |engine| bring_up(engine, file, namespace))
+}
+
+fn bring_up(
+    engine: &mut Engine,
+    file: &File,
+    namespace: Option<&Namespace>,
+) -> Result<(), Failure> {
+    let name = &file.interface;
+    let is_here = match engine.world.birth.link(name) {
+        Ok(_) => true,
+        Err(error) if error.is_absent() => false,
+        Err(error) => return Err(error.into()),
+    };
+    // A daemon's name is taken wherever its link lives.
+    if is_here || Backends::new().kind(name)?.is_some() {
+        return Err(Failure::new(format_args!("`{name}' already exists")));
+    }
+    // Before anything is made: it may not be there.
+    let place = match namespace {
+        Some(namespace) => Some((namespace.clone(), namespace.open().map_err(Failure::new)?)),
+        None => None,
+    };
+    add_link(engine)?;
+    if let Some((namespace, netns)) = place {
+        engine.run(Step::MoveLink(namespace, netns))?;
+    }
+    hooks(engine, file, &file.hooks.pre_up)?;
+    let changes = endpoint::changes(&file.settings, &engine.world.signals)?;
+    engine.run(Step::AddConf(changes))?;
+    for address in &file.addresses {
+        engine.run(Step::AddAddress(address.value))?;
+    }
+    set_up(engine, file)?;
+    if !file.dns.is_empty()
+        && let Some(resolver) = Resolver::new(&file.dns, &engine.world)?
+    {
+        engine.run(Step::SetDns(resolver))?;
+    }
+    add_routes(engine, file)?;
+    hooks(engine, file, &file.hooks.post_up)
+}
+
+/// By the kernel, or else by a program.
+fn add_link(engine: &mut Engine) -> Result<(), Failure> {
+    let Err(failure) = engine.run(Step::AddLink) else {
+        return Ok(());
+    };
+    if let Failure::Signal(_) = failure {
+        return Err(failure);
+    }
+    let name = env::var_os(IMPLEMENTATION).filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| OsString::from(OURS));
+    if Path::new(MODULE).exists() {
+        return Err(failure);
+    }
+    let Some(program) = Program::find(&name) else {
+        let name = name.display();
+        return Err(Failure::new(format_args!(
+            "{failure}; and there is no {name} on PATH"
+        )));
+    };
+    console::line(&failure);
+    console::note(
+        "Missing WireGuard kernel module. Falling back to slow userspace implementation.",
+    );
+    engine.run(Step::StartDaemon(program))
+}
+
+/// Runs hooks, one after the other.
+///
+/// # Errors
+/// One failed: the others are not run.
+pub fn hooks(engine: &mut Engine, file: &File, hooks: &[Located<String>]) -> Result<(), Failure> {
+    for hook in hooks {
+        engine.run(Step::Hook {
+            command: hook.value.replace("%i", &file.interface),
+            file: file.path.display().to_string(),
+        })?;
+    }
+    Ok(())
+}
+
+fn set_up(engine: &mut Engine, file: &File) -> Result<(), Failure> {
+    let mtu = match &file.mtu {
+        Some(mtu) => mtu.value,
+        None => {
+            let interface = engine.world.get()?;
+            mtu::of_way(&mut engine.world.birth, &interface, None)
+        }
+    };
+    let before = engine.world.home.link(&file.interface)?.mtu;
+    engine.run(Step::Up { mtu, before })
+}
+
+fn add_routes(engine: &mut Engine, file: &File) -> Result<(), Failure> {
+    let interface = engine.world.get()?;
+    let link = engine.world.link()?;
+    let mut there = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        there.extend(engine.world.home.routes_of(family, Which::Link(link))?);
+    }
+    for wanted in routes::wanted(&interface, file.table, link, &there) {
+        match wanted {
+            Wanted::Route(route) => engine.run(Step::AddRoute(route))?,
+            Wanted::Default(family) => default_route::add(engine, family)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The interface that is worked on, and what is needed to reach it.
+//!
+//! Its sockets are born where we run. That is where it lives too, unless another namespace was
+//! asked for: then its link, addresses, routes and rules are there (`home`), and so are programs
+//! and hooks; the way to its peers is looked up where we run (`birth`).
+
+use std::io;
+use std::net::IpAddr;
+
+use wg_rs::backend::Backends;
+use wg_rs::place::Namespace;
+use wg_rs::sys::netlink::{self, Netlink};
+use wg_rs::sys::netns::NetNs;
+use wg_rs::sys::udp::Family;
+use wg_rs::uapi::types::{Change, Interface};
+
+use crate::engine::Failure;
+use crate::file::Address;
+use crate::signals::Signals;
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct World {
+    /// The interface.
+    pub interface: String,
+    /// Where it lives.
+    pub home: Netlink,
+    /// Where its sockets are.
+    pub birth: Netlink,
+    /// The namespace it lives in, if not the one we run in.
+    pub elsewhere: Option<(Namespace, NetNs)>,
+    /// What may end us.
+    pub signals: Signals,
+    backends: Backends,
+    undoing: bool,
+}
+
+impl World {
+    /// With the interface living where we run.
+    ///
+    /// # Errors
+    /// The system's own trouble.
+    pub fn new(interface: &str) -> Result<Self, Failure> {
+        Ok(World {
+            interface: interface.into(),
+            home: Netlink::open()?,
+            birth: Netlink::open()?,
+            elsewhere: None,
+            signals: Signals::new()?,
+            backends: Backends::new(),
+            undoing: false,
+        })
+    }
+
+    /// With the interface living in `namespace`.
+    ///
+    /// # Errors
+    /// It cannot be entered.
+    pub fn move_home(&mut self, namespace: Namespace, netns: NetNs) -> Result<(), Failure> {
+        self.home = netns.run(Netlink::open)??;
+        self.elsewhere = Some((namespace, netns));
+        Ok(())
+    }
+
+    /// Runs `work` in the namespace where the interface lives.
+    ///
+    /// # Errors
+    /// It cannot be entered.
+    pub fn at_home<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        match &self.elsewhere {
+            Some((_, netns)) => netns.run(work),
+            None => Ok(work()),
+        }
+    }
+
+    /// Whether what was done is being undone, which no signal is to stop.
+    pub fn undoing(&self) -> bool {
+        self.undoing
+    }
+
+    /// From now on it is.
+    pub fn begin_to_undo(&mut self) {
+        self.undoing = true;
+    }
+
+    /// Configuration and state.
+    ///
+    /// # Errors
+    /// `Unable to access interface: …`
+    pub fn get(&self) -> Result<Interface, Failure> {
+        let got = self.at_home(|| self.backends.get(&self.interface));
+        got.and_then(|got| got)
+            .map_err(|error| Failure::new(format_args!("Unable to access interface: {error}")))
+    }
+
+    /// Changes the configuration.
+    ///
+    /// # Errors
+    /// `Unable to modify interface: …`
+    pub fn set(&self, changes: &[Change]) -> Result<(), Failure> {
+        let set = self.at_home(|| self.backends.set(&self.interface, changes));
+        set.and_then(|set| set)
+            .map_err(|error| Failure::new(format_args!("Unable to modify interface: {error}")))
+    }
+
+    /// The link's index.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn link(&mut self) -> Result<u32, netlink::Error> {
+        Ok(self.home.link(&self.interface)?.index)
+    }
+
+    /// The link's addresses.
+    ///
+    /// # Errors
+    /// There is no link.
+    pub fn addresses(&mut self) -> Result<Vec<Address>, netlink::Error> {
+        let link = self.link()?;
+        let all = self.home.addresses()?;
+        let ours = all.iter().filter(|address| address.link == link);
+        Ok(ours
+            .map(|address| Address {
+                ip: address.ip,
+                prefix: address.prefix,
+            })
+            .collect())
+    }
+}
+
+/// The family of an address.
+pub fn family(ip: IpAddr) -> Family {
+    if ip.is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+/// `-4` or `-6`, as ip(8) is told.
+pub fn flag(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "-4",
+        Family::V6 => "-6",
+    }
+}
