@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 use wg_rs::place::Namespace;
 
 use crate::file::{File, Location, is_name};
-use crate::{check, console, down, qr, reresolve, up};
+use crate::{check, completions, console, down, qr, reresolve, up};
 
 /// Runs `wg-quick-rs`.
 pub fn main() -> ExitCode {
@@ -44,6 +44,7 @@ pub fn main() -> ExitCode {
         ["strip", file] => as_root(&args, || with_text(file, strip)),
         ["check", files @ ..] if !files.is_empty() => as_reader(&args, files, || check::run(files)),
         ["qr", file] => as_reader(&args, &[file], || qr::run(file)),
+        ["completions", shell @ ("bash" | "zsh" | "fish")] => completions::print(shell),
         ["reresolve", interfaces @ ..] => as_root(&args, || reresolve::run(interfaces)),
         _ => {
             usage();

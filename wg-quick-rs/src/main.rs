@@ -8,6 +8,7 @@
 
 mod check;
 mod command_line;
+mod completions;
 mod console;
 mod default_route;
 mod dns;
