@@ -17,6 +17,9 @@ use crate::sys::netlink::{Event, Events};
 /// A link on its way to another namespace is looked for this often: the namespace may be one whose
 /// events are not heard yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// A link that was up is set down by the kernel when it is moved. If it is up again within this time,
+/// it never was down to the tunnel: sessions and sockets stay.
+const MOVE: Duration = Duration::from_secs(3);
 /// Events read at a time before others get their turn.
 const EVENTS_AT_ONCE: usize = 64;
 /// A change of routes is looked at this much later, together with those that follow at once …
@@ -69,6 +72,8 @@ pub struct Control<'a> {
     ready: AsyncFd<OwnedFd>,
     up: bool,
     mtu: u32,
+    /// Until when the link may be down for having been moved.
+    moving: Option<Instant>,
     /// When to look at the link although nothing was heard of it.
     look_again: Option<Instant>,
     /// When to look at the peers' source addresses, and when that was done last.
@@ -90,6 +95,7 @@ impl<'a> Control<'a> {
             ready,
             up: false,
             mtu: 0,
+            moving: None,
             look_again: None,
             check_routes: None,
             checked_routes: None,
@@ -116,22 +122,13 @@ impl<'a> Control<'a> {
                 _ = &mut tun_gone => return Ok(End::LinkGone),
                 ready = self.ready.readable() => {
                     let mut ready = ready?;
-                    let mut look = false;
-                    let mut routes = false;
-                    for _ in 0..EVENTS_AT_ONCE {
-                        match ready.try_io(|_| self.events.recv()) {
-                            Ok(Ok(event)) => {
-                                look |= self.watch.concerns(&event);
-                                routes |= matches!(event, Event::Route(_) | Event::Lost);
-                            }
-                            Ok(Err(error)) => return Err(error),
-                            Err(_would_block) => break,
-                        }
+                    let heard = hear(&mut self.events, &self.watch)?;
+                    if heard.all {
+                        ready.clear_ready();
                     }
-                    if routes {
-                        self.routes_changed();
-                    }
-                    if look && self.look()? == State::Gone {
+                    drop(ready);
+                    self.note(&heard);
+                    if heard.look && self.look()? == State::Gone {
                         return Ok(End::LinkGone);
                     }
                 }
@@ -170,7 +167,17 @@ impl<'a> Control<'a> {
             self.mtu = mtu;
             self.interface.set_mtu(mtu);
         }
-        if up != self.up {
+        if self.up && !up {
+            // Whatever set it down has been told by now, and that it was a move.
+            let heard = hear(&mut self.events, &self.watch)?;
+            self.note(&heard);
+            self.look_again = heard.look.then(Instant::now);
+        } else {
+            self.moving = None;
+        }
+        if let Some(until) = self.moving.filter(|until| Instant::now() < *until) {
+            self.look_again.get_or_insert(until);
+        } else if up != self.up {
             self.up = up;
             tracing::info!(up, "link");
             if !up {
@@ -184,6 +191,15 @@ impl<'a> Control<'a> {
         Ok(state)
     }
 
+    fn note(&mut self, heard: &Heard) {
+        if heard.moved {
+            self.moving = Some(Instant::now() + MOVE);
+        }
+        if heard.routes {
+            self.routes_changed();
+        }
+    }
+
     fn routes_changed(&mut self) {
         let settled = Instant::now() + ROUTES_SETTLE;
         let earliest = self
@@ -191,6 +207,39 @@ impl<'a> Control<'a> {
             .map_or(settled, |at| settled.max(at + ROUTES_PAUSE));
         self.check_routes.get_or_insert(earliest);
     }
+}
+
+/// What some events say.
+#[derive(Default)]
+struct Heard {
+    /// The link may have changed.
+    look: bool,
+    /// It was moved.
+    moved: bool,
+    /// Routes changed.
+    routes: bool,
+    /// There are no more events.
+    all: bool,
+}
+
+/// Reads the events that are there, or as many as others can wait for.
+fn hear(events: &mut Events, watch: &Watch) -> io::Result<Heard> {
+    let mut heard = Heard::default();
+    for _ in 0..EVENTS_AT_ONCE {
+        match events.recv() {
+            Ok(event) => {
+                heard.look |= watch.concerns(&event);
+                heard.moved |= watch.is_move(&event);
+                heard.routes |= matches!(event, Event::Route(_) | Event::Lost);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                heard.all = true;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(heard)
 }
 
 /// Waits until then, or for ever.

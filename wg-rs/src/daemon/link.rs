@@ -106,6 +106,15 @@ impl Watch {
         }
     }
 
+    /// Whether `event` says that the link left its namespace for another one, or if it may.
+    pub fn is_move(&self, event: &Event) -> bool {
+        match event {
+            Event::LinkGone { moved_to, .. } => moved_to.is_some() && self.concerns(event),
+            Event::Lost => true,
+            _ => false,
+        }
+    }
+
     /// Looks at the link, wherever it is now.
     ///
     /// # Errors
