@@ -67,6 +67,7 @@ impl Listener {
     }
 
     /// Takes over a socket that another process listened on for us, and its file, if it has one.
+    /// Clients see from then on that it is this process which listens (SO_PEERCRED).
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         if !getsockopt(&fd, sockopt::AcceptConn)? {
             return Err(io::Error::new(
@@ -74,6 +75,7 @@ impl Listener {
                 "not a listening socket",
             ));
         }
+        socket::listen(&fd, Backlog::MAXCONN)?;
         let socket = UnixListener::from(fd);
         let file = socket
             .local_addr()?
