@@ -6,6 +6,7 @@
 use std::env;
 use std::fs;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -114,7 +115,8 @@ pub(super) fn find(name: &str) -> Result<Daemon, Error> {
             Err(error) => trouble = Some(reason(&error)),
         }
     }
-    let mut found = processes().filter_map(|pid| of_process(pid, name).ok().flatten());
+    let found = processes().filter(|pid| sees_socket(*pid, name));
+    let mut found = found.filter_map(|pid| of_process(pid, name).ok().flatten());
     match (found.next(), found.next()) {
         (Some(daemon), None) => Ok(daemon),
         (Some(_), Some(_)) => Err(hidden("several processes have a link of this name".into())),
@@ -134,6 +136,17 @@ fn of_process(pid: u32, name: &str) -> io::Result<Option<Daemon>> {
         let (link, netns) = links.swap_remove(ours);
         Daemon { pid, link, netns }
     }))
+}
+
+/// Whether the socket of `name` is the same file to this process as to us.
+fn sees_socket(pid: u32, name: &str) -> bool {
+    // A link in the path (/var/run is one) would lead out of the root of the process.
+    let Ok(here) = socket(name).canonicalize() else {
+        return false;
+    };
+    let there = PathBuf::from(format!("/proc/{pid}/root{}", here.display()));
+    let id = |path: &Path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()));
+    matches!((id(&here), id(&there)), (Ok(here), Ok(there)) if here == there)
 }
 
 /// All processes, by number.

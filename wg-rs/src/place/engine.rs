@@ -10,7 +10,7 @@ use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
 
 use super::error::{Error, NO_PERMISSION, reason};
-use super::namespace::Namespace;
+use super::namespace::{Namespace, init};
 use crate::sys::netns::NetNs;
 
 /// Seconds that an engine has for an answer.
@@ -233,7 +233,7 @@ const HOST_NETWORK: &str = "the container has the host's network, not one of its
 fn of_process(pid: u32) -> Result<NetNs, String> {
     let open = || -> io::Result<_> {
         let netns = NetNs::of_pid(pid)?;
-        let host = netns.is(&NetNs::of_pid(1)?)?;
+        let host = init().is_ok_and(|host| netns.is(&host).unwrap_or(false));
         netns.run(|| ())?;
         Ok((netns, host))
     };

@@ -91,7 +91,7 @@ impl Error {
 pub(super) const NO_PERMISSION: &str = "no permission (try as root)";
 
 /// An error in words, without the number of an errno.
-pub(super) fn reason(error: &impl Display) -> String {
+pub(crate) fn reason(error: &impl Display) -> String {
     let text = error.to_string();
     match text.rsplit_once(" (os error ") {
         Some((text, _)) => text.into(),

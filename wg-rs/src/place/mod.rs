@@ -17,7 +17,8 @@ mod survey;
 
 pub use daemon::Ending;
 pub use error::Error;
+pub(crate) use error::reason;
 pub use find::{Placed, list, lives_here};
 pub use life::{Backend, create, delete};
-pub use moving::{allow_ipv6, move_link};
+pub use moving::{allow_ipv6, move_link, move_to};
 pub use namespace::Namespace;

@@ -26,9 +26,16 @@ use crate::sys::netns::NetNs;
 /// [`Error::Move`]: the name is taken there, no permission, an address is refused. Then it is where
 /// and as it was.
 pub fn move_link(name: &str, to: &Namespace) -> Result<(), Error> {
-    let target = to.open()?;
+    move_to(name, to, &to.open()?)
+}
+
+/// As [`move_link`], to a namespace that is open already, and called `to`.
+///
+/// # Errors
+/// As [`move_link`].
+pub fn move_to(name: &str, to: &Namespace, target: &NetNs) -> Result<(), Error> {
     let Located { link, netns, .. } = locate(name)?;
-    if netns.is(&target)? {
+    if netns.is(target)? {
         return Ok(());
     }
     let failed = |reason| Error::Move {
@@ -36,11 +43,11 @@ pub fn move_link(name: &str, to: &Namespace) -> Result<(), Error> {
         to: to.clone(),
         reason,
     };
-    let kept = take(&link, &netns, &target).map_err(failed)?;
-    let Err(trouble) = arrive(&link, &target, &kept, false) else {
+    let kept = take(&link, &netns, target).map_err(failed)?;
+    let Err(trouble) = arrive(&link, target, &kept, false) else {
         return Ok(());
     };
-    let back = take(&link, &target, &netns).and_then(|_| arrive(&link, &netns, &kept, true));
+    let back = take(&link, target, &netns).and_then(|_| arrive(&link, &netns, &kept, true));
     Err(failed(match back {
         Ok(()) => trouble,
         Err(stuck) => format!("{trouble}; nor can it be brought back: {stuck}"),

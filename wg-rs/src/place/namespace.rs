@@ -85,7 +85,7 @@ impl Namespace {
     /// host's network, no permission.
     pub fn open(&self) -> Result<NetNs, Error> {
         let opened = match self {
-            Namespace::Init => NetNs::of_pid(1),
+            Namespace::Init => init(),
             Namespace::Named(name) => NetNs::of_name(name),
             Namespace::Pid(pid) => NetNs::of_pid(*pid),
             Namespace::Path(path) => NetNs::of_path(path),
@@ -112,6 +112,30 @@ impl Namespace {
         }
     }
 }
+
+/// That of process 1. Root without all capabilities may not look at that one: then it is that of the
+/// kernel's threads, which is the same on a host, while a container has none.
+pub(super) fn init() -> io::Result<NetNs> {
+    let opened = NetNs::of_pid(1);
+    if !matches!(&opened, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+        return opened;
+    }
+    let stat = std::fs::read_to_string("/proc/2/stat").unwrap_or_default();
+    // Behind the name: state, parent, group, session, terminal, its group, flags.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let flags = fields
+        .split(' ')
+        .nth(6)
+        .and_then(|flags| flags.parse::<u32>().ok());
+    if flags.is_some_and(|flags| flags & PF_KTHREAD != 0) {
+        NetNs::of_pid(2)
+    } else {
+        opened
+    }
+}
+
+/// Flag of a kernel thread (linux/sched.h).
+const PF_KTHREAD: u32 = 0x0020_0000;
 
 #[cfg(test)]
 mod tests {

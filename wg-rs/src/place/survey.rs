@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::daemon;
 use super::engine::Engine;
-use super::namespace::Namespace;
+use super::namespace::{Namespace, init};
 use crate::sys::netns::{NetNs, NetNsId};
 
 /// A namespace that is known.
@@ -64,7 +64,7 @@ impl Survey {
 
     fn add(&mut self, namespace: Namespace) {
         let netns = match &namespace {
-            Namespace::Init => NetNs::of_pid(1),
+            Namespace::Init => init(),
             Namespace::Named(name) => NetNs::of_name(name),
             Namespace::Pid(pid) => NetNs::of_pid(*pid),
             _ => return,
