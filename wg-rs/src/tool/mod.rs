@@ -11,6 +11,7 @@ mod configure;
 mod context;
 mod interfaces;
 mod keys;
+mod link;
 mod out;
 mod show;
 mod verb;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use super::context::Context;
-use super::{configure, keys, show};
+use super::{configure, keys, link, show};
 
 /// A verb and how it is described.
 pub(crate) struct Verb {
@@ -114,6 +114,19 @@ pub(crate) const VERBS: &[Verb] = &[
         example: "pubkey < private-key",
         of_wg: true,
         run: keys::pubkey,
+    },
+    Verb {
+        name: "link",
+        about: "Makes, deletes, lists and moves interfaces, in namespaces and containers",
+        synopsis: "{ add | del | list | move } [<args>]",
+        options: "\
+  add   creates an interface here, and places it in a namespace or a container
+  del   deletes an interface, wherever it lives
+  list  shows all interfaces: who keeps them, where they live, where they were born
+  move  moves an interface to a namespace or a container, session and addresses kept",
+        example: "link add wg0 --netns docker:web --config wg0.conf --address 10.0.0.2/24 --up",
+        of_wg: false,
+        run: link::run,
     },
 ];
 
