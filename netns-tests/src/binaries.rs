@@ -68,6 +68,12 @@ pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
+/// Path of our `wg-rs`; the daemon it starts is beside it.
+pub fn wg_rs() -> io::Result<String> {
+    build("wg-rs", "wireguard-rs")?;
+    Ok(build("wg-rs", "wg-rs")?.to_string_lossy().into_owned())
+}
+
 /// Where Cargo put a program: TARGET/[TRIPLE/]PROFILE/[deps|examples/]program.
 #[derive(Debug, PartialEq)]
 struct Place {

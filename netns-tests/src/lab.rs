@@ -172,6 +172,18 @@ impl Host {
         self.0.net.as_fd()
     }
 
+    /// This host with another network namespace: the one that a file stands for, as this host sees
+    /// it. Only for threads: a process in it would outlive the lab.
+    pub fn in_netns(&self, path: &str) -> io::Result<Host> {
+        let net = self.run(|| File::open(path));
+        let net = net.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+        Ok(Host(Arc::new(Namespaces {
+            name: format!("{}, {path}", self.name()),
+            net,
+            mnt: self.0.mnt.try_clone()?,
+        })))
+    }
+
     fn enter(&self) {
         unshare(CloneFlags::CLONE_FS)
             .and_then(|()| setns(&self.0.net, CloneFlags::CLONE_NEWNET))

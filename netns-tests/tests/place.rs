@@ -1,0 +1,461 @@
+//! `wg-rs link`: interfaces made, listed, moved with their session and deleted, and everything as it
+//! was where that cannot be.
+
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_route::link::InfoKind;
+use netns_tests::{
+    Config, Daemon, Host, Hosts, Keys, PATIENCE, Peer, SOCKETS, State, Via, Wg, binaries, netlink,
+    ping_all, require, until,
+};
+
+/// Addresses in the tunnel, of the host `a` and of `b`.
+const A: [&str; 2] = ["10.77.0.1", "fd77::1"];
+const B: [&str; 2] = ["10.77.0.2", "fd77::2"];
+const PORT: u16 = 51820;
+
+/// Two hosts with a cable: b with a tunnel interface, a with the file of its own, and in a the named
+/// namespaces `web` and `db`. Fields are dropped in this order.
+struct Site {
+    b: Wg,
+    a: Host,
+    keys: [Keys; 2],
+    program: String,
+    _hosts: Hosts,
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn named(name: &str) -> String {
+    format!("/run/netns/{name}")
+}
+
+impl Site {
+    fn new() -> io::Result<Site> {
+        let hosts = Hosts::new(1500)?;
+        let [a, b] = hosts.hosts.clone();
+        let keys = [Keys::generate(), Keys::generate()];
+        let allow = |peer: Peer, addresses: [&str; 2]| {
+            peer.allow(ip(addresses[0]), 32)
+                .allow(ip(addresses[1]), 128)
+        };
+        let endpoint = |last: u8| ([192, 0, 2, last], PORT);
+        let b = Daemon::ours()?.start(&b, "wg0", Via::Uapi)?;
+        b.set(&Config::new(&keys[1], PORT).peer(allow(Peer::new(keys[0].public), A)))?;
+        b.up(1420, &[(ip(B[0]), 24), (ip(B[1]), 64)])?;
+        let peer = allow(Peer::new(keys[1].public), B).at(endpoint(2));
+        let file = Config::new(&keys[0], PORT).peer(peer).file(&[]);
+        a.write(&format!("{SOCKETS}/wg0.conf"), &file)?;
+        // Names that only this host knows.
+        a.sh(
+            "sh",
+            &[
+                "-euc",
+                "mkdir -p /run/netns; mount -t tmpfs netns /run/netns",
+            ],
+        )?;
+        for name in ["web", "db"] {
+            a.sh("ip", &["netns", "add", name])?;
+        }
+        Ok(Site {
+            b,
+            a,
+            keys,
+            program: binaries::wg_rs()?,
+            _hosts: hosts,
+        })
+    }
+
+    /// Runs `wg-rs link` in a; what it says where it fails is the error.
+    fn link(&self, args: &[&str]) -> io::Result<String> {
+        self.a.sh(&self.program, &[&["link"], args].concat())
+    }
+
+    /// `wg-rs link` must fail with one line that ends so.
+    fn refused(&self, args: &[&str], line: &str) {
+        let error = self.link(args).expect_err("must fail").to_string();
+        assert!(error.ends_with(line), "{args:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains("exit code 1"), "{error}");
+    }
+
+    /// Adds wg0 to a namespace, and waits until it has a session.
+    fn add(&self, netns: &str) -> io::Result<()> {
+        let config = format!("{SOCKETS}/wg0.conf");
+        let addresses = format!("{}/24,{}/64", A[0], A[1]);
+        let args = [
+            "add",
+            "wg0",
+            "--netns",
+            netns,
+            "--config",
+            &config,
+            "--address",
+            &addresses,
+            "--up",
+        ];
+        self.link(&args)?;
+        self.inside(netns)?.reach(ip(B[0]), PATIENCE)
+    }
+
+    fn inside(&self, name: &str) -> io::Result<Host> {
+        self.a.in_netns(&named(name))
+    }
+
+    /// When the session was made, as both ends know it.
+    fn session(&self) -> io::Result<[Option<std::time::SystemTime>; 2]> {
+        let here = netns_tests::Uapi::connect(&self.a, "wg0")?.get()?;
+        let there = self.b.peer(self.keys[0].public)?;
+        Ok([
+            here.peer(self.keys[1].public)?.last_handshake,
+            there.last_handshake,
+        ])
+    }
+
+    /// wg0 is in `netns` with its addresses, up, and the tunnel goes through.
+    fn lives(&self, netns: &Host) -> io::Result<()> {
+        let link = netns.run(|| netlink::link("wg0"))?.expect("wg0 is there");
+        assert!(link.up);
+        let addresses = netns.sh("ip", &["-o", "addr", "show", "dev", "wg0"])?;
+        assert_eq!(addresses.lines().count(), 2, "{addresses}");
+        for address in [format!("{}/24", A[0]), format!("{}/64", A[1])] {
+            assert!(addresses.contains(&address), "{addresses}");
+        }
+        for to in B {
+            ping_all(netns, ip(to), 3)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_session_goes_where_the_link_goes() -> io::Result<()> {
+    let site = Site::new()?;
+    let before = State::of(&site.a)?;
+    site.add("web")?;
+    site.lives(&site.inside("web")?)?;
+    let session = site.session()?;
+    assert!(session.iter().all(Option::is_some));
+
+    let home = site.a.in_netns("/proc/thread-self/ns/net")?;
+    let mut process = site
+        .inside("db")?
+        .spawn(std::process::Command::new("sleep").arg("60"))?;
+    let pid = format!("pid:{}", process.pid());
+    let db = site.inside("db")?;
+    for (to, there) in [
+        ("db", &db),
+        ("web", &site.inside("web")?),
+        ("path:/proc/self/ns/net", &home),
+        (&*pid, &db),
+        // It is there already.
+        ("db", &db),
+        ("web", &site.inside("web")?),
+    ] {
+        site.link(&["move", "wg0", to])?;
+        site.lives(there)?;
+        assert_eq!(
+            site.session()?,
+            session,
+            "a new handshake after moving to {to}"
+        );
+        let ports = site.a.udp_ports()?;
+        assert!(ports.contains(&PORT), "the socket left home: {ports:?}");
+    }
+    process.signal(nix::sys::signal::Signal::SIGKILL)?;
+    process.wait(PATIENCE)?;
+
+    site.link(&["del", "wg0"])?;
+    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
+    until(PATIENCE, "the daemon to end", || {
+        Ok(before.against(&State::of(&site.a)?).none().then_some(()))
+    })?;
+    site.refused(&["del", "wg0"], "wg0: no such WireGuard interface");
+    Ok(())
+}
+
+/// A link that is down stays so, and one that is moved while it is down is not set up.
+#[test]
+fn a_link_that_is_down_arrives_so() -> io::Result<()> {
+    let site = Site::new()?;
+    site.link(&["add", "wg0", "--address", "10.77.0.1", "--mtu", "1380"])?;
+    site.link(&["move", "wg0", "web"])?;
+    let link = site
+        .inside("web")?
+        .run(|| netlink::link("wg0"))?
+        .expect("wg0 is there");
+    assert!(!link.up);
+    assert_eq!(link.mtu, 1380);
+    let addresses = site
+        .a
+        .sh("ip", &["-n", "web", "-o", "addr", "show", "dev", "wg0"])?;
+    assert!(addresses.contains("inet 10.77.0.1/32"), "{addresses}");
+    site.link(&["del", "wg0"]).map(drop)
+}
+
+#[test]
+fn the_list_says_where() -> io::Result<()> {
+    let site = Site::new()?;
+    assert_eq!(site.link(&["list"])?, "");
+    assert_eq!(site.link(&["list", "--json"])?, "[]\n");
+    site.add("web")?;
+    site.link(&["add", "wg1"])?;
+    let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
+    let link = |n: usize, field: &str| list[n][field].clone();
+    assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
+    assert_eq!(link(0, "name"), "wg0");
+    assert_eq!(link(0, "backend"), "userspace");
+    assert_eq!(link(0, "livesIn"), "web");
+    assert_eq!(link(0, "up"), true);
+    assert_eq!(link(1, "name"), "wg1");
+    assert_eq!(link(1, "up"), false);
+    // The host of the lab has no name but that of its processes.
+    let home = link(0, "bornIn");
+    assert!(
+        home.as_str().is_some_and(|home| home.starts_with("pid:")),
+        "{list}"
+    );
+    assert_eq!(link(1, "livesIn"), home);
+    let table = site.link(&["list"])?;
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[1][..3], ["wg0", "userspace", "web"], "{table}");
+    assert_eq!(lines[2].last(), Some(&"down"), "{table}");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_moved_stays_as_it_is() -> io::Result<()> {
+    let site = Site::new()?;
+    site.add("web")?;
+    let web = site.inside("web")?;
+    web.sh(
+        "ip",
+        &["route", "add", "198.51.100.0/24", "via", B[0], "dev", "wg0"],
+    )?;
+    web.sh(
+        "ip",
+        &["-6", "route", "add", "default", "dev", "wg0", "metric", "7"],
+    )?;
+    site.a.sh(
+        "ip",
+        &[
+            "-n", "db", "link", "add", "wg0", "type", "veth", "peer", "x",
+        ],
+    )?;
+    let (before, session) = (State::of(&web)?, site.session()?);
+    let unchanged = |what: &str| -> io::Result<()> {
+        let differences = before.against(&State::of(&web)?);
+        assert!(differences.none(), "{what}: {differences}");
+        site.lives(&web)?;
+        assert_eq!(site.session()?, session, "{what}: a new handshake");
+        Ok(())
+    };
+
+    site.refused(
+        &["move", "wg0", "db"],
+        "cannot move wg0 to db: the name is taken there",
+    );
+    unchanged("name taken")?;
+    let none = "cannot enter namespace nosuch: there is none of this name in /run/netns";
+    site.refused(&["move", "wg0", "nosuch"], none);
+    let no_process = "cannot enter namespace pid:4194305: no such process";
+    site.refused(&["move", "wg0", "pid:4194305"], no_process);
+    let no_namespace = "cannot enter namespace path:/etc/passwd: this is no network namespace";
+    site.refused(&["move", "wg0", "path:/etc/passwd"], no_namespace);
+    unchanged("no namespace")?;
+
+    // IPv6 is off there and cannot be switched on: found out when the link is there already.
+    site.a.sh("ip", &["netns", "add", "four"])?;
+    let four = site.inside("four")?;
+    four.write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
+    let read_only = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys";
+    site.a.sh("sh", &["-euc", read_only])?;
+    let error = site
+        .link(&["move", "wg0", "four"])
+        .expect_err("must fail")
+        .to_string();
+    assert!(
+        error.contains("cannot move wg0 to four: cannot restore address fd77::1/64"),
+        "{error}"
+    );
+    assert!(error.ends_with(": Permission denied"), "{error}");
+    unchanged("IPv6 off")?;
+    assert!(four.run(|| netlink::link("wg0"))?.is_none());
+
+    let unprivileged = [
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        &site.program,
+    ];
+    let error = site
+        .a
+        .sh(
+            "setpriv",
+            &[&unprivileged[..], &["link", "move", "wg0", "web"]].concat(),
+        )
+        .expect_err("must fail")
+        .to_string();
+    assert!(
+        error.ends_with("cannot enter namespace web: no permission (try as root)"),
+        "{error}"
+    );
+    unchanged("no permission")
+}
+
+#[test]
+fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
+    let site = Site::new()?;
+    let config = format!("{SOCKETS}/wg0.conf");
+    let before = State::of(&site.a)?;
+    let unchanged = |what: &str| {
+        until(
+            PATIENCE,
+            &format!("nothing to be left after {what}"),
+            || Ok(before.against(&State::of(&site.a)?).none().then_some(())),
+        )
+    };
+    let wrong = format!("{SOCKETS}/wrong.conf");
+    site.a
+        .write(&wrong, "[Interface]\nPrivateKey = x\nListenPort = 1\n")?;
+    let error = site
+        .link(&["add", "wg0", "--config", &wrong])
+        .expect_err("must fail")
+        .to_string();
+    assert!(error.contains(&format!("{wrong}:2: ")), "{error}");
+    site.refused(
+        &["add", "wg0", "--config", "/no/such"],
+        "/no/such: No such file or directory",
+    );
+    let none = "cannot enter namespace nosuch: there is none of this name in /run/netns";
+    site.refused(&["add", "wg0", "--netns", "nosuch"], none);
+    unchanged("bad input")?;
+
+    // From here on it is made, and taken back.
+    site.a.sh(
+        "ip",
+        &[
+            "-n", "db", "link", "add", "wg0", "type", "veth", "peer", "x",
+        ],
+    )?;
+    let taken = "cannot move wg0 to db: the name is taken there";
+    site.refused(&["add", "wg0", "--netns", "db", "--config", &config], taken);
+    unchanged("a name taken there")?;
+    let error = site
+        .link(&[
+            "add",
+            "wg0",
+            "--netns",
+            "web",
+            "--address",
+            "10.77.0.1/24,10.77.0.1/24",
+        ])
+        .expect_err("must fail")
+        .to_string();
+    assert!(error.contains("cannot add address 10.77.0.1/24"), "{error}");
+    unchanged("an address twice")?;
+    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
+
+    let unprivileged = [
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        &site.program,
+    ];
+    let error = site
+        .a
+        .sh(
+            "setpriv",
+            &[&unprivileged[..], &["link", "add", "wg0"]].concat(),
+        )
+        .expect_err("must fail")
+        .to_string();
+    assert!(
+        error.contains("cannot create wg0: cannot create the TUN device"),
+        "{error}"
+    );
+    unchanged("no permission")
+}
+
+/// The sockets of all namespaces are in one directory: a name is taken wherever its link lives.
+#[test]
+fn a_name_is_taken_here_and_elsewhere() -> io::Result<()> {
+    let site = Site::new()?;
+    site.add("web")?;
+    let line = "cannot create wg0: the name is taken by the daemon at /var/run/wireguard/wg0.sock";
+    for backend in ["userspace", "kernel"] {
+        site.refused(&["add", "wg0", "--backend", backend], line);
+    }
+    let elsewhere = ["netns", "exec", "db", &site.program, "link", "add", "wg0"];
+    let error = site
+        .a
+        .sh("ip", &elsewhere)
+        .expect_err("must fail")
+        .to_string();
+    assert!(error.ends_with(line), "{error}");
+    let line = "cannot create eth0: the name is taken by another link";
+    site.refused(&["add", "eth0"], line);
+    site.refused(&["del", "eth0"], "eth0: no such WireGuard interface");
+    site.lives(&site.inside("web")?)
+}
+
+#[test]
+fn the_kernels_interface_is_made_or_refused() -> io::Result<()> {
+    let site = Site::new()?;
+    let module = site
+        .b
+        .host
+        .run(|| netlink::add_link("probe", InfoKind::Wireguard));
+    if module.is_err() {
+        let line = "cannot create wg0: this kernel has no WireGuard module";
+        site.refused(
+            &["add", "wg0", "--backend", "kernel", "--netns", "web"],
+            line,
+        );
+        return Ok(());
+    }
+    let args = [
+        "add",
+        "wg0",
+        "--backend",
+        "kernel",
+        "--netns",
+        "web",
+        "--address",
+        A[0],
+        "--up",
+    ];
+    site.link(&args)?;
+    site.link(&["move", "wg0", "db"])?;
+    let addresses = site
+        .a
+        .sh("ip", &["-n", "db", "-o", "addr", "show", "dev", "wg0"])?;
+    assert!(addresses.contains("inet 10.77.0.1/32"), "{addresses}");
+    assert!(site.link(&["list"])?.contains("wg0        kernel     db"));
+    site.link(&["del", "wg0"])?;
+    assert_eq!(site.link(&["list"])?, "");
+    Ok(())
+}
+
+/// wireguard-go hands its socket from one process to the next: its daemon is found all the same.
+#[test]
+fn another_daemon_is_moved_too() -> io::Result<()> {
+    let Some(go) = require("wireguard-go", Daemon::installed("wireguard-go")) else {
+        return Ok(());
+    };
+    let site = Site::new()?;
+    site.a.sh(go.path().expect("a program"), &["wg0"])?;
+    site.link(&["move", "wg0", "web"])?;
+    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
+    let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
+    assert_eq!(list[0]["livesIn"], "web", "{list}");
+    site.link(&["del", "wg0"])?;
+    assert_eq!(site.link(&["list"])?, "");
+    Ok(())
+}
