@@ -142,3 +142,205 @@ fn key_file<K>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+
+    /// Files by what their names say.
+    fn read(path: &OsStr) -> Result<Zeroizing<Vec<u8>>, String> {
+        let text = match path.to_str().unwrap() {
+            "key" => KEY.into(),
+            "/dev/null" => String::new(),
+            "short" => KEY[1..].into(),
+            "long" => format!("{KEY}="),
+            "bad" => KEY.replace('=', "x"),
+            "blank" => format!("{}\n", &KEY[1..]),
+            "latin1" => return Ok(Zeroizing::new(vec![0xe9; 44])),
+            _ => return Err("No such file or directory".into()),
+        };
+        Ok(Zeroizing::new(text.into_bytes()))
+    }
+
+    fn parse(args: &[&str]) -> Result<Settings, Error> {
+        let args: Vec<_> = args.iter().map(Into::into).collect();
+        parse_args(&args, read)
+    }
+
+    #[test]
+    fn everything_once() {
+        let settings = parse(&[
+            "listen-port",
+            "51820",
+            "fwmark",
+            "0xca6c",
+            "private-key",
+            "key",
+            "peer",
+            KEY,
+            "allowed-ips",
+            "10.0.0.0/8",
+            "preshared-key",
+            "key",
+            "endpoint",
+            "192.0.2.1:55",
+            "persistent-keepalive",
+            "off",
+            "peer",
+            KEY,
+            "remove",
+        ])
+        .unwrap();
+        let public_key = PublicKey::from_base64(KEY).unwrap();
+        assert_eq!(
+            (settings.listen_port, settings.fwmark),
+            (Some(51820), Some(51820))
+        );
+        assert_eq!(
+            settings.private_key,
+            Some(Box::new(PrivateKey::from_base64(KEY).unwrap()))
+        );
+        let [first, second] = &*settings.peers else {
+            panic!()
+        };
+        assert_eq!(first.public_key, public_key);
+        assert_eq!(
+            first.preshared_key,
+            Some(Box::new(PresharedKey::from_base64(KEY).unwrap()))
+        );
+        assert_eq!(first.endpoint.as_ref().unwrap().to_string(), "192.0.2.1:55");
+        assert_eq!(first.persistent_keepalive, Some(0));
+        assert!(first.replace_allowed_ips && first.allowed_ips.len() == 1);
+        let removed = PeerSettings {
+            remove: true,
+            ..PeerSettings::new(public_key)
+        };
+        assert_eq!(second, &removed);
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_is_not_there() {
+        assert_eq!(parse(&[]), Ok(Settings::default()));
+        let settings = parse(&["peer", KEY]).unwrap();
+        let public_key = PublicKey::from_base64(KEY).unwrap();
+        assert_eq!(settings.peers, [PeerSettings::new(public_key)]);
+    }
+
+    #[test]
+    fn an_empty_file_is_no_key() {
+        let settings = parse(&[
+            "private-key",
+            "/dev/null",
+            "peer",
+            KEY,
+            "preshared-key",
+            "/dev/null",
+        ])
+        .unwrap();
+        assert!(settings.private_key.is_some_and(|key| key.is_zero()));
+        assert_eq!(settings.peers[0].preshared_key, Some(Box::default()));
+    }
+
+    #[test]
+    fn every_error() {
+        let key = "Key is not the correct length or format";
+        for (args, expected) in [
+            (
+                &["listen-prt", "1"][..],
+                "Invalid argument: listen-prt (did you mean `listen-port'?)",
+            ),
+            (
+                &["Listen-Port", "1"],
+                "Invalid argument: Listen-Port (did you mean `listen-port'?)",
+            ),
+            (&["bogus"], "Invalid argument: bogus"),
+            (&[""], "Invalid argument: "),
+            (&[KEY], "Invalid argument: (hidden)"),
+            (&["listen-port"], "Invalid argument: listen-port"),
+            (&["listen-port", "1", "fwmark"], "Invalid argument: fwmark"),
+            (&["remove"], "Invalid argument: remove"),
+            (&["peer"], "Invalid argument: peer"),
+            (
+                &["peer", KEY, "listen-port", "1"],
+                "Invalid argument: listen-port",
+            ),
+            (&["peer", KEY, "endpoint"], "Invalid argument: endpoint"),
+            (
+                &["peer", KEY, "allowed-ip", "1.2.3.4"],
+                "Invalid argument: allowed-ip (did you mean `allowed-ips'?)",
+            ),
+            (
+                &["listen-port", ""],
+                "listen-port: Unable to parse empty port",
+            ),
+            (
+                &["listen-port", "99999"],
+                "listen-port: Port is neither 0-65535 nor the name of a service: `99999'",
+            ),
+            (
+                &["fwmark", "0x"],
+                "fwmark: Fwmark is neither 0/off nor 0-0xffffffff: `0x'",
+            ),
+            (
+                &["private-key", "gone"],
+                "private-key: gone: No such file or directory",
+            ),
+            (
+                &["private-key", KEY],
+                "private-key: (hidden): No such file or directory",
+            ),
+            (
+                &["private-key", "short"],
+                "private-key: short: Invalid length key in key file",
+            ),
+            (
+                &["private-key", "blank"],
+                &format!("private-key: blank: {key}: not the base64 form of a 32-byte key"),
+            ),
+            (
+                &["private-key", "long"],
+                "private-key: long: Found trailing character in key file",
+            ),
+            (
+                &["private-key", "bad"],
+                &format!("private-key: bad: {key}: not the base64 form of a 32-byte key"),
+            ),
+            (
+                &["private-key", "latin1"],
+                &format!("private-key: latin1: {key}: not the base64 form of a 32-byte key"),
+            ),
+            (
+                &["peer", KEY, "preshared-key", "short"],
+                "preshared-key: short: Invalid length key in key file",
+            ),
+            (
+                &["peer", &KEY[1..]],
+                &format!("peer: {key}: a base64 key has 44 characters, not 43"),
+            ),
+            (
+                &["peer", KEY, "endpoint", ""],
+                "endpoint: Unable to parse empty endpoint",
+            ),
+            (
+                &["peer", KEY, "endpoint", "x"],
+                "endpoint: Unable to find port of endpoint: `x'",
+            ),
+            (
+                &["peer", KEY, "persistent-keepalive", "65536"],
+                "persistent-keepalive: Persistent keepalive interval is neither 0/off nor 1-65535: `65536'",
+            ),
+            (
+                &["peer", KEY, "allowed-ips", "1.2.3/24"],
+                "allowed-ips: Unable to parse IP address: `1.2.3'",
+            ),
+            (
+                &["peer", KEY, "allowed-ips", "1.2.3.4/33"],
+                "allowed-ips: AllowedIP is not in the correct format: `1.2.3.4/33'",
+            ),
+        ] {
+            assert_eq!(parse(args).unwrap_err().to_string(), expected, "{args:?}");
+        }
+    }
+}

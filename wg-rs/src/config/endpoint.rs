@@ -55,19 +55,14 @@ impl Endpoint {
         retries: Retries,
         pause: &mut dyn FnMut(&Reason, Duration) -> bool,
     ) -> Result<SocketAddr, Reason> {
-        let (mut left, mut delay) = (retries.0, FIRST_DELAY);
-        loop {
-            let failure = match self.addresses() {
-                Ok(addrs) => return Ok(addrs[0]),
-                Err(failure) => failure,
-            };
-            let reason = Reason::Unresolved(failure.to_string(), shown(&self.to_string()));
-            if failure.is_final() || left == Some(0) || !pause(&reason, delay) {
-                return Err(reason);
-            }
-            left = left.map(|left| left - 1);
-            delay = (delay * 6 / 5).min(MAX_DELAY);
-        }
+        let ask = || {
+            self.addresses().map(|addrs| addrs[0]).map_err(|failure| {
+                let text = shown(&self.to_string());
+                let reason = Reason::Unresolved(failure.to_string(), text);
+                (reason, failure.is_final())
+            })
+        };
+        ask_again(ask, retries, pause)
     }
 
     /// All its addresses, the preferred one first, never none; names are asked for once.
@@ -79,13 +74,34 @@ impl Endpoint {
     }
 }
 
+/// `ask` fails with a reason, and whether that is final.
+fn ask_again<T>(
+    mut ask: impl FnMut() -> Result<T, (Reason, bool)>,
+    Retries(mut left): Retries,
+    pause: &mut dyn FnMut(&Reason, Duration) -> bool,
+) -> Result<T, Reason> {
+    let mut delay = FIRST_DELAY;
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err((reason, is_final)) => {
+                if is_final || left == Some(0) || !pause(&reason, delay) {
+                    return Err(reason);
+                }
+            }
+        }
+        left = left.map(|left| left - 1);
+        delay = (delay * 6 / 5).min(MAX_DELAY);
+    }
+}
+
 /// Resolves as `wg` does: as often as the environment has it, speaking of it on standard error.
 pub fn look_up(endpoint: &Endpoint) -> Result<SocketAddr, Reason> {
     endpoint.resolve(Retries::from_env()?, &mut again)
 }
 
 /// Says on standard error that a name will be asked for again, and waits.
-pub fn again(reason: &Reason, delay: Duration) -> bool {
+fn again(reason: &Reason, delay: Duration) -> bool {
     let seconds = delay.as_secs_f64();
     // If nobody listens there, waiting is right all the same.
     let _ = writeln!(
@@ -100,18 +116,12 @@ pub fn again(reason: &Reason, delay: Duration) -> bool {
 mod tests {
     use super::*;
 
-    fn resolve(host: &str, retries: Option<u32>) -> (Result<SocketAddr, Reason>, usize) {
-        let endpoint = Endpoint {
+    fn endpoint(host: &str) -> Endpoint {
+        Endpoint {
             host: host.into(),
             port: 80,
             line: 0,
-        };
-        let mut pauses = 0;
-        let result = endpoint.resolve(Retries(retries), &mut |_, _| {
-            pauses += 1;
-            true
-        });
-        (result, pauses)
+        }
     }
 
     #[test]
@@ -121,16 +131,57 @@ mod tests {
             ("::ffff:192.0.2.1", "[::ffff:192.0.2.1]:80"),
             ("fe80::1%lo", "[fe80::1%1]:80"),
         ] {
-            assert_eq!(resolve(host, None), (Ok(addr.parse().unwrap()), 0));
+            let resolved = endpoint(host).resolve(Retries(None), &mut |_, _| false);
+            assert_eq!(resolved, Ok(addr.parse().unwrap()));
         }
     }
 
     #[test]
     fn a_name_that_does_not_exist_is_not_asked_for_again() {
-        let (result, pauses) = resolve("", None);
-        let reason = result.unwrap_err();
+        let pause = &mut |_: &Reason, _| panic!("waits");
+        let reason = endpoint("").resolve(Retries(None), pause).unwrap_err();
         assert_eq!(reason.to_string(), "Name or service not known: `:80'");
-        assert_eq!(pauses, 0);
+    }
+
+    /// Asks in vain until `pause`, which is given the number of the delay, says no.
+    fn in_vain(retries: Option<u32>, mut pause: impl FnMut(usize) -> bool) -> Vec<String> {
+        let failure = || Reason::Unresolved("Try later".into(), "host:80".into());
+        let mut delays = Vec::new();
+        let asked = ask_again(
+            || Err::<(), _>((failure(), false)),
+            Retries(retries),
+            &mut |reason, delay| {
+                assert_eq!(reason, &failure());
+                delays.push(format!("{:.2}", delay.as_secs_f64()));
+                pause(delays.len())
+            },
+        );
+        assert_eq!(asked, Err(failure()));
+        delays
+    }
+
+    #[test]
+    fn delays_grow_to_twenty_seconds() {
+        let delays = in_vain(Some(15), |_| true);
+        assert_eq!(
+            delays.join(" "),
+            "1.00 1.20 1.44 1.73 2.07 2.49 2.99 3.58 4.30 5.16 6.19 7.43 8.92 10.70 12.84"
+        );
+        assert_eq!(
+            in_vain(Some(18), |_| true)[15..],
+            ["15.41", "18.49", "20.00"]
+        );
+    }
+
+    #[test]
+    fn retries_are_as_many_as_allowed_or_until_there_is_an_answer() {
+        assert_eq!(in_vain(Some(0), |_| true).len(), 0);
+        assert_eq!(in_vain(Some(1), |_| true).len(), 1);
+        assert_eq!(in_vain(None, |delays| delays < 99).len(), 99);
+        assert_eq!(in_vain(Some(9), |_| false).len(), 1);
+        let mut answers = vec![Ok(7), Err((Reason::NoPublicKey, false))];
+        let asked = ask_again(|| answers.pop().unwrap(), Retries(None), &mut |_, _| true);
+        assert_eq!(asked, Ok(7));
     }
 
     #[test]

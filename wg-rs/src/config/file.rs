@@ -9,40 +9,10 @@ use std::sync::Arc;
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
+use super::dialect::{INTERFACE, PEER, find};
 use super::error::{near, shown_word};
 use super::value::is_space;
-use super::{Endpoint, Error, Hint, PeerSettings, Reason, Settings, value};
-
-const INTERFACE: &[&str] = &["PrivateKey", "ListenPort", "FwMark"];
-const PEER: &[&str] = &[
-    "PublicKey",
-    "PresharedKey",
-    "AllowedIPs",
-    "Endpoint",
-    "PersistentKeepalive",
-];
-const WG_QUICK: &[&str] = &[
-    "Address",
-    "DNS",
-    "MTU",
-    "Table",
-    "PreUp",
-    "PostUp",
-    "PreDown",
-    "PostDown",
-    "SaveConfig",
-];
-
-/// Whose file it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// That of `wg`.
-    #[default]
-    Wg,
-    /// That of `wg-quick`, of which its own lines have been blanked: hints may be of those, and
-    /// `AllowedIPs =` says that there are none.
-    WgQuick,
-}
+use super::{Dialect, Endpoint, Error, Hint, PeerSettings, Reason, Settings, value};
 
 /// Reads what `wg setconf` takes. `name` is what errors call the file; they are in the order of their
 /// lines.
@@ -98,8 +68,9 @@ struct Reader {
 impl Reader {
     fn line(&mut self, line: &[u8]) {
         let line = line.split(|b| *b == b'#').next().unwrap_or_default();
-        let bare: Vec<u8> = line.iter().copied().filter(|b| !is_space(*b)).collect();
-        let bare = Zeroizing::new(bare);
+        // Never grown, so nothing of it stays behind elsewhere.
+        let mut bare = Zeroizing::new(Vec::with_capacity(line.len()));
+        bare.extend(line.iter().copied().filter(|b| !is_space(*b)));
         match (str::from_utf8(&bare), &self.section) {
             (Ok(""), _) => {}
             (Ok(header), _) if header.starts_with('[') => {
@@ -112,9 +83,8 @@ impl Reader {
                 self.section = Section::Unknown;
             }
             (Ok(bare), _) => match bare.split_once('=') {
-                Some((key, value)) if !value.is_empty() => self.assignment(key, value),
-                Some((key, _)) if self.is_none(key) => self.assignment(key, ""),
-                _ => self.unrecognized(first_word(line), None),
+                Some((key, value)) => self.assignment(key, value),
+                None => self.unrecognized(first_word(line), None),
             },
             (Err(_), _) => self.unrecognized(first_word(line), None),
         }
@@ -164,31 +134,19 @@ impl Reader {
         }
     }
 
-    /// Whether the key may stand there without a value.
-    fn is_none(&self, key: &str) -> bool {
-        self.dialect == Dialect::WgQuick && key.eq_ignore_ascii_case("AllowedIPs")
-    }
-
     fn assignment(&mut self, key: &str, value: &str) {
-        let (keys, others, other) = match self.section {
-            Section::Interface => (INTERFACE, PEER, "Peer"),
-            _ => (PEER, INTERFACE, "Interface"),
-        };
-        let find =
-            |keys: &[&'static str]| keys.iter().copied().find(|k| k.eq_ignore_ascii_case(key));
-        let Some(known) = find(keys) else {
-            let of_wg_quick = find(WG_QUICK).is_some();
-            let hint = match self.dialect {
-                _ if find(others).is_some() => Some(Hint::Section(other)),
-                Dialect::Wg if of_wg_quick => Some(Hint::WgQuick),
-                Dialect::WgQuick if of_wg_quick => Some(Hint::Section("Interface")),
-                Dialect::WgQuick if other == "Peer" => near(key, [keys, WG_QUICK].concat()),
-                _ => near(key, keys.iter().copied()),
-            };
+        let in_peer = matches!(self.section, Section::Peer(..));
+        let Some(known) = find(key, if in_peer { PEER } else { INTERFACE }) else {
+            let hint = self.dialect.hint(key, in_peer);
             self.unrecognized(key.as_bytes(), hint);
             return;
         };
         let line = self.line;
+        let can_be_empty = self.dialect == Dialect::WgQuick && known == "AllowedIPs";
+        if value.is_empty() && !can_be_empty {
+            self.error(line, None, Reason::Line(format!("{known}=")), None);
+            return;
+        }
         let set = match &mut self.section {
             Section::Interface => set_interface(&mut self.settings, known, value),
             Section::Peer(peer, public_key) => set_peer(peer, public_key, known, value, line),
@@ -256,10 +214,12 @@ fn set_peer(
     Ok(())
 }
 
-/// What the line begins with, up to white space or its first `=`.
+/// What the line begins with, up to white space or what may stand between a key and its value.
 fn first_word(line: &[u8]) -> &[u8] {
     let line = line.trim_ascii_start();
-    let end = line.iter().position(|b| is_space(*b) || *b == b'=');
+    let end = line
+        .iter()
+        .position(|b| is_space(*b) || matches!(b, b'=' | b':'));
     &line[..end.unwrap_or(line.len())]
 }
 
@@ -321,6 +281,285 @@ mod tests {
             warnings,
             ["wg0.conf:8: Warning: AllowedIP has nonzero host part: 10.192.124.1/24"]
         );
+    }
+
+    /// The settings, without what says where they were found.
+    fn bare(text: &str) -> Settings {
+        let mut settings = parse(text);
+        settings.file = None;
+        for peer in &mut settings.peers {
+            (peer.line, peer.public_key_line) = (0, 0);
+            peer.allowed_ips.iter_mut().for_each(|ip| ip.line = 0);
+            peer.endpoint
+                .iter_mut()
+                .for_each(|endpoint| endpoint.line = 0);
+        }
+        settings
+    }
+
+    #[test]
+    fn oddities_that_make_no_difference() {
+        let plain = format!(
+            "[Interface]\nListenPort=51820\nFwMark=7\n[Peer]\nPublicKey={KEY}\n\
+             AllowedIPs=10.0.0.0/8,11.0.0.0/8\nEndpoint=192.0.2.1:55\nPersistentKeepalive=0\n"
+        );
+        for odd in [
+            plain.replace('\n', "\r\n"),
+            plain.replace('\n', " # comment [Peer] = # \n\n \t\n#\n"),
+            plain
+                .replace('=', " \t= \x0b\x0c")
+                .replace(KEY, &format!("{KEY} ")),
+            plain.replace("192.0.2.1:55", "192.0.2 .1 : 5 5"),
+            plain.replace("51820", "5 1 8 2 0").replace(',', " , "),
+            plain.replace(KEY, &KEY.replace('+', " + ")),
+            plain
+                .replace("[Peer]", " [ P E E R ] ")
+                .replace("[Interface]", "[interface]"),
+            plain
+                .replace("ListenPort", "LISTEN port")
+                .replace("AllowedIPs", "allowedips"),
+            plain.replace(",11", "\nAllowedIPs=11"),
+            plain.replace("=7", "=off\nFwMark=0x7"),
+            plain.replace("Keepalive=0", "Keepalive=25\nPersistentKeepalive=OFF"),
+            plain.replace("PublicKey", &format!("PublicKey={OTHER}\nPublicKey")),
+            plain.replace("ListenPort=51820\n", "") + "[Interface]\nListenPort=1\nListenPort=51820",
+            plain.trim_end().to_owned() + "#\u{fc}",
+        ] {
+            assert_eq!(bare(&odd), bare(&plain), "{odd}");
+        }
+        let latin1 = [plain.as_bytes(), b"# caf\xe9\n"].concat();
+        assert!(parse_file("wg0.conf", &latin1).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_settings_of_nothing() {
+        for text in ["", "\n", "#", "[Interface]", "[interface]\n[INTERFACE]"] {
+            assert_eq!(bare(text), Settings::default());
+        }
+    }
+
+    #[test]
+    fn repeated_peers_stay_apart() {
+        let settings = parse(&format!(
+            "[Peer]\nPublicKey={KEY}\nAllowedIPs=1.0.0.0/8\n[Peer]\nPublicKey={OTHER}\n\
+             [Peer]\nAllowedIPs=2.0.0.0/8\nPublicKey={KEY}\n"
+        ));
+        let peers: Vec<_> = settings
+            .peers
+            .iter()
+            .map(|peer| (peer.public_key, peer.line, peer.public_key_line))
+            .collect();
+        assert_eq!(
+            peers,
+            [
+                (public(KEY), 1, 2),
+                (public(OTHER), 4, 5),
+                (public(KEY), 6, 8)
+            ]
+        );
+        assert!(settings.peers.iter().all(|peer| peer.replace_allowed_ips));
+    }
+
+    #[test]
+    fn the_last_allowed_ips_decide_what_is_replaced() {
+        for (lines, replace) in [
+            ("", true),
+            ("AllowedIPs=1.0.0.0/8", true),
+            ("AllowedIPs=+1.0.0.0/8", false),
+            ("AllowedIPs=1.0.0.0/8\nAllowedIPs=-2.0.0.0/8", false),
+            ("AllowedIPs=-1.0.0.0/8\nAllowedIPs=2.0.0.0/8", true),
+        ] {
+            let settings = parse(&format!("[Peer]\nPublicKey={KEY}\n{lines}\n"));
+            assert_eq!(settings.peers[0].replace_allowed_ips, replace, "{lines}");
+        }
+    }
+
+    #[test]
+    fn zero_keys_are_kept() {
+        let zero = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let settings = parse(&format!(
+            "[Interface]\nPrivateKey={zero}\n[Peer]\nPublicKey={zero}\nPresharedKey={zero}\n"
+        ));
+        assert!(settings.private_key.is_some_and(|key| key.is_zero()));
+        let [peer] = &*settings.peers else { panic!() };
+        assert!(peer.public_key.is_zero() && peer.preshared_key == Some(Box::default()));
+    }
+
+    /// Line of the first error and what it says; `I` and `P` stand for the sections.
+    fn error(text: &str, dialect: Dialect) -> String {
+        let text = text
+            .replace("I\n", "[Interface]\n")
+            .replace("P\n", &format!("[Peer]\nPublicKey={KEY}\n"));
+        let (_, errors) = read_file("f", text.as_bytes(), dialect);
+        errors.first().map(Error::to_string).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_error() {
+        let short = &KEY[1..];
+        let spare = &KEY.replace("mk=", "ml=");
+        let long = "x".repeat(100);
+        let key = "Key is not the correct length or format";
+        for (text, expected) in [
+            ("ListenPort=1", "1: Line unrecognized: `ListenPort'"),
+            ("\n;comment", "2: Line unrecognized: `;comment'"),
+            ("I\n// x", "2: Line unrecognized: `//'"),
+            ("I\nListenPort", "2: Line unrecognized: `ListenPort'"),
+            ("I\nListenPort 1", "2: Line unrecognized: `ListenPort'"),
+            ("I\nListenPort:1", "2: Line unrecognized: `ListenPort'"),
+            ("I\nListenPort=", "2: Line unrecognized: `ListenPort='"),
+            ("I\n=1", "2: Line unrecognized: `'"),
+            ("P\nAllowedIPs = ", "3: Line unrecognized: `AllowedIPs='"),
+            ("I\nJc=4", "2: Line unrecognized: `Jc'"),
+            (
+                "I\nListenPrt=1",
+                "2: Line unrecognized: `ListenPrt' (did you mean `ListenPort'?)",
+            ),
+            (
+                "P\nallowedip=1.2.3.4",
+                "3: Line unrecognized: `allowedip' (did you mean `AllowedIPs'?)",
+            ),
+            (
+                "I\nEndpoint=1.2.3.4:5",
+                "2: Line unrecognized: `Endpoint' (it belongs in [Peer])",
+            ),
+            (
+                "P\nprivatekey=x",
+                "3: Line unrecognized: `privatekey' (it belongs in [Interface])",
+            ),
+            (
+                "I\nDNS=1.1.1.1",
+                "2: Line unrecognized: `DNS' (wg-quick's; `wg-quick strip' leaves it out)",
+            ),
+            (
+                "[Intreface]\nListenPort=1",
+                "1: Line unrecognized: `[Intreface]' (did you mean `[Interface]'?)",
+            ),
+            (
+                "[Peers]",
+                "1: Line unrecognized: `[Peers]' (did you mean `[Peer]'?)",
+            ),
+            ("[Network]", "1: Line unrecognized: `[Network]'"),
+            (
+                "[Peer",
+                "1: Line unrecognized: `[Peer' (did you mean `[Peer]'?)",
+            ),
+            (
+                "\u{feff}[Interface]",
+                r"1: Line unrecognized: `\u{feff}[Interface]'",
+            ),
+            (
+                "[Peer]\nEndpoint=1.2.3.4:5",
+                "1: A peer is missing a public key",
+            ),
+            (
+                "I\nListenPort=65536",
+                "2: ListenPort: Port is neither 0-65535 nor the name of a service: `65536'",
+            ),
+            (
+                "I\nFwMark=0XF",
+                "2: FwMark: Fwmark is neither 0/off nor 0-0xffffffff: `0XF'",
+            ),
+            (
+                "P\nPersistentKeepalive=65536",
+                "3: PersistentKeepalive: Persistent keepalive interval is neither 0/off nor 1-65535: `65536'",
+            ),
+            (
+                "P\nAllowedIPs=1.2.3.4,",
+                "3: AllowedIPs: Unable to parse IP address: `'",
+            ),
+            (
+                "P\nAllowedIPs=10.0.0.0/33",
+                "3: AllowedIPs: AllowedIP is not in the correct format: `10.0.0.0/33'",
+            ),
+            (
+                "P\nEndpoint=[::1",
+                "3: Endpoint: Unable to find matching brace of endpoint: `[::1'",
+            ),
+            (
+                "P\nEndpoint=vpn.example",
+                "3: Endpoint: Unable to find port of endpoint: `vpn.example'",
+            ),
+            (
+                "P\nEndpoint=vpn.example:99999",
+                "3: Endpoint: Port is neither 0-65535 nor the name of a service: `99999'",
+            ),
+            (
+                &format!("P\nEndpoint={long}"),
+                &format!(
+                    "3: Endpoint: Unable to find port of endpoint: `{}'",
+                    "(hidden)"
+                ),
+            ),
+            (
+                &format!("I\nPrivateKey={short}"),
+                &format!("2: PrivateKey: {key}: a base64 key has 44 characters, not 43"),
+            ),
+            (
+                &format!("P\nPresharedKey={spare}"),
+                &format!("3: PresharedKey: {key}: not the base64 form of a 32-byte key"),
+            ),
+            (
+                &format!("[Peer]\nPublicKey={short}"),
+                &format!("2: PublicKey: {key}: a base64 key has 44 characters, not 43"),
+            ),
+        ] {
+            assert_eq!(error(text, Dialect::Wg), format!("f:{expected}"), "{text}");
+        }
+        let (_, errors) = read_file("f", b"[Interface]\n\xe9=1", Dialect::Wg);
+        assert_eq!(errors[0].to_string(), "f:2: Line unrecognized: `\u{fffd}'");
+    }
+
+    #[test]
+    fn what_wg_quick_does_not_take_itself() {
+        for (text, expected) in [
+            ("P\nAllowedIPs =\n", ""),
+            ("P\nAllowedIPs", "f:3: Line unrecognized: `AllowedIPs'"),
+            ("P\nEndpoint=", "f:3: Line unrecognized: `Endpoint='"),
+            (
+                "I\nAdress=10.0.0.1",
+                "f:2: Line unrecognized: `Adress' (did you mean `Address'?)",
+            ),
+            (
+                "P\nAddress=10.0.0.1",
+                "f:3: Line unrecognized: `Address' (it belongs in [Interface])",
+            ),
+        ] {
+            assert_eq!(error(text, Dialect::WgQuick), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_error_holds_a_key() {
+        let secret = "oJ7v3VvCvK1kG0hS4mWvQW3t0C2kz3zQmJ5cJz9R8E4=";
+        let (half, rest) = secret.split_at(22);
+        for text in [
+            format!("[Interface]\nPrivateKye={secret}"),
+            format!("[Interface]\nPrivateKey={secret}x"),
+            format!("[Interface]\nPrivateKey {secret}"),
+            format!("[Interface]\nPrivateKey:{secret}"),
+            format!("[Interface]\nPrivateKey={half}\n{rest}"),
+            format!("[Interface]\nPrivateKey=\n{secret}"),
+            format!("[Interface]\n{secret}"),
+            format!("[Interface]\nListenPort={secret}\nFwMark={secret}"),
+            format!("{secret}\n"),
+            format!("[{secret}]\n[{secret}"),
+            format!("[Peer]\nPresharedKey='{secret}'\nEndpoint={secret}:1\nAllowedIPs={secret}/"),
+            format!("[Peer]\nEndpoint={secret}\nPersistentKeepalive={secret}"),
+            format!("[Interface]\n\u{e9}{secret}\n"),
+        ] {
+            for dialect in [Dialect::Wg, Dialect::WgQuick] {
+                let (_, errors) = read_file("f", text.as_bytes(), dialect);
+                assert!(!errors.is_empty(), "{text}");
+                for error in errors {
+                    let said = format!("{error} {error:?}");
+                    for piece in 0..secret.len() - 9 {
+                        let piece = &secret[piece..piece + 9];
+                        assert!(!said.contains(piece), "{said} of {text}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod args;
 mod changes;
+mod dialect;
 mod endpoint;
 mod error;
 mod file;
@@ -17,8 +18,9 @@ pub mod value;
 
 pub use args::parse_args;
 pub use changes::Apply;
-pub use endpoint::{Retries, again, look_up};
+pub use dialect::Dialect;
+pub use endpoint::{Retries, look_up};
 pub use error::{Error, Hint, Place, Reason};
-pub use file::{Dialect, parse_file, read_file};
+pub use file::{parse_file, read_file};
 pub use print::print;
 pub use settings::{AllowedIpSetting, Endpoint, PeerSettings, Settings};

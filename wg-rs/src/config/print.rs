@@ -64,3 +64,81 @@ fn print_peer(peer: &Peer, out: &mut String) -> fmt::Result {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Apply, parse_file};
+    use crate::uapi::types::Change;
+    use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
+
+    const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+
+    fn interface() -> Interface {
+        let network = |text| crate::config::value::allowed_ip(text).unwrap().0;
+        let full = Peer {
+            preshared_key: PresharedKey::from_base64(KEY).unwrap(),
+            endpoint: Some("[fe80::1%1]:7".parse().unwrap()),
+            persistent_keepalive: 25,
+            allowed_ips: ["10.0.0.0/8", "::1.2.3.0/120", "::ffff:1.2.3.4"]
+                .map(network)
+                .into(),
+            ..Peer::new(PublicKey::from_bytes([0; 32]))
+        };
+        Interface {
+            private_key: Some(PrivateKey::from_base64(KEY).unwrap()),
+            listen_port: 51820,
+            fwmark: 0xca6c,
+            peers: vec![Peer::new(PublicKey::from_base64(KEY).unwrap()), full],
+        }
+    }
+
+    #[test]
+    fn as_wg_prints_it() {
+        assert_eq!(*print(&Interface::default()), "[Interface]\n\n");
+        let zero = PublicKey::from_bytes([0; 32]);
+        assert_eq!(
+            *print(&interface()),
+            format!(
+                "[Interface]\nListenPort = 51820\nFwMark = 0xca6c\nPrivateKey = {KEY}\n\n\
+                 [Peer]\nPublicKey = {KEY}\n\n\
+                 [Peer]\nPublicKey = {zero}\nPresharedKey = {KEY}\n\
+                 AllowedIPs = 10.0.0.0/8, ::1.2.3.0/120, ::ffff:1.2.3.4/128\n\
+                 Endpoint = [fe80::1%lo]:7\nPersistentKeepalive = 25\n"
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_printed_is_read() {
+        let interface = interface();
+        let settings = parse_file("f", print(&interface).as_bytes()).unwrap();
+        let changes = settings
+            .changes(Apply::AddConf, crate::config::look_up)
+            .unwrap();
+        let peers = changes
+            .iter()
+            .filter(|change| matches!(change, Change::Peer(_)));
+        assert_eq!(peers.count(), 2);
+        for change in [
+            Change::PrivateKey(interface.private_key.map(Box::new)),
+            Change::ListenPort(interface.listen_port),
+            Change::FwMark(interface.fwmark),
+            Change::Endpoint(interface.peers[1].endpoint.unwrap()),
+        ] {
+            assert!(changes.contains(&change), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_the_largest() {
+        let longest = crate::config::value::allowed_ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
+        let mut interface = interface();
+        for peer in &mut interface.peers {
+            peer.allowed_ips = vec![longest.clone().unwrap().0; 1000];
+        }
+        let text = print(&interface);
+        let capacity = text.capacity();
+        assert!(text.len() <= capacity && capacity < 2 * text.len());
+    }
+}
