@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 use wg_rs::place::Namespace;
 
 use crate::file::{File, Location, is_name};
-use crate::{check, completions, console, down, qr, reresolve, up};
+use crate::{check, completions, console, down, qr, reload, reresolve, up};
 
 /// Runs `wg-quick-rs`.
 pub fn main() -> ExitCode {
@@ -40,6 +40,7 @@ pub fn main() -> ExitCode {
             }
         },
         ["down", file] => as_root(&args, || with_file(file, down::down)),
+        ["reload", file] => as_root(&args, || with_file(file, reload::reload)),
         ["save", file] => as_root(&args, || with_file(file, down::save)),
         ["strip", file] => as_root(&args, || with_text(file, strip)),
         ["check", files @ ..] if !files.is_empty() => as_reader(&args, files, || check::run(files)),
@@ -155,6 +156,10 @@ fn usage() {
         "\
 Usage: {program} [ up | down | save | strip ] [ CONFIG_FILE | INTERFACE ]
        {program} up [ CONFIG_FILE | INTERFACE ] --netns NAMESPACE
+       {program} reload [ CONFIG_FILE | INTERFACE ]
+       {program} check CONFIG_FILE...
+       {program} qr CONFIG_FILE
+       {program} reresolve [ INTERFACE... ]
 
   CONFIG_FILE is a configuration file, whose filename is the interface name
   followed by `.conf'. Otherwise, INTERFACE is an interface name, with

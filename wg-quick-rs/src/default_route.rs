@@ -52,16 +52,29 @@ pub fn default_route(family: Family, table: u32, link: u32) -> Route {
     }
 }
 
-/// Adds the default route of a family, with all that goes with it.
+/// Adds the default route of a family, with all that goes with it; the mark it has.
 ///
 /// # Errors
 /// Of a step.
-pub fn add(engine: &mut Engine, family: Family) -> Result<(), Failure> {
-    let link = engine.world.link()?;
+pub fn add(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
     if engine.world.elsewhere.is_some() {
         // The tunnel's own packets leave elsewhere: no way round for them is needed.
-        return engine.run(Step::AddRoute(default_route(family, MAIN_TABLE, link)));
+        let link = engine.world.link()?;
+        engine.run(Step::AddRoute(default_route(family, MAIN_TABLE, link)))?;
+        return Ok(0);
     }
+    let mark = add_rules(engine, family)?;
+    let firewall = firewall(&mut engine.world, family, mark)?;
+    engine.run(Step::AddFirewall(firewall))?;
+    Ok(mark)
+}
+
+/// Adds it without its firewall.
+///
+/// # Errors
+/// Of a step.
+pub fn add_rules(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
+    let link = engine.world.link()?;
     let mark = mark(engine)?;
     engine.run(Step::AddRule(not_ours(family, mark)))?;
     engine.run(Step::AddRule(no_default(family)))?;
@@ -74,8 +87,7 @@ pub fn add(engine: &mut Engine, family: Family) -> Result<(), Failure> {
             engine.run(step)?;
         }
     }
-    let firewall = firewall(&mut engine.world, family, mark)?;
-    engine.run(Step::AddFirewall(firewall))
+    Ok(mark)
 }
 
 /// The firewall for the addresses that the interface has now.

@@ -64,6 +64,12 @@ impl Resolver {
         Ok(Some(Resolver { dns, way }))
     }
 
+    /// The same one, to be told something else.
+    pub fn with(&self, dns: Dns) -> Self {
+        let way = self.way.clone();
+        Resolver { dns, way }
+    }
+
     /// What is set now, as far as it can be known.
     pub fn current(&self, world: &World) -> Option<Dns> {
         let text = match &self.way {
@@ -77,7 +83,16 @@ impl Resolver {
                     None => fs::read_to_string(format!("{RECORDS}/{record}")).ok()?,
                 }
             }
-            Way::Resolvectl => return None,
+            Way::Resolvectl => {
+                let interface = &world.interface;
+                let of = |what: &str| {
+                    let shown = Program::find("resolvectl")?
+                        .args([what, interface.as_str()])
+                        .read(world);
+                    shown.ok().map(|shown| shown.output)
+                };
+                return Some(Dns::of_resolved(&of("dns")?, &of("domain")?));
+            }
             Way::File(path) => fs::read_to_string(path).ok()?,
         };
         Some(Dns::of_resolv_conf(&text))
@@ -228,6 +243,20 @@ impl Dns {
         dns
     }
 
+    /// Of `Link 5 (wg0): 1.1.1.1 9.9.9.9` and the like for domains.
+    fn of_resolved(servers: &str, domains: &str) -> Self {
+        let words = |text: &str| -> Vec<String> {
+            let list = text.split_once("): ").map_or("", |(_, list)| list);
+            list.split_whitespace().map(String::from).collect()
+        };
+        let mut dns = Dns {
+            servers: words(servers),
+            search: words(domains),
+        };
+        dns.search.retain(|domain| domain != "~.");
+        dns
+    }
+
     /// Those servers that are addresses.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let servers = self.servers.iter();
@@ -301,6 +330,8 @@ mod tests {
                 vec!["domain", "wg0", "a", "b", "~."]
             ]
         );
+        let shown = Dns::of_resolved("Link 5 (wg0): 1.1.1.1\n", "Link 5 (wg0): a b ~.\n");
+        assert_eq!(shown, resolver.dns);
         resolver.dns.servers.clear();
         assert_eq!(resolver.resolvectl("wg0"), [["domain", "wg0", "a", "b"]]);
     }

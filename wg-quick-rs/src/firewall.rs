@@ -51,6 +51,26 @@ impl Firewall {
         }
     }
 
+    /// Adds it in place of the one there is for this family. With nft at no moment is there none.
+    ///
+    /// # Errors
+    /// What the program says; or that there is none.
+    pub fn replace(&self, world: &World) -> Result<(), Failure> {
+        if Program::find("nft").is_some() {
+            let table = format!(
+                "table {} {}",
+                nft_family(self.family),
+                table(&self.interface)
+            );
+            // Deleting takes one that is there.
+            let text = format!("add {table}\ndelete {table}\n{}", self.for_nft());
+            return nft(text, world);
+        }
+        let old = Present::look(world).of(self.family);
+        self.add(world)?;
+        old.delete(world)
+    }
+
     fn for_nft(&self) -> String {
         let pf = nft_family(self.family);
         let table = table(&self.interface);
@@ -132,6 +152,14 @@ impl Present {
     /// Nothing.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.rules.is_empty()
+    }
+
+    /// That of one family.
+    pub fn of(mut self, family: Family) -> Self {
+        let table = format!("table {} ", nft_family(family));
+        self.tables.retain(|one| one.starts_with(&table));
+        self.rules.retain(|(of, _)| *of == family);
+        self
     }
 
     /// The families of which there is something.

@@ -11,6 +11,7 @@ mod command_line;
 mod completions;
 mod console;
 mod default_route;
+mod difference;
 mod dns;
 mod down;
 mod edit;
@@ -23,13 +24,12 @@ mod lines;
 mod mtu;
 mod program;
 mod qr;
+mod reload;
 mod replace;
 mod reresolve;
-#[allow(dead_code)]
 mod routes;
 mod save;
 mod signals;
-#[allow(dead_code)]
 mod step;
 mod table;
 mod up;

@@ -55,7 +55,14 @@ pub enum Step {
     SetDns(Resolver),
     /// None any more.
     UnsetDns(Resolver),
-    /// `net.ipv4.…`, its new value, and the one before.
+    /// Others than before.
+    ChangeDns {
+        /// Those before.
+        old: Resolver,
+        /// The new ones.
+        new: Resolver,
+    },
+    /// `net.ipv4.…`, or `net/ipv4/…` if a name in it has dots; its new value, and the one before.
     Sysctl(String, String, String),
     /// A new rule.
     AddRule(Rule),
@@ -69,6 +76,13 @@ pub enum Step {
     DeleteRoute(Route),
     /// What keeps spoofed packets out.
     AddFirewall(Firewall),
+    /// Another one in its place, at once.
+    ReplaceFirewall {
+        /// The one there is.
+        old: Firewall,
+        /// The new one.
+        new: Firewall,
+    },
     /// It goes.
     DeleteFirewall {
         /// What there is; looked for if it is not given.
@@ -132,7 +146,9 @@ impl Step {
                 );
             }
             Step::Up { mtu, .. } => at(world, format_args!("link set mtu {mtu} up dev {name}")),
-            Step::SetDns(resolver) => resolver.show_set(name),
+            Step::SetDns(resolver) | Step::ChangeDns { new: resolver, .. } => {
+                resolver.show_set(name);
+            }
             Step::UnsetDns(resolver) => resolver.show_unset(name),
             Step::Sysctl(key, value, _) => {
                 console::command(format_args!("sysctl -q {key}={value}"))
@@ -146,7 +162,9 @@ impl Step {
             Step::DeleteRoute(route) => {
                 at(world, format_args!("{}", RouteText("delete", name, route)));
             }
-            Step::AddFirewall(firewall) => firewall.show(),
+            Step::AddFirewall(firewall) | Step::ReplaceFirewall { new: firewall, .. } => {
+                firewall.show();
+            }
             Step::DeleteFirewall { .. } => {}
             Step::Hook { command, .. } => console::command(command),
         }
@@ -217,8 +235,18 @@ impl Step {
                 undo.push(Step::SetDns(resolver.clone()));
                 resolver.unset(world)?;
             }
+            Step::ChangeDns { old, new } => {
+                undo.push(Step::ChangeDns {
+                    old: new.clone(),
+                    new: old,
+                });
+                new.set(world)?;
+            }
             Step::Sysctl(key, value, before) => {
-                let path = format!("/proc/sys/{}", key.replace('.', "/"));
+                let path = match key.contains('/') {
+                    true => format!("/proc/sys/{key}"),
+                    false => format!("/proc/sys/{}", key.replace('.', "/")),
+                };
                 let written = world.at_home(|| fs::write(&path, &value))?;
                 written.map_err(|error| Failure::new(format_args!("{key}: {error}")))?;
                 undo.push(Step::Sysctl(key, before, value));
@@ -246,6 +274,13 @@ impl Step {
                     undo: Vec::new(),
                 });
                 firewall.add(world)?;
+            }
+            Step::ReplaceFirewall { old, new } => {
+                undo.push(Step::ReplaceFirewall {
+                    old: new.clone(),
+                    new: old,
+                });
+                new.replace(world)?;
             }
             Step::DeleteFirewall {
                 there,

@@ -141,7 +141,9 @@ fn add_routes(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     for wanted in routes::wanted(&interface, file.table, link, &there) {
         match wanted {
             Wanted::Route(route) => engine.run(Step::AddRoute(route))?,
-            Wanted::Default(family) => default_route::add(engine, family)?,
+            Wanted::Default(family) => {
+                default_route::add(engine, family)?;
+            }
         }
     }
     Ok(())
