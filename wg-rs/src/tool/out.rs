@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::context::complain;
+use crate::backend;
 
 /// Bytes written at a time.
 const CAPACITY: usize = 64 << 10;
@@ -27,7 +28,10 @@ impl Out {
             Ok(()) => status,
             // A reader that went away knows what it wanted.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => status,
-            Err(error) => complain(format_args!("Unable to write: {error}")),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                complain(format_args!("Unable to write: {}", backend::Errno(errno)))
+            }
         }
     }
 }

@@ -1,0 +1,257 @@
+//! Running a case by one of the two programs.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use netns_tests::SOCKETS;
+
+use crate::case::{Case, Fake, State};
+
+pub const A: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+pub const B: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
+pub const C: &str = "gN65BkIKy1eCE9pP1wdc8ROUtkHLF2PfAqYdyYBz6EA=";
+const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+const PSK: &str = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=";
+
+/// The files of `$F`.
+fn files() -> Vec<(&'static str, String)> {
+    let interface =
+        format!("[Interface]\nPrivateKey = {KEY}\nListenPort = 7001\nFwMark = 0xca6c\n");
+    let full_peer = format!(
+        "[Peer]\nPublicKey = {A}\nPresharedKey = {PSK}\nEndpoint = 192.0.2.1:7002\n\
+         AllowedIPs = 10.9.0.0/24, fd09::/64, 10.10.0.5/32\nPersistentKeepalive = 25\n"
+    );
+    let other_peer = format!("[Peer]\nPublicKey = {B}\nEndpoint = [2001:db8::1]:7003\n");
+    vec![
+        ("full.conf", format!("{interface}{full_peer}{other_peer}")),
+        ("one.conf", format!("{interface}{full_peer}")),
+        ("empty.conf", "[Interface]\n".into()),
+        ("key", format!("{KEY}\n")),
+        (
+            "key2",
+            "+GJ6+FuxUTZ3fmqAwSlMMzFGIwRe3pBcPmfTaHHuiU8=\n".into(),
+        ),
+        (
+            "unclamped",
+            "////////////////////////////////////////////=\n".replace("/=", "8="),
+        ),
+        ("psk", format!("{PSK}\n")),
+        (
+            "psk2",
+            "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=".into(),
+        ),
+        ("nothing", String::new()),
+        ("short", "yAnz5TF+lXXJte14\n".into()),
+        (
+            "spare-bits",
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB=\n".into(),
+        ),
+        ("trailing", format!("{KEY} x\n")),
+        ("white", format!("{KEY} \t\r\n\n")),
+        ("leading", format!(" {KEY}\n")),
+    ]
+}
+
+/// One of the two programs, ready to be called `wg`.
+pub struct Program {
+    /// The folder that has it by that name.
+    folder: PathBuf,
+}
+
+/// Where everything is; gone when dropped.
+pub struct Bench {
+    root: PathBuf,
+    interface: String,
+    /// The state that the interface is in untouched, if it is.
+    state: Cell<Option<State>>,
+    /// What is dumped in each state.
+    dumps: RefCell<HashMap<State, String>>,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    /// The interface afterwards, as `dump` shows it.
+    pub dump: String,
+}
+
+impl Bench {
+    pub fn new(interface: &str) -> io::Result<Bench> {
+        let root = std::env::temp_dir().join(format!("side-by-side-{}", std::process::id()));
+        fs::create_dir(&root)?;
+        let bench = Bench {
+            root,
+            interface: interface.into(),
+            state: Cell::new(None),
+            dumps: RefCell::default(),
+        };
+        fs::create_dir(bench.root.join("files"))?;
+        for (name, text) in files() {
+            fs::write(bench.root.join("files").join(name), text)?;
+        }
+        Ok(bench)
+    }
+
+    pub fn program(&self, name: &str, path: &Path) -> io::Result<Program> {
+        let folder = self.root.join(name);
+        fs::create_dir(&folder)?;
+        symlink(fs::canonicalize(path)?, folder.join("wg"))?;
+        Ok(Program { folder })
+    }
+
+    /// Runs a line by `program`, in an empty folder, and says what came of it; the interface's state
+    /// is not among that yet.
+    pub fn shell(&self, program: &Program, line: &str) -> io::Result<Done> {
+        let folder = self.root.join("here");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder)?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let paths = std::iter::once(program.folder.clone()).chain(std::env::split_paths(&path));
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(line).current_dir(folder).env_clear();
+        command.env(
+            "PATH",
+            std::env::join_paths(paths).map_err(io::Error::other)?,
+        );
+        let variables = [
+            ("I", &*self.interface),
+            ("A", A),
+            ("B", B),
+            ("C", C),
+            ("KEY", KEY),
+        ];
+        command.envs(variables).env("F", self.root.join("files"));
+        // Nobody answers here: no need to wait for it.
+        command
+            .env("LC_ALL", "C")
+            .env("RES_OPTIONS", "timeout:1 attempts:1");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let output = command.output()?;
+        Ok(Done {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            dump: String::new(),
+        })
+    }
+
+    /// Brings the interface to a state, by `reference`, unless it is still in it.
+    fn reset(&self, reference: &Program, state: State) -> io::Result<()> {
+        if self.state.get() == Some(state) {
+            return Ok(());
+        }
+        let file = match state {
+            State::Full => "full",
+            State::One => "one",
+            State::Empty => "empty",
+        };
+        let done = self.shell(reference, &format!("wg setconf $I $F/{file}.conf"))?;
+        if (done.code, done.stderr.as_str()) != (0, "") {
+            return Err(io::Error::other(format!("reset to {file}: {done:?}")));
+        }
+        let dump = self.shell(reference, "wg show $I dump")?.stdout;
+        self.dumps.borrow_mut().insert(state, dump);
+        self.state.set(Some(state));
+        Ok(())
+    }
+
+    /// The interface, by `reference`, after something was done to it. A port that the system chose is
+    /// not the same twice: it is called so, there and in `stdout`.
+    fn dump(&self, reference: &Program, stdout: &mut String) -> io::Result<String> {
+        let done = self.shell(reference, "wg show $I dump")?;
+        if done.code != 0 {
+            return Err(io::Error::other(format!("dump: {done:?}")));
+        }
+        let mut dump = done.stdout;
+        if let Some(state) = self.state.get()
+            && self.dumps.borrow().get(&state) != Some(&dump)
+        {
+            self.state.set(None);
+        }
+        if let Some(port) = dump.split('\t').nth(2).map(str::to_owned)
+            && port.parse::<u16>().is_ok_and(|port| port >= 32768)
+        {
+            dump = dump.replacen(&port, "random", 1);
+            *stdout = stdout.replace(&port, "random");
+        }
+        Ok(dump)
+    }
+
+    /// Runs a case by `program`, from its state on; `reference` resets and dumps.
+    pub fn run(&self, case: &Case, program: &Program, reference: &Program) -> io::Result<Done> {
+        self.reset(reference, case.state)?;
+        let mut done = {
+            let _fake = case.fake.map(FakeDaemon::start).transpose()?;
+            self.shell(program, case.line)?
+        };
+        done.dump = self.dump(reference, &mut done.stdout)?;
+        Ok(done)
+    }
+
+    /// The state of the interface after this line by `reference`.
+    pub fn state_after(&self, case: &Case, line: &str, reference: &Program) -> io::Result<String> {
+        self.reset(reference, case.state)?;
+        let done = self.shell(reference, line)?;
+        if done.code != 0 {
+            return Err(io::Error::other(format!("{line}: {done:?}")));
+        }
+        self.dump(reference, &mut String::new())
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+/// What answers for the interface `fake`; its socket is gone when dropped.
+struct FakeDaemon(PathBuf);
+
+impl FakeDaemon {
+    fn start(fake: Fake) -> io::Result<FakeDaemon> {
+        let path = Path::new(SOCKETS).join("fake.sock");
+        fs::create_dir_all(SOCKETS)?;
+        let listener = UnixListener::bind(&path)?;
+        if let Fake::Says(answer) = fake {
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let Ok(mut stream) = stream else { return };
+                    // To the empty line; a probe says nothing.
+                    let mut asked = Vec::new();
+                    let mut byte = [0];
+                    while !asked.ends_with(b"\n\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
+                        asked.push(byte[0]);
+                    }
+                    if asked == b"stop\n\n" {
+                        return;
+                    }
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            });
+        }
+        Ok(FakeDaemon(path))
+    }
+}
+
+impl Drop for FakeDaemon {
+    fn drop(&mut self) {
+        if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(&self.0) {
+            let _ = stream.write_all(b"stop\n\n");
+        }
+        let _ = fs::remove_file(&self.0);
+    }
+}

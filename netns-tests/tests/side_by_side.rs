@@ -1,0 +1,110 @@
+//! `wg-rs`, called `wg`, beside the real one: the table is that of the program `side-by-side`.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use netns_tests::{Daemon, Lab, PATIENCE, Via, binaries, require};
+
+const LONG: Duration = Duration::from_secs(600);
+
+fn ours() -> io::Result<PathBuf> {
+    match env::var_os("WG_RS") {
+        Some(path) => Ok(path.into()),
+        None => binaries::build("wg-rs", "wg-rs"),
+    }
+}
+
+/// Both on an interface `wg7` of this daemon; the report goes to the test's output.
+fn beside(wg: &Path, daemon: &Daemon, flags: &[&str]) -> io::Result<()> {
+    let program = binaries::build("netns-tests", "side-by-side")?;
+    let lab = Lab::new()?;
+    let host = lab.host("alone")?;
+    let _interface = daemon.start(&host, "wg7", Via::Uapi)?;
+    let mut command = Command::new(program);
+    command.arg("--wg").arg(wg).arg("--ours").arg(ours()?);
+    command.args(["--interface", "wg7"]).args(flags);
+    let report = host.spawn(&mut command)?.success(LONG)?;
+    println!("on {daemon}, {report}");
+    Ok(())
+}
+
+#[test]
+fn on_our_daemon() -> io::Result<()> {
+    let Some(wg) = require("wg", binaries::on_path("wg")) else {
+        return Ok(());
+    };
+    beside(&wg, &Daemon::ours()?, &["--our-daemon"])
+}
+
+#[test]
+fn on_wireguard_go() -> io::Result<()> {
+    let wg = require("wg", binaries::on_path("wg"));
+    let go = require("wireguard-go", Daemon::installed("wireguard-go"));
+    let (Some(wg), Some(go)) = (wg, go) else {
+        return Ok(());
+    };
+    beside(&wg, &go, &["--unordered"])
+}
+
+/// What one who is not root sees: that there are interfaces, and no more.
+#[test]
+fn unprivileged() -> io::Result<()> {
+    let Some(wg) = require("wg", binaries::on_path("wg")) else {
+        return Ok(());
+    };
+    let lab = Lab::new()?;
+    let host = lab.host("alone")?;
+    let _interface = Daemon::ours()?.start(&host, "wg7", Via::Uapi)?;
+    // Where anybody may run it, which a target folder need not be.
+    let folder = Folder::new()?;
+    let ours_here = folder.0.join("wg");
+    fs::copy(ours()?, &ours_here)?;
+    let nobody = 65534;
+    let run = |program: &Path, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.arg0("wg").args(args).current_dir("/");
+        command.uid(nobody).gid(nobody);
+        let mut proc = host.spawn(&mut command)?;
+        let status = proc.wait(PATIENCE)?;
+        Ok::<_, io::Error>((status.code(), proc.output()))
+    };
+    for args in [
+        &["show", "interfaces"][..],
+        &["show"],
+        &["show", "wg7"],
+        &["show", "all", "dump"],
+        &["showconf", "wg7"],
+        &["set", "wg7", "fwmark", "1"],
+    ] {
+        let theirs = run(&wg, args)?;
+        assert_eq!(theirs, run(&ours_here, args)?, "{args:?}");
+        let denied = theirs.1.ends_with(": Permission denied\n");
+        assert_eq!(denied, args[1..] != ["interfaces"], "{theirs:?}");
+    }
+    Ok(())
+}
+
+/// A folder for anybody, gone when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> io::Result<Folder> {
+        let path = env::temp_dir().join(format!("side-by-side-nobody-{}", std::process::id()));
+        fs::create_dir(&path)?;
+        let folder = Folder(path);
+        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755))?;
+        Ok(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
