@@ -23,6 +23,7 @@ mod traffic;
 mod trials;
 mod tunnel;
 mod uapi;
+pub mod vm;
 mod wait;
 
 pub use config::{Config, Interface, Peer, PeerState};

@@ -111,9 +111,11 @@ impl Drop for Proc {
     }
 }
 
-/// Whether every process's output is to be seen, and daemons are to log all they can.
+/// In the environment: every process's output is to be seen, and daemons are to log all they can.
+pub(crate) const VERBOSE: &str = "NETNS_TESTS_LOG";
+
 pub(crate) fn verbose() -> bool {
-    std::env::var_os("NETNS_TESTS_LOG").is_some()
+    std::env::var_os(VERBOSE).is_some()
 }
 
 /// The processes whose network namespace is one of these (inode numbers).

@@ -1,0 +1,315 @@
+//! A virtual machine with a kernel that has the WireGuard module.
+//!
+//! [`inside`] is a test's whole body. On this machine it boots the virtual one, once for all tests
+//! of the program, with the test program itself in the initial file system; has it run there the
+//! test of the same name; and reports what came of it. There, it does what the test is about.
+//! Tests run inside as concurrently as outside: each is one line of JSON to the agent in the
+//! machine ([`serve`]), and one line back when it is done.
+//!
+//! The machine is qemu, emulating: no KVM is needed. It holds nothing of this machine's, and is
+//! killed when this process ends, however that happens.
+
+mod archive;
+
+use std::any::type_name;
+use std::collections::HashMap;
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use self::archive::Archive;
+use crate::process::{Proc, VERBOSE, verbose};
+use crate::{binaries, require};
+
+/// In the environment inside.
+const INSIDE: &str = "NETNS_TESTS_INSIDE";
+/// A folder as `.ci/kernel` makes it; this one by default.
+const KERNEL: &str = "NETNS_TESTS_KERNEL";
+const KERNEL_DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/vm-kernel");
+
+/// Of the machine's own program, and of one test. An emulated machine on a busy one is slow.
+const BOOT: Duration = Duration::from_secs(180);
+const TEST: Duration = Duration::from_secs(600);
+
+/// The port that the agent talks over: the first of the first virtual serial device.
+const PORT: &str = "/dev/vport0p1";
+/// The test program inside.
+const TESTS: &str = "/bin/tests";
+/// Stock programs inside, with the libraries they are linked with. The shell of busybox would run
+/// busybox's `ip` whatever PATH says.
+const STOCK: [&str; 5] = ["busybox", "sh", "setpriv", "wg", "ip"];
+
+#[derive(Serialize, Deserialize)]
+struct Request {
+    id: u64,
+    test: String,
+    /// With all that can be logged, as outside.
+    verbose: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    id: u64,
+    passed: bool,
+    output: String,
+}
+
+/// Whether this is the virtual machine.
+pub fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
+/// Runs `test`, the body of the test function this is called from, in the virtual machine. Panics
+/// if it fails there, with its output. Without qemu or a kernel the test is skipped ([`require`]).
+pub fn inside<T: FnOnce() -> io::Result<()>>(test: T) {
+    if is_inside() {
+        return test().unwrap_or_else(|error| panic!("{error}"));
+    }
+    let machine = machine().as_ref().unwrap_or_else(|error| panic!("{error}"));
+    let Some(machine) = machine else {
+        return;
+    };
+    let Answer { passed, output, .. } = machine
+        .run(&test_name::<T>())
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(passed, "in the virtual machine:\n{output}");
+    print!("{output}");
+}
+
+/// The test whose body is this closure: `crate::module::test::{{closure}}`.
+fn test_name<T>() -> String {
+    let path = type_name::<T>().trim_end_matches("::{{closure}}");
+    path.split_once("::").map_or(path, |(_, path)| path).into()
+}
+
+/// The machine of this process; none where it cannot be had.
+fn machine() -> &'static io::Result<Option<Machine>> {
+    static MACHINE: OnceLock<io::Result<Option<Machine>>> = OnceLock::new();
+    // Everyone is told what is missing, not only who asks first.
+    let folder = env::var_os(KERNEL).map_or(KERNEL_DEFAULT.into(), PathBuf::from);
+    let kernel = Some(folder).filter(|folder| folder.join("modules/order").exists());
+    let kernel = require("a kernel for the virtual machine (.ci/kernel)", kernel);
+    let mut programs = ["qemu-system-x86_64"].iter().chain(&STOCK);
+    let programs = programs.all(|name| require(name, binaries::on_path(name)).is_some());
+    MACHINE.get_or_init(|| match kernel.filter(|_| programs) {
+        Some(kernel) => Machine::boot(&kernel).map(Some),
+        None => Ok(None),
+    })
+}
+
+type Waiting = Arc<Mutex<HashMap<u64, Sender<Answer>>>>;
+
+/// A running machine.
+struct Machine {
+    requests: Mutex<(u64, ChildStdin)>,
+    waiting: Waiting,
+    console: File,
+}
+
+impl Machine {
+    fn boot(kernel: &Path) -> io::Result<Machine> {
+        let files = File::from(memfd_create("initramfs", MFdFlags::MFD_CLOEXEC)?);
+        initramfs(kernel)?.write(&files)?;
+        let console = File::from(memfd_create("console", MFdFlags::MFD_CLOEXEC)?);
+        let mut command = qemu(&kernel.join("vmlinuz"), &files, &console);
+
+        // The agent says that it is there by the answer to a request that nobody made.
+        let (booted, boot) = mpsc::channel();
+        let waiting = Waiting::default();
+        lock(&waiting).insert(0, booted);
+        let (started, start) = mpsc::channel();
+        let answers = waiting.clone();
+        // The machine dies with the thread that starts it: one that ends with the process.
+        thread::spawn(move || match command.spawn() {
+            Ok(child) => receive(child, &started, &answers),
+            Err(error) => drop(started.send(Err(error))),
+        });
+        let requests = start.recv().map_err(io::Error::other)??;
+        let machine = Machine {
+            requests: Mutex::new((1, requests)),
+            waiting,
+            console,
+        };
+        machine.wait(&boot, BOOT, "the virtual machine to boot")?;
+        Ok(machine)
+    }
+
+    fn run(&self, test: &str) -> io::Result<Answer> {
+        let (answered, answer) = mpsc::channel();
+        {
+            let mut requests = lock(&self.requests);
+            let (next, stdin) = &mut *requests;
+            let id = *next;
+            *next += 1;
+            lock(&self.waiting).insert(id, answered);
+            let request = Request {
+                id,
+                test: test.to_owned(),
+                verbose: verbose(),
+            };
+            let mut line = serde_json::to_string(&request)?;
+            line.push('\n');
+            stdin.write_all(line.as_bytes())?;
+        }
+        self.wait(&answer, TEST, "a test in the virtual machine")
+    }
+
+    fn wait(&self, answer: &Receiver<Answer>, limit: Duration, what: &str) -> io::Result<Answer> {
+        answer.recv_timeout(limit).map_err(|error| {
+            let why = match error {
+                RecvTimeoutError::Timeout => format!("waited {limit:?} in vain for {what}"),
+                RecvTimeoutError::Disconnected => format!("it ended while waiting for {what}"),
+            };
+            let path = format!("/proc/self/fd/{}", self.console.as_raw_fd());
+            let console = fs::read(path).unwrap_or_default();
+            io::Error::other(format!(
+                "{why}; the machine's console:\n{}",
+                String::from_utf8_lossy(&console)
+            ))
+        })
+    }
+}
+
+/// Hands over the machine's stdin, then the answers to whoever waits for them; returns when it has
+/// ended.
+fn receive(mut child: Child, started: &Sender<io::Result<ChildStdin>>, waiting: &Waiting) {
+    let pipes = child.stdin.take().zip(child.stdout.take());
+    let Some((stdin, stdout)) = pipes else {
+        return;
+    };
+    let _ = started.send(Ok(stdin));
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        let answer = serde_json::from_str::<Answer>(&line).ok();
+        let waiting = answer.and_then(|answer| Some((lock(waiting).remove(&answer.id)?, answer)));
+        if let Some((sender, answer)) = waiting {
+            let _ = sender.send(answer);
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    lock(waiting).clear();
+}
+
+/// One processor: qemu's emulation of more is slower at best.
+fn qemu(kernel: &Path, files: &File, console: &File) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+    command.args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "1"]);
+    command.args(["-m", "2048", "-nodefaults", "-no-user-config", "-no-reboot"]);
+    command.args(["-display", "none", "-device", "virtio-serial-pci"]);
+    command.args(["-chardev", "stdio,id=agent,signal=off"]);
+    command.args(["-device", "virtserialport,chardev=agent"]);
+    // This process's memory: there is no file to be left behind.
+    let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    command.args([
+        "-chardev",
+        &format!("file,id=console,path={}", path(console)),
+    ]);
+    command.args(["-serial", "chardev:console", "-initrd", &path(files)]);
+    command
+        .arg("-kernel")
+        .arg(kernel)
+        .args(["-append", CMDLINE]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+const CMDLINE: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off nokaslr \
+                       rcupdate.rcu_expedited=1";
+
+/// The first program. What is here is all there is.
+const INIT: &str = r#"#!/bin/busybox sh
+export PATH=/bin:/applets HOME=/tmp
+/bin/busybox mkdir -p /applets /dev /proc /sys /tmp /run /var
+/bin/busybox --install -s /applets
+ln -s /run /var/run
+mount -t devtmpfs dev /dev
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+/bin/ip link set lo up
+while read module; do insmod /modules/$module || echo "$module cannot be loaded"; done < /modules/order
+export NETNS_TESTS_INSIDE=1
+vm-agent
+poweroff -f
+"#;
+
+fn initramfs(kernel: &Path) -> io::Result<Archive> {
+    let mut archive = Archive::default();
+    let ours = [
+        ("wg-rs", "wireguard-rs"),
+        ("wg-rs", "wg-rs"),
+        ("netns-tests", "vm-agent"),
+    ];
+    for (package, name) in ours {
+        let path = binaries::build(package, name)?;
+        archive.program(&format!("/bin/{name}"), &path)?;
+    }
+    archive.program(TESTS, &env::current_exe()?)?;
+    for name in STOCK {
+        let found = binaries::on_path(name).ok_or_else(|| io::Error::other(name))?;
+        archive.program(&format!("/bin/{name}"), &found)?;
+    }
+    for module in fs::read_dir(kernel.join("modules"))? {
+        let path = module?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+            archive.file(&format!("/modules/{name}"), 0o644, fs::read(&path)?);
+        }
+    }
+    archive.file("/init", 0o755, INIT.into());
+    archive.file("/etc/passwd", 0o644, "root:x:0:0::/tmp:/bin/sh\n".into());
+    Ok(archive)
+}
+
+/// The agent in the machine: runs the tests it is asked for, each in a process, until nobody asks
+/// any more.
+pub fn serve() -> io::Result<()> {
+    let port = File::options().read(true).write(true).open(PORT)?;
+    let answers = Arc::new(Mutex::new(port.try_clone()?));
+    answer(&answers, 0, Ok(String::new()))?;
+    for line in BufReader::new(port).lines() {
+        let request: Request = serde_json::from_str(&line?)?;
+        let answers = answers.clone();
+        thread::spawn(move || answer(&answers, request.id, run(&request)));
+    }
+    Ok(())
+}
+
+fn answer(port: &Mutex<File>, id: u64, result: io::Result<String>) -> io::Result<()> {
+    let passed = result.is_ok();
+    let output = result.unwrap_or_else(|error| error.to_string());
+    let mut line = serde_json::to_string(&Answer { id, passed, output })?;
+    line.push('\n');
+    lock(port).write_all(line.as_bytes())
+}
+
+fn run(request: &Request) -> io::Result<String> {
+    let test = &request.test;
+    let mut command = Command::new(TESTS);
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    if request.verbose {
+        command.env(VERBOSE, "1");
+    }
+    let output = Proc::spawn(command.stdin(Stdio::null()))?.success(TEST)?;
+    match output.contains("1 passed") {
+        true => Ok(output),
+        false => Err(io::Error::other(format!("no test {test}: {output}"))),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
