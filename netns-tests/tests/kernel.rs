@@ -1,0 +1,419 @@
+//! The real kernel module, in a virtual machine: its interfaces under `wg` and `wg-rs`, and its
+//! tunnel with ours.
+
+use std::fmt::Write;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::process::Command;
+use std::time::Duration;
+
+use netns_tests::{
+    Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, Peer, Plan, Tunnel, Via, Wg,
+    netlink, ping_all, rekey, until, vm,
+};
+
+/// On an emulated processor that all tests share.
+const UNHURRIED: Duration = Duration::from_secs(20);
+
+fn kernel() -> io::Result<Daemon> {
+    Daemon::kernel(&Lab::new()?.host("probe")?)
+}
+
+/// Ours with the kernel's: each as `a`, which speaks first and roams.
+fn plans() -> io::Result<[Plan; 2]> {
+    let (ours, kernel) = (Daemon::ours()?, kernel()?);
+    Ok([Plan::new(&ours, &kernel), Plan::new(&kernel, &ours)])
+}
+
+/// By its name the first: it runs beside all the others, with little traffic.
+#[test]
+fn a_rekey_under_traffic() {
+    vm::inside(|| {
+        let plans = plans()?;
+        std::thread::scope(|scope| {
+            let run = |plan| scope.spawn(move || rekey(plan, 20_000, UNHURRIED));
+            let runs = plans.each_ref().map(run);
+            runs.into_iter()
+                .try_for_each(|run| run.join().expect("a rekey does not panic"))
+        })
+    });
+}
+
+#[test]
+fn traffic_with_and_without_a_preshared_key() {
+    const BYTES: u64 = 100_000;
+    vm::inside(|| {
+        for (plan, outer) in plans()?.into_iter().zip(Family::ALL) {
+            for preshared in [false, true] {
+                let tunnel = Tunnel::established(&Plan {
+                    outer,
+                    preshared,
+                    ..plan.clone()
+                })?;
+                for inner in Family::ALL {
+                    tunnel.ping_both_ways(inner)?;
+                    tunnel.transfer_both_ways(inner, BYTES)?;
+                }
+                for (here, there) in tunnel.ways() {
+                    let peer = here.wg.peer(there.keys.public)?;
+                    assert!(peer.rx_bytes > 2 * BYTES && peer.tx_bytes > 2 * BYTES);
+                    assert_eq!(peer.preshared_key, tunnel.preshared);
+                    assert_eq!(peer.endpoint, Some(there.endpoint(outer)));
+                    assert!(peer.last_handshake.is_some());
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn roaming() {
+    vm::inside(|| {
+        for plan in plans()? {
+            let tunnel = Tunnel::established(&plan)?;
+            let (a, b) = (&tunnel.a, &tunnel.b);
+            let new = [192, 0, 2, 99].into();
+            a.host.run(|| {
+                netlink::delete_address("eth0", a.outer(Family::V4), 24)?;
+                netlink::add_address("eth0", new, 24)
+            })?;
+            tunnel.follows((new, End::PORT).into())?;
+            a.wg.set(&Config {
+                listen_port: Some(9999),
+                ..Config::default()
+            })?;
+            tunnel.follows((new, 9999).into())?;
+            let peer = Peer::new(b.keys.public)
+                .at(b.endpoint(Family::V6))
+                .allow(b.inner(Family::V4), 32)
+                .allow(b.inner(Family::V6), 128);
+            a.wg.set(&Config::of(peer))?;
+            tunnel.follows((a.outer(Family::V6), 9999).into())?;
+        }
+        Ok(())
+    });
+}
+
+/// A kernel interface `wg0` in each of two hosts: stock `wg` acts in the first, ours in the other.
+struct Pair {
+    hosts: [Host; 2],
+    _interfaces: [Wg; 2],
+    _lab: Lab,
+}
+
+impl Pair {
+    fn new() -> io::Result<Pair> {
+        let lab = Lab::new()?;
+        let hosts = [lab.host("stock")?, lab.host("ours")?];
+        let kernel = Daemon::kernel(&hosts[0])?;
+        let interface = |host| kernel.start(host, "wg0", Via::StockWg);
+        Ok(Pair {
+            _interfaces: [interface(&hosts[0])?, interface(&hosts[1])?],
+            hosts,
+            _lab: lab,
+        })
+    }
+
+    /// What the two programs say to the same, and whether they succeed.
+    fn say(&self, args: &[&str], stdin: &str) -> [Result<String, String>; 2] {
+        let say = |host: &Host, program: &str| {
+            let ended = format!("{program} ended with ");
+            host.sh_with(program, args, stdin)
+                .map_err(|error| error.to_string().replace(&ended, ""))
+        };
+        [say(&self.hosts[0], "wg"), say(&self.hosts[1], "wg-rs")]
+    }
+
+    /// Both say the same.
+    fn agree(&self, args: &[&str], stdin: &str) -> Result<String, String> {
+        let [stock, ours] = self.say(args, stdin);
+        assert_eq!(ours, stock, "{args:?}");
+        ours
+    }
+
+    /// Both succeed and say the same.
+    fn show(&self, args: &str) -> io::Result<String> {
+        let args: Vec<_> = args.split_whitespace().collect();
+        self.agree(&args, "").map_err(io::Error::other)
+    }
+
+    /// Both succeed, and the interfaces are the same then.
+    fn change(&self, args: &str, stdin: &str) -> io::Result<()> {
+        let args: Vec<_> = args.split_whitespace().collect();
+        self.agree(&args, stdin).map_err(io::Error::other)?;
+        let dump = ["show", "wg0", "dump"];
+        let state = self.hosts[0].sh("wg", &dump)?;
+        assert_eq!(self.hosts[1].sh("wg", &dump)?, state, "after {args:?}");
+        assert_eq!(self.hosts[1].sh("wg-rs", &dump)?, state, "after {args:?}");
+        Ok(())
+    }
+}
+
+#[test]
+fn set_and_show() {
+    vm::inside(|| {
+        let pair = Pair::new()?;
+        let set = |args: &str, stdin: &str| pair.change(&format!("set wg0 {args}"), stdin);
+        let [key, psk] = [Key::random(), Key::random()];
+        let [a, b, c] = [Key::random(), Key::random(), Key::random()];
+        set("listen-port 7000 fwmark 0xca6c", "")?;
+        set("private-key /dev/stdin", &format!("{key}\n"))?;
+        set(
+            &format!(
+                "peer {a} preshared-key /dev/stdin endpoint 192.0.2.1:51820 \
+                 persistent-keepalive 25 allowed-ips 10.0.0.0/24,fd00::/64,192.0.2.0/25 \
+                 peer {b} endpoint [2001:db8::1]:7 allowed-ips 0.0.0.0/0,::/0 peer {c}"
+            ),
+            &psk.to_string(),
+        )?;
+        for parameter in [
+            "",
+            "public-key",
+            "private-key",
+            "listen-port",
+            "fwmark",
+            "peers",
+            "preshared-keys",
+            "endpoints",
+            "allowed-ips",
+            "latest-handshakes",
+            "transfer",
+            "persistent-keepalive",
+            "dump",
+        ] {
+            pair.show(&format!("show wg0 {parameter}"))?;
+        }
+        for all in ["", "show all dump", "show interfaces", "showconf wg0"] {
+            assert_ne!(pair.show(all)?, "");
+        }
+        // Networks move from peer to peer, and back to the same one.
+        set(&format!("peer {c} allowed-ips 10.0.0.0/24,::/0"), "")?;
+        set(&format!("peer {c} allowed-ips 10.0.0.0/24"), "")?;
+        set(&format!("peer {a} allowed-ips 10.1.2.3/8"), "")?;
+        set(
+            &format!("peer {a} preshared-key /dev/null persistent-keepalive off"),
+            "",
+        )?;
+        set(
+            &format!("peer {b} remove peer {c} endpoint 192.0.2.9:9"),
+            "",
+        )?;
+        // Its own key as a peer's: ignored, or removed when it becomes its own.
+        set(
+            &format!("peer {} allowed-ips 10.9.0.0/16", key.public()),
+            "",
+        )?;
+        set(
+            &format!("peer {} allowed-ips 10.8.0.0/16", psk.public()),
+            "",
+        )?;
+        set("private-key /dev/stdin", &psk.to_string())?;
+        set("fwmark off private-key /dev/null", "")?;
+        // The newer `wg` takes a network away, where the kernel knows how (6.16).
+        let known = pair.hosts[1].sh("wg", &["show", "wg0", "dump"])?;
+        let minus = [
+            "set",
+            "wg0",
+            "peer",
+            &a.to_string(),
+            "allowed-ips",
+            "-10.0.0.0/8",
+        ];
+        let taken = pair.hosts[1].sh("wg-rs", &minus);
+        let left = pair.hosts[1].sh("wg", &["show", "wg0", "dump"])?;
+        match taken {
+            Ok(_) => assert_eq!(left, known.replace("10.0.0.0/8", "(none)")),
+            Err(error) => {
+                assert!(error.to_string().contains("Invalid argument"), "{error}");
+                assert_eq!(left, known);
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn setconf_addconf_and_syncconf() {
+    vm::inside(|| {
+        let pair = Pair::new()?;
+        let keys = Keys::generate();
+        let peer = |i: u8| Peer::new(Key([i; 32])).allow([10, i, 0, 0], 16);
+        let full = Config::new(&keys, 7001)
+            .peer(peer(1).at(([192, 0, 2, 1], 9)).keepalive(5))
+            .peer(
+                peer(2)
+                    .preshared(Key::random())
+                    .allow(Ipv6Addr::LOCALHOST, 128),
+            )
+            .peer(peer(3).keepalive(7));
+        let mut other = Config::new(&keys, 7002)
+            .peer(peer(3).keepalive(7))
+            .peer(peer(2))
+            .peer(peer(4));
+        other.fwmark = Some(7);
+        let more = Config::default()
+            .peer(peer(5))
+            .peer(Peer::new(Key([1; 32])));
+        for (verb, config) in [
+            ("setconf", &full),
+            ("addconf", &more),
+            ("setconf", &other),
+            ("syncconf", &full),
+            ("addconf", &full),
+            ("setconf", &more),
+        ] {
+            pair.change(&format!("{verb} wg0 /dev/stdin"), &config.file(&[]))?;
+            let shown = pair.show("showconf wg0")?;
+            pair.change("syncconf wg0 /dev/stdin", &shown)?;
+        }
+        // Stock `wg` of 2021 leaves these two as they are.
+        let [old, new] = [peer(2).keepalive(9).preshared(Key::random()), peer(2)];
+        let host = &pair.hosts[1];
+        for peer in [old, new] {
+            let file = Config::new(&keys, 7001).peer(peer).file(&[]);
+            host.sh_with("wg-rs", &["syncconf", "wg0", "/dev/stdin"], &file)?;
+        }
+        let peer = host.sh("wg", &["show", "wg0", "dump"])?;
+        let fields: Vec<_> = peer.lines().nth(1).unwrap_or("").split('\t').collect();
+        assert_eq!((fields[1], fields[7]), ("(none)", "off"), "{peer}");
+        Ok(())
+    });
+}
+
+/// Larger than a netlink message in both directions.
+#[test]
+fn a_thousand_allowed_ips_and_a_thousand_peers() {
+    vm::inside(|| {
+        let pair = Pair::new()?;
+        let number = |i: u16| {
+            let mut key = [7; 32];
+            key[..2].copy_from_slice(&i.to_be_bytes());
+            Key(key)
+        };
+        let v4 = |i: u16| Ipv4Addr::from_bits(0x0a00_0000 | u32::from(i) << 2);
+        let v6 = |i: u16| Ipv6Addr::from_bits(0xfd << 120 | u128::from(i) << 32);
+        let keys = Keys::generate();
+        let mut fat = Peer::new(number(1001));
+        for i in 0..1000 {
+            fat = fat.allow(v4(i), 30).allow(v6(i), 96);
+        }
+        let mut config = Config::new(&keys, 7000)
+            .peer(Peer::new(number(1000)))
+            .peer(fat);
+        pair.change("setconf wg0 /dev/stdin", &config.file(&[]))?;
+        let shown = pair.show("show wg0 allowed-ips")?;
+        assert_eq!(shown.split_whitespace().count(), 3 + 2 * 1000);
+
+        for i in 0..1000 {
+            let psk = Key([i as u8 | 1; 32]);
+            let peer = Peer::new(number(i)).allow(v4(i), 30).allow(v6(i), 96);
+            config = config.peer(peer.preshared(psk).at((v4(i), 9)));
+        }
+        pair.change("syncconf wg0 /dev/stdin", &config.file(&[]))?;
+        assert_eq!(pair.show("show wg0 peers")?.lines().count(), 1002);
+        // The thousand took all that the fat one had.
+        assert!(pair.show("show wg0 allowed-ips")?.contains("(none)"));
+        config.peers.truncate(500);
+        pair.change("syncconf wg0 /dev/stdin", &config.file(&[]))?;
+        let mut removal = String::from("set wg0");
+        for i in 0..400 {
+            let _ = write!(removal, " peer {} remove", number(i));
+        }
+        pair.change(&removal, "")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_refused_and_how() {
+    vm::inside(|| {
+        let pair = Pair::new()?;
+        for args in [
+            "show lo",
+            "show nope",
+            "show a/b",
+            "show lo dump",
+            "showconf nope",
+            "set lo fwmark 1",
+            "set nope fwmark 1",
+            "syncconf nope /dev/null",
+            "setconf lo /dev/null",
+        ] {
+            let args: Vec<_> = args.split_whitespace().collect();
+            let refused = pair.agree(&args, "");
+            assert!(refused.is_err(), "{args:?} succeeded");
+        }
+        // As the newer `wg` says; the stock one says "Invalid argument".
+        let [_, ours] = pair.say(&["show", "a-name-of-16-chr"], "");
+        assert!(ours.unwrap_err().contains("File name too long"));
+        // Stock `wg` would change the interface that the name begins with.
+        let [_, ours] = pair.say(&["set", "a-name-of-16-chr", "fwmark", "1"], "");
+        assert!(ours.unwrap_err().contains("No such device"));
+
+        let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+        for args in [
+            &["show", "wg0"][..],
+            &["show", "interfaces"],
+            &["set", "wg0", "fwmark", "1"],
+        ] {
+            let [stock, ours] = ["wg", "wg-rs"].map(|program| {
+                let args = [&nobody[..], &[program], args].concat();
+                let said = pair.hosts[0].sh("setpriv", &args);
+                said.map_err(|error| error.to_string())
+            });
+            assert_eq!(ours, stock, "{args:?}");
+        }
+        Ok(())
+    });
+}
+
+/// `wg-rs link` with interfaces of the kernel's. A move sets them down, which ends the session: the
+/// first packet begins the next.
+#[test]
+fn a_link_is_added_moved_and_deleted() {
+    vm::inside(|| {
+        let kernel = kernel()?;
+        let tunnel = Tunnel::established(&Plan::new(&kernel, &kernel))?;
+        let (a, b) = (&tunnel.a, &tunnel.b);
+        let inside = tunnel.lab.host("inside")?;
+        let anyone = inside.spawn(Command::new("sleep").arg("1000"))?;
+        let namespace = format!("pid:{}", anyone.pid());
+        a.host.sh("wg-rs", &["link", "move", "wg0", &namespace])?;
+        assert!(a.host.run(|| netlink::link("wg0"))?.is_none());
+        ping_all(&inside, b.inner(Family::V4), 5)?;
+        ping_all(&inside, b.inner(Family::V6), 5)?;
+        assert!(a.host.udp_ports()?.contains(&End::PORT));
+        let listed = inside.sh("wg-rs", &["link", "list", "--json"])?;
+        assert!(
+            listed.contains("\"kernel\"") && listed.contains("wg0"),
+            "{listed}"
+        );
+
+        let config = Config::new(&Keys::generate(), 7777).peer(Peer::new(b.keys.public));
+        let add = format!(
+            "link add wg1 --backend kernel --netns {namespace} --config /dev/stdin \
+             --address 10.99.0.1/24,fd99::1/64 --mtu 1300 --up"
+        );
+        let add: Vec<_> = add.split_whitespace().collect();
+        a.host.sh_with("wg-rs", &add, &config.file(&[]))?;
+        let link = inside.run(|| netlink::link("wg1"))?;
+        assert_eq!(link.map(|link| (link.up, link.mtu)), Some((true, 1300)));
+        let addresses = inside.sh("ip", &["addr", "show", "dev", "wg1"])?;
+        assert!(addresses.contains("10.99.0.1/24") && addresses.contains("fd99::1/64"));
+        assert!(a.host.udp_ports()?.contains(&7777), "not born in a");
+        // A second one of the name is refused and leaves nothing.
+        assert!(a.host.sh_with("wg-rs", &add, &config.file(&[])).is_err());
+        assert!(a.host.run(|| netlink::link("wg1"))?.is_none());
+
+        for name in ["wg0", "wg1"] {
+            inside.sh("wg-rs", &["link", "del", name])?;
+            assert!(inside.run(|| netlink::link(name))?.is_none());
+        }
+        until(PATIENCE, "its ports to close", || {
+            Ok(a.host.udp_ports()?.is_empty().then_some(()))
+        })?;
+        drop(anyone);
+        Ok(())
+    });
+}
