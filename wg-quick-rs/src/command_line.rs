@@ -145,7 +145,9 @@ fn as_root(args: &[OsString], work: impl FnOnce() -> ExitCode) -> ExitCode {
         Err(sudo.exec())
     };
     if let Err(error) = run() {
-        console::error(format_args!("must be run as root, and sudo: {error}"));
+        console::error(format_args!(
+            "must be run as root, and there is no sudo: {error}"
+        ));
     }
     ExitCode::FAILURE
 }

@@ -156,15 +156,7 @@ impl Resolver {
         match &self.way {
             Way::Resolvconf(record) => run("resolvconf", &["-d", record, "-f"], None, world),
             Way::Resolvectl => run("resolvectl", &["revert", interface], None, world),
-            Way::File(path) => {
-                let ours = format!("{OURS}{interface}.\n");
-                if fs::read_to_string(path).is_ok_and(|text| text.starts_with(&ours)) {
-                    fs::remove_file(path)?;
-                    // If it was made for this file.
-                    let _ = path.parent().map(fs::remove_dir);
-                }
-                Ok(())
-            }
+            Way::File(path) => Ok(remove(path, interface)?),
         }
     }
 
@@ -199,6 +191,27 @@ impl Resolver {
             fs::create_dir_all(folder)?;
         }
         fs::write(path, format!("{OURS}{interface}.\n{}", self.dns))
+    }
+}
+
+/// Removes the file if it is ours for this interface.
+fn remove(path: &Path, interface: &str) -> io::Result<()> {
+    let ours = format!("{OURS}{interface}.\n");
+    if fs::read_to_string(path).is_ok_and(|text| text.starts_with(&ours)) {
+        fs::remove_file(path)?;
+        // If it was made for this file.
+        let _ = path.parent().map(fs::remove_dir);
+    }
+    Ok(())
+}
+
+/// Removes what was made for an interface in any namespace with a name.
+pub fn remove_files(interface: &str) {
+    for folder in fs::read_dir(NETNS).into_iter().flatten().flatten() {
+        let path = folder.path().join("resolv.conf");
+        if let Err(error) = remove(&path, interface) {
+            console::error(format_args!("{}: {error}", path.display()));
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::console;
 use crate::default_route;
-use crate::dns::Resolver;
+use crate::dns::{self, Resolver};
 use crate::engine::{self, Engine, Failure};
 use crate::file::{Address, File};
 use crate::firewall::Present;
@@ -112,14 +112,17 @@ fn has_key(netns: &NetNs, file: &File) -> bool {
 }
 
 fn take_down(engine: &mut Engine, file: &File) -> Result<(), Failure> {
-    hooks(engine, file, &file.hooks.pre_down)?;
+    hooks(engine, file, "PreDown", &file.hooks.pre_down)?;
     if file.save_config {
         save_config(engine, file)?;
     }
-    if !file.dns.is_empty()
-        && let Some(resolver) = Resolver::new(&file.dns, &engine.world)?
-    {
-        engine.run(Step::UnsetDns(resolver))?;
+    if !file.dns.is_empty() {
+        match Resolver::new(&file.dns, &engine.world) {
+            Ok(Some(resolver)) => engine.run(Step::UnsetDns(resolver))?,
+            Ok(None) => {}
+            // What is not installed any more is no reason to stay up.
+            Err(failure) => console::error(failure),
+        }
     }
     let interface = engine.world.get()?;
     if engine.world.elsewhere.is_none() && may_have_default_route(&interface, file) {
@@ -127,7 +130,7 @@ fn take_down(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     }
     engine.run(Step::DeleteLink)?;
     engine.commit();
-    hooks(engine, file, &file.hooks.post_down)
+    hooks(engine, file, "PostDown", &file.hooks.post_down)
 }
 
 /// Whether `up` added rules for it, or peers that are gone by now.
@@ -199,7 +202,7 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
         }
     };
     for hook in &file.hooks.pre_down {
-        let result = hooks(engine, file, std::slice::from_ref(hook));
+        let result = hooks(engine, file, "PreDown", std::slice::from_ref(hook));
         attempt(engine, result);
     }
     if !file.dns.is_empty()
@@ -208,6 +211,7 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
         let result = engine.run(Step::UnsetDns(resolver));
         attempt(engine, result);
     }
+    dns::remove_files(&file.interface);
     for rule in orphans {
         let result = engine.run(Step::DeleteRule(rule));
         attempt(engine, result);
@@ -218,7 +222,7 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
     });
     attempt(engine, result);
     for hook in &file.hooks.post_down {
-        let result = hooks(engine, file, std::slice::from_ref(hook));
+        let result = hooks(engine, file, "PostDown", std::slice::from_ref(hook));
         attempt(engine, result);
     }
     first

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use wg_rs::sys::netlink;
 
 use crate::console;
+use crate::file::File;
 use crate::signals;
 use crate::step::Step;
 use crate::world::World;
@@ -22,8 +23,8 @@ use crate::world::World;
 pub enum Failure {
     /// Something did not work: this is said.
     Message(String),
-    /// A hook ended with this code, and has said why.
-    Hook(i32),
+    /// A hook, from this line, ended with this code; it has said why itself.
+    Hook(String, i32),
     /// This signal came.
     Signal(i32),
 }
@@ -34,22 +35,37 @@ impl Failure {
         Failure::Message(message.to_string())
     }
 
+    /// Of this key in this line of a file.
+    pub fn at(self, file: &File, line: usize, key: &str) -> Self {
+        match self {
+            Failure::Message(message) => {
+                Failure::Message(format!("{}: {message}", place(file, line, key)))
+            }
+            failure => failure,
+        }
+    }
+
     /// The exit code for it.
     pub fn code(&self) -> ExitCode {
         let code = match self {
             Failure::Message(_) => 1,
-            Failure::Hook(code) => *code,
+            Failure::Hook(_, code) => *code,
             Failure::Signal(signal) => 128 + signal,
         };
         ExitCode::from(u8::try_from(code).unwrap_or(1))
     }
 }
 
+/// A key in a line of a file, as errors have it.
+pub fn place(file: &File, line: usize, key: &str) -> String {
+    format!("{}:{line}: {key}", file.path.display())
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Message(message) => f.write_str(message),
-            Failure::Hook(code) => write!(f, "the hook ended with exit code {code}"),
+            Failure::Hook(line, code) => write!(f, "{line}: exit code {code}"),
             Failure::Signal(signal) => write!(f, "ended by {}", signals::name(*signal)),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use wg_rs::place::{self, Ending, Namespace};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
@@ -95,7 +96,9 @@ pub enum Step {
         /// As it is run.
         command: String,
         /// The file it is from.
-        file: String,
+        file: PathBuf,
+        /// Where it is in there, for errors.
+        place: String,
     },
 }
 
@@ -290,7 +293,14 @@ impl Step {
                 let there = there.unwrap_or_else(|| Present::look(world));
                 there.delete(world)?;
             }
-            Step::Hook { command, file } => hook(&command, file, world)?,
+            Step::Hook {
+                command,
+                file,
+                place,
+            } => match hook(&command, &file, world)? {
+                0 => {}
+                code => return Err(Failure::Hook(place, code)),
+            },
         }
         Ok(())
     }
@@ -430,7 +440,8 @@ fn add_rule(rule: Rule, world: &mut World, undo: &mut Vec<Step>) -> Result<(), F
     Ok(())
 }
 
-fn hook(command: &str, file: String, world: &World) -> Result<(), Failure> {
+/// Runs a hook; its exit code.
+fn hook(command: &str, file: &Path, world: &World) -> Result<i32, Failure> {
     let shell = match Program::find("bash") {
         // As within wg-quick, which is a script.
         Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c"]),
@@ -444,10 +455,7 @@ fn hook(command: &str, file: String, world: &World) -> Result<(), Failure> {
         .variable("CONFIG_FILE", file)
         .of_terminal()
         .run(world)?;
-    match outcome.code() {
-        0 => Ok(()),
-        code => Err(Failure::Hook(code)),
-    }
+    Ok(outcome.code())
 }
 
 #[cfg(test)]

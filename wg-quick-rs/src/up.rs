@@ -63,11 +63,12 @@ fn bring_up(
     if let Some((namespace, netns)) = place {
         engine.run(Step::MoveLink(namespace, netns))?;
     }
-    hooks(engine, file, &file.hooks.pre_up)?;
+    hooks(engine, file, "PreUp", &file.hooks.pre_up)?;
     let changes = endpoint::changes(&file.settings, &engine.world.signals)?;
     engine.run(Step::AddConf(changes))?;
     for address in &file.addresses {
-        engine.run(Step::AddAddress(address.value))?;
+        let added = engine.run(Step::AddAddress(address.value));
+        added.map_err(|failure| failure.at(file, address.line, "Address"))?;
     }
     set_up(engine, file)?;
     if !file.dns.is_empty()
@@ -76,7 +77,7 @@ fn bring_up(
         engine.run(Step::SetDns(resolver))?;
     }
     add_routes(engine, file)?;
-    hooks(engine, file, &file.hooks.post_up)
+    hooks(engine, file, "PostUp", &file.hooks.post_up)
 }
 
 /// By the kernel, or else by a program.
@@ -105,15 +106,21 @@ fn add_link(engine: &mut Engine) -> Result<(), Failure> {
     engine.run(Step::StartDaemon(program))
 }
 
-/// Runs hooks, one after the other.
+/// Runs the hooks of this key, one after the other.
 ///
 /// # Errors
 /// One failed: the others are not run.
-pub fn hooks(engine: &mut Engine, file: &File, hooks: &[Located<String>]) -> Result<(), Failure> {
+pub fn hooks(
+    engine: &mut Engine,
+    file: &File,
+    key: &str,
+    hooks: &[Located<String>],
+) -> Result<(), Failure> {
     for hook in hooks {
         engine.run(Step::Hook {
             command: hook.value.replace("%i", &file.interface),
-            file: file.path.display().to_string(),
+            file: file.path.clone(),
+            place: engine::place(file, hook.line, key),
         })?;
     }
     Ok(())
@@ -128,7 +135,11 @@ fn set_up(engine: &mut Engine, file: &File) -> Result<(), Failure> {
         }
     };
     let before = engine.world.home.link(&file.interface)?.mtu;
-    engine.run(Step::Up { mtu, before })
+    let up = engine.run(Step::Up { mtu, before });
+    match &file.mtu {
+        Some(mtu) => up.map_err(|failure| failure.at(file, mtu.line, "MTU")),
+        None => up,
+    }
 }
 
 fn add_routes(engine: &mut Engine, file: &File) -> Result<(), Failure> {
