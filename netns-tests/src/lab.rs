@@ -253,6 +253,11 @@ impl Host {
         self.run(|| netlink::add_address(link, address, prefix))
     }
 
+    /// The processes that run in it.
+    pub fn processes(&self) -> io::Result<Vec<i32>> {
+        Ok(process::in_namespaces(&[self.0.net.metadata()?.ino()]))
+    }
+
     /// The UDP ports that have a socket in this host.
     pub fn udp_ports(&self) -> io::Result<Vec<u16>> {
         let mut ports = Vec::new();

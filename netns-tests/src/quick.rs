@@ -149,12 +149,18 @@ impl Site {
             site.host.run(|| fs::create_dir_all(folder))?;
         }
         site.stand_in("resolvconf", RESOLVCONF)?;
+        let daemon = Daemon::ours()?;
+        let real = daemon.path().unwrap_or_default();
+        site.host
+            .run(|| symlink(real, format!("{BIN}/wireguard-rs")))?;
         Ok(Some(site))
     }
 
     /// Puts a script before the program of that name on PATH.
     pub fn stand_in(&self, name: &str, script: &str) -> io::Result<()> {
         let file = format!("{BIN}/{name}");
+        // Not through a link: a program of the machine may be at its end.
+        let _ = self.host.run(|| fs::remove_file(&file));
         self.host.write(&file, script)?;
         self.host
             .run(|| fs::set_permissions(&file, fs::Permissions::from_mode(0o755)))
@@ -201,16 +207,27 @@ impl Site {
             .current_dir("/");
     }
 
-    /// `PROGRAM ARGS…`, to be run in this host. The stock script puts its own folder before PATH,
-    /// so a copy of it is run from that of the stand-ins.
+    /// Where it is run from. Either program puts its own folder before PATH, so they are run from
+    /// that of the stand-ins: the script is copied there, ours is bound there.
+    pub fn place(&self, quick: &Quick) -> io::Result<String> {
+        let file = format!("{BIN}/{}", quick.name);
+        if self.host.run(|| fs::exists(&file))? {
+            return Ok(file);
+        }
+        match &quick.script {
+            Some(script) => self.stand_in(quick.name, script)?,
+            None => self.host.run(|| -> io::Result<()> {
+                fs::File::create(&file)?;
+                let (flags, none) = (MsFlags::MS_BIND, None::<&str>);
+                Ok(mount(Some(&quick.path), file.as_str(), none, flags, none)?)
+            })?,
+        }
+        Ok(file)
+    }
+
+    /// `PROGRAM ARGS…`, to be run in this host.
     pub fn command(&self, quick: &Quick, args: &[&str]) -> io::Result<Command> {
-        let mut command = match &quick.script {
-            None => Command::new(&quick.path),
-            Some(script) => {
-                self.stand_in("wg-quick", script)?;
-                Command::new(format!("{BIN}/wg-quick"))
-            }
-        };
+        let mut command = Command::new(self.place(quick)?);
         command.args(args);
         self.environment(&mut command);
         Ok(command)

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::{Host, SOCKETS, process};
+use crate::{Host, SOCKETS};
 
 /// Asks for each part, under a line with its name.
 const ASK: &str = "
@@ -163,8 +162,8 @@ pub(crate) fn names(folder: &Path, end: &str) -> io::Result<Vec<String>> {
 
 /// The commands that run in the host, sorted.
 fn processes(host: &Host) -> io::Result<Vec<String>> {
-    let namespace = host.run(|| fs::metadata("/proc/thread-self/ns/net"))?.ino();
-    let mut all: Vec<String> = process::in_namespaces(&[namespace])
+    let mut all: Vec<String> = host
+        .processes()?
         .iter()
         .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok())
         .map(|name| name.trim().to_owned())
