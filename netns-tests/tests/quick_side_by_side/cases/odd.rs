@@ -1,0 +1,125 @@
+//! What stock does not take, and what neither does.
+
+use super::Case;
+use super::Stock::Always;
+
+pub const CASES: &[Case] = &[
+    // ---- what stock does not take, and what it would have had to be given
+    Case {
+        name: "kinder: Table = AUTO",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+Table = AUTO
+[Peer]
+PublicKey = {peer}
+AllowedIPs = 0.0.0.0/0
+Endpoint = 203.0.113.1:51820
+",
+        plain: Some((
+            Always,
+            "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+[Peer]
+PublicKey = {peer}
+AllowedIPs = 0.0.0.0/0
+Endpoint = 203.0.113.1:51820
+",
+        )),
+        ..Case::NEW
+    },
+    Case {
+        name: "kinder: AllowedIPs =",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+[Peer]
+PublicKey = {peer}
+AllowedIPs =
+",
+        plain: Some((
+            Always,
+            "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+[Peer]
+PublicKey = {peer}
+",
+        )),
+        ..Case::NEW
+    },
+    // ---- what both refuse, leaving nothing
+    Case {
+        name: "refused: a hook fails",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+DNS = 10.0.0.1
+PostUp = echo before >> /etc/log
+PostUp = exit 3
+PostUp = echo after >> /etc/log
+[Peer]
+PublicKey = {peer}
+AllowedIPs = 0.0.0.0/0
+Endpoint = 203.0.113.1:51820
+",
+        fails: Some(3),
+        ..Case::NEW
+    },
+    Case {
+        name: "refused: an address that is none",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24, 10.0.0.256/24
+",
+        fails: Some(1),
+        ..Case::NEW
+    },
+    Case {
+        name: "refused: an unknown key",
+        config: "[Interface]
+PrivateKey = {key}
+Adress = 10.0.0.2/24
+",
+        fails: Some(1),
+        ..Case::NEW
+    },
+    Case {
+        name: "refused: a table without a number",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+Table = nowhere
+[Peer]
+PublicKey = {peer}
+AllowedIPs = 10.5.0.0/24
+",
+        fails: Some(1),
+        ..Case::NEW
+    },
+    Case {
+        name: "refused: an endpoint without an address",
+        place: "printf 'hosts: files\\n' > /etc/nsswitch.conf",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+[Peer]
+PublicKey = {peer}
+AllowedIPs = 10.5.0.0/24
+Endpoint = nowhere.example:51820
+",
+        fails: Some(1),
+        ..Case::NEW
+    },
+    Case {
+        name: "refused: an interface of that name",
+        place: "ip link add wg0 type veth peer other",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+",
+        fails: Some(1),
+        ..Case::NEW
+    },
+];

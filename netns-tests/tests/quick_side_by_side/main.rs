@@ -1,0 +1,225 @@
+//! Stock `wg-quick` and ours, side by side on many config files: the same state after `up`, as before
+//! after `down`.
+//!
+//! Each file is brought up by either program in a fresh host, with `wireguard-rs` (or the kernel's
+//! module, where there is one) under both. Compared are links, addresses, the routes and rules of
+//! both families, sysctls, firewall, processes, sockets, the interface's configuration, what
+//! `resolvconf` was told and what hooks wrote. Where an older stock script does another thing than
+//! the newer ones, or ours departs, the case names the lines. `QUICK_CASES=TEXT` in the environment
+//! runs only the cases with that text in their name; `WG_QUICK=FILE` takes another stock script.
+
+mod cases;
+
+use std::env;
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use netns_tests::quick::{Quick, Site};
+use netns_tests::{Lab, State, until};
+
+use cases::{Case, Stock};
+
+/// How long a daemon may take to go after its link.
+const GOING: Duration = Duration::from_secs(10);
+const WORKERS: usize = 3;
+
+/// Keys; not secret.
+const KEYS: [(&str, &str); 4] = [
+    ("{key}", "6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g="),
+    ("{peer}", "eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw="),
+    ("{peer2}", "Hf4iFwCZpxMqHkRCCSxXC4nYVCOAxIlKe5IIQKuMUSw="),
+    ("{psk}", "cGVyaGFwcyBub3Qgc28gc2VjcmV0IGFmdGVyIGFsbCE="),
+];
+
+/// Both ends of `eth0` are here; without an address of its own making, for MAC addresses are random.
+const PLACE: &str = "
+    printf '127.0.0.1 localhost\\n203.0.113.9 vpn.example\\n2001:db8:9::9 vpn6.example\\n' > /etc/hosts
+    ip link add eth0 address 02:00:00:00:00:01 type veth peer cable address 02:00:00:00:00:02
+    ip link set eth0 addrgenmode none; ip link set cable addrgenmode none
+    ip link set cable up; ip link set eth0 up
+    ip addr add 192.0.2.2/24 dev eth0; ip -6 addr add 2001:db8::2/64 dev eth0 nodad
+    ip route add default via 192.0.2.1; ip -6 route add default via 2001:db8::1
+";
+
+fn with_keys(text: &str) -> String {
+    let put = |text: String, (name, key): (&str, &str)| text.replace(name, key);
+    KEYS.into_iter().fold(text.to_owned(), put)
+}
+
+impl Stock {
+    /// Whether this script is one of them.
+    fn has(self, stock: &Quick) -> bool {
+        match self {
+            Stock::Always => true,
+            Stock::Before(text) => !stock.says(text),
+        }
+    }
+}
+
+/// What one program made of a case.
+struct Outcome {
+    code: Option<i32>,
+    output: String,
+    /// While it was up, or after it refused; with the stand-ins' calls and the hooks' log.
+    up: State,
+    /// What was otherwise than before, after `down`.
+    left: Vec<String>,
+}
+
+/// `up`, a look, `down`, a look.
+fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Option<Outcome>> {
+    let Some(mut site) = Site::new(lab, quick.name)? else {
+        return Ok(None);
+    };
+    site.sh(PLACE)?;
+    site.sh(&with_keys(case.place))?;
+    if !case.without.is_empty() {
+        site.hide(case.without)?;
+    }
+    site.configure(case.interface, &with_keys(config))?;
+    let argument = if case.argument.is_empty() {
+        case.interface
+    } else {
+        case.argument
+    };
+    site.heard()?;
+    let before = site.state()?;
+    let up = site.run(quick, &["up", argument])?;
+    let mut outcome = Outcome {
+        code: up.code,
+        output: up.output,
+        up: State::default(),
+        left: Vec::new(),
+    };
+    if outcome.code == Some(0) {
+        outcome.up = site.state()?;
+        if !config.to_lowercase().contains("listenport") {
+            outcome.up.forget("ListenPort = ");
+        }
+        let down = site.run(quick, &["down", argument])?;
+        outcome.code = down.code;
+        outcome.output.push_str(&down.output);
+    }
+    // Once set, it stays; but ours takes it back if it fails.
+    let stays = quick.is_stock() || outcome.code == Some(0);
+    let gone = until(GOING, "the state before", || {
+        outcome.left = before.against(&site.state()?).0;
+        outcome
+            .left
+            .retain(|line| !(stays && line.contains("ipv4.all.src_valid_mark")));
+        Ok(outcome.left.is_empty().then_some(()))
+    });
+    // Time that ran out is no error of its own: what is left is the answer.
+    gone.or_else(|error| match error.kind() {
+        io::ErrorKind::TimedOut => Ok(()),
+        _ => Err(error),
+    })?;
+    outcome.up.take(site.heard()?);
+    Ok(Some(outcome))
+}
+
+/// What is not as it is to be: nothing, when all is well. `None`: a tool is missing.
+fn compare(case: &Case, stock: &Quick, ours: &Quick) -> io::Result<Option<Vec<String>>> {
+    let lab = Lab::new()?;
+    let mut wrong = Vec::new();
+    let mut config = case.config;
+    if let Some((which, plain)) = case.plain
+        && which.has(stock)
+    {
+        let Some(refused) = outcome(case, config, stock, &lab)? else {
+            return Ok(None);
+        };
+        if refused.code == Some(0) {
+            wrong.push("stock takes it: it needs no other words".into());
+        }
+        config = plain;
+    }
+    let Some(theirs) = outcome(case, config, stock, &lab)? else {
+        return Ok(None);
+    };
+    let Some(mine) = outcome(case, case.config, ours, &lab)? else {
+        return Ok(None);
+    };
+    for (name, outcome) in [("stock", &theirs), ("ours", &mine)] {
+        if (outcome.code == Some(0)) == case.fails.is_some() {
+            wrong.push(format!(
+                "{name} ended with {:?}: {}",
+                outcome.code, outcome.output
+            ));
+        }
+        wrong.extend(
+            outcome
+                .left
+                .iter()
+                .map(|line| format!("{name} left: {line}")),
+        );
+    }
+    if case.fails.is_some() {
+        if mine.code != case.fails {
+            wrong.push(format!("exit code {:?}: {}", mine.code, mine.output));
+        }
+        return Ok(Some(wrong));
+    }
+    let mut named: Vec<&str> = Vec::new();
+    for (which, lines) in case.differs {
+        if which.has(stock) {
+            named.extend(*lines);
+        }
+    }
+    let differences = theirs.up.against(&mine.up).0;
+    for line in &named {
+        if !differences.iter().any(|found| found.starts_with(line)) {
+            wrong.push(format!("named, but not so: {line}"));
+        }
+    }
+    let unnamed = |found: &&String| !named.iter().any(|line| found.starts_with(line));
+    wrong.extend(differences.iter().filter(unnamed).cloned());
+    Ok(Some(wrong))
+}
+
+#[test]
+fn the_same_state_as_stock() -> io::Result<()> {
+    let Some(stock) = Quick::stock()? else {
+        return Ok(());
+    };
+    let ours = Quick::ours()?;
+    let only = env::var("QUICK_CASES").unwrap_or_default();
+    let mut cases = cases::all();
+    cases.retain(|case| case.name.contains(&only));
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new((0, Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
+                    let wrong = match compare(case, &stock, &ours) {
+                        Ok(Some(wrong)) => wrong,
+                        Ok(None) => continue,
+                        Err(error) => vec![error.to_string()],
+                    };
+                    let mut done = done.lock().expect("no worker panics with it");
+                    done.0 += 1;
+                    if !wrong.is_empty() {
+                        done.1
+                            .push(format!("{}\n    {}", case.name, wrong.join("\n    ")));
+                    }
+                }
+            });
+        }
+    });
+    let (run, wrong) = done.into_inner().expect("no worker panicked");
+    // Not println!: the test runner would keep it to itself.
+    writeln!(
+        io::stderr(),
+        "\nwg-quick and wg-quick-rs side by side: {run} cases run, {} equal",
+        run - wrong.len()
+    )?;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        run == 0 || !only.is_empty() || run >= 40,
+        "only {run} cases"
+    );
+    Ok(())
+}
