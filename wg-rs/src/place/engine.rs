@@ -41,6 +41,8 @@ enum Trouble {
     Absent,
     /// It knows no such container.
     NoContainer,
+    /// The container does not run.
+    NotRunning,
     Other(String),
 }
 
@@ -97,6 +99,7 @@ impl Engine {
                     asked = true;
                     continue;
                 }
+                Err(Trouble::NotRunning) => return Err(failed(NOT_RUNNING.into())),
                 Err(Trouble::Other(reason)) => {
                     return Err(failed(format!("{} at {host}: {reason}", self.name())));
                 }
@@ -186,10 +189,14 @@ async fn local(docker: &Docker, host: &str) -> Result<(), Trouble> {
 
 fn trouble(error: bollard::errors::Error) -> Trouble {
     use bollard::errors::Error::{
-        DockerResponseServerError, RequestTimeoutError, SocketNotFoundError,
+        DockerResponseServerError, JsonDataError, RequestTimeoutError, SocketNotFoundError,
     };
     match &error {
         SocketNotFoundError(_) => return Trouble::Absent,
+        // A state that Podman has between running and exited, and Docker has not.
+        JsonDataError { message, .. } if message.contains("`stopped`") => {
+            return Trouble::NotRunning;
+        }
         RequestTimeoutError => return Trouble::Other(format!("no answer within {PATIENCE} s")),
         DockerResponseServerError {
             status_code: 404, ..
@@ -224,10 +231,11 @@ fn running(container: &ContainerInspectResponse) -> Result<u32, String> {
     }
     match u32::try_from(pid) {
         Ok(pid) if pid > 0 => Ok(pid),
-        _ => Err("the container is not running".into()),
+        _ => Err(NOT_RUNNING.into()),
     }
 }
 
+const NOT_RUNNING: &str = "the container is not running";
 const HOST_NETWORK: &str = "the container has the host's network, not one of its own";
 
 fn of_process(pid: u32) -> Result<NetNs, String> {
@@ -240,9 +248,7 @@ fn of_process(pid: u32) -> Result<NetNs, String> {
     match open() {
         Ok((netns, false)) => Ok(netns),
         Ok((_, true)) => Err(HOST_NETWORK.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err("the container is not running".into())
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(NOT_RUNNING.into()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(NO_PERMISSION.into()),
         Err(error) => Err(reason(&error)),
     }
