@@ -10,6 +10,7 @@
 
 pub mod binaries;
 mod config;
+pub mod containers;
 mod daemon;
 mod icmp;
 mod keys;

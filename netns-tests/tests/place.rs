@@ -131,10 +131,19 @@ impl Site {
     }
 }
 
+/// The state of a host, once its cable has its link-local address.
+fn settled(host: &Host) -> io::Result<State> {
+    until(PATIENCE, "duplicate address detection", || {
+        let tentative = host.sh("ip", &["-6", "addr", "show", "tentative"])?;
+        Ok(tentative.trim().is_empty().then_some(()))
+    })?;
+    State::of(host)
+}
+
 #[test]
 fn a_session_goes_where_the_link_goes() -> io::Result<()> {
     let site = Site::new()?;
-    let before = State::of(&site.a)?;
+    let before = settled(&site.a)?;
     site.add("web")?;
     site.lives(&site.inside("web")?)?;
     let session = site.session()?;
@@ -313,7 +322,7 @@ fn what_cannot_be_moved_stays_as_it_is() -> io::Result<()> {
 fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
     let site = Site::new()?;
     let config = format!("{SOCKETS}/wg0.conf");
-    let before = State::of(&site.a)?;
+    let before = settled(&site.a)?;
     let unchanged = |what: &str| {
         until(
             PATIENCE,

@@ -1,0 +1,253 @@
+//! `wg-rs link` with real container engines: a tunnel as a container's only interface.
+
+use std::io;
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use netns_tests::containers::{Engine, Kind};
+use netns_tests::{
+    Config, Daemon, Host, Hosts, Keys, PATIENCE, Peer, Proc, SOCKETS, State, Uapi, Via, Wg,
+    binaries, netlink, ping_all, until,
+};
+
+const PORT: u16 = 51820;
+/// Addresses in the tunnel, of the container and of the far end.
+const NEAR: [&str; 2] = ["10.77.0.1", "fd77::1"];
+const FAR: [&str; 2] = ["10.77.0.2", "fd77::2"];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// An engine on one host, the far end of a tunnel on another. Fields are dropped in this order.
+struct Site {
+    engine: Engine,
+    far: Wg,
+    keys: [Keys; 2],
+    program: String,
+    hosts: Hosts,
+}
+
+impl Site {
+    fn new(kind: Kind) -> io::Result<Option<Site>> {
+        let hosts = Hosts::new(1500)?;
+        let Some(engine) = Engine::start(kind, &hosts.hosts[0])? else {
+            return Ok(None);
+        };
+        let keys = [Keys::generate(), Keys::generate()];
+        let allow = |peer: Peer, addresses: [&str; 2]| {
+            peer.allow(ip(addresses[0]), 32)
+                .allow(ip(addresses[1]), 128)
+        };
+        let far = Daemon::ours()?.start(&hosts.hosts[1], "wg0", Via::Uapi)?;
+        far.set(&Config::new(&keys[1], PORT).peer(allow(Peer::new(keys[0].public), NEAR)))?;
+        far.up(1420, &[(ip(FAR[0]), 24), (ip(FAR[1]), 64)])?;
+        let peer = allow(Peer::new(keys[1].public), FAR).at(([192, 0, 2, 2], PORT));
+        let file = Config::new(&keys[0], PORT).peer(peer).file(&[]);
+        hosts.hosts[0].write(&format!("{SOCKETS}/wg0.conf"), &file)?;
+        Ok(Some(Site {
+            engine,
+            far,
+            keys,
+            program: binaries::wg_rs()?,
+            hosts,
+        }))
+    }
+
+    fn spawn(&self, args: &[&str], engine: &str) -> io::Result<Proc> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("link")
+            .args(args)
+            .env(self.engine.variable(), engine);
+        self.hosts.hosts[0].spawn(&mut command)
+    }
+
+    /// Runs `wg-rs link` where the engine is.
+    fn link(&self, args: &[&str]) -> io::Result<String> {
+        self.spawn(args, &self.engine.socket())?
+            .success(Duration::from_secs(60))
+    }
+
+    /// `wg-rs link add wg0` with the tunnel's file and addresses.
+    fn add(&self, container: &str) -> io::Result<String> {
+        let config = format!("{SOCKETS}/wg0.conf");
+        let addresses = format!("{}/24,{}/64", NEAR[0], NEAR[1]);
+        let netns = self.engine.namespace(container);
+        let placed = ["add", "wg0", "--netns", &netns, "--config", &config];
+        self.link(&[&placed[..], &["--address", &addresses, "--up"]].concat())
+    }
+
+    /// When the session was made, as both ends know it.
+    fn session(&self) -> io::Result<[Option<std::time::SystemTime>; 2]> {
+        let near = Uapi::connect(&self.hosts.hosts[0], "wg0")?.get()?;
+        let far = self.far.peer(self.keys[0].public)?;
+        Ok([
+            near.peer(self.keys[1].public)?.last_handshake,
+            far.last_handshake,
+        ])
+    }
+
+    /// The links that a program in the container sees.
+    fn links(&self, container: &str) -> io::Result<Vec<String>> {
+        let told = self
+            .engine
+            .command(&["exec", container, "/bin/ip", "-o", "link"])?;
+        let name = |line: &str| Some(line.split(": ").nth(1)?.to_owned());
+        Ok(told.lines().filter_map(name).collect())
+    }
+
+    fn lives_in(&self) -> io::Result<String> {
+        let list: serde_json::Value = serde_json::from_str(&self.link(&["list", "--json"])?)?;
+        Ok(list[0]["livesIn"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// The state of a host, once its cable has its link-local address.
+fn settled(host: &Host) -> io::Result<State> {
+    until(PATIENCE, "duplicate address detection", || {
+        let tentative = host.sh("ip", &["-6", "addr", "show", "tentative"])?;
+        Ok(tentative.trim().is_empty().then_some(()))
+    })?;
+    State::of(host)
+}
+
+/// With a container that has no network: the tunnel is its only interface by one command; it reaches
+/// the other end and nothing else; the session is kept when the interface comes home and goes again;
+/// with the container everything goes.
+fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
+    let Some(site) = Site::new(kind)? else {
+        return Ok(());
+    };
+    let host = &site.hosts.hosts[0];
+    let before = settled(host)?;
+    site.engine.run("web", "none")?;
+    assert_eq!(site.links("web")?, ["lo"]);
+
+    site.add("web")?;
+    assert_eq!(site.links("web")?, ["lo", "wg0"]);
+    assert_eq!(site.lives_in()?, site.engine.namespace("web"));
+    site.engine.inside("web")?.reach(ip(FAR[0]), PATIENCE)?;
+    let ping = |to: &str| {
+        let ping = [
+            "exec",
+            "web",
+            "/bin/ping",
+            "-c",
+            "3",
+            "-i",
+            "0.2",
+            "-W",
+            "2",
+            to,
+        ];
+        site.engine.command(&ping)
+    };
+    for to in FAR {
+        ping(to)?;
+    }
+    // Neither its own host, nor the other on the cable, nor anywhere.
+    for to in ["192.0.2.1", "192.0.2.2", "198.51.100.1", "2001:db8::2"] {
+        let error = ping(to).expect_err("must be out of reach").to_string();
+        assert!(error.contains("unreachable"), "{to}: {error}");
+    }
+
+    let session = site.session()?;
+    assert!(session.iter().all(Option::is_some));
+    site.link(&["move", "wg0", "path:/proc/self/ns/net"])?;
+    assert_eq!(site.links("web")?, ["lo"]);
+    FAR.iter().try_for_each(|to| ping_all(host, ip(to), 3))?;
+    assert_eq!(
+        site.session()?,
+        session,
+        "a new handshake after coming home"
+    );
+    site.link(&["move", "wg0", &site.engine.namespace("web")])?;
+    ping(FAR[0])?;
+    assert_eq!(
+        site.session()?,
+        session,
+        "a new handshake after going again"
+    );
+
+    site.engine.remove("web")?;
+    until(PATIENCE, "everything to go with the container", || {
+        Ok(before.against(&State::of(host)?).none().then_some(()))
+    })
+    .map_err(|error| {
+        let left = State::of(host).map(|now| before.against(&now).to_string());
+        io::Error::other(format!("{error}: {left:?}"))
+    })?;
+    assert_eq!(site.link(&["list"])?, "");
+    Ok(())
+}
+
+/// Each is one line, and leaves nothing.
+fn what_no_tunnel_can_be_placed_in(kind: Kind) -> io::Result<()> {
+    let Some(site) = Site::new(kind)? else {
+        return Ok(());
+    };
+    let host = &site.hosts.hosts[0];
+    let name = match kind {
+        Kind::Docker => "Docker",
+        Kind::Podman => "Podman",
+    };
+    site.engine.run("shared", "host")?;
+    site.engine.run("ended", "none")?;
+    site.engine.command(&["kill", "ended"])?;
+    until(PATIENCE, "the container to end", || {
+        let pid = site
+            .engine
+            .command(&["inspect", "--format", "{{.State.Pid}}", "ended"])?;
+        Ok((pid.trim() == "0").then_some(()))
+    })?;
+    for (container, line) in [
+        ("nosuch", format!("{name} has no such container")),
+        ("ended", "the container is not running".into()),
+        (
+            "shared",
+            "the container has the host's network, not one of its own".into(),
+        ),
+    ] {
+        let error = site.add(container).expect_err("must fail").to_string();
+        let namespace = site.engine.namespace(container);
+        let line = format!("cannot enter namespace {namespace}: {line}");
+        assert!(error.ends_with(&line), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let nowhere = "unix:///nonexistent/socket";
+    let args = ["add", "wg0", "--netns", &site.engine.namespace("shared")];
+    let error = site
+        .spawn(&args, nowhere)?
+        .success(PATIENCE)
+        .expect_err("must fail")
+        .to_string();
+    assert!(
+        error.ends_with(&format!("no {name} answers at {nowhere}")),
+        "{error}"
+    );
+    assert!(host.run(|| netlink::link("wg0"))?.is_none());
+    assert!(Uapi::connect(host, "wg0").is_err());
+    Ok(())
+}
+
+#[test]
+fn docker_gives_a_container_only_the_tunnel() -> io::Result<()> {
+    a_containers_only_interface(Kind::Docker)
+}
+
+#[test]
+fn docker_without_a_fitting_container() -> io::Result<()> {
+    what_no_tunnel_can_be_placed_in(Kind::Docker)
+}
+
+#[test]
+fn podman_gives_a_container_only_the_tunnel() -> io::Result<()> {
+    a_containers_only_interface(Kind::Podman)
+}
+
+#[test]
+fn podman_without_a_fitting_container() -> io::Result<()> {
+    what_no_tunnel_can_be_placed_in(Kind::Podman)
+}
