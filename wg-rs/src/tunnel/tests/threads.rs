@@ -163,6 +163,9 @@ impl Node {
                 Change::Peer(guest),
                 allow("10.99.0.0/16"),
                 Change::Peer(other),
+                // As every `set` and `syncconf` has it; the data path sees no moment without.
+                Change::ReplaceAllowedIps,
+                allow(&format!("10.0.0.{}/32", 2 - self.number)),
                 allow("10.98.0.0/16"),
                 Change::PersistentKeepalive(turn % 3),
                 Change::Peer(guest),
