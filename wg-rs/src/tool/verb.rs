@@ -34,8 +34,8 @@ pub(crate) const VERBS: &[Verb] = &[
                    peers | preshared-keys | endpoints | allowed-ips | latest-handshakes | transfer | \
                    persistent-keepalive | dump]",
         options: "\
-  --json   as JSON; keys that are secret only with WG_HIDE_KEYS=never in the environment
-  --watch  again every second, with rates; on a terminal in place",
+--json   as JSON; keys that are secret only with WG_HIDE_KEYS=never in the environment
+--watch  again every second, with rates; on a terminal in place",
         example: "show wg0 latest-handshakes",
         of_wg: true,
         run: show::run,
@@ -120,10 +120,10 @@ pub(crate) const VERBS: &[Verb] = &[
         about: "Makes, deletes, lists and moves interfaces, in namespaces and containers",
         synopsis: "{ add | del | list | move } [<args>]",
         options: "\
-  add   creates an interface here, and places it in a namespace or a container
-  del   deletes an interface, wherever it lives
-  list  shows all interfaces: who keeps them, where they live, where they were born
-  move  moves an interface to a namespace or a container, session and addresses kept",
+add   creates an interface here, and places it in a namespace or a container
+del   deletes an interface, wherever it lives
+list  shows all interfaces: who keeps them, where they live, where they were born
+move  moves an interface to a namespace or a container, session and addresses kept",
         example: "link add wg0 --netns docker:web --config wg0.conf --address 10.0.0.2/24 --up",
         of_wg: false,
         run: link::run,
