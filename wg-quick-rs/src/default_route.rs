@@ -20,7 +20,7 @@ use crate::step::Step;
 use crate::world::{World, family};
 
 /// The first table, and mark, that is tried.
-const FIRST_TABLE: u32 = 51820;
+pub const FIRST_TABLE: u32 = 51820;
 const VALID_MARK: &str = "net.ipv4.conf.all.src_valid_mark";
 
 /// All packets that the tunnel did not send.
@@ -112,14 +112,23 @@ fn mark(engine: &mut Engine) -> Result<u32, Failure> {
     if mark != 0 {
         return Ok(mark);
     }
-    let mut table = FIRST_TABLE;
-    while !engine.world.home.is_table_empty(table)? {
-        table += 1;
-    }
+    let table = free_table(&mut engine.world)?;
     engine.run(Step::Set {
         changes: vec![Change::FwMark(table)],
         undo: vec![Change::FwMark(0)],
     })?;
+    Ok(table)
+}
+
+/// The first table that nobody uses.
+///
+/// # Errors
+/// Only the kernel's own trouble.
+pub fn free_table(world: &mut World) -> Result<u32, Failure> {
+    let mut table = FIRST_TABLE;
+    while !world.home.is_table_empty(table)? {
+        table += 1;
+    }
     Ok(table)
 }
 

@@ -49,9 +49,13 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     let mut after = wanted_interface(&engine.world, file, &before)?;
     let mut defaults = Defaults::now(&mut engine.world, &before)?;
     let stays = file.table == Table::Auto && has_default(&after);
-    if file.settings.fwmark.is_none() && !defaults.firewalls.is_empty() && !stays {
-        // `up` chose it for what goes now.
-        after.fwmark = 0;
+    if file.settings.fwmark.is_none() && !mentions(file, "fwmark") {
+        if !stays {
+            after.fwmark = 0;
+        } else if before.fwmark < default_route::FIRST_TABLE && before.fwmark != 0 {
+            // Not one that `up` chooses: the file had it.
+            after.fwmark = default_route::free_table(&mut engine.world)?;
+        }
     }
     let Difference { more, less } = Difference::new(&before, &after);
     let back = Difference::new(&after, &before);
