@@ -1,0 +1,305 @@
+//! `wg-quick-rs reload` under a running transfer: no packet is lost, the session and the port are
+//! kept, and what results is what a fresh `up` of the same file makes.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use netns_tests::quick::{Quick, Site};
+use netns_tests::{Config, Daemon, Host, Keys, Lab, PATIENCE, Paced, Peer, State, Via};
+
+/// Datagrams before, and after, each reload.
+const AROUND: u64 = 50;
+/// The gateway's end of the tunnel.
+const THERE: [IpAddr; 2] = [
+    IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 2)),
+    IpAddr::V6(std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2)),
+];
+const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1));
+
+/// The file, by its parts.
+#[derive(Debug, Clone)]
+struct File {
+    interface: Vec<String>,
+    carrier: Vec<String>,
+    others: Vec<Vec<String>>,
+}
+
+impl File {
+    fn new(here: &Keys, there: &Keys, psk: &str) -> File {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<String>>();
+        File {
+            interface: lines(&format!(
+                "PrivateKey = {}\nAddress = 10.77.0.1/24, fd77::1/64\nDNS = 10.77.0.2",
+                here.private
+            )),
+            carrier: lines(&format!(
+                "PublicKey = {}\nEndpoint = 192.0.2.2:51820\nAllowedIPs = 10.77.0.2/32, fd77::2/128",
+                there.public
+            )),
+            others: vec![lines(&format!(
+                "PublicKey = {}\nPresharedKey = {psk}\nAllowedIPs = 10.90.0.0/24\nEndpoint = 192.0.2.2:7",
+                Keys::generate().public
+            ))],
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("[Interface]\n{}\n", self.interface.join("\n"));
+        for peer in std::iter::once(&self.carrier).chain(&self.others) {
+            text.push_str(&format!("\n[Peer]\n{}\n", peer.join("\n")));
+        }
+        text
+    }
+}
+
+/// Puts the line in, in place of one with the same key.
+fn put(lines: &mut Vec<String>, line: &str) {
+    let key = |line: &str| line.split(" =").next().unwrap_or_default().to_owned();
+    lines.retain(|old| key(old) != key(line));
+    lines.push(line.to_owned());
+}
+
+/// Takes the line with this key out.
+fn cut(lines: &mut Vec<String>, key: &str) {
+    let before = lines.len();
+    lines.retain(|line| !line.starts_with(&format!("{key} =")));
+    assert!(lines.len() < before, "no {key}");
+}
+
+/// What is changed, and how. Each builds on those before it.
+type Change = (&'static str, fn(&mut File));
+
+const CHANGES: &[Change] = &[
+    ("nothing", |_| ()),
+    ("addresses added", |file| {
+        put(
+            &mut file.interface,
+            "Address = 10.77.0.1/24, fd77::1/64, 10.79.0.1/24, fd79::1/64",
+        );
+    }),
+    ("addresses removed", |file| {
+        put(&mut file.interface, "Address = 10.77.0.1/24, fd77::1/64");
+    }),
+    ("MTU given", |file| put(&mut file.interface, "MTU = 1380")),
+    ("MTU changed", |file| put(&mut file.interface, "MTU = 1300")),
+    ("MTU found out", |file| cut(&mut file.interface, "MTU")),
+    ("DNS changed", |file| {
+        put(
+            &mut file.interface,
+            "DNS = 10.77.0.2, fd77::2, corp.example",
+        );
+    }),
+    ("DNS removed", |file| cut(&mut file.interface, "DNS")),
+    ("DNS added", |file| {
+        put(&mut file.interface, "DNS = 10.77.0.3")
+    }),
+    ("allowed IPs of another peer added", |file| {
+        put(
+            &mut file.others[0],
+            "AllowedIPs = 10.90.0.0/24, 10.91.0.0/16, fd91::/48",
+        );
+    }),
+    ("allowed IPs of another peer removed", |file| {
+        put(&mut file.others[0], "AllowedIPs = 10.91.0.0/16");
+    }),
+    ("allowed IPs of the carrying peer added", |file| {
+        put(
+            &mut file.carrier,
+            "AllowedIPs = 10.77.0.2/32, fd77::2/128, 10.92.0.0/16",
+        );
+    }),
+    ("allowed IPs of the carrying peer removed", |file| {
+        put(&mut file.carrier, "AllowedIPs = 10.77.0.2/32, fd77::2/128");
+    }),
+    ("an allowed IP passed to another peer", |file| {
+        put(
+            &mut file.carrier,
+            "AllowedIPs = 10.77.0.2/32, fd77::2/128, 10.91.0.0/16",
+        );
+        put(&mut file.others[0], "AllowedIPs = 10.90.0.0/24");
+    }),
+    ("a peer added", |file| {
+        file.others.push(vec![
+            "PublicKey = Hf4iFwCZpxMqHkRCCSxXC4nYVCOAxIlKe5IIQKuMUSw=".into(),
+            "AllowedIPs = 10.93.0.0/16".into(),
+            "PersistentKeepalive = 9".into(),
+        ]);
+    }),
+    ("a peer removed", |file| {
+        file.others.pop();
+    }),
+    ("keepalive of the carrying peer added", |file| {
+        put(&mut file.carrier, "PersistentKeepalive = 7");
+    }),
+    ("keepalive of the carrying peer removed", |file| {
+        cut(&mut file.carrier, "PersistentKeepalive");
+    }),
+    ("preshared key of another peer changed", |file| {
+        put(
+            &mut file.others[0],
+            "PresharedKey = cGVyaGFwcyBub3Qgc28gc2VjcmV0IGFmdGVyIGFsbCE=",
+        );
+    }),
+    ("preshared key of another peer removed", |file| {
+        cut(&mut file.others[0], "PresharedKey");
+    }),
+    ("mark given", |file| {
+        put(&mut file.interface, "FwMark = 0x77")
+    }),
+    ("mark off", |file| put(&mut file.interface, "FwMark = off")),
+    // What the file is silent about is kept: the mark that `up` may have chosen, as the port.
+    ("not a word of the mark", |file| {
+        cut(&mut file.interface, "FwMark")
+    }),
+    ("routes into a table of their own", |file| {
+        put(&mut file.interface, "Table = 4711");
+    }),
+    ("no routes", |file| put(&mut file.interface, "Table = off")),
+    ("routes again", |file| cut(&mut file.interface, "Table")),
+    ("everything through the tunnel", |file| {
+        put(&mut file.carrier, "AllowedIPs = 0.0.0.0/0, ::/0");
+    }),
+    ("an address beside the default route", |file| {
+        put(
+            &mut file.interface,
+            "Address = 10.77.0.1/24, fd77::1/64, 10.79.0.1/24",
+        );
+    }),
+    ("not everything any more", |file| {
+        put(&mut file.carrier, "AllowedIPs = 10.77.0.0/24, fd77::/64");
+    }),
+    ("many things at once", |file| {
+        put(
+            &mut file.interface,
+            "Address = fd77::1/64, 10.77.0.1/24, 10.78.0.1/32",
+        );
+        put(&mut file.interface, "MTU = 1400");
+        put(&mut file.interface, "DNS = 9.9.9.9");
+        put(&mut file.carrier, "PersistentKeepalive = 25");
+        put(&mut file.others[0], "AllowedIPs = 10.94.0.0/16");
+    }),
+];
+
+/// What a file makes of a fresh host. The port is another each time.
+fn fresh(quick: &Quick, file: &str) -> io::Result<State> {
+    let lab = Lab::new()?;
+    let (site, _gateway) = cabled(&lab)?.expect("the tools were there");
+    site.configure("wg0", file)?;
+    site.run(quick, &["up", "wg0"])?.success()?;
+    state(&site)
+}
+
+/// Without what need not be alike: the port, where the rules stand, and the sysctl that stays.
+fn state(site: &Site) -> io::Result<State> {
+    let mut state = site.state()?;
+    state.forget("ListenPort = ");
+    state.forget("ipv4.all.src_valid_mark = ");
+    for part in ["rules -4", "rules -6", "addresses"] {
+        let mut lines = state.part(part).to_vec();
+        if part != "addresses" {
+            let rest = |line: &String| line.split_once('\t').map(|(_, rest)| rest.to_owned());
+            lines = lines.iter().filter_map(rest).collect();
+        }
+        lines.sort();
+        state.put(part, lines);
+    }
+    Ok(state)
+}
+
+/// A client and a gateway on its cable, by which all that is not in the tunnel goes.
+fn cabled(lab: &Lab) -> io::Result<Option<(Site, Host)>> {
+    let Some(site) = Site::new(lab, "client")? else {
+        return Ok(None);
+    };
+    site.sh("echo 1 > /proc/sys/net/ipv6/conf/default/addr_gen_mode")?;
+    let gateway = lab.host("gateway")?;
+    lab.cable((&site.host, "eth0"), (&gateway, "eth0"), 1500)?;
+    for (host, number) in [(&site.host, 1), (&gateway, 2)] {
+        host.address("eth0", [192, 0, 2, number], 24)?;
+        host.address("eth0", [0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()], 64)?;
+    }
+    site.sh("ip link set eth0 address 02:00:00:00:00:01
+         ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2")?;
+    Ok(Some((site, gateway)))
+}
+
+#[test]
+fn reload_loses_no_packet() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, gateway)) = cabled(&lab)? else {
+        return Ok(());
+    };
+    let quick = Quick::ours()?;
+    let (here, there) = (Keys::generate(), Keys::generate());
+    let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
+    let peer = Peer::new(here.public)
+        .allow(HERE, 32)
+        .allow([0xfd77, 0, 0, 0, 0, 0, 0, 1], 128);
+    wg.set(&Config::new(&there, 51820).peer(peer))?;
+    wg.up(1420, &[(THERE[0], 24), (THERE[1], 64)])?;
+
+    let mut file = File::new(&here, &there, &Keys::generate().public.to_string());
+    site.configure("wg0", &file.text())?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    for address in THERE {
+        site.host.reach(address, PATIENCE)?;
+    }
+    let port = site.host.sh("wg", &["show", "wg0", "listen-port"])?;
+    let session = wg.peer(here.public)?.last_handshake;
+
+    let (mut tried, mut whole, mut wrong) = (0, 0, Vec::new());
+    for (name, change) in CHANGES {
+        change(&mut file);
+        site.configure("wg0", &file.text())?;
+        let flows = [
+            Paced::start(&site.host, (&gateway, THERE[0]))?,
+            Paced::start(&site.host, (&gateway, THERE[1]))?,
+            Paced::start(&gateway, (&site.host, HERE))?,
+        ];
+        for flow in &flows {
+            flow.go_on(AROUND)?;
+        }
+        let before = flows[0].count().sent;
+        let run = site.run(&quick, &["reload", "wg0"])?;
+        let during = flows[0].count().sent - before;
+        for flow in &flows {
+            flow.go_on(AROUND)?;
+        }
+        let mut failed = Vec::new();
+        if run.code != Some(0) {
+            failed.push(format!("it ended with {:?}: {}", run.code, run.output));
+        }
+        for flow in flows {
+            let count = flow.finish()?;
+            if count.lost() > 0 {
+                failed.push(format!(
+                    "{} lost of {}, {during} of them sent meanwhile",
+                    count.lost(),
+                    count.sent
+                ));
+            }
+        }
+        let differences = fresh(&quick, &file.text())?.against(&state(&site)?);
+        failed.extend(
+            differences
+                .0
+                .into_iter()
+                .map(|line| format!("a fresh up: {line}")),
+        );
+        tried += 1;
+        if failed.is_empty() {
+            whole += 1;
+        } else {
+            wrong.push(format!("{name}\n    {}", failed.join("\n    ")));
+        }
+    }
+    // Not println!: the test runner would keep it to itself.
+    writeln!(
+        io::stderr(),
+        "\nwg-quick-rs reload under a transfer: {tried} kinds of change, {whole} without a loss"
+    )?;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(site.host.sh("wg", &["show", "wg0", "listen-port"])?, port);
+    assert_eq!(wg.peer(here.public)?.last_handshake, session);
+    site.run(&quick, &["down", "wg0"])?.success().map(|_| ())
+}
