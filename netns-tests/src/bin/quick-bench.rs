@@ -1,0 +1,130 @@
+//! How long `up` and `down` of a plain tunnel take: stock `wg-quick` and ours in turn, medians
+//! compared. Both start `wireguard-rs`, where the kernel has no module.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use netns_tests::quick::{Quick, Site};
+use netns_tests::{Lab, PATIENCE, until};
+
+/// Ours may take this part of stock's time.
+const BAR: f64 = 0.2;
+
+/// Compares the time that wg-quick and wg-quick-rs take for `up` and `down`, in network namespaces
+/// of their own. Needs root, and the stock tools on PATH.
+#[derive(Debug, Parser)]
+#[command(name = "quick-bench")]
+struct Options {
+    /// Rounds; the medians of them are reported.
+    #[arg(long, default_value_t = 11)]
+    rounds: usize,
+    /// Fails if ours takes more than a fifth of stock's time for both together.
+    #[arg(long)]
+    check: bool,
+}
+
+/// A plain tunnel: one peer, its network routed.
+const CONFIG: &str = "[Interface]
+PrivateKey = 6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=
+Address = 10.0.0.2/24, fd00::2/64
+[Peer]
+PublicKey = eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw=
+AllowedIPs = 10.0.0.0/16, fd00::/48
+Endpoint = 192.0.2.1:51820
+";
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("quick-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the bar was met, or not asked for.
+fn run(options: &Options) -> io::Result<bool> {
+    let missing = || io::Error::other("the stock tools are not on PATH");
+    let programs = [Quick::stock()?.ok_or_else(missing)?, Quick::ours()?];
+    let mut times: [[Vec<Duration>; 2]; 2] = Default::default();
+    // The first round warms the caches, and is not counted.
+    for round in 0..=options.rounds {
+        for (program, times) in programs.iter().zip(&mut times) {
+            let [up, down] = round_of(program, &missing)?;
+            if round > 0 {
+                times[0].push(up);
+                times[1].push(down);
+            }
+        }
+    }
+    println!(
+        "{:6}{:>12}{:>14}{:>8}   medians of {} rounds",
+        "", "wg-quick", "wg-quick-rs", "ratio", options.rounds
+    );
+    let mut met = false;
+    for (n, what) in ["up", "down", "both"].into_iter().enumerate() {
+        let [stock, ours] = [0, 1].map(|program: usize| {
+            let [up, down] = &times[program];
+            match n {
+                0 => median(up.clone()),
+                1 => median(down.clone()),
+                _ => median(up.iter().zip(down).map(|(up, down)| *up + *down).collect()),
+            }
+        });
+        let ratio = ours.as_secs_f64() / stock.as_secs_f64();
+        println!(
+            "{what:6}{:>9.1} ms{:>11.1} ms{ratio:>8.3}",
+            stock.as_secs_f64() * 1e3,
+            ours.as_secs_f64() * 1e3
+        );
+        met = ratio <= BAR;
+    }
+    if options.check && !met {
+        eprintln!("quick-bench: ours is to take at most {BAR} of stock's time");
+    }
+    Ok(met || !options.check)
+}
+
+/// `up` and `down` in a fresh host.
+fn round_of(program: &Quick, missing: &impl Fn() -> io::Error) -> io::Result<[Duration; 2]> {
+    let lab = Lab::new()?;
+    let site = Site::new(&lab, "bench")?.ok_or_else(missing)?;
+    site.sh(
+        "ip link add eth0 type veth peer cable; ip link set eth0 up; ip link set cable up
+             ip addr add 192.0.2.2/24 dev eth0; ip route add default via 192.0.2.1",
+    )?;
+    site.configure("wg0", CONFIG)?;
+    let time = |verb: &str| -> io::Result<Duration> {
+        let mut command = site.command(program, &[verb, "wg0"])?;
+        let output = std::process::Stdio::null;
+        command.stdin(output()).stdout(output()).stderr(output());
+        site.host.run(|| {
+            let start = Instant::now();
+            let status = command.status()?;
+            let time = start.elapsed();
+            match status.success() {
+                true => Ok(time),
+                false => Err(io::Error::other(format!(
+                    "{} {verb}: {status}",
+                    program.name
+                ))),
+            }
+        })
+    };
+    let up = time("up")?;
+    let down = time("down")?;
+    // It would take time from the next one.
+    until(PATIENCE, "the daemon to end", || {
+        Ok(site.state()?.part("processes").is_empty().then_some(()))
+    })?;
+    Ok([up, down])
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
