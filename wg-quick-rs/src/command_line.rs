@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use nix::sys::prctl;
 use nix::unistd::geteuid;
 use wg_rs::place::Namespace;
 
@@ -14,6 +15,8 @@ use crate::{check, completions, console, down, qr, reload, reresolve, up};
 
 /// Runs `wg-quick-rs`.
 pub fn main() -> ExitCode {
+    // There are keys in this memory, and they are nobody's to dump.
+    let _ = prctl::set_dumpable(false);
     let args: Vec<OsString> = env::args_os().skip(1).collect();
     let words: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
     let Some(words) = words else {

@@ -289,7 +289,11 @@ impl Step {
                 there,
                 undo: before,
             } => {
-                undo.extend(before.into_iter().map(Step::AddFirewall));
+                // All of it may be there still.
+                undo.extend(before.into_iter().map(|firewall| Step::ReplaceFirewall {
+                    old: firewall.clone(),
+                    new: firewall,
+                }));
                 let there = there.unwrap_or_else(|| Present::look(world));
                 there.delete(world)?;
             }
