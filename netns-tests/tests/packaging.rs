@@ -1,0 +1,372 @@
+//! The Debian package in a clean root made by debootstrap: installed, used, removed, nothing left;
+//! and its units under a real systemd, which systemd-nspawn boots there.
+//!
+//! `WG_RS_DEB` names the package; without, `cargo deb` builds it, in the release profile. The roots
+//! are kept in Cargo's target folder. What a test does there goes to memory, in a mount namespace
+//! that ends with it.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use netns_tests::{
+    Config, Daemon, Host, Key, Keys, Lab, PATIENCE, Peer, Via, Wg, binaries, require,
+};
+use nix::mount::{MsFlags, mount};
+
+const LONG: Duration = Duration::from_secs(120);
+/// Where a host sees its root.
+const ROOT: &str = "/mnt/root";
+
+static BUILD: Mutex<()> = Mutex::new(());
+
+fn program(name: &str) -> Option<()> {
+    require(name, binaries::on_path(name)).map(drop)
+}
+
+/// Runs a program that may take long.
+fn run(command: &mut Command) -> io::Result<String> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(io::Error::other(format!(
+        "{command:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )))
+}
+
+/// The package.
+fn package() -> io::Result<Option<PathBuf>> {
+    if let Some(path) = env::var_os("WG_RS_DEB") {
+        return Ok(Some(path.into()));
+    }
+    if program("cargo-deb").is_none() {
+        return Ok(None);
+    }
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wg-rs.deb");
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["deb", "--quiet", "--package", "wg-quick-rs", "--output"]);
+    command.arg(&path).args(["--", "--locked"]);
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    run(&mut command)?;
+    Ok(Some(path))
+}
+
+/// A root with these packages, that nothing was done to.
+fn clean_root(name: &str, packages: &str) -> io::Result<Option<PathBuf>> {
+    if program("debootstrap").is_none() || program("dpkg").is_none() {
+        return Ok(None);
+    }
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if root.exists() {
+        return Ok(Some(root));
+    }
+    // The release that we are built on, from where this machine has it.
+    let release = fs::read_to_string("/etc/os-release")?;
+    let value = |key: &str| release.lines().find_map(|line| line.strip_prefix(key));
+    let codename = value("VERSION_CODENAME=").unwrap_or("stable");
+    let mirror = run(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI)",
+        "Created-By: Packages",
+        &format!("Codename: {codename}"),
+    ]));
+    let unfinished = root.with_extension("unfinished");
+    let _ = fs::remove_dir_all(&unfinished);
+    let mut debootstrap = Command::new("debootstrap");
+    debootstrap.arg("--variant=minbase");
+    debootstrap.arg(format!("--include={packages}"));
+    debootstrap.arg(codename).arg(&unfinished);
+    debootstrap.args(mirror.unwrap_or_default().lines().next());
+    run(&mut debootstrap)?;
+    fs::rename(&unfinished, &root)?;
+    Ok(Some(root))
+}
+
+/// A host whose [`ROOT`] is a copy of a clean root, with the package in it; cabled to a gateway.
+struct Debian {
+    _lab: Lab,
+    host: Host,
+    wg: Wg,
+    client: Keys,
+}
+
+impl Debian {
+    fn new(name: &str, packages: &str) -> io::Result<Option<Debian>> {
+        let (root, package) = {
+            let _one = BUILD.lock();
+            let Some(package) = package()? else {
+                return Ok(None);
+            };
+            let Some(root) = clean_root(name, packages)? else {
+                return Ok(None);
+            };
+            (root, package)
+        };
+        let lab = Lab::new()?;
+        let (host, gateway) = (lab.host("debian")?, lab.host("gateway")?);
+        host.run(|| lay_over(&root))
+            .map_err(|error| io::Error::new(error.kind(), format!("mount {ROOT}: {error}")))?;
+        host.run(|| fs::copy(package, format!("{ROOT}/wg-rs.deb")))?;
+
+        lab.cable((&host, "eth0"), (&gateway, "eth0"), 1500)?;
+        host.address("eth0", [192, 0, 2, 1], 24)?;
+        gateway.address("eth0", [192, 0, 2, 2], 24)?;
+        let (client, server) = (Keys::generate(), Keys::generate());
+        let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
+        let peer = Peer::new(client.public).allow([10, 77, 0, 1], 32);
+        wg.set(&Config::new(&server, 51820).peer(peer))?;
+        wg.up(1420, &[([10, 77, 0, 2].into(), 24)])?;
+        let debian = Debian {
+            _lab: lab,
+            host,
+            wg,
+            client,
+        };
+        debian
+            .host
+            .run(|| fs::create_dir_all(format!("{ROOT}/tmp")))?;
+        let file = format!("{ROOT}/tmp/wg0.conf");
+        debian.host.write(&file, &debian.config(server.public))?;
+        Ok(Some(debian))
+    }
+
+    fn config(&self, gateway: Key) -> String {
+        format!(
+            "[Interface]\nPrivateKey = {}\nAddress = 10.77.0.1/24\nMTU = 1400\n\
+             PreUp = mkdir -p /run/hook; mount -t tmpfs tmpfs /run/hook; echo %i > /etc/hooked\n\
+             PostDown = umount /run/hook; rmdir /run/hook; rm /etc/hooked\n\n\
+             [Peer]\nPublicKey = {gateway}\nEndpoint = 192.0.2.2:51820\nAllowedIPs = 10.77.0.2/32\n",
+            self.client.private
+        )
+    }
+
+    /// Runs a script in the root.
+    fn sh(&self, script: &str) -> io::Result<String> {
+        let mut command = Command::new("chroot");
+        command.args([ROOT, "/bin/sh", "-euc", script]).env_clear();
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        self.host.spawn(&mut command)?.success(LONG)
+    }
+
+    /// All files, but those that dpkg itself writes to.
+    fn files(&self) -> io::Result<String> {
+        self.sh(
+            "find / -xdev \\( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache \
+             -o -path /tmp -o -path /mnt \\) -prune -o -print | sort",
+        )
+    }
+}
+
+/// Mounts a copy of a root that is kept in memory, with what a running system has.
+fn lay_over(root: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    let flags = MsFlags::empty();
+    mount(Some("tmpfs"), "/mnt", Some("tmpfs"), flags, none)?;
+    for folder in ["/mnt/upper", "/mnt/work", ROOT] {
+        fs::create_dir(folder)?;
+    }
+    let options = format!(
+        "lowerdir={},upperdir=/mnt/upper,workdir=/mnt/work",
+        root.display()
+    );
+    mount(
+        Some("overlay"),
+        ROOT,
+        Some("overlay"),
+        flags,
+        Some(options.as_str()),
+    )?;
+    let place = |name: &str| format!("{ROOT}/{name}");
+    mount(
+        Some("proc"),
+        place("proc").as_str(),
+        Some("proc"),
+        flags,
+        none,
+    )?;
+    mount(
+        Some("tmpfs"),
+        place("run").as_str(),
+        Some("tmpfs"),
+        flags,
+        none,
+    )?;
+    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some("/dev"), place("dev").as_str(), none, bind, none)?;
+    Ok(())
+}
+
+#[test]
+fn installed_used_and_removed() -> io::Result<()> {
+    let Some(debian) = Debian::new("debian", "iproute2")? else {
+        return Ok(());
+    };
+    let before = debian.files()?;
+    debian.sh("dpkg -i /wg-rs.deb")?;
+    debian.sh(
+        "wg-rs --version; wireguard-rs --version; wg-quick-rs help\n\
+         for page in wg-quick-rs wireguard-rs; do gzip -t /usr/share/man/man8/$page.8.gz; done\n\
+         test $(stat -c %a:%U /etc/wireguard) = 700:root\n\
+         test -e /usr/lib/systemd/system/wg-quick-rs@.service\n\
+         wg-quick-rs completions bash | cmp - /usr/share/bash-completion/completions/wg-quick-rs\n\
+         ls /usr/share/doc/wg-rs | grep LICENSE",
+    )?;
+
+    debian.sh("install -m 600 /tmp/wg0.conf /etc/wireguard/; wg-quick-rs check wg0")?;
+    debian.sh("wg-quick-rs up wg0")?;
+    debian.host.reach([10, 77, 0, 2], PATIENCE)?;
+    assert!(
+        debian
+            .wg
+            .peer(debian.client.public)?
+            .last_handshake
+            .is_some()
+    );
+    assert_eq!(debian.sh("wg-rs show interfaces")?.trim(), "wg0");
+    debian.sh("wg-quick-rs down wg0; test ! -e /var/run/wireguard/wg0.sock")?;
+
+    // Removed, a config file stays; purged, it is still its owner's.
+    debian.sh("dpkg --remove wg-rs; test -e /etc/wireguard/wg0.conf; ! command -v wg-rs")?;
+    debian.sh("dpkg -i /wg-rs.deb; rm /etc/wireguard/wg0.conf; dpkg --purge wg-rs")?;
+    let after = debian.files()?;
+    let files = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let (before, after) = (files(&before), files(&after));
+    let changed: Vec<_> = before.symmetric_difference(&after).collect();
+    assert!(changed.is_empty(), "{changed:?}");
+    Ok(())
+}
+
+/// What runs as a unit of its own under the real systemd, and shuts it down at the end.
+const SCRIPT: &str = r#"
+set -eux
+export SYSTEMD_PAGER=
+units='wg-quick-rs@wg0.service wg-quick-rs-reresolve.service wg-quick-rs-reresolve.timer wg-quick-rs.target'
+test -z "$(systemd-analyze verify --man=no $units 2>&1)"
+systemd-analyze security --no-pager --threshold=80 wg-quick-rs@wg0.service
+systemd-analyze security --no-pager --threshold=25 wg-quick-rs-reresolve.service
+
+systemctl enable --now wg-quick-rs@wg0.service
+ping -c 1 -W 20 10.77.0.2
+test "$(cat /etc/hooked)" = wg0
+# The daemon lives in the unit, and what a hook mounts is seen outside.
+grep wg-quick-rs@wg0.service /proc/$(pidof wireguard-rs)/cgroup
+mountpoint /run/hook
+systemctl is-active wg-quick-rs@wg0.service
+
+daemon=$(pidof wireguard-rs)
+sed -i 's/MTU = 1400/MTU = 1300/' /etc/wireguard/wg0.conf
+systemctl reload wg-quick-rs@wg0.service
+ip link show wg0 | grep 'mtu 1300'
+test "$(pidof wireguard-rs)" = "$daemon"
+
+sed -i 's/Endpoint = .*/Endpoint = localhost:9/' /etc/wireguard/wg0.conf
+systemctl start wg-quick-rs-reresolve.service
+systemctl enable --now wg-quick-rs-reresolve.timer
+systemctl is-active wg-quick-rs-reresolve.timer
+wg-rs show wg0 endpoints | grep 192.0.2.2
+
+systemctl restart wg-quick-rs@wg0.service
+ip link show wg0
+systemctl stop wg-quick-rs@wg0.service
+! ip link show wg0
+! mountpoint /run/hook
+
+# A tunnel without programs could not be taken down: removal does.
+systemctl start wg-quick-rs@wg0.service
+dpkg --remove wg-rs
+! ip link show wg0
+dpkg --purge wg-rs
+test -z "$(find /etc/systemd/system -lname '*wg-quick-rs*')"
+echo PASSED
+"#;
+
+const UNIT: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\n\
+    ExecStart=/bin/sh -c '/bin/sh /test.sh > /result 2>&1'\nExecStopPost=/bin/systemctl --no-block poweroff\n\
+    [Install]\nWantedBy=multi-user.target\n";
+
+/// Control groups of a container, one in each hierarchy.
+struct Groups(Vec<PathBuf>);
+
+impl Groups {
+    fn new() -> io::Result<Groups> {
+        let mut groups = Groups(Vec::new());
+        for hierarchy in ["", "systemd", "unified"] {
+            let folder = Path::new("/sys/fs/cgroup").join(hierarchy);
+            if folder.join("cgroup.procs").exists() {
+                let group = folder.join(format!("wg-rs-packaging-{}", std::process::id()));
+                fs::create_dir(&group)?;
+                groups.0.push(group);
+            }
+        }
+        Ok(groups)
+    }
+
+    fn remove(group: &Path) {
+        let inner = fs::read_dir(group).into_iter().flatten().flatten();
+        for entry in inner.filter(|entry| entry.path().is_dir()) {
+            Groups::remove(&entry.path());
+        }
+        let _ = fs::remove_dir(group);
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|group| Groups::remove(group));
+    }
+}
+
+#[test]
+fn the_units_run_under_systemd() -> io::Result<()> {
+    if program("systemd-nspawn").is_none() {
+        return Ok(());
+    }
+    let packages = "iproute2,iputils-ping,systemd-sysv,dbus,procps,nftables";
+    // Dropped after the lab, which ends all that is in them.
+    let groups = Groups::new()?;
+    let Some(debian) = Debian::new("debian-systemd", packages)? else {
+        return Ok(());
+    };
+    debian.sh(
+        "dpkg -i /wg-rs.deb; install -m 600 /tmp/wg0.conf /etc/wireguard/; rm -f /etc/machine-id",
+    )?;
+    let write = |name: &str, text: &str| debian.host.write(&format!("{ROOT}{name}"), text);
+    write("/test.sh", SCRIPT)?;
+    write("/etc/systemd/system/test.service", UNIT)?;
+    debian.sh("ln -s ../test.service /etc/systemd/system/multi-user.target.wants/")?;
+    // systemd-nspawn mounts its own.
+    debian.sh("umount -R /dev /run /proc")?;
+
+    let join: Vec<_> = groups
+        .0
+        .iter()
+        .map(|group| format!("echo $$ > {}/cgroup.procs", group.display()))
+        .collect();
+    let boot = format!(
+        "{}; exec systemd-nspawn --quiet --directory={ROOT} --register=no --keep-unit \
+         --capability=CAP_NET_ADMIN,CAP_NET_RAW --bind=/dev/net/tun --console=pipe --boot",
+        join.join("; ")
+    );
+    let mut container = debian
+        .host
+        .spawn(Command::new("sh").args(["-euc", &boot]))?;
+    let status = container.wait(LONG);
+    let result = debian.host.read(&format!("{ROOT}/result"));
+    let Ok(result) = result else {
+        let why = format!("{status:?}: {}", container.output());
+        require(&format!("a systemd that boots ({why})"), None::<()>);
+        return Ok(());
+    };
+    assert!(result.ends_with("PASSED\n"), "{result}");
+    Ok(())
+}
