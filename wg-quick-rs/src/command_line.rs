@@ -162,9 +162,10 @@ fn usage() {
 Usage: {program} [ up | down | save | strip ] [ CONFIG_FILE | INTERFACE ]
        {program} up [ CONFIG_FILE | INTERFACE ] --netns NAMESPACE
        {program} reload [ CONFIG_FILE | INTERFACE ]
-       {program} check CONFIG_FILE...
-       {program} qr CONFIG_FILE
-       {program} reresolve [ INTERFACE... ]
+       {program} check [ CONFIG_FILE | INTERFACE ]...
+       {program} reresolve [ CONFIG_FILE | INTERFACE ]...
+       {program} qr [ CONFIG_FILE | INTERFACE ]
+       {program} completions [ bash | zsh | fish ]
 
   CONFIG_FILE is a configuration file, whose filename is the interface name
   followed by `.conf'. Otherwise, INTERFACE is an interface name, with
