@@ -166,9 +166,72 @@ pub(super) fn shown_word(word: &str) -> String {
 
 /// The one of `words` that `word` most likely is a misspelling of.
 pub(super) fn near(word: &str, words: impl IntoIterator<Item = &'static str>) -> Option<Hint> {
+    if word.len() > LONGEST {
+        return None;
+    }
     let word = word.to_ascii_lowercase();
     let distance = |other: &str| strsim::damerau_levenshtein(&word, &other.to_ascii_lowercase());
     let near = words.into_iter().map(|other| (distance(other), other));
     let (distance, near) = near.min_by_key(|(distance, _)| *distance)?;
     (distance <= near.len() / 3).then_some(Hint::Near(near))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_so_that_they_can_be_seen() {
+        for (text, seen) in [
+            ("10.0.0.0/33", "10.0.0.0/33"),
+            ("bücher.example:port", "bücher.example:port"),
+            ("it's \"so\" \\", "it's \"so\" \\"),
+            ("a\u{1b}[31m\0\n", r"a\u{1b}[31m\0\n"),
+            (&"x".repeat(KEY_LIKE - 1), &"x".repeat(KEY_LIKE - 1)),
+            (&"x".repeat(KEY_LIKE), "(hidden)"),
+            (&"x.".repeat(LONGEST), &("x.".repeat(LONGEST / 2) + "...")),
+        ] {
+            assert_eq!(shown(text), seen);
+        }
+    }
+
+    #[test]
+    fn words_are_shown_if_they_are_words() {
+        for word in [
+            "",
+            "H1",
+            "Jc",
+            ";comment",
+            "PersistentKeepAlives",
+            "[Interfaces]",
+        ] {
+            assert_eq!(shown_word(word), word);
+        }
+        for piece in [
+            "lXXJte14t",
+            "PersistentKeepaliveInterval",
+            "ji+zlMNqhd",
+            "ijzlMNqhdr=",
+        ] {
+            assert_eq!(shown_word(piece), "(hidden)");
+        }
+    }
+
+    #[test]
+    fn near_words() {
+        let keys = ["ListenPort", "PrivateKey", "DNS"];
+        for (word, meant) in [
+            ("listenport", Some("ListenPort")),
+            ("ListenProt", Some("ListenPort")),
+            ("Listen_Port", Some("ListenPort")),
+            ("PrivKey", Some("PrivateKey")),
+            ("DSN", Some("DNS")),
+            ("MTU", None),
+            ("Endpoint", None),
+            ("", None),
+        ] {
+            assert_eq!(near(word, keys), meant.map(Hint::Near), "{word}");
+        }
+        assert_eq!(near("ListenPort", []), None);
+    }
 }
