@@ -132,6 +132,7 @@ impl Bench {
         ];
         command.envs(variables).env("F", self.root.join("files"));
         // Nobody answers here: no need to wait for it.
+        command.env("WG_ENDPOINT_RESOLUTION_RETRIES", "0");
         command
             .env("LC_ALL", "C")
             .env("RES_OPTIONS", "timeout:1 attempts:1");

@@ -135,6 +135,7 @@ pub const TABLE: &[Case] = &[
     same("wg set $I peer $A endpoint []:7"),
     same("wg set $I peer $A endpoint 192.0.2.7:x"),
     same("wg set $I peer $A endpoint"),
+    same("unset WG_ENDPOINT_RESOLUTION_RETRIES; wg set $I peer $A endpoint 192.0.2.7:9"),
     same("WG_ENDPOINT_RESOLUTION_RETRIES=0 wg set $I peer $A endpoint nosuch.invalid:7"),
     same("WG_ENDPOINT_RESOLUTION_RETRIES=1 wg set $I peer $A endpoint nosuch.invalid:7"),
     same("WG_ENDPOINT_RESOLUTION_RETRIES=x wg set $I peer $A endpoint 192.0.2.7:7"),
