@@ -22,3 +22,4 @@ pub use find::{Placed, list, lives_here};
 pub use life::{Backend, create, delete};
 pub use moving::{allow_ipv6, move_link, move_to};
 pub use namespace::Namespace;
+pub use survey::namespaces;

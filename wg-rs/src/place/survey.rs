@@ -9,6 +9,18 @@ use super::engine::Engine;
 use super::namespace::{Namespace, init};
 use crate::sys::netns::{NetNs, NetNsId};
 
+/// The namespaces that a user may name without knowing numbers: those of `ip netns`, and of the
+/// containers that run.
+pub fn namespaces() -> Vec<Namespace> {
+    let named = names().into_iter().map(Namespace::Named);
+    let engines = Engine::ALL.iter().flat_map(|engine| engine.containers());
+    let containers = engines.map(|container| container.namespace);
+    std::iter::once(Namespace::Init)
+        .chain(named)
+        .chain(containers)
+        .collect()
+}
+
 /// A namespace that is known.
 #[derive(Debug)]
 pub(super) struct Known {

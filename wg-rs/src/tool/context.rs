@@ -28,7 +28,7 @@ impl Context {
         let mut text = format!("{}\n\n{}.\n", self.synopsis(), self.verb.about);
         for (n, option) in self.verb.options.lines().enumerate() {
             let heading = if n == 0 { "\nOptions:\n" } else { "" };
-            text += &format!("{heading}  {option}\n");
+            text += &format!("{heading}  {}\n", option.trim_start());
         }
         text + &format!("\nExample:\n  {} {}\n", self.program, self.verb.example)
     }

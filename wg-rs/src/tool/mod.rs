@@ -7,6 +7,7 @@
 //! Under the name `wg` it passes for that: `help`, `version` and every usage are those of `wg`, and the
 //! verbs that `wg` lacks are there all the same.
 
+mod completions;
 mod configure;
 mod context;
 mod interfaces;

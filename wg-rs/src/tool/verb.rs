@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use super::completions;
 use super::context::Context;
 use super::{configure, keys, link, show};
 
@@ -127,6 +128,15 @@ move  moves an interface to a namespace or a container, session and addresses ke
         example: "link add wg0 --netns docker:web --config wg0.conf --address 10.0.0.2/24 --up",
         of_wg: false,
         run: link::run,
+    },
+    Verb {
+        name: "completions",
+        about: "Prints what makes a shell complete the commands of this program",
+        synopsis: "{ bash | zsh | fish }",
+        options: "",
+        example: "completions bash > /usr/share/bash-completion/completions/wg-rs",
+        of_wg: false,
+        run: completions::run,
     },
 ];
 

@@ -66,6 +66,11 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     out.finish(written, status)
 }
 
+/// What can be asked of one interface, or of all.
+pub(super) fn parameters() -> impl Iterator<Item = &'static str> {
+    Parameter::ALL.iter().map(|(name, _)| *name)
+}
+
 /// All names on one line.
 fn interfaces(context: &Context) -> ExitCode {
     match context.interfaces.list() {

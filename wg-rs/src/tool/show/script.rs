@@ -25,23 +25,26 @@ pub(super) enum Parameter {
 }
 
 impl Parameter {
-    /// By the name it has on the command line.
+    /// All, by the names they have on the command line.
+    pub const ALL: [(&str, Parameter); 12] = [
+        ("public-key", Parameter::PublicKey),
+        ("private-key", Parameter::PrivateKey),
+        ("listen-port", Parameter::ListenPort),
+        ("fwmark", Parameter::FwMark),
+        ("peers", Parameter::Peers),
+        ("preshared-keys", Parameter::PresharedKeys),
+        ("endpoints", Parameter::Endpoints),
+        ("allowed-ips", Parameter::AllowedIps),
+        ("latest-handshakes", Parameter::LatestHandshakes),
+        ("transfer", Parameter::Transfer),
+        ("persistent-keepalive", Parameter::PersistentKeepalive),
+        ("dump", Parameter::Dump),
+    ];
+
+    /// By its name.
     pub fn of_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "public-key" => Parameter::PublicKey,
-            "private-key" => Parameter::PrivateKey,
-            "listen-port" => Parameter::ListenPort,
-            "fwmark" => Parameter::FwMark,
-            "peers" => Parameter::Peers,
-            "preshared-keys" => Parameter::PresharedKeys,
-            "endpoints" => Parameter::Endpoints,
-            "allowed-ips" => Parameter::AllowedIps,
-            "latest-handshakes" => Parameter::LatestHandshakes,
-            "transfer" => Parameter::Transfer,
-            "persistent-keepalive" => Parameter::PersistentKeepalive,
-            "dump" => Parameter::Dump,
-            _ => return None,
-        })
+        let found = Parameter::ALL.iter().find(|(known, _)| *known == name);
+        found.map(|(_, parameter)| *parameter)
     }
 
     /// Writes it, in the order of the interface; each line begins with `prefix`, if there is one.

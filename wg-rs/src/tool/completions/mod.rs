@@ -1,0 +1,230 @@
+//! `completions`: scripts that make a shell complete, and the candidates that they ask us for.
+//!
+//! A script calls `completions candidates WORD…` with the words so far, the last of which is to be
+//! completed, and gets one candidate a line, or `:files`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::context::Context;
+use super::interfaces::Interfaces;
+use super::out::print;
+use super::verb::VERBS;
+use super::{enter, show, take_netns};
+use crate::place;
+
+const BASH: &str = include_str!("wg-rs.bash");
+const ZSH: &str = include_str!("wg-rs.zsh");
+const FISH: &str = include_str!("wg-rs.fish");
+
+/// What may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next<'a> {
+    Verbs,
+    Words(&'a [&'a str]),
+    /// The names of interfaces, and these words.
+    Interfaces(&'a [&'a str]),
+    Parameters,
+    /// Of this interface.
+    Peers(&'a str),
+    Namespaces,
+    Files,
+    Nothing,
+}
+
+/// Runs `completions`.
+pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
+    let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    let script = match words.iter().map(AsRef::as_ref).collect::<Vec<_>>()[..] {
+        ["bash"] => BASH,
+        ["zsh"] => ZSH,
+        ["fish"] => FISH,
+        ["candidates", _, ..] => return print(candidates(&args[1..])),
+        _ => return context.usage(),
+    };
+    let name = Path::new(&context.program).file_name();
+    let name = name.unwrap_or_default().to_string_lossy();
+    let function = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    print(
+        script
+            .replace("@PROGRAM@", &name)
+            .replace("@FUNCTION@", &function),
+    )
+}
+
+/// One a line. Whatever cannot be found out is not among them.
+fn candidates(words: &[OsString]) -> String {
+    let mut words = words.to_vec();
+    let mut interfaces = Interfaces::all();
+    // The name of a namespace may be the very word that is to be completed.
+    if words.len() > 2 || words[0].to_string_lossy().starts_with("--netns=") {
+        match take_netns(&mut words) {
+            Ok(Some(netns)) if !words.is_empty() => {
+                if enter(&netns).is_ok() {
+                    interfaces = Interfaces::here();
+                }
+            }
+            Ok(_) if !words.is_empty() => {}
+            _ => return String::new(),
+        }
+    }
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    let Some((begun, before)) = words.split_last() else {
+        return String::new();
+    };
+    let next = next(before);
+    let all: Vec<String> = match next {
+        Next::Files => return ":files\n".into(),
+        Next::Nothing => Vec::new(),
+        Next::Words(words) => words.iter().map(|word| word.to_string()).collect(),
+        Next::Verbs => {
+            let verbs = VERBS.iter().map(|verb| verb.name);
+            let verbs = verbs.chain(["help", "version", "--netns"]);
+            verbs.map(str::to_owned).collect()
+        }
+        Next::Interfaces(words) => {
+            let mut names = interfaces.list().unwrap_or_default();
+            names.extend(words.iter().map(|word| word.to_string()));
+            names
+        }
+        Next::Parameters => show::parameters().map(str::to_owned).collect(),
+        Next::Peers(interface) => {
+            let peers = interfaces.get(interface).map(|interface| interface.peers);
+            let peers = peers.unwrap_or_default();
+            peers
+                .iter()
+                .map(|peer| peer.public_key.to_base64())
+                .collect()
+        }
+        Next::Namespaces => {
+            let mut names: Vec<_> = place::namespaces()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            names.extend(["pid:", "path:"].map(str::to_owned));
+            names
+        }
+    };
+    let fitting = all.iter().filter(|word| word.starts_with(begun));
+    fitting.map(|word| format!("{word}\n")).collect()
+}
+
+/// By the words before, behind `--netns NS`.
+fn next<'a>(before: &[&'a str]) -> Next<'a> {
+    match before {
+        [] => Next::Verbs,
+        ["--netns"] => Next::Namespaces,
+        ["show"] => Next::Interfaces(&["all", "interfaces", "--json", "--watch"]),
+        ["show", "--json" | "--watch"] => Next::Interfaces(&["all"]),
+        ["show", "interfaces"] => Next::Nothing,
+        ["show", _] => Next::Parameters,
+        ["showconf" | "set" | "setconf" | "addconf" | "syncconf"] => Next::Interfaces(&[]),
+        ["setconf" | "addconf" | "syncconf", _] => Next::Files,
+        ["set", interface, rest @ ..] => set(interface, rest),
+        ["link"] => Next::Words(&["add", "del", "list", "move"]),
+        ["link", "del" | "move"] => Next::Interfaces(&[]),
+        ["link", "move", _] => Next::Namespaces,
+        ["link", "list"] => Next::Words(&["--json"]),
+        ["link", "add", rest @ ..] => match rest.last() {
+            None => Next::Nothing,
+            Some(&"--netns") => Next::Namespaces,
+            Some(&"--backend") => Next::Words(&["auto", "userspace", "kernel"]),
+            Some(&"--config") => Next::Files,
+            Some(&("--address" | "--mtu")) => Next::Nothing,
+            Some(_) => Next::Words(&[
+                "--netns",
+                "--backend",
+                "--config",
+                "--address",
+                "--mtu",
+                "--up",
+            ]),
+        },
+        ["completions"] => Next::Words(&["bash", "zsh", "fish"]),
+        _ => Next::Nothing,
+    }
+}
+
+fn set<'a>(interface: &'a str, words: &[&'a str]) -> Next<'a> {
+    let mut peer = false;
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        peer |= *word == "peer";
+        if *word == "remove" || words.next().is_some() {
+            continue;
+        }
+        // The word to be completed is this one's value.
+        return match *word {
+            "peer" => Next::Peers(interface),
+            "private-key" | "preshared-key" => Next::Files,
+            "fwmark" | "persistent-keepalive" => Next::Words(&["off"]),
+            _ => Next::Nothing,
+        };
+    }
+    Next::Words(if peer {
+        &[
+            "preshared-key",
+            "endpoint",
+            "persistent-keepalive",
+            "allowed-ips",
+            "remove",
+            "peer",
+        ]
+    } else {
+        &["listen-port", "fwmark", "private-key", "peer"]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(line: &str) -> Next<'_> {
+        next(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_comes_next() {
+        assert_eq!(after(""), Next::Verbs);
+        assert_eq!(after("show wg0"), Next::Parameters);
+        assert_eq!(after("show interfaces"), Next::Nothing);
+        assert_eq!(after("show wg0 dump"), Next::Nothing);
+        assert_eq!(after("syncconf wg0"), Next::Files);
+        assert_eq!(after("set wg0 private-key"), Next::Files);
+        assert_eq!(after("set wg0 fwmark 1 peer"), Next::Peers("wg0"));
+        assert_eq!(after("set wg0 peer x remove peer"), Next::Peers("wg0"));
+        assert_eq!(after("set wg0 peer x endpoint"), Next::Nothing);
+        assert!(matches!(
+            after("set wg0 fwmark 1"),
+            Next::Words(["listen-port", ..])
+        ));
+        assert!(matches!(
+            after("set wg0 peer x"),
+            Next::Words(["preshared-key", ..])
+        ));
+        assert_eq!(after("link move wg0"), Next::Namespaces);
+        assert_eq!(after("link add wg0 --netns"), Next::Namespaces);
+        assert_eq!(after("link add wg0 --up --config"), Next::Files);
+        assert_eq!(after("genkey"), Next::Nothing);
+        assert_eq!(after("bogus"), Next::Nothing);
+    }
+
+    #[test]
+    fn every_verb_is_offered() {
+        let offered = candidates(&["".into()]);
+        for verb in VERBS {
+            assert!(
+                offered.lines().any(|line| line == verb.name),
+                "{}",
+                verb.name
+            );
+        }
+        assert_eq!(candidates(&["gen".into()]), "genkey\ngenpsk\n");
+        assert_eq!(
+            candidates(&["setconf".into(), "x".into(), "".into()]),
+            ":files\n"
+        );
+    }
+}
