@@ -1,0 +1,171 @@
+//! The manual pages against the programs: what one has and the other lacks, both ways.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use netns_tests::binaries;
+
+type Names = BTreeSet<String>;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn page(name: &str) -> io::Result<String> {
+    fs::read_to_string(root().join("man").join(format!("{name}.8")))
+}
+
+/// What a program prints on both streams.
+fn said(program: &Path, args: &[&str]) -> io::Result<String> {
+    let output = Command::new(program).args(args).output()?;
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    assert!(!output.stdout.is_empty(), "{args:?} says nothing");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn is_name(c: char) -> bool {
+    c.is_ascii_lowercase() || c == '-'
+}
+
+/// The `--words` of a help text; an example's are those of the text too.
+fn options_of_help(text: &str) -> Names {
+    let words = text.split(|c: char| c.is_whitespace() || "[]<>,`'".contains(c));
+    words
+        .filter_map(|word| word.strip_prefix("--"))
+        .filter(|name| !name.is_empty() && name.chars().all(is_name))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The `Fl Fl words` of a page, its examples apart.
+fn options_of_page(text: &str) -> Names {
+    let mut names = Names::new();
+    for line in text.lines().filter(|line| line.starts_with('.')) {
+        let words: Vec<&str> = line.trim_start_matches('.').split_whitespace().collect();
+        for triple in words.windows(3) {
+            if triple[..2] == ["Fl", "Fl"] {
+                names.insert(triple[2].to_owned());
+            }
+        }
+    }
+    names
+}
+
+/// The variables of the page's ENVIRONMENT.
+fn environment_of_page(text: &str) -> Names {
+    let names = text.lines().filter_map(|line| line.strip_prefix(".It Ev "));
+    names.map(str::to_owned).collect()
+}
+
+/// String literals of the sources, tests apart, that look like variables: capitals and `_`.
+fn environment_of_code(folders: &[&str]) -> io::Result<Names> {
+    let mut names = Names::new();
+    let mut todo: Vec<PathBuf> = folders
+        .iter()
+        .map(|folder| root().join("wg-rs/src").join(folder))
+        .collect();
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                todo.push(entry?.path());
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path)?;
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let code = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            for literal in code.flat_map(|line| line.split('"').skip(1).step_by(2)) {
+                let capitals = literal.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+                let cargos = literal.starts_with("CARGO_");
+                if capitals && !cargos && literal.len() > 3 && literal.contains('_') {
+                    names.insert(literal.to_owned());
+                }
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn names(words: &[&str]) -> Names {
+    words.iter().map(|word| word.to_string()).collect()
+}
+
+#[test]
+fn wg_rs() -> io::Result<()> {
+    let program = binaries::build("wg-rs", "wg-rs")?;
+    let page = page("wg-rs")?;
+    let help = said(&program, &["help"])?;
+    said(&program, &["--version"])?;
+
+    let verbs: Names = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split_once(": "))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let items = page.lines().filter_map(|line| line.strip_prefix(".It Cm "));
+    let documented: Names = items
+        .filter_map(|item| item.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    let deeds: Names = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm link "))
+        .filter_map(|item| item.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(verbs, documented, "commands");
+
+    let mut options = options_of_help(&help);
+    options.extend(names(&["help", "version"]));
+    for verb in &verbs {
+        let text = said(&program, &[verb, "--help"])?;
+        assert!(text.contains("\nExample:\n"), "{verb} has no example");
+        options.extend(options_of_help(&text));
+    }
+    let link = said(&program, &["link", "--help"])?;
+    let (_, rest) = link.split_once("link { ").expect("its deeds");
+    let (listed, _) = rest.split_once(" }").expect("its deeds");
+    assert_eq!(
+        listed.split(" | ").map(str::to_owned).collect::<Names>(),
+        deeds
+    );
+    for deed in &deeds {
+        let text = said(&program, &["link", deed, "--help"])?;
+        assert!(text.contains("Example:\n"), "link {deed} has no example");
+        options.extend(options_of_help(&text));
+    }
+    assert_eq!(options, options_of_page(&page), "options");
+
+    // What `show` can be asked for, in its usage between the last brackets.
+    let usage = said(&program, &["show", "--help"])?;
+    let parameters = usage.split(['[', ']']).nth(1).expect("the parameters");
+    for parameter in parameters.split(" | ") {
+        assert!(page.contains(&format!(".Cm {parameter}")), "{parameter}");
+    }
+
+    // Taken away from the daemon that `link add` starts.
+    let theirs = names(&["NOTIFY_SOCKET"]);
+    let code = environment_of_code(&["tool", "config", "place", "backend"])?;
+    let read: Names = code.difference(&theirs).cloned().collect();
+    assert_eq!(read, environment_of_page(&page), "environment");
+    Ok(())
+}
+
+#[test]
+fn wireguard_rs() -> io::Result<()> {
+    let program = binaries::build("wg-rs", "wireguard-rs")?;
+    let page = page("wireguard-rs")?;
+    let help = said(&program, &["--help"])?;
+    assert!(help.contains("Example:\n"), "{help}");
+    assert_eq!(options_of_help(&help), options_of_page(&page), "options");
+    // From parent to child.
+    let internal = names(&["WG_READY_FD"]);
+    let code = environment_of_code(&["daemon", "sys/process"])?;
+    let read: Names = code.difference(&internal).cloned().collect();
+    assert_eq!(read, environment_of_page(&page), "environment");
+    Ok(())
+}
