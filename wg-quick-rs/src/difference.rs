@@ -76,22 +76,45 @@ impl Difference {
     }
 }
 
-/// What a daemon understands that cannot take away one network: all of them anew, of each peer
-/// that has too many.
-pub fn replaced(now: &Interface, to: &Interface) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for peer in &to.peers {
-        let wanted: HashSet<_> = ips(peer).collect();
-        let before = now
-            .peers
-            .iter()
-            .find(|other| other.public_key == peer.public_key);
-        if before.is_some_and(|before| ips(before).any(|ip| !wanted.contains(&ip))) {
-            changes.extend([Change::Peer(peer.public_key), Change::ReplaceAllowedIps]);
-            changes.extend(ips(peer).map(|ip| Change::AllowedIp { ip, remove: false }));
-        }
+/// The same changes for who knows no way to take one network away, which older modules and daemons
+/// do not: it moves to a peer that is made for that, and goes with it. So no other network of the
+/// peer that had it is gone for a moment. `None` if there is nothing to take away.
+pub fn without_taking(changes: &[Change]) -> Option<Vec<Change>> {
+    let taken = |change: &Change| match change {
+        Change::AllowedIp { ip, remove: true } => Some(*ip),
+        _ => None,
+    };
+    let ips: Vec<AllowedIp> = changes.iter().filter_map(taken).collect();
+    let rest = changes
+        .iter()
+        .filter(|change| taken(change).is_none())
+        .cloned();
+    (!ips.is_empty()).then(|| rest.chain(moved_out(ips)).collect())
+}
+
+/// Takes networks from whoever has them.
+pub fn moved_out(ips: Vec<AllowedIp>) -> Vec<Change> {
+    if ips.is_empty() {
+        return Vec::new();
     }
+    let nobody = Change::Peer(PublicKey::from_bytes(*NOBODY));
+    let mut changes = vec![nobody.clone()];
+    changes.extend(
+        ips.into_iter()
+            .map(|ip| Change::AllowedIp { ip, remove: false }),
+    );
+    changes.extend([nobody, Change::Remove]);
     changes
+}
+
+/// The public key of a peer that exists for a moment only.
+const NOBODY: &[u8; 32] = b"wg-quick-rs: networks to be gone";
+
+/// What peers of `to` have now beyond what they are to have.
+pub fn too_many(now: &Interface, to: &Interface) -> Vec<AllowedIp> {
+    let wanted: HashSet<AllowedIp> = to.peers.iter().flat_map(ips).collect();
+    let have = now.peers.iter().flat_map(ips);
+    have.filter(|ip| !wanted.contains(ip)).collect()
 }
 
 fn ips(peer: &Peer) -> impl Iterator<Item = AllowedIp> {
@@ -237,7 +260,7 @@ mod tests {
         assert_eq!(Difference::new(&same, &same), Difference::default());
         let order = of(vec![peer(2, &[]), peer(1, &["fd00::/64", "10.0.0.0/8"])]);
         assert_eq!(Difference::new(&same, &order), Difference::default());
-        assert_eq!(replaced(&same, &order), []);
+        assert_eq!(too_many(&same, &order), []);
     }
 
     #[test]
@@ -265,15 +288,21 @@ mod tests {
                 Change::Remove
             ]
         );
+        assert_eq!(too_many(&from, &to), [ip("10.1.0.0/16")]);
+        let nobody = Change::Peer(PublicKey::from_bytes(*NOBODY));
         assert_eq!(
-            replaced(&from, &to),
+            without_taking(&less).unwrap(),
             [
                 Change::Peer(key(1)),
-                Change::ReplaceAllowedIps,
-                add("10.0.0.0/8"),
-                add("10.2.0.0/16")
+                Change::Peer(key(2)),
+                Change::Remove,
+                nobody.clone(),
+                add("10.1.0.0/16"),
+                nobody,
+                Change::Remove
             ]
         );
+        assert_eq!(without_taking(&more), None);
     }
 
     #[test]

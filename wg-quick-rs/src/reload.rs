@@ -19,7 +19,7 @@ use wg_rs::uapi::types::{AllowedIp, Change, Interface};
 
 use crate::console;
 use crate::default_route;
-use crate::difference::{Difference, replaced, target};
+use crate::difference::{Difference, moved_out, target, too_many};
 use crate::dns::Resolver;
 use crate::down::{find, not_there};
 use crate::endpoint;
@@ -71,10 +71,10 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     addresses.delete(engine)?;
     routes.delete(engine)?;
     defaults.settle(engine, &routes.defaults)?;
-    set(engine, less, back)?;
-    // A daemon may know no way to take one network away, and say so or not.
+    set(engine, less, back.clone())?;
+    // Who knows no way to take one network away may not say so.
     let now = engine.world.get()?;
-    set(engine, replaced(&now, &after), replaced(&after, &before))
+    set(engine, moved_out(too_many(&now, &after)), back)
 }
 
 fn set(engine: &mut Engine, changes: Vec<Change>, undo: Vec<Change>) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
 use wg_rs::uapi::types::{Change, Interface};
 
+use crate::difference::without_taking;
 use crate::engine::Failure;
 use crate::file::Address;
 use crate::signals::Signals;
@@ -98,9 +99,17 @@ impl World {
     /// # Errors
     /// `Unable to modify interface: …`
     pub fn set(&self, changes: &[Change]) -> Result<(), Failure> {
-        let set = self.at_home(|| self.backends.set(&self.interface, changes));
-        set.and_then(|set| set)
-            .map_err(|error| Failure::new(format_args!("Unable to modify interface: {error}")))
+        let attempt = |changes: &[Change]| {
+            let set = self.at_home(|| self.backends.set(&self.interface, changes));
+            set.and_then(|set| set)
+        };
+        let mut set = attempt(changes);
+        if set.is_err()
+            && let Some(others) = without_taking(changes)
+        {
+            set = attempt(&others);
+        }
+        set.map_err(|error| Failure::new(format_args!("Unable to modify interface: {error}")))
     }
 
     /// The link's index.
