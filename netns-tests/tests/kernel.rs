@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use netns_tests::{
-    Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, Peer, Plan, Tunnel, Via, Wg,
-    netlink, ping_all, rekey, until, vm,
+    Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, Peer, Plan, SOCKETS, Tunnel, Via,
+    Wg, netlink, ping_all, rekey, until, vm,
 };
 
 /// On an emulated processor that all tests share.
@@ -413,6 +413,67 @@ fn a_link_is_added_moved_and_deleted() {
         until(PATIENCE, "its ports to close", || {
             Ok(a.host.udp_ports()?.is_empty().then_some(()))
         })?;
+        drop(anyone);
+        Ok(())
+    });
+}
+
+#[test]
+fn wg_quick_rs_up_reload_and_down() {
+    vm::inside(|| {
+        let lab = Lab::new()?;
+        let (host, inside) = (lab.host("quick")?, lab.host("inside")?);
+        let file = format!("{SOCKETS}/wgq.conf");
+        let ours = Keys::generate();
+        let theirs = Keys::generate().public;
+        let write = |networks: &[[u8; 4]], lines: &[&str]| {
+            let peer = Peer::new(theirs);
+            let peer = networks.iter().fold(peer, |peer, ip| peer.allow(*ip, 16));
+            let config = Config {
+                private_key: Some(ours.private),
+                ..Config::default()
+            };
+            host.write(&file, &config.peer(peer).file(lines))
+        };
+        let address = "Address = 10.0.0.1/24, fd00::1/64";
+        write(&[[10, 5, 0, 0], [10, 6, 0, 0]], &[address])?;
+        host.sh("wg-quick-rs", &["up", &file])?;
+        let link = host.sh("ip", &["-d", "link", "show", "wgq"])?;
+        assert!(
+            link.contains("wireguard") && link.contains("mtu 1420"),
+            "{link}"
+        );
+        let routes = host.sh("ip", &["route", "show", "dev", "wgq"])?;
+        assert!(
+            routes.contains("10.5.0.0/16") && routes.contains("10.6.0.0/16"),
+            "{routes}"
+        );
+        let port = host.sh("wg", &["show", "wgq", "listen-port"])?;
+
+        // This module knows no way to take one network away.
+        write(&[[10, 6, 0, 0], [10, 7, 0, 0]], &[address, "MTU = 1300"])?;
+        host.sh("wg-quick-rs", &["reload", &file])?;
+        let allowed = host.sh("wg", &["show", "wgq", "allowed-ips"])?;
+        assert!(allowed.contains("10.6.0.0/16 10.7.0.0/16"), "{allowed}");
+        assert!(!allowed.contains("10.5.0.0"), "{allowed}");
+        let routes = host.sh("ip", &["route", "show", "dev", "wgq"])?;
+        assert!(
+            !routes.contains("10.5.0.0/16") && routes.contains("10.7.0.0/16"),
+            "{routes}"
+        );
+        assert_eq!(host.sh("wg", &["show", "wgq", "listen-port"])?, port);
+        host.sh("wg-quick-rs", &["down", &file])?;
+        assert!(host.run(|| netlink::link("wgq"))?.is_none());
+
+        // There it is known by its key.
+        let anyone = inside.spawn(Command::new("sleep").arg("1000"))?;
+        let namespace = format!("pid:{}", anyone.pid());
+        host.sh("wg-quick-rs", &["up", &file, "--netns", &namespace])?;
+        assert!(host.run(|| netlink::link("wgq"))?.is_none());
+        let link = inside.run(|| netlink::link("wgq"))?;
+        assert_eq!(link.map(|link| (link.up, link.mtu)), Some((true, 1300)));
+        host.sh("wg-quick-rs", &["down", &file])?;
+        assert!(inside.run(|| netlink::link("wgq"))?.is_none());
         drop(anyone);
         Ok(())
     });

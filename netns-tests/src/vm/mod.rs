@@ -252,6 +252,7 @@ fn initramfs(kernel: &Path) -> io::Result<Archive> {
     let ours = [
         ("wg-rs", "wireguard-rs"),
         ("wg-rs", "wg-rs"),
+        ("wg-quick-rs", "wg-quick-rs"),
         ("netns-tests", "vm-agent"),
     ];
     for (package, name) in ours {
