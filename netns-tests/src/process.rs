@@ -83,7 +83,10 @@ impl Proc {
 
     /// Waits for a successful end and returns the output; anything else is an error with it.
     pub fn success(&mut self, limit: Duration) -> io::Result<String> {
-        let status = self.wait(limit)?;
+        let status = self.wait(limit).map_err(|error| {
+            let text = format!("{error}; its output: {}", self.output().trim());
+            io::Error::new(error.kind(), text)
+        })?;
         let output = self.output();
         if status.success() {
             return Ok(output);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use netns_tests::{
     Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, Peer, Plan, SOCKETS, Tunnel, Via,
-    Wg, netlink, ping_all, rekey, until, vm,
+    Wg, binaries, netlink, ping_all, rekey, until, vm,
 };
 
 /// On an emulated processor that all tests share.
@@ -277,6 +277,27 @@ fn setconf_addconf_and_syncconf() {
         let peer = host.sh("wg", &["show", "wg0", "dump"])?;
         let fields: Vec<_> = peer.lines().nth(1).unwrap_or("").split('\t').collect();
         assert_eq!((fields[1], fields[7]), ("(none)", "off"), "{peer}");
+        Ok(())
+    });
+}
+
+/// The table of the program `side-by-side`, on an interface of the kernel's: half of its 400 lines,
+/// as an emulated processor is slow.
+#[test]
+fn side_by_side() {
+    vm::inside(|| {
+        let lab = Lab::new()?;
+        let host = lab.host("alone")?;
+        let _interface = Daemon::kernel(&host)?.start(&host, "wg7", Via::StockWg)?;
+        let found = |name| binaries::on_path(name).ok_or_else(|| io::Error::other(name));
+        let mut command = Command::new(binaries::build("netns-tests", "side-by-side")?);
+        command.arg("--wg").arg(found("wg")?);
+        command.arg("--ours").arg(found("wg-rs")?);
+        command.args(["--interface", "wg7", "--every", "2"]);
+        let report = host
+            .spawn(&mut command)?
+            .success(Duration::from_secs(600))?;
+        println!("{report}");
         Ok(())
     });
 }

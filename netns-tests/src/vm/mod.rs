@@ -39,7 +39,7 @@ const KERNEL_DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/vm-
 
 /// Of the machine's own program, and of one test. An emulated machine on a busy one is slow.
 const BOOT: Duration = Duration::from_secs(180);
-const TEST: Duration = Duration::from_secs(600);
+const TEST: Duration = Duration::from_secs(900);
 
 /// The port that the agent talks over: the first of the first virtual serial device.
 const PORT: &str = "/dev/vport0p1";
@@ -254,6 +254,7 @@ fn initramfs(kernel: &Path) -> io::Result<Archive> {
         ("wg-rs", "wg-rs"),
         ("wg-quick-rs", "wg-quick-rs"),
         ("netns-tests", "vm-agent"),
+        ("netns-tests", "side-by-side"),
     ];
     for (package, name) in ours {
         let path = binaries::build(package, name)?;
@@ -271,7 +272,14 @@ fn initramfs(kernel: &Path) -> io::Result<Archive> {
         }
     }
     archive.file("/init", 0o755, INIT.into());
-    archive.file("/etc/passwd", 0o644, "root:x:0:0::/tmp:/bin/sh\n".into());
+    for (path, text) in [
+        ("/etc/passwd", "root:x:0:0::/tmp:/bin/sh\n"),
+        ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+        ("/etc/services", "domain 53/udp\ndomain 53/tcp\n"),
+        ("/etc/nsswitch.conf", "hosts: files dns\nservices: files\n"),
+    ] {
+        archive.file(path, 0o644, text.into());
+    }
     Ok(archive)
 }
 
