@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use netns_tests::{
-    Config, Daemon, Host, Key, Keys, Lab, PATIENCE, Peer, Via, Wg, binaries, require,
+    Config, Daemon, Host, Key, Keys, Lab, PATIENCE, Peer, Via, Wg, binaries, require, until,
 };
 use nix::mount::{MsFlags, mount};
 
@@ -269,6 +269,7 @@ systemctl reload wg-quick-rs@wg0.service
 ip link show wg0 | grep 'mtu 1300'
 test "$(pidof wireguard-rs)" = "$daemon"
 
+echo '127.0.0.1 localhost' > /etc/hosts
 sed -i 's/Endpoint = .*/Endpoint = localhost:9/' /etc/wireguard/wg0.conf
 systemctl start wg-quick-rs-reresolve.service
 systemctl enable --now wg-quick-rs-reresolve.timer
@@ -322,7 +323,11 @@ impl Groups {
 
 impl Drop for Groups {
     fn drop(&mut self) {
-        self.0.iter().for_each(|group| Groups::remove(group));
+        // What was killed may be on its way still.
+        let _ = until(PATIENCE, "the end of the container", || {
+            self.0.iter().for_each(|group| Groups::remove(group));
+            Ok((!self.0.iter().any(|group| group.exists())).then_some(()))
+        });
     }
 }
 
