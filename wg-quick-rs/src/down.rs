@@ -73,8 +73,12 @@ pub fn not_there(file: &File) -> Failure {
 pub fn find(world: &mut World, file: &File) -> Result<bool, Failure> {
     let name = &file.interface;
     let kind = Backends::new().kind(name)?;
-    if kind.is_some() && world.home.link(name).is_ok() {
-        return Ok(true);
+    if kind.is_some() {
+        match world.home.link(name) {
+            Ok(_) => return Ok(true),
+            Err(error) if error.is_absent() => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     // A socket is seen from everywhere, its link is not. A kernel's interface of this name may be
     // anybody's elsewhere: ours has our key.
@@ -129,7 +133,6 @@ fn take_down(engine: &mut Engine, file: &File) -> Result<(), Failure> {
         delete_default_route(engine, interface.fwmark)?;
     }
     engine.run(Step::DeleteLink)?;
-    engine.commit();
     hooks(engine, file, "PostDown", &file.hooks.post_down)
 }
 
@@ -153,7 +156,7 @@ pub fn delete_default_route(engine: &mut Engine, mark: u32) -> Result<(), Failur
     for rule in rules(engine, mark)? {
         engine.run(Step::DeleteRule(rule))?;
     }
-    let there = Present::look(&engine.world);
+    let there = Present::find(&engine.world)?;
     let mut undo = Vec::new();
     for family in there.families() {
         undo.push(default_route::firewall(&mut engine.world, family, mark)?);

@@ -127,11 +127,31 @@ pub struct Present {
     rules: Vec<(Family, String)>,
 }
 
+/// What nft is asked with.
+const LIST: &[&str] = &["list", "tables"];
+
 impl Present {
     /// Looks for what there is for the interface of `world`, made by either program.
     pub fn look(world: &World) -> Self {
+        Present::among(&read("nft", LIST, world), world)
+    }
+
+    /// As [`Present::look`], where there should be something.
+    ///
+    /// # Errors
+    /// Nothing was found, and nft did not say what there is.
+    pub fn find(world: &World) -> Result<Self, Failure> {
+        let listed = ask("nft", LIST, world);
+        let there = Present::among(listed.as_deref().unwrap_or_default(), world);
+        match listed {
+            Err(failure) if there.is_empty() => Err(failure),
+            _ => Ok(there),
+        }
+    }
+
+    /// What there is, by the tables that nft listed.
+    fn among(listed: &str, world: &World) -> Self {
         let ours = format!(" {}", table(&world.interface));
-        let listed = read("nft", &["list", "tables"], world);
         let tables: Vec<String> = listed
             .lines()
             .map(|line| line.trim_end().to_owned())
@@ -256,8 +276,23 @@ fn run(name: &str, args: &[&str], text: String, world: &World) -> Result<(), Fai
 
 /// What a program prints; nothing if there is no such program, or if it fails.
 fn read(name: &str, args: &[&str], world: &World) -> String {
-    let outcome = Program::find(name).and_then(|program| program.args(args).read(world).ok());
-    outcome.map_or_else(String::new, |outcome| outcome.output)
+    ask(name, args, world).unwrap_or_default()
+}
+
+/// What a program prints; nothing if there is no such program.
+fn ask(name: &str, args: &[&str], world: &World) -> Result<String, Failure> {
+    let Some(program) = Program::find(name) else {
+        return Ok(String::new());
+    };
+    let outcome = program.args(args).read(world)?;
+    if !outcome.status.success() {
+        return Err(Failure::new(format_args!(
+            "{name} {}: {}",
+            args.join(" "),
+            outcome.status
+        )));
+    }
+    Ok(outcome.output)
 }
 
 /// What deletes the rules for an interface, if there are any.

@@ -192,7 +192,11 @@ impl Step {
                     return Err(Failure::new(format_args!("{path}: {}", outcome.status)));
                 }
             }
-            Step::DeleteLink => delete_link(world)?,
+            Step::DeleteLink => {
+                delete_link(world)?;
+                // From here there is no way back.
+                undo.clear();
+            }
             Step::MoveLink(namespace, netns) => {
                 let name = world.interface.clone();
                 world.birth.move_link(&name, netns.as_fd())?;
