@@ -1,4 +1,5 @@
-//! `wg-quick-rs up` disturbed at each step in turn: all is as before afterwards.
+//! `wg-quick-rs up` disturbed at each step in turn: all is as before afterwards. And `down`: it is
+//! still up, or it is down, and nothing between.
 //!
 //! A run without a fault, under strace, counts the steps: requests to the kernel, processes started,
 //! calls of each program. Then each of them fails once, and each of the signals that end it comes at
@@ -22,6 +23,7 @@ const SIGNALS: [&str; 3] = ["INT", "TERM", "HUP"];
 const CALLS: [&str; 6] = ["sendto", "sendmsg", "clone", "clone3", "vfork", "fork"];
 const PROGRAMS: [&str; 3] = ["wireguard-rs", "nft", "resolvconf"];
 const HOOKS: [&str; 4] = ["pre-up-1", "pre-up-2", "post-up-1", "post-up-2"];
+const DOWN_HOOKS: [&str; 2] = ["pre-down-1", "post-down-1"];
 
 /// Everything that `up` can do at once.
 const CONFIG: &str = "[Interface]
@@ -68,7 +70,7 @@ REAL "$@" || exit
 exit 0
 "#;
 
-/// What happens once in a run of `up`.
+/// What happens once in a run.
 #[derive(Debug, Clone)]
 enum Fault {
     /// The nth of these calls fails.
@@ -155,8 +157,8 @@ impl Bench {
         Ok(state)
     }
 
-    /// `up` under strace: its exit code and output.
-    fn traced(&self, inject: Option<String>) -> io::Result<(Option<i32>, String)> {
+    /// `up` or `down` under strace: its exit code and output.
+    fn traced(&self, verb: &str, inject: Option<String>) -> io::Result<(Option<i32>, String)> {
         let place = self.site.place(&self.quick)?;
         let mut command = Command::new("strace");
         command.args(["-qq", "-o", "/etc/trace", "-e"]);
@@ -164,7 +166,7 @@ impl Bench {
         if let Some(inject) = inject {
             command.args(["-e".into(), format!("inject={inject}")]);
         }
-        command.args([&place, "up", "wg0"]);
+        command.args([&place, verb, "wg0"]);
         self.site.environment(&mut command);
         let run = self.site.finish(self.site.host.spawn(&mut command)?)?;
         Ok((run.code, run.output))
@@ -194,10 +196,13 @@ impl Bench {
         }
     }
 
-    /// All the faults there can be, after a run without one.
-    fn faults(&self) -> io::Result<Vec<Fault>> {
+    /// All the faults there can be in `up` or `down`, after a run without one.
+    fn faults(&self, verb: &str, hooks: &[&'static str]) -> io::Result<Vec<Fault>> {
+        if verb == "down" {
+            self.site.run(&self.quick, &["up", "wg0"])?.success()?;
+        }
         self.forget()?;
-        let (code, output) = self.traced(None)?;
+        let (code, output) = self.traced(verb, None)?;
         assert_eq!(code, Some(0), "{output}");
         let trace = self.site.host.read("/etc/trace")?;
         let mut faults = Vec::new();
@@ -221,21 +226,25 @@ impl Bench {
                 faults.extend(["before", "after"].map(|when| Fault::Program(name, n, when)));
             }
         }
-        for hook in HOOKS {
+        for hook in hooks {
             faults.push(Fault::Hook(hook));
             faults.extend(SIGNALS.map(|signal| Fault::SignalInHook(hook, signal)));
         }
-        self.down()?;
+        if verb == "up" {
+            self.down()?;
+        }
+        self.site
+            .sh("echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
         Ok(faults)
     }
 
-    /// Lets one happen. What is wrong afterwards; nothing, if it is as before.
-    fn suffer(&self, fault: &Fault) -> io::Result<Vec<String>> {
+    /// Runs `up` or `down` and lets a fault happen: its exit code and output.
+    fn disturbed(&self, verb: &str, fault: &Fault) -> io::Result<(Option<i32>, String)> {
         self.forget()?;
+        let fault_file = |text: String| self.site.host.write("/etc/fault", &text);
         let mut inject = None;
         match fault {
             Fault::Call(call, n) => {
-                // Of those calls none can fail so with a cause of its own here.
                 let error = if call.starts_with("send") {
                     "EPERM"
                 } else {
@@ -250,33 +259,67 @@ impl Bench {
                 let file = format!("/etc/netns-tests/{name}.fails");
                 self.site.host.write(&file, &format!("{n} {when}"))?;
             }
-            Fault::Hook(hook) => self
-                .site
-                .host
-                .write("/etc/fault", &format!("{hook} fails"))?,
-            Fault::SignalInHook(hook, signal) => {
-                self.site
-                    .host
-                    .write("/etc/fault", &format!("{hook} {signal}"))?;
-            }
+            Fault::Hook(hook) => fault_file(format!("{hook} fails"))?,
+            Fault::SignalInHook(hook, signal) => fault_file(format!("{hook} {signal}"))?,
         }
-        let (code, output) = match inject {
-            Some(_) => self.traced(inject)?,
-            None => {
-                let run = self.site.run(&self.quick, &["up", "wg0"])?;
-                (run.code, run.output)
-            }
-        };
+        if inject.is_some() {
+            return self.traced(verb, inject);
+        }
+        let run = self.site.run(&self.quick, &[verb, "wg0"])?;
+        Ok((run.code, run.output))
+    }
+
+    /// Disturbs `up`. What is wrong afterwards; nothing, if it is as before.
+    fn suffer_up(&self, fault: &Fault) -> io::Result<Vec<String>> {
+        let (code, output) = self.disturbed("up", fault)?;
         let mut wrong = Vec::new();
         if code == Some(0) {
             wrong.extend(self.up.against(&self.state()?).0);
+            self.forget()?;
             self.down()?;
         } else {
             wrong.extend(self.restored()?);
         }
+        self.blame(wrong, code, &output)
+    }
+
+    /// Disturbs `down`. What is wrong afterwards; nothing, if it is up as before, and can be taken
+    /// down, or if it is down.
+    fn suffer_down(&self, fault: &Fault) -> io::Result<Vec<String>> {
+        self.site.run(&self.quick, &["up", "wg0"])?.success()?;
+        let (code, output) = self.disturbed("down", fault)?;
+        let mut wrong = Vec::new();
+        let is_up = code != Some(0) && {
+            wrong.extend(self.up.against(&self.state()?).0);
+            wrong.is_empty()
+        };
+        if is_up {
+            self.forget()?;
+            self.down()?;
+        } else {
+            self.site
+                .sh("echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
+            let left = self.restored()?;
+            if left.is_empty() {
+                wrong.clear();
+            }
+            wrong.extend(
+                left.into_iter()
+                    .map(|line| format!("nor is it down: {line}")),
+            );
+        }
+        self.blame(wrong, code, &output)
+    }
+
+    /// With what was said, and the way made free for the next.
+    fn blame(
+        &self,
+        mut wrong: Vec<String>,
+        code: Option<i32>,
+        output: &str,
+    ) -> io::Result<Vec<String>> {
         if !wrong.is_empty() {
             wrong.push(format!("exit code {code:?}: {output}"));
-            // The next one is to start from the state before.
             self.clean()?;
         }
         Ok(wrong)
@@ -300,18 +343,22 @@ impl Bench {
     }
 }
 
-#[test]
-fn a_fault_at_each_step_leaves_nothing() -> io::Result<()> {
+/// Tries each fault, in several hosts at once; counts and prints.
+fn try_all(
+    verb: &str,
+    hooks: &[&'static str],
+    suffer: impl Fn(&Bench, &Fault) -> io::Result<Vec<String>> + Sync,
+) -> io::Result<()> {
     let lab = Lab::new()?;
     let Some(first) = Bench::new(&lab)? else {
         return Ok(());
     };
-    let faults = first.faults()?;
+    let faults = first.faults(verb, hooks)?;
     let next = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
     let work = |bench: &Bench| -> io::Result<()> {
         while let Some(fault) = faults.get(next.fetch_add(1, Relaxed)) {
-            let found = bench.suffer(fault)?;
+            let found = suffer(bench, fault)?;
             if !found.is_empty() {
                 let mut wrong = wrong.lock().expect("no worker panics with it");
                 wrong.push(format!("{fault:?}\n    {}", found.join("\n    ")));
@@ -340,20 +387,26 @@ fn a_fault_at_each_step_leaves_nothing() -> io::Result<()> {
     // Not println!: the test runner would keep it to itself.
     writeln!(
         io::stderr(),
-        "\nwg-quick-rs up disturbed: {} steps tried, {} states restored",
+        "\nwg-quick-rs {verb} disturbed: {} steps tried, {} states restored",
         faults.len(),
         faults.len() - wrong.len()
     )?;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(
-        faults.len() > 100,
-        "only {} steps: {faults:?}",
-        faults.len()
-    );
-    // And the hosts still serve.
+    assert!(faults.len() > 50, "only {} steps: {faults:?}", faults.len());
+    // And the host still serves.
     first.forget()?;
     first.site.run(&first.quick, &["up", "wg0"])?.success()?;
     first.down()
+}
+
+#[test]
+fn a_fault_at_each_step_of_up_leaves_nothing() -> io::Result<()> {
+    try_all("up", &HOOKS, Bench::suffer_up)
+}
+
+#[test]
+fn a_fault_at_each_step_of_down_leaves_it_up_or_down() -> io::Result<()> {
+    try_all("down", &DOWN_HOOKS, Bench::suffer_down)
 }
 
 #[test]
