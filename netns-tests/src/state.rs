@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::{Host, SOCKETS};
+use crate::{Host, PATIENCE, SOCKETS, until};
 
 /// Asks for each part, under a line with its name.
 const ASK: &str = "
@@ -28,11 +28,14 @@ const ASK: &str = "
 pub struct State(BTreeMap<String, Vec<String>>);
 
 impl State {
-    /// Reads it with `ip`, `nft` and `wg`, and from /proc. The host must have none but fixed MAC
+    /// Reads it with `ip`, `nft` and `wg`, and from /proc, when its addresses serve. The host must have none but fixed MAC
     /// addresses, if the states of two hosts are to be compared.
     pub fn of(host: &Host) -> io::Result<State> {
         let mut state = State::default();
-        let told = host.sh("sh", &["-euc", ASK])?;
+        let told = until(PATIENCE, "addresses to be known as unique", || {
+            let told = host.sh("sh", &["-euc", ASK])?;
+            Ok((!told.contains(" tentative")).then_some(told))
+        })?;
         for part in told.split("== ").skip(1) {
             let (name, text) = part.split_once('\n').unwrap_or((part, ""));
             let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
