@@ -1,7 +1,7 @@
 //! Whom the tools talk to: a daemon over its UAPI socket, or the kernel over netlink.
 //!
-//! - [`userspace`]: `<interface>.sock` in the run directory, whatever the network namespace.
-//! - [`kernel`]: links of kind `wireguard` in the network namespace of the calling thread.
+//! - `userspace`: `<interface>.sock` in the run directory, whatever the network namespace.
+//! - `kernel`: links of kind `wireguard` in the network namespace of the calling thread.
 //!
 //! A name that has a live socket is a daemon's; any other is asked of the kernel. Both speak
 //! [`Interface`] and [`Change`], and both fail with the texts of errno that `wg` prints.

@@ -1,7 +1,7 @@
 //! The configuration file of `wg` and the arguments of `wg set`, as settings of an interface.
 //!
 //! `file` and `args` read text into [`Settings`] by way of `value`; `changes` turns them into what
-//! is asked of an interface; [`print`] is the way back. Text to values and nothing else, but for
+//! is asked of an interface; [`print()`] is the way back. Text to values and nothing else, but for
 //! names: `endpoint` looks up hosts, `value` the services that ports are called by.
 //!
 //! What is said of wrong text never holds a key, nor what may be a piece of one.
