@@ -1,5 +1,6 @@
 //! `wg-quick-rs reload` under a running transfer: no packet is lost, the session and the port are
-//! kept, and what results is what a fresh `up` of the same file makes.
+//! kept, and what results is what a fresh `up` of the same file makes. A new `ListenPort` is not among
+//! the changes: what the peer sends to the old one before it hears of the new is lost by its nature.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
