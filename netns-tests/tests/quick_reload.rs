@@ -147,11 +147,7 @@ const CHANGES: &[Change] = &[
     ("mark given", |file| {
         put(&mut file.interface, "FwMark = 0x77")
     }),
-    ("mark off", |file| put(&mut file.interface, "FwMark = off")),
-    // What the file is silent about is kept: the mark that `up` may have chosen, as the port.
-    ("not a word of the mark", |file| {
-        cut(&mut file.interface, "FwMark")
-    }),
+    ("mark removed", |file| cut(&mut file.interface, "FwMark")),
     ("routes into a table of their own", |file| {
         put(&mut file.interface, "Table = 4711");
     }),
