@@ -16,6 +16,7 @@ use wg_rs::uapi::types::Change;
 
 use crate::engine::{Engine, Failure};
 use crate::firewall::Firewall;
+use crate::lock::Lock;
 use crate::step::Step;
 use crate::world::{World, family};
 
@@ -75,6 +76,8 @@ pub fn add(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
 /// Of a step.
 pub fn add_rules(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
     let link = engine.world.link()?;
+    // Its table is not empty any more once the route is there.
+    let _lock = Lock::of_tables(&engine.world.signals)?;
     let mark = mark(engine)?;
     engine.run(Step::AddRule(not_ours(family, mark)))?;
     engine.run(Step::AddRule(no_default(family)))?;

@@ -14,6 +14,7 @@ use wg_rs::sys::netlink;
 
 use crate::console;
 use crate::file::File;
+use crate::lock::Lock;
 use crate::signals;
 use crate::step::Step;
 use crate::world::World;
@@ -83,13 +84,14 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Runs `work` on an interface, and undoes what it did if it fails.
+/// Runs `work` on an interface that nobody else works on, and undoes what it did if it fails.
 pub fn with(interface: &str, work: impl FnOnce(&mut Engine) -> Result<(), Failure>) -> ExitCode {
-    let mut engine = match World::new(interface) {
-        Ok(world) => Engine {
-            world,
-            undo: Vec::new(),
-        },
+    let ready = Lock::of_interface(interface).and_then(|lock| Ok((lock, World::new(interface)?)));
+    let (_lock, mut engine) = match ready {
+        Ok((lock, world)) => {
+            let undo = Vec::new();
+            (lock, Engine { world, undo })
+        }
         Err(failure) => {
             console::error(&failure);
             return failure.code();

@@ -21,6 +21,7 @@ mod engine;
 mod file;
 mod firewall;
 mod lines;
+mod lock;
 mod mtu;
 mod program;
 mod qr;

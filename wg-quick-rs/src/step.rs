@@ -184,9 +184,14 @@ impl Step {
                 undo.push(Step::DeleteLink);
             }
             Step::StartDaemon(program) => {
-                undo.push(Step::DeleteLink);
-                let path = program.path().display().to_string();
                 let name = world.interface.clone();
+                // One that is there is not ours to delete.
+                match world.birth.link(&name) {
+                    Ok(_) => return Err(Failure::new(format_args!("`{name}' already exists"))),
+                    Err(error) if error.is_absent() => undo.push(Step::DeleteLink),
+                    Err(error) => return Err(error.into()),
+                }
+                let path = program.path().display().to_string();
                 let outcome = program.args([name]).of_terminal().run(world)?;
                 if !outcome.status.success() {
                     return Err(Failure::new(format_args!("{path}: {}", outcome.status)));

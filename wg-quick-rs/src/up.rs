@@ -85,7 +85,13 @@ fn add_link(engine: &mut Engine) -> Result<(), Failure> {
     let Err(failure) = engine.run(Step::AddLink) else {
         return Ok(());
     };
-    if let Failure::Signal(_) = failure {
+    // Somebody has made one meanwhile, which is not ours.
+    let is_there = engine
+        .world
+        .birth
+        .link(engine.world.interface.as_str())
+        .is_ok();
+    if is_there || matches!(failure, Failure::Signal(_)) {
         return Err(failure);
     }
     let name = env::var_os(IMPLEMENTATION).filter(|name| !name.is_empty());
