@@ -140,7 +140,8 @@ impl Engine {
 
     /// Undoes what was done, if it did not end well; the exit code.
     fn end(mut self, result: Result<(), Failure>) -> ExitCode {
-        let Err(failure) = result.and_then(|()| self.check()) else {
+        // What a signal ended did not fail by itself.
+        let Err(failure) = self.check().and(result) else {
             return ExitCode::SUCCESS;
         };
         console::error(&failure);
