@@ -386,7 +386,7 @@ impl Defaults {
             }
             delete_rules(engine, old.family, old.mark)?;
             engine.run(Step::DeleteFirewall {
-                there: Some(Present::look(&engine.world).of(old.family)),
+                there: Some(Present::find(&engine.world)?.of(old.family)),
                 undo: vec![old.clone()],
             })?;
         }
