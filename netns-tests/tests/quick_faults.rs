@@ -1,10 +1,10 @@
 //! `wg-quick-rs up` disturbed at each step in turn: all is as before afterwards. And `down`: it is
-//! still up, or it is down, and nothing between.
+//! still up, or it is down, and nothing between. And `reload`: it is as before, or as the file says.
 //!
-//! A run without a fault, under strace, counts the steps: requests to the kernel, processes started,
-//! calls of each program. Then each of them fails once, and each of the signals that end it comes at
-//! each of them. Where it can do without, as where the kernel has no WireGuard of its own, it ends
-//! well: then all is as after a run without a fault. Needs strace.
+//! A run without a fault, under strace, counts the steps: requests to the kernel and to the daemon,
+//! files written, processes started, calls of each program. Then each of them fails once, and a
+//! signal comes at each of them. The exit code tells which. Only without what is in `SPARED` may it
+//! end well: then all is as after a run without a fault. Needs strace.
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
@@ -19,8 +19,24 @@ use nix::unistd::Pid;
 
 const WORKERS: usize = 2;
 const SIGNALS: [&str; 3] = ["INT", "TERM", "HUP"];
-/// What asks the kernel for something, or starts a process, by whichever call.
-const CALLS: [&str; 6] = ["sendto", "sendmsg", "clone", "clone3", "vfork", "fork"];
+/// What asks the kernel or the daemon for something, or starts a process, by whichever call.
+const CALLS: [&str; 7] = [
+    "sendto", "sendmsg", "write", "clone", "clone3", "vfork", "fork",
+];
+/// No steps: what is said to the person, and what a signal's handler wakes the program with.
+const NO_STEPS: [&str; 2] = ["write(2,", ", MSG_DONTWAIT,"];
+/// What it can do without, as strace shows it.
+const SPARED: [&str; 5] = [
+    // A link of the kernel's own kind: there is the daemon.
+    "IFLA_INFO_KIND}, \"wireguard\"]",
+    // The way to a peer, and the MTU of its link: there is the other peer.
+    "RTM_GETROUTE, nlmsg_flags=NLM_F_REQUEST|NLM_F_ACK,",
+    "ifi_index=if_nametoindex(\"eth0\")",
+    // Networks taken away: from a daemon that does not know how, another way is tried.
+    "allowed_ip=-",
+    // A handler's wake, if it came earlier or later this time: the end of a program is seen anyway.
+    ", MSG_DONTWAIT,",
+];
 const PROGRAMS: [&str; 3] = ["wireguard-rs", "nft", "resolvconf"];
 const HOOKS: [&str; 4] = ["pre-up-1", "pre-up-2", "post-up-1", "post-up-2"];
 const DOWN_HOOKS: [&str; 2] = ["pre-down-1", "post-down-1"];
@@ -46,6 +62,28 @@ Endpoint = 192.0.2.1:51820
 [Peer]
 PublicKey = Hf4iFwCZpxMqHkRCCSxXC4nYVCOAxIlKe5IIQKuMUSw=
 AllowedIPs = 10.6.0.0/16, fd06::/48
+Endpoint = [2001:db8::1]:51820
+";
+
+/// Differs from it in everything that `reload` can change.
+const CHANGED: &str = "[Interface]
+PrivateKey = 6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=
+Address = 10.0.0.2/24, 10.0.1.2/24
+MTU = 1300
+DNS = 10.0.0.9
+PreDown = . /etc/hook pre-down-1 %i
+PostDown = . /etc/hook post-down-1 %i
+
+[Peer]
+PublicKey = eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw=
+PresharedKey = YW5vdGhlciBvbmUsIG5vciBpcyB0aGlzIHNlY3JldC4=
+AllowedIPs = 0.0.0.0/0, 10.7.0.0/16
+PersistentKeepalive = 25
+Endpoint = 192.0.2.1:51821
+
+[Peer]
+PublicKey = q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeBs=
+AllowedIPs = 10.6.0.0/16
 Endpoint = [2001:db8::1]:51820
 ";
 
@@ -85,12 +123,65 @@ enum Fault {
     SignalInHook(&'static str, &'static str),
 }
 
-/// A host, `up` and `down` in it, and its state when it is down.
+impl Fault {
+    /// Whether `verb` can do without what failed, or what it asked for.
+    fn is_spared(&self, verb: &str, met: &str) -> bool {
+        match self {
+            Fault::Call(..) if SPARED.iter().any(|request| met.contains(request)) => true,
+            // What the resolver has been told is asked first; unknown, it is told again.
+            Fault::Call("clone" | "clone3" | "vfork" | "fork", 1)
+            | Fault::Program("resolvconf", 1, _) => verb == "reload",
+            _ => false,
+        }
+    }
+
+    /// The exit code that tells of it.
+    fn code(&self) -> i32 {
+        match self {
+            Fault::Call(..) | Fault::Program(..) => 1,
+            Fault::Hook(_) => 3,
+            Fault::SignalAtCall(_, _, signal) | Fault::SignalInHook(_, signal) => {
+                128 + match *signal {
+                    "INT" => Signal::SIGINT as i32,
+                    "TERM" => Signal::SIGTERM as i32,
+                    _ => Signal::SIGHUP as i32,
+                }
+            }
+        }
+    }
+}
+
+fn is_step(line: &str) -> bool {
+    !NO_STEPS.iter().any(|call| line.contains(call))
+}
+
+/// How a run with a fault ended.
+#[derive(Debug)]
+struct Outcome {
+    code: Option<i32>,
+    output: String,
+    /// The call that failed, or what else shows that the fault came about.
+    met: Option<String>,
+    /// Whether it may have ended well.
+    spared: bool,
+}
+
+/// What came of a fault.
+#[derive(Debug)]
+struct Verdict {
+    /// It ended well, without what failed.
+    went_on: bool,
+    /// What is not as it must be.
+    wrong: Vec<String>,
+}
+
+/// A host, its state when wg0 is down, and when it is up and reloaded.
 struct Bench {
     site: Site,
     quick: Quick,
     before: State,
     up: State,
+    reloaded: State,
 }
 
 impl Bench {
@@ -127,12 +218,20 @@ impl Bench {
             quick,
             before: State::default(),
             up: State::default(),
+            reloaded: State::default(),
         };
         bench.forget()?;
         bench.before = bench.site.state()?;
         bench.site.run(&bench.quick, &["up", "wg0"])?.success()?;
         bench.up = bench.state()?;
+        bench.site.configure("wg0", CHANGED)?;
+        bench
+            .site
+            .run(&bench.quick, &["reload", "wg0"])?
+            .success()?;
+        bench.reloaded = bench.state()?;
         bench.down()?;
+        bench.site.configure("wg0", CONFIG)?;
         Ok(Some(bench))
     }
 
@@ -161,7 +260,7 @@ impl Bench {
     fn traced(&self, verb: &str, inject: Option<String>) -> io::Result<(Option<i32>, String)> {
         let place = self.site.place(&self.quick)?;
         let mut command = Command::new("strace");
-        command.args(["-qq", "-o", "/etc/trace", "-e"]);
+        command.args(["-qq", "-s", "1000", "-o", "/etc/trace", "-e"]);
         command.arg(format!("trace={}", CALLS.join(",")));
         if let Some(inject) = inject {
             command.args(["-e".into(), format!("inject={inject}")]);
@@ -196,10 +295,13 @@ impl Bench {
         }
     }
 
-    /// All the faults there can be in `up` or `down`, after a run without one.
+    /// All the faults there can be, after a run without one.
     fn faults(&self, verb: &str, hooks: &[&'static str]) -> io::Result<Vec<Fault>> {
-        if verb == "down" {
+        if verb != "up" {
             self.site.run(&self.quick, &["up", "wg0"])?.success()?;
+        }
+        if verb == "reload" {
+            self.site.configure("wg0", CHANGED)?;
         }
         self.forget()?;
         let (code, output) = self.traced(verb, None)?;
@@ -207,13 +309,17 @@ impl Bench {
         let trace = self.site.host.read("/etc/trace")?;
         let mut faults = Vec::new();
         for call in CALLS {
-            let count = trace
+            let calls = trace
                 .lines()
-                .filter(|line| line.starts_with(&format!("{call}(")))
-                .count();
-            for n in 1..=count {
+                .filter(|line| line.starts_with(&format!("{call}(")));
+            let steps = (1..)
+                .zip(calls)
+                .filter_map(|(n, line)| is_step(line).then_some(n));
+            for n in steps {
                 faults.push(Fault::Call(call, n));
-                faults.extend(SIGNALS.map(|signal| Fault::SignalAtCall(call, n, signal)));
+                // Which of them, makes no difference here: see the hooks for that.
+                let signal = SIGNALS[n % SIGNALS.len()];
+                faults.push(Fault::SignalAtCall(call, n, signal));
             }
         }
         for name in PROGRAMS {
@@ -230,26 +336,24 @@ impl Bench {
             faults.push(Fault::Hook(hook));
             faults.extend(SIGNALS.map(|signal| Fault::SignalInHook(hook, signal)));
         }
-        if verb == "up" {
+        if verb != "down" {
             self.down()?;
         }
+        self.site.configure("wg0", CONFIG)?;
         self.site
             .sh("echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
         Ok(faults)
     }
 
-    /// Runs `up` or `down` and lets a fault happen: its exit code and output.
-    fn disturbed(&self, verb: &str, fault: &Fault) -> io::Result<(Option<i32>, String)> {
+    /// Runs it and lets a fault happen.
+    fn disturbed(&self, verb: &str, fault: &Fault) -> io::Result<Outcome> {
         self.forget()?;
         let fault_file = |text: String| self.site.host.write("/etc/fault", &text);
         let mut inject = None;
         match fault {
             Fault::Call(call, n) => {
-                let error = if call.starts_with("send") {
-                    "EPERM"
-                } else {
-                    "EAGAIN"
-                };
+                let starts = !call.starts_with("send") && *call != "write";
+                let error = if starts { "EAGAIN" } else { "EPERM" };
                 inject = Some(format!("{call}:error={error}:when={n}"));
             }
             Fault::SignalAtCall(call, n, signal) => {
@@ -262,34 +366,63 @@ impl Bench {
             Fault::Hook(hook) => fault_file(format!("{hook} fails"))?,
             Fault::SignalInHook(hook, signal) => fault_file(format!("{hook} {signal}"))?,
         }
-        if inject.is_some() {
-            return self.traced(verb, inject);
-        }
-        let run = self.site.run(&self.quick, &[verb, "wg0"])?;
-        Ok((run.code, run.output))
+        let (code, output) = match inject {
+            Some(_) => self.traced(verb, inject)?,
+            None => {
+                let run = self.site.run(&self.quick, &[verb, "wg0"])?;
+                (run.code, run.output)
+            }
+        };
+        let met = self.met(fault)?;
+        let spared = met.as_ref().is_some_and(|met| fault.is_spared(verb, met));
+        Ok(Outcome {
+            code,
+            output,
+            met,
+            spared,
+        })
     }
 
-    /// Disturbs `up`. What is wrong afterwards; nothing, if it is as before.
-    fn suffer_up(&self, fault: &Fault) -> io::Result<Vec<String>> {
-        let (code, output) = self.disturbed("up", fault)?;
+    /// What shows that the fault came about.
+    fn met(&self, fault: &Fault) -> io::Result<Option<String>> {
+        let line = |file: &str, is: &dyn Fn(&str) -> bool| {
+            let text = self.site.host.read(file)?;
+            Ok(text.lines().find(|line| is(line)).map(str::to_owned))
+        };
+        match fault {
+            Fault::Call(..) => line("/etc/trace", &|line| line.ends_with("(INJECTED)")),
+            Fault::SignalAtCall(_, _, signal) => line("/etc/trace", &|line| {
+                line.starts_with(&format!("--- SIG{signal} "))
+            }),
+            Fault::Program(name, n, _) => {
+                line(&format!("/etc/netns-tests/{name}.calls"), &|line| {
+                    line.parse().is_ok_and(|calls: usize| calls >= *n)
+                })
+            }
+            Fault::Hook(hook) | Fault::SignalInHook(hook, _) => line(LOG, &|line| line == *hook),
+        }
+    }
+
+    /// Disturbs `up`: all is as before, or as after any other.
+    fn suffer_up(&self, fault: &Fault) -> io::Result<Verdict> {
+        let outcome = self.disturbed("up", fault)?;
         let mut wrong = Vec::new();
-        if code == Some(0) {
+        if outcome.code == Some(0) {
             wrong.extend(self.up.against(&self.state()?).0);
             self.forget()?;
             self.down()?;
         } else {
             wrong.extend(self.restored()?);
         }
-        self.blame(wrong, code, &output)
+        self.judge(fault, outcome, wrong)
     }
 
-    /// Disturbs `down`. What is wrong afterwards; nothing, if it is up as before, and can be taken
-    /// down, or if it is down.
-    fn suffer_down(&self, fault: &Fault) -> io::Result<Vec<String>> {
+    /// Disturbs `down`: it is up as before, and can be taken down, or it is down.
+    fn suffer_down(&self, fault: &Fault) -> io::Result<Verdict> {
         self.site.run(&self.quick, &["up", "wg0"])?.success()?;
-        let (code, output) = self.disturbed("down", fault)?;
+        let outcome = self.disturbed("down", fault)?;
         let mut wrong = Vec::new();
-        let is_up = code != Some(0) && {
+        let is_up = outcome.code != Some(0) && {
             wrong.extend(self.up.against(&self.state()?).0);
             wrong.is_empty()
         };
@@ -308,21 +441,56 @@ impl Bench {
                     .map(|line| format!("nor is it down: {line}")),
             );
         }
-        self.blame(wrong, code, &output)
+        self.judge(fault, outcome, wrong)
     }
 
-    /// With what was said, and the way made free for the next.
-    fn blame(
+    /// Disturbs `reload`: it is as before, or as the file says.
+    fn suffer_reload(&self, fault: &Fault) -> io::Result<Verdict> {
+        self.site.run(&self.quick, &["up", "wg0"])?.success()?;
+        self.site.configure("wg0", CHANGED)?;
+        let outcome = self.disturbed("reload", fault)?;
+        let now = self.state()?;
+        let wrong = if outcome.code == Some(0) {
+            self.reloaded.against(&now).0
+        } else {
+            self.site.configure("wg0", CONFIG)?;
+            self.up.against(&now).0
+        };
+        if wrong.is_empty() {
+            self.forget()?;
+            self.down()?;
+        }
+        self.site.configure("wg0", CONFIG)?;
+        self.judge(fault, outcome, wrong)
+    }
+
+    /// Adds to what is wrong with the state; makes the way free for the next.
+    fn judge(
         &self,
+        fault: &Fault,
+        outcome: Outcome,
         mut wrong: Vec<String>,
-        code: Option<i32>,
-        output: &str,
-    ) -> io::Result<Vec<String>> {
+    ) -> io::Result<Verdict> {
+        let Outcome {
+            code,
+            output,
+            met,
+            spared,
+        } = outcome;
         if !wrong.is_empty() {
-            wrong.push(format!("exit code {code:?}: {output}"));
             self.clean()?;
         }
-        Ok(wrong)
+        let went_on = code == Some(0) && spared;
+        if met.is_none() {
+            wrong.push("it did not come about".into());
+        }
+        if !went_on && code != Some(fault.code()) {
+            wrong.push(format!("not the exit code {}, after {met:?}", fault.code()));
+        }
+        if !wrong.is_empty() {
+            wrong.push(format!("exit code {code:?}: {output}"));
+        }
+        Ok(Verdict { went_on, wrong })
     }
 
     /// By force.
@@ -347,7 +515,7 @@ impl Bench {
 fn try_all(
     verb: &str,
     hooks: &[&'static str],
-    suffer: impl Fn(&Bench, &Fault) -> io::Result<Vec<String>> + Sync,
+    suffer: impl Fn(&Bench, &Fault) -> io::Result<Verdict> + Sync,
 ) -> io::Result<()> {
     let lab = Lab::new()?;
     let Some(first) = Bench::new(&lab)? else {
@@ -355,13 +523,17 @@ fn try_all(
     };
     let faults = first.faults(verb, hooks)?;
     let next = AtomicUsize::new(0);
+    let went_on = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
     let work = |bench: &Bench| -> io::Result<()> {
         while let Some(fault) = faults.get(next.fetch_add(1, Relaxed)) {
             let found = suffer(bench, fault)?;
-            if !found.is_empty() {
+            if found.went_on {
+                went_on.fetch_add(1, Relaxed);
+            }
+            if !found.wrong.is_empty() {
                 let mut wrong = wrong.lock().expect("no worker panics with it");
-                wrong.push(format!("{fault:?}\n    {}", found.join("\n    ")));
+                wrong.push(format!("{fault:?}\n    {}", found.wrong.join("\n    ")));
             }
         }
         Ok(())
@@ -384,12 +556,14 @@ fn try_all(
         others.into_iter().map(join).fold(mine, io::Result::and)
     })?;
     let wrong = wrong.into_inner().expect("no worker panicked");
+    let went_on = went_on.into_inner();
     // Not println!: the test runner would keep it to itself.
     writeln!(
         io::stderr(),
-        "\nwg-quick-rs {verb} disturbed: {} steps tried, {} states restored",
+        "\nwg-quick-rs {verb} disturbed: {} faults, {} reported and undone, {} gone on without",
         faults.len(),
-        faults.len() - wrong.len()
+        faults.len() - wrong.len() - went_on,
+        went_on
     )?;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(faults.len() > 50, "only {} steps: {faults:?}", faults.len());
@@ -407,6 +581,11 @@ fn a_fault_at_each_step_of_up_leaves_nothing() -> io::Result<()> {
 #[test]
 fn a_fault_at_each_step_of_down_leaves_it_up_or_down() -> io::Result<()> {
     try_all("down", &DOWN_HOOKS, Bench::suffer_down)
+}
+
+#[test]
+fn a_fault_at_each_step_of_reload_leaves_it_as_before_or_as_after() -> io::Result<()> {
+    try_all("reload", &[], Bench::suffer_reload)
 }
 
 #[test]
