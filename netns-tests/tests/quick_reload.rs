@@ -276,7 +276,9 @@ fn reload_loses_no_packet() -> io::Result<()> {
                 ));
             }
         }
-        let differences = fresh(&quick, &file.text())?.against(&state(&site)?);
+        // Without a table no route is its to delete.
+        let like = file.text().replace("Table = off", "Table = 4711");
+        let differences = fresh(&quick, &like)?.against(&state(&site)?);
         failed.extend(
             differences
                 .0
@@ -299,4 +301,73 @@ fn reload_loses_no_packet() -> io::Result<()> {
     assert_eq!(site.host.sh("wg", &["show", "wg0", "listen-port"])?, port);
     assert_eq!(wg.peer(here.public)?.last_handshake, session);
     site.run(&quick, &["down", "wg0"])?.success().map(|_| ())
+}
+
+/// Files whose hooks make routes for allowed IPs: what goes into `[Interface]`, and the allowed IPs.
+const HOOKS: &[(&str, &str)] = &[
+    (
+        "Table = off\nPostUp = ip route add 0.0.0.0/0 dev %i table 200",
+        "0.0.0.0/0",
+    ),
+    // No text tells what this one does.
+    (
+        "Table = off\nPostUp = n=0; ip route add $n.0.0.0/$n dev %i table 200",
+        "0.0.0.0/0",
+    ),
+    (
+        "Table = off\nPostUp = ip route add 10.90.0.0/24 dev %i",
+        "10.90.0.0/24, 10.91.0.0/24",
+    ),
+    // What `up` itself would do.
+    (
+        "Table = off\nFwMark = 51820\n\
+         PostUp = ip rule add not fwmark 51820 table 51820\n\
+         PostUp = ip rule add table main suppress_prefixlength 0\n\
+         PostUp = ip route add default dev %i table 51820",
+        "0.0.0.0/0",
+    ),
+    (
+        "PostUp = ip route add 10.90.0.0/24 dev %i table 200",
+        "10.90.0.0/24, 10.91.0.0/24",
+    ),
+    (
+        "PostUp = ip -4 route add default dev %i table 200; ip -6 route add default dev %i table 200",
+        "0.0.0.0/0, ::/0, 10.90.0.0/24",
+    ),
+    (
+        "Table = 4711\nPostUp = n=90; ip route add 10.$n.0.0/24 dev %i table main",
+        "10.90.0.0/24, 10.91.0.0/24",
+    ),
+];
+
+#[test]
+fn reload_leaves_the_routes_of_hooks() -> io::Result<()> {
+    let quick = Quick::ours()?;
+    let (here, there) = (Keys::generate(), Keys::generate());
+    for (interface, ips) in HOOKS {
+        let lab = Lab::new()?;
+        let Some((site, _gateway)) = cabled(&lab)? else {
+            return Ok(());
+        };
+        let file = |more: &str, ips: &str| {
+            format!(
+                "[Interface]\nPrivateKey = {}\nAddress = 10.77.0.1/24, fd77::1/64\n{more}{interface}\n\
+                 [Peer]\nPublicKey = {}\nEndpoint = 192.0.2.2:51820\nAllowedIPs = {ips}\n",
+                here.private, there.public
+            )
+        };
+        site.configure("wg0", &file("", ips))?;
+        site.run(&quick, &["up", "wg0"])?.success()?;
+        let before = state(&site)?;
+        site.run(&quick, &["reload", "wg0"])?.success()?;
+        let changed = before.against(&state(&site)?);
+        assert!(changed.none(), "{interface}: the same file: {changed}");
+
+        let other = file("MTU = 1300\n", &format!("{ips}, 10.99.0.0/16"));
+        site.configure("wg0", &other)?;
+        site.run(&quick, &["reload", "wg0"])?.success()?;
+        let changed = fresh(&quick, &other)?.against(&state(&site)?);
+        assert!(changed.none(), "{interface}: another file: {changed}");
+    }
+    Ok(())
 }

@@ -23,6 +23,7 @@ mod firewall;
 mod lines;
 mod lock;
 mod mtu;
+mod ours;
 mod program;
 mod qr;
 mod reload;

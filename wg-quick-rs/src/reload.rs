@@ -7,7 +7,6 @@
 //! ```
 //! So at no moment has a packet that may go through before and after no way to.
 
-use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +14,7 @@ use wg_rs::config::{PeerSettings, Retries};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Route, Which};
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::{AllowedIp, Change, Interface};
+use wg_rs::uapi::types::{Change, Interface};
 
 use crate::console;
 use crate::default_route;
@@ -27,6 +26,7 @@ use crate::engine::{self, Engine, Failure};
 use crate::file::{Address, File};
 use crate::firewall::{Firewall, Present};
 use crate::mtu;
+use crate::ours::Running;
 use crate::routes::{self, Wanted, connected};
 use crate::step::Step;
 use crate::table::Table;
@@ -47,7 +47,7 @@ pub fn reload(file: &File) -> std::process::ExitCode {
 fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     let before = engine.world.get()?;
     let mut after = wanted_interface(&engine.world, file, &before)?;
-    let mut defaults = Defaults::now(&mut engine.world, &before)?;
+    let mut defaults = Defaults::now(&mut engine.world, file.table, &before)?;
     let stays = file.table == Table::Auto && has_default(&after);
     if file.settings.fwmark.is_none() && !mentions(file, "fwmark") {
         if !stays {
@@ -65,7 +65,7 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     set_mtu(engine, file)?;
     let addresses = Addresses::new(engine.world.addresses()?, file);
     addresses.add(engine)?;
-    let routes = Routes::new(engine, file.table, (&before, &after), &addresses)?;
+    let routes = Routes::new(engine, file, (&before, &after), &addresses, &defaults)?;
     routes.add(engine, &mut defaults)?;
     set_dns(engine, file)?;
     addresses.delete(engine)?;
@@ -228,31 +228,32 @@ struct Routes {
     defaults: Vec<Family>,
     /// Made by `up` or a reload, for an allowed IP.
     ours: Vec<Route>,
-    /// Made by the kernel, or by hooks.
+    /// Made by the kernel, by hooks, or by whoever else.
     others: Vec<Route>,
 }
 
 impl Routes {
     fn new(
         engine: &mut Engine,
-        table: Table,
+        file: &File,
         (before, after): (&Interface, &Interface),
         addresses: &Addresses,
+        rules: &Defaults,
     ) -> Result<Self, Failure> {
         let link = engine.world.link()?;
         let mut now = Vec::new();
         for family in FAMILIES {
             now.extend(engine.world.home.routes_of(family, Which::Link(link))?);
         }
-        let allowed: HashSet<AllowedIp> = before
-            .peers
-            .iter()
-            .flat_map(|peer| peer.allowed_ips.iter().copied())
-            .collect();
-        let was_allowed = |(addr, cidr)| allowed.contains(&AllowedIp { addr, cidr });
-        let (ours, others): (Vec<Route>, Vec<Route>) = now
-            .iter()
-            .partition(|route| !route.by_kernel && was_allowed(route.to));
+        let elsewhere = engine.world.elsewhere.is_some();
+        let running = Running {
+            interface: before,
+            link,
+            elsewhere,
+            has_rules: !rules.firewalls.is_empty(),
+            marks: [engine.world.get()?.fwmark, before.fwmark],
+        };
+        let (ours, others) = running.part(&now, file);
         let of = |addresses: &[Address]| -> Vec<Route> {
             let connected = addresses
                 .iter()
@@ -264,9 +265,8 @@ impl Routes {
         let stays = others.iter().filter(|route| !goes(route));
         let base: Vec<Route> = stays.chain(&new).copied().collect();
 
-        let elsewhere = engine.world.elsewhere.is_some();
         let (mut wanted, mut defaults) = (Vec::new(), Vec::new());
-        for one in routes::wanted(after, table, link, &base) {
+        for one in routes::wanted(after, file.table, link, &base) {
             match one {
                 Wanted::Route(route) => wanted.push(route),
                 Wanted::Default(family) if elsewhere => {
@@ -287,7 +287,9 @@ impl Routes {
     }
 
     fn add(&self, engine: &mut Engine, defaults: &mut Defaults) -> Result<(), Failure> {
-        let is_there = |route: &Route| self.ours.iter().any(|other| same(route, other));
+        let mut lasting = self.ours.clone();
+        lasting.extend(self.others.iter().filter(|route| !route.by_kernel));
+        let is_there = |route: &Route| lasting.iter().any(|other| same(route, other));
         for route in &self.wanted {
             let of = family(route.to.0);
             if route.to.1 == 0 && self.defaults.contains(&of) {
@@ -330,11 +332,16 @@ struct Defaults {
 }
 
 impl Defaults {
-    fn now(world: &mut World, interface: &Interface) -> Result<Self, Failure> {
+    /// With `Table = auto` by the rules; else those may be a hook's, and ours have a firewall.
+    fn now(world: &mut World, table: Table, interface: &Interface) -> Result<Self, Failure> {
         let mut firewalls = Vec::new();
         let mark = interface.fwmark;
         if world.elsewhere.is_none() && mark != 0 && has_default(interface) {
-            for family in FAMILIES {
+            let families = match table {
+                Table::Auto => FAMILIES.to_vec(),
+                _ => Present::look(world).families(),
+            };
+            for family in families {
                 if !default_route::rules(&mut world.home, family, mark)?.is_empty() {
                     firewalls.push(default_route::firewall(world, family, mark)?);
                 }
