@@ -371,3 +371,34 @@ fn reload_leaves_the_routes_of_hooks() -> io::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_failed_reload_leaves_no_dns_where_there_was_none() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, _gateway)) = cabled(&lab)? else {
+        return Ok(());
+    };
+    let quick = Quick::ours()?;
+    let text = format!(
+        "[Interface]\nPrivateKey = {}\nAddress = 10.77.0.1/24\n",
+        Keys::generate().private
+    );
+    site.configure("wg0", &text)?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    let before = site.state()?;
+    // It takes the record, and then fails.
+    let records = "/etc/netns-tests/dns";
+    site.stand_in(
+        "resolvconf",
+        &format!(
+            "#!/bin/sh\ncase $1 in\n-a) cat > {records}/$2; exit 1 ;;\n\
+             -d) rm -f {records}/$2 ;;\n-l) cat {records}/$2 ;;\nesac\n"
+        ),
+    )?;
+    site.configure("wg0", &format!("{text}DNS = 10.77.0.2\n"))?;
+    let run = site.run(&quick, &["reload", "wg0"])?;
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    let left = before.against(&site.state()?);
+    assert!(left.none(), "{left}\n{}", run.output);
+    Ok(())
+}

@@ -421,13 +421,14 @@ fn set_dns(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     if current.as_ref() == Some(&file.dns) {
         return Ok(());
     }
-    let old = current.map(|dns| wanted.with(dns));
-    if !file.dns.is_empty() {
-        let old = old.unwrap_or_else(|| wanted.clone());
-        engine.run(Step::ChangeDns { old, new: wanted })
-    } else if let Some(old) = old {
-        engine.run(Step::UnsetDns(old))
-    } else {
-        Ok(())
+    // An empty record is as good as none: undone, there is none.
+    let old = current
+        .filter(|dns| !dns.is_empty())
+        .map(|dns| wanted.with(dns));
+    match old {
+        Some(old) if file.dns.is_empty() => engine.run(Step::UnsetDns(old)),
+        Some(old) => engine.run(Step::ChangeDns { old, new: wanted }),
+        None if file.dns.is_empty() => Ok(()),
+        None => engine.run(Step::SetDns(wanted)),
     }
 }
