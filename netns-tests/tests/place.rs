@@ -371,6 +371,20 @@ fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
     unchanged("an address twice")?;
     assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
 
+    // What was made is taken back without looking for it: whose TUN it is may not be seen here.
+    let blind = ["--bounding-set=-sys_ptrace", &site.program, "link"];
+    let twice = "10.77.0.1/24,10.77.0.1/24";
+    let add = ["add", "wg0", "--netns", "web", "--address", twice];
+    let error = site
+        .a
+        .sh("setpriv", &[&blind[..], &add].concat())
+        .expect_err("must fail")
+        .to_string();
+    assert!(error.contains("cannot add address 10.77.0.1/24"), "{error}");
+    assert!(!error.contains("and then"), "{error}");
+    unchanged("an address twice, without a look at the daemon")?;
+    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
+
     let unprivileged = [
         "--reuid=65534",
         "--regid=65534",

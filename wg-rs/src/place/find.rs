@@ -1,5 +1,7 @@
 //! Where interfaces live: one of them, or all.
 
+use std::io;
+
 use super::daemon::{self, Daemon};
 use super::error::{Error, reason};
 use super::namespace::Namespace;
@@ -29,31 +31,53 @@ pub struct Placed {
     pub pid: Option<u32>,
 }
 
-/// A link and where it is.
+/// An interface that was made or found: it is this very one that is moved and deleted, and not
+/// another that has its name.
 #[derive(Debug)]
-pub(super) struct Located {
-    pub kind: Kind,
-    /// What it is called there.
-    pub link: String,
-    pub netns: NetNs,
+pub struct Located {
+    /// What `wg` calls it.
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    /// What its link is called there.
+    pub(super) link: String,
+    pub(super) netns: NetNs,
+}
+
+impl Located {
+    pub(super) fn new(name: &str, kind: Kind, netns: NetNs) -> Self {
+        Located {
+            name: name.into(),
+            kind,
+            link: name.into(),
+            netns,
+        }
+    }
+
+    fn daemons(name: &str, daemon: Daemon) -> Self {
+        Located {
+            link: daemon.link,
+            ..Located::new(name, Kind::Userspace, daemon.netns)
+        }
+    }
+
+    /// Runs `work` where its link is.
+    ///
+    /// # Errors
+    /// As [`NetNs::run`]; none where the link is in the calling thread's namespace.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        inside(&self.netns, work)
+    }
 }
 
 /// Finds the interface that `wg` calls `name` here, else the only one of the kernel's elsewhere.
 ///
 /// # Errors
-/// Absent, Several, Hidden.
-pub(super) fn locate(name: &str) -> Result<Located, Error> {
+/// [`Error::Absent`], [`Error::Several`], [`Error::Hidden`].
+pub fn locate(name: &str) -> Result<Located, Error> {
     let kind = Backends::new().kind(name)?;
     match kind {
-        Some(Kind::Userspace) => {
-            let Daemon { link, netns, .. } = daemon::find(name)?;
-            return Ok(Located {
-                kind: Kind::Userspace,
-                link,
-                netns,
-            });
-        }
-        Some(Kind::Kernel) => return Ok(kernel(name, NetNs::current()?)),
+        Some(Kind::Userspace) => return Ok(Located::daemons(name, daemon::find(name)?)),
+        Some(Kind::Kernel) => return Ok(Located::new(name, Kind::Kernel, NetNs::current()?)),
         None => {}
     }
     let holds = |known: &Known| {
@@ -73,16 +97,8 @@ pub(super) fn locate(name: &str) -> Result<Located, Error> {
         });
     }
     match found.pop() {
-        Some(known) => Ok(kernel(name, known.netns)),
+        Some(known) => Ok(Located::new(name, Kind::Kernel, known.netns)),
         None => Err(Error::Absent { name: name.into() }),
-    }
-}
-
-fn kernel(name: &str, netns: NetNs) -> Located {
-    Located {
-        kind: Kind::Kernel,
-        link: name.into(),
-        netns,
     }
 }
 
@@ -90,15 +106,19 @@ fn is_kernels(link: &Link) -> bool {
     link.kind.as_deref() == Some(WIREGUARD)
 }
 
-/// The links of a namespace. To look at one's own takes no right.
 fn links_in(netns: &NetNs) -> Result<Vec<Link>, Error> {
     let links = || Netlink::open().and_then(|mut netlink| netlink.links());
-    let links = if NetNs::current()?.is(netns)? {
-        links()
-    } else {
-        netns.run(links)?
-    };
+    let links = inside(netns, links)?;
     links.map_err(|error: netlink::Error| Error::Io(error.into()))
+}
+
+/// Runs `work` in a namespace. To be in one's own takes no right.
+fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    if NetNs::current()?.is(netns)? {
+        Ok(work())
+    } else {
+        netns.run(work)
+    }
 }
 
 /// All WireGuard interfaces that the caller may see, by name: those with a socket here, wherever

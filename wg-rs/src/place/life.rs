@@ -2,10 +2,11 @@
 
 use super::daemon::{self, Ending};
 use super::error::{Error, NO_PERMISSION, reason};
-use super::find::{Located, WIREGUARD, locate};
+use super::find::{Located, WIREGUARD};
 use crate::backend::{Backends, Kind};
 use crate::daemon::options::interface_name;
 use crate::sys::netlink::{self, Netlink};
+use crate::sys::netns::NetNs;
 
 /// Who is to keep a new interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -23,7 +24,7 @@ pub enum Backend {
 ///
 /// # Errors
 /// [`Error::Create`]: not a name, it is taken, no module, no permission, what the daemon said.
-pub fn create(name: &str, backend: Backend) -> Result<(), Error> {
+pub fn create(name: &str, backend: Backend) -> Result<Located, Error> {
     let failed = |reason: String| Error::Create {
         name: name.into(),
         reason,
@@ -41,12 +42,19 @@ pub fn create(name: &str, backend: Backend) -> Result<(), Error> {
         Err(error) if error.is_absent() => {}
         Err(error) => return Err(failed(reason(&error))),
     }
-    match backend {
-        Backend::Auto | Backend::Userspace => daemon::start(name),
-        Backend::Kernel => netlink
-            .add_link(name, WIREGUARD)
-            .map_err(|error| failed(explain(&error))),
-    }
+    let here = NetNs::current()?;
+    let kind = match backend {
+        Backend::Auto | Backend::Userspace => {
+            daemon::start(name)?;
+            Kind::Userspace
+        }
+        Backend::Kernel => {
+            let added = netlink.add_link(name, WIREGUARD);
+            added.map_err(|error| failed(explain(&error)))?;
+            Kind::Kernel
+        }
+    };
+    Ok(Located::new(name, kind, here))
 }
 
 const TAKEN: &str = "the name is taken by another link";
@@ -60,22 +68,23 @@ fn explain(error: &netlink::Error) -> String {
     }
 }
 
-/// Deletes an interface, wherever it lives; its daemon, if it has one, is gone afterwards.
-///
-/// # Errors
-/// [`Error::Absent`], [`Error::Several`], [`Error::Hidden`]; [`Error::Delete`]: no permission.
-pub fn delete(name: &str) -> Result<(), Error> {
-    let Located { kind, link, netns } = locate(name)?;
-    let ending = (kind == Kind::Userspace).then(|| Ending::of(name));
-    let delete = || Netlink::open()?.delete_link(&link);
-    let failed = |reason| Error::Delete {
-        name: name.into(),
-        reason,
-    };
-    let deleted = netns.run(delete).map_err(|error| failed(reason(&error)))?;
-    deleted.map_err(|error| failed(explain(&error)))?;
-    if let Some(ending) = ending {
-        ending.wait();
+impl Located {
+    /// Deletes it; its daemon, if it has one, is gone afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Delete`]: no permission.
+    pub fn delete(self) -> Result<(), Error> {
+        let failed = |reason| Error::Delete {
+            name: self.name.clone(),
+            reason,
+        };
+        let ending = (self.kind == Kind::Userspace).then(|| Ending::of(&self.name));
+        let delete = || Netlink::open()?.delete_link(&self.link);
+        let deleted = self.run(delete).map_err(|error| failed(reason(&error)))?;
+        deleted.map_err(|error| failed(explain(&error)))?;
+        if let Some(ending) = ending {
+            ending.wait();
+        }
+        Ok(())
     }
-    Ok(())
 }

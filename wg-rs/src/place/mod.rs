@@ -4,7 +4,9 @@
 //! where its encrypted traffic leaves. Then its link is moved to where it is wanted, and may be moved
 //! again. Whatever fails leaves everything as it was.
 //!
-//! - [`Namespace`]: the names of namespaces. [`create`], [`delete`], [`list`], [`move_link`]: the deeds.
+//! - [`Namespace`]: the names of namespaces.
+//! - [`Located`]: an interface, made by [`create`] or found by [`locate`], to be moved or deleted.
+//! - [`list`]: all of them.
 
 mod daemon;
 mod engine;
@@ -18,8 +20,8 @@ mod survey;
 pub use daemon::Ending;
 pub use error::Error;
 pub(crate) use error::reason;
-pub use find::{Placed, list, lives_here};
-pub use life::{Backend, create, delete};
-pub use moving::{allow_ipv6, move_link, move_to};
+pub use find::{Located, Placed, list, lives_here, locate};
+pub use life::{Backend, create};
+pub use moving::allow_ipv6;
 pub use namespace::Namespace;
 pub use survey::namespaces;

@@ -11,81 +11,80 @@
 //! they were made for.
 
 use std::fs;
+use std::mem;
+use std::os::fd::AsFd;
 
 use super::error::{Error, NO_PERMISSION, reason};
-use super::find::{Located, locate};
+use super::find::Located;
 use super::namespace::Namespace;
 use crate::sys::netlink::{self, Kept, Netlink};
 use crate::sys::netns::NetNs;
 
-/// Moves an interface, wherever it lives, to `to`. It has its addresses there, and is up if it was.
-/// Where it is already, nothing happens.
-///
-/// # Errors
-/// As [`Namespace::open`]; [`Error::Absent`], [`Error::Several`], [`Error::Hidden`];
-/// [`Error::Move`]: the name is taken there, no permission, an address is refused. Then it is where
-/// and as it was.
-pub fn move_link(name: &str, to: &Namespace) -> Result<(), Error> {
-    move_to(name, to, &to.open()?)
-}
-
-/// As [`move_link`], to a namespace that is open already, and called `to`.
-///
-/// # Errors
-/// As [`move_link`].
-pub fn move_to(name: &str, to: &Namespace, target: &NetNs) -> Result<(), Error> {
-    let Located { link, netns, .. } = locate(name)?;
-    if netns.is(target)? {
-        return Ok(());
-    }
-    let failed = |reason| Error::Move {
-        name: name.into(),
-        to: to.clone(),
-        reason,
-    };
-    let kept = take(&link, &netns, target).map_err(failed)?;
-    let Err(trouble) = arrive(&link, target, &kept, false) else {
-        return Ok(());
-    };
-    let back = take(&link, target, &netns).and_then(|_| arrive(&link, &netns, &kept, true));
-    Err(failed(match back {
-        Ok(()) => trouble,
-        Err(stuck) => format!("{trouble}; nor can it be brought back: {stuck}"),
-    }))
-}
-
-/// Moves the link; what it had before.
-fn take(link: &str, from: &NetNs, to: &NetNs) -> Result<Kept, String> {
-    use std::os::fd::AsFd;
-    let take = || {
-        let mut netlink = Netlink::open()?;
-        let index = netlink.link(link)?.index;
-        let kept = netlink.kept(index)?;
-        netlink.move_link(index, to.as_fd())?;
-        Ok(kept)
-    };
-    let taken = from.run(take).map_err(|error| reason(&error))?;
-    taken.map_err(|error: netlink::Error| match error.errno() {
-        Some(libc::EEXIST) => "the name is taken there".into(),
-        Some(libc::EPERM) => NO_PERMISSION.into(),
-        _ => reason(&error),
-    })
-}
-
-/// Gives the link what it had before it came here.
-fn arrive(link: &str, netns: &NetNs, kept: &Kept, with_routes: bool) -> Result<(), String> {
-    let arrive = || {
-        let mut netlink = Netlink::open()?;
-        let index = netlink.link(link)?.index;
-        // It is a new link to the IPv6 of this namespace. Without IPv6 there is nothing to switch.
-        let _ = netlink.set_addr_gen_mode_none(index);
-        if kept.has_ipv6() {
-            allow_ipv6(link);
+impl Located {
+    /// Moves it to `target`, which the user calls `to`. It has its addresses there, and is up if it
+    /// was. Where it is already, nothing happens.
+    ///
+    /// # Errors
+    /// [`Error::Move`]: the name is taken there, no permission, an address is refused. Then it is
+    /// where and as it was.
+    pub fn move_to(&mut self, to: &Namespace, target: NetNs) -> Result<(), Error> {
+        if self.netns.is(&target)? {
+            return Ok(());
         }
-        netlink.restore(index, kept, with_routes)
-    };
-    let arrived = netns.run(arrive).map_err(|error| reason(&error))?;
-    arrived.map_err(|error| reason(&error))
+        let name = self.name.clone();
+        let failed = |reason| Error::Move {
+            name,
+            to: to.clone(),
+            reason,
+        };
+        let (kept, home) = match self.take(target) {
+            Ok(taken) => taken,
+            Err(trouble) => return Err(failed(trouble)),
+        };
+        let Err(trouble) = self.arrive(&kept, false) else {
+            return Ok(());
+        };
+        let back = self.take(home).and_then(|_| self.arrive(&kept, true));
+        Err(failed(match back {
+            Ok(()) => trouble,
+            Err(stuck) => format!("{trouble}; nor can it be brought back: {stuck}"),
+        }))
+    }
+
+    /// Moves the link; what it had before, and where it was.
+    fn take(&mut self, to: NetNs) -> Result<(Kept, NetNs), String> {
+        let take = || {
+            let mut netlink = Netlink::open()?;
+            let index = netlink.link(&self.link)?.index;
+            let kept = netlink.kept(index)?;
+            netlink.move_link(index, to.as_fd())?;
+            Ok(kept)
+        };
+        let taken = self.run(take).map_err(|error| reason(&error))?;
+        let kept = taken.map_err(|error: netlink::Error| match error.errno() {
+            Some(libc::EEXIST) => "the name is taken there".into(),
+            Some(libc::EPERM) => NO_PERMISSION.into(),
+            _ => reason(&error),
+        })?;
+        Ok((kept, mem::replace(&mut self.netns, to)))
+    }
+
+    /// Gives the link what it had before it came here.
+    fn arrive(&self, kept: &Kept, with_routes: bool) -> Result<(), String> {
+        let arrive = || {
+            let mut netlink = Netlink::open()?;
+            let index = netlink.link(&self.link)?.index;
+            // It is a new link to the IPv6 of this namespace. Without IPv6 there is nothing to
+            // switch.
+            let _ = netlink.set_addr_gen_mode_none(index);
+            if kept.has_ipv6() {
+                allow_ipv6(&self.link);
+            }
+            netlink.restore(index, kept, with_routes)
+        };
+        let arrived = self.run(arrive).map_err(|error| reason(&error))?;
+        arrived.map_err(|error| reason(&error))
+    }
 }
 
 /// Switches IPv6 on for one link of the calling thread's namespace, where it is off by default, as

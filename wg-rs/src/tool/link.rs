@@ -19,7 +19,7 @@ use super::out::print;
 use crate::backend::{Backends, Kind};
 use crate::config::{self, Apply};
 use crate::daemon::options::interface_name;
-use crate::place::{self, Backend, Namespace, Placed, reason};
+use crate::place::{self, Backend, Located, Namespace, Placed, reason};
 use crate::sys::netlink::{self, Address, Netlink};
 use crate::sys::netns::NetNs;
 use crate::sys::secrets;
@@ -136,9 +136,9 @@ pub(crate) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     };
     let done = match link.deed {
         Deed::Add(add) => add.run(),
-        Deed::Del { interface } => place::delete(&interface).map_err(|error| error.to_string()),
+        Deed::Del { interface } => delete(&interface).map_err(|error| error.to_string()),
         Deed::Move { interface, netns } => {
-            place::move_link(&interface, &netns).map_err(|error| error.to_string())
+            move_to(&interface, &netns).map_err(|error| error.to_string())
         }
         Deed::List { json } => match place::list() {
             Ok(placed) => {
@@ -165,40 +165,56 @@ fn one_line(error: &clap::Error) -> String {
     lines.join(" ").trim_start_matches("error: ").into()
 }
 
+fn delete(interface: &str) -> Result<(), place::Error> {
+    place::locate(interface)?.delete()
+}
+
+fn move_to(interface: &str, netns: &Namespace) -> Result<(), place::Error> {
+    let target = netns.open()?;
+    place::locate(interface)?.move_to(netns, target)
+}
+
 impl Add {
     fn run(&self) -> Result<(), String> {
         let changes = self.config.as_deref().map(changes).transpose()?;
         let target = match &self.netns {
-            Some(namespace) => Some(namespace.open().map_err(|error| error.to_string())?),
+            Some(namespace) => Some((
+                namespace,
+                namespace.open().map_err(|error| error.to_string())?,
+            )),
             None => None,
         };
         let _uninterrupted = Uninterrupted::begin();
-        place::create(&self.interface, self.backend).map_err(|error| error.to_string())?;
-        self.finish(changes.as_deref(), target.as_ref())
-            .map_err(|trouble| match place::delete(&self.interface) {
-                Ok(()) => trouble,
-                Err(stuck) => format!("{trouble}; and then: {stuck}"),
-            })
+        let mut link =
+            place::create(&self.interface, self.backend).map_err(|error| error.to_string())?;
+        let Err(trouble) = self.finish(&mut link, changes.as_deref(), target) else {
+            return Ok(());
+        };
+        Err(match link.delete() {
+            Ok(()) => trouble,
+            Err(stuck) => format!("{trouble}; and then: {stuck}"),
+        })
     }
 
-    fn finish(&self, changes: Option<&[Change]>, target: Option<&NetNs>) -> Result<(), String> {
+    fn finish(
+        &self,
+        link: &mut Located,
+        changes: Option<&[Change]>,
+        target: Option<(&Namespace, NetNs)>,
+    ) -> Result<(), String> {
         if let Some(changes) = changes {
             // Where it was born: that is where the kernel's is to be found.
             Backends::new()
                 .set(&self.interface, changes)
                 .map_err(|error| format!("Unable to modify interface: {error}"))?;
         }
-        match (&self.netns, target) {
-            (Some(namespace), Some(target)) => {
-                place::move_to(&self.interface, namespace, target)
-                    .map_err(|error| error.to_string())?;
-                target
-                    .run(|| self.set_up())
-                    .map_err(|error| reason(&error))?
-            }
-            _ => self.set_up(),
+        if let Some((namespace, target)) = target {
+            link.move_to(namespace, target)
+                .map_err(|error| error.to_string())?;
         }
-        .map_err(|error| reason(&error))
+        link.run(|| self.set_up())
+            .map_err(|error| reason(&error))?
+            .map_err(|error| reason(&error))
     }
 
     fn set_up(&self) -> Result<(), netlink::Error> {
