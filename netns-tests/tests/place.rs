@@ -406,6 +406,32 @@ fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
     unchanged("no permission")
 }
 
+/// With `--netns` only what lives there is touched, though the daemon's socket is in reach.
+#[test]
+fn in_a_namespace_only_its_own_is_touched() -> io::Result<()> {
+    let site = Site::new()?;
+    site.link(&["add", "wg0", "--address", A[0]])?;
+    let before = settled(&site.a)?;
+    let in_db = |args: &[&str]| {
+        let words = [&["--netns", "db", "link"], args].concat();
+        site.a.sh(&site.program, &words)
+    };
+    for args in [&["del", "wg0"][..], &["move", "wg0", "web"]] {
+        let error = in_db(args).expect_err("must fail").to_string();
+        assert!(
+            error.ends_with("wg0: no such WireGuard interface"),
+            "{args:?}: {error}"
+        );
+        let differences = before.against(&State::of(&site.a)?);
+        assert!(differences.none(), "{args:?}: {differences}");
+    }
+    // Once it lives there, it is.
+    site.link(&["move", "wg0", "db"])?;
+    in_db(&["move", "wg0", "web"])?;
+    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
+    site.link(&["del", "wg0"]).map(drop)
+}
+
 /// The sockets of all namespaces are in one directory: a name is taken wherever its link lives.
 #[test]
 fn a_name_is_taken_here_and_elsewhere() -> io::Result<()> {

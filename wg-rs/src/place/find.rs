@@ -102,6 +102,26 @@ pub fn locate(name: &str) -> Result<Located, Error> {
     }
 }
 
+/// Finds an interface whose link is in the calling thread's namespace: the kernel's, else that of the
+/// daemon that answers at the socket of `name`.
+///
+/// # Errors
+/// [`Error::Absent`], also where the daemon's link cannot be seen.
+pub fn locate_here(name: &str) -> Result<Located, Error> {
+    let here = NetNs::current()?;
+    let mut links = links_in(&here)?.into_iter();
+    if links.any(|link| link.name == name && is_kernels(&link)) {
+        return Ok(Located::new(name, Kind::Kernel, here));
+    }
+    if Backends::new().kind(name)? == Some(Kind::Userspace)
+        && let Ok(daemon) = daemon::find(name)
+        && daemon.netns.is(&here)?
+    {
+        return Ok(Located::daemons(name, daemon));
+    }
+    Err(Error::Absent { name: name.into() })
+}
+
 fn is_kernels(link: &Link) -> bool {
     link.kind.as_deref() == Some(WIREGUARD)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::backend::{Backends, Kind};
-use crate::place;
+use crate::place::{self, Located};
 use crate::uapi::types::{Change, Interface};
 
 /// [`Backends`], or some of them.
@@ -56,6 +56,17 @@ impl Interfaces {
     /// See [`Backends::set`].
     pub fn set(&self, name: &str, changes: &[Change]) -> io::Result<()> {
         self.of(name)?.set(name, changes)
+    }
+
+    /// The one that is to be moved or deleted.
+    ///
+    /// # Errors
+    /// See [`place::locate`] and [`place::locate_here`].
+    pub fn locate(&self, name: &str) -> Result<Located, place::Error> {
+        match self.kernels {
+            Some(_) => place::locate_here(name),
+            None => place::locate(name),
+        }
     }
 
     fn of(&self, name: &str) -> io::Result<&Backends> {

@@ -52,7 +52,7 @@ enum Deed {
     #[command(after_help = format!("{NAMESPACES}\n\nExample:\n  \
         wg-rs link add wg0 --netns web --config wg0.conf --address 10.0.0.2/24 --up"))]
     Add(Add),
-    /// Deletes an interface, wherever it lives
+    /// Deletes an interface, wherever it lives, or in the namespace given with --netns
     #[command(after_help = "Example:\n  wg-rs link del wg0")]
     Del {
         /// Which
@@ -66,7 +66,7 @@ enum Deed {
         #[arg(long)]
         json: bool,
     },
-    /// Moves an interface, wherever it lives; its addresses go with it, routes over it do not
+    /// Moves an interface, found as by del; its addresses go with it, routes over it do not
     #[command(after_help = format!("{NAMESPACES}\n\nExample:\n  wg-rs link move wg0 init"))]
     Move {
         /// Which
@@ -136,9 +136,9 @@ pub(crate) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     };
     let done = match link.deed {
         Deed::Add(add) => add.run(),
-        Deed::Del { interface } => delete(&interface).map_err(|error| error.to_string()),
+        Deed::Del { interface } => delete(context, &interface).map_err(|error| error.to_string()),
         Deed::Move { interface, netns } => {
-            move_to(&interface, &netns).map_err(|error| error.to_string())
+            move_to(context, &interface, &netns).map_err(|error| error.to_string())
         }
         Deed::List { json } => match place::list() {
             Ok(placed) => {
@@ -165,13 +165,13 @@ fn one_line(error: &clap::Error) -> String {
     lines.join(" ").trim_start_matches("error: ").into()
 }
 
-fn delete(interface: &str) -> Result<(), place::Error> {
-    place::locate(interface)?.delete()
+fn delete(context: &Context, interface: &str) -> Result<(), place::Error> {
+    context.interfaces.locate(interface)?.delete()
 }
 
-fn move_to(interface: &str, netns: &Namespace) -> Result<(), place::Error> {
+fn move_to(context: &Context, interface: &str, netns: &Namespace) -> Result<(), place::Error> {
     let target = netns.open()?;
-    place::locate(interface)?.move_to(netns, target)
+    context.interfaces.locate(interface)?.move_to(netns, target)
 }
 
 impl Add {
