@@ -186,6 +186,31 @@ fn a_session_goes_where_the_link_goes() -> io::Result<()> {
     Ok(())
 }
 
+/// ^C while a link is on its way: it arrives with all it had.
+#[test]
+fn a_move_is_not_interrupted() -> io::Result<()> {
+    let Some(_) = require("strace", binaries::on_path("strace")) else {
+        return Ok(());
+    };
+    let site = Site::new()?;
+    site.add("web")?;
+    // Of a daemon's link nothing is asked by netlink before it is taken.
+    let strace = [
+        "-f",
+        "--output=/dev/null",
+        "--trace=sendto",
+        "--inject=sendto:signal=SIGINT",
+        &site.program,
+    ];
+    let told = site.a.sh(
+        "strace",
+        &[&strace[..], &["link", "move", "wg0", "db"]].concat(),
+    )?;
+    assert_eq!(told, "");
+    site.lives(&site.inside("db")?)?;
+    site.link(&["del", "wg0"]).map(drop)
+}
+
 /// A link that is down stays so, and one that is moved while it is down is not set up.
 #[test]
 fn a_link_that_is_down_arrives_so() -> io::Result<()> {

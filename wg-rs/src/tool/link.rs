@@ -1,7 +1,7 @@
 //! `wg-rs link`: interfaces made, deleted, listed and moved.
 //!
 //! `add` reads and resolves all it is given before it makes anything; a step that fails takes back
-//! what was made, and a signal waits until it is done.
+//! what was made. A signal waits until what was begun is done: a link halfway has no addresses.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -166,12 +166,16 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 fn delete(context: &Context, interface: &str) -> Result<(), place::Error> {
-    context.interfaces.locate(interface)?.delete()
+    let link = context.interfaces.locate(interface)?;
+    let _uninterrupted = Uninterrupted::begin();
+    link.delete()
 }
 
 fn move_to(context: &Context, interface: &str, netns: &Namespace) -> Result<(), place::Error> {
     let target = netns.open()?;
-    context.interfaces.locate(interface)?.move_to(netns, target)
+    let mut link = context.interfaces.locate(interface)?;
+    let _uninterrupted = Uninterrupted::begin();
+    link.move_to(netns, target)
 }
 
 impl Add {
