@@ -533,3 +533,30 @@ fn another_daemon_is_moved_too() -> io::Result<()> {
     assert_eq!(site.link(&["list"])?, "");
     Ok(())
 }
+
+/// Of two daemons that handed their sockets on, each is found by its own, also when its link has
+/// another name by now.
+#[test]
+fn two_other_daemons_are_told_apart() -> io::Result<()> {
+    let Some(go) = require("wireguard-go", Daemon::installed("wireguard-go")) else {
+        return Ok(());
+    };
+    let site = Site::new()?;
+    let go = go.path().expect("a program");
+    site.a.sh(go, &["wg0"])?;
+    site.a.sh(go, &["wg1"])?;
+    site.link(&["move", "wg1", "web"])?;
+    assert!(site.inside("web")?.run(|| netlink::link("wg1"))?.is_some());
+    site.link(&["move", "wg0", "db"])?;
+    let db = site.inside("db")?;
+    db.sh("ip", &["link", "set", "wg0", "name", "renamed"])?;
+    site.link(&["move", "wg0", "web"])?;
+    let web = site.inside("web")?;
+    assert!(web.run(|| netlink::link("renamed"))?.is_some());
+    site.link(&["del", "wg0"])?;
+    assert!(web.run(|| netlink::link("renamed"))?.is_none());
+    assert!(web.run(|| netlink::link("wg1"))?.is_some());
+    site.link(&["del", "wg1"])?;
+    assert_eq!(site.link(&["list"])?, "");
+    Ok(())
+}

@@ -105,38 +105,77 @@ pub(super) fn find(name: &str) -> Result<Daemon, Error> {
     let stream = UnixStream::connect(socket(name)).map_err(|error| hidden(reason(&error)))?;
     let listener = getsockopt(&stream, PeerCredentials).map(|peer| peer.pid());
     let listener = listener.ok().and_then(|pid| u32::try_from(pid).ok());
+    let listener = listener.filter(|pid| *pid > 0);
+    let others = processes().filter(|pid| Some(*pid) != listener && sees_socket(*pid, name));
     let mut trouble = None;
+    let mut likely = Vec::new();
     // Who listened first may have handed the socket on and be gone, and its number be another's.
-    for pid in listener.into_iter().filter(|pid| *pid > 0) {
-        match of_process(pid, name) {
-            Ok(Some(daemon)) => return Ok(daemon),
+    for pid in listener.into_iter().chain(others) {
+        let listens = listens(pid, name);
+        match of_process(pid, name, listens) {
+            Ok(Some(daemon)) if listens => return Ok(daemon),
+            Ok(Some(daemon)) => likely.push(daemon),
             Ok(None) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => trouble = Some(reason(&error)),
+            Err(error) if Some(pid) == listener => trouble = Some(reason(&error)),
+            Err(_) => {}
         }
     }
-    let found = processes().filter(|pid| sees_socket(*pid, name));
-    let mut found = found.filter_map(|pid| of_process(pid, name).ok().flatten());
-    match (found.next(), found.next()) {
-        (Some(daemon), None) => Ok(daemon),
-        (Some(_), Some(_)) => Err(hidden("several processes have a link of this name".into())),
-        _ => Err(hidden(
+    match (likely.pop(), likely.is_empty()) {
+        (Some(daemon), true) => Ok(daemon),
+        (Some(_), false) => Err(hidden("several processes have a link of this name".into())),
+        (None, _) => Err(hidden(
             trouble.unwrap_or_else(|| "no process has its link".into()),
         )),
     }
 }
 
-/// The daemon that this process is for `name`, if it is one.
-fn of_process(pid: u32, name: &str) -> io::Result<Option<Daemon>> {
+/// The link that this process has for `name`, if it has one.
+fn of_process(pid: u32, name: &str, listens: bool) -> io::Result<Option<Daemon>> {
     let mut links = tun::held_by(pid)?;
     let ours = links.iter().position(|(link, _)| link == name);
-    // The only one, if it was renamed.
-    let ours = ours.or((links.len() == 1).then_some(0));
+    // The daemon's only one, if it was renamed. Anybody else's is anything.
+    let ours = ours.or((listens && links.len() == 1).then_some(0));
     Ok(ours.map(|ours| {
         let (link, netns) = links.swap_remove(ours);
         Daemon { pid, link, netns }
     }))
 }
+
+/// Whether this process holds the socket that listens for `name`.
+fn listens(pid: u32, name: &str) -> bool {
+    // Of its own network namespace: that is where a daemon makes its socket.
+    let sockets = fs::read(format!("/proc/{pid}/net/unix")).unwrap_or_default();
+    let sockets = String::from_utf8_lossy(&sockets);
+    let held: Vec<_> = sockets
+        .lines()
+        .filter_map(|line| listening_inode(line, name))
+        .map(|inode| PathBuf::from(format!("socket:[{inode}]")))
+        .collect();
+    if held.is_empty() {
+        return false;
+    }
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+    let mut descriptors = descriptors.into_iter().flatten().flatten();
+    descriptors.any(|entry| fs::read_link(entry.path()).is_ok_and(|file| held.contains(&file)))
+}
+
+/// The inode in a line of /proc/net/unix, if that is of a socket that listens for `name`.
+fn listening_inode<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    // Num RefCount Protocol Flags Type St Inode Path
+    let fields: Vec<_> = line.split_ascii_whitespace().collect();
+    let [_, _, _, flags, _, _, inode, path] = fields[..] else {
+        return None;
+    };
+    let flags = u32::from_str_radix(flags, 16).ok()?;
+    // Links in the path are the process's, and the folder goes by several names.
+    let folder = Path::new(RUN_DIR).file_name()?;
+    let ours = Path::new(path).ends_with(Path::new(folder).join(format!("{name}.sock")));
+    (flags & ACCEPTS_CONNECTIONS != 0 && ours).then_some(inode)
+}
+
+/// Flag of a socket that listens (__SO_ACCEPTCON of linux/net.h).
+const ACCEPTS_CONNECTIONS: u32 = 0x0001_0000;
 
 /// Whether the socket of `name` is the same file to this process as to us.
 fn sees_socket(pid: u32, name: &str) -> bool {
@@ -181,5 +220,24 @@ impl Ending {
         while self.socket.exists() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_socket_that_listens_counts() {
+        let line =
+            "0000000000000000: 00000002 00000000 00010000 0001 01 5711 /run/wireguard/wg0.sock";
+        assert_eq!(listening_inode(line, "wg0"), Some("5711"));
+        assert_eq!(listening_inode(line, "wg"), None);
+        let accepted = line.replace("00010000", "00000000");
+        assert_eq!(listening_inode(&accepted, "wg0"), None);
+        let elsewhere = line.replace("wireguard", "openvpn");
+        assert_eq!(listening_inode(&elsewhere, "wg0"), None);
+        let head = "Num       RefCount Protocol Flags    Type St Inode Path";
+        assert_eq!(listening_inode(head, "wg0"), None);
     }
 }
