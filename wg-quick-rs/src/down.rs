@@ -73,18 +73,18 @@ pub fn not_there(file: &File) -> Failure {
 pub fn find(world: &mut World, file: &File) -> Result<bool, Failure> {
     let name = &file.interface;
     let kind = Backends::new().kind(name)?;
-    if kind.is_some() {
-        match world.home.link(name) {
-            Ok(_) => return Ok(true),
-            Err(error) if error.is_absent() => {}
-            Err(error) => return Err(error.into()),
-        }
+    // A socket is seen from everywhere, its link is not: any of this name here may be another's.
+    if kind == Some(Kind::Kernel) || kind.is_some() && place::lives_here(name) {
+        return Ok(true);
     }
-    // A socket is seen from everywhere, its link is not. A kernel's interface of this name may be
-    // anybody's elsewhere: ours has our key.
+    // A kernel's interface of this name may be anybody's elsewhere: ours has our key.
     for placed in place::list().map_err(Failure::new)? {
         if placed.name != *name || kind.is_some() != (placed.backend == Kind::Userspace) {
             continue;
+        }
+        // Its process is hidden from us, but a link of its name is here.
+        if kind.is_some() && placed.pid.is_none() && placed.up.is_some() {
+            return Ok(true);
         }
         let Some(namespace) = placed.lives_in else {
             continue;
