@@ -121,16 +121,28 @@ impl Engine {
         let done = step.run(&mut self.world, &mut self.undo);
         // A program that a signal ended did not fail by itself.
         self.check()?;
-        done
+        match done {
+            Err(failure) if self.signal().is_some() => {
+                console::error(failure);
+                Ok(())
+            }
+            done => done,
+        }
     }
 
+    /// Where there is no way back, the rest is done first.
+    ///
     /// # Errors
     /// A signal came.
     pub fn check(&self) -> Result<(), Failure> {
-        match self.world.signals.caught() {
-            Some(signal) => Err(Failure::Signal(signal)),
-            None => Ok(()),
+        match self.signal() {
+            Some(signal) if !self.world.is_ending() => Err(signal),
+            _ => Ok(()),
         }
+    }
+
+    fn signal(&self) -> Option<Failure> {
+        self.world.signals.caught().map(Failure::Signal)
     }
 
     /// What was done so far stays.
@@ -141,7 +153,8 @@ impl Engine {
     /// Undoes what was done, if it did not end well; the exit code.
     fn end(mut self, result: Result<(), Failure>) -> ExitCode {
         // What a signal ended did not fail by itself.
-        let Err(failure) = self.check().and(result) else {
+        let signal = self.signal().map_or(Ok(()), Err);
+        let Err(failure) = signal.and(result) else {
             return ExitCode::SUCCESS;
         };
         console::error(&failure);

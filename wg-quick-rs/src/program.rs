@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
@@ -143,25 +144,50 @@ impl Program {
 /// Stands for no variable.
 const QUIET: &str = "";
 
+/// A terminal that is closed may send several signals in this time.
+const SHORT: Duration = Duration::from_secs(1);
+/// What undoes something and takes longer is ended.
+const LONG: Duration = Duration::from_secs(20);
+/// If need be by force.
+const TOO_LONG: Duration = Duration::from_secs(25);
+
 fn memory() -> io::Result<File> {
     Ok(memfd_create("", MFdFlags::MFD_CLOEXEC)?.into())
 }
 
+/// What there is to do in any case is not interrupted by the signal that came before, nor by one
+/// that comes with it; but what takes long is, and in an undo not only by a signal.
 fn wait(mut child: Child, world: &World) -> io::Result<ExitStatus> {
-    let mut told = None;
+    let (start, signals) = (Instant::now(), &world.signals);
+    let mut told = if world.is_ending() {
+        signals.count()
+    } else {
+        0
+    };
+    let mut limits = [(LONG, Signal::SIGTERM), (TOO_LONG, Signal::SIGKILL)]
+        .into_iter()
+        .filter(|_| world.undoing())
+        .peekable();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        let signal = world.signals.caught();
-        if signal != told {
-            // The undoing of what was done is not to be interrupted.
-            if let Some(Ok(signal)) = signal.filter(|_| !world.undoing()).map(Signal::try_from) {
+        let count = signals.count();
+        if count != told {
+            told = count;
+            if let Some(Ok(signal)) = signals.caught().map(Signal::try_from)
+                && (!world.undoing() || start.elapsed() > SHORT)
+            {
                 tell(child.id(), signal);
             }
-            told = signal;
         }
-        world.signals.wait(None);
+        if let Some((_, signal)) = limits.next_if(|(limit, _)| start.elapsed() >= *limit) {
+            tell(child.id(), signal);
+        }
+        let left = limits
+            .peek()
+            .map(|(limit, _)| limit.saturating_sub(start.elapsed()));
+        signals.wait(left);
     }
 }
 

@@ -16,8 +16,12 @@ use signal_hook::{flag, low_level::pipe};
 /// The signals caught, from when this is made.
 #[derive(Debug)]
 pub struct Signals {
-    /// The last one that came; 0 for none.
-    last: Arc<AtomicUsize>,
+    /// The one that came and was not noticed yet; 0 for none.
+    new: Arc<AtomicUsize>,
+    /// The one that came first; 0 for none.
+    first: AtomicUsize,
+    /// How many were noticed.
+    count: AtomicUsize,
     wakes: UnixStream,
     waker: UnixStream,
 }
@@ -33,25 +37,43 @@ impl Signals {
         let (wakes, waker) = UnixStream::pair()?;
         wakes.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
-        let last = Arc::new(AtomicUsize::new(0));
+        let new = Arc::new(AtomicUsize::new(0));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             // What nohup(1) had us ignore, we ignore.
             if signal == SIGHUP && is_ignored(signal) {
                 continue;
             }
-            flag::register_usize(signal, last.clone(), signal as usize)?;
+            flag::register_usize(signal, new.clone(), signal as usize)?;
             pipe::register(signal, waker.try_clone()?)?;
         }
         pipe::register(SIGCHLD, waker.try_clone()?)?;
-        Ok(Signals { last, wakes, waker })
+        Ok(Signals {
+            new,
+            first: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
+            wakes,
+            waker,
+        })
     }
 
     /// The signal to end by, if one came.
     pub fn caught(&self) -> Option<i32> {
-        match self.last.load(Ordering::Relaxed) {
+        self.count();
+        match self.first.load(Ordering::Relaxed) {
             0 => None,
             signal => Some(signal as i32),
         }
+    }
+
+    /// How many came so far. Those that come at once may count as one.
+    pub fn count(&self) -> usize {
+        let new = self.new.swap(0, Ordering::Relaxed);
+        if new != 0 {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            let (order, none) = (Ordering::Relaxed, 0);
+            let _ = self.first.compare_exchange(none, new, order, order);
+        }
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Waits for a signal, the end of a program, a [`Waker`], or for so long. It may also return

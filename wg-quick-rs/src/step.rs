@@ -199,8 +199,8 @@ impl Step {
             }
             Step::DeleteLink => {
                 delete_link(world)?;
-                // From here there is no way back.
                 undo.clear();
+                world.burn_bridges();
             }
             Step::MoveLink(namespace, netns) => {
                 let name = world.interface.clone();

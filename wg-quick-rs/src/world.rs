@@ -34,6 +34,7 @@ pub struct World {
     pub signals: Signals,
     backends: Backends,
     undoing: bool,
+    no_return: bool,
 }
 
 impl World {
@@ -50,6 +51,7 @@ impl World {
             signals: Signals::new()?,
             backends: Backends::new(),
             undoing: false,
+            no_return: false,
         })
     }
 
@@ -82,6 +84,16 @@ impl World {
     /// From now on it is.
     pub fn begin_to_undo(&mut self) {
         self.undoing = true;
+    }
+
+    /// Whether what is left is done in any case, signal or not: forward, or back.
+    pub fn is_ending(&self) -> bool {
+        self.undoing || self.no_return
+    }
+
+    /// From now on there is no way back, only forward.
+    pub fn burn_bridges(&mut self) {
+        self.no_return = true;
     }
 
     /// Configuration and state.
