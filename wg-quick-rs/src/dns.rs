@@ -196,8 +196,7 @@ impl Resolver {
 
 /// Removes the file if it is ours for this interface.
 fn remove(path: &Path, interface: &str) -> io::Result<()> {
-    let ours = format!("{OURS}{interface}.\n");
-    if fs::read_to_string(path).is_ok_and(|text| text.starts_with(&ours)) {
+    if is_ours(path, interface) {
         fs::remove_file(path)?;
         // If it was made for this file.
         let _ = path.parent().map(fs::remove_dir);
@@ -205,14 +204,25 @@ fn remove(path: &Path, interface: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what was made for an interface in any namespace with a name.
+/// What was made for an interface in any namespace with a name.
+pub fn files(interface: &str) -> Vec<PathBuf> {
+    let folders = fs::read_dir(NETNS).into_iter().flatten().flatten();
+    let files = folders.map(|folder| folder.path().join("resolv.conf"));
+    files.filter(|path| is_ours(path, interface)).collect()
+}
+
+/// Removes it.
 pub fn remove_files(interface: &str) {
-    for folder in fs::read_dir(NETNS).into_iter().flatten().flatten() {
-        let path = folder.path().join("resolv.conf");
+    for path in files(interface) {
         if let Err(error) = remove(&path, interface) {
             console::error(format_args!("{}: {error}", path.display()));
         }
     }
+}
+
+fn is_ours(path: &Path, interface: &str) -> bool {
+    let ours = format!("{OURS}{interface}.\n");
+    fs::read_to_string(path).is_ok_and(|text| text.starts_with(&ours))
 }
 
 impl Way {

@@ -189,7 +189,21 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
             orphans = rules(engine, mark)?;
         }
     }
-    if !socket_left && firewall.is_empty() && orphans.is_empty() {
+    let resolver = match file.dns.is_empty() {
+        true => None,
+        false => Resolver::new(&file.dns, &engine.world).ok().flatten(),
+    };
+    let knows_dns = |resolver: &Resolver| {
+        let current = resolver.current(&engine.world);
+        current.is_some_and(|dns| !dns.is_empty())
+    };
+    // The socket is no more if somebody looked for it.
+    let is_left = socket_left
+        || !firewall.is_empty()
+        || !orphans.is_empty()
+        || !dns::files(&file.interface).is_empty()
+        || resolver.as_ref().is_some_and(knows_dns);
+    if !is_left {
         return Err(not_there(file));
     }
     console::note(format_args!(
@@ -208,9 +222,7 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
         let result = hooks(engine, file, "PreDown", std::slice::from_ref(hook));
         attempt(engine, result);
     }
-    if !file.dns.is_empty()
-        && let Ok(Some(resolver)) = Resolver::new(&file.dns, &engine.world)
-    {
+    if let Some(resolver) = resolver {
         let result = engine.run(Step::UnsetDns(resolver));
         attempt(engine, result);
     }
