@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use wg_rs::place::{self, Ending, Namespace};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
-use wg_rs::sys::netlink::{self, Route, Rule};
+use wg_rs::sys::netlink::{self, Netlink, Route, Rule};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::uapi::types::Change;
 
@@ -204,8 +204,11 @@ impl Step {
             }
             Step::MoveLink(namespace, netns) => {
                 let name = world.interface.clone();
+                // Once it has moved, it has to be found there to be undone.
+                let home = netns.run(Netlink::open)??;
                 world.birth.move_link(&name, netns.as_fd())?;
-                world.move_home(namespace, netns)?;
+                world.home = home;
+                world.elsewhere = Some((namespace, netns));
                 // It is a new link to the IPv6 of this namespace; which may have none.
                 let _ = world.home.set_addr_gen_mode_none(&name);
                 world.at_home(|| place::allow_ipv6(&name))?;
