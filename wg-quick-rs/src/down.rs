@@ -213,9 +213,11 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
     let mut first = Ok(());
     let mut attempt = |engine: &mut Engine, result: Result<(), Failure>| {
         engine.commit();
-        if let (Err(failure), Ok(())) = (&result, &first) {
-            console::error(failure);
-            first = result;
+        // The first is said at the end.
+        match result {
+            Err(failure) if first.is_err() => console::error(failure),
+            Err(failure) => first = Err(failure),
+            Ok(()) => {}
         }
     };
     for hook in &file.hooks.pre_down {

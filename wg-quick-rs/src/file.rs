@@ -118,13 +118,6 @@ impl Dns {
     }
 }
 
-impl Hooks {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        *self == Hooks::default()
-    }
-}
-
 impl FromStr for Address {
     type Err = String;
 
@@ -213,19 +206,6 @@ impl Location {
         let path = fs::canonicalize(&self.path).ok()?;
         let mode = |path: &Path| fs::metadata(path).as_ref().map_or(0, mode);
         (mode(&path) & mode(path.parent()?) & 0o007 != 0).then_some(path)
-    }
-
-    /// Reads and parses it.
-    ///
-    /// # Errors
-    /// All there are.
-    pub fn read(&self) -> Result<File, Vec<Error>> {
-        let (file, errors) = self.read_leniently().map_err(|error| vec![error])?;
-        if errors.is_empty() {
-            Ok(file)
-        } else {
-            Err(errors)
-        }
     }
 
     /// What can be understood of it, and what is wrong with the rest.
@@ -545,7 +525,7 @@ mod tests {
             good("[Interface]\nMTU=1300\nMTU=\nTable=5\nTable=auto\nDNS=\nAddress=\nPreUp=\n");
         assert_eq!(file.mtu, None);
         assert_eq!(file.table, Table::Auto);
-        assert!(file.dns.is_empty() && file.addresses.is_empty() && file.hooks.is_empty());
+        assert!(file.dns.is_empty() && file.addresses.is_empty() && file.hooks == Hooks::default());
     }
 
     #[test]

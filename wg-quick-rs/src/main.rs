@@ -17,7 +17,6 @@ mod down;
 mod edit;
 mod endpoint;
 mod engine;
-#[allow(dead_code)]
 mod file;
 mod firewall;
 mod lines;

@@ -28,6 +28,8 @@ pub struct Program {
     /// It has the terminal and its signals, as we do. What is short and of our own is left in
     /// peace by Ctrl-C: we see to its end ourselves.
     of_terminal: bool,
+    /// What it says on standard error is not shown.
+    quiet: bool,
 }
 
 /// What became of it.
@@ -56,6 +58,7 @@ impl Program {
             variables: Vec::new(),
             input: None,
             of_terminal: false,
+            quiet: false,
         })
     }
 
@@ -104,11 +107,10 @@ impl Program {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn read(self, world: &World) -> io::Result<Outcome> {
+    pub fn read(mut self, world: &World) -> io::Result<Outcome> {
         let mut out = memory()?;
-        let mut quiet = self;
-        quiet.variables.push((QUIET, "1".into()));
-        let status = quiet.run_with(world, out.try_clone()?.into())?;
+        self.quiet = true;
+        let status = self.run_with(world, out.try_clone()?.into())?;
         let mut output = Vec::new();
         out.rewind()?;
         out.read_to_end(&mut output)?;
@@ -120,12 +122,9 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.args(&self.args).env("PATH", path());
         command.env("LC_ALL", "C").stdout(out);
-        for (name, value) in self.variables {
-            if name == QUIET {
-                command.stderr(Stdio::null());
-            } else {
-                command.env(name, value);
-            }
+        command.envs(self.variables);
+        if self.quiet {
+            command.stderr(Stdio::null());
         }
         if let Some(text) = self.input {
             let mut input = memory()?;
@@ -140,9 +139,6 @@ impl Program {
         wait(child, world)
     }
 }
-
-/// Stands for no variable.
-const QUIET: &str = "";
 
 /// A terminal that is closed may send several signals in this time.
 const SHORT: Duration = Duration::from_secs(1);
