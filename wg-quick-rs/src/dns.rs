@@ -4,10 +4,12 @@
 //! /etc/resolv.conf. Other namespaces, those of containers, have a resolver of their own that is
 //! not ours to change.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process;
 
 use wg_rs::place::Namespace;
 
@@ -93,6 +95,7 @@ impl Resolver {
                 };
                 return Some(Dns::of_resolved(&of("dns")?, &of("domain")?));
             }
+            Way::File(path) if !is_ours(path, &world.interface) => return None,
             Way::File(path) => fs::read_to_string(path).ok()?,
         };
         Some(Dns::of_resolv_conf(&text))
@@ -180,17 +183,32 @@ impl Resolver {
     }
 
     fn write(&self, path: &Path, interface: &str) -> io::Result<()> {
-        match fs::read_to_string(path) {
-            Ok(text) if !text.starts_with(OURS) => {
-                console::note(format_args!("{} is there, and stays.", path.display()));
-                return Ok(());
+        let text = format!("{OURS}{interface}.\n{}", self.dns);
+        if is_ours(path, interface) {
+            // This very file is what programs in the namespace have for their /etc/resolv.conf.
+            return fs::write(path, text);
+        }
+        if path.exists() {
+            console::note(format_args!("{} is there, and stays.", path.display()));
+            return Ok(());
+        }
+        let folder = path.parent().ok_or(io::ErrorKind::NotADirectory)?;
+        for folder in [Path::new(NETNS), folder] {
+            if !folder.exists() {
+                fs::create_dir(folder)?;
+                fs::set_permissions(folder, Permissions::from_mode(0o755))?;
             }
-            _ => {}
         }
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+        // Whoever looks finds all of it.
+        let new = folder.join(format!(".resolv.conf.{}", process::id()));
+        let written = fs::write(&new, text)
+            .and_then(|()| fs::set_permissions(&new, Permissions::from_mode(0o644)))
+            .and_then(|()| fs::rename(&new, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+            let _ = fs::remove_dir(folder);
         }
-        fs::write(path, format!("{OURS}{interface}.\n{}", self.dns))
+        written
     }
 }
 
