@@ -8,12 +8,15 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
 use wg_rs::backend::Backends;
 use wg_rs::place::Namespace;
-use wg_rs::sys::netlink::Which;
+use wg_rs::sys::netlink::route::MAIN_TABLE;
+use wg_rs::sys::netlink::{Netlink, Which};
+use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
 
 use crate::console;
@@ -26,11 +29,15 @@ use crate::mtu;
 use crate::program::Program;
 use crate::routes::{self, Wanted};
 use crate::step::Step;
+use crate::table::Table;
+use crate::world::family;
 
 /// Names the userspace implementation to fall back to.
 const IMPLEMENTATION: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
 /// The one without that variable.
 const OURS: &str = "wireguard-rs";
+/// Of IPv6 routes that are given none.
+const IPV6_METRIC: u32 = 1024;
 /// Is there when the kernel's module is.
 const MODULE: &str = "/sys/module/wireguard";
 
@@ -56,7 +63,11 @@ fn bring_up(
     }
     // Before anything is made: it may not be there.
     let place = match namespace {
-        Some(namespace) => Some((namespace.clone(), namespace.open().map_err(Failure::new)?)),
+        Some(namespace) => {
+            let netns = namespace.open().map_err(Failure::new)?;
+            has_room(file, namespace, &netns)?;
+            Some((namespace.clone(), netns))
+        }
         None => None,
     };
     add_link(engine)?;
@@ -78,6 +89,39 @@ fn bring_up(
     }
     add_routes(engine, file)?;
     hooks(engine, file, "PostUp", &file.hooks.post_up)
+}
+
+/// In another namespace the tunnel's default route is the only one of the main table.
+fn has_room(file: &File, namespace: &Namespace, netns: &NetNs) -> Result<(), Failure> {
+    let peers = file.settings.peers.iter();
+    let allowed: Vec<_> = peers.flat_map(|peer| &peer.allowed_ips).collect();
+    if file.table != Table::Auto {
+        return Ok(());
+    }
+    let mut there = netns.run(Netlink::open)??;
+    for of in [Family::V4, Family::V6] {
+        let is_default = |ip: IpAddr, bits: u8| bits == 0 && family(ip) == of;
+        if !allowed
+            .iter()
+            .any(|one| is_default(one.ip.addr, one.ip.cidr))
+        {
+            continue;
+        }
+        let routes = there.routes_of(of, Which::Table(MAIN_TABLE));
+        for route in routes.unwrap_or_default() {
+            // What another metric has does not stand in the way.
+            let in_the_way = is_default(route.to.0, route.to.1)
+                && matches!(route.metric, None | Some(0 | IPV6_METRIC));
+            let Some(link) = route.link.filter(|_| in_the_way) else {
+                continue;
+            };
+            let link = there.link(link)?.name;
+            return Err(Failure::new(format_args!(
+                "the namespace {namespace} has a default route by {link}; the tunnel's would be a second one"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// By the kernel, or else by a program.
