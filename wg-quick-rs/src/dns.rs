@@ -44,6 +44,12 @@ const NETNS: &str = "/etc/netns";
 /// Begins a file that is ours.
 const OURS: &str = "# Made by wg-quick-rs for ";
 
+/// Whether it is systemd-resolved's, which takes no record without a server.
+fn is_of_resolved(resolvconf: &Path) -> bool {
+    let real = fs::canonicalize(resolvconf);
+    real.is_ok_and(|real| real.ends_with("resolvectl"))
+}
+
 impl Resolver {
     /// The one of the place where the interface lives. `None` where there is none to tell.
     ///
@@ -51,7 +57,7 @@ impl Resolver {
     /// Nothing is installed that would listen.
     pub fn new(dns: &Dns, world: &World) -> Result<Option<Self>, Failure> {
         let way = match &world.elsewhere {
-            None => Way::here(&world.interface).ok_or_else(|| {
+            None => Way::here(&world.interface, dns).ok_or_else(|| {
                 Failure::new("DNS: neither resolvconf nor resolvectl is installed")
             })?,
             Some((Namespace::Named(name), _)) => {
@@ -76,25 +82,18 @@ impl Resolver {
     pub fn current(&self, world: &World) -> Option<Dns> {
         let text = match &self.way {
             Way::Resolvconf(record) => {
-                let listed = Program::find("resolvconf")?
-                    .args(["-l", record])
-                    .read(world);
+                let resolvconf = Program::find("resolvconf")?;
+                if is_of_resolved(resolvconf.path()) {
+                    return shown_by_resolved(world);
+                }
+                let listed = resolvconf.args(["-l", record]).read(world);
                 let listed = listed.ok().filter(|listed| listed.status.success());
                 match listed {
                     Some(listed) => listed.output,
                     None => fs::read_to_string(format!("{RECORDS}/{record}")).ok()?,
                 }
             }
-            Way::Resolvectl => {
-                let interface = &world.interface;
-                let of = |what: &str| {
-                    let shown = Program::find("resolvectl")?
-                        .args([what, interface.as_str()])
-                        .read(world);
-                    shown.ok().map(|shown| shown.output)
-                };
-                return Some(Dns::of_resolved(&of("dns")?, &of("domain")?));
-            }
+            Way::Resolvectl => return shown_by_resolved(world),
             Way::File(path) if !is_ours(path, &world.interface) => return None,
             Way::File(path) => fs::read_to_string(path).ok()?,
         };
@@ -212,6 +211,16 @@ impl Resolver {
     }
 }
 
+fn shown_by_resolved(world: &World) -> Option<Dns> {
+    let of = |what: &str| {
+        let shown = Program::find("resolvectl")?
+            .args([what, world.interface.as_str()])
+            .read(world);
+        shown.ok().map(|shown| shown.output)
+    };
+    Some(Dns::of_resolved(&of("dns")?, &of("domain")?))
+}
+
 /// Removes the file if it is ours for this interface.
 fn remove(path: &Path, interface: &str) -> io::Result<()> {
     if is_ours(path, interface) {
@@ -244,8 +253,10 @@ fn is_ours(path: &Path, interface: &str) -> bool {
 }
 
 impl Way {
-    fn here(interface: &str) -> Option<Self> {
-        if let Some(resolvconf) = Program::find("resolvconf") {
+    fn here(interface: &str, dns: &Dns) -> Option<Self> {
+        if let Some(resolvconf) = Program::find("resolvconf")
+            && !(dns.servers.is_empty() && is_of_resolved(resolvconf.path()))
+        {
             // A link is systemd-resolved's or openresolv's in disguise, which know no order.
             let order = match resolvconf.path().is_symlink() {
                 true => None,
