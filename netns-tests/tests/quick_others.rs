@@ -4,6 +4,8 @@ use std::io;
 
 use netns_tests::quick::{Quick, Site};
 use netns_tests::{Lab, PATIENCE, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const CONFIG: &str = "[Interface]
 PrivateKey = 6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=
@@ -51,5 +53,118 @@ fn of_two_at_once_one_works_and_the_other_harms_nothing() -> io::Result<()> {
     }
     let left = site.sh("ls -A /var/run/wireguard")?;
     assert!(!left.contains("lock"), "{left}");
+    Ok(())
+}
+
+/// A host with a namespace `web` of its own.
+fn with_web(lab: &Lab) -> io::Result<Option<Site>> {
+    let Some(site) = Site::new(lab, "site")? else {
+        return Ok(None);
+    };
+    site.sh("mkdir -p /run/netns; mount -t tmpfs netns /run/netns; ip netns add web")?;
+    Ok(Some(site))
+}
+
+#[test]
+fn a_link_of_that_name_here_is_not_the_one_elsewhere() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let (Some(site), quick) = (with_web(&lab)?, Quick::ours()?) else {
+        return Ok(());
+    };
+    let peer = "\n[Peer]\nPublicKey = eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw=\n";
+    let file = format!("{CONFIG}DNS = 10.0.0.1\n{peer}AllowedIPs = 0.0.0.0/0\n");
+    site.configure("wg0", &file)?;
+    site.place(&quick)?;
+    site.sh("umask 077; wg-quick-rs up wg0 --netns web
+         [ \"$(stat -c %a /etc/netns/web/resolv.conf)\" = 644 ]
+         [ \"$(stat -c %a /etc/netns/web)\" = 755 ]
+         ip link add wg0 type veth peer cable
+         wg-quick-rs down wg0
+         ip link show wg0
+         ! ip -n web link show wg0
+         ip link delete wg0
+         [ ! -e /etc/netns/web ]")?;
+
+    // Where all traffic has a way already.
+    site.sh(
+        "ip -n web link add eth0 type veth peer cable; ip -n web link set eth0 up
+         ip -n web route add default dev eth0",
+    )?;
+    let run = site.run(&quick, &["up", "wg0", "--netns", "web"])?;
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    let said = "the namespace web has a default route by eth0";
+    assert!(run.output.contains(said), "{}", run.output);
+    assert!(!run.output.contains("[#]"), "{}", run.output);
+    Ok(())
+}
+
+#[test]
+fn a_dns_record_is_cleaned_up_when_nothing_else_tells_of_a_killed_daemon() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
+        return Ok(());
+    };
+    site.configure("wg0", &format!("{CONFIG}DNS = 10.0.0.1\n"))?;
+    let before = site.state()?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    for pid in site.host.processes()? {
+        kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    }
+    // A kernel's goes otherwise.
+    site.sh("ip link delete wg0 2> /dev/null || :; wg show")?;
+    assert!(!before.against(&site.state()?).none(), "the record stays");
+    site.run(&quick, &["down", "wg0"])?.success()?;
+    let left = before.against(&site.state()?);
+    assert!(left.none(), "{left}");
+    let run = site.run(&quick, &["down", "wg0"])?;
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    Ok(())
+}
+
+#[test]
+fn a_signal_when_the_link_is_gone_skips_no_hook() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
+        return Ok(());
+    };
+    site.configure(
+        "wg0",
+        &format!(
+            "{CONFIG}PostDown = kill -TERM $PPID; sleep 1000\nPostDown = echo second >> /etc/log\n"
+        ),
+    )?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    let run = site.run(&quick, &["down", "wg0"])?;
+    assert_eq!(run.code, Some(128 + 15), "{}", run.output);
+    assert_eq!(site.host.read("/etc/log")?, "second\n", "{}", run.output);
+    Ok(())
+}
+
+#[test]
+fn what_hangs_in_an_undo_can_be_ended() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
+        return Ok(());
+    };
+    site.stand_in(
+        "resolvconf",
+        "#!/bin/sh\n[ $1 = -d ] || exit 0\ntouch /etc/hangs\nsleep 1000\n",
+    )?;
+    let file = format!("{CONFIG}DNS = 10.0.0.1\nPostUp = false\n");
+    site.configure("wg0", &file)?;
+    let proc = site.start(&quick, &["up", "wg0"])?;
+    let pid = Pid::from_raw(proc.pid());
+    until(PATIENCE, "the undo to hang", || {
+        Ok(site.host.read("/etc/hangs").ok())
+    })?;
+    // The first may come with what began the undo.
+    until(PATIENCE, "it to end", || {
+        kill(pid, Signal::SIGTERM)?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let links = site.sh("ip link show")?;
+        Ok((!links.contains("wg0")).then_some(()))
+    })?;
+    let run = site.finish(proc)?;
+    assert_eq!(run.code, Some(1), "{}", run.output);
     Ok(())
 }
