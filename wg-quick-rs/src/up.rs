@@ -129,13 +129,10 @@ fn add_link(engine: &mut Engine) -> Result<(), Failure> {
     let Err(failure) = engine.run(Step::AddLink) else {
         return Ok(());
     };
-    // Somebody has made one meanwhile, which is not ours.
-    let is_there = engine
-        .world
-        .birth
-        .link(engine.world.interface.as_str())
-        .is_ok();
-    if is_there || matches!(failure, Failure::Signal(_)) {
+    // Somebody may have made one meanwhile, which is not ours.
+    let there = engine.world.birth.link(engine.world.interface.as_str());
+    let is_absent = there.is_err_and(|error| error.is_absent());
+    if !is_absent || matches!(failure, Failure::Signal(_)) {
         return Err(failure);
     }
     let name = env::var_os(IMPLEMENTATION).filter(|name| !name.is_empty());
