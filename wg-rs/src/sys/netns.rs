@@ -81,7 +81,8 @@ impl NetNs {
     /// thread's namespace is not touched.
     ///
     /// # Errors
-    /// EPERM: no CAP_SYS_ADMIN; EINVAL: not a network namespace. Then `work` did not run.
+    /// EPERM: no CAP_SYS_ADMIN; EINVAL: not a network namespace; EAGAIN: no thread to be had. Then
+    /// `work` did not run.
     ///
     /// # Panics
     /// When `work` does.
@@ -132,8 +133,8 @@ impl From<OwnedFd> for NetNs {
 
 fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        scope
-            .spawn(work)
+        thread::Builder::new()
+            .spawn_scoped(scope, work)?
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
