@@ -186,14 +186,15 @@ fn fresh(quick: &Quick, file: &str) -> io::Result<State> {
     state(&site)
 }
 
-/// Without what need not be alike: the port, where the rules stand, and the sysctl that stays.
+/// Without what need not be alike: the port, where the rules stand, which of the firewall's tables
+/// is first, and the sysctl that stays.
 fn state(site: &Site) -> io::Result<State> {
     let mut state = site.state()?;
     state.forget("ListenPort = ");
     state.forget("ipv4.all.src_valid_mark = ");
-    for part in ["rules -4", "rules -6", "addresses"] {
+    for part in ["rules -4", "rules -6", "addresses", "firewall"] {
         let mut lines = state.part(part).to_vec();
-        if part != "addresses" {
+        if part.starts_with("rules") {
             let rest = |line: &String| line.split_once('\t').map(|(_, rest)| rest.to_owned());
             lines = lines.iter().filter_map(rest).collect();
         }
@@ -211,6 +212,7 @@ fn cabled(lab: &Lab) -> io::Result<Option<(Site, Host)>> {
     site.sh("echo 1 > /proc/sys/net/ipv6/conf/default/addr_gen_mode")?;
     let gateway = lab.host("gateway")?;
     lab.cable((&site.host, "eth0"), (&gateway, "eth0"), 1500)?;
+    gateway.address("lo", [198, 51, 100, 2], 32)?;
     for (host, number) in [(&site.host, 1), (&gateway, 2)] {
         host.address("eth0", [192, 0, 2, number], 24)?;
         host.address("eth0", [0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()], 64)?;
@@ -222,6 +224,53 @@ fn cabled(lab: &Lab) -> io::Result<Option<(Site, Host)>> {
 
 #[test]
 fn reload_loses_no_packet() -> io::Result<()> {
+    lose_nothing(|_| (), CHANGES)
+}
+
+/// The peer is behind the gateway: none but the main table's default route leads to it.
+#[test]
+fn a_change_of_mark_loses_no_packet() -> io::Result<()> {
+    let start = |file: &mut File| {
+        put(&mut file.carrier, "Endpoint = 198.51.100.2:51820");
+        put(&mut file.carrier, "AllowedIPs = 0.0.0.0/0, ::/0");
+        cut(&mut file.interface, "DNS");
+    };
+    lose_nothing(start, MARKS)
+}
+
+const MARKS: &[Change] = &[
+    ("mark given", |file| {
+        put(&mut file.interface, "FwMark = 0x77")
+    }),
+    ("mark changed", |file| {
+        put(&mut file.interface, "FwMark = 0x78")
+    }),
+    ("mark removed", |file| cut(&mut file.interface, "FwMark")),
+    ("mark given, one family less", |file| {
+        put(&mut file.interface, "FwMark = 0x77");
+        put(&mut file.carrier, "AllowedIPs = 0.0.0.0/0, fd77::2/128");
+    }),
+    ("mark changed, the other family", |file| {
+        put(&mut file.interface, "FwMark = 0x78");
+        put(&mut file.carrier, "AllowedIPs = 10.77.0.2/32, ::/0");
+    }),
+    ("mark changed, not everything any more", |file| {
+        put(&mut file.interface, "FwMark = 0x77");
+        put(&mut file.carrier, "AllowedIPs = 10.77.0.2/32, fd77::2/128");
+    }),
+    ("mark changed, everything again", |file| {
+        put(&mut file.interface, "FwMark = 0x78");
+        put(&mut file.carrier, "AllowedIPs = 0.0.0.0/0, ::/0");
+    }),
+    // It fails at the DNS.
+    ("mark changed, and undone", |file| {
+        put(&mut file.interface, "FwMark = 0x77");
+        put(&mut file.interface, "DNS = 10.77.0.2");
+    }),
+];
+
+/// Each change in turn, with datagrams both ways.
+fn lose_nothing(start: fn(&mut File), changes: &[Change]) -> io::Result<()> {
     let lab = Lab::new()?;
     let Some((site, gateway)) = cabled(&lab)? else {
         return Ok(());
@@ -236,6 +285,7 @@ fn reload_loses_no_packet() -> io::Result<()> {
     wg.up(1420, &[(THERE[0], 24), (THERE[1], 64)])?;
 
     let mut file = File::new(&here, &there, &Keys::generate().public.to_string());
+    start(&mut file);
     site.configure("wg0", &file.text())?;
     site.run(&quick, &["up", "wg0"])?.success()?;
     for address in THERE {
@@ -245,7 +295,12 @@ fn reload_loses_no_packet() -> io::Result<()> {
     let session = wg.peer(here.public)?.last_handshake;
 
     let (mut tried, mut whole, mut wrong) = (0, 0, Vec::new());
-    for (name, change) in CHANGES {
+    for (name, change) in changes {
+        let fails = name.ends_with("undone");
+        let earlier = fails.then(|| state(&site)).transpose()?;
+        if fails {
+            site.sh("echo exit 1 >> /etc/netns-tests/bin/resolvconf")?;
+        }
         change(&mut file);
         site.configure("wg0", &file.text())?;
         let flows = [
@@ -259,11 +314,14 @@ fn reload_loses_no_packet() -> io::Result<()> {
         let before = flows[0].count().sent;
         let run = site.run(&quick, &["reload", "wg0"])?;
         let during = flows[0].count().sent - before;
+        if fails {
+            site.sh("sed -i '$d' /etc/netns-tests/bin/resolvconf")?;
+        }
         for flow in &flows {
             flow.go_on(AROUND)?;
         }
         let mut failed = Vec::new();
-        if run.code != Some(0) {
+        if run.code != Some(fails.into()) {
             failed.push(format!("it ended with {:?}: {}", run.code, run.output));
         }
         for flow in flows {
@@ -278,7 +336,11 @@ fn reload_loses_no_packet() -> io::Result<()> {
         }
         // Without a table no route is its to delete.
         let like = file.text().replace("Table = off", "Table = 4711");
-        let differences = fresh(&quick, &like)?.against(&state(&site)?);
+        let expected = match earlier {
+            Some(earlier) => earlier,
+            None => fresh(&quick, &like)?,
+        };
+        let differences = expected.against(&state(&site)?);
         failed.extend(
             differences
                 .0

@@ -64,23 +64,34 @@ pub fn add(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
         engine.run(Step::AddRoute(default_route(family, MAIN_TABLE, link)))?;
         return Ok(0);
     }
-    let mark = add_rules(engine, family)?;
+    let mark = {
+        // Its table is not empty any more once the route is there.
+        let _lock = Lock::of_tables(&engine.world.signals)?;
+        let mark = mark(engine)?;
+        add_rules(engine, family, mark)?;
+        add_route(engine, family, mark)?;
+        mark
+    };
     let firewall = firewall(&mut engine.world, family, mark)?;
     engine.run(Step::AddFirewall(firewall))?;
     Ok(mark)
 }
 
-/// Adds it without its firewall.
+/// Adds its rules.
 ///
 /// # Errors
 /// Of a step.
-pub fn add_rules(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
-    let link = engine.world.link()?;
-    // Its table is not empty any more once the route is there.
-    let _lock = Lock::of_tables(&engine.world.signals)?;
-    let mark = mark(engine)?;
+pub fn add_rules(engine: &mut Engine, family: Family, mark: u32) -> Result<(), Failure> {
     engine.run(Step::AddRule(not_ours(family, mark)))?;
-    engine.run(Step::AddRule(no_default(family)))?;
+    engine.run(Step::AddRule(no_default(family)))
+}
+
+/// Adds the route itself, in the table that is the mark's.
+///
+/// # Errors
+/// Of a step.
+pub fn add_route(engine: &mut Engine, family: Family, mark: u32) -> Result<(), Failure> {
+    let link = engine.world.link()?;
     engine.run(Step::AddRoute(default_route(family, mark, link)))?;
     if family == Family::V4 {
         let path = format!("/proc/sys/{}", VALID_MARK.replace('.', "/"));
@@ -90,7 +101,7 @@ pub fn add_rules(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
             engine.run(step)?;
         }
     }
-    Ok(mark)
+    Ok(())
 }
 
 /// The firewall for the addresses that the interface has now.

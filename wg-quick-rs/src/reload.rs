@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use wg_rs::config::{PeerSettings, Retries};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
-use wg_rs::sys::netlink::{Route, Which};
+use wg_rs::sys::netlink::{Route, Rule, Which};
 use wg_rs::sys::udp::Family;
 use wg_rs::uapi::types::{Change, Interface};
 
@@ -57,14 +57,24 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
             after.fwmark = default_route::free_table(&mut engine.world)?;
         }
     }
-    let Difference { more, less } = Difference::new(&before, &after);
-    let back = Difference::new(&after, &before);
+    let marks = (before.fwmark, after.fwmark);
+    let moves = !defaults.firewalls.is_empty() && marks.0 != marks.1 && marks.1 != 0;
+    let mut goal = after.clone();
+    if moves {
+        // Together with its rules.
+        goal.fwmark = before.fwmark;
+    }
+    let Difference { more, less } = Difference::new(&before, &goal);
+    let back = Difference::new(&goal, &before);
     let back = [back.more, back.less].concat();
 
     set(engine, more, back.clone())?;
     set_mtu(engine, file)?;
     let addresses = Addresses::new(engine.world.addresses()?, file);
     addresses.add(engine)?;
+    if moves {
+        defaults.change_mark(engine, marks, &default_families(file.table, &after))?;
+    }
     let routes = Routes::new(engine, file, (&before, &after), &addresses, &defaults)?;
     routes.add(engine, &mut defaults)?;
     set_dns(engine, file)?;
@@ -127,6 +137,17 @@ fn wanted_interface(world: &World, file: &File, now: &Interface) -> Result<Inter
 fn mentions(file: &File, word: &str) -> bool {
     let hooks = file.hooks.pre_up.iter().chain(&file.hooks.post_up);
     hooks.into_iter().any(|hook| hook.value.contains(word))
+}
+
+/// Those of which `up` would make a default route with rules, in its order.
+fn default_families(table: Table, interface: &Interface) -> Vec<Family> {
+    let ips = interface.peers.iter().flat_map(|peer| &peer.allowed_ips);
+    let any: Vec<Family> = ips
+        .filter(|ip| ip.cidr == 0 && table == Table::Auto)
+        .map(|ip| family(ip.addr))
+        .collect();
+    let in_order = FAMILIES.into_iter().rev();
+    in_order.filter(|of| any.contains(of)).collect()
 }
 
 fn has_default(interface: &Interface) -> bool {
@@ -355,27 +376,64 @@ impl Defaults {
         firewalls.any(|firewall| firewall.family == family && firewall.mark == mark)
     }
 
-    /// With what goes with it; a firewall that is there for another mark is replaced.
+    /// With what goes with it.
     fn add(&mut self, engine: &mut Engine, family: Family) -> Result<(), Failure> {
-        let there = self
-            .firewalls
-            .iter()
-            .position(|firewall| firewall.family == family);
-        let mark = match there {
-            Some(_) => default_route::add_rules(engine, family)?,
-            None => default_route::add(engine, family)?,
-        };
+        let mark = default_route::add(engine, family)?;
         let new = default_route::firewall(&mut engine.world, family, mark)?;
-        if let Some(at) = there {
-            let old = self.firewalls.remove(at);
-            let old_mark = old.mark;
-            engine.run(Step::ReplaceFirewall {
-                old,
-                new: new.clone(),
-            })?;
-            delete_rules(engine, family, old_mark)?;
-        }
         self.firewalls.push(new);
+        Ok(())
+    }
+
+    /// From one mark to another, with the rules for both there, and before them two more that keep
+    /// packets with either mark out of the tunnel they come from.
+    fn change_mark(
+        &mut self,
+        engine: &mut Engine,
+        (old, new): (u32, u32),
+        families: &[Family],
+    ) -> Result<(), Failure> {
+        let passing = FAMILIES.map(|family| {
+            [old, new].map(|mark| Rule {
+                fwmark: Some(mark),
+                ..Rule::new(family, MAIN_TABLE)
+            })
+        });
+        let had: Vec<Family> = self.firewalls.iter().map(|one| one.family).collect();
+        let passing: Vec<Rule> = passing
+            .into_iter()
+            .flatten()
+            .filter(|rule| had.contains(&rule.family) || families.contains(&rule.family))
+            .collect();
+        for family in families {
+            default_route::add_rules(engine, *family, new)?;
+        }
+        // The kernel puts a rule before all others.
+        for rule in &passing {
+            engine.run(Step::AddRule(*rule))?;
+        }
+        for family in families {
+            default_route::add_route(engine, *family, new)?;
+            let firewall = default_route::firewall(&mut engine.world, *family, new)?;
+            let there = self.firewalls.iter().position(|one| one.family == *family);
+            engine.run(match there.map(|at| self.firewalls.remove(at)) {
+                Some(old) => Step::ReplaceFirewall {
+                    old,
+                    new: firewall.clone(),
+                },
+                None => Step::AddFirewall(firewall.clone()),
+            })?;
+            self.firewalls.push(firewall);
+        }
+        engine.run(Step::Set {
+            changes: vec![Change::FwMark(new)],
+            undo: vec![Change::FwMark(old)],
+        })?;
+        for family in had {
+            delete_rules(engine, family, old)?;
+        }
+        for rule in passing.into_iter().rev() {
+            engine.run(Step::DeleteRule(rule))?;
+        }
         Ok(())
     }
 
