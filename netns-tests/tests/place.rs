@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use netlink_packet_route::link::InfoKind;
 use netns_tests::{
     Config, Daemon, Host, Hosts, Keys, PATIENCE, Peer, SOCKETS, State, Via, Wg, binaries, netlink,
-    ping_all, require, until,
+    ping_all, process, require, until,
 };
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Addresses in the tunnel, of the host `a` and of `b`.
 const A: [&str; 2] = ["10.77.0.1", "fd77::1"];
@@ -174,7 +176,7 @@ fn a_session_goes_where_the_link_goes() -> io::Result<()> {
         let ports = site.a.udp_ports()?;
         assert!(ports.contains(&PORT), "the socket left home: {ports:?}");
     }
-    process.signal(nix::sys::signal::Signal::SIGKILL)?;
+    process.signal(Signal::SIGKILL)?;
     process.wait(PATIENCE)?;
 
     site.link(&["del", "wg0"])?;
@@ -228,6 +230,26 @@ fn a_link_that_is_down_arrives_so() -> io::Result<()> {
         .sh("ip", &["-n", "web", "-o", "addr", "show", "dev", "wg0"])?;
     assert!(addresses.contains("inet 10.77.0.1/32"), "{addresses}");
     site.link(&["del", "wg0"]).map(drop)
+}
+
+/// Signals wait while `add` is at work. Its daemon hears them all the same.
+#[test]
+fn the_daemon_of_a_link_ends_when_told() -> io::Result<()> {
+    let site = Site::new()?;
+    let before = settled(&site.a)?;
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        site.link(&["add", "wg0", "--netns", "web"])?;
+        let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
+        let pid = list[0]["pid"].as_i64().expect("a daemon") as i32;
+        assert_eq!(process::status(pid, "SigBlk")?, "0000000000000000");
+        kill(Pid::from_raw(pid), signal)?;
+        until(PATIENCE, &format!("the daemon to end by {signal}"), || {
+            let link = site.inside("web")?.run(|| netlink::link("wg0"))?;
+            let left = before.against(&State::of(&site.a)?);
+            Ok((link.is_none() && left.none()).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use nix::sys::signal::SigSet;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -45,15 +46,19 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// To be made within a tokio runtime, before there is anything to leave behind.
+    /// To be made within a tokio runtime, before there is anything to leave behind, and before other
+    /// threads, which block what this one does.
     ///
     /// # Errors
     /// Only the kernel's own trouble.
     pub fn new() -> io::Result<Self> {
-        Ok(Signals {
+        let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-        })
+        };
+        // Whoever started the daemon may have blocked some for its own sake, and they stay so.
+        SigSet::empty().thread_set_mask()?;
+        Ok(signals)
     }
 
     async fn recv(&mut self) {
