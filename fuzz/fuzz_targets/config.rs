@@ -16,11 +16,14 @@ use wg_rs::uapi::types::{Change, Interface, Peer};
 
 const A: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
 const B: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+/// Its slash is where that of a network may be.
+const C: &str = "qIY8/0Bi1rWn4T2EwJyGkXmuUPdZ+h5vOc7sLgRq6kE=";
 
 /// What bytes from 128 on stand for, in turn, as chance would never find it.
-const WORDS: [&str; 32] = [
+const WORDS: [&str; 33] = [
     A,
     B,
+    C,
     "[Interface]\n",
     "[Peer]\n",
     "PrivateKey = ",
@@ -114,7 +117,7 @@ fn args(text: &[u8]) {
 
 fn tells_no_key(error: &wg_rs::config::Error) {
     let said = error.to_string();
-    for key in [A, B] {
+    for key in [A, B, C] {
         for at in 0..key.len() - 9 {
             assert!(!said.contains(&key[at..at + 9]), "{said}");
         }

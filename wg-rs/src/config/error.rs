@@ -135,12 +135,17 @@ const SHORT: usize = 8;
 /// A wrong value as it may be shown: what holds a key is hidden, what is long is cut, what cannot be
 /// seen is escaped.
 pub(super) fn shown(text: &str) -> String {
+    shown_piece(text, text)
+}
+
+/// As [`shown`], a piece of `text`: of a key, that is no longer to be told by its length.
+pub(super) fn shown_piece(piece: &str, text: &str) -> String {
     let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
     if text.split(|c| !letter(c)).any(|run| run.len() >= KEY_LIKE) {
         return "(hidden)".into();
     }
     let mut shown = String::new();
-    for (i, c) in text.chars().enumerate() {
+    for (i, c) in piece.chars().enumerate() {
         match c {
             _ if i == LONGEST => {
                 shown.push_str("...");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::sys::resolve;
 use crate::uapi::types::AllowedIp;
 
-use super::error::shown;
+use super::error::{shown, shown_piece};
 use super::{AllowedIpSetting, Endpoint, Reason};
 
 /// A port: its number, 0 included, or the name of a service.
@@ -97,7 +97,8 @@ pub fn allowed_ip(text: &str) -> Result<(AllowedIp, IpAddr), Reason> {
         Some((addr, cidr)) => (addr, Some(cidr)),
         None => (text, None),
     };
-    let written: IpAddr = addr.parse().map_err(|_| Reason::Ip(shown(addr)))?;
+    let no_ip = |_| Reason::Ip(shown_piece(addr, text));
+    let written: IpAddr = addr.parse().map_err(no_ip)?;
     let cidr = match cidr {
         Some(cidr) => digits(cidr),
         None if written.is_ipv4() => Some(32),
@@ -290,6 +291,21 @@ mod tests {
                 Err(Reason::AllowedIp(text.into())),
                 "{text}"
             );
+        }
+    }
+
+    /// Its slashes cut it into pieces that are too short for a key.
+    #[test]
+    fn a_key_is_no_network() {
+        for key in [
+            "yAnz5TF+lXX/te14tji3zlMNq+hd2rYUIgJBgB3fBmk=",
+            "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB/fBm8=",
+            "/Anz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=",
+        ] {
+            let hidden = || Reason::Ip("(hidden)".into());
+            for text in [key, &format!("+{key}"), &format!("10.0.0.1/8,-{key}")] {
+                assert_eq!(allowed_ips(text).unwrap_err(), hidden(), "{text}");
+            }
         }
     }
 
