@@ -209,17 +209,26 @@ impl Ending {
         Ending { socket, stream }
     }
 
-    /// Waits until it closed its connections and its socket is gone. One that takes too long is
-    /// left to itself.
+    /// Waits until it closed its connections and its socket is gone. One that takes longer than
+    /// five seconds is left to itself.
     pub fn wait(self) {
+        let _ = self.ended();
+    }
+
+    /// As [`Ending::wait`]: whether it ended.
+    pub(super) fn ended(self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         if let Some(mut stream) = self.stream {
             let _ = stream.set_read_timeout(Some(PATIENCE));
             let _ = stream.read(&mut [0]);
         }
-        while self.socket.exists() && Instant::now() < deadline {
+        while self.socket.exists() {
+            if Instant::now() >= deadline {
+                return false;
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
+        true
     }
 }
 

@@ -5,7 +5,8 @@ use std::io;
 
 use super::Namespace;
 
-/// Why an interface was not placed, or not found. Everything is as it was.
+/// Why an interface was not placed, or not found. Everything is as it was, but for
+/// [`Error::Lingers`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// This text names no namespace.
@@ -61,6 +62,12 @@ pub enum Error {
         name: String,
         /// Why.
         reason: String,
+    },
+    /// It is deleted, but its daemon still listens five seconds later.
+    #[error("{name}: deleted, but its daemon did not end")]
+    Lingers {
+        /// Its name.
+        name: String,
     },
     /// It cannot be moved.
     #[error("cannot move {name} to {to}: {reason}")]

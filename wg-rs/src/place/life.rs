@@ -72,7 +72,7 @@ impl Located {
     /// Deletes it; its daemon, if it has one, is gone afterwards.
     ///
     /// # Errors
-    /// [`Error::Delete`]: no permission.
+    /// [`Error::Delete`]: no permission; [`Error::Lingers`].
     pub fn delete(self) -> Result<(), Error> {
         let failed = |reason| Error::Delete {
             name: self.name.clone(),
@@ -82,9 +82,10 @@ impl Located {
         let delete = || Netlink::open()?.delete_link(&self.link);
         let deleted = self.run(delete).map_err(|error| failed(reason(&error)))?;
         deleted.map_err(|error| failed(explain(&error)))?;
-        if let Some(ending) = ending {
-            ending.wait();
+        if ending.is_none_or(Ending::ended) {
+            Ok(())
+        } else {
+            Err(Error::Lingers { name: self.name })
         }
-        Ok(())
     }
 }
