@@ -4,17 +4,22 @@ use std::env;
 use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::error::{Error, NO_PERMISSION, reason};
 use super::namespace::{Namespace, init};
 use crate::sys::netns::NetNs;
 
-/// Seconds that an engine has for an answer.
+/// Seconds that an engine has for all that is asked at once.
 const PATIENCE: u64 = 10;
+/// Of these, for looking at every container. One that does not show itself is left out.
+const INSPECTION: Duration = Duration::from_secs(5);
 /// Where Docker listens, if nobody says otherwise.
 const DOCKER: &str = "unix:///var/run/docker.sock";
 /// Where Podman listens for root.
@@ -41,8 +46,9 @@ enum Trouble {
     Absent,
     /// It knows no such container.
     NoContainer,
-    /// The container does not run.
-    NotRunning,
+    /// The container has no namespace to enter.
+    Unfit(String),
+    /// The engine's own.
     Other(String),
 }
 
@@ -85,27 +91,18 @@ impl Engine {
         let hosts = self.hosts();
         let mut asked = false;
         for host in &hosts {
-            let found = match ask(host, async |docker| {
+            match ask(host, async |docker| {
                 local(&docker, host).await?;
-                let none = None::<InspectContainerOptions>;
-                docker
-                    .inspect_container(container, none)
-                    .await
-                    .map_err(trouble)
+                entered(&docker, container).await
             }) {
-                Ok(found) => found,
-                Err(Trouble::Absent) => continue,
-                Err(Trouble::NoContainer) => {
-                    asked = true;
-                    continue;
-                }
-                Err(Trouble::NotRunning) => return Err(failed(NOT_RUNNING.into())),
+                Ok(netns) => return Ok(netns),
+                Err(Trouble::Absent) => {}
+                Err(Trouble::NoContainer) => asked = true,
+                Err(Trouble::Unfit(reason)) => return Err(failed(reason)),
                 Err(Trouble::Other(reason)) => {
                     return Err(failed(format!("{} at {host}: {reason}", self.name())));
                 }
-            };
-            let pid = running(&found).map_err(failed)?;
-            return of_process(pid).map_err(failed);
+            }
         }
         Err(failed(if asked {
             format!("{} has no such container", self.name())
@@ -120,15 +117,21 @@ impl Engine {
         for host in self.hosts() {
             let found = ask(&host, async |docker| {
                 local(&docker, &host).await?;
-                let mut found = Vec::new();
                 let none = None::<ListContainersOptions>;
-                for container in docker.list_containers(none).await.map_err(trouble)? {
-                    let Some(id) = container.id else { continue };
+                let listed = docker.list_containers(none).await.map_err(trouble)?;
+                let mut asked = JoinSet::new();
+                for id in listed.into_iter().filter_map(|container| container.id) {
+                    let docker = docker.clone();
                     let none = None::<InspectContainerOptions>;
-                    // It may be gone by now.
-                    found.extend(docker.inspect_container(&id, none).await.ok());
+                    asked.spawn(timeout(INSPECTION, async move {
+                        docker.inspect_container(&id, none).await
+                    }));
                 }
-                Ok(found)
+                let found = asked.join_all().await.into_iter();
+                // It may be gone by now.
+                Ok(found
+                    .filter_map(|found| found.ok()?.ok())
+                    .collect::<Vec<_>>())
             });
             for container in found.unwrap_or_default() {
                 let Ok(pid) = running(&container) else {
@@ -157,7 +160,15 @@ fn ask<T>(
         .enable_all()
         .build()
         .map_err(|error| Trouble::Other(reason(&error)))?;
-    runtime.block_on(question(docker))
+    let limit = Duration::from_secs(PATIENCE);
+    let answer = runtime.block_on(async { timeout(limit, question(docker)).await });
+    // A look-up of the host's name cannot be ended: it is not waited for.
+    runtime.shutdown_background();
+    answer.unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> Trouble {
+    Trouble::Other(format!("no answer within {PATIENCE} s"))
 }
 
 fn connect(host: &str) -> Result<Docker, Trouble> {
@@ -195,9 +206,9 @@ fn trouble(error: bollard::errors::Error) -> Trouble {
         SocketNotFoundError(_) => return Trouble::Absent,
         // A state that Podman has between running and exited, and Docker has not.
         JsonDataError { message, .. } if message.contains("`stopped`") => {
-            return Trouble::NotRunning;
+            return Trouble::Unfit(NOT_RUNNING.into());
         }
-        RequestTimeoutError => return Trouble::Other(format!("no answer within {PATIENCE} s")),
+        RequestTimeoutError => return no_answer(),
         DockerResponseServerError {
             status_code: 404, ..
         } => return Trouble::NoContainer,
@@ -219,6 +230,36 @@ fn trouble(error: bollard::errors::Error) -> Trouble {
         cause = error.source();
     }
     Trouble::Other(error.to_string())
+}
+
+/// Opens the namespace of a container, which is still the same when that is done.
+async fn entered(docker: &Docker, container: &str) -> Result<NetNs, Trouble> {
+    let inspect = async || {
+        let none = None::<InspectContainerOptions>;
+        docker
+            .inspect_container(container, none)
+            .await
+            .map_err(trouble)
+    };
+    let before = inspect().await?;
+    let pid = running(&before).map_err(Trouble::Unfit)?;
+    let netns = of_process(pid).map_err(Trouble::Unfit)?;
+    // Its process may have ended meanwhile, and the number be another's.
+    if life(&inspect().await?) == life(&before) {
+        Ok(netns)
+    } else {
+        Err(Trouble::Unfit("the container was started anew".into()))
+    }
+}
+
+/// What tells one run of a container from the next: itself, its process, and since when.
+fn life(container: &ContainerInspectResponse) -> (Option<&String>, Option<i64>, Option<&String>) {
+    let state = container.state.as_ref();
+    (
+        container.id.as_ref(),
+        state.and_then(|state| state.pid),
+        state.and_then(|state| state.started_at.as_ref()),
+    )
 }
 
 /// The process of a container with a network namespace of its own; else what is the matter.
