@@ -7,6 +7,7 @@
 mod get;
 mod set;
 
+use std::fmt;
 use std::io;
 
 use netlink_packet_core::{DecodeError, Emitable, ParseableParametrized};
@@ -76,8 +77,14 @@ fn plain(error: io::Error) -> io::Error {
 }
 
 /// A message of the family `wireguard`, whose keys are wiped when it is dropped.
-#[derive(Debug)]
 struct Message(WireguardMessage);
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WireguardMessage { cmd, attributes } = &self.0;
+        write!(f, "Message({cmd:?}, {} attributes)", attributes.len())
+    }
+}
 
 impl Message {
     fn new(cmd: WireguardCmd, attributes: Vec<WireguardAttribute>) -> Self {
@@ -137,6 +144,13 @@ impl ParseableParametrized<[u8], GenlHeader> for Message {
 mod tests {
     use super::*;
     use crate::backend::errno;
+
+    #[test]
+    fn keys_are_not_for_debugging() {
+        let attributes = vec![WireguardAttribute::PrivateKey([77; 32])];
+        let message = Message::new(WireguardCmd::SetDevice, attributes);
+        assert_eq!(format!("{message:?}"), "Message(SetDevice, 1 attributes)");
+    }
 
     #[test]
     fn names_that_no_link_has() {

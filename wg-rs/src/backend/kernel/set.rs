@@ -179,20 +179,25 @@ impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
     }
 
     fn peer(&mut self, part: &Part<'_>) -> io::Result<()> {
-        let mut attributes = Vec::with_capacity(8);
+        // Room for the preshared key and allowed IPs too: a key that is moved leaves a copy behind.
+        let mut attributes = Vec::with_capacity(4 + part.rest.len());
         attributes.push(WireguardPeerAttribute::PublicKey(*part.key.as_bytes()));
         if !part.flags.is_empty() {
             attributes.push(WireguardPeerAttribute::Flags(part.flags));
         }
-        if let Some(key) = part.preshared_key {
-            attributes.push(WireguardPeerAttribute::PresharedKey(*key.as_bytes()));
-        }
         attributes.extend(part.rest.iter().cloned());
-        let len = HEADER + attributes.as_slice().buffer_len();
+        let key_len = part
+            .preshared_key
+            .map_or(0, |key| HEADER + key.as_bytes().len());
+        let len = HEADER + attributes.as_slice().buffer_len() + key_len;
         if self.len + len > self.max && !self.peers.is_empty() {
             self.send()?;
         }
         self.len += len;
+        // Not before all else is sent: only what goes into a message is wiped.
+        if let Some(key) = part.preshared_key {
+            attributes.push(WireguardPeerAttribute::PresharedKey(*key.as_bytes()));
+        }
 
         let mut allowed_ips = Vec::new();
         for (ip, remove) in &part.allowed_ips {
