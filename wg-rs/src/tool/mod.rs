@@ -26,12 +26,17 @@ use self::interfaces::Interfaces;
 use self::out::print;
 use self::verb::VERBS;
 use crate::place::{self, Namespace};
+use crate::sys::process::confine;
 
 /// The release of wireguard-tools that `wg-rs` behaves as.
 const WIREGUARD_TOOLS: &str = "1.0.20260223";
 
 /// Runs `wg-rs`: exit status 0 or 1.
 pub fn main() -> ExitCode {
+    // Before there are keys in this memory.
+    if let Err(error) = confine::no_core_dumps() {
+        return complain(format_args!("Unable to forbid core dumps: {error}"));
+    }
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_else(|| "wg-rs".into());
     let as_wg = Path::new(&program)
