@@ -111,7 +111,8 @@ impl Backends {
     /// The text is that of an errno: `No such device`; `Operation not supported` by a link of
     /// another kind; `Protocol not supported` where there is neither such a socket nor the kernel's
     /// module; `File name too long`; `Permission denied` by a daemon's socket, `Operation not
-    /// permitted` by the kernel; `Protocol error` for a daemon's reply that makes no sense.
+    /// permitted` by the kernel; `Protocol error` for a daemon's reply that makes no sense;
+    /// `Connection timed out` for one that does not answer.
     pub fn get(&self, name: &str) -> io::Result<Interface> {
         match userspace::socket(&self.run_dir, name) {
             Some(socket) => userspace::get(&socket),

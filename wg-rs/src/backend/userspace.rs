@@ -7,11 +7,10 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::Errno;
-use crate::uapi::client::{Client, ClientError};
+use crate::uapi::client::{self, Client, ClientError};
 use crate::uapi::text::ReplyError;
 use crate::uapi::types::{Change, Interface};
 
@@ -43,7 +42,7 @@ pub(super) fn socket(dir: &Path, name: &str) -> Option<PathBuf> {
     if !fs::metadata(&path).ok()?.file_type().is_socket() {
         return None;
     }
-    match UnixStream::connect(&path) {
+    match client::connect(&path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             let _ = fs::remove_file(&path);
             None

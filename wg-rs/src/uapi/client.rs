@@ -1,9 +1,12 @@
 //! The tools' end of the configuration protocol. Blocking.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{Line, LineBuffer};
@@ -15,6 +18,10 @@ const CHUNK: usize = 64 << 10;
 /// More than any one change takes.
 const LONGEST: usize = 128;
 
+/// How long a daemon may leave a connection, a piece of a request or an answer waiting. A hundred
+/// thousand peers take it less than a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A connection to a daemon, for any number of requests.
 pub struct Client {
     stream: UnixStream,
@@ -24,7 +31,7 @@ pub struct Client {
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The daemon cannot be talked to.
+    /// The daemon cannot be talked to. ETIMEDOUT: it is there, and hangs.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// It refused, or its answer makes no sense.
@@ -33,12 +40,15 @@ pub enum ClientError {
 }
 
 impl Client {
-    /// Connects to the socket at `path`.
+    /// Connects to the socket at `path`. No request waits for ever.
+    ///
+    /// # Errors
+    /// See [`connect`].
     pub fn connect(path: &Path) -> io::Result<Self> {
-        Ok(Client::new(UnixStream::connect(path)?))
+        Ok(Client::new(connect(path)?))
     }
 
-    /// Talks over `stream`.
+    /// Talks over `stream`, whose timeouts hold.
     pub fn new(stream: UnixStream) -> Self {
         Client {
             stream,
@@ -48,7 +58,7 @@ impl Client {
 
     /// What is configured, and its state.
     pub fn get(&mut self) -> Result<Interface, ClientError> {
-        self.stream.write_all(b"get=1\n\n")?;
+        self.write(b"get=1\n\n")?;
         self.reply()
     }
 
@@ -59,15 +69,19 @@ impl Client {
         out.extend_from_slice(b"set=1\n");
         for change in changes {
             if out.len() > CHUNK - LONGEST {
-                self.stream.write_all(&out)?;
+                self.write(&out)?;
                 out.zeroize();
             }
             print_change(change, &mut out);
         }
         out.push(b'\n');
-        self.stream.write_all(&out)?;
+        self.write(&out)?;
         self.reply()?;
         Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).map_err(timed_out)
     }
 
     fn reply(&mut self) -> Result<Interface, ClientError> {
@@ -78,7 +92,7 @@ impl Client {
                     Ok(0) => return Err(ReplyError::Incomplete.into()),
                     Ok(len) => self.lines.filled(len),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(timed_out(error).into()),
                 }
             }
             match self.lines.line() {
@@ -87,5 +101,72 @@ impl Client {
                 Line::TooLong => return Err(parser.too_long().into()),
             }
         }
+    }
+}
+
+/// A connection to the socket at `path`, whose timeouts are set.
+///
+/// # Errors
+/// ETIMEDOUT: whoever listens there accepts nobody.
+pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+    connect_within(path, PATIENCE)
+}
+
+fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let (unix, stream) = (AddressFamily::Unix, SockType::Stream);
+    let stream = UnixStream::from(socket::socket(unix, stream, SockFlag::SOCK_CLOEXEC, None)?);
+    // Before it connects: that waits too, where the queue is full.
+    stream.set_write_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(patience))?;
+    socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)
+        .map_err(|errno| timed_out(errno.into()))?;
+    Ok(stream)
+}
+
+/// A timeout of a socket reads like one that does not block.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::from_raw_os_error(libc::ETIMEDOUT),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uapi::socket::tests::TempDir;
+    use nix::sys::socket::Backlog;
+    use std::os::unix::net::UnixListener;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn errno<T>(result: Result<T, ClientError>) -> Option<i32> {
+        match result {
+            Err(ClientError::Io(error)) => error.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_is_given_up() {
+        let temp = TempDir::new();
+        let listener = UnixListener::bind(temp.socket()).unwrap();
+        let stream = connect(&temp.socket()).unwrap();
+        assert_eq!(stream.read_timeout().unwrap(), Some(PATIENCE));
+        assert_eq!(stream.write_timeout().unwrap(), Some(PATIENCE));
+
+        let mut client = Client::new(connect_within(&temp.socket(), SHORT).unwrap());
+        assert_eq!(errno(client.get()), Some(libc::ETIMEDOUT));
+        let mut client = Client::new(connect_within(&temp.socket(), SHORT).unwrap());
+        let more_than_its_buffer = vec![Change::FwMark(1); 1 << 20];
+        assert_eq!(
+            errno(client.set(&more_than_its_buffer)),
+            Some(libc::ETIMEDOUT)
+        );
+
+        // One more than these connections that wait does not get as far.
+        socket::listen(&listener, Backlog::new(1).unwrap()).unwrap();
+        let error = connect_within(&temp.socket(), SHORT).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
     }
 }
