@@ -43,7 +43,7 @@ impl Client {
     /// Connects to the socket at `path`. No request waits for ever.
     ///
     /// # Errors
-    /// See [`connect`].
+    /// ETIMEDOUT: whoever listens there accepts nobody.
     pub fn connect(path: &Path) -> io::Result<Self> {
         Ok(Client::new(connect(path)?))
     }
