@@ -8,7 +8,7 @@ mod udp;
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wg_rs::sys::netlink::{Address, Events, Groups, Netlink};
 use wg_rs::sys::netns::NetNs;
@@ -33,12 +33,11 @@ fn add_address(netlink: &mut Netlink, link: &str, ip: IpAddr, prefix: u8) {
     let mut events = Events::open(groups).unwrap();
     let link = netlink.link(link).unwrap().index;
     netlink.add_address(&Address { link, ip, prefix }).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
     while !netlink.route_get(ip, None, 0).is_ok_and(|hop| hop.local) {
-        let wait = Some(Duration::from_secs(5));
-        assert!(
-            poll::wait([events.as_fd()], wait).unwrap()[0].readable,
-            "{ip} is not in use"
-        );
+        assert!(Instant::now() < deadline, "{ip} is not in use");
+        // The last event may come a moment before its route can be used: so it is looked again.
+        poll::wait([events.as_fd()], Some(Duration::from_millis(20))).unwrap();
         while events.recv().is_ok() {}
     }
 }
