@@ -92,7 +92,9 @@ fn the_end_of_the_namespace_is_the_end_of_the_daemon() -> io::Result<()> {
     let birth = lab.host("birth")?;
     let mut wg = Daemon::ours()?.start(&birth, "wg1", Via::Uapi)?;
     {
-        let elsewhere = lab.host("elsewhere")?;
+        // A lab of its own, as a lab holds its namespaces.
+        let gone = Lab::new()?;
+        let elsewhere = gone.host("elsewhere")?;
         birth.run(|| netlink::move_link("wg1", elsewhere.net()))?;
     }
     let status = wg.proc.as_mut().expect("a process").wait(PATIENCE)?;
