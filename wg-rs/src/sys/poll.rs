@@ -72,7 +72,7 @@ impl Ready {
 pub enum Wanted<'fd> {
     /// Something to read.
     Readable(BorrowedFd<'fd>),
-    /// Nothing but an error or a hang-up.
+    /// Nothing but an error or a hang-up, as far as a TUN is concerned.
     Broken(BorrowedFd<'fd>),
 }
 
@@ -93,7 +93,9 @@ pub fn wait<'fd, const N: usize>(
 ) -> io::Result<[Ready; N]> {
     let mut polled = fds.map(|fd| match fd.into() {
         Wanted::Readable(fd) => PollFd::new(fd, PollFlags::POLLIN),
-        Wanted::Broken(fd) => PollFd::new(fd, PollFlags::empty()),
+        // A TUN that lost its link wakes those who wait for something to read, urgent data too, and
+        // nobody else; and it never has urgent data.
+        Wanted::Broken(fd) => PollFd::new(fd, PollFlags::POLLPRI),
     });
     match ppoll(&mut polled, timeout.map(TimeSpec::from_duration), None) {
         Ok(0) | Err(Errno::EINTR) => Ok([Ready::default(); N]),
