@@ -135,8 +135,10 @@ impl Program {
         if !self.of_terminal {
             command.process_group(0);
         }
+        // It may send one itself as soon as it runs: that one came later.
+        let earlier = world.signals.count();
         let child = world.at_home(|| command.spawn())??;
-        wait(child, world)
+        wait(child, earlier, world)
     }
 }
 
@@ -153,13 +155,9 @@ fn memory() -> io::Result<File> {
 
 /// What there is to do in any case is not interrupted by the signal that came before, nor by one
 /// that comes with it; but what takes long is, and in an undo not only by a signal.
-fn wait(mut child: Child, world: &World) -> io::Result<ExitStatus> {
+fn wait(mut child: Child, earlier: usize, world: &World) -> io::Result<ExitStatus> {
     let (start, signals) = (Instant::now(), &world.signals);
-    let mut told = if world.is_ending() {
-        signals.count()
-    } else {
-        0
-    };
+    let mut told = if world.is_ending() { earlier } else { 0 };
     let mut limits = [(LONG, Signal::SIGTERM), (TOO_LONG, Signal::SIGKILL)]
         .into_iter()
         .filter(|_| world.undoing())
