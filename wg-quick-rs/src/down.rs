@@ -8,7 +8,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 use std::process::ExitCode;
 
 use wg_rs::backend::{Backends, Kind};
@@ -16,7 +15,6 @@ use wg_rs::place;
 use wg_rs::sys::netlink::Rule;
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::RUN_DIR;
 use wg_rs::uapi::types::Interface;
 use zeroize::Zeroizing;
 
@@ -37,9 +35,7 @@ use crate::world::World;
 pub fn down(file: &File) -> ExitCode {
     engine::with(&file.interface, |engine| {
         // A socket that nobody answers at is forgotten when it is looked at.
-        let left = Path::new(RUN_DIR)
-            .join(format!("{}.sock", file.interface))
-            .exists();
+        let left = place::socket(&file.interface).exists();
         if find(&mut engine.world, file)? {
             take_down(engine, file)
         } else {

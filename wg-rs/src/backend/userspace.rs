@@ -13,8 +13,7 @@ use super::Errno;
 use crate::uapi::client::{self, Client, ClientError};
 use crate::uapi::text::ReplyError;
 use crate::uapi::types::{Change, Interface};
-
-const SUFFIX: &str = ".sock";
+use crate::uapi::{self, SUFFIX};
 
 /// The names of all interfaces with a live socket in `dir`.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
@@ -38,7 +37,7 @@ pub(super) fn socket(dir: &Path, name: &str) -> Option<PathBuf> {
     if name.is_empty() || name.contains('/') {
         return None;
     }
-    let path = dir.join(format!("{name}{SUFFIX}"));
+    let path = uapi::socket_in(dir, name);
     if !fs::metadata(&path).ok()?.file_type().is_socket() {
         return None;
     }

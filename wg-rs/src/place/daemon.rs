@@ -18,7 +18,7 @@ use super::error::{Error, reason};
 use crate::sys::netns::NetNs;
 use crate::sys::process::background;
 use crate::sys::tun;
-use crate::uapi::RUN_DIR;
+use crate::uapi::{self, RUN_DIR};
 
 /// Our daemon.
 const PROGRAM: &str = "wireguard-rs";
@@ -89,8 +89,9 @@ fn program() -> PathBuf {
     sibling.unwrap_or_else(|| PROGRAM.into())
 }
 
-pub(super) fn socket(name: &str) -> PathBuf {
-    Path::new(RUN_DIR).join(format!("{name}.sock"))
+/// The socket of the interface `name`.
+pub fn socket(name: &str) -> PathBuf {
+    uapi::socket_in(Path::new(RUN_DIR), name)
 }
 
 /// Finds the daemon that answers at the socket of `name`.
@@ -170,7 +171,7 @@ fn listening_inode<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let flags = u32::from_str_radix(flags, 16).ok()?;
     // Links in the path are the process's, and the folder goes by several names.
     let folder = Path::new(RUN_DIR).file_name()?;
-    let ours = Path::new(path).ends_with(Path::new(folder).join(format!("{name}.sock")));
+    let ours = Path::new(path).ends_with(uapi::socket_in(Path::new(folder), name));
     (flags & ACCEPTS_CONNECTIONS != 0 && ours).then_some(inode)
 }
 

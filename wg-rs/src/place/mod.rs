@@ -17,7 +17,7 @@ mod moving;
 mod namespace;
 mod survey;
 
-pub use daemon::Ending;
+pub use daemon::{Ending, socket};
 pub use error::Error;
 pub(crate) use error::reason;
 pub use find::{Located, Placed, list, lives_here, locate, locate_here};

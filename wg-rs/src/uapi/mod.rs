@@ -12,5 +12,14 @@ pub mod socket;
 pub mod text;
 pub mod types;
 
+use std::path::{Path, PathBuf};
+
 /// Where `wg` looks for `<interface>.sock`.
 pub const RUN_DIR: &str = "/var/run/wireguard";
+/// What follows the interface's name in that of its socket.
+pub const SUFFIX: &str = ".sock";
+
+/// Where in `dir` the socket of `interface` is.
+pub fn socket_in(dir: &Path, interface: &str) -> PathBuf {
+    dir.join(format!("{interface}{SUFFIX}"))
+}

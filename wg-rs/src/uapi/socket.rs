@@ -51,7 +51,7 @@ impl Listener {
             path: dir.to_owned(),
             source,
         })?;
-        let path = dir.join(format!("{interface}.sock"));
+        let path = super::socket_in(dir, interface);
         let socket = match listen(&path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => take_over(&path),
             result => result,
