@@ -190,13 +190,17 @@ fn serve(options: &Options, prepared: bool, ready: impl FnOnce()) -> Result<(), 
         let serve = server::serve(listener, interface.clone());
         ready();
         tokio::select! {
-            end = control.run(signals, tun_gone) => end,
-            removed = serve => removed.map(|()| End::SocketRemoved),
+            end = control.run(signals, tun_gone) => end.map(|end| (end, None)),
+            watch = serve => watch.map(|watch| (End::SocketRemoved, Some(watch))),
         }
     });
-    let end = end.map_err(Fatal::new("control loop"))?;
+    let (end, watch) = end.map_err(Fatal::new("control loop"))?;
     tracing::info!(?end, "ending");
     let _ = notify::notify(notify::STOPPING);
+    // Connections have a hold of the interface too. The link goes with the last: that is what
+    // somebody may be waiting for.
+    drop((interface, runtime));
+    drop(watch);
     Ok(())
 }
 

@@ -41,11 +41,18 @@ pub trait Handler: Send + Sync + 'static {
     fn set(&self, changes: Vec<Change>) -> Result<(), Errno>;
 }
 
+/// What watched a socket file. To close it takes the kernel a grace period, some 10 ms: who ends
+/// drops it last.
+#[derive(Debug)]
+pub struct Watch {
+    _inotify: OwnedFd,
+}
+
 /// Answers all who connect. Returns when the socket file is deleted or replaced, the way to tell a
 /// daemon to end. Dropped before that, it removes the file; either way it closes all connections.
 ///
 /// To be run by a tokio runtime with I/O and time enabled.
-pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<()> {
+pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<Watch> {
     let (listener, file) = socket.into_parts();
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
@@ -76,19 +83,16 @@ pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<
 }
 
 /// Returns when `file` is no longer where it was.
-async fn deleted(file: Option<&SocketFile>) -> io::Result<()> {
+async fn deleted(file: Option<&SocketFile>) -> io::Result<Watch> {
     let Some(file) = file else {
         return std::future::pending().await;
     };
     // Not IN_DELETE_SELF: our own listener keeps the inode. Its link count is an attribute.
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let events = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
-    if let Err(errno) = inotify.add_watch(file.path(), events) {
-        return if errno == Errno::ENOENT {
-            Ok(())
-        } else {
-            Err(errno.into())
-        };
+    match inotify.add_watch(file.path(), events) {
+        Ok(_) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno.into()),
     }
     let inotify = async_fd::readable(inotify.into())?;
     while file.is_there() {
@@ -96,7 +100,9 @@ async fn deleted(file: Option<&SocketFile>) -> io::Result<()> {
         let read = |fd: &OwnedFd| nix::unistd::read(fd, &mut events).map_err(io::Error::from);
         inotify.async_io(Interest::READABLE, read).await?;
     }
-    Ok(())
+    Ok(Watch {
+        _inotify: inotify.into_inner(),
+    })
 }
 
 struct Connection {
