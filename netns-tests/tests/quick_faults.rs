@@ -20,13 +20,14 @@ use nix::unistd::Pid;
 const WORKERS: usize = 2;
 const SIGNALS: [&str; 3] = ["INT", "TERM", "HUP"];
 /// What asks the kernel or the daemon for something, or starts a process, by whichever call.
-const CALLS: [&str; 7] = [
-    "sendto", "sendmsg", "write", "clone", "clone3", "vfork", "fork",
+const CALLS: [&str; 8] = [
+    "sendto", "sendmsg", "write", "unlink", "clone", "clone3", "vfork", "fork",
 ];
-/// No steps: what is said to the person, and what a signal's handler wakes the program with.
-const NO_STEPS: [&str; 2] = ["write(2,", ", MSG_DONTWAIT,"];
+/// No steps: what is said to the person, what a signal's handler wakes the program with, and the
+/// removal of its lock when all is done.
+const NO_STEPS: [&str; 3] = ["write(2,", ", MSG_DONTWAIT,", ".lock\""];
 /// What it can do without, as strace shows it.
-const SPARED: [&str; 5] = [
+const SPARED: [&str; 6] = [
     // A link of the kernel's own kind: there is the daemon.
     "IFLA_INFO_KIND}, \"wireguard\"]",
     // The way to a peer, and the MTU of its link: there is the other peer.
@@ -34,6 +35,8 @@ const SPARED: [&str; 5] = [
     "ifi_index=if_nametoindex(\"eth0\")",
     // Networks taken away: from a daemon that does not know how, another way is tried.
     "allowed_ip=-",
+    // The daemon's socket removed: its link is deleted, and the daemon ends by that.
+    "unlink(\"/var/run/wireguard/wg0.sock\"",
     // A handler's wake, if it came earlier or later this time: the end of a program is seen anyway.
     ", MSG_DONTWAIT,",
 ];

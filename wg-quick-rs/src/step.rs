@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use wg_rs::place::{self, Ending, Namespace};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
-use wg_rs::sys::netlink::{self, Netlink, Route, Rule};
+use wg_rs::sys::netlink::{self, Events, Groups, Netlink, Route, Rule};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::uapi::types::Change;
 
@@ -122,7 +122,13 @@ impl Step {
                 let program = program.path().file_name().unwrap_or_default();
                 console::command(format_args!("{} {name}", program.to_string_lossy()));
             }
-            Step::DeleteLink => at(world, format_args!("link delete dev {name}")),
+            Step::DeleteLink => {
+                let socket = place::socket(name);
+                match socket.exists() {
+                    true => console::command(format_args!("rm -f {}", socket.display())),
+                    false => at(world, format_args!("link delete dev {name}")),
+                }
+            }
             Step::MoveLink(namespace, _) => {
                 let netns = match namespace {
                     Namespace::Pid(pid) => pid.to_string(),
@@ -428,6 +434,17 @@ fn of_link(address: Address, world: &mut World) -> Result<netlink::Address, netl
 fn delete_link(world: &mut World) -> Result<(), Failure> {
     let name = &world.interface;
     let ending = Ending::of(name);
+    let links = world.at_home(|| {
+        Events::open(Groups {
+            links: true,
+            ..Groups::default()
+        })
+    });
+    if let Ok(Ok(links)) = links
+        && ending.by_socket(links)
+    {
+        return Ok(());
+    }
     match world.home.delete_link(name) {
         Ok(()) => ending.wait(),
         Err(error) if error.is_absent() => {}

@@ -6,6 +6,7 @@
 use std::env;
 use std::fs;
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,9 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::error::{Error, reason};
+use crate::sys::netlink::{Event, Events};
 use crate::sys::netns::NetNs;
+use crate::sys::poll;
 use crate::sys::process::background;
 use crate::sys::tun;
 use crate::uapi::{self, RUN_DIR};
@@ -24,6 +27,9 @@ use crate::uapi::{self, RUN_DIR};
 const PROGRAM: &str = "wireguard-rs";
 /// How long a daemon whose link was deleted may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one whose socket was removed may take until its link is gone. Some look for their socket
+/// only now and then, or never.
+const PROMPT: Duration = Duration::from_millis(100);
 
 /// A running daemon and its link.
 #[derive(Debug)]
@@ -198,6 +204,7 @@ pub(super) fn processes() -> impl Iterator<Item = u32> {
 /// A daemon about to end: a connection to it, which closes when it does.
 #[derive(Debug)]
 pub struct Ending {
+    name: String,
     socket: PathBuf,
     stream: Option<UnixStream>,
 }
@@ -207,7 +214,39 @@ impl Ending {
     pub fn of(name: &str) -> Self {
         let socket = socket(name);
         let stream = UnixStream::connect(&socket).ok();
-        Ending { socket, stream }
+        Ending {
+            name: name.into(),
+            socket,
+            stream,
+        }
+    }
+
+    /// Removes its socket: with that a daemon ends, and its link with it. Returns when the link is
+    /// gone from its namespace, where `links` is listening. False: nobody listened at the socket, or
+    /// not for its end, and the link is still to be deleted.
+    ///
+    /// Whoever deletes a link has to wait until every CPU has forgotten it (rcu_barrier, some 20 ms),
+    /// long after it is gone for everybody else. This way that is the daemon.
+    pub fn by_socket(&self, mut links: Events) -> bool {
+        if self.stream.is_none() || fs::remove_file(&self.socket).is_err() {
+            return false;
+        }
+        let deadline = Instant::now() + PROMPT;
+        loop {
+            match links.recv() {
+                Ok(Event::LinkGone {
+                    netns: None, name, ..
+                }) if name == self.name => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() || poll::wait([links.as_fd()], Some(left)).is_err() {
+                        return false;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Waits until it closed its connections and its socket is gone. One that takes longer than
