@@ -241,7 +241,7 @@ mod tests {
     struct Fixture {
         temp: TempDir,
         fake: Arc<Fake>,
-        server: JoinHandle<io::Result<()>>,
+        server: JoinHandle<io::Result<Watch>>,
     }
 
     impl Fixture {
