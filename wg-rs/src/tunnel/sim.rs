@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
@@ -17,7 +18,8 @@ use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 use super::config::{ConfigError, Links};
 use super::device::Device;
 use super::drops::Drop;
-use super::peer::{Endpoint, Source};
+use super::keypair::Keypair;
+use super::peer::{Endpoint, Peer, Source};
 use super::receive::InBurst;
 use super::send::{OutBurst, Prepared, Unroutable, outer_tos, route};
 use super::time::{Time, Wall};
@@ -140,7 +142,17 @@ impl Host {
         self.device.plane().drops().get(reason)
     }
 
-    /// What `get` says of its only peer, or of the first.
+    /// Its only peer, or the first.
+    pub fn first(&self) -> Arc<Peer> {
+        self.device.peers().next().unwrap().clone()
+    }
+
+    /// The session in use with it.
+    pub fn session(&self) -> Arc<Keypair> {
+        self.first().keypairs.current().clone().unwrap()
+    }
+
+    /// What `get` says of it.
     pub fn peer(&self) -> types::Peer {
         self.device.get().peers.remove(0)
     }

@@ -43,7 +43,7 @@ fn keys(sim: &Sim, host: usize) -> Vec<PublicKey> {
 fn gotatun_set_recreates_the_peer() {
     let mut sim = Sim::session();
     let before = sim.hosts[0].peer();
-    let peer = sim.hosts[0].device.peers().next().unwrap().clone();
+    let peer = sim.hosts[0].first();
     let session = peer.keypairs.slots();
     let endpoint = sim.hosts[1].addr;
     sim.set_peer(
@@ -110,17 +110,7 @@ fn the_same_private_key_changes_nothing() {
 #[test]
 fn another_private_key_ends_sessions_and_starts_handshakes() {
     let mut sim = Sim::session();
-    let old = Arc::downgrade(
-        sim.hosts[0]
-            .device
-            .peers()
-            .next()
-            .unwrap()
-            .keypairs
-            .current()
-            .as_ref()
-            .unwrap(),
-    );
+    let old = Arc::downgrade(&sim.hosts[0].session());
     let new = PrivateKey::from_bytes([9; 32]);
     let old_public = sim.hosts[0].public();
     sim.set(
@@ -349,7 +339,7 @@ fn a_change_about_no_peer_is_refused_and_those_before_it_stay() {
 #[test]
 fn a_removed_peer_is_gone_at_once() {
     let mut sim = Sim::session();
-    let peer = sim.hosts[1].device.peers().next().unwrap().clone();
+    let peer = sim.hosts[1].first();
     let session = Arc::downgrade(peer.keypairs.current().as_ref().unwrap());
     sim.send(0, 1, 1);
     sim.set_peer(1, 0, &[Change::Remove]);
@@ -388,7 +378,7 @@ fn bursts_in_flight_of_a_removed_peer_are_dropped() {
     incoming.classify(&plane, sim.now, |_, _| unreachable!());
     incoming.open();
     let mut outgoing = OutBurst::new();
-    outgoing.start(sim.hosts[1].device.peers().next().unwrap(), 0);
+    outgoing.start(&sim.hosts[1].first(), 0);
     outgoing.push(30, 1420).fill(0);
     sim.set_peer(1, 0, &[Change::Remove]);
     incoming.accept(&plane, sim.now);

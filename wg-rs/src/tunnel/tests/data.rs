@@ -223,15 +223,7 @@ fn the_endpoint_moves_before_the_source_is_checked() {
 #[test]
 fn inner_packets_that_are_none_are_dropped() {
     let mut sim = Sim::session();
-    let current = sim.hosts[0]
-        .device
-        .peers()
-        .next()
-        .unwrap()
-        .keypairs
-        .current()
-        .clone()
-        .unwrap();
+    let current = sim.hosts[0].session();
     let good = packet(0, 1, &[1; 12]);
     let with = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut inner = good.clone();
@@ -391,7 +383,7 @@ fn nat_rebinding_in_mid_flow_loses_only_what_was_under_way() {
 #[test]
 fn our_address_is_learned_from_what_comes_in() {
     let mut sim = Sim::session();
-    let peer = sim.hosts[1].device.peers().next().unwrap().clone();
+    let peer = sim.hosts[1].first();
     let src = Some(Source {
         ip: sim.hosts[1].addr.ip(),
         ifindex: 2,
@@ -466,15 +458,7 @@ fn ecn_outside_follows_inside() {
 fn ecn_inside_follows_congestion_outside() {
     use crate::tunnel::receive::InBurst;
     let sim = Sim::session();
-    let current = sim.hosts[0]
-        .device
-        .peers()
-        .next()
-        .unwrap()
-        .keypairs
-        .current()
-        .clone()
-        .unwrap();
+    let current = sim.hosts[0].session();
     let plane = sim.hosts[1].device.plane().clone();
     let mut burst = InBurst::new();
     let mut counter = 1000;
@@ -534,27 +518,11 @@ fn ecn_inside_follows_congestion_outside() {
 fn a_mixed_burst_is_taken_apart() {
     use crate::tunnel::receive::InBurst;
     let mut sim = Sim::session();
-    let old = sim.hosts[0]
-        .device
-        .peers()
-        .next()
-        .unwrap()
-        .keypairs
-        .current()
-        .clone()
-        .unwrap();
+    let old = sim.hosts[0].session();
     sim.run(121 * SECOND);
     sim.send(0, 1, 1);
     sim.run(SECOND);
-    let new = sim.hosts[0]
-        .device
-        .peers()
-        .next()
-        .unwrap()
-        .keypairs
-        .current()
-        .clone()
-        .unwrap();
+    let new = sim.hosts[0].session();
     assert!(!Arc::ptr_eq(&old, &new));
     let plane = sim.hosts[1].device.plane().clone();
     let mut burst = InBurst::new();

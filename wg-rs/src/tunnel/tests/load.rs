@@ -185,7 +185,7 @@ fn boringtun_global_limit_of_100_handshakes() {
 #[test]
 fn a_cookie_nobody_asked_for_is_dropped() {
     let mut sim = Sim::session();
-    let index = sim.hosts[0].device.peers().next().unwrap().keypairs.slots()[1].unwrap();
+    let index = sim.hosts[0].first().keypairs.slots()[1].unwrap();
     let mut cookie = [&[3, 0, 0, 0][..], &index.to_le_bytes(), &[7; 56]].concat();
     let (from, to) = (sim.hosts[1].addr, sim.hosts[0].addr);
     sim.inject(from, to, &cookie);

@@ -4,18 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::tunnel::drops::Drop;
-use crate::tunnel::keypair::Keypair;
 use crate::tunnel::messages::*;
-use crate::tunnel::peer::Peer;
 use crate::tunnel::sim::*;
-
-fn peer(sim: &Sim, host: usize) -> Arc<Peer> {
-    sim.hosts[host].device.peers().next().unwrap().clone()
-}
-
-fn current(sim: &Sim, host: usize) -> Arc<Keypair> {
-    peer(sim, host).keypairs.current().clone().unwrap()
-}
 
 #[test]
 fn the_first_packet_confirms_the_session() {
@@ -54,7 +44,11 @@ fn the_responder_waits_for_confirmation() {
     sim.run(SECOND);
     assert_eq!(sim.count(1, RESPONSE), 1);
     assert_eq!(
-        peer(&sim, 1).keypairs.slots().map(|slot| slot.is_some()),
+        sim.hosts[1]
+            .first()
+            .keypairs
+            .slots()
+            .map(|slot| slot.is_some()),
         [false, false, true]
     );
     assert_eq!(sim.hosts[1].peer().last_handshake, None);
@@ -97,7 +91,7 @@ fn responder_sends_what_it_staged_once_confirmed() {
 #[test]
 fn the_initiator_renews_when_it_sends_after_120_seconds() {
     let mut sim = Sim::session();
-    let created = current(&sim, 0).created;
+    let created = sim.hosts[0].session().created;
     while sim.count(0, INITIATION) == 0 {
         sim.send(0, 1, 1);
         sim.run(SECOND);
@@ -120,7 +114,7 @@ fn tailscale_rs_283_wrong_side_rekeys() {
 #[test]
 fn an_initiator_that_only_receives_renews_in_the_last_minute_once() {
     let mut sim = Sim::session();
-    let created = current(&sim, 0).created;
+    let created = sim.hosts[0].session().created;
     // Only keepalives go back, and those do not renew it: 10 seconds never pass here.
     sim.hosts[1].deaf = false;
     for _ in 0..176 {
@@ -140,7 +134,7 @@ fn an_initiator_that_only_receives_renews_in_the_last_minute_once() {
 fn last_minute_renewal_is_asked_for_once_a_key() {
     let mut sim = Sim::session();
     sim.run(60 * SECOND);
-    let created = current(&sim, 0).created;
+    let created = sim.hosts[0].session().created;
     // Nothing of host 0 gets out, so that keepalives of its own cannot renew at 120 seconds: it
     // hears packets only in the last minute.
     let quiet = (created + 166 * SECOND).saturating_since(sim.now);
@@ -151,14 +145,21 @@ fn last_minute_renewal_is_asked_for_once_a_key() {
     sim.run(SECOND);
     assert_eq!(sim.count(0, INITIATION), 1);
     assert!(
-        peer(&sim, 0)
+        sim.hosts[0]
+            .first()
             .sent_lastminute_handshake
             .load(Ordering::Relaxed)
     );
-    peer(&sim, 0).handshake_attempts.store(7, Ordering::Relaxed);
+    sim.hosts[0]
+        .first()
+        .handshake_attempts
+        .store(7, Ordering::Relaxed);
     sim.send(1, 0, 1);
     sim.run(SECOND);
-    let attempts = peer(&sim, 0).handshake_attempts.load(Ordering::Relaxed);
+    let attempts = sim.hosts[0]
+        .first()
+        .handshake_attempts
+        .load(Ordering::Relaxed);
     assert_eq!(attempts, 7, "not asked for again");
 }
 
@@ -226,14 +227,14 @@ fn boringtun_363_spurious_rekeys() {
 fn packets_under_the_previous_session_are_still_accepted() {
     let mut sim = Sim::session();
     sim.run(121 * SECOND);
-    let old = current(&sim, 1);
+    let old = sim.hosts[1].session();
     // One packet of host 1 travels for a second while the session is renewed.
     sim.faults.delay = SECOND;
     sim.send(1, 0, 77);
     sim.faults.delay = MILLI;
     sim.send(0, 1, 1);
     sim.run(100 * MILLI);
-    assert!(!Arc::ptr_eq(&old, &current(&sim, 1)));
+    assert!(!Arc::ptr_eq(&old, &sim.hosts[1].session()));
     assert!(sim.hosts[0].delivered.is_empty());
     sim.run(SECOND);
     assert_eq!(sim.hosts[0].payloads(), [77]);
@@ -242,7 +243,7 @@ fn packets_under_the_previous_session_are_still_accepted() {
 #[test]
 fn slots_of_the_initiator_and_of_the_responder() {
     let mut sim = Sim::session();
-    let slots = |sim: &Sim, host| peer(sim, host).keypairs.slots();
+    let slots = |sim: &Sim, host: usize| sim.hosts[host].first().keypairs.slots();
     let first = [slots(&sim, 0)[1], slots(&sim, 1)[1]];
     assert!(first.iter().all(Option::is_some));
     sim.run(121 * SECOND);
@@ -264,13 +265,13 @@ fn a_new_next_pushes_out_the_previous_and_the_unconfirmed() {
     sim.run(121 * SECOND);
     sim.send(0, 1, 1);
     sim.run(121 * SECOND);
-    assert!(peer(&sim, 1).keypairs.slots()[0].is_some());
+    assert!(sim.hosts[1].first().keypairs.slots()[0].is_some());
     sim.hosts[0].deaf = true;
     for _ in 0..3 {
         sim.send(0, 1, 1);
         sim.run(6 * SECOND);
     }
-    let [previous, current, next] = peer(&sim, 1).keypairs.slots();
+    let [previous, current, next] = sim.hosts[1].first().keypairs.slots();
     assert!(previous.is_none() && current.is_some() && next.is_some());
     assert_eq!(sim.hosts[1].device.plane().index.len(), 2);
 }
@@ -287,7 +288,7 @@ fn an_old_session_neither_sends_nor_receives() {
 
     // Received: sealed in time, arrived too late.
     let mut sim = Sim::session();
-    let created = current(&sim, 1).created;
+    let created = sim.hosts[1].session().created;
     sim.run((created + 179 * SECOND).saturating_since(sim.now));
     sim.faults.delay = 2 * SECOND;
     sim.send(1, 0, 1);
@@ -301,14 +302,16 @@ fn boringtun_478_no_rekey_after_messages() {
     for side in [0, 1] {
         let mut sim = Sim::session();
         sim.run(10 * SECOND);
-        current(&sim, side).set_counter(REKEY_AFTER_MESSAGES - 1);
+        sim.hosts[side]
+            .session()
+            .set_counter(REKEY_AFTER_MESSAGES - 1);
         let other = 1 - side;
         sim.send(side, other, 1);
         sim.send(side, other, 2);
         sim.run(SECOND);
         assert_eq!(sim.count(side, INITIATION), 1, "either side, by messages");
         assert_eq!(sim.hosts[other].payloads(), [1, 2]);
-        assert!(current(&sim, side).counter() < 10);
+        assert!(sim.hosts[side].session().counter() < 10);
     }
 }
 
@@ -316,7 +319,7 @@ fn boringtun_478_no_rekey_after_messages() {
 fn tailscale_rs_338_no_reject_after_messages() {
     let mut sim = Sim::session();
     sim.run(10 * SECOND);
-    let old = current(&sim, 0);
+    let old = sim.hosts[0].session();
     old.set_counter(REJECT_AFTER_MESSAGES - 2);
     sim.hosts[1].deaf = true;
     sim.seen.clear();
@@ -336,7 +339,9 @@ fn tailscale_rs_338_no_reject_after_messages() {
 
     // A receiver refuses such counters even if authentic.
     let mut sim = Sim::session();
-    current(&sim, 0).set_counter(REJECT_AFTER_MESSAGES - 1);
+    sim.hosts[0]
+        .session()
+        .set_counter(REJECT_AFTER_MESSAGES - 1);
     sim.send(0, 1, 1);
     sim.run(SECOND);
     assert_eq!(sim.hosts[1].payloads(), [1]);
@@ -345,7 +350,7 @@ fn tailscale_rs_338_no_reject_after_messages() {
 #[test]
 fn a_receiver_refuses_a_counter_past_the_limit() {
     let mut sim = Sim::session();
-    let keypair = current(&sim, 0);
+    let keypair = sim.hosts[0].session();
     let inner = packet(0, 1, &[1; 20]);
     let mut datagram = vec![0; 48 + 32];
     datagram[16..16 + inner.len()].copy_from_slice(&inner);

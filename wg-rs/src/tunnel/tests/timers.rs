@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use crate::tunnel::drops::Drop;
 use crate::tunnel::messages::*;
 use crate::tunnel::sim::*;
@@ -79,7 +81,7 @@ fn new_packets_keep_a_handshake_going() {
 #[test]
 fn retries_forget_the_source_address() {
     let mut sim = Sim::session();
-    let peer = sim.hosts[0].device.peers().next().unwrap().clone();
+    let peer = sim.hosts[0].first();
     assert!(
         peer.endpoint().unwrap().src.is_some(),
         "learned from the response"
@@ -187,11 +189,7 @@ fn a_sent_keepalive_expects_no_answer() {
 #[test]
 fn key_material_is_wiped_540_seconds_after_the_last_session() {
     let mut sim = Sim::session();
-    let keypair = |sim: &Sim, host: usize| {
-        let peer = sim.hosts[host].device.peers().next().unwrap();
-        std::sync::Arc::downgrade(peer.keypairs.current().as_ref().unwrap())
-    };
-    let sessions = [keypair(&sim, 0), keypair(&sim, 1)];
+    let sessions = [0, 1].map(|host: usize| Arc::downgrade(&sim.hosts[host].session()));
     sim.run(538 * SECOND);
     assert!(sessions.iter().all(|session| session.strong_count() > 0));
     sim.run(2 * SECOND);
