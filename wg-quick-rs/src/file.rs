@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use wg_rs::config::{self, Dialect, Place, Settings};
+use wg_rs::config::{self, Dialect, Place, Settings, WG_QUICK};
 use zeroize::Zeroizing;
 
 use crate::table::Table;
@@ -347,7 +347,7 @@ impl Reader {
         let bare = before_comment(line);
         let equals = bare.iter().position(|b| *b == b'=');
         let key = bare[..equals.unwrap_or(bare.len())].trim_ascii_end();
-        let Some(key) = KEYS
+        let Some(key) = WG_QUICK
             .iter()
             .find(|ours| key.eq_ignore_ascii_case(ours.as_bytes()))
         else {
@@ -443,19 +443,6 @@ impl Reader {
         Ok(())
     }
 }
-
-/// What `[Interface]` holds beside the keys of `wg`.
-pub const KEYS: [&str; 9] = [
-    "Address",
-    "DNS",
-    "MTU",
-    "Table",
-    "PreUp",
-    "PostUp",
-    "PreDown",
-    "PostDown",
-    "SaveConfig",
-];
 
 fn words(value: &str) -> impl Iterator<Item = &str> {
     value

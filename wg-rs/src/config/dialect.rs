@@ -25,7 +25,7 @@ pub(super) const PEER: &[&str] = &[
     "PersistentKeepalive",
 ];
 /// What wg-quick has in `[Interface]` besides.
-const WG_QUICK: &[&str] = &[
+pub const WG_QUICK: &[&str] = &[
     "Address",
     "DNS",
     "MTU",

@@ -18,7 +18,7 @@ pub mod value;
 
 pub use args::parse_args;
 pub use changes::Apply;
-pub use dialect::Dialect;
+pub use dialect::{Dialect, WG_QUICK};
 pub use endpoint::{Retries, look_up};
 pub use error::{Error, Hint, Place, Reason};
 pub use file::{parse_file, read_file};
