@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use netns_tests::containers::{Engine, Kind};
 use netns_tests::{
-    Config, Daemon, Host, Hosts, Keys, PATIENCE, Peer, Proc, SOCKETS, State, Uapi, Via, Wg,
-    binaries, netlink, ping_all, until,
+    Config, Daemon, Hosts, Keys, PATIENCE, Peer, Proc, SOCKETS, State, Uapi, Via, Wg, binaries,
+    netlink, ping_all, until,
 };
 
 const PORT: u16 = 51820;
@@ -104,15 +104,6 @@ impl Site {
     }
 }
 
-/// The state of a host, once its cable has its link-local address.
-fn settled(host: &Host) -> io::Result<State> {
-    until(PATIENCE, "duplicate address detection", || {
-        let tentative = host.sh("ip", &["-6", "addr", "show", "tentative"])?;
-        Ok(tentative.trim().is_empty().then_some(()))
-    })?;
-    State::of(host)
-}
-
 /// With a container that has no network: the tunnel is its only interface by one command; it reaches
 /// the other end and nothing else; the session is kept when the interface comes home and goes again;
 /// with the container everything goes.
@@ -121,7 +112,7 @@ fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
         return Ok(());
     };
     let host = &site.hosts.hosts[0];
-    let before = settled(host)?;
+    let before = State::of(host)?;
     site.engine.run("web", "none")?;
     assert_eq!(site.links("web")?, ["lo"]);
 

@@ -133,19 +133,10 @@ impl Site {
     }
 }
 
-/// The state of a host, once its cable has its link-local address.
-fn settled(host: &Host) -> io::Result<State> {
-    until(PATIENCE, "duplicate address detection", || {
-        let tentative = host.sh("ip", &["-6", "addr", "show", "tentative"])?;
-        Ok(tentative.trim().is_empty().then_some(()))
-    })?;
-    State::of(host)
-}
-
 #[test]
 fn a_session_goes_where_the_link_goes() -> io::Result<()> {
     let site = Site::new()?;
-    let before = settled(&site.a)?;
+    let before = State::of(&site.a)?;
     site.add("web")?;
     site.lives(&site.inside("web")?)?;
     let session = site.session()?;
@@ -236,7 +227,7 @@ fn a_link_that_is_down_arrives_so() -> io::Result<()> {
 #[test]
 fn the_daemon_of_a_link_ends_when_told() -> io::Result<()> {
     let site = Site::new()?;
-    let before = settled(&site.a)?;
+    let before = State::of(&site.a)?;
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         site.link(&["add", "wg0", "--netns", "web"])?;
         let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
@@ -369,7 +360,7 @@ fn what_cannot_be_moved_stays_as_it_is() -> io::Result<()> {
 fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
     let site = Site::new()?;
     let config = format!("{SOCKETS}/wg0.conf");
-    let before = settled(&site.a)?;
+    let before = State::of(&site.a)?;
     let unchanged = |what: &str| {
         until(
             PATIENCE,
@@ -458,7 +449,7 @@ fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
 fn in_a_namespace_only_its_own_is_touched() -> io::Result<()> {
     let site = Site::new()?;
     site.link(&["add", "wg0", "--address", A[0]])?;
-    let before = settled(&site.a)?;
+    let before = State::of(&site.a)?;
     let in_db = |args: &[&str]| {
         let words = [&["--netns", "db", "link"], args].concat();
         site.a.sh(&site.program, &words)
