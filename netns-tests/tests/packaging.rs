@@ -215,10 +215,12 @@ fn installed_used_and_removed() -> io::Result<()> {
     debian.sh("dpkg -i /wg-rs.deb")?;
     debian.sh(
         "wg-rs --version; wireguard-rs --version; wg-quick-rs help\n\
-         for page in wg-quick-rs wireguard-rs; do gzip -t /usr/share/man/man8/$page.8.gz; done\n\
+         for page in wg-quick-rs wg-rs wireguard-rs; do gzip -t /usr/share/man/man8/$page.8.gz; done\n\
          test $(stat -c %a:%U /etc/wireguard) = 700:root\n\
          test -e /usr/lib/systemd/system/wg-quick-rs@.service\n\
          wg-quick-rs completions bash | cmp - /usr/share/bash-completion/completions/wg-quick-rs\n\
+         bash -c '. /usr/share/bash-completion/completions/wg-rs; complete -p wg-rs'\n\
+         ls /usr/share/zsh/vendor-completions/_wg-rs /usr/share/fish/vendor_completions.d/wg-rs.fish\n\
          ls /usr/share/doc/wg-rs | grep LICENSE",
     )?;
 
