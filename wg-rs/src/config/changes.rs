@@ -27,8 +27,29 @@ impl Settings {
     pub fn changes(
         &self,
         how: Apply<'_>,
-        mut resolve: impl FnMut(&Endpoint) -> Result<SocketAddr, Reason>,
+        resolve: impl FnMut(&Endpoint) -> Result<SocketAddr, Reason>,
     ) -> Result<Vec<Change>, Error> {
+        Ok(self.changes_to(how, &self.addresses(resolve)?))
+    }
+
+    /// The addresses of the peers' endpoints, in the order of the peers; none for one that has no
+    /// endpoint, or is removed.
+    pub fn addresses(
+        &self,
+        mut resolve: impl FnMut(&Endpoint) -> Result<SocketAddr, Reason>,
+    ) -> Result<Vec<Option<SocketAddr>>, Error> {
+        let mut address = |peer: &PeerSettings| match &peer.endpoint {
+            Some(endpoint) if !peer.remove => match resolve(endpoint) {
+                Ok(address) => Ok(Some(address)),
+                Err(reason) => Err(self.unresolved(endpoint, reason)),
+            },
+            _ => Ok(None),
+        };
+        self.peers.iter().map(&mut address).collect()
+    }
+
+    /// As [`Settings::changes`], with the [`Settings::addresses`] that are known already.
+    pub fn changes_to(&self, how: Apply<'_>, addresses: &[Option<SocketAddr>]) -> Vec<Change> {
         let mut changes = Vec::new();
         let all = !matches!(how, Apply::AddConf);
         if all || self.private_key.is_some() {
@@ -53,16 +74,10 @@ impl Settings {
         // Of a peer that comes twice, the first takes away what is not said.
         let mut present: HashMap<PublicKey, &Peer> =
             present.iter().map(|peer| (peer.public_key, peer)).collect();
-        for peer in &self.peers {
-            let endpoint = match &peer.endpoint {
-                Some(endpoint) if !peer.remove => {
-                    Some(resolve(endpoint).map_err(|reason| self.unresolved(endpoint, reason))?)
-                }
-                _ => None,
-            };
-            peer.change(endpoint, present.remove(&peer.public_key), &mut changes);
+        for (peer, address) in self.peers.iter().zip(addresses) {
+            peer.change(*address, present.remove(&peer.public_key), &mut changes);
         }
-        Ok(changes)
+        changes
     }
 
     fn unresolved(&self, endpoint: &Endpoint, reason: Reason) -> Error {

@@ -1,10 +1,12 @@
 //! The verbs that change an interface, and the one that prints its configuration.
 //!
-//! All is read, and names are looked up, before anything is asked of the interface.
+//! All is read, and names are looked up, before anything is asked of the interface: that may take a
+//! minute, after which its state is another.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,6 +19,7 @@ use crate::backend::Errno;
 use crate::config::value::is_space;
 use crate::config::{self, Apply, Settings, look_up, parse_args, parse_file};
 use crate::sys::secrets;
+use crate::uapi::types::Change;
 
 /// `set IFACE WORD…`
 pub(crate) fn set(context: &Context, args: &[OsString]) -> ExitCode {
@@ -66,8 +69,15 @@ pub(crate) fn syncconf(context: &Context, args: &[OsString]) -> ExitCode {
     if settings.peers.is_empty() {
         return change(context, interface, &settings, Apply::SetConf);
     }
+    let addresses = match addresses(&settings) {
+        Ok(addresses) => addresses,
+        Err(status) => return status,
+    };
     match context.interfaces.get(&interface.to_string_lossy()) {
-        Ok(now) => change(context, interface, &settings, Apply::SyncConf(&now)),
+        Ok(now) => {
+            let changes = settings.changes_to(Apply::SyncConf(&now), &addresses);
+            make(context, interface, &changes)
+        }
         Err(error) => complain(format_args!(
             "Unable to retrieve current interface configuration: {error}"
         )),
@@ -86,16 +96,24 @@ pub(crate) fn showconf(context: &Context, args: &[OsString]) -> ExitCode {
 }
 
 fn change(context: &Context, interface: &OsStr, settings: &Settings, how: Apply<'_>) -> ExitCode {
+    match addresses(settings) {
+        Ok(addresses) => make(context, interface, &settings.changes_to(how, &addresses)),
+        Err(status) => status,
+    }
+}
+
+/// Says what is to be warned of, and looks up the endpoints.
+fn addresses(settings: &Settings) -> Result<Vec<Option<SocketAddr>>, ExitCode> {
     for warning in settings.warnings() {
         complain(warning);
     }
-    let changes = match settings.changes(how, look_up) {
-        Ok(changes) => changes,
-        Err(error) => return complain(error),
-    };
+    settings.addresses(look_up).map_err(complain)
+}
+
+fn make(context: &Context, interface: &OsStr, changes: &[Change]) -> ExitCode {
     match context
         .interfaces
-        .set(&interface.to_string_lossy(), &changes)
+        .set(&interface.to_string_lossy(), changes)
     {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(format_args!("Unable to modify interface: {error}")),
