@@ -6,12 +6,18 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Host, until};
 
 /// Pause between two datagrams.
 const PACE: Duration = Duration::from_millis(1);
+/// So many may be on their way: what does not get to run for a while on a busy machine finds no more
+/// than this in its queues, none of which then overflows.
+const ON_THEIR_WAY: u64 = 64;
+/// What has not arrived after so long is lost, and not on its way.
+const LATE: Duration = Duration::from_secs(1);
+const LEN: usize = 1000;
 /// After the last one was sent, those on their way have so long.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -57,11 +63,12 @@ impl Paced {
         let state = shared.clone();
         let receiver = to.0.thread(move || {
             let mut numbers = HashSet::new();
-            let mut datagram = [0; 8];
+            let mut datagram = [0; LEN];
             while !state.drained.load(Relaxed) {
                 match socket.recv(&mut datagram) {
-                    Ok(8) => {
-                        if numbers.insert(u64::from_le_bytes(datagram)) {
+                    Ok(LEN) => {
+                        let number = datagram.first_chunk().expect("longer than a number");
+                        if numbers.insert(u64::from_le_bytes(*number)) {
                             state.received.fetch_add(1, Relaxed);
                         }
                     }
@@ -79,10 +86,22 @@ impl Paced {
         let state = shared.clone();
         let sender = from.thread(move || {
             let socket = UdpSocket::bind(any)?;
+            let mut datagram = [0; LEN];
+            let (mut lost, mut waiting) = (0, None);
             while !state.stop.load(Relaxed) {
                 let number = state.sent.load(Relaxed);
+                let ahead = number.saturating_sub(state.received.load(Relaxed) + lost);
+                if ahead >= ON_THEIR_WAY {
+                    if waiting.get_or_insert_with(Instant::now).elapsed() > LATE {
+                        lost += ahead;
+                    }
+                    std::thread::sleep(PACE);
+                    continue;
+                }
+                waiting = None;
+                datagram[..8].copy_from_slice(&number.to_le_bytes());
                 // One that cannot be sent is as good as lost.
-                let _ = socket.send_to(&number.to_le_bytes(), target);
+                let _ = socket.send_to(&datagram, target);
                 state.sent.store(number + 1, Relaxed);
                 std::thread::sleep(PACE);
             }

@@ -3,119 +3,16 @@
 //! The transfer is a stream of numbered datagrams, each way, paced well below what the daemon can:
 //! every one that does not arrive is known by its number.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use nix::sys::socket::{setsockopt, sockopt};
 
 use netns_tests::{
-    Config, Daemon, Family, Host, Key, Keys, PATIENCE, Peer, Plan, SOCKETS, Tunnel, binaries, until,
+    Config, Daemon, Family, Key, Keys, PATIENCE, Paced, Peer, Plan, SOCKETS, Tunnel, binaries,
 };
 
 /// Peers of the file, besides the one with the transfer.
 const OTHERS: usize = 999;
-/// Between two datagrams.
-const PACE: Duration = Duration::from_millis(1);
-/// The receiver's buffer, bytes: enough for a busy machine that lets it wait for a second.
-const BUFFER: usize = 8 << 20;
-const LEN: usize = 1000;
-/// Datagrams that arrive before, between and after changes.
+/// Datagrams sent before, between and after changes.
 const BETWEEN: u64 = 150;
-
-/// A stream of numbered datagrams that runs until it is stopped.
-struct Stream {
-    stop: Arc<AtomicBool>,
-    arrived: Arc<AtomicU64>,
-    sender: JoinHandle<io::Result<u64>>,
-    receiver: JoinHandle<io::Result<BTreeSet<u64>>>,
-}
-
-impl Stream {
-    fn start(from: &Host, to: (&Host, IpAddr)) -> io::Result<Stream> {
-        let socket = to.0.run(|| UdpSocket::bind((to.1, 0)))?;
-        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
-        let target = socket.local_addr()?;
-        let (stop, arrived) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-        );
-        let sender = from.thread({
-            let stop = stop.clone();
-            move || {
-                let any = if target.is_ipv4() {
-                    "0.0.0.0:0"
-                } else {
-                    "[::]:0"
-                };
-                let socket = UdpSocket::bind(any)?;
-                let (start, mut number) = (Instant::now(), 0_u64);
-                let mut datagram = [0; LEN];
-                while !stop.load(Ordering::Relaxed) {
-                    datagram[..8].copy_from_slice(&number.to_le_bytes());
-                    socket.send_to(&datagram, target)?;
-                    number += 1;
-                    // After a pause of this thread no burst makes up for it.
-                    let due = start + PACE * u32::try_from(number).unwrap_or(u32::MAX);
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()).max(PACE / 4));
-                }
-                Ok(number)
-            }
-        });
-        let receiver = to.0.thread({
-            let (stop, arrived) = (stop.clone(), arrived.clone());
-            move || {
-                let mut numbers = BTreeSet::new();
-                let mut datagram = [0; LEN];
-                loop {
-                    match socket.recv(&mut datagram) {
-                        Ok(LEN) => {
-                            let number = datagram.first_chunk().expect("longer than a number");
-                            numbers.insert(u64::from_le_bytes(*number));
-                            arrived.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Ok(_) => return Err(io::Error::other("a datagram of another length")),
-                        // Nothing for so long after the end: nothing more will come.
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                            if stop.load(Ordering::Relaxed) {
-                                return Ok(numbers);
-                            }
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        });
-        Ok(Stream {
-            stop,
-            arrived,
-            sender,
-            receiver,
-        })
-    }
-
-    /// Waits until so many more have arrived.
-    fn go_on(&self) -> io::Result<()> {
-        let enough = self.arrived.load(Ordering::Relaxed) + BETWEEN;
-        until(PATIENCE, "datagrams to arrive", || {
-            Ok((self.arrived.load(Ordering::Relaxed) >= enough).then_some(()))
-        })
-    }
-
-    /// Ends it: how many were sent, and the numbers of those lost.
-    fn end(self) -> io::Result<(u64, Vec<u64>)> {
-        self.stop.store(true, Ordering::Relaxed);
-        let sent = self.sender.join().expect("no panic")?;
-        let arrived = self.receiver.join().expect("no panic")?;
-        let lost = (0..sent).filter(|number| !arrived.contains(number));
-        Ok((sent, lost.collect()))
-    }
-}
 
 /// A tunnel whose end `a` has 999 more peers, each with networks of its own, by a file.
 struct Site {
@@ -165,10 +62,10 @@ impl Site {
         a.host.reach(b.inner(Family::V4), PATIENCE)?;
         a.host.reach(b.inner(Family::V6), PATIENCE)?;
         let streams = [
-            Stream::start(&a.host, (&b.host, b.inner(Family::V4)))?,
-            Stream::start(&b.host, (&a.host, a.inner(Family::V6)))?,
+            Paced::start(&a.host, (&b.host, b.inner(Family::V4)))?,
+            Paced::start(&b.host, (&a.host, a.inner(Family::V6)))?,
         ];
-        let go_on = || streams.iter().try_for_each(Stream::go_on);
+        let go_on = || streams.iter().try_for_each(|stream| stream.go_on(BETWEEN));
         go_on()?;
         let session = b.wg.peer(a.keys.public)?.last_handshake;
         for (what, change) in changes {
@@ -181,8 +78,8 @@ impl Site {
             "a new handshake"
         );
         for stream in streams {
-            let (sent, lost) = stream.end()?;
-            assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+            let count = stream.finish()?;
+            assert_eq!(count.lost(), 0, "{count:?}");
         }
         Ok(())
     }
@@ -247,13 +144,13 @@ fn a_moment_without_allowed_ips_is_seen() -> io::Result<()> {
     let site = Site::new()?;
     let (a, b) = (&site.tunnel.a, &site.tunnel.b);
     let key = b.keys.public.to_string();
-    let stream = Stream::start(&a.host, (&b.host, b.inner(Family::V4)))?;
-    stream.go_on()?;
+    let stream = Paced::start(&a.host, (&b.host, b.inner(Family::V4)))?;
+    stream.go_on(BETWEEN)?;
     site.run(&["set", "wg0", "peer", &key, "allowed-ips", ""])?;
     let all = format!("{}/32", b.inner(Family::V4));
     site.run(&["set", "wg0", "peer", &key, "allowed-ips", &all])?;
-    stream.go_on()?;
-    let (sent, lost) = stream.end()?;
-    assert!(!lost.is_empty(), "none of {sent} lost");
+    stream.go_on(BETWEEN)?;
+    let count = stream.finish()?;
+    assert!(count.lost() > 0, "{count:?}");
     Ok(())
 }
