@@ -399,6 +399,42 @@ fn peak_memory_is_bounded() -> io::Result<()> {
 }
 
 /// Many interfaces of one host live and die apart.
+/// Who asks why nothing gets through is told, but no secret.
+#[test]
+fn a_verbose_log_tells_of_handshakes_and_drops() -> io::Result<()> {
+    let ours = Daemon::ours()?;
+    let path = ours.path().expect("a program");
+    let verbose = Daemon::program("verbose", format!("env LOG_LEVEL=verbose {path}"));
+    let silent = Daemon::program("silent", format!("env LOG_LEVEL= {path}"));
+    let mut tunnel = Tunnel::established(&Plan::new(&verbose, &silent))?;
+    let nobody = Ping {
+        count: 1,
+        timeout: Duration::from_millis(200),
+        ..Ping::to([10, 77, 0, 99])
+    };
+    assert_eq!(tunnel.a.host.ping(&nobody)?.received(), 0);
+    let said = |wg: &mut Wg| {
+        let proc = wg.proc.as_mut().expect("a process");
+        proc.signal(Signal::SIGTERM)?;
+        proc.wait(PATIENCE)?;
+        Ok::<_, io::Error>(proc.output())
+    };
+    let (loud, quiet) = (said(&mut tunnel.a.wg)?, said(&mut tunnel.b.wg)?);
+    assert_eq!(quiet, "");
+    let peer = tunnel.b.keys.public.to_string();
+    for expected in [
+        "handshake initiation sent",
+        "new session",
+        "no peer for the destination (1)",
+        &peer[..8],
+    ] {
+        assert!(loud.contains(expected), "no {expected}: {loud}");
+    }
+    let secret = tunnel.a.keys.private.to_string();
+    assert!(!loud.contains(&secret[..8]), "a key in the log");
+    Ok(())
+}
+
 #[test]
 fn several_in_one_host() -> io::Result<()> {
     let (_lab, host) = alone()?;

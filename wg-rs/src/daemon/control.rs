@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::interface::Interface;
 use super::link::{State, Watch};
+use super::report::{PERIOD, Report};
 use crate::sys::async_fd;
 use crate::sys::netlink::{Event, Events};
 
@@ -84,6 +85,7 @@ pub struct Control<'a> {
     /// When to look at the peers' source addresses, and when that was done last.
     check_routes: Option<Instant>,
     checked_routes: Option<Instant>,
+    report: Option<Report>,
 }
 
 impl<'a> Control<'a> {
@@ -104,6 +106,7 @@ impl<'a> Control<'a> {
             look_again: None,
             check_routes: None,
             checked_routes: None,
+            report: Report::new(),
         };
         control.look()?;
         Ok(control)
@@ -119,6 +122,7 @@ impl<'a> Control<'a> {
         tun_gone: oneshot::Receiver<io::Error>,
     ) -> io::Result<End> {
         tokio::pin!(tun_gone);
+        let mut report_at = self.report.as_ref().map(|_| Instant::now() + PERIOD);
         loop {
             let look_again = self.look_again;
             let check_routes = self.check_routes;
@@ -142,12 +146,22 @@ impl<'a> Control<'a> {
                         return Ok(End::LinkGone);
                     }
                 }
+                () = at(report_at) => {
+                    self.tell_drops();
+                    report_at = Some(Instant::now() + PERIOD);
+                }
                 () = at(check_routes) => {
                     self.check_routes = None;
                     self.checked_routes = Some(Instant::now());
                     self.interface.refresh_sources(self.watch.netlink());
                 }
             }
+        }
+    }
+
+    fn tell_drops(&mut self) {
+        if let Some(report) = &mut self.report {
+            report.tell(self.interface.drops());
         }
     }
 
@@ -211,6 +225,12 @@ impl<'a> Control<'a> {
             .checked_routes
             .map_or(settled, |at| settled.max(at + ROUTES_PAUSE));
         self.check_routes.get_or_insert(earliest);
+    }
+}
+
+impl Drop for Control<'_> {
+    fn drop(&mut self) {
+        self.tell_drops();
     }
 }
 

@@ -30,6 +30,7 @@ use crate::sys::process::clock;
 use crate::sys::tun::Tun;
 use crate::tunnel::config::ConfigError;
 use crate::tunnel::device::Device;
+use crate::tunnel::drops::Drops;
 use crate::tunnel::plane::Plane;
 use crate::tunnel::time::Wall;
 use crate::uapi::types;
@@ -131,6 +132,11 @@ impl Interface {
         // Deadlines may have moved.
         self.shared.inbox.notify();
         result
+    }
+
+    /// The counters of dropped packets.
+    pub fn drops(&self) -> &Drops {
+        self.shared.plane.drops()
     }
 
     /// The configuration and state, for a `get`.

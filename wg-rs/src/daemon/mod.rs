@@ -10,6 +10,7 @@ pub mod interface;
 pub mod link;
 pub mod network;
 pub mod options;
+mod report;
 
 use std::ffi::OsString;
 use std::fmt::Display;

@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand_core::RngCore;
+use tracing::debug;
 use wg_crypto::{Identity, PrivateKey, PublicKey, SessionKeys, receive_initiation};
 
 use super::config::Config;
@@ -227,6 +228,7 @@ impl Device {
             .respond(responder, psk, ephemeral, index, now)
             .inspect_err(|_| self.plane.index.release(index))?;
         peer.last_sent_handshake.set(now);
+        debug!(%peer, from = %from.addr, "handshake initiation answered");
         let origin = Origin {
             local: index,
             receiver,
@@ -262,6 +264,7 @@ impl Device {
         self.handshakes.remove(&index);
         let peer = entry.shared.clone();
         peer.set_endpoint(from);
+        debug!(%peer, from = %from.addr, "handshake response: new session");
         let origin = Origin {
             local: index,
             receiver,
@@ -289,7 +292,9 @@ impl Device {
             .handshake
             .as_mut()
             .ok_or(Drop::BadCookie)?
-            .accept_cookie(reply, now)
+            .accept_cookie(reply, now)?;
+        debug!(peer = %entry.shared, "cookie received");
+        Ok(())
     }
 
     fn begin_session(&mut self, id: u64, keys: SessionKeys, origin: Origin) {
@@ -332,6 +337,7 @@ impl Device {
                     self.send_initiation(peer.id, now);
                 }
                 Event::Confirmed(peer) => {
+                    debug!(%peer, "session confirmed");
                     self.handshake_complete(peer.id, wall);
                     self.reschedule(peer.id);
                     self.send_staged(peer.id);
@@ -402,6 +408,7 @@ impl Device {
             return;
         };
         if entry.zero_key_material.take_if(|at| *at <= now).is_some() {
+            debug!(%peer, "sessions wiped");
             self.end_sessions(id);
         }
     }
@@ -414,6 +421,7 @@ impl Device {
         let peer = &entry.shared;
         let attempts = peer.handshake_attempts.load(Ordering::Relaxed);
         if attempts > MAX_TIMER_HANDSHAKES {
+            debug!(%peer, attempts, "handshake given up");
             peer.timers.send_keepalive.clear();
             self.plane
                 .drop_packets(Drop::StagedPurged, peer.staged.purge() as usize);

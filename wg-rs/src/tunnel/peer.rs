@@ -177,6 +177,13 @@ impl PartialEq for Peer {
 
 impl Eq for Peer {}
 
+/// As logs name it: the beginning of its public key.
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.8}…", self.public_key)
+    }
+}
+
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peer")

@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tracing::debug;
+
 use super::device::{Device, jitter, random_key};
 use super::handshake::Parties;
 use super::messages::{HANDSHAKE_DSCP, REKEY_TIMEOUT};
@@ -87,6 +89,7 @@ impl Device {
         }
         self.handshakes.insert(index, id);
         peer.last_sent_handshake.set(now);
+        debug!(%peer, to = %to.addr, "handshake initiation sent");
         self.send_message(&peer, to, &message, now);
         self.reschedule(id);
     }

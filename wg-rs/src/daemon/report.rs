@@ -1,0 +1,69 @@
+//! What was dropped, for the log: a line every so often, if packets were and if the log is verbose.
+//! Counted and not told one by one, for whoever floods us would flood the log too.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::tunnel::drops::{Drop, Drops};
+
+/// Between two lines.
+pub const PERIOD: Duration = Duration::from_secs(10);
+
+/// What was told already.
+#[derive(Debug)]
+pub struct Report {
+    told: [u64; Drop::ALL.len()],
+}
+
+impl Report {
+    /// Of nothing yet; `None` if nobody wants to know.
+    pub fn new() -> Option<Self> {
+        tracing::enabled!(tracing::Level::DEBUG).then(|| Report {
+            told: [0; Drop::ALL.len()],
+        })
+    }
+
+    /// Logs what was dropped since the last time.
+    pub fn tell(&mut self, drops: &Drops) {
+        let news = self.news(drops);
+        if !news.is_empty() {
+            tracing::debug!("packets dropped: {news}");
+        }
+    }
+
+    /// The reasons, each with its number of packets.
+    fn news(&mut self, drops: &Drops) -> String {
+        let mut news = String::new();
+        for (reason, told) in Drop::ALL.iter().zip(&mut self.told) {
+            let count = drops.get(*reason);
+            let new = count - std::mem::replace(told, count);
+            if new > 0 {
+                let separator = if news.is_empty() { "" } else { ", " };
+                let _ = write!(news, "{separator}{} ({new})", reason.as_str());
+            }
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tunnel::plane::Plane;
+
+    #[test]
+    fn what_is_new_is_told_once() {
+        let plane = Plane::new();
+        let mut report = Report {
+            told: [0; Drop::ALL.len()],
+        };
+        assert_eq!(report.news(plane.drops()), "");
+        plane.drop_packets(Drop::NoPeer, 2);
+        plane.drop_packets(Drop::BadMac1, 1);
+        let news = "no peer for the destination (2), wrong mac1 (1)";
+        assert_eq!(report.news(plane.drops()), news);
+        plane.drop_packets(Drop::BadMac1, 3);
+        assert_eq!(report.news(plane.drops()), "wrong mac1 (3)");
+        assert_eq!(report.news(plane.drops()), "");
+    }
+}
