@@ -235,7 +235,10 @@ impl Ending {
         loop {
             match links.recv() {
                 Ok(Event::LinkGone {
-                    netns: None, name, ..
+                    netns: None,
+                    moved_to: None,
+                    name,
+                    ..
                 }) if name == self.name => return true,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
