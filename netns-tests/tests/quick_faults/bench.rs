@@ -1,48 +1,12 @@
-//! `wg-quick-rs up` disturbed at each step in turn: all is as before afterwards. And `down`: it is
-//! still up, or it is down, and nothing between. And `reload`: it is as before, or as the file says.
-//!
-//! A run without a fault, under strace, counts the steps: requests to the kernel and to the daemon,
-//! files written, processes started, calls of each program. Then each of them fails once, and a
-//! signal comes at each of them. The exit code tells which. Only without what is in `SPARED` may it
-//! end well: then all is as after a run without a fault. Needs strace.
+//! A host on which runs are disturbed one after the other, and what came of each.
 
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
+use std::io;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use netns_tests::quick::{BIN, LOG, Quick, Site};
-use netns_tests::{Lab, PATIENCE, State, binaries, netlink, require, until};
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use netns_tests::{Lab, PATIENCE, State, binaries, require, until};
 
-const WORKERS: usize = 2;
-const SIGNALS: [&str; 3] = ["INT", "TERM", "HUP"];
-/// What asks the kernel or the daemon for something, or starts a process, by whichever call.
-const CALLS: [&str; 8] = [
-    "sendto", "sendmsg", "write", "unlink", "clone", "clone3", "vfork", "fork",
-];
-/// No steps: what is said to the person, what a signal's handler wakes the program with, and the
-/// removal of its lock when all is done.
-const NO_STEPS: [&str; 3] = ["write(2,", ", MSG_DONTWAIT,", ".lock\""];
-/// What it can do without, as strace shows it.
-const SPARED: [&str; 6] = [
-    // A link of the kernel's own kind: there is the daemon.
-    "IFLA_INFO_KIND}, \"wireguard\"]",
-    // The way to a peer, and the MTU of its link: there is the other peer.
-    "RTM_GETROUTE, nlmsg_flags=NLM_F_REQUEST|NLM_F_ACK,",
-    "ifi_index=if_nametoindex(\"eth0\")",
-    // Networks taken away: from a daemon that does not know how, another way is tried.
-    "allowed_ip=-",
-    // The daemon's socket removed: its link is deleted, and the daemon ends by that.
-    "unlink(\"/var/run/wireguard/wg0.sock\"",
-    // A handler's wake, if it came earlier or later this time: the end of a program is seen anyway.
-    ", MSG_DONTWAIT,",
-];
-const PROGRAMS: [&str; 3] = ["wireguard-rs", "nft", "resolvconf"];
-const HOOKS: [&str; 4] = ["pre-up-1", "pre-up-2", "post-up-1", "post-up-2"];
-const DOWN_HOOKS: [&str; 2] = ["pre-down-1", "post-down-1"];
+use super::fault::*;
 
 /// Everything that `up` can do at once.
 const CONFIG: &str = "[Interface]
@@ -111,84 +75,17 @@ REAL "$@" || exit
 exit 0
 "#;
 
-/// What happens once in a run.
-#[derive(Debug, Clone)]
-enum Fault {
-    /// The nth of these calls fails.
-    Call(&'static str, usize),
-    /// A signal comes at the nth of these calls.
-    SignalAtCall(&'static str, usize, &'static str),
-    /// The nth call of this program fails, before or after it did its work.
-    Program(&'static str, usize, &'static str),
-    /// This hook fails.
-    Hook(&'static str),
-    /// A signal comes while this hook runs.
-    SignalInHook(&'static str, &'static str),
-}
-
-impl Fault {
-    /// Whether `verb` can do without what failed, or what it asked for.
-    fn is_spared(&self, verb: &str, met: &str) -> bool {
-        match self {
-            Fault::Call(..) if SPARED.iter().any(|request| met.contains(request)) => true,
-            // What the resolver has been told is asked first; unknown, it is told again.
-            Fault::Call("clone" | "clone3" | "vfork" | "fork", 1)
-            | Fault::Program("resolvconf", 1, _) => verb == "reload",
-            _ => false,
-        }
-    }
-
-    /// The exit code that tells of it.
-    fn code(&self) -> i32 {
-        match self {
-            Fault::Call(..) | Fault::Program(..) => 1,
-            Fault::Hook(_) => 3,
-            Fault::SignalAtCall(_, _, signal) | Fault::SignalInHook(_, signal) => {
-                128 + match *signal {
-                    "INT" => Signal::SIGINT as i32,
-                    "TERM" => Signal::SIGTERM as i32,
-                    _ => Signal::SIGHUP as i32,
-                }
-            }
-        }
-    }
-}
-
-fn is_step(line: &str) -> bool {
-    !NO_STEPS.iter().any(|call| line.contains(call))
-}
-
-/// How a run with a fault ended.
-#[derive(Debug)]
-struct Outcome {
-    code: Option<i32>,
-    output: String,
-    /// The call that failed, or what else shows that the fault came about.
-    met: Option<String>,
-    /// Whether it may have ended well.
-    spared: bool,
-}
-
-/// What came of a fault.
-#[derive(Debug)]
-struct Verdict {
-    /// It ended well, without what failed.
-    went_on: bool,
-    /// What is not as it must be.
-    wrong: Vec<String>,
-}
-
 /// A host, its state when wg0 is down, and when it is up and reloaded.
-struct Bench {
-    site: Site,
-    quick: Quick,
-    before: State,
-    up: State,
-    reloaded: State,
+pub struct Bench {
+    pub site: Site,
+    pub quick: Quick,
+    pub before: State,
+    pub up: State,
+    pub reloaded: State,
 }
 
 impl Bench {
-    fn new(lab: &Lab) -> io::Result<Option<Bench>> {
+    pub fn new(lab: &Lab) -> io::Result<Option<Bench>> {
         let Some(_) = require("strace", binaries::on_path("strace")) else {
             return Ok(None);
         };
@@ -239,7 +136,7 @@ impl Bench {
     }
 
     /// No fault, and nothing counted.
-    fn forget(&self) -> io::Result<()> {
+    pub fn forget(&self) -> io::Result<()> {
         for name in PROGRAMS {
             self.site
                 .host
@@ -275,7 +172,7 @@ impl Bench {
     }
 
     /// Waits until all is as before; what is not, if that does not come about.
-    fn restored(&self) -> io::Result<Vec<String>> {
+    pub fn restored(&self) -> io::Result<Vec<String>> {
         let mut left = Vec::new();
         let waited = until(PATIENCE, "the state before", || {
             left = self.before.against(&self.site.state()?).0;
@@ -288,7 +185,7 @@ impl Bench {
     }
 
     /// Takes it down, which must leave nothing but what stays by design: the sysctl.
-    fn down(&self) -> io::Result<()> {
+    pub fn down(&self) -> io::Result<()> {
         self.site.run(&self.quick, &["down", "wg0"])?.success()?;
         self.site
             .sh("echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
@@ -299,7 +196,7 @@ impl Bench {
     }
 
     /// All the faults there can be, after a run without one.
-    fn faults(&self, verb: &str, hooks: &[&'static str]) -> io::Result<Vec<Fault>> {
+    pub fn faults(&self, verb: &str, hooks: &[&'static str]) -> io::Result<Vec<Fault>> {
         if verb != "up" {
             self.site.run(&self.quick, &["up", "wg0"])?.success()?;
         }
@@ -407,7 +304,7 @@ impl Bench {
     }
 
     /// Disturbs `up`: all is as before, or as after any other.
-    fn suffer_up(&self, fault: &Fault) -> io::Result<Verdict> {
+    pub fn suffer_up(&self, fault: &Fault) -> io::Result<Verdict> {
         let outcome = self.disturbed("up", fault)?;
         let mut wrong = Vec::new();
         if outcome.code == Some(0) {
@@ -421,7 +318,7 @@ impl Bench {
     }
 
     /// Disturbs `down`: it is up as before, and can be taken down, or it is down.
-    fn suffer_down(&self, fault: &Fault) -> io::Result<Verdict> {
+    pub fn suffer_down(&self, fault: &Fault) -> io::Result<Verdict> {
         self.site.run(&self.quick, &["up", "wg0"])?.success()?;
         let outcome = self.disturbed("down", fault)?;
         let mut wrong = Vec::new();
@@ -448,7 +345,7 @@ impl Bench {
     }
 
     /// Disturbs `reload`: it is as before, or as the file says.
-    fn suffer_reload(&self, fault: &Fault) -> io::Result<Verdict> {
+    pub fn suffer_reload(&self, fault: &Fault) -> io::Result<Verdict> {
         self.site.run(&self.quick, &["up", "wg0"])?.success()?;
         self.site.configure("wg0", CHANGED)?;
         let outcome = self.disturbed("reload", fault)?;
@@ -512,156 +409,4 @@ impl Bench {
             left => Err(io::Error::other(format!("not to be cleaned: {left:?}"))),
         }
     }
-}
-
-/// Tries each fault, in several hosts at once; counts and prints.
-fn try_all(
-    verb: &str,
-    hooks: &[&'static str],
-    suffer: impl Fn(&Bench, &Fault) -> io::Result<Verdict> + Sync,
-) -> io::Result<()> {
-    let lab = Lab::new()?;
-    let Some(first) = Bench::new(&lab)? else {
-        return Ok(());
-    };
-    let faults = first.faults(verb, hooks)?;
-    let next = AtomicUsize::new(0);
-    let went_on = AtomicUsize::new(0);
-    let wrong = Mutex::new(Vec::new());
-    let work = |bench: &Bench| -> io::Result<()> {
-        while let Some(fault) = faults.get(next.fetch_add(1, Relaxed)) {
-            let found = suffer(bench, fault)?;
-            if found.went_on {
-                went_on.fetch_add(1, Relaxed);
-            }
-            if !found.wrong.is_empty() {
-                let mut wrong = wrong.lock().expect("no worker panics with it");
-                wrong.push(format!("{fault:?}\n    {}", found.wrong.join("\n    ")));
-            }
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..WORKERS)
-            .map(|_| {
-                scope.spawn(|| match Bench::new(&lab)? {
-                    Some(bench) => work(&bench),
-                    None => Ok(()),
-                })
-            })
-            .collect();
-        let mine = work(&first);
-        let join = |other: std::thread::ScopedJoinHandle<'_, io::Result<()>>| {
-            other
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        others.into_iter().map(join).fold(mine, io::Result::and)
-    })?;
-    let wrong = wrong.into_inner().expect("no worker panicked");
-    let went_on = went_on.into_inner();
-    // Not println!: the test runner would keep it to itself.
-    writeln!(
-        io::stderr(),
-        "\nwg-quick-rs {verb} disturbed: {} faults, {} reported and undone, {} gone on without",
-        faults.len(),
-        faults.len() - wrong.len() - went_on,
-        went_on
-    )?;
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // `down`, the shortest, has 50; far fewer would mean that they are not found.
-    assert!(faults.len() > 40, "only {} steps: {faults:?}", faults.len());
-    // And the host still serves.
-    first.forget()?;
-    first.site.run(&first.quick, &["up", "wg0"])?.success()?;
-    first.down()
-}
-
-#[test]
-fn a_fault_at_each_step_of_up_leaves_nothing() -> io::Result<()> {
-    try_all("up", &HOOKS, Bench::suffer_up)
-}
-
-#[test]
-fn a_fault_at_each_step_of_down_leaves_it_up_or_down() -> io::Result<()> {
-    try_all("down", &DOWN_HOOKS, Bench::suffer_down)
-}
-
-#[test]
-fn a_fault_at_each_step_of_reload_leaves_it_as_before_or_as_after() -> io::Result<()> {
-    try_all("reload", &[], Bench::suffer_reload)
-}
-
-#[test]
-fn a_hook_that_hangs_can_be_interrupted() -> io::Result<()> {
-    let lab = Lab::new()?;
-    let Some(bench) = Bench::new(&lab)? else {
-        return Ok(());
-    };
-    // As Ctrl-C does: to all in the foreground. As kill(1) does: to it alone.
-    for (signal, to_all) in [
-        (Signal::SIGINT, true),
-        (Signal::SIGTERM, false),
-        (Signal::SIGHUP, false),
-    ] {
-        for hook in HOOKS {
-            bench.forget()?;
-            bench
-                .site
-                .host
-                .write("/etc/fault", &format!("{hook} hangs"))?;
-            let mut command = bench.site.command(&bench.quick, &["up", "wg0"])?;
-            command.process_group(0);
-            let proc = bench.site.host.spawn(&mut command)?;
-            until(PATIENCE, "the hook to run", || {
-                let log = bench.site.host.read(LOG)?;
-                Ok(log.contains(hook).then_some(()))
-            })?;
-            let pid = Pid::from_raw(proc.pid());
-            if to_all {
-                killpg(pid, signal)?;
-            } else {
-                kill(pid, signal)?;
-            }
-            let run = bench.site.finish(proc)?;
-            assert_ne!(run.code, Some(0), "{hook}, {signal}: {}", run.output);
-            let left = bench.restored()?;
-            assert!(
-                left.is_empty(),
-                "{hook}, {signal}: {left:?}\n{}",
-                run.output
-            );
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn down_cleans_up_after_a_daemon_that_was_killed() -> io::Result<()> {
-    let lab = Lab::new()?;
-    let Some(bench) = Bench::new(&lab)? else {
-        return Ok(());
-    };
-    bench.forget()?;
-    for _ in 0..2 {
-        bench.site.run(&bench.quick, &["up", "wg0"])?.success()?;
-        let daemon = bench.site.state()?.part("processes").to_vec();
-        let Some(_) = require("wg0 by a daemon", daemon.first()) else {
-            return Ok(());
-        };
-        for pid in bench.site.host.processes()? {
-            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        }
-        until(PATIENCE, "the link to go", || {
-            let link = bench.site.host.run(|| netlink::link("wg0"))?;
-            Ok(link.is_none().then_some(()))
-        })?;
-        let left = bench.before.against(&bench.site.state()?);
-        assert!(
-            !left.none(),
-            "a killed daemon leaves its socket, rules and tables"
-        );
-        bench.down()?;
-    }
-    Ok(())
 }

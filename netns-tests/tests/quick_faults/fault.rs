@@ -1,0 +1,96 @@
+//! What may go wrong in a run, and how that shows.
+
+use nix::sys::signal::Signal;
+
+pub const SIGNALS: [&str; 3] = ["INT", "TERM", "HUP"];
+/// What asks the kernel or the daemon for something, or starts a process, by whichever call.
+pub const CALLS: [&str; 8] = [
+    "sendto", "sendmsg", "write", "unlink", "clone", "clone3", "vfork", "fork",
+];
+/// No steps: what is said to the person, what a signal's handler wakes the program with, and the
+/// removal of its lock when all is done.
+pub const NO_STEPS: [&str; 3] = ["write(2,", ", MSG_DONTWAIT,", ".lock\""];
+/// What it can do without, as strace shows it.
+pub const SPARED: [&str; 6] = [
+    // A link of the kernel's own kind: there is the daemon.
+    "IFLA_INFO_KIND}, \"wireguard\"]",
+    // The way to a peer, and the MTU of its link: there is the other peer.
+    "RTM_GETROUTE, nlmsg_flags=NLM_F_REQUEST|NLM_F_ACK,",
+    "ifi_index=if_nametoindex(\"eth0\")",
+    // Networks taken away: from a daemon that does not know how, another way is tried.
+    "allowed_ip=-",
+    // The daemon's socket removed: its link is deleted, and the daemon ends by that.
+    "unlink(\"/var/run/wireguard/wg0.sock\"",
+    // A handler's wake, if it came earlier or later this time: the end of a program is seen anyway.
+    ", MSG_DONTWAIT,",
+];
+pub const PROGRAMS: [&str; 3] = ["wireguard-rs", "nft", "resolvconf"];
+pub const HOOKS: [&str; 4] = ["pre-up-1", "pre-up-2", "post-up-1", "post-up-2"];
+pub const DOWN_HOOKS: [&str; 2] = ["pre-down-1", "post-down-1"];
+
+/// What happens once in a run.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// The nth of these calls fails.
+    Call(&'static str, usize),
+    /// A signal comes at the nth of these calls.
+    SignalAtCall(&'static str, usize, &'static str),
+    /// The nth call of this program fails, before or after it did its work.
+    Program(&'static str, usize, &'static str),
+    /// This hook fails.
+    Hook(&'static str),
+    /// A signal comes while this hook runs.
+    SignalInHook(&'static str, &'static str),
+}
+
+impl Fault {
+    /// Whether `verb` can do without what failed, or what it asked for.
+    pub fn is_spared(&self, verb: &str, met: &str) -> bool {
+        match self {
+            Fault::Call(..) if SPARED.iter().any(|request| met.contains(request)) => true,
+            // What the resolver has been told is asked first; unknown, it is told again.
+            Fault::Call("clone" | "clone3" | "vfork" | "fork", 1)
+            | Fault::Program("resolvconf", 1, _) => verb == "reload",
+            _ => false,
+        }
+    }
+
+    /// The exit code that tells of it.
+    pub fn code(&self) -> i32 {
+        match self {
+            Fault::Call(..) | Fault::Program(..) => 1,
+            Fault::Hook(_) => 3,
+            Fault::SignalAtCall(_, _, signal) | Fault::SignalInHook(_, signal) => {
+                128 + match *signal {
+                    "INT" => Signal::SIGINT as i32,
+                    "TERM" => Signal::SIGTERM as i32,
+                    _ => Signal::SIGHUP as i32,
+                }
+            }
+        }
+    }
+}
+
+pub fn is_step(line: &str) -> bool {
+    !NO_STEPS.iter().any(|call| line.contains(call))
+}
+
+/// How a run with a fault ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub output: String,
+    /// The call that failed, or what else shows that the fault came about.
+    pub met: Option<String>,
+    /// Whether it may have ended well.
+    pub spared: bool,
+}
+
+/// What came of a fault.
+#[derive(Debug)]
+pub struct Verdict {
+    /// It ended well, without what failed.
+    pub went_on: bool,
+    /// What is not as it must be.
+    pub wrong: Vec<String>,
+}

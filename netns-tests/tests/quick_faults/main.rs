@@ -1,0 +1,177 @@
+//! `wg-quick-rs up` disturbed at each step in turn: all is as before afterwards. And `down`: it is
+//! still up, or it is down, and nothing between. And `reload`: it is as before, or as the file says.
+//!
+//! A run without a fault, under strace, counts the steps: requests to the kernel and to the daemon,
+//! files written, processes started, calls of each program. Then each of them fails once, and a
+//! signal comes at each of them. The exit code tells which. Only without what is in `SPARED` may it
+//! end well: then all is as after a run without a fault. Needs strace.
+
+mod bench;
+mod fault;
+
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use netns_tests::quick::LOG;
+use netns_tests::{Lab, PATIENCE, netlink, require, until};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use bench::Bench;
+use fault::{DOWN_HOOKS, Fault, HOOKS, Verdict};
+
+/// Faults are tried on so many hosts at once.
+const WORKERS: usize = 2;
+/// Tries each fault, in several hosts at once; counts and prints.
+fn try_all(
+    verb: &str,
+    hooks: &[&'static str],
+    suffer: impl Fn(&Bench, &Fault) -> io::Result<Verdict> + Sync,
+) -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some(first) = Bench::new(&lab)? else {
+        return Ok(());
+    };
+    let faults = first.faults(verb, hooks)?;
+    let next = AtomicUsize::new(0);
+    let went_on = AtomicUsize::new(0);
+    let wrong = Mutex::new(Vec::new());
+    let work = |bench: &Bench| -> io::Result<()> {
+        while let Some(fault) = faults.get(next.fetch_add(1, Relaxed)) {
+            let found = suffer(bench, fault)?;
+            if found.went_on {
+                went_on.fetch_add(1, Relaxed);
+            }
+            if !found.wrong.is_empty() {
+                let mut wrong = wrong.lock().expect("no worker panics with it");
+                wrong.push(format!("{fault:?}\n    {}", found.wrong.join("\n    ")));
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..WORKERS)
+            .map(|_| {
+                scope.spawn(|| match Bench::new(&lab)? {
+                    Some(bench) => work(&bench),
+                    None => Ok(()),
+                })
+            })
+            .collect();
+        let mine = work(&first);
+        let join = |other: std::thread::ScopedJoinHandle<'_, io::Result<()>>| {
+            other
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        others.into_iter().map(join).fold(mine, io::Result::and)
+    })?;
+    let wrong = wrong.into_inner().expect("no worker panicked");
+    let went_on = went_on.into_inner();
+    // Not println!: the test runner would keep it to itself.
+    writeln!(
+        io::stderr(),
+        "\nwg-quick-rs {verb} disturbed: {} faults, {} reported and undone, {} gone on without",
+        faults.len(),
+        faults.len() - wrong.len() - went_on,
+        went_on
+    )?;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // `down`, the shortest, has 50; far fewer would mean that they are not found.
+    assert!(faults.len() > 40, "only {} steps: {faults:?}", faults.len());
+    // And the host still serves.
+    first.forget()?;
+    first.site.run(&first.quick, &["up", "wg0"])?.success()?;
+    first.down()
+}
+
+#[test]
+fn a_fault_at_each_step_of_up_leaves_nothing() -> io::Result<()> {
+    try_all("up", &HOOKS, Bench::suffer_up)
+}
+
+#[test]
+fn a_fault_at_each_step_of_down_leaves_it_up_or_down() -> io::Result<()> {
+    try_all("down", &DOWN_HOOKS, Bench::suffer_down)
+}
+
+#[test]
+fn a_fault_at_each_step_of_reload_leaves_it_as_before_or_as_after() -> io::Result<()> {
+    try_all("reload", &[], Bench::suffer_reload)
+}
+
+#[test]
+fn a_hook_that_hangs_can_be_interrupted() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some(bench) = Bench::new(&lab)? else {
+        return Ok(());
+    };
+    // As Ctrl-C does: to all in the foreground. As kill(1) does: to it alone.
+    for (signal, to_all) in [
+        (Signal::SIGINT, true),
+        (Signal::SIGTERM, false),
+        (Signal::SIGHUP, false),
+    ] {
+        for hook in HOOKS {
+            bench.forget()?;
+            bench
+                .site
+                .host
+                .write("/etc/fault", &format!("{hook} hangs"))?;
+            let mut command = bench.site.command(&bench.quick, &["up", "wg0"])?;
+            command.process_group(0);
+            let proc = bench.site.host.spawn(&mut command)?;
+            until(PATIENCE, "the hook to run", || {
+                let log = bench.site.host.read(LOG)?;
+                Ok(log.contains(hook).then_some(()))
+            })?;
+            let pid = Pid::from_raw(proc.pid());
+            if to_all {
+                killpg(pid, signal)?;
+            } else {
+                kill(pid, signal)?;
+            }
+            let run = bench.site.finish(proc)?;
+            assert_ne!(run.code, Some(0), "{hook}, {signal}: {}", run.output);
+            let left = bench.restored()?;
+            assert!(
+                left.is_empty(),
+                "{hook}, {signal}: {left:?}\n{}",
+                run.output
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn down_cleans_up_after_a_daemon_that_was_killed() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some(bench) = Bench::new(&lab)? else {
+        return Ok(());
+    };
+    bench.forget()?;
+    for _ in 0..2 {
+        bench.site.run(&bench.quick, &["up", "wg0"])?.success()?;
+        let daemon = bench.site.state()?.part("processes").to_vec();
+        let Some(_) = require("wg0 by a daemon", daemon.first()) else {
+            return Ok(());
+        };
+        for pid in bench.site.host.processes()? {
+            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+        }
+        until(PATIENCE, "the link to go", || {
+            let link = bench.site.host.run(|| netlink::link("wg0"))?;
+            Ok(link.is_none().then_some(()))
+        })?;
+        let left = bench.before.against(&bench.site.state()?);
+        assert!(
+            !left.none(),
+            "a killed daemon leaves its socket, rules and tables"
+        );
+        bench.down()?;
+    }
+    Ok(())
+}
