@@ -63,6 +63,12 @@ impl State {
         }
     }
 
+    /// The same, its parts under names with this before them.
+    pub fn under(self, prefix: &str) -> State {
+        let named = |(part, lines)| (format!("{prefix}{part}"), lines);
+        State(self.0.into_iter().map(named).collect())
+    }
+
     /// Adds the parts of another.
     pub fn take(&mut self, other: State) {
         self.0.extend(other.0);

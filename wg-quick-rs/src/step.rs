@@ -215,8 +215,8 @@ impl Step {
                 world.birth.move_link(&name, netns.as_fd())?;
                 world.home = home;
                 world.elsewhere = Some((namespace, netns));
-                // It is a new link to the IPv6 of this namespace; which may have none.
-                let _ = world.home.set_addr_gen_mode_none(&name);
+                // It is a new link to the IPv6 of this namespace.
+                world.home.set_addr_gen_mode_none(&name)?;
                 world.at_home(|| place::allow_ipv6(&name))?;
             }
             Step::AddConf(changes) => world.set(&changes)?,

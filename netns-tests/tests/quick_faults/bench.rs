@@ -3,8 +3,8 @@
 use std::io;
 use std::process::Command;
 
-use netns_tests::quick::{BIN, LOG, Quick, Site};
-use netns_tests::{Lab, PATIENCE, State, binaries, require, until};
+use netns_tests::quick::{BIN, LOG, Quick, Run, Site};
+use netns_tests::{Host, Lab, PATIENCE, State, binaries, require, until};
 
 use super::fault::*;
 
@@ -79,13 +79,26 @@ exit 0
 pub struct Bench {
     pub site: Site,
     pub quick: Quick,
+    /// Where wg0 lives, if not on the host itself.
+    away: Option<Host>,
     pub before: State,
     pub up: State,
     pub reloaded: State,
 }
 
+/// The namespace for what is to live elsewhere; with a folder of its own for what is there of files.
+const AWAY: &str = "away";
+
+fn namespace(site: &Site) -> io::Result<Host> {
+    site.sh(
+        "mkdir -p /run/netns /etc/netns; mount -t tmpfs netns /run/netns
+         ip netns add away; ip -n away link set lo up",
+    )?;
+    site.host.in_netns("/run/netns/away")
+}
+
 impl Bench {
-    pub fn new(lab: &Lab) -> io::Result<Option<Bench>> {
+    pub fn new(lab: &Lab, away: bool) -> io::Result<Option<Bench>> {
         let Some(_) = require("strace", binaries::on_path("strace")) else {
             return Ok(None);
         };
@@ -112,23 +125,25 @@ impl Bench {
             )?;
         }
         site.host.write("/etc/hook", HOOK)?;
+        let away = match away {
+            true => Some(namespace(&site)?),
+            false => None,
+        };
         site.configure("wg0", CONFIG)?;
         let mut bench = Bench {
             site,
             quick,
+            away,
             before: State::default(),
             up: State::default(),
             reloaded: State::default(),
         };
         bench.forget()?;
-        bench.before = bench.site.state()?;
-        bench.site.run(&bench.quick, &["up", "wg0"])?.success()?;
+        bench.before = bench.look()?;
+        bench.run("up")?.success()?;
         bench.up = bench.state()?;
         bench.site.configure("wg0", CHANGED)?;
-        bench
-            .site
-            .run(&bench.quick, &["reload", "wg0"])?
-            .success()?;
+        bench.run("reload")?.success()?;
         bench.reloaded = bench.state()?;
         bench.down()?;
         bench.site.configure("wg0", CONFIG)?;
@@ -149,9 +164,37 @@ impl Bench {
         self.site.heard().map(|_| ())
     }
 
+    fn args<'a>(&self, verb: &'a str) -> Vec<&'a str> {
+        let mut args = vec![verb, "wg0"];
+        if self.away.is_some() && verb == "up" {
+            args.extend(["--netns", AWAY]);
+        }
+        args
+    }
+
+    pub fn command(&self, verb: &str) -> io::Result<Command> {
+        self.site.command(&self.quick, &self.args(verb))
+    }
+
+    pub fn run(&self, verb: &str) -> io::Result<Run> {
+        self.site.run(&self.quick, &self.args(verb))
+    }
+
+    /// The host, and where else wg0 may leave something.
+    pub fn look(&self) -> io::Result<State> {
+        let mut state = self.site.state()?;
+        if let Some(away) = &self.away {
+            state.take(State::of(away)?.under("away "));
+            let files = "find /etc/netns -exec stat -c '%n %a' {} + -type f -exec cat {} +";
+            let files = self.site.sh(files)?;
+            state.put("files", files.lines().map(str::to_owned).collect());
+        }
+        Ok(state)
+    }
+
     /// Without the port, which is another each time.
     fn state(&self) -> io::Result<State> {
-        let mut state = self.site.state()?;
+        let mut state = self.look()?;
         state.forget("ListenPort = ");
         Ok(state)
     }
@@ -165,7 +208,7 @@ impl Bench {
         if let Some(inject) = inject {
             command.args(["-e".into(), format!("inject={inject}")]);
         }
-        command.args([&place, verb, "wg0"]);
+        command.arg(place).args(self.args(verb));
         self.site.environment(&mut command);
         let run = self.site.finish(self.site.host.spawn(&mut command)?)?;
         Ok((run.code, run.output))
@@ -175,7 +218,7 @@ impl Bench {
     pub fn restored(&self) -> io::Result<Vec<String>> {
         let mut left = Vec::new();
         let waited = until(PATIENCE, "the state before", || {
-            left = self.before.against(&self.site.state()?).0;
+            left = self.before.against(&self.look()?).0;
             Ok(left.is_empty().then_some(()))
         });
         match waited {
@@ -186,7 +229,7 @@ impl Bench {
 
     /// Takes it down, which must leave nothing but what stays by design: the sysctl.
     pub fn down(&self) -> io::Result<()> {
-        self.site.run(&self.quick, &["down", "wg0"])?.success()?;
+        self.run("down")?.success()?;
         self.site
             .sh("echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
         match self.restored()?.as_slice() {
@@ -198,7 +241,7 @@ impl Bench {
     /// All the faults there can be, after a run without one.
     pub fn faults(&self, verb: &str, hooks: &[&'static str]) -> io::Result<Vec<Fault>> {
         if verb != "up" {
-            self.site.run(&self.quick, &["up", "wg0"])?.success()?;
+            self.run("up")?.success()?;
         }
         if verb == "reload" {
             self.site.configure("wg0", CHANGED)?;
@@ -214,7 +257,7 @@ impl Bench {
                 .filter(|line| line.starts_with(&format!("{call}(")));
             let steps = (1..)
                 .zip(calls)
-                .filter_map(|(n, line)| is_step(line).then_some(n));
+                .filter_map(|(n, line)| is_step(verb, line).then_some(n));
             for n in steps {
                 faults.push(Fault::Call(call, n));
                 // Which of them, makes no difference here: see the hooks for that.
@@ -269,7 +312,7 @@ impl Bench {
         let (code, output) = match inject {
             Some(_) => self.traced(verb, inject)?,
             None => {
-                let run = self.site.run(&self.quick, &[verb, "wg0"])?;
+                let run = self.run(verb)?;
                 (run.code, run.output)
             }
         };
@@ -319,7 +362,7 @@ impl Bench {
 
     /// Disturbs `down`: it is up as before, and can be taken down, or it is down.
     pub fn suffer_down(&self, fault: &Fault) -> io::Result<Verdict> {
-        self.site.run(&self.quick, &["up", "wg0"])?.success()?;
+        self.run("up")?.success()?;
         let outcome = self.disturbed("down", fault)?;
         let mut wrong = Vec::new();
         let is_up = outcome.code != Some(0) && {
@@ -346,7 +389,7 @@ impl Bench {
 
     /// Disturbs `reload`: it is as before, or as the file says.
     pub fn suffer_reload(&self, fault: &Fault) -> io::Result<Verdict> {
-        self.site.run(&self.quick, &["up", "wg0"])?.success()?;
+        self.run("up")?.success()?;
         self.site.configure("wg0", CHANGED)?;
         let outcome = self.disturbed("reload", fault)?;
         let now = self.state()?;
@@ -397,6 +440,8 @@ impl Bench {
     fn clean(&self) -> io::Result<()> {
         self.forget()?;
         self.site.sh("ip link del wg0 2> /dev/null || :
+             ip -n away link del wg0 2> /dev/null || :
+             rm -rf /etc/netns/*
              for f in -4 -6; do
                  while ip $f rule del not fwmark 51820 2> /dev/null; do :; done
                  while ip $f rule del table main suppress_prefixlength 0 2> /dev/null; do :; done

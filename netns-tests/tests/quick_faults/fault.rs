@@ -10,8 +10,10 @@ pub const CALLS: [&str; 8] = [
 /// No steps: what is said to the person, what a signal's handler wakes the program with, and the
 /// removal of its lock when all is done.
 pub const NO_STEPS: [&str; 3] = ["write(2,", ", MSG_DONTWAIT,", ".lock\""];
+/// Nor is this one, of `down`: as many threads look for the interface as there are namespaces just now.
+const THREAD: &str = "CLONE_THREAD";
 /// What it can do without, as strace shows it.
-pub const SPARED: [&str; 6] = [
+pub const SPARED: [&str; 8] = [
     // A link of the kernel's own kind: there is the daemon.
     "IFLA_INFO_KIND}, \"wireguard\"]",
     // The way to a peer, and the MTU of its link: there is the other peer.
@@ -21,6 +23,10 @@ pub const SPARED: [&str; 6] = [
     "allowed_ip=-",
     // The daemon's socket removed: its link is deleted, and the daemon ends by that.
     "unlink(\"/var/run/wireguard/wg0.sock\"",
+    // Routes of another namespace, asked for to say early what would fail later.
+    "nlmsg_type=0x1a /* NLMSG_??? */, nlmsg_flags=NLM_F_REQUEST|0x300,",
+    // Links of a namespace among all those in which the interface may be.
+    "RTM_GETLINK, nlmsg_flags=NLM_F_REQUEST|NLM_F_DUMP,",
     // A handler's wake, if it came earlier or later this time: the end of a program is seen anyway.
     ", MSG_DONTWAIT,",
 ];
@@ -71,8 +77,9 @@ impl Fault {
     }
 }
 
-pub fn is_step(line: &str) -> bool {
-    !NO_STEPS.iter().any(|call| line.contains(call))
+pub fn is_step(verb: &str, line: &str) -> bool {
+    let is_search = verb == "down" && line.contains(THREAD);
+    !is_search && !NO_STEPS.iter().any(|call| line.contains(call))
 }
 
 /// How a run with a fault ended.

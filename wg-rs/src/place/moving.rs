@@ -74,9 +74,8 @@ impl Located {
         let arrive = || {
             let mut netlink = Netlink::open()?;
             let index = netlink.link(&self.link)?.index;
-            // It is a new link to the IPv6 of this namespace. Without IPv6 there is nothing to
-            // switch.
-            let _ = netlink.set_addr_gen_mode_none(index);
+            // It is a new link to the IPv6 of this namespace.
+            netlink.set_addr_gen_mode_none(index)?;
             if kept.has_ipv6() {
                 allow_ipv6(&self.link);
             }

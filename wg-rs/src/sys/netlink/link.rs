@@ -326,20 +326,20 @@ impl Netlink {
         self.set(id, limits, action)
     }
 
-    /// Gives the link no IPv6 link-local address when it is set up (addr_gen_mode none).
+    /// Gives the link no IPv6 link-local address when it is set up (addr_gen_mode none). Without
+    /// IPv6 on the link (MTU below 1280, or switched off) there will be none anyway.
     ///
     /// # Errors
-    /// [`Error::is_absent`]; EAFNOSUPPORT: no IPv6 on this link (MTU below 1280, or switched
-    /// off), so there will be no address anyway; EPERM.
+    /// [`Error::is_absent`]; EPERM.
     pub fn set_addr_gen_mode_none<'a>(&mut self, id: impl Into<LinkId<'a>>) -> Result<(), Error> {
         let id = id.into();
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
-        self.set(
-            id,
-            [spec],
-            format_args!("switch address generation of {id} off"),
-        )
+        let action = format_args!("switch address generation of {id} off");
+        match self.set(id, [spec], action) {
+            Err(error) if error.errno() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            result => result,
+        }
     }
 
     /// Moves a link to another network namespace, where it is down at first.
