@@ -9,7 +9,8 @@
 //!
 //! Time and randomness are arguments: whoever gives the same ones gets the same bytes. What came
 //! from the network is a fixed-size array or a slice whose length is checked; a bad message is an
-//! `Err`, `None` or `false`, and changes nothing but, for a data message, its own bytes.
+//! `Err`, `None` or `false`, and changes nothing but, for a data message, its own bytes. All that is
+//! asked of the environment is which implementation data messages use ([`Backend`]).
 //!
 //! A session, from nothing to the first packet:
 //!
@@ -58,7 +59,7 @@
 //! assert_eq!(&datagram[HEADER..][..5], b"hello");
 //! # Ok::<(), HandshakeError>(())
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 /// `Debug` for what must not be seen: the name of its type, and nothing of its value.
 macro_rules! redacted {
@@ -91,4 +92,4 @@ pub use noise::{
 };
 pub use replay::{REJECT_AFTER_MESSAGES, ReplayWindow};
 pub use tai64n::Tai64n;
-pub use transport::{HEADER, OpeningKey, SealingKey, TAG};
+pub use transport::{Backend, HEADER, OpeningKey, SealingKey, TAG};

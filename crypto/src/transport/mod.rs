@@ -10,7 +10,14 @@
 //! Keys are shared by reference, so that a burst may be worked on by any thread; nothing here
 //! allocates, but for `accepted` when it has to grow.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod backend;
+
+pub use backend::Backend;
+
 use crate::aead;
+use backend::Key;
 
 /// Bytes before the body: type, receiver, counter.
 pub const HEADER: usize = 16;
@@ -20,16 +27,33 @@ pub const TAG: usize = aead::TAG;
 /// Type word of a data message.
 const MESSAGE_DATA: u32 = 4;
 
+/// Packets of a burst that are worked on at once.
+const GROUP: usize = 16;
+
 /// The key this side sends with.
-pub struct SealingKey(aead::Key);
+pub struct SealingKey(Key);
 
 /// The key this side receives with.
-pub struct OpeningKey(aead::Key);
+pub struct OpeningKey(Key);
+
+/// What is sealed and opened. Being borrowed, no two overlap.
+#[derive(Default)]
+struct Packet<'a> {
+    counter: u64,
+    body: &'a mut [u8],
+    /// [`TAG`] bytes, or none of a packet that is not there.
+    tag: &'a mut [u8],
+}
 
 impl SealingKey {
     /// From the 32 bytes a handshake derived, or anybody's, for a test.
     pub fn new(key: &[u8; 32]) -> Self {
-        Self(aead::Key::new(key))
+        Self::with(Backend::of_process(), key)
+    }
+
+    /// [`Self::new`], for a given implementation.
+    pub fn with(backend: Backend, key: &[u8; 32]) -> Self {
+        Self(Key::new(backend, key))
     }
 
     /// Seals `datagram`: [`HEADER`] bytes, written here, the body, and [`TAG`] bytes, written here.
@@ -39,11 +63,8 @@ impl SealingKey {
     /// If there is no room for header and tag.
     #[inline]
     pub fn seal(&self, receiver: u32, counter: u64, datagram: &mut [u8]) {
-        let (header, body, tag) = parts(datagram).expect("room for header and tag");
-        header[..4].copy_from_slice(&MESSAGE_DATA.to_le_bytes());
-        header[4..8].copy_from_slice(&receiver.to_le_bytes());
-        header[8..].copy_from_slice(&counter.to_le_bytes());
-        self.0.seal(nonce(counter), &[], body, tag);
+        let (body, tag) = to_seal(receiver, counter, datagram);
+        self.0.seal(counter, body, tag);
     }
 
     /// Seals datagrams that lie `stride` bytes apart, the last of which may be shorter, with the
@@ -58,8 +79,16 @@ impl SealingKey {
         }
         let count = burst.len().div_ceil(stride) as u64;
         assert!(first.checked_add(count).is_some(), "counters overflow");
-        for (counter, datagram) in (first..).zip(burst.chunks_mut(stride)) {
-            self.seal(receiver, counter, datagram);
+        let mut counters = first..;
+        for group in burst.chunks_mut(stride.saturating_mul(GROUP)) {
+            let mut packets = <[Packet; GROUP]>::default();
+            let mut len = 0;
+            for (datagram, counter) in group.chunks_mut(stride).zip(&mut counters) {
+                let (body, tag) = to_seal(receiver, counter, datagram);
+                packets[len] = Packet { counter, body, tag };
+                len += 1;
+            }
+            self.0.seal_group(&mut packets[..len]);
         }
     }
 }
@@ -67,7 +96,12 @@ impl SealingKey {
 impl OpeningKey {
     /// From the 32 bytes a handshake derived, or anybody's, for a test.
     pub fn new(key: &[u8; 32]) -> Self {
-        Self(aead::Key::new(key))
+        Self::with(Backend::of_process(), key)
+    }
+
+    /// [`Self::new`], for a given implementation.
+    pub fn with(backend: Backend, key: &[u8; 32]) -> Self {
+        Self(Key::new(backend, key))
     }
 
     /// Opens `datagram` under the counter in its header, and leaves the plaintext where the
@@ -79,11 +113,7 @@ impl OpeningKey {
     #[inline]
     #[must_use]
     pub fn open(&self, datagram: &mut [u8]) -> bool {
-        let Some((header, body, tag)) = parts(datagram) else {
-            return false;
-        };
-        let counter = u64::from_le_bytes(header[8..].try_into().expect("8 bytes"));
-        self.0.open(nonce(counter), &[], body, tag)
+        to_open(datagram).is_some_and(|(counter, body, tag)| self.0.open(counter, body, tag))
     }
 
     /// Opens datagrams that lie `stride` bytes apart, the last of which may be shorter. Afterwards
@@ -91,11 +121,45 @@ impl OpeningKey {
     /// not touch the others.
     pub fn open_burst(&self, burst: &mut [u8], stride: usize, accepted: &mut Vec<bool>) {
         accepted.clear();
-        accepted.extend(burst.chunks_mut(stride).map(|datagram| self.open(datagram)));
+        for group in burst.chunks_mut(stride.saturating_mul(GROUP)) {
+            let mut packets = <[Packet; GROUP]>::default();
+            let (mut len, start) = (0, accepted.len());
+            for datagram in group.chunks_mut(stride) {
+                let parts = to_open(datagram);
+                accepted.push(parts.is_some());
+                if let Some((counter, body, tag)) = parts {
+                    packets[len] = Packet { counter, body, tag };
+                    len += 1;
+                }
+            }
+            let mut authentic = self.0.open_group(&mut packets[..len]);
+            for accepted in accepted[start..].iter_mut().filter(|has_room| **has_room) {
+                *accepted = authentic & 1 == 1;
+                authentic >>= 1;
+            }
+        }
     }
 }
 
 redacted!(SealingKey, OpeningKey);
+
+/// Writes the header; the body and room for the tag.
+#[inline]
+fn to_seal(receiver: u32, counter: u64, datagram: &mut [u8]) -> (&mut [u8], &mut [u8; TAG]) {
+    let (header, body, tag) = parts(datagram).expect("room for header and tag");
+    header[..4].copy_from_slice(&MESSAGE_DATA.to_le_bytes());
+    header[4..8].copy_from_slice(&receiver.to_le_bytes());
+    header[8..].copy_from_slice(&counter.to_le_bytes());
+    (body, tag)
+}
+
+/// The counter in the header, the body and the tag; None if there is no room for them.
+#[inline]
+fn to_open(datagram: &mut [u8]) -> Option<(u64, &mut [u8], &mut [u8; TAG])> {
+    let (header, body, tag) = parts(datagram)?;
+    let counter = u64::from_le_bytes(*header.last_chunk()?);
+    Some((counter, body, tag))
+}
 
 /// Header, body and tag; None if there is no room for the first and the last.
 #[inline]
@@ -103,13 +167,6 @@ fn parts(datagram: &mut [u8]) -> Option<(&mut [u8; HEADER], &mut [u8], &mut [u8;
     let (header, rest) = datagram.split_first_chunk_mut()?;
     let (body, tag) = rest.split_last_chunk_mut()?;
     Some((header, body, tag))
-}
-
-#[inline]
-fn nonce(counter: u64) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&counter.to_le_bytes());
-    nonce
 }
 
 #[cfg(test)]

@@ -1,0 +1,115 @@
+//! Up to sixteen packets at once, each under its own counter.
+//!
+//! ```text
+//! key pass:   | block 0 of packet 0 | of packet 1 | … | of packet n | blocks left over … |
+//!               by words: r and s of eight packets are lanes already
+//! seal:       key pass, data passes, tags of 8 packets, tags of the other 8
+//! open:       key pass, tags, compared; data passes for what is right
+//! ```
+
+use std::arch::x86_64::*;
+
+use zeroize::Zeroizing;
+
+use super::chacha::{Words, transpose};
+use super::passes::{Batch, Leftovers, Passes};
+use super::poly1305_packets::{Keys, LANES};
+use super::vector::{V, load, store};
+use super::{GROUP, Packet};
+
+/// What the key pass makes: the Poly1305 keys, and the keystream for lanes that were left.
+struct KeyPass {
+    keys: [Option<Keys>; 2],
+    batch: Batch,
+    words: Zeroizing<[V; 16]>,
+}
+
+impl KeyPass {
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn new(key: &Words, packets: &[Packet], leftovers: &mut Leftovers) -> Self {
+        let batch = Batch::with_keys(packets, leftovers);
+        let words = Zeroizing::new(batch.by_words(key));
+        let mut halves = Zeroizing::new([[_mm256_setzero_si256(); 8]; 2]);
+        for (i, word) in words[..8].iter().enumerate() {
+            halves[0][i] = _mm512_castsi512_si256(*word);
+            halves[1][i] = _mm512_extracti64x4_epi64::<1>(*word);
+        }
+        let upper = (packets.len() > LANES).then(|| Keys::new(&halves[1]));
+        let keys = [Some(Keys::new(&halves[0])), upper];
+        Self { keys, batch, words }
+    }
+
+    /// The tags of all packets, in halves, eight at a time.
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn tags(&self, packets: &[Packet]) -> [[V; 2]; 2] {
+        let mut tags = [[_mm512_setzero_si512(); 2]; 2];
+        let eights = packets.chunks(LANES).zip(self.keys.iter().flatten());
+        for (tags, (packets, keys)) in tags.iter_mut().zip(eights) {
+            *tags = keys.tags(packets);
+        }
+        tags
+    }
+
+    /// Combines all text with its keystream.
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn combine(&self, key: &Words, packets: &mut [Packet], leftovers: Leftovers) {
+        if self.batch.len() > packets.len() {
+            self.batch
+                .combine(packets, &*Zeroizing::new(transpose(&self.words)));
+        }
+        Passes::new(key).run(packets, leftovers);
+    }
+}
+
+/// Seals the packets, tags included.
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn seal(key: &Words, packets: &mut [Packet]) {
+    let mut leftovers = Leftovers::default();
+    let first = KeyPass::new(key, packets, &mut leftovers);
+    first.combine(key, packets, leftovers);
+    let tags = first.tags(packets);
+    for (packets, tags) in packets.chunks_mut(LANES).zip(tags) {
+        let mut halves = [[0; LANES]; 2];
+        store(&mut halves[0], tags[0]);
+        store(&mut halves[1], tags[1]);
+        for (i, packet) in packets.iter_mut().enumerate() {
+            packet.tag[..8].copy_from_slice(&u64::to_le_bytes(halves[0][i]));
+            packet.tag[8..].copy_from_slice(&u64::to_le_bytes(halves[1][i]));
+        }
+    }
+}
+
+/// Opens the packets, and says which are authentic: a bit for each. The others stay as they were.
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn open(key: &Words, packets: &mut [Packet]) -> u16 {
+    let mut leftovers = Leftovers::default();
+    let first = KeyPass::new(key, packets, &mut leftovers);
+    let mut authentic = 0;
+    let tags = first.tags(packets);
+    for (eight, (packets, tags)) in packets.chunks_mut(LANES).zip(tags).enumerate() {
+        let mut halves = [[0; LANES]; 2];
+        for (i, packet) in packets.iter_mut().enumerate() {
+            let (words, _) = packet.tag.as_chunks();
+            [halves[0][i], halves[1][i]] = [words[0], words[1]].map(u64::from_le_bytes);
+        }
+        let low = _mm512_xor_si512(tags[0], load(&halves[0]));
+        let high = _mm512_xor_si512(tags[1], load(&halves[1]));
+        let wrong = _mm512_or_si512(low, high);
+        let right = u16::from(_mm512_testn_epi64_mask(wrong, wrong));
+        for (i, packet) in packets.iter_mut().enumerate() {
+            if right >> i & 1 == 0 {
+                // Whatever comes after it does not see the text.
+                packet.body = &mut [];
+            } else {
+                authentic |= 1 << (LANES * eight + i);
+            }
+        }
+    }
+    first.combine(key, packets, leftovers);
+    authentic
+}
+
+const _: () = assert!(GROUP == 2 * LANES);

@@ -1,0 +1,288 @@
+//! ChaCha20 (RFC 8439, section 2.3), many blocks at once, in two layouts.
+//!
+//! ```text
+//! by words, 16 blocks:  x[w] = | word w of block 0 | of block 1 | … | of block 15 |
+//! by rows, 4 blocks:    x[r] = | words 4r..4r+4 of block 0 | of block 1 | of block 2 | of 3 |
+//! ```
+//!
+//! By words, both halves of a double round are the same instructions on other registers, and 16
+//! independent quarter rounds hide all latency; the blocks have to be transposed at the end. By
+//! rows, the diagonals are reached by rotating rows 1 to 3, and the first block is there as soon
+//! as the last: for a few blocks.
+//!
+//! WireGuard's nonce is four zero bytes and the packet's counter, so word 13 of the state is 0,
+//! and words 14 and 15 are the halves of that counter. Word 12 is the number of the block: 0 makes
+//! the key of Poly1305, 1 and on the keystream.
+
+use std::arch::x86_64::*;
+
+use super::vector::{V, transpose_parts, transpose_words};
+
+/// A key, as words 4 to 11 of the state.
+pub(super) type Words = [u32; 8];
+
+/// "expand 32-byte k": words 0 to 3.
+const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+
+/// Quarter rounds side by side on the given words, each step of all before the next step of any.
+macro_rules! quarter_rounds {
+    ($x:ident, $([$a:expr, $b:expr, $c:expr, $d:expr]),+) => {
+        quarter_rounds!(@ $x, 16, $([$a, $b, $d]),+);
+        quarter_rounds!(@ $x, 12, $([$c, $d, $b]),+);
+        quarter_rounds!(@ $x, 8, $([$a, $b, $d]),+);
+        quarter_rounds!(@ $x, 7, $([$c, $d, $b]),+);
+    };
+    (@ $x:ident, $bits:literal, $([$sum:expr, $by:expr, $turn:expr]),+) => {
+        $( $x[$sum] = _mm512_add_epi32($x[$sum], $x[$by]); )+
+        $( $x[$turn] = _mm512_xor_si512($x[$turn], $x[$sum]); )+
+        $( $x[$turn] = _mm512_rol_epi32::<$bits>($x[$turn]); )+
+    };
+}
+
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn columns(x: &mut [V; 16]) {
+    quarter_rounds!(
+        x,
+        [0, 4, 8, 12],
+        [1, 5, 9, 13],
+        [2, 6, 10, 14],
+        [3, 7, 11, 15]
+    );
+}
+
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn diagonals(x: &mut [V; 16]) {
+    quarter_rounds!(
+        x,
+        [0, 5, 10, 15],
+        [1, 6, 11, 12],
+        [2, 7, 8, 13],
+        [3, 4, 9, 14]
+    );
+}
+
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn double_round(x: &mut [V; 16]) {
+    columns(x);
+    diagonals(x);
+}
+
+/// Sixteen states by words: of the blocks `blocks`, of packets whose counters have these halves.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn state_by_words(key: &Words, blocks: V, counters: [V; 2]) -> [V; 16] {
+    let mut x = [_mm512_setzero_si512(); 16];
+    for (x, &word) in x.iter_mut().zip(CONSTANTS.iter().chain(key)) {
+        *x = _mm512_set1_epi32(word.cast_signed());
+    }
+    (x[12], x[14], x[15]) = (blocks, counters[0], counters[1]);
+    x
+}
+
+/// The first column round of `state`. Column 0 differs between the blocks; the columns from 1 on
+/// whose last words are given do not, and are worked out once.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn first_column_round<const SAME: usize>(
+    key: &Words,
+    state: &[V; 16],
+    last_words: &[u32; SAME],
+) -> [V; 16] {
+    let mut x = *state;
+    quarter_rounds!(x, [0, 4, 8, 12]);
+    if SAME < 3 {
+        quarter_rounds!(x, [2, 6, 10, 14], [3, 7, 11, 15]);
+    }
+    for (column, &last) in (1..).zip(last_words) {
+        let words = [CONSTANTS[column], key[column], key[4 + column], last];
+        for (row, word) in quarter_round(words).into_iter().enumerate() {
+            x[4 * row + column] = _mm512_set1_epi32(word.cast_signed());
+        }
+    }
+    x
+}
+
+/// RFC 8439, section 2.1.
+fn quarter_round([mut a, mut b, mut c, mut d]: [u32; 4]) -> [u32; 4] {
+    a = a.wrapping_add(b);
+    d = (d ^ a).rotate_left(16);
+    c = c.wrapping_add(d);
+    b = (b ^ c).rotate_left(12);
+    a = a.wrapping_add(b);
+    d = (d ^ a).rotate_left(8);
+    c = c.wrapping_add(d);
+    b = (b ^ c).rotate_left(7);
+    [a, b, c, d]
+}
+
+/// Both halves of a packet's counter, in all lanes.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn in_all_lanes(counter: u64) -> [V; 2] {
+    [counter, counter >> 32].map(|half| _mm512_set1_epi32(half as i32))
+}
+
+/// The numbers of 16 blocks in a row.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn from_block(first: u32) -> V {
+    let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    _mm512_add_epi32(_mm512_set1_epi32(first.cast_signed()), lanes)
+}
+
+/// Sixteen blocks, by words.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn blocks_by_words(key: &Words, blocks: V, counters: [V; 2]) -> [V; 16] {
+    let state = state_by_words(key, blocks, counters);
+    let mut x = state;
+    for _ in 0..10 {
+        double_round(&mut x);
+    }
+    add(&mut x, &state);
+    x
+}
+
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn add<const N: usize>(x: &mut [V; N], state: &[V; N]) {
+    for (x, &state) in x.iter_mut().zip(state) {
+        *x = _mm512_add_epi32(*x, state);
+    }
+}
+
+/// From words of 16 blocks to the 16 blocks: a 16 × 16 transpose.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn transpose(x: &[V; 16]) -> [V; 16] {
+    // Part p of quads[i][j] is words 4i..4i+4 of block 4p + j.
+    let quads = [
+        transpose_words(x[0], x[1], x[2], x[3]),
+        transpose_words(x[4], x[5], x[6], x[7]),
+        transpose_words(x[8], x[9], x[10], x[11]),
+        transpose_words(x[12], x[13], x[14], x[15]),
+    ];
+    let mut blocks = *x;
+    for j in 0..4 {
+        let of = transpose_parts(quads[0][j], quads[1][j], quads[2][j], quads[3][j]);
+        for (p, block) in of.into_iter().enumerate() {
+            blocks[4 * p + j] = block;
+        }
+    }
+    blocks
+}
+
+/// Rows 0 to 2, the same for all blocks.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+fn key_rows(key: &Words) -> [V; 3] {
+    let [k0, k1, k2, k3, k4, k5, k6, k7] = key.map(u32::cast_signed);
+    let [c0, c1, c2, c3] = CONSTANTS.map(u32::cast_signed);
+    [
+        _mm512_broadcast_i32x4(_mm_set_epi32(c3, c2, c1, c0)),
+        _mm512_broadcast_i32x4(_mm_set_epi32(k3, k2, k1, k0)),
+        _mm512_broadcast_i32x4(_mm_set_epi32(k7, k6, k5, k4)),
+    ]
+}
+
+/// Row 3 of four blocks in a row of one packet.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn last_row(counter: u64, first: u32) -> V {
+    let row = _mm_set_epi32(
+        (counter >> 32) as i32,
+        counter as i32,
+        0,
+        first.cast_signed(),
+    );
+    let blocks = _mm512_set_epi32(0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0);
+    _mm512_add_epi32(_mm512_broadcast_i32x4(row), blocks)
+}
+
+/// Turns the rows of four blocks so that diagonals are columns, and with `BACK` back again.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+fn turn<const BACK: bool>(rows: &mut [V]) {
+    let once = |row| _mm512_shuffle_epi32::<0x39>(row);
+    let thrice = |row| _mm512_shuffle_epi32::<0x93>(row);
+    rows[1] = if BACK { thrice(rows[1]) } else { once(rows[1]) };
+    rows[2] = _mm512_shuffle_epi32::<0x4e>(rows[2]);
+    rows[3] = if BACK { once(rows[3]) } else { thrice(rows[3]) };
+}
+
+/// Four blocks, each one vector.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn four_blocks(key: &Words, last_row: V) -> [V; 4] {
+    let [a, b, c] = key_rows(key);
+    let state = [a, b, c, last_row];
+    let mut x = state;
+    for _ in 0..10 {
+        quarter_rounds!(x, [0, 1, 2, 3]);
+        turn::<false>(&mut x);
+        quarter_rounds!(x, [0, 1, 2, 3]);
+        turn::<true>(&mut x);
+    }
+    add(&mut x, &state);
+    transpose_parts(x[0], x[1], x[2], x[3])
+}
+
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+fn half_of_eight<const BACK: bool>(x: &mut [V; 8]) {
+    quarter_rounds!(x, [0, 1, 2, 3], [4, 5, 6, 7]);
+    turn::<BACK>(&mut x[..4]);
+    turn::<BACK>(&mut x[4..]);
+}
+
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+fn state_of_eight(key: &Words, last_rows: [V; 2]) -> [V; 8] {
+    let [a, b, c] = key_rows(key);
+    [a, b, c, last_rows[0], a, b, c, last_rows[1]]
+}
+
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+fn finish_eight(x: &mut [V; 8], state: &[V; 8]) {
+    add(x, state);
+    let [a, b, c, d] = transpose_parts(x[0], x[1], x[2], x[3]);
+    let [e, f, g, h] = transpose_parts(x[4], x[5], x[6], x[7]);
+    *x = [a, b, c, d, e, f, g, h];
+}
+
+/// Eight blocks, each one vector.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn eight_blocks(key: &Words, last_rows: [V; 2]) -> [V; 8] {
+    let state = state_of_eight(key, last_rows);
+    let mut x = state;
+    for _ in 0..10 {
+        half_of_eight::<false>(&mut x);
+        half_of_eight::<true>(&mut x);
+    }
+    finish_eight(&mut x, &state);
+    x
+}
+
+/// Blocks 0 to 7 by rows and 8 to 23, of one packet, in one loop: eight alone would wait for their
+/// own results. The state takes 24 of the 32 registers.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn first_24_blocks(key: &Words, counter: u64) -> ([V; 8], [V; 16]) {
+    let rows_state = state_of_eight(key, [last_row(counter, 0), last_row(counter, 4)]);
+    let words_state = state_by_words(key, from_block(8), in_all_lanes(counter));
+    let (mut rows, mut words) = (rows_state, words_state);
+    for _ in 0..10 {
+        columns(&mut words);
+        half_of_eight::<false>(&mut rows);
+        diagonals(&mut words);
+        half_of_eight::<true>(&mut rows);
+    }
+    finish_eight(&mut rows, &rows_state);
+    add(&mut words, &words_state);
+    (rows, transpose(&words))
+}

@@ -1,0 +1,300 @@
+//! The keystream of a burst: sixteen blocks a pass, whose ever they are.
+//!
+//! ```text
+//! a packet of 1424 bytes:  | block 1 … block 16 | 17 … 23 |
+//!                            a pass of its own    left over, to passes with other packets' blocks
+//! pass n:                  rounds      rounds      …
+//! pass n - 1:              transpose   combine with the text
+//! ```
+//!
+//! Rotations have one execution port, shuffles the other: so a pass leaves its keystream by words,
+//! and the next one transposes and uses it between its own rounds.
+
+use std::arch::x86_64::*;
+
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::Packet;
+use super::chacha::{
+    Words, add, blocks_by_words, diagonals, double_round, eight_blocks, first_column_round,
+    four_blocks, from_block, in_all_lanes, state_by_words, transpose,
+};
+use super::vector::{V, load, transpose_parts, transpose_words, xor_block};
+
+/// Blocks of a pass.
+pub(super) const BLOCKS: usize = 16;
+const BLOCK: usize = 64;
+
+/// A block of a packet: 0 is that of the Poly1305 key, 1 is that of its first 64 bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place {
+    packet: usize,
+    block: u32,
+}
+
+impl Place {
+    /// Combines its text with `keystream`; none if it is a key's, or beyond the packet's end.
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    pub(super) fn combine(self, packets: &mut [Packet], keystream: V) {
+        let Some(before) = self.block.checked_sub(1) else {
+            return;
+        };
+        if let Some(text) = packets[self.packet].body.get_mut(BLOCK * before as usize..) {
+            xor_block(text, keystream);
+        }
+    }
+}
+
+/// Bytes of a packet that go in passes of its own: the last of them may end within its 16th block.
+fn in_own_passes(len: usize) -> usize {
+    ((len + BLOCK - 1) & !(BLOCKS * BLOCK - 1)).min(len)
+}
+
+/// What is next of the blocks that go in no pass of their own.
+#[derive(Default)]
+pub(super) struct Leftovers {
+    packet: usize,
+    offset: usize,
+}
+
+impl Leftovers {
+    fn next(&mut self, packets: &[Packet]) -> Option<Place> {
+        while let Some(packet) = packets.get(self.packet) {
+            let len = packet.body.len();
+            let offset = self.offset.max(in_own_passes(len));
+            if offset < len {
+                self.offset = offset + BLOCK;
+                let block = (1 + offset / BLOCK) as u32;
+                return Some(Place {
+                    packet: self.packet,
+                    block,
+                });
+            }
+            (self.packet, self.offset) = (self.packet + 1, 0);
+        }
+        None
+    }
+}
+
+/// Up to sixteen blocks of any packets.
+#[derive(Default)]
+pub(super) struct Batch {
+    places: [Place; BLOCKS],
+    len: usize,
+    blocks: [u32; BLOCKS],
+    counters: [[u32; BLOCKS]; 2],
+}
+
+impl Batch {
+    /// The blocks of the Poly1305 keys, in the order of the packets, then what is left over.
+    pub(super) fn with_keys(packets: &[Packet], leftovers: &mut Leftovers) -> Self {
+        let mut batch = Self::default();
+        for packet in 0..packets.len() {
+            batch.push(packets, Place { packet, block: 0 });
+        }
+        batch.fill(packets, leftovers);
+        batch
+    }
+
+    fn of(packets: &[Packet], leftovers: &mut Leftovers) -> Self {
+        let mut batch = Self::default();
+        batch.fill(packets, leftovers);
+        batch
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn fill(&mut self, packets: &[Packet], leftovers: &mut Leftovers) {
+        while self.len < BLOCKS
+            && let Some(place) = leftovers.next(packets)
+        {
+            self.push(packets, place);
+        }
+    }
+
+    fn push(&mut self, packets: &[Packet], place: Place) {
+        let counter = packets[place.packet].counter;
+        self.places[self.len] = place;
+        self.blocks[self.len] = place.block;
+        self.counters[0][self.len] = counter as u32;
+        self.counters[1][self.len] = (counter >> 32) as u32;
+        self.len += 1;
+    }
+
+    /// The block numbers and the counters' halves, one block a lane.
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn lanes(&self) -> (V, [V; 2]) {
+        let [low, high] = &self.counters;
+        (load(&self.blocks), [load(low), load(high)])
+    }
+
+    /// The blocks, by words.
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    pub(super) fn by_words(&self, key: &Words) -> [V; BLOCKS] {
+        let (blocks, counters) = self.lanes();
+        blocks_by_words(key, blocks, counters)
+    }
+
+    /// Row 3 of four blocks, from number `first` of the batch on.
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn last_row(&self, first: usize) -> V {
+        let mut row = [0; 16];
+        for (words, i) in row.chunks_exact_mut(4).zip(first..) {
+            words[0] = self.blocks[i];
+            words[2] = self.counters[0][i];
+            words[3] = self.counters[1][i];
+        }
+        load(&row)
+    }
+
+    /// Combines the text of each block with its keystream.
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    pub(super) fn combine(&self, packets: &mut [Packet], keystream: &[V]) {
+        for (place, &keystream) in self.places[..self.len].iter().zip(keystream) {
+            place.combine(packets, keystream);
+        }
+    }
+}
+
+/// Passes in a row, each of which combines the keystream of the one before with its text.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(super) struct Passes<'key> {
+    #[zeroize(skip)]
+    key: &'key Words,
+    /// Of the pass: the state, and what the first column round made of it.
+    state: [V; 16],
+    started: [V; 16],
+    /// Of the pass before, if there is one: its keystream by words.
+    keystream: [V; 16],
+    #[zeroize(skip)]
+    pending: Option<[Place; BLOCKS]>,
+}
+
+impl<'key> Passes<'key> {
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    pub(super) fn new(key: &'key Words) -> Self {
+        let none = [_mm512_setzero_si512(); 16];
+        Self {
+            key,
+            state: none,
+            started: none,
+            keystream: none,
+            pending: None,
+        }
+    }
+
+    /// Combines all text with its keystream, but for what `leftovers` gave out before.
+    #[inline(never)]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    pub(super) fn run(&mut self, packets: &mut [Packet], mut leftovers: Leftovers) {
+        for packet in 0..packets.len() {
+            let own = in_own_passes(packets[packet].body.len());
+            for offset in (0..own).step_by(BLOCKS * BLOCK) {
+                self.pass_of_one(packets, packet, (1 + offset / BLOCK) as u32);
+            }
+        }
+        let last = loop {
+            let batch = Batch::of(packets, &mut leftovers);
+            if batch.len <= BLOCKS / 2 {
+                break batch;
+            }
+            self.pass_of_any(packets, &batch);
+        };
+        if let Some(places) = self.pending {
+            let blocks = Zeroizing::new(transpose(&self.keystream));
+            for (place, &block) in places.iter().zip(&*blocks) {
+                place.combine(packets, block);
+            }
+        }
+        // Half a pass or less is cheaper by rows.
+        if last.len > 4 {
+            let rows = [last.last_row(0), last.last_row(4)];
+            last.combine(packets, &eight_blocks(self.key, rows));
+        } else if last.len > 0 {
+            last.combine(packets, &four_blocks(self.key, last.last_row(0)));
+        }
+    }
+
+    /// Sixteen blocks of one packet, which start as the same but for their numbers: the first
+    /// round of columns 1 to 3 is done once for all of them.
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn pass_of_one(&mut self, packets: &mut [Packet], packet: usize, first: u32) {
+        let counter = packets[packet].counter;
+        self.state = state_by_words(self.key, from_block(first), in_all_lanes(counter));
+        let words_13_on = [0, counter as u32, (counter >> 32) as u32];
+        self.started = first_column_round(self.key, &self.state, &words_13_on);
+        let mut places = [Place {
+            packet,
+            block: first,
+        }; BLOCKS];
+        (0..)
+            .zip(&mut places)
+            .for_each(|(i, place)| place.block += i);
+        self.rounds(packets, places);
+    }
+
+    /// Sixteen blocks of any packets: only column 1 starts as the same.
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn pass_of_any(&mut self, packets: &mut [Packet], batch: &Batch) {
+        let (blocks, counters) = batch.lanes();
+        self.state = state_by_words(self.key, blocks, counters);
+        self.started = first_column_round(self.key, &self.state, &[0]);
+        self.rounds(packets, batch.places);
+    }
+
+    /// The rest of the rounds, and what is pending meanwhile.
+    #[inline(never)]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn rounds(&mut self, packets: &mut [Packet], places: [Place; BLOCKS]) {
+        let mut x = self.started;
+        diagonals(&mut x);
+        if self.pending.is_some() {
+            for quad in 0..4 {
+                double_round(&mut x);
+                self.transpose_words(quad);
+            }
+            for column in 0..4 {
+                double_round(&mut x);
+                self.combine(packets, column);
+            }
+        } else {
+            for _ in 0..8 {
+                double_round(&mut x);
+            }
+        }
+        double_round(&mut x);
+        add(&mut x, &self.state);
+        (self.keystream, self.pending) = (x, Some(places));
+    }
+
+    /// The first half of the transpose, of four words: in place.
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn transpose_words(&mut self, quad: usize) {
+        let words = &mut self.keystream.as_chunks_mut().0[quad];
+        let [a, b, c, d] = *words;
+        *words = transpose_words(a, b, c, d);
+    }
+
+    /// The second half, of every fourth block from `column` on, and its use.
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn combine(&mut self, packets: &mut [Packet], column: usize) {
+        let Some(places) = &self.pending else {
+            return;
+        };
+        let of = |quad: usize| self.keystream[4 * quad + column];
+        let blocks = transpose_parts(of(0), of(1), of(2), of(3));
+        for (part, block) in blocks.into_iter().enumerate() {
+            places[4 * part + column].combine(packets, block);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A 512-bit vector, and the only places where one meets memory.
+//!
+//! Everything that is `unsafe` in this file is one of four instructions, between a vector and a
+//! slice or an array that the function was given: nothing is read or written outside of it.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+/// 64 bytes, in lanes of 32 or 64 bits or in four parts of 128.
+pub(super) type V = __m512i;
+
+/// An integer: every value is valid, and there is no padding.
+pub(super) trait Word: Copy {}
+impl Word for u8 {}
+impl Word for u32 {}
+impl Word for u64 {}
+
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn load<T: Word, const N: usize>(from: &[T; N]) -> V {
+    const { assert!(size_of::<[T; N]>() == size_of::<V>()) };
+    // SAFETY: `from` is 64 initialised bytes; no alignment is asked for.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn store<T: Word, const N: usize>(to: &mut [T; N], value: V) {
+    const { assert!(size_of::<[T; N]>() == size_of::<V>()) };
+    // SAFETY: `to` is 64 bytes that may take any value; no alignment is asked for.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value) }
+}
+
+/// The first 64 bytes of `from`, or all of it and then zeros.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn load_partial(from: &[u8]) -> V {
+    // SAFETY: only the bytes that the mask names are read, and it names none past the slice's end.
+    unsafe { _mm512_maskz_loadu_epi8(first_bytes(from.len()), from.as_ptr().cast()) }
+}
+
+/// The first bytes of `value`, as many as `to` has room for.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn store_partial(to: &mut [u8], value: V) {
+    let mask = first_bytes(to.len());
+    // SAFETY: only the bytes that the mask names are written: none past the slice's end.
+    unsafe { _mm512_mask_storeu_epi8(to.as_mut_ptr().cast(), mask, value) }
+}
+
+/// A bit for each of the first `len` of 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+fn first_bytes(len: usize) -> u64 {
+    _bzhi_u64(!0, len.min(64) as u32)
+}
+
+/// Combines a block of keystream with the first 64 bytes of `text`, or with all of it.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn xor_block(text: &mut [u8], keystream: V) {
+    match text.first_chunk_mut::<64>() {
+        Some(block) => store(block, _mm512_xor_si512(load(block), keystream)),
+        None => store_partial(text, _mm512_xor_si512(load_partial(text), keystream)),
+    }
+}
+
+/// A 4 × 4 transpose of 128-bit parts: result `i` is part `i` of `a`, `b`, `c` and `d`.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn transpose_parts(a: V, b: V, c: V, d: V) -> [V; 4] {
+    let (ab_low, ab_high) = (
+        _mm512_shuffle_i32x4::<0x44>(a, b),
+        _mm512_shuffle_i32x4::<0xee>(a, b),
+    );
+    let (cd_low, cd_high) = (
+        _mm512_shuffle_i32x4::<0x44>(c, d),
+        _mm512_shuffle_i32x4::<0xee>(c, d),
+    );
+    [
+        _mm512_shuffle_i32x4::<0x88>(ab_low, cd_low),
+        _mm512_shuffle_i32x4::<0xdd>(ab_low, cd_low),
+        _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high),
+        _mm512_shuffle_i32x4::<0xdd>(ab_high, cd_high),
+    ]
+}
+
+/// In each 128-bit part a 4 × 4 transpose of 32-bit words: part `p` of result `i` is word `i` of
+/// part `p` of `a`, `b`, `c` and `d`.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn transpose_words(a: V, b: V, c: V, d: V) -> [V; 4] {
+    let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    [
+        _mm512_unpacklo_epi64(ab_low, cd_low),
+        _mm512_unpackhi_epi64(ab_low, cd_low),
+        _mm512_unpacklo_epi64(ab_high, cd_high),
+        _mm512_unpackhi_epi64(ab_high, cd_high),
+    ]
+}
