@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use clap::Parser;
+use wg_crypto::Backend;
 
 use crate::sys::process::background;
 
@@ -12,7 +14,7 @@ use crate::sys::process::background;
 #[command(
     name = "wireguard-rs",
     version,
-    long_version = concat!(env!("CARGO_PKG_VERSION"), "\nTransport AEAD: ChaCha20-Poly1305 by AWS-LC"),
+    long_version = long_version(),
     about = "A WireGuard interface in userspace that behaves as the kernel module does",
     after_help = "Example:\n  wireguard-rs wg0 && wg setconf wg0 /etc/wireguard/wg0.conf && ip link set wg0 up\n\n\
                   Returns when link and UAPI socket exist. See wireguard-rs(8)."
@@ -33,6 +35,15 @@ pub struct Options {
     /// Name of the interface to create
     #[arg(value_name = "INTERFACE", value_parser = interface_name)]
     pub interface: String,
+}
+
+/// The version, and below it which AEAD is in use.
+fn long_version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let version = env!("CARGO_PKG_VERSION");
+        format!("{version}\nTransport AEAD: {}", Backend::of_process())
+    });
+    &TEXT
 }
 
 /// Which offloads may be used. Each is probed as well, and given up at run time where it fails.
