@@ -17,9 +17,10 @@ use super::poly1305_packets::{Keys, LANES};
 use super::vector::{V, load, store};
 use super::{GROUP, Packet};
 
-/// What the key pass makes: the Poly1305 keys, and the keystream for lanes that were left.
+/// What the key pass makes: the Poly1305 keys, and the keystream for lanes that were left. It is
+/// made where it stays: a copy that is moved from is not wiped.
 struct KeyPass {
-    keys: [Option<Keys>; 2],
+    keys: [Keys; 2],
     batch: Batch,
     words: Zeroizing<[V; 16]>,
 }
@@ -27,17 +28,28 @@ struct KeyPass {
 impl KeyPass {
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-    fn new(key: &Words, packets: &[Packet], leftovers: &mut Leftovers) -> Self {
-        let batch = Batch::with_keys(packets, leftovers);
-        let words = Zeroizing::new(batch.by_words(key));
+    fn empty() -> Self {
+        Self {
+            keys: [Keys::empty(), Keys::empty()],
+            batch: Batch::default(),
+            words: Zeroizing::new([_mm512_setzero_si512(); 16]),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    fn run(&mut self, key: &Words, packets: &[Packet], leftovers: &mut Leftovers) {
+        self.batch = Batch::with_keys(packets, leftovers);
+        *self.words = self.batch.by_words(key);
         let mut halves = Zeroizing::new([[_mm256_setzero_si256(); 8]; 2]);
-        for (i, word) in words[..8].iter().enumerate() {
+        for (i, word) in self.words[..8].iter().enumerate() {
             halves[0][i] = _mm512_castsi512_si256(*word);
             halves[1][i] = _mm512_extracti64x4_epi64::<1>(*word);
         }
-        let upper = (packets.len() > LANES).then(|| Keys::new(&halves[1]));
-        let keys = [Some(Keys::new(&halves[0])), upper];
-        Self { keys, batch, words }
+        let eights = packets.chunks(LANES);
+        for ((keys, words), _) in self.keys.iter_mut().zip(halves.iter()).zip(eights) {
+            keys.set(words);
+        }
     }
 
     /// The tags of all packets, in halves, eight at a time.
@@ -45,8 +57,7 @@ impl KeyPass {
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn tags(&self, packets: &[Packet]) -> [[V; 2]; 2] {
         let mut tags = [[_mm512_setzero_si512(); 2]; 2];
-        let eights = packets.chunks(LANES).zip(self.keys.iter().flatten());
-        for (tags, (packets, keys)) in tags.iter_mut().zip(eights) {
+        for ((tags, keys), packets) in tags.iter_mut().zip(&self.keys).zip(packets.chunks(LANES)) {
             *tags = keys.tags(packets);
         }
         tags
@@ -68,7 +79,8 @@ impl KeyPass {
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn seal(key: &Words, packets: &mut [Packet]) {
     let mut leftovers = Leftovers::default();
-    let first = KeyPass::new(key, packets, &mut leftovers);
+    let mut first = KeyPass::empty();
+    first.run(key, packets, &mut leftovers);
     first.combine(key, packets, leftovers);
     let tags = first.tags(packets);
     for (packets, tags) in packets.chunks_mut(LANES).zip(tags) {
@@ -86,7 +98,8 @@ pub(super) fn seal(key: &Words, packets: &mut [Packet]) {
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn open(key: &Words, packets: &mut [Packet]) -> u16 {
     let mut leftovers = Leftovers::default();
-    let first = KeyPass::new(key, packets, &mut leftovers);
+    let mut first = KeyPass::empty();
+    first.run(key, packets, &mut leftovers);
     let mut authentic = 0;
     let tags = first.tags(packets);
     for (eight, (packets, tags)) in packets.chunks_mut(LANES).zip(tags).enumerate() {
@@ -98,13 +111,12 @@ pub(super) fn open(key: &Words, packets: &mut [Packet]) -> u16 {
         let low = _mm512_xor_si512(tags[0], load(&halves[0]));
         let high = _mm512_xor_si512(tags[1], load(&halves[1]));
         let wrong = _mm512_or_si512(low, high);
-        let right = u16::from(_mm512_testn_epi64_mask(wrong, wrong));
+        let right = u16::from(_mm512_testn_epi64_mask(wrong, wrong)) & ((1 << packets.len()) - 1);
+        authentic |= right << (LANES * eight);
         for (i, packet) in packets.iter_mut().enumerate() {
             if right >> i & 1 == 0 {
-                // Whatever comes after it does not see the text.
+                // Nothing that comes after sees the text.
                 packet.body = &mut [];
-            } else {
-                authentic |= 1 << (LANES * eight + i);
             }
         }
     }

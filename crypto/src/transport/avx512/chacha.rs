@@ -272,7 +272,7 @@ pub(super) fn eight_blocks(key: &Words, last_rows: [V; 2]) -> [V; 8] {
 /// own results. The state takes 24 of the 32 registers.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-pub(super) fn first_24_blocks(key: &Words, counter: u64) -> ([V; 8], [V; 16]) {
+pub(super) fn first_24_blocks(key: &Words, counter: u64, blocks: &mut [V; 24]) {
     let rows_state = state_of_eight(key, [last_row(counter, 0), last_row(counter, 4)]);
     let words_state = state_by_words(key, from_block(8), in_all_lanes(counter));
     let (mut rows, mut words) = (rows_state, words_state);
@@ -284,5 +284,6 @@ pub(super) fn first_24_blocks(key: &Words, counter: u64) -> ([V; 8], [V; 16]) {
     }
     finish_eight(&mut rows, &rows_state);
     add(&mut words, &words_state);
-    (rows, transpose(&words))
+    blocks[..8].copy_from_slice(&rows);
+    blocks[8..].copy_from_slice(&transpose(&words));
 }

@@ -38,9 +38,19 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    #[inline]
+    #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+    pub(super) fn empty() -> Self {
+        let zero = _mm512_setzero_si512();
+        Self {
+            powers: [Factor::new(Limbs::zero()); 4],
+            s: [zero; 2],
+        }
+    }
+
     /// From words 0 to 7 of the first ChaCha20 block of eight packets.
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-    pub(super) fn new(words: &[__m256i; 8]) -> Self {
+    pub(super) fn set(&mut self, words: &[__m256i; 8]) {
         let half = |i: usize| {
             let high = _mm512_cvtepu32_epi64(words[i + 1]);
             _mm512_or_si512(
@@ -54,10 +64,8 @@ impl Keys {
         let r2 = Factor::new(square);
         let r3 = Factor::new(square.times(&r1));
         let r4 = Factor::new(square.times(&r2));
-        Self {
-            powers: [r1, r2, r3, r4],
-            s: [half(4), half(6)],
-        }
+        self.powers = [r1, r2, r3, r4];
+        self.s = [half(4), half(6)];
     }
 
     /// The tags of up to eight packets, in halves.

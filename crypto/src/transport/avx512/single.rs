@@ -65,9 +65,7 @@ fn with_first_blocks<T>(key: &Words, counter: u64, len: usize, then: impl FnOnce
         0..=SMALL => then(&*Zeroizing::new(four_blocks(key, row(0)))),
         833..=1472 => {
             let mut blocks = Zeroizing::new([_mm512_setzero_si512(); 24]);
-            let (rows, words) = first_24_blocks(key, counter);
-            blocks[..8].copy_from_slice(&rows);
-            blocks[8..].copy_from_slice(&words);
+            first_24_blocks(key, counter, &mut blocks);
             then(&*blocks)
         }
         _ => then(&*Zeroizing::new(eight_blocks(key, [row(0), row(4)]))),

@@ -307,7 +307,9 @@ fn tags_by_packets(keys: &[[u64; 4]; 8], texts: &mut [Vec<u8>]) -> [[u8; 16]; 8]
             ..Packet::default()
         })
         .collect();
-    let tags = poly1305_packets::Keys::new(&words).tags(&packets);
+    let mut one_time = poly1305_packets::Keys::empty();
+    one_time.set(&words);
+    let tags = one_time.tags(&packets);
     let mut halves = [[0_u64; 8]; 2];
     store(&mut halves[0], tags[0]);
     store(&mut halves[1], tags[1]);
