@@ -93,11 +93,11 @@ fn bring_up(
 
 /// In another namespace the tunnel's default route is the only one of the main table.
 fn has_room(file: &File, namespace: &Namespace, netns: &NetNs) -> Result<(), Failure> {
-    let peers = file.settings.peers.iter();
-    let allowed: Vec<_> = peers.flat_map(|peer| &peer.allowed_ips).collect();
     if file.table != Table::Auto {
         return Ok(());
     }
+    let peers = file.settings.peers.iter();
+    let allowed: Vec<_> = peers.flat_map(|peer| &peer.allowed_ips).collect();
     let mut there = netns.run(Netlink::open)??;
     for of in [Family::V4, Family::V6] {
         let is_default = |ip: IpAddr, bits: u8| bits == 0 && family(ip) == of;
