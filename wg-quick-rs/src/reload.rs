@@ -272,7 +272,7 @@ impl Routes {
             link,
             elsewhere,
             has_rules: !rules.firewalls.is_empty(),
-            marks: [engine.world.get()?.fwmark, before.fwmark],
+            marks: [after.fwmark, before.fwmark],
         };
         let (ours, others) = running.part(&now, file);
         let of = |addresses: &[Address]| -> Vec<Route> {
