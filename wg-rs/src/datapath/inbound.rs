@@ -25,8 +25,9 @@ use crate::tunnel::peer::{Endpoint, Source};
 use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
 
-/// Bursts received in one turn at most.
-const TURN_BURSTS: usize = 4;
+/// What is received in one turn at most: bursts, and bytes beyond which no further one is.
+const TURN_BURSTS: usize = 16;
+const TURN_BYTES: usize = 128 << 10;
 /// From this many datagrams on, opening is worth another core's wakeup.
 const LARGE: usize = 16;
 
@@ -172,7 +173,11 @@ impl SocketReader {
 
     /// Receives what there is, within limits, and delivers it.
     pub fn turn(&mut self) -> Turn {
+        let mut bytes = 0;
         for received in 0..TURN_BURSTS {
+            if bytes >= TURN_BYTES {
+                break;
+            }
             let burst = &mut self.burst;
             match self.socket.recv(burst.buffer()) {
                 // A datagram that was cut is refused as forged.
@@ -193,6 +198,7 @@ impl SocketReader {
                         }
                     });
                     self.lane.run(burst);
+                    bytes += len;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return if received == 0 {

@@ -5,10 +5,11 @@
 //! TUN thread      the TUN, while there is much; asleep otherwise
 //! ```
 //!
-//! A wakeup of another thread costs more than moving a packet. So while both sides are quiet one
+//! A wakeup of another thread costs more than moving a packet. So while the TUN is quiet one
 //! thread does everything: an answer to what it just delivered is sent by the same thread, without a
-//! wakeup between. As soon as either side leaves work behind, the TUN gets its own thread, until it
-//! has been quiet for a while.
+//! wakeup between; and while it receives a lot, what it is to send are mostly a few acknowledgements,
+//! which then leave together. As soon as the TUN leaves work behind, it gets its own thread, until
+//! it has been quiet for a while.
 //!
 //! Invariants: whoever reads the TUN holds its lock for that turn; only the thread that `tun_is_apart`
 //! names waits for it. The set of sockets is the socket thread's own; it is exchanged by message, and
@@ -171,7 +172,7 @@ impl Shared {
             if tun.any() || turns != [Turn::Nothing; 3] {
                 turns[2] = lock(&self.tun_reader).turn()?;
             }
-            if turns.contains(&Turn::More) {
+            if turns[2] == Turn::More {
                 self.tun_is_apart.store(true, Ordering::Release);
                 self.wake_tun_thread.signal();
             }
