@@ -154,14 +154,9 @@ pub fn free_table(world: &mut World) -> Result<u32, Failure> {
 pub fn rules(netlink: &mut Netlink, family: Family, mark: u32) -> Result<Vec<Rule>, Failure> {
     match netlink.rules(family) {
         Ok(rules) => Ok(of_mark(&rules, mark)),
-        // No rules, no such family.
-        Err(error) if error.errno() == Some(libc_eafnosupport()) => Ok(Vec::new()),
+        Err(error) if error.is_family_unknown() => Ok(Vec::new()),
         Err(error) => Err(error.into()),
     }
-}
-
-fn libc_eafnosupport() -> i32 {
-    nix::errno::Errno::EAFNOSUPPORT as i32
 }
 
 fn of_mark(rules: &[Rule], mark: u32) -> Vec<Rule> {

@@ -337,7 +337,7 @@ impl Netlink {
         let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
         let action = format_args!("switch address generation of {id} off");
         match self.set(id, [spec], action) {
-            Err(error) if error.errno() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            Err(error) if error.is_family_unknown() => Ok(()),
             result => result,
         }
     }

@@ -68,6 +68,11 @@ impl Error {
         self.errno().is_some_and(|errno| absent.contains(&errno))
     }
 
+    /// The kernel has no such address family.
+    pub fn is_family_unknown(&self) -> bool {
+        self.errno() == Some(libc::EAFNOSUPPORT)
+    }
+
     /// There is one already.
     pub fn is_present(&self) -> bool {
         self.errno() == Some(libc::EEXIST)

@@ -275,9 +275,7 @@ impl Netlink {
         let _ = self.channel.socket.set_netlink_get_strict_chk(false);
         match dumped {
             // A table that there is not, or a family.
-            Err(error) if error.is_absent() || error.errno() == Some(libc::EAFNOSUPPORT) => {
-                Ok(Vec::new())
-            }
+            Err(error) if error.is_absent() || error.is_family_unknown() => Ok(Vec::new()),
             dumped => dumped,
         }
     }

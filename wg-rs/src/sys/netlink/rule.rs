@@ -120,7 +120,7 @@ impl Netlink {
     /// Adds a rule.
     ///
     /// # Errors
-    /// [`Error::is_present`]; EAFNOSUPPORT: the kernel has no rules for this family; EPERM.
+    /// [`Error::is_present`]; [`Error::is_family_unknown`]; EPERM.
     pub fn add_rule(&mut self, rule: &Rule) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewRule(rule.message());
         self.request(
@@ -145,7 +145,7 @@ impl Netlink {
     /// that [`Rule`] has no field for are left out.
     ///
     /// # Errors
-    /// EAFNOSUPPORT: the kernel has no rules for this family.
+    /// [`Error::is_family_unknown`].
     pub fn rules(&mut self, family: Family) -> Result<Vec<Rule>, Error> {
         let mut message = RuleMessage::default();
         message.header.family = Rule::new(family, 0).message().header.family;
