@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use netns_tests::{Daemon, Lab};
 
-use measure::{Bench, Setup};
+use measure::{Bench, Conditions, Setup};
 use report::Report;
 
 /// Compares WireGuard implementations on this machine: two hosts in network namespaces, joined by
@@ -48,6 +48,10 @@ struct Options {
     /// MTU of the tunnel; the veth's is 80 more.
     #[arg(long, default_value_t = 1420)]
     mtu: u32,
+    /// TCP's congestion control, for instance cubic. One that paces (bbr) slows the plain veth far
+    /// more than a tunnel, so the ratio to it is another one. Default: this machine's.
+    #[arg(long, value_name = "NAME")]
+    congestion_control: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -76,7 +80,15 @@ fn run(options: &Options) -> io::Result<()> {
     let setups = setups(&options.daemons)?;
     let names: Vec<&str> = setups.iter().map(Setup::name).collect();
     eprintln!("daemons: {}", names.join(", "));
-    let window = Duration::from_secs_f64(options.seconds);
+    let congestion_control = match &options.congestion_control {
+        Some(name) => name.clone(),
+        None => measure::congestion_control()?,
+    };
+    let conditions = Conditions {
+        window: Duration::from_secs_f64(options.seconds),
+        mtu: options.mtu,
+        congestion_control,
+    };
     let mut report = Report::new(&names);
     let mut failures = Vec::new();
     let start = Instant::now();
@@ -89,30 +101,22 @@ fn run(options: &Options) -> io::Result<()> {
                 setup.name()
             );
             let name = setup.name();
-            let taken = measure::take(
-                setup,
-                &options.only,
-                window,
-                options.mtu,
-                |bench, failed| {
-                    eprint!(" {bench}");
-                    if let Some(error) = failed {
-                        eprint!(" FAILED");
-                        failures.push(format!("round {round}, {name}, {bench}: {error}"));
-                    }
-                },
-            )
+            let taken = measure::take(setup, &options.only, &conditions, |bench, failed| {
+                eprint!(" {bench}");
+                if let Some(error) = failed {
+                    eprint!(" FAILED");
+                    failures.push(format!("round {round}, {name}, {bench}: {error}"));
+                }
+            })
             .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
             eprintln!();
             report.add(name, taken);
         }
     }
+    println!("\nTCP with {}.", conditions.congestion_control);
     print!("{}", report.table());
     if let Some(file) = &options.json {
-        fs::write(
-            file,
-            report.json(options.rounds, options.seconds, options.mtu)?,
-        )?;
+        fs::write(file, report.json(options.rounds, &conditions)?)?;
     }
     Ok(())
 }

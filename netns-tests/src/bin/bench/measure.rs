@@ -1,5 +1,6 @@
 //! Taking the measurements: one topology, one after the other.
 
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -98,6 +99,28 @@ impl FromStr for Bench {
     }
 }
 
+/// What is the same for every daemon.
+#[derive(Debug)]
+pub struct Conditions {
+    /// Length of each measurement.
+    pub window: Duration,
+    /// MTU of the tunnel, 80 less than the veth's.
+    pub mtu: u32,
+    /// By its name in the kernel.
+    pub congestion_control: String,
+}
+
+/// Which TCP uses unless told otherwise.
+const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
+/// The congestion control of this network namespace.
+///
+/// # Errors
+/// Of reading it.
+pub fn congestion_control() -> io::Result<String> {
+    Ok(fs::read_to_string(CONGESTION_CONTROL)?.trim().to_owned())
+}
+
 /// One figure of one round.
 #[derive(Debug, Clone)]
 pub struct Sample {
@@ -122,14 +145,15 @@ struct Place {
 pub fn take(
     setup: &Setup,
     benches: &[Bench],
-    window: Duration,
-    mtu: u32,
+    conditions: &Conditions,
     mut progress: impl FnMut(&str, Option<io::Error>),
 ) -> io::Result<Vec<Sample>> {
+    let mtu = conditions.mtu;
     let mut samples = Vec::new();
     let mut all = |place: &Place| -> io::Result<()> {
+        place.set_congestion_control(&conditions.congestion_control)?;
         for bench in benches {
-            let failed = match place.take(*bench, window) {
+            let failed = match place.take(*bench, conditions.window) {
                 Ok(taken) => {
                     samples.extend(taken);
                     None
@@ -179,6 +203,16 @@ pub fn take(
 }
 
 impl Place {
+    fn set_congestion_control(&self, name: &str) -> io::Result<()> {
+        for host in &self.hosts {
+            host.run(|| fs::write(CONGESTION_CONTROL, name))
+                .map_err(|error| {
+                    io::Error::new(error.kind(), format!("congestion control {name}: {error}"))
+                })?;
+        }
+        Ok(())
+    }
+
     fn to(&self, n: usize) -> (&Host, IpAddr) {
         (&self.hosts[n], self.addresses[n])
     }

@@ -6,7 +6,7 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::measure::Sample;
+use crate::measure::{Conditions, Sample};
 
 /// All samples, by metric in order of appearance, then by daemon.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ struct Json<'a> {
     rounds: usize,
     seconds: f64,
     mtu: u32,
+    congestion_control: &'a str,
     kernel: String,
     cpus: usize,
     daemons: &'a [String],
@@ -127,7 +128,7 @@ impl Report {
     }
 
     /// Everything, machine-readable.
-    pub fn json(&self, rounds: usize, seconds: f64, mtu: u32) -> io::Result<String> {
+    pub fn json(&self, rounds: usize, conditions: &Conditions) -> io::Result<String> {
         let metrics = self.metrics.iter().map(|metric| JsonMetric {
             metric: &metric.name,
             unit: metric.unit,
@@ -138,8 +139,9 @@ impl Report {
         });
         let json = Json {
             rounds,
-            seconds,
-            mtu,
+            seconds: conditions.window.as_secs_f64(),
+            mtu: conditions.mtu,
+            congestion_control: &conditions.congestion_control,
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?
                 .trim()
                 .to_owned(),
@@ -185,6 +187,8 @@ fn figure(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -204,8 +208,14 @@ mod tests {
         let line = table.lines().find(|line| line.starts_with("tcp1")).unwrap();
         let cells: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(cells, ["tcp1", "Mbit/s", "2.00", "4.00", "(0.50)", "-"]);
+        let conditions = Conditions {
+            window: Duration::from_secs(1),
+            mtu: 1420,
+            congestion_control: "cubic".into(),
+        };
         let json: serde_json::Value =
-            serde_json::from_str(&report.json(3, 1.0, 1420).unwrap()).unwrap();
+            serde_json::from_str(&report.json(3, &conditions).unwrap()).unwrap();
+        assert_eq!(json["congestion_control"], "cubic");
         assert_eq!(json["metrics"][0]["median"]["theirs"], 4.0);
         assert_eq!(json["metrics"][0]["ratio"]["theirs"], 0.5);
         assert_eq!(
