@@ -398,7 +398,6 @@ fn peak_memory_is_bounded() -> io::Result<()> {
     Ok(())
 }
 
-/// Many interfaces of one host live and die apart.
 /// Who asks why nothing gets through is told, but no secret.
 #[test]
 fn a_verbose_log_tells_of_handshakes_and_drops() -> io::Result<()> {
@@ -408,8 +407,8 @@ fn a_verbose_log_tells_of_handshakes_and_drops() -> io::Result<()> {
     let silent = Daemon::program("silent", format!("env LOG_LEVEL= {path}"));
     let mut tunnel = Tunnel::established(&Plan::new(&verbose, &silent))?;
     let nobody = Ping {
-        count: 1,
-        timeout: Duration::from_millis(200),
+        count: 3,
+        timeout: Duration::from_millis(100),
         ..Ping::to([10, 77, 0, 99])
     };
     assert_eq!(tunnel.a.host.ping(&nobody)?.received(), 0);
@@ -422,19 +421,20 @@ fn a_verbose_log_tells_of_handshakes_and_drops() -> io::Result<()> {
     let (loud, quiet) = (said(&mut tunnel.a.wg)?, said(&mut tunnel.b.wg)?);
     assert_eq!(quiet, "");
     let peer = tunnel.b.keys.public.to_string();
-    for expected in [
-        "handshake initiation sent",
-        "new session",
-        "no peer for the destination (1)",
-        &peer[..8],
-    ] {
+    for expected in ["handshake initiation sent", "new session", &peer[..8]] {
         assert!(loud.contains(expected), "no {expected}: {loud}");
     }
+    // What asked whether the host's own addresses are there may have gone the same way.
+    let dropped = loud
+        .split_once("no peer for the destination (")
+        .and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
+    assert!(dropped.is_some_and(|n: u32| n >= 3), "not 3: {loud}");
     let secret = tunnel.a.keys.private.to_string();
     assert!(!loud.contains(&secret[..8]), "a key in the log");
     Ok(())
 }
 
+/// Many interfaces of one host live and die apart.
 #[test]
 fn several_in_one_host() -> io::Result<()> {
     let (_lab, host) = alone()?;
