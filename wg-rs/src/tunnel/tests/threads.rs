@@ -245,6 +245,9 @@ fn many_threads_lose_nothing_and_keep_the_order() {
         let complete = done();
         for node in &nodes {
             node.stop.store(true, Ordering::Relaxed);
+        }
+        // Wakes the receivers: each sees that it is to stop, for both have been told.
+        for node in &nodes {
             node.emit(1, &[]);
         }
         for thread in readers.into_iter().chain(receivers) {
