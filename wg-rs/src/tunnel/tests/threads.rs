@@ -29,6 +29,12 @@ const WINDOW: u64 = 128;
 /// What passes with each packet of either side: 2000 seconds in all, so sixteen renewals.
 const TICK: u64 = 10_000_000;
 
+/// How far a side's packets may be ahead of those that reached it, and the clock, in nanoseconds, of
+/// an owner's last look. Without these a machine that lets one thread sleep lets the clock run on,
+/// until what is on its way comes too late for its keys, and is rightly refused.
+const APART: u64 = 4 * WINDOW;
+const LATE: u64 = 20_000_000_000;
+
 /// Datagrams at a stride.
 type Datagrams = (usize, Vec<u8>);
 
@@ -40,6 +46,8 @@ struct Node {
     network: Mutex<Sender<Datagrams>>,
     control: Mutex<Sender<Vec<u8>>>,
     delivered: AtomicU64,
+    /// When the owner's thread last looked at what is due, by the clock.
+    looked: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -77,7 +85,12 @@ impl Node {
         let mut next = 0;
         while next < PACKETS && !self.stop.load(Ordering::Relaxed) {
             let ahead = next - other.delivered.load(Ordering::SeqCst);
-            if ahead + 40 > WINDOW {
+            let apart = next.saturating_sub(self.delivered.load(Ordering::SeqCst));
+            let clock = self.clock.load(Ordering::SeqCst);
+            let late = [self, other]
+                .iter()
+                .any(|node| clock.saturating_sub(node.looked.load(Ordering::SeqCst)) > LATE);
+            if ahead + 40 > WINDOW || apart > APART || late {
                 thread::yield_now();
                 continue;
             }
@@ -147,17 +160,19 @@ impl Node {
             if !message.is_empty() {
                 device.handle_message(self.now(), self.wall(), from, &message, 0);
             }
+            let clock = self.clock.load(Ordering::SeqCst);
             device.handle_timeout(self.now(), self.wall());
             self.transmit(&mut device);
+            self.looked.store(clock, Ordering::SeqCst);
         }
     }
 
     /// Changes that must disturb nobody.
     fn configure(&self, other: PublicKey) {
         let mut sockets = Sockets::default();
-        let mut turn = 0;
+        let mut turn = 0_u16;
         while !self.stop.load(Ordering::Relaxed) {
-            turn += 1;
+            turn = turn.wrapping_add(1);
             let guest = PublicKey::from_bytes([turn as u8; 32]);
             let changes = [
                 Change::Peer(guest),
@@ -216,6 +231,7 @@ fn many_threads_lose_nothing_and_keep_the_order() {
                 network: Mutex::new(network),
                 control: Mutex::new(control),
                 delivered: AtomicU64::new(0),
+                looked: AtomicU64::new(clock.load(Ordering::SeqCst)),
                 stop: AtomicBool::new(false),
             }
         })
