@@ -159,20 +159,17 @@ impl Shared {
                 }
                 continue;
             }
-            let mut turns = [Turn::Nothing; 3];
-            for (i, (socket, ready)) in sockets.iter_mut().zip([first, second]).enumerate() {
+            let mut received = false;
+            for (socket, ready) in sockets.iter_mut().zip([first, second]) {
                 if ready.any() {
-                    turns[i] = socket.turn();
+                    received |= socket.turn() != Turn::Nothing;
                 }
             }
             if !tun_is_here {
                 continue;
             }
             // What was delivered may have been answered by now.
-            if tun.any() || turns != [Turn::Nothing; 3] {
-                turns[2] = lock(&self.tun_reader).turn()?;
-            }
-            if turns[2] == Turn::More {
+            if (tun.any() || received) && lock(&self.tun_reader).turn()? == Turn::More {
                 self.tun_is_apart.store(true, Ordering::Release);
                 self.wake_tun_thread.signal();
             }
