@@ -14,7 +14,8 @@ use wg_rs::sys::netlink::{Netlink, Route, Rule};
 use wg_rs::sys::udp::Family;
 use wg_rs::uapi::types::Change;
 
-use crate::engine::{Engine, Failure};
+use crate::engine::Engine;
+use crate::failure::Failure;
 use crate::firewall::Firewall;
 use crate::lock::Lock;
 use crate::step::Step;

@@ -14,7 +14,7 @@ use std::process;
 use wg_rs::place::Namespace;
 
 use crate::console;
-use crate::engine::Failure;
+use crate::failure::Failure;
 use crate::file::Dns;
 use crate::program::Program;
 use crate::world::World;

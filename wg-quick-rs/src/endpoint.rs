@@ -10,7 +10,7 @@ use wg_rs::config::{Apply, Endpoint, Reason, Retries, Settings};
 use wg_rs::uapi::types::Change;
 
 use crate::console;
-use crate::engine::Failure;
+use crate::failure::Failure;
 use crate::signals::Signals;
 
 /// What `wg addconf` would ask for.

@@ -6,83 +6,13 @@
 //!                   └ failed, or a signal ─► undo: what was kept, in reverse ─► exit code
 //! ```
 
-use std::fmt;
-use std::io;
 use std::process::ExitCode;
 
-use wg_rs::sys::netlink;
-
 use crate::console;
-use crate::file::File;
+use crate::failure::Failure;
 use crate::lock::Lock;
-use crate::signals;
 use crate::step::Step;
 use crate::world::World;
-
-/// Why it is not done.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Something did not work: this is said.
-    Message(String),
-    /// A hook, from this line, ended with this code; it has said why itself.
-    Hook(String, i32),
-    /// This signal came.
-    Signal(i32),
-}
-
-impl Failure {
-    /// With this message.
-    pub fn new(message: impl fmt::Display) -> Self {
-        Failure::Message(message.to_string())
-    }
-
-    /// Of this key in this line of a file.
-    pub fn at(self, file: &File, line: usize, key: &str) -> Self {
-        match self {
-            Failure::Message(message) => {
-                Failure::Message(format!("{}: {message}", place(file, line, key)))
-            }
-            failure => failure,
-        }
-    }
-
-    /// The exit code for it.
-    pub fn code(&self) -> ExitCode {
-        let code = match self {
-            Failure::Message(_) => 1,
-            Failure::Hook(_, code) => *code,
-            Failure::Signal(signal) => 128 + signal,
-        };
-        ExitCode::from(u8::try_from(code).unwrap_or(1))
-    }
-}
-
-/// A key in a line of a file, as errors have it.
-pub fn place(file: &File, line: usize, key: &str) -> String {
-    format!("{}:{line}: {key}", file.path.display())
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Message(message) => f.write_str(message),
-            Failure::Hook(line, code) => write!(f, "{line}: exit code {code}"),
-            Failure::Signal(signal) => write!(f, "ended by {}", signals::name(*signal)),
-        }
-    }
-}
-
-impl From<netlink::Error> for Failure {
-    fn from(error: netlink::Error) -> Self {
-        Failure::new(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Failure::new(error)
-    }
-}
 
 /// Runs `work` on an interface that nobody else works on, and undoes what it did if it fails.
 pub fn with(interface: &str, work: impl FnOnce(&mut Engine) -> Result<(), Failure>) -> ExitCode {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use wg_rs::sys::udp::Family;
 
 use crate::console;
-use crate::engine::Failure;
+use crate::failure::Failure;
 use crate::program::Program;
 use crate::world::World;
 

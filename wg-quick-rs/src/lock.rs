@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use wg_rs::uapi::RUN_DIR;
 
-use crate::engine::Failure;
+use crate::failure::Failure;
 use crate::signals::Signals;
 
 /// The namespace we run in.

@@ -17,6 +17,7 @@ mod down;
 mod edit;
 mod endpoint;
 mod engine;
+mod failure;
 mod file;
 mod firewall;
 mod lines;

@@ -15,7 +15,7 @@ use wg_rs::uapi::types::Change;
 
 use crate::console;
 use crate::dns::Resolver;
-use crate::engine::Failure;
+use crate::failure::Failure;
 use crate::file::Address;
 use crate::firewall::{Firewall, Present};
 use crate::program::Program;

@@ -23,7 +23,8 @@ use crate::console;
 use crate::default_route;
 use crate::dns::Resolver;
 use crate::endpoint;
-use crate::engine::{self, Engine, Failure};
+use crate::engine::{self, Engine};
+use crate::failure::{self, Failure};
 use crate::file::{File, Located};
 use crate::mtu;
 use crate::program::Program;
@@ -167,7 +168,7 @@ pub fn hooks(
         engine.run(Step::Hook {
             command: hook.value.replace("%i", &file.interface),
             file: file.path.clone(),
-            place: engine::place(file, hook.line, key),
+            place: failure::place(file, hook.line, key),
         })?;
     }
     Ok(())

@@ -15,7 +15,7 @@ use wg_rs::sys::udp::Family;
 use wg_rs::uapi::types::{Change, Interface};
 
 use crate::difference::without_taking;
-use crate::engine::Failure;
+use crate::failure::Failure;
 use crate::file::Address;
 use crate::signals::Signals;
 
