@@ -189,6 +189,30 @@ fn a_change_of_keys_is_followed_by_a_handshake_at_once() -> io::Result<()> {
     Ok(())
 }
 
+/// 10, slowly: the key changes here long before the other side hears of it. The change itself says
+/// nothing, so the first packet afterwards makes a handshake at once.
+#[test]
+fn a_key_that_the_peer_learns_late_costs_nothing() -> io::Result<()> {
+    let tunnel = ours()?;
+    let (a, b) = (&tunnel.a, &tunnel.b);
+    let new = Keys::generate();
+    a.wg.set(&Config {
+        private_key: Some(new.private),
+        ..Config::default()
+    })?;
+    b.wg.set(
+        &Config::of(Peer::removed(a.keys.public))
+            .peer(Peer::new(new.public).allow(a.inner(Family::V4), 32)),
+    )?;
+    // An initiation that came too early would hold back the next for 5 s.
+    let ping = Ping {
+        timeout: Duration::from_secs(4),
+        ..Ping::to(b.inner(Family::V4))
+    };
+    assert_eq!(a.host.ping(&ping)?.lost(), 0);
+    Ok(())
+}
+
 /// Live changes to a peer drop no packet and make no handshake.
 #[test]
 fn live_changes_keep_the_session() -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! Changes are applied one by one as they are read, with no transaction, in the kernel's order
 //! because `wg` sends them so. A live peer keeps its session, counters, replay window and timestamp
-//! whatever is changed about it; only another private key ends sessions.
+//! whatever is changed about it; only another private key ends them, and then only for sending.
 //!
 //! Cryptokey routing is changed in `routes`, and the data path gets a copy at the end of a `set`.
 
@@ -266,30 +266,29 @@ impl Device {
             self.remove_peer(id);
         }
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.restart(id, now);
+            self.change_identity(id, now);
         }
     }
 
-    /// Ends the sessions of a peer. If it had any, or wanted one, a new handshake starts.
-    fn restart(&mut self, id: u64, now: Time) {
+    /// Our private key changed: nothing more is sent to the peer under its sessions, though what
+    /// comes under them is received, and the next packet may start a handshake at once. The change
+    /// itself sends nothing, as the peer may not know the new key yet.
+    fn change_identity(&mut self, id: u64, now: Time) {
+        self.end_handshake(id);
         let Some(entry) = self.peers.get_mut(&id) else {
             return;
         };
-        let peer = entry.shared.clone();
-        let mut wanted = !peer.keypairs.is_empty()
-            || !peer.staged.is_idle()
-            || peer.timers.persistent_interval().is_some();
         if let Some(handshake) = &mut entry.handshake {
             handshake.forget_static_static();
-            wanted |= handshake.pending().is_some();
         }
-        entry.retransmit_handshake = None;
+        let peer = &entry.shared;
+        peer.keypairs.end_sending();
         peer.last_sent_handshake.clear();
-        self.end_sessions(id);
-        self.reschedule(id);
-        if wanted && self.identity.is_some() && self.plane.is_up() {
-            self.plane.ask_handshake(&peer, now);
+        // A peer that was configured before there was any key has not started yet.
+        if self.identity.is_some() && self.plane.is_up() {
+            peer.timers.start_persistent_keepalive(now);
         }
+        self.reschedule(id);
     }
 
     fn set_listen_port(&mut self, port: u16, links: &mut dyn Links) -> Result<(), ConfigError> {

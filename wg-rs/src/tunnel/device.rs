@@ -445,18 +445,21 @@ impl Device {
 
     /// Wipes sessions and the pending handshake.
     pub(super) fn end_sessions(&mut self, id: u64) {
-        let Some(entry) = self.peers.get_mut(&id) else {
-            return;
-        };
-        if let Some(index) = entry
-            .handshake
-            .as_mut()
-            .and_then(|handshake| handshake.clear())
+        self.end_handshake(id);
+        if let Some(entry) = self.peers.get(&id) {
+            self.plane.forget(entry.shared.keypairs.clear());
+        }
+    }
+
+    /// Wipes the pending handshake.
+    pub(super) fn end_handshake(&mut self, id: u64) {
+        if let Some(entry) = self.peers.get_mut(&id)
+            && let Some(handshake) = &mut entry.handshake
+            && let Some(index) = handshake.clear()
         {
             self.handshakes.remove(&index);
             self.plane.index.release(index);
         }
-        self.plane.forget(entry.shared.keypairs.clear());
     }
 
     /// Moves the peer to its earliest timer in the schedule.

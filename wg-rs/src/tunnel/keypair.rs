@@ -222,10 +222,12 @@ impl Keypairs {
         all
     }
 
-    /// Whether any slot is taken.
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Nothing more is sent under any of the sessions; what still comes under them is received.
+    pub(crate) fn end_sending(&self) {
         let others = self.others();
-        others.next.is_none() && others.previous.is_none() && self.current.load().is_none()
+        for keypair in [&others.next, &*self.current.load()].into_iter().flatten() {
+            keypair.sends.store(false, Ordering::Release);
+        }
     }
 
     #[cfg(test)]

@@ -48,6 +48,7 @@ impl StagedQueue {
     }
 
     /// Neither packets nor a sender of them.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         let inner = self.inner();
         inner.packets.is_empty() && inner.rounds == 0

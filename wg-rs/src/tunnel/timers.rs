@@ -144,6 +144,13 @@ impl Timers {
         }
     }
 
+    /// Sees to it that a persistent keepalive, if there is to be one, is due within its interval.
+    pub(crate) fn start_persistent_keepalive(&self, now: Time) {
+        if let Some(interval) = self.persistent_interval() {
+            self.persistent_keepalive.set_if_clear(now + interval);
+        }
+    }
+
     /// The passive keepalive is due: shall it be armed again once it was sent? The answer is yes once.
     pub(crate) fn take_need_another_keepalive(&self) -> bool {
         self.need_another_keepalive.swap(false, SeqCst)
