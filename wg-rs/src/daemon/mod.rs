@@ -8,13 +8,14 @@
 pub mod control;
 pub mod interface;
 pub mod link;
+mod log;
 pub mod network;
 pub mod options;
 mod report;
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ use tokio::sync::oneshot;
 
 use self::control::{Control, End, Signals};
 use self::interface::Interface;
-use self::options::{Environment, LogLevel, Offloads, Options};
+use self::options::{Environment, Offloads, Options};
 use crate::sys::process::background::{self, Background, Parent};
 use crate::sys::process::{confine, notify};
 use crate::sys::tun::{Tun, TunOffloads};
@@ -63,7 +64,8 @@ pub fn main() -> ExitCode {
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Fatal(message)) => {
-            eprintln!("wireguard-rs: {}: {message}", options.interface);
+            let line = format!("wireguard-rs: {}: {message}\n", options.interface);
+            let _ = io::stderr().write_all(line.as_bytes());
             ExitCode::FAILURE
         }
     }
@@ -71,7 +73,7 @@ pub fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Fatal> {
     let environment = Environment::read(|name| std::env::var_os(name));
-    start_log(environment.log_level);
+    log::start(environment.log_level);
     if options.foreground || environment.foreground {
         return in_foreground(options);
     }
@@ -89,19 +91,6 @@ fn run(options: &Options) -> Result<(), Fatal> {
     // The file is the child's now.
     listener.into_fd();
     Ok(())
-}
-
-fn start_log(level: LogLevel) {
-    let level = match level {
-        LogLevel::Silent => return,
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Verbose => tracing::Level::DEBUG,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_target(false)
-        .init();
 }
 
 /// The TUN device and the configuration socket: inherited, or made here. `prepared`: by a parent that

@@ -131,7 +131,7 @@ pub fn interface_name(name: &str) -> Result<String, String> {
 pub enum LogLevel {
     /// Nothing.
     Silent,
-    /// Only what failed. The default.
+    /// Only what failed, or works only in part. The default.
     Error,
     /// Handshakes, peers and link changes too.
     Verbose,
