@@ -19,6 +19,8 @@ use crate::sys::netlink::{Event, Events};
 /// A link on its way to another namespace is looked for this often: the namespace may be one whose
 /// events are not heard yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// A link of which nothing is heard, or that may not be seen, is looked at this often.
+const LOOK_REGULARLY: Duration = Duration::from_secs(1);
 /// A link that was up is set down by the kernel when it is moved. If it is up again within this time,
 /// it never was down to the tunnel: sessions and sockets stay.
 const MOVE: Duration = Duration::from_secs(3);
@@ -172,7 +174,13 @@ impl<'a> Control<'a> {
             Ok(state) => state,
             Err(error) => {
                 tracing::debug!(%error, "the link is not to be seen");
-                self.look_again = Some(Instant::now() + LOOK_AGAIN);
+                let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
+                let wait = if forbidden {
+                    LOOK_REGULARLY
+                } else {
+                    LOOK_AGAIN
+                };
+                self.look_again = Some(Instant::now() + wait);
                 return Ok(State::Present {
                     up: self.up,
                     mtu: self.mtu,
@@ -206,6 +214,11 @@ impl<'a> Control<'a> {
                 // given another port, or be set down and up again.
                 tracing::error!(%error, "cannot open the sockets");
             }
+        }
+        if self.watch.is_out_of_hearing() {
+            let next = Instant::now() + LOOK_REGULARLY;
+            let next = self.look_again.map_or(next, |at| at.min(next));
+            self.look_again = Some(next);
         }
         Ok(state)
     }

@@ -3,7 +3,9 @@
 //! The link may be renamed and moved between namespaces at any time, while this process stays where
 //! it was born and may not enter others. The TUN descriptor always knows where its link is; events
 //! of that namespace are heard once ours has an id for it. So: an event that may concern the link
-//! makes us look at it afresh, and nothing is deduced from the event itself.
+//! makes us look at it afresh, and nothing is deduced from the event itself. Without CAP_NET_BROADCAST,
+//! which ordinary containers lack, there are no events of other namespaces: there the link is looked at
+//! every second.
 
 use std::io;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ pub struct Watch {
     netlink: Netlink,
     /// Its index where it was last seen.
     seen: Option<u32>,
+    hears_others: bool,
 }
 
 /// Gives a new link what the kernel module's links have: MTU, no link-local address, a queue.
@@ -80,14 +83,20 @@ impl Watch {
             addresses: false,
             routes: true,
         })?;
-        Ok((
-            Watch {
-                tun,
-                netlink: Netlink::open()?,
-                seen: None,
-            },
-            events,
-        ))
+        let hears_others = events.hears_others();
+        if !hears_others {
+            tracing::warn!(
+                "without CAP_NET_BROADCAST, what happens to a link that was moved to another network \
+                 namespace is noticed up to a second late"
+            );
+        }
+        let watch = Watch {
+            tun,
+            netlink: Netlink::open()?,
+            seen: None,
+            hears_others,
+        };
+        Ok((watch, events))
     }
 
     /// The connection to the kernel, in the namespace of birth.
@@ -113,6 +122,11 @@ impl Watch {
             Event::Lost => true,
             _ => false,
         }
+    }
+
+    /// Whether the link is where no event of it is heard.
+    pub fn is_out_of_hearing(&self) -> bool {
+        !self.hears_others && matches!(self.netlink.elsewhere(&self.tun), Ok(Some(_)))
     }
 
     /// Looks at the link, wherever it is now.

@@ -1,10 +1,10 @@
 //! Changes of links, addresses and routes, as they happen.
 //!
 //! Link events are heard from every namespace that this one has an id for
-//! (NETLINK_LISTEN_ALL_NSID). So a link that moves away is followed: its going says the id of
-//! where to, and further events carry that id. A link that moves on from there, to a namespace
-//! without an id here, goes silent until [`Netlink::nsid_or_new`] gives it one; what happened
-//! meanwhile must be asked for.
+//! (NETLINK_LISTEN_ALL_NSID), if the process may. So a link that moves away is followed: its going
+//! says the id of where to, and further events carry that id. A link that moves on from there, to a
+//! namespace without an id here, goes silent until [`Netlink::nsid_or_new`] gives it one; what
+//! happened meanwhile must be asked for.
 //!
 //! [`Netlink::nsid_or_new`]: super::Netlink::nsid_or_new
 
@@ -81,11 +81,13 @@ pub struct Events {
     socket: Socket,
     queue: VecDeque<Event>,
     buffer: Vec<u8>,
+    hears_others: bool,
 }
 
 impl Events {
     /// Listens from now on in the calling thread's network namespace. To hear of other
     /// namespaces the process must have CAP_NET_BROADCAST there at this moment; later it need not.
+    /// Without it only this namespace is heard ([`Events::hears_others`]).
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -100,8 +102,12 @@ impl Events {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
-        if groups.links {
-            socket.set_listen_all_namespaces(true)?;
+        let mut hears_others = groups.links;
+        if hears_others {
+            match socket.set_listen_all_namespaces(true) {
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => hears_others = false,
+                result => result?,
+            }
         }
         let wanted = [
             (groups.links, [RTNLGRP_LINK].as_slice()),
@@ -122,7 +128,13 @@ impl Events {
             socket,
             queue: VecDeque::new(),
             buffer: vec![0; LONGEST],
+            hears_others,
         })
+    }
+
+    /// Whether links in other namespaces are heard of.
+    pub fn hears_others(&self) -> bool {
+        self.hears_others
     }
 
     /// The next event.

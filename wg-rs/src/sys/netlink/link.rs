@@ -1,6 +1,7 @@
 //! Links, and the ids by which one network namespace knows another.
 
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -147,21 +148,28 @@ impl Netlink {
             source,
         };
         let name = tun.name().map_err(failed)?;
+        match self.elsewhere(tun).map_err(failed)? {
+            None => self.link(&name),
+            Some(netns) => {
+                let nsid = self.nsid_or_new(netns.as_fd())?;
+                self.link_in(nsid, &name)
+            }
+        }
+    }
+
+    /// The namespace of the link of a TUN, if it is another one than that this speaks for. (Linux before
+    /// 5.2 cannot tell.)
+    ///
+    /// # Errors
+    /// EBADFD: the link was deleted; EPERM: no CAP_NET_ADMIN there.
+    pub fn elsewhere(&self, tun: &Tun) -> io::Result<Option<NetNs>> {
         let netns = match tun.netns() {
             Ok(netns) => NetNs::from(netns),
-            // Linux before 5.2 cannot tell.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return self.link(&name),
-            Err(error) => return Err(failed(error)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
+            Err(error) => return Err(error),
         };
-        if self
-            .netns()
-            .and_then(|home| home.is(&netns))
-            .map_err(failed)?
-        {
-            return self.link(&name);
-        }
-        let nsid = self.nsid_or_new(netns.as_fd())?;
-        self.link_in(nsid, &name)
+        let is_here = self.netns()?.is(&netns)?;
+        Ok((!is_here).then_some(netns))
     }
 
     fn get_link(
