@@ -11,6 +11,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use pair::{Pair, WALL, addr, public, transmits};
 use wg_crypto::{Cookie, CookieSecret, MacKeys};
+use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::Endpoint;
 
 fuzz_target!(|input: (Vec<(u8, u8)>, Option<Vec<u8>>)| {
@@ -28,7 +29,7 @@ fuzz_target!(|input: (Vec<(u8, u8)>, Option<Vec<u8>>)| {
     let reply = raw.unwrap_or(reply);
 
     let from = Endpoint::from(addr(2));
-    pair.a.handle_message(pair.now, WALL, from, &reply, 0);
+    pair.a.handle_message(pair.now, WALL, from, &reply, Backlog::default());
     assert!(
         transmits(&mut pair.a, pair.now).is_empty(),
         "a cookie reply is not answered"

@@ -10,6 +10,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use pair::{Pair, WALL, addr, public, transmits};
 use wg_crypto::MacKeys;
+use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::Endpoint;
 
 #[derive(Arbitrary, Debug)]
@@ -33,7 +34,7 @@ fuzz_target!(|input: Input| {
     let initiation = pair.initiation();
     let right = if input.to_initiator {
         pair.b
-            .handle_message(pair.now, WALL, Endpoint::from(addr(1)), &initiation, 0);
+            .handle_message(pair.now, WALL, Endpoint::from(addr(1)), &initiation, Backlog::default());
         transmits(&mut pair.b, pair.now).pop().expect("B answers")
     } else {
         initiation
@@ -63,7 +64,10 @@ fuzz_target!(|input: Input| {
         WALL,
         Endpoint::from(addr(9)),
         &message,
-        input.waiting.into(),
+        Backlog {
+            initiations: input.waiting.into(),
+            answers: 0,
+        },
     );
     let answers = transmits(receiver, pair.now);
     // mac2 counts under load only, and the sender index is covered by mac1 alone: with a mac1 made
@@ -80,7 +84,7 @@ fuzz_target!(|input: Input| {
         let cookies_only = answers.iter().all(|answer| answer.len() == 64 && loaded);
         assert!(cookies_only, "a wrong message is answered");
         // And the right one is still good.
-        receiver.handle_message(pair.now, WALL, Endpoint::from(addr(9)), &right, 0);
+        receiver.handle_message(pair.now, WALL, Endpoint::from(addr(9)), &right, Backlog::default());
         if !loaded {
             assert!(
                 !transmits(receiver, pair.now).is_empty(),

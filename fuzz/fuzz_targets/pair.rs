@@ -9,6 +9,7 @@ use rand_core::RngCore;
 use wg_crypto::{PrivateKey, PublicKey};
 use wg_rs::tunnel::config::Links;
 use wg_rs::tunnel::device::Device;
+use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::{Endpoint, Peer};
 use wg_rs::tunnel::send::{OutBurst, Prepared, route};
 use wg_rs::tunnel::time::{Time, Wall};
@@ -105,10 +106,10 @@ impl Pair {
         let mut pair = Pair::new();
         let initiation = pair.initiation();
         pair.b
-            .handle_message(pair.now, WALL, Endpoint::from(addr(1)), &initiation, 0);
+            .handle_message(pair.now, WALL, Endpoint::from(addr(1)), &initiation, Backlog::default());
         for response in transmits(&mut pair.b, pair.now) {
             pair.a
-                .handle_message(pair.now, WALL, Endpoint::from(addr(2)), &response, 0);
+                .handle_message(pair.now, WALL, Endpoint::from(addr(2)), &response, Backlog::default());
         }
         assert!(
             !pair.transmits_of_a().is_empty(),

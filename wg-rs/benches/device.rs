@@ -10,6 +10,7 @@ use rand_chacha::ChaCha20Rng;
 use wg_crypto::{Identity, MacKeys, PrivateKey, PublicKey, Tai64n, create_initiation};
 use wg_rs::tunnel::config::Links;
 use wg_rs::tunnel::device::Device;
+use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::Endpoint;
 use wg_rs::tunnel::time::{Time, Wall};
 use wg_rs::uapi::types::{AllowedIp, Change};
@@ -142,7 +143,7 @@ fn respond(c: &mut Criterion) {
                 (now, wall, message)
             },
             |(now, wall, message)| {
-                device.handle_message(now, wall, from, &message, 0);
+                device.handle_message(now, wall, from, &message, Backlog::default());
                 assert!(device.poll_transmit(now, wall, &mut out).is_some());
             },
             BatchSize::SmallInput,

@@ -7,8 +7,12 @@
 //! ```
 //!
 //! The tunnel's owner (configuration, handshakes, timers) is behind one lock, taken by the protocol
-//! and the control thread only: never by a thread that moves data. It is a fair lock, so that `wg show`
-//! gets its turn while handshakes flood in.
+//! and the control thread only: never by a thread that moves data.
+//!
+//! The protocol thread works in turns: a message that came in, timers that are due, some of what is to
+//! be sent, one initiation of ours at most. After each it hands the lock to whoever waits for it, so
+//! that `wg show` is answered at once while handshakes flood in or ten thousand peers start. Nobody
+//! else sends: who changes something tells the protocol thread.
 
 use std::io;
 use std::sync::Arc;
@@ -32,11 +36,13 @@ use crate::tunnel::config::ConfigError;
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::Drops;
 use crate::tunnel::plane::Plane;
-use crate::tunnel::time::Wall;
+use crate::tunnel::time::{Time, Wall};
 use crate::uapi::types;
 
-/// Datagrams that one poll of the owner writes at most.
+/// Bytes that one poll of the owner writes at most.
 const TRANSMIT_BUFFER: usize = 1 << 16;
+/// Sends in one turn at most: so long somebody else may wait for the owner.
+const SENDS_IN_A_TURN: usize = 16;
 
 /// A tunnel that runs. Dropping it ends its threads.
 pub struct Interface {
@@ -54,7 +60,6 @@ struct Shared {
 struct Owner {
     device: Device,
     network: Network,
-    transmit: Vec<u8>,
 }
 
 fn wall() -> Wall {
@@ -79,7 +84,7 @@ impl Interface {
     ) -> io::Result<Self> {
         let device = Device::new(Box::new(OsRng.unwrap_err()));
         let plane = device.plane().clone();
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(Inbox::new()?);
         let sockets = Arc::new(Sockets::default());
         plane.set_waker(Box::new({
             let inbox = inbox.clone();
@@ -95,11 +100,7 @@ impl Interface {
             offloads,
             workers,
         });
-        let owner = Owner {
-            device,
-            network,
-            transmit: Vec::with_capacity(TRANSMIT_BUFFER),
-        };
+        let owner = Owner { device, network };
         let shared = Arc::new(Shared {
             owner: Mutex::new(owner),
             plane,
@@ -124,12 +125,10 @@ impl Interface {
     /// What was wrong with the first that failed.
     pub fn set(&self, changes: &[types::Change]) -> Result<(), ConfigError> {
         let mut owner = self.shared.owner();
-        let Owner {
-            device, network, ..
-        } = &mut *owner;
+        let Owner { device, network } = &mut *owner;
         let result = device.set(changes, network, now());
-        self.shared.transmit(&mut owner);
-        // Deadlines may have moved.
+        drop(owner);
+        // There may be something to send, and deadlines may have moved.
         self.shared.inbox.notify();
         result
     }
@@ -150,11 +149,9 @@ impl Interface {
     /// When the port was taken meanwhile.
     pub fn up(&self) -> Result<(), ConfigError> {
         let mut owner = self.shared.owner();
-        let Owner {
-            device, network, ..
-        } = &mut *owner;
+        let Owner { device, network } = &mut *owner;
         let result = device.up(network);
-        self.shared.transmit(&mut owner);
+        drop(owner);
         self.shared.inbox.notify();
         result
     }
@@ -162,9 +159,7 @@ impl Interface {
     /// The link went down: closes the sockets and ends the sessions.
     pub fn down(&self) {
         let mut owner = self.shared.owner();
-        let Owner {
-            device, network, ..
-        } = &mut *owner;
+        let Owner { device, network } = &mut *owner;
         device.down(network);
     }
 
@@ -204,48 +199,51 @@ impl Shared {
     }
 
     fn run_protocol(&self) {
-        let mut timeout = None;
-        loop {
-            let wakeup = self.inbox.wait(timeout);
+        let mut out = Vec::with_capacity(TRANSMIT_BUFFER);
+        let mut deadline = None;
+        while let Wakeup::Turn(message, backlog) = self.inbox.wait(deadline) {
             let mut owner = self.owner();
-            match wakeup {
-                Wakeup::Closed => return,
-                Wakeup::Look => {}
-                Wakeup::Message(message, waiting) => {
-                    owner.device.handle_message(
-                        now(),
-                        wall(),
-                        message.from,
-                        message.bytes(),
-                        waiting,
-                    );
-                }
+            let device = &mut owner.device;
+            if let Some(message) = message {
+                device.handle_message(now(), wall(), message.from, message.bytes(), backlog);
             }
             // Handles the data path's events as well.
-            owner.device.handle_timeout(now(), wall());
-            self.transmit(&mut owner);
-            timeout = owner
-                .device
-                .next_timeout()
-                .map(|at| at.saturating_since(now()));
+            device.handle_timeout(now(), wall());
+            deadline = match self.transmit(device, &mut out) {
+                Sent::All => device.next_timeout(),
+                Sent::Some => Some(Time::ZERO),
+            };
+            MutexGuard::unlock_fair(owner);
         }
     }
 
-    /// Sends what the owner has to send.
-    fn transmit(&self, owner: &mut Owner) {
-        let Owner {
-            device, transmit, ..
-        } = owner;
-        while let Some(out) = device.poll_transmit(now(), wall(), transmit) {
-            let peer = out.peer.as_deref();
-            if let Err(error) = self
-                .sockets
-                .send(transmit, out.stride, &out.to, out.tos, peer)
+    /// Sends what the owner has to send, as far as it fits in a turn.
+    fn transmit(&self, device: &mut Device, out: &mut Vec<u8>) -> Sent {
+        for _ in 0..SENDS_IN_A_TURN {
+            let Some(transmit) = device.poll_transmit(now(), wall(), out) else {
+                return Sent::All;
+            };
+            let peer = transmit.peer.as_deref();
+            if let Err(error) =
+                self.sockets
+                    .send(out, transmit.stride, &transmit.to, transmit.tos, peer)
             {
                 tracing::debug!(%error, "sending failed");
             }
+            if transmit.is_initiation {
+                break;
+            }
         }
+        Sent::Some
     }
+}
+
+/// How far a turn got.
+enum Sent {
+    /// There is nothing more to send.
+    All,
+    /// There may be more.
+    Some,
 }
 
 impl std::ops::Drop for Interface {

@@ -2,13 +2,29 @@
 //!
 //! Handshakes cost two or three Diffie-Hellman operations each, so they never run on a thread that
 //! moves data: they are copied here, bounded, and dropped when there is no room, as in the kernel.
+//!
+//! Answers (responses and cookie replies) come before initiations: each ends something that we have
+//! begun. An initiation still gets its turn after [`ANSWERS_IN_A_ROW`] of them.
+//!
+//! A thread that moves data pays for a wakeup only if the protocol thread sleeps.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::tunnel::messages::{INITIATION_SIZE, MAX_QUEUED_INCOMING_HANDSHAKES};
+use super::now;
+use crate::sys::alarm::Alarm;
+use crate::sys::poll::{self, Waker};
+use crate::tunnel::ingress::Backlog;
+use crate::tunnel::messages::{
+    INITIATION_SIZE, MAX_QUEUED_INCOMING_HANDSHAKES, MESSAGE_HANDSHAKE_INITIATION,
+};
 use crate::tunnel::peer::Endpoint;
+use crate::tunnel::time::Time;
+
+/// Answers taken one after the other while initiations wait.
+const ANSWERS_IN_A_ROW: u32 = 8;
 
 /// A handshake message or cookie reply, and who sent it.
 #[derive(Clone, Copy)]
@@ -24,36 +40,98 @@ impl Message {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+
+    fn is_initiation(&self) -> bool {
+        self.bytes
+            .starts_with(&MESSAGE_HANDSHAKE_INITIATION.to_le_bytes())
+    }
 }
 
-/// Why the protocol thread was woken. (The large variant is what floods: it is not worth an allocation.)
+/// What the protocol thread is woken for. (The large variant is what floods: it is not worth an
+/// allocation.)
 #[allow(clippy::large_enum_variant)]
 pub enum Wakeup {
-    /// A message, and how many wait behind it.
-    Message(Message, usize),
-    /// The data path or the configuration has news, or the time has come.
-    Look,
+    /// A turn: the next message, if there is one, and what waits behind it. The data path or the
+    /// configuration may have news, and the time may have come.
+    Turn(Option<Message>, Backlog),
     /// The interface ends.
     Closed,
 }
 
 /// The queue. See the head of the file.
-#[derive(Default)]
 pub struct Inbox {
     state: Mutex<State>,
-    news: Condvar,
+    waker: Waker,
+    alarm: Alarm,
 }
 
 #[derive(Default)]
 struct State {
-    messages: VecDeque<Message>,
-    look: bool,
+    answers: VecDeque<Message>,
+    initiations: VecDeque<Message>,
+    answers_in_a_row: u32,
+    news: bool,
     closed: bool,
+    /// The protocol thread sleeps, or is about to, and has not been woken yet.
+    sleeps: bool,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        !self.closed && !self.news && self.answers.is_empty() && self.initiations.is_empty()
+    }
+
+    fn next_message(&mut self) -> Option<Message> {
+        let answer_first = self.initiations.is_empty() || self.answers_in_a_row < ANSWERS_IN_A_ROW;
+        if answer_first && let Some(answer) = self.answers.pop_front() {
+            self.answers_in_a_row += 1;
+            return Some(answer);
+        }
+        self.answers_in_a_row = 0;
+        self.initiations.pop_front()
+    }
+
+    fn next(&mut self) -> Wakeup {
+        self.sleeps = false;
+        self.news = false;
+        if self.closed {
+            return Wakeup::Closed;
+        }
+        let message = self.next_message();
+        let backlog = Backlog {
+            initiations: self.initiations.len(),
+            answers: self.answers.len(),
+        };
+        Wakeup::Turn(message, backlog)
+    }
 }
 
 impl Inbox {
+    /// An empty inbox.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM.
+    pub fn new() -> io::Result<Self> {
+        Ok(Inbox {
+            state: Mutex::default(),
+            waker: Waker::new()?,
+            alarm: Alarm::new()?,
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and wakes the protocol thread, once the lock is free, if it sleeps.
+    fn tell(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let wake = !state.is_idle() && std::mem::take(&mut state.sleeps);
+        drop(state);
+        if wake {
+            self.waker.signal();
+        }
     }
 
     /// Queues a message of at most 148 bytes. False: the queue is full, or the message too long.
@@ -63,68 +141,66 @@ impl Inbox {
             return false;
         };
         head.copy_from_slice(datagram);
-        let mut state = self.lock();
-        if state.messages.len() >= MAX_QUEUED_INCOMING_HANDSHAKES {
-            return false;
-        }
-        state.messages.push_back(Message {
+        let message = Message {
             bytes,
             len: datagram.len() as u8,
             from,
+        };
+        let mut queued = false;
+        self.tell(|state| {
+            let waiting = state.answers.len() + state.initiations.len();
+            queued = waiting < MAX_QUEUED_INCOMING_HANDSHAKES;
+            match message.is_initiation() {
+                _ if !queued => {}
+                true => state.initiations.push_back(message),
+                false => state.answers.push_back(message),
+            }
         });
-        self.news.notify_one();
-        true
+        queued
     }
 
     /// Says that there are events to handle or that a deadline may have moved.
     pub fn notify(&self) {
-        self.lock().look = true;
-        self.news.notify_one();
+        self.tell(|state| state.news = true);
     }
 
     /// Ends [`Inbox::wait`] for good.
     pub fn close(&self) {
-        self.lock().closed = true;
-        self.news.notify_one();
+        self.tell(|state| state.closed = true);
     }
 
     /// Forgets the messages that wait: the interface goes down.
     pub fn clear(&self) {
-        self.lock().messages.clear();
+        self.tell(|state| {
+            state.answers.clear();
+            state.initiations.clear();
+        });
     }
 
-    /// Waits for a message or news, at most `timeout` (`None`: no deadline).
-    pub fn wait(&self, timeout: Option<Duration>) -> Wakeup {
-        let idle = |state: &mut State| !state.closed && !state.look && state.messages.is_empty();
-        let state = self.lock();
-        let mut state = match timeout {
-            None => self
-                .news
-                .wait_while(state, idle)
-                .unwrap_or_else(PoisonError::into_inner),
-            Some(timeout) => {
-                self.news
-                    .wait_timeout_while(state, timeout, idle)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+    /// Waits for a message or news, until `deadline` at most (`None`: there is none). Only one thread
+    /// may wait.
+    pub fn wait(&self, deadline: Option<Time>) -> Wakeup {
+        {
+            let mut state = self.lock();
+            if !state.is_idle() || deadline.is_some_and(|at| at <= now()) {
+                return state.next();
             }
-        };
-        if state.closed {
-            return Wakeup::Closed;
+            state.sleeps = true;
         }
-        // News first: they are cheap, and a flood of messages must not hold them up.
-        if std::mem::take(&mut state.look) {
-            return Wakeup::Look;
-        }
-        match state.messages.pop_front() {
-            Some(message) => Wakeup::Message(message, state.messages.len()),
-            None => Wakeup::Look,
-        }
+        // Neither can fail with what they are given; if they did, this were a turn too many.
+        let _ = self.alarm.set(deadline.map(Time::as_nanos));
+        let _ = poll::wait([self.waker.as_fd(), self.alarm.as_fd()], None);
+        let mut state = self.lock();
+        // A wakeup that comes after the alarm is left for the next wait, which it ends for nothing.
+        self.waker.drain();
+        state.next()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn from() -> Endpoint {
@@ -134,38 +210,110 @@ mod tests {
         }
     }
 
+    fn message(kind: u8, number: u8) -> Vec<u8> {
+        let mut message = vec![number; if kind == 1 { 148 } else { 92 }];
+        message[..4].copy_from_slice(&[kind, 0, 0, 0]);
+        message
+    }
+
+    /// The next message's type and number, and what waits behind it.
+    fn take(inbox: &Inbox) -> Option<(u8, u8, usize, usize)> {
+        match inbox.wait(Some(Time::ZERO)) {
+            Wakeup::Turn(message, backlog) => message.map(|message| {
+                let bytes = message.bytes();
+                (bytes[0], bytes[4], backlog.initiations, backlog.answers)
+            }),
+            Wakeup::Closed => panic!("nobody closed it"),
+        }
+    }
+
     #[test]
-    fn messages_come_in_order_after_news() {
-        let inbox = Inbox::default();
-        assert!(inbox.push(&[1; 148], from()));
-        assert!(inbox.push(&[2; 92], from()));
-        inbox.notify();
-        assert!(matches!(inbox.wait(None), Wakeup::Look));
-        assert!(matches!(inbox.wait(None), Wakeup::Message(m, 1) if m.bytes() == [1; 148]));
-        assert!(matches!(inbox.wait(None), Wakeup::Message(m, 0) if m.bytes() == [2; 92]));
-        assert!(matches!(inbox.wait(Some(Duration::ZERO)), Wakeup::Look));
+    fn answers_come_before_initiations_and_each_in_order() {
+        let inbox = Inbox::new().unwrap();
+        for (kind, number) in [(1, 1), (2, 2), (1, 3), (3, 4)] {
+            assert!(inbox.push(&message(kind, number), from()));
+        }
+        assert_eq!(take(&inbox), Some((2, 2, 2, 1)));
+        assert_eq!(take(&inbox), Some((3, 4, 2, 0)));
+        assert_eq!(take(&inbox), Some((1, 1, 1, 0)));
+        assert_eq!(take(&inbox), Some((1, 3, 0, 0)));
+        assert_eq!(take(&inbox), None);
+    }
+
+    #[test]
+    fn a_flood_of_answers_does_not_hold_up_initiations_for_ever() {
+        let inbox = Inbox::new().unwrap();
+        for number in 0..100 {
+            inbox.push(&message(2, number), from());
+        }
+        inbox.push(&message(1, 0), from());
+        inbox.push(&message(1, 1), from());
+        let kinds: Vec<_> = (0..20).map(|_| take(&inbox).unwrap().0).collect();
+        let firsts = kinds.iter().enumerate().filter(|(_, kind)| **kind == 1);
+        assert!(firsts.map(|(i, _)| i).eq([8, 17]), "{kinds:?}");
     }
 
     #[test]
     fn it_is_bounded() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new().unwrap();
         assert!(!inbox.push(&[0; 149], from()), "no message is that long");
-        for _ in 0..MAX_QUEUED_INCOMING_HANDSHAKES {
-            assert!(inbox.push(&[0; 64], from()));
+        for i in 0..MAX_QUEUED_INCOMING_HANDSHAKES {
+            assert!(inbox.push(&message(1 + (i % 2) as u8, 0), from()));
         }
-        assert!(!inbox.push(&[0; 64], from()));
+        assert!(!inbox.push(&message(1, 0), from()));
+        assert!(!inbox.push(&message(2, 0), from()));
         inbox.clear();
-        assert!(inbox.push(&[0; 64], from()));
+        assert!(inbox.push(&message(1, 0), from()));
+    }
+
+    /// What a flood costs the thread that moves data: no system call while the other is at work.
+    #[test]
+    fn only_a_thread_that_sleeps_is_woken() {
+        let inbox = Inbox::new().unwrap();
+        inbox.push(&message(1, 0), from());
+        inbox.notify();
+        assert!(!inbox.waker.drain(), "nobody sleeps");
+        assert!(take(&inbox).is_some());
+        inbox.lock().sleeps = true;
+        inbox.clear();
+        assert!(inbox.lock().sleeps, "there is no news in that");
+        inbox.push(&message(1, 0), from());
+        assert!(inbox.waker.drain());
+        inbox.push(&message(1, 0), from());
+        inbox.notify();
+        assert!(!inbox.waker.drain(), "it was woken already");
     }
 
     #[test]
-    fn closing_wakes_the_thread_that_waits() {
-        let inbox = std::sync::Arc::new(Inbox::default());
-        let waits = std::thread::spawn({
-            let inbox = inbox.clone();
-            move || matches!(inbox.wait(None), Wakeup::Closed)
-        });
-        inbox.close();
-        assert!(waits.join().expect("no panic"));
+    fn whatever_comes_ends_the_wait() {
+        let tell: [fn(&Inbox); 3] = [
+            |inbox| assert!(inbox.push(&message(1, 7), from())),
+            Inbox::notify,
+            Inbox::close,
+        ];
+        for (i, tell) in tell.into_iter().enumerate() {
+            let inbox = Arc::new(Inbox::new().unwrap());
+            let waits = std::thread::spawn({
+                let inbox = inbox.clone();
+                move || inbox.wait(None)
+            });
+            while !inbox.lock().sleeps && i != 0 {
+                std::thread::yield_now();
+            }
+            tell(&inbox);
+            match (i, waits.join().expect("no panic")) {
+                (0, Wakeup::Turn(Some(message), _)) => assert_eq!(message.bytes()[4], 7),
+                (1, Wakeup::Turn(None, _)) | (2, Wakeup::Closed) => {}
+                (i, _) => panic!("{i}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_deadline_ends_the_wait_and_not_before() {
+        let inbox = Inbox::new().unwrap();
+        let at = now() + std::time::Duration::from_millis(20);
+        assert!(matches!(inbox.wait(Some(at)), Wakeup::Turn(None, _)));
+        assert!(now() >= at);
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows the protocol, and nothing here allocates per packet or per burst.
 
+pub mod alarm;
 pub mod async_fd;
 pub mod cmsg;
 pub mod netlink;

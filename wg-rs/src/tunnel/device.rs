@@ -12,7 +12,8 @@
 //! - `schedule` holds a peer at most once, at its `wake_at`; a peer without a pending timer is not
 //!   in it, so idle peers cost nothing.
 //! - An initiation is made when it is polled for, not when it is asked for: a thousand peers that
-//!   want one at once hold the owner for one Diffie-Hellman at a time.
+//!   want one at once hold the owner for one Diffie-Hellman at a time. The same goes for timers: so
+//!   many are fired at a time, and the rest stay due.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use wg_crypto::{Identity, PrivateKey, PublicKey, SessionKeys, receive_initiation
 use super::config::Config;
 use super::drops::Drop;
 use super::handshake::{Handshake, Parties};
-use super::ingress::{Ingress, Verdict};
+use super::ingress::{Backlog, Ingress, Verdict};
 use super::keypair::{Keypair, Origin};
 use super::messages::*;
 use super::peer::{Endpoint, Peer};
@@ -34,6 +35,9 @@ use super::plane::{Event, Plane, Routes};
 use super::send::OutBurst;
 use super::time::{Time, Wall};
 use super::transmit::Transmit;
+
+/// Peers whose timers are fired at a time.
+const PEERS_AT_ONCE: usize = 256;
 
 /// The owner of an interface: see the head of this file.
 pub struct Device {
@@ -50,8 +54,10 @@ pub struct Device {
     /// What `plane` has a copy of.
     pub(super) routes: Routes,
     pub(super) schedule: BTreeSet<(Time, u64)>,
-    /// Peers that have something to send.
+    /// Peers that have something to send, but for an initiation.
     pub(super) ready: VecDeque<u64>,
+    /// Peers that want an initiation sent.
+    pub(super) initiating: VecDeque<u64>,
     /// Messages that are ready.
     pub(super) outbox: VecDeque<(Transmit, Vec<u8>)>,
     /// For staged packets; there once some were sent.
@@ -70,7 +76,6 @@ pub(super) struct Entry {
     /// Where it is in `schedule`.
     pub(super) scheduled: Option<Time>,
     pub(super) is_ready: bool,
-    pub(super) wants_flush: bool,
     pub(super) wants_keepalive: bool,
     pub(super) wants_initiation: bool,
     pub(super) wants_another_keepalive: bool,
@@ -87,7 +92,6 @@ impl Entry {
             zero_key_material: None,
             scheduled: None,
             is_ready: false,
-            wants_flush: false,
             wants_keepalive: false,
             wants_initiation: false,
             wants_another_keepalive: false,
@@ -129,6 +133,7 @@ impl Device {
             routes: Routes::new(),
             schedule: BTreeSet::new(),
             ready: VecDeque::new(),
+            initiating: VecDeque::new(),
             outbox: VecDeque::new(),
             burst: None,
         }
@@ -139,24 +144,24 @@ impl Device {
         &self.plane
     }
 
-    /// Takes a handshake message or cookie reply that came from `from`; `waiting` is how many more
-    /// wait to be taken, which decides whether the device is under load.
+    /// Takes a handshake message or cookie reply that came from `from`; `backlog` is what waits
+    /// behind it, which decides whether the device is under load.
     pub fn handle_message(
         &mut self,
         now: Time,
         wall: Wall,
         from: Endpoint,
         message: &[u8],
-        waiting: usize,
+        backlog: Backlog,
     ) {
         let result = match Message::parse(message) {
             _ if !self.plane.is_up() => Err(Drop::Down),
             Some(Message::Cookie(reply)) => self.consume_cookie(now, reply),
             Some(Message::Initiation(initiation)) => self
-                .admit(now, from, message, waiting)
+                .admit(now, from, message, backlog)
                 .and_then(|()| self.consume_initiation(now, from, initiation)),
             Some(Message::Response(response)) => self
-                .admit(now, from, message, waiting)
+                .admit(now, from, message, backlog)
                 .and_then(|()| self.consume_response(now, wall, from, response)),
             Some(Message::Data(_)) | None => Err(Drop::Malformed),
         };
@@ -170,11 +175,12 @@ impl Device {
         now: Time,
         from: Endpoint,
         message: &[u8],
-        waiting: usize,
+        backlog: Backlog,
     ) -> Result<(), Drop> {
+        let pending = self.handshakes.len();
         match self
             .ingress
-            .judge(now, from.addr, message, waiting, &mut *self.rng)
+            .judge(now, from.addr, message, backlog, pending, &mut *self.rng)
         {
             Verdict::Admit => Ok(()),
             Verdict::Refuse(reason) => Err(reason),
@@ -185,6 +191,7 @@ impl Device {
                     tos: 0,
                     stride,
                     peer: None,
+                    is_initiation: false,
                 };
                 self.outbox.push_back((transmit, reply.to_vec()));
                 Err(Drop::CookieSent)
@@ -356,13 +363,13 @@ impl Device {
         self.schedule.first().map(|(at, _)| *at)
     }
 
-    /// Fires the timers that are due.
+    /// Fires timers that are due, but not too many: `next_timeout` says whether more are.
     pub fn handle_timeout(&mut self, now: Time, wall: Wall) {
         self.handle_events(now, wall);
-        while let Some(&(at, id)) = self.schedule.first()
-            && at <= now
-        {
-            self.schedule.pop_first();
+        for _ in 0..PEERS_AT_ONCE {
+            let due = self.schedule.first().filter(|(at, _)| *at <= now);
+            let Some(&(at, id)) = due else { break };
+            self.schedule.remove(&(at, id));
             if let Some(entry) = self.peers.get_mut(&id) {
                 entry.scheduled = None;
                 self.fire(id, now);

@@ -7,7 +7,8 @@
 //! under load, mac2 right, source too fast -> dropped
 //! under load, mac2 right                  -> admitted
 //! ```
-//! Under load means that many messages wait, now or a second ago (paper, section 5.3).
+//! Under load means that many messages wait, now or a second ago (paper, section 5.3). The answers to
+//! our own initiations do not count: a thousand peers may well answer at once.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -24,6 +25,22 @@ use super::time::Time;
 const LOADED: usize = MAX_QUEUED_INCOMING_HANDSHAKES / 8;
 /// How long it then stays so.
 const LOAD_MEMORY: Duration = Duration::from_secs(1);
+
+/// Handshake messages that wait behind the one that is being handled.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Backlog {
+    /// Initiations.
+    pub initiations: usize,
+    /// Responses and cookie replies.
+    pub answers: usize,
+}
+
+impl Backlog {
+    /// What others have made of it, if `expected` answers may be to initiations of ours.
+    fn of_others(self, expected: usize) -> usize {
+        self.initiations + self.answers.saturating_sub(expected)
+    }
+}
 
 pub(super) struct Ingress {
     /// Of our public key; none without one.
@@ -55,15 +72,17 @@ impl Ingress {
         self.mac_keys = key.map(MacKeys::new);
     }
 
+    /// `pending` is how many initiations of ours wait for their response.
     pub(super) fn judge(
         &mut self,
         now: Time,
         from: SocketAddr,
         message: &[u8],
-        waiting: usize,
+        backlog: Backlog,
+        pending: usize,
         rng: &mut dyn RngCore,
     ) -> Verdict {
-        let under_load = self.under_load(now, waiting);
+        let under_load = self.under_load(now, backlog.of_others(pending));
         let Some(mac_keys) = &self.mac_keys else {
             return Verdict::Refuse(Drop::NoPrivateKey);
         };

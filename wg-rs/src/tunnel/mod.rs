@@ -10,7 +10,7 @@ pub mod device;
 pub mod drops;
 mod handshake;
 pub mod index;
-mod ingress;
+pub mod ingress;
 pub mod keypair;
 pub mod messages;
 pub mod peer;

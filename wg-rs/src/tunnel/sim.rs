@@ -18,6 +18,7 @@ use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 use super::config::{ConfigError, Links};
 use super::device::Device;
 use super::drops::Drop;
+use super::ingress::Backlog;
 use super::keypair::Keypair;
 use super::peer::{Endpoint, Peer, Source};
 use super::receive::InBurst;
@@ -122,7 +123,7 @@ pub(crate) struct Host {
     /// Datagrams to it vanish.
     pub deaf: bool,
     /// Handshake messages that seem to wait behind each one.
-    pub waiting: usize,
+    pub backlog: Backlog,
     /// What the TUN was given.
     pub delivered: Vec<(Time, Vec<u8>)>,
     /// What the data path would answer by ICMP.
@@ -207,7 +208,7 @@ impl Sim {
                 key,
                 addr: format!("192.0.2.{}:51820", i + 1).parse().unwrap(),
                 deaf: false,
-                waiting: 0,
+                backlog: Backlog::default(),
                 delivered: Vec::new(),
                 unroutable: Vec::new(),
                 wall_error: 0,
@@ -453,9 +454,9 @@ impl Sim {
         };
         host.r#in
             .received(flight.bytes.len(), flight.stride, from, flight.tos);
-        let (device, waiting) = (&mut host.device, host.waiting);
+        let (device, backlog) = (&mut host.device, host.backlog);
         host.r#in.classify(&plane, now, |message, from| {
-            device.handle_message(now, wall, from, message, waiting);
+            device.handle_message(now, wall, from, message, backlog);
         });
         host.r#in.open();
         host.r#in.accept(&plane, now);

@@ -1,9 +1,9 @@
 //! What the owner sends on its own account: handshake messages, keepalives, and the packets that
 //! waited for a session.
 //!
-//! Messages that answer another are in the outbox, ready made. All else is made when it is polled
-//! for: a thousand peers that want an initiation at once hold the owner for one Diffie-Hellman at a
-//! time, and what is staged is sealed with the session of that moment.
+//! Messages that answer another are in the outbox, ready made, and go first. All else is made when it
+//! is polled for: what is staged is sealed with the session of that moment, and initiations come last,
+//! so that a thousand peers that want one hold up nobody who has a session.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,11 +28,14 @@ pub struct Transmit {
     pub stride: usize,
     /// Whom it is for (none: a cookie reply). Its source is to be cleared if it proves unusable.
     pub peer: Option<Arc<Peer>>,
+    /// An initiation, which cost a Diffie-Hellman: before the next one others should have a turn.
+    pub is_initiation: bool,
 }
 
 impl Device {
-    /// What is to be sent next, written over `out`. To be called until `None` after any of the
-    /// other calls, each result sent before the next call.
+    /// What is to be sent next, written over `out`, each result to be sent before the next call. To
+    /// be called after any of the other calls, and again and again until it gives `None`; any of the
+    /// other calls may come in between.
     pub fn poll_transmit(&mut self, now: Time, wall: Wall, out: &mut Vec<u8>) -> Option<Transmit> {
         self.handle_events(now, wall);
         loop {
@@ -40,18 +43,20 @@ impl Device {
                 *out = message;
                 return Some(transmit);
             }
-            let id = *self.ready.front()?;
-            if let Some(transmit) = self.flush(id, now, out) {
-                return Some(transmit);
-            }
-            self.ready.pop_front();
-            let Some(entry) = self.peers.get_mut(&id) else {
+            if let Some(&id) = self.ready.front() {
+                if let Some(transmit) = self.flush(id, now, out) {
+                    return Some(transmit);
+                }
+                self.ready.pop_front();
+                if let Some(entry) = self.peers.get_mut(&id) {
+                    entry.is_ready = false;
+                    entry.wants_keepalive = false;
+                }
                 continue;
-            };
-            entry.is_ready = false;
-            entry.wants_flush = false;
-            entry.wants_keepalive = false;
-            if std::mem::take(&mut entry.wants_initiation) {
+            }
+            let id = self.initiating.pop_front()?;
+            if let Some(entry) = self.peers.get_mut(&id) {
+                entry.wants_initiation = false;
                 self.initiate(id, now, wall);
             }
         }
@@ -91,15 +96,15 @@ impl Device {
         peer.last_sent_handshake.set(now);
         debug!(%peer, to = %to.addr, "handshake initiation sent");
         self.send_message(&peer, to, &message, now);
+        if let Some((transmit, _)) = self.outbox.back_mut() {
+            transmit.is_initiation = true;
+        }
         self.reschedule(id);
     }
 
     /// Seals the next burst of staged packets, or else a keepalive if one is wanted.
     fn flush(&mut self, id: u64, now: Time, out: &mut Vec<u8>) -> Option<Transmit> {
         let entry = self.peers.get_mut(&id)?;
-        if !entry.wants_flush {
-            return None;
-        }
         let peer = entry.shared.clone();
         let to = peer.endpoint()?;
         let burst = self.burst.get_or_insert_default();
@@ -129,17 +134,19 @@ impl Device {
             tos,
             stride,
             peer: Some(peer),
+            is_initiation: false,
         })
     }
 
     /// Wants an initiation sent, unless one was in the last five seconds.
     pub(super) fn send_initiation(&mut self, id: u64, now: Time) {
-        if let Some(entry) = self.peers.get_mut(&id)
+        if self.plane.is_up()
+            && let Some(entry) = self.peers.get_mut(&id)
             && entry.shared.has_endpoint()
             && !entry.shared.sent_handshake_lately(now)
+            && !std::mem::replace(&mut entry.wants_initiation, true)
         {
-            entry.wants_initiation = true;
-            self.make_ready(id);
+            self.initiating.push_back(id);
         }
     }
 
@@ -155,13 +162,6 @@ impl Device {
 
     /// Sends what is staged, or starts a handshake if there is no session for it.
     pub(super) fn send_staged(&mut self, id: u64) {
-        if let Some(entry) = self.peers.get_mut(&id) {
-            entry.wants_flush = true;
-            self.make_ready(id);
-        }
-    }
-
-    fn make_ready(&mut self, id: u64) {
         if self.plane.is_up()
             && let Some(entry) = self.peers.get_mut(&id)
             && !std::mem::replace(&mut entry.is_ready, true)
@@ -176,9 +176,11 @@ impl Device {
         for id in self.ready.drain(..) {
             if let Some(entry) = self.peers.get_mut(&id) {
                 entry.is_ready = false;
-                entry.wants_flush = false;
                 entry.wants_keepalive = false;
-                entry.wants_keepalive = false;
+            }
+        }
+        for id in self.initiating.drain(..) {
+            if let Some(entry) = self.peers.get_mut(&id) {
                 entry.wants_initiation = false;
             }
         }
@@ -202,6 +204,7 @@ impl Device {
             tos: HANDSHAKE_DSCP,
             stride,
             peer: Some(peer.clone()),
+            is_initiation: false,
         };
         self.outbox.push_back((transmit, message.to_vec()));
     }

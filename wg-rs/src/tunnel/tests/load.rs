@@ -1,7 +1,11 @@
 //! Under load: cookies and the rate limit.
 
+use wg_crypto::{PrivateKey, PublicKey};
+
 use crate::tunnel::drops::Drop;
 use crate::tunnel::sim::*;
+use crate::tunnel::staged::StagedPacket;
+use crate::tunnel::time::Wall;
 use crate::uapi::types::Change;
 
 const LOADED: usize = 512;
@@ -13,7 +17,7 @@ fn mac2_is_set(seen: &Seen) -> bool {
 #[test]
 fn under_load_an_initiation_needs_a_cookie() {
     let mut sim = Sim::pair();
-    sim.hosts[1].waiting = LOADED;
+    sim.hosts[1].backlog.initiations = LOADED;
     sim.send(0, 1, 1);
     sim.run(SECOND);
     assert_eq!((sim.count(1, COOKIE), sim.count(1, RESPONSE)), (1, 0));
@@ -32,7 +36,7 @@ fn under_load_an_initiation_needs_a_cookie() {
 #[test]
 fn below_the_threshold_there_is_no_load() {
     let mut sim = Sim::pair();
-    sim.hosts[1].waiting = LOADED - 1;
+    sim.hosts[1].backlog.initiations = LOADED - 1;
     sim.send(0, 1, 1);
     sim.run(SECOND);
     assert_eq!(sim.hosts[1].payloads(), [1]);
@@ -42,7 +46,7 @@ fn below_the_threshold_there_is_no_load() {
 #[test]
 fn under_load_a_response_needs_a_cookie_too() {
     let mut sim = Sim::pair();
-    sim.hosts[0].waiting = LOADED;
+    sim.hosts[0].backlog.initiations = LOADED;
     sim.send(0, 1, 1);
     sim.run(SECOND);
     assert_eq!((sim.count(1, RESPONSE), sim.count(0, COOKIE)), (1, 1));
@@ -52,16 +56,106 @@ fn under_load_a_response_needs_a_cookie_too() {
     assert_eq!(sim.hosts[1].payloads(), [1]);
 }
 
+/// Many peers may answer at once when the link comes up: that is no attack.
+#[test]
+fn answers_to_our_own_initiations_are_no_load() {
+    for (answers, cookies) in [(LOADED, 0), (LOADED + 1, 1)] {
+        let mut sim = Sim::pair();
+        // The one that host 0 waits for is pending.
+        sim.hosts[0].backlog.answers = answers;
+        sim.send(0, 1, 1);
+        sim.run(SECOND);
+        assert_eq!(sim.count(0, COOKIE), cookies, "{answers} answers");
+    }
+}
+
+/// A thousand peers that start at once: one Diffie-Hellman at a time, and none of them before the
+/// packets of a peer that has a session.
+#[test]
+fn initiations_come_one_by_one_and_last() {
+    let mut sim = Sim::session();
+    let mut changes = vec![];
+    for n in 1..=100 {
+        changes.extend([
+            Change::Peer(PrivateKey::from_bytes([n; 32]).public_key()),
+            Change::Endpoint(([198, 51, 100, n], 1).into()),
+            Change::PersistentKeepalive(25),
+        ]);
+    }
+    let wall = Wall::default();
+    let (now, host) = (sim.now, &mut sim.hosts[0]);
+    host.device.set(&changes, &mut host.sockets, now).unwrap();
+    let mut out = Vec::new();
+    let mut initiations = 0;
+    for n in 0..10 {
+        let first = host.device.poll_transmit(now, wall, &mut out).unwrap();
+        assert!(first.is_initiation && out.len() == 148);
+        initiations += 1;
+        assert_eq!(
+            host.device.handshakes.len(),
+            initiations,
+            "no more were made"
+        );
+
+        let peer = host.device.peers().next().unwrap().clone();
+        let _ = peer.staged.push(
+            [StagedPacket {
+                tos: 0,
+                bytes: packet(0, 1, &[n; 20]).into(),
+            }]
+            .into_iter(),
+        );
+        host.device.plane().ask_flush(&peer);
+        let next = host.device.poll_transmit(now, wall, &mut out).unwrap();
+        assert!(!next.is_initiation && next.peer.unwrap() == peer);
+    }
+    while host.device.poll_transmit(now, wall, &mut out).is_some() {
+        initiations += 1;
+    }
+    assert_eq!(initiations, 100);
+    assert_eq!(host.device.handshakes.len(), 100);
+}
+
+/// Ten thousand timers that are due at once are fired in slices.
+#[test]
+fn timers_are_fired_some_at_a_time() {
+    let mut sim = Sim::hosts(1, 4);
+    let mut changes = vec![];
+    for n in 0..1000u16 {
+        let [high, low] = n.to_be_bytes();
+        let mut key = [7; 32];
+        key[..2].copy_from_slice(&[high, low]);
+        changes.extend([
+            Change::Peer(PublicKey::from_bytes(key)),
+            Change::Endpoint(([198, 51, high, low], 1).into()),
+            Change::PersistentKeepalive(25),
+        ]);
+    }
+    sim.set(0, &changes).unwrap();
+    let device = &mut sim.hosts[0].device;
+    let now = sim.now + 60 * SECOND;
+    let mut calls = 0;
+    while device.next_timeout().is_some_and(|at| at <= now) {
+        device.handle_timeout(now, Wall::default());
+        calls += 1;
+    }
+    assert!(calls >= 3, "{calls}");
+    let due = device
+        .peers()
+        .filter(|peer| peer.timers.earliest().is_none_or(|at| at <= now));
+    assert_eq!(due.count(), 0);
+}
+
 #[test]
 fn load_is_remembered_for_a_second() {
     for (after, cookies) in [(900, 1), (1100, 0)] {
         let mut sim = Sim::pair();
         sim.faults.delay = MILLI;
-        sim.hosts[1].waiting = LOADED;
+        sim.hosts[1].backlog.initiations = LOADED;
         let (from, to) = ("203.0.113.9:666".parse().unwrap(), sim.hosts[1].addr);
         sim.inject(from, to, &[&[1, 0, 0, 0][..], &[0; 144]].concat());
         sim.run(MILLI);
-        sim.hosts[1].waiting = 0;
+        sim.hosts[1].backlog.initiations = 0;
         sim.run(after * MILLI - MILLI);
         sim.send(0, 1, 1);
         sim.run(SECOND);
@@ -73,7 +167,7 @@ fn load_is_remembered_for_a_second() {
 #[test]
 fn boringtun_489_endpoint_roams_on_cookie_reply() {
     let mut sim = Sim::pair();
-    sim.hosts[1].waiting = LOADED;
+    sim.hosts[1].backlog.initiations = LOADED;
     sim.faults.delay = 100 * MILLI;
     sim.send(0, 1, 1);
     sim.run(150 * MILLI);
@@ -90,7 +184,7 @@ fn boringtun_489_endpoint_roams_on_cookie_reply() {
 fn a_cookie_serves_115_seconds() {
     for (age, used) in [(105, true), (116, false)] {
         let mut sim = Sim::pair();
-        sim.hosts[1].waiting = LOADED;
+        sim.hosts[1].backlog.initiations = LOADED;
         sim.send(0, 1, 1);
         sim.run(SECOND);
         assert_eq!(sim.count(1, COOKIE), 1);
@@ -106,7 +200,7 @@ fn a_cookie_serves_115_seconds() {
 #[test]
 fn the_cookie_secret_changes_after_120_seconds() {
     let mut sim = Sim::pair();
-    sim.hosts[1].waiting = LOADED;
+    sim.hosts[1].backlog.initiations = LOADED;
     // Made under a secret that is nearly out, it is refused when that is out: another cookie.
     let (from, to) = ("203.0.113.9:666".parse().unwrap(), sim.hosts[1].addr);
     let mut first = [&[1, 0, 0, 0][..], &[0; 144]].concat();
@@ -126,7 +220,7 @@ fn the_cookie_secret_changes_after_120_seconds() {
 #[test]
 fn boringtun_cookie_without_port() {
     let mut sim = Sim::pair();
-    sim.hosts[1].waiting = LOADED;
+    sim.hosts[1].backlog.initiations = LOADED;
     sim.send(0, 1, 1);
     sim.run(SECOND);
     // Another port of the same address: the cookie is another's.
@@ -142,7 +236,7 @@ fn boringtun_cookie_without_port() {
 #[test]
 fn gotatun_valid_mac2_is_unlimited() {
     let mut sim = Sim::pair();
-    sim.hosts[1].waiting = LOADED;
+    sim.hosts[1].backlog.initiations = LOADED;
     sim.send(0, 1, 1);
     sim.run(6 * SECOND);
     let initiation = sim.last(0, INITIATION);

@@ -39,8 +39,8 @@ fn after_any_weather_everyone_is_reached() {
                 }
                 2 if from != to => sim.set_peer(from, to, &[Change::PersistentKeepalive(3)]),
                 3 if from != to => sim.set_peer(from, to, &[Change::PersistentKeepalive(0)]),
-                4 => sim.hosts[from].waiting = 512,
-                5 => sim.hosts[from].waiting = 0,
+                4 => sim.hosts[from].backlog.initiations = 512,
+                5 => sim.hosts[from].backlog.initiations = 0,
                 6 => sim.hosts[from].deaf = !sim.hosts[from].deaf,
                 _ if from != to => {
                     sim.send(from, to, 1);
@@ -66,7 +66,7 @@ fn after_any_weather_everyone_is_reached() {
         sim.faults = Faults::default();
         for host in &mut sim.hosts {
             host.deaf = false;
-            host.waiting = 0;
+            host.backlog.initiations = 0;
         }
         // Both sides may have lost the other's address: a person sets it again.
         for host in 0..3 {

@@ -15,6 +15,7 @@ use wg_crypto::{PrivateKey, PublicKey};
 
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::Drop;
+use crate::tunnel::ingress::Backlog;
 use crate::tunnel::peer::Endpoint;
 use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
@@ -158,7 +159,7 @@ impl Node {
             };
             let mut device = self.device.lock().unwrap();
             if !message.is_empty() {
-                device.handle_message(self.now(), self.wall(), from, &message, 0);
+                device.handle_message(self.now(), self.wall(), from, &message, Backlog::default());
             }
             let clock = self.clock.load(Ordering::SeqCst);
             device.handle_timeout(self.now(), self.wall());
