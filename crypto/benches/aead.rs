@@ -50,12 +50,12 @@ struct Side {
 impl Side {
     fn new(backend: Backend, packets: usize, len: usize) -> Self {
         let stride = HEADER + len + TAG;
-        let sealing = SealingKey::with(backend, &[7; 32]);
+        let sealing = SealingKey::new(backend, &[7; 32]);
         let mut sealed = vec![1; packets * stride];
         sealing.seal_burst(1, 0, &mut sealed, stride);
         Self {
             sealing,
-            opening: OpeningKey::with(backend, &[7; 32]),
+            opening: OpeningKey::new(backend, &[7; 32]),
             stride,
             counter: 0,
             burst: sealed.clone(),

@@ -89,7 +89,7 @@ impl Subject {
     }
 
     fn time_seal(&mut self, key: [u8; 32]) -> f64 {
-        let key = SealingKey::with(self.backend, &key);
+        let key = SealingKey::new(self.backend, &key);
         let burst = black_box(&mut self.burst);
         let start = Instant::now();
         match burst.len() == self.stride {
@@ -100,7 +100,7 @@ impl Subject {
     }
 
     fn time_open(&mut self, key: [u8; 32], right: bool) -> f64 {
-        let key = OpeningKey::with(self.backend, &key);
+        let key = OpeningKey::new(self.backend, &key);
         let burst = black_box(&mut self.burst);
         self.accepted.clear();
         let start = Instant::now();
@@ -114,7 +114,7 @@ impl Subject {
     }
 
     fn seal(&mut self, key: [u8; 32]) {
-        let key = SealingKey::with(self.backend, &key);
+        let key = SealingKey::new(self.backend, &key);
         key.seal_burst(1, 2, &mut self.burst, self.stride);
     }
 

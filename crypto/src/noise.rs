@@ -26,7 +26,7 @@ use crate::{
     key::{PresharedKey, PrivateKey, PublicKey},
     symmetric::Symmetric,
     tai64n::Tai64n,
-    transport::{OpeningKey, SealingKey},
+    transport::{Backend, OpeningKey, SealingKey},
     x25519::KeyPair,
 };
 
@@ -214,7 +214,7 @@ pub struct Responder {
 
 impl Responder {
     /// Writes message 2 to `out`, from index `sender`, its MACs zero. `ephemeral` is fresh from a
-    /// random source.
+    /// random source. The keys are for `backend`.
     ///
     /// # Errors
     /// [`HandshakeError::LowOrder`] if one of the initiator's keys is one.
@@ -223,6 +223,7 @@ impl Responder {
         psk: &PresharedKey,
         ephemeral: PrivateKey,
         sender: u32,
+        backend: Backend,
         out: &mut [u8; RESPONSE_LEN],
     ) -> Result<SessionKeys, HandshakeError> {
         let mut state = self.state;
@@ -244,14 +245,15 @@ impl Responder {
 
         let [receiving, sending] = state.split();
         Ok(SessionKeys {
-            sealing: SealingKey::new(&sending),
-            opening: OpeningKey::new(&receiving),
+            sealing: SealingKey::new(backend, &sending),
+            opening: OpeningKey::new(backend, &receiving),
         })
     }
 }
 
 impl Initiation {
-    /// Reads message 2. A bad one changes nothing: the right one may still come.
+    /// Reads message 2. A bad one changes nothing: the right one may still come. The keys are for
+    /// `backend`.
     ///
     /// # Errors
     /// Any [`HandshakeError`].
@@ -259,6 +261,7 @@ impl Initiation {
         &self,
         local: &Identity,
         psk: &PresharedKey,
+        backend: Backend,
         msg: &[u8; RESPONSE_LEN],
     ) -> Result<SessionKeys, HandshakeError> {
         let mut message = Fields(msg.as_slice());
@@ -281,8 +284,8 @@ impl Initiation {
 
         let [sending, receiving] = state.split();
         Ok(SessionKeys {
-            sealing: SealingKey::new(&sending),
-            opening: OpeningKey::new(&receiving),
+            sealing: SealingKey::new(backend, &sending),
+            opening: OpeningKey::new(backend, &receiving),
         })
     }
 }
@@ -393,7 +396,7 @@ mod tests {
             let ephemeral = private(&mut self.rng);
             let answer = self.receive(message).unwrap();
             let keys = answer
-                .respond(&self.psk, ephemeral, 8, &mut response)
+                .respond(&self.psk, ephemeral, 8, Backend::Library, &mut response)
                 .unwrap();
             (keys, response)
         }
@@ -412,7 +415,7 @@ mod tests {
             let (initiation, message) = pair.initiate();
             let (keys_r, response) = pair.respond(&message);
             let keys_i = initiation
-                .finish(&pair.initiator, &pair.psk, &response)
+                .finish(&pair.initiator, &pair.psk, Backend::Library, &response)
                 .unwrap();
             assert!(understands(&keys_i, &keys_r) && understands(&keys_r, &keys_i));
             assert!(!understands(&keys_i, &keys_i) && !understands(&keys_r, &keys_r));
@@ -442,11 +445,11 @@ mod tests {
             let mut changed = response;
             changed[bit / 8] ^= 1 << (bit % 8);
             let is_index = (32..64).contains(&bit);
-            let result = initiation.finish(&pair.initiator, &pair.psk, &changed);
+            let result = initiation.finish(&pair.initiator, &pair.psk, Backend::Library, &changed);
             assert_eq!(result.is_ok(), is_index, "bit {bit}");
         }
         let keys_i = initiation
-            .finish(&pair.initiator, &pair.psk, &response)
+            .finish(&pair.initiator, &pair.psk, Backend::Library, &response)
             .unwrap();
         assert!(understands(&keys_i, &keys_r));
     }
@@ -478,7 +481,9 @@ mod tests {
         let accepts = |msg: &[u8; RESPONSE_LEN]| {
             keys.verify_mac1(msg)
                 && cookie.verify_mac2(msg)
-                && initiation.finish(&pair.initiator, &pair.psk, msg).is_ok()
+                && initiation
+                    .finish(&pair.initiator, &pair.psk, Backend::Library, msg)
+                    .is_ok()
         };
         assert!(accepts(&response));
         for bit in 0..RESPONSE_LEN * 8 {
@@ -495,7 +500,7 @@ mod tests {
         let (_, response) = pair.respond(&message);
         let refused = |msg: &[u8; RESPONSE_LEN]| {
             initiation
-                .finish(&pair.initiator, &pair.psk, msg)
+                .finish(&pair.initiator, &pair.psk, Backend::Library, msg)
                 .unwrap_err()
         };
 
@@ -520,7 +525,7 @@ mod tests {
         assert_eq!(refused(&changed), HandshakeError::LowOrder);
         let other = PresharedKey::default();
         let error = initiation
-            .finish(&pair.initiator, &other, &response)
+            .finish(&pair.initiator, &other, Backend::Library, &response)
             .unwrap_err();
         assert_eq!(error, HandshakeError::Decrypt);
     }
@@ -567,7 +572,13 @@ mod tests {
         let mut answer = pair.receive(&message).unwrap();
         answer.remote = zero;
         let ephemeral = private(&mut pair.rng);
-        let made = answer.respond(&pair.psk, ephemeral, 1, &mut [0; RESPONSE_LEN]);
+        let made = answer.respond(
+            &pair.psk,
+            ephemeral,
+            1,
+            Backend::Library,
+            &mut [0; RESPONSE_LEN],
+        );
         assert_eq!(made.err(), Some(HandshakeError::LowOrder));
     }
 

@@ -13,7 +13,7 @@ use common::{Host, ip_packet, open, private, psk, seal, timestamp};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use wg_crypto::{
-    Cookie, CookieSecret, MacKeys, PresharedKey, SessionKeys, Tai64n, create_initiation,
+    Backend, Cookie, CookieSecret, MacKeys, PresharedKey, SessionKeys, Tai64n, create_initiation,
     receive_initiation,
 };
 
@@ -107,7 +107,9 @@ fn we_initiate() {
         let response = sent(tunn.decapsulate(None, &message, buffer));
         assert!(MacKeys::new(&us.public).verify_mac1(&response));
         let response = response.try_into().unwrap();
-        let keys = state.finish(&us.identity, &psk, &response).unwrap();
+        let keys = state
+            .finish(&us.identity, &psk, Backend::fastest(), &response)
+            .unwrap();
         let theirs = index(&response, 4);
 
         // Our first packet confirms the session.
@@ -142,7 +144,7 @@ fn they_initiate() {
 
         let (mut response, ours) = ([0; 92], rng.random());
         let keys = answer
-            .respond(&psk, private(rng), ours, &mut response)
+            .respond(&psk, private(rng), ours, Backend::fastest(), &mut response)
             .unwrap();
         MacKeys::new(&them.public).sign(&mut response, None);
         let keepalive = sent(tunn.decapsulate(None, &response, buffer));
@@ -171,8 +173,14 @@ fn messages_with_another_psk_or_mac_are_refused() {
         let response = sent(tunn.decapsulate(None, &message, buffer))
             .try_into()
             .unwrap();
-        assert!(state.finish(&us.identity, &other, &response).is_err());
-        state.finish(&us.identity, &psk, &response).unwrap();
+        assert!(
+            state
+                .finish(&us.identity, &other, Backend::fastest(), &response)
+                .is_err()
+        );
+        state
+            .finish(&us.identity, &psk, Backend::fastest(), &response)
+            .unwrap();
     }
 }
 
@@ -205,7 +213,9 @@ fn they_are_under_load() {
         let response = sent(tunn.decapsulate(Some(from), &message, buffer))
             .try_into()
             .unwrap();
-        state.finish(&us.identity, &psk, &response).unwrap();
+        state
+            .finish(&us.identity, &psk, Backend::fastest(), &response)
+            .unwrap();
     }
 }
 

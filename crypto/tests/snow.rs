@@ -10,7 +10,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use snow::{Builder, HandshakeState, StatelessTransportState};
 use wg_crypto::{
-    HandshakeError, PresharedKey, PrivateKey, PublicKey, SessionKeys, create_initiation,
+    Backend, HandshakeError, PresharedKey, PrivateKey, PublicKey, SessionKeys, create_initiation,
     receive_initiation,
 };
 
@@ -128,13 +128,19 @@ fn the_same_bytes_and_the_same_keys() {
         // Message 2.
         let mut ours = [0xff; 92];
         let keys_r = answer
-            .respond(&psk, ephemeral_r.clone(), index_r, &mut ours)
+            .respond(
+                &psk,
+                ephemeral_r.clone(),
+                index_r,
+                Backend::fastest(),
+                &mut ours,
+            )
             .unwrap();
         let theirs: [u8; 92] = framed(2, &[index_r, index_i], &write(&mut snow_r, &[]));
         assert_eq!(ours, theirs);
         assert_eq!(read(&mut snow_i, &ours[12..60]).unwrap(), []);
         let keys_i = initiation
-            .finish(&initiator.identity, &psk, &theirs)
+            .finish(&initiator.identity, &psk, Backend::fastest(), &theirs)
             .unwrap();
 
         exchange(
@@ -168,7 +174,7 @@ fn a_different_psk_is_refused_by_both() {
         let (_, answer) = received.finish(&ss).unwrap();
         let mut response = [0; 92];
         answer
-            .respond(&other, private(rng), 2, &mut response)
+            .respond(&other, private(rng), 2, Backend::fastest(), &mut response)
             .unwrap();
         assert!(read(&mut snow_i, &response[12..60]).is_err());
 
@@ -189,11 +195,11 @@ fn a_different_psk_is_refused_by_both() {
         read(&mut snow_r, &message[8..116]).unwrap();
         let response = framed(2, &[2, 1], &write(&mut snow_r, &[]));
         let error = initiation
-            .finish(&initiator.identity, &other, &response)
+            .finish(&initiator.identity, &other, Backend::fastest(), &response)
             .unwrap_err();
         assert_eq!(error, HandshakeError::Decrypt);
         initiation
-            .finish(&initiator.identity, &psk, &response)
+            .finish(&initiator.identity, &psk, Backend::fastest(), &response)
             .unwrap();
     }
 }

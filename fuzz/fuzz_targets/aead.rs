@@ -42,7 +42,7 @@ fuzz_target!(
 
         let [library, ours] = backends.map(|backend| {
             let mut burst = plain.clone();
-            let key = SealingKey::with(backend, &input.key);
+            let key = SealingKey::new(backend, &input.key);
             key.seal_burst(1, input.first >> 1, &mut burst, stride);
             burst
         });
@@ -56,7 +56,7 @@ fuzz_target!(
         changed.truncate(changed.len() - usize::from(input.cut) % stride.min(changed.len()));
         let [library, ours] = backends.map(|backend| {
             let (mut burst, mut accepted) = (changed.clone(), Vec::new());
-            OpeningKey::with(backend, &input.key).open_burst(&mut burst, stride, &mut accepted);
+            OpeningKey::new(backend, &input.key).open_burst(&mut burst, stride, &mut accepted);
             // What is refused may be left in any state, but not as plaintext.
             for (i, datagram) in burst.chunks_mut(stride).enumerate() {
                 if !accepted[i] && datagram.len() >= HEADER + TAG {

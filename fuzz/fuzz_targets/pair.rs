@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rand_core::RngCore;
-use wg_crypto::{PrivateKey, PublicKey};
+use wg_crypto::{Backend, PrivateKey, PublicKey};
 use wg_rs::tunnel::config::Links;
 use wg_rs::tunnel::device::Device;
 use wg_rs::tunnel::ingress::Backlog;
@@ -70,8 +70,8 @@ pub fn addr(n: u8) -> SocketAddr {
 impl Pair {
     pub fn new() -> Pair {
         let mut pair = Pair {
-            a: Device::new(Box::new(Counter(1))),
-            b: Device::new(Box::new(Counter(2))),
+            a: Device::new(Box::new(Counter(1)), Backend::fastest()),
+            b: Device::new(Box::new(Counter(2)), Backend::fastest()),
             now: Time::from_nanos(1_000_000_000_000),
         };
         for (device, own, other) in [(&mut pair.a, 1, 2), (&mut pair.b, 2, 1)] {

@@ -165,8 +165,47 @@ fn wireguard_rs() -> io::Result<()> {
     assert_eq!(options_of_help(&help), options_of_page(&page), "options");
     // From parent to child.
     let internal = names(&["WG_READY_FD"]);
-    let code = environment_of_code(&["wg-rs/src/daemon", "wg-rs/src/sys/process", "crypto/src"])?;
+    let code = environment_of_code(&["wg-rs/src/daemon", "wg-rs/src/sys/process"])?;
     let read: Names = code.difference(&internal).cloned().collect();
     assert_eq!(read, environment_of_page(&page), "environment");
+    Ok(())
+}
+
+/// AVX-512 is the default where the CPU has it, `WG_AEAD` chooses, and `--version` says which is used.
+#[test]
+fn wireguard_rs_names_its_aead() -> io::Result<()> {
+    let program = binaries::build("wg-rs", "wireguard-rs")?;
+    let run = |value: Option<&str>, arg: &str| {
+        let mut command = Command::new(&program);
+        command.env_remove("WG_AEAD").arg(arg);
+        command.envs(value.map(|value| ("WG_AEAD", value)));
+        command.output()
+    };
+    let version = |value| -> io::Result<String> {
+        let output = run(value, "--version")?;
+        assert!(output.status.success(), "{output:?}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let library = "Transport AEAD: ChaCha20-Poly1305 by AWS-LC\n";
+    let avx512 = "Transport AEAD: ChaCha20-Poly1305 on AVX-512\n";
+    let cpu = fs::read_to_string("/proc/cpuinfo")?;
+    let has = |flag| cpu.split_whitespace().any(|word| word == flag);
+    let default = match has("avx512ifma") && has("avx512_vbmi2") {
+        true => avx512,
+        false => library,
+    };
+    assert!(version(None)?.ends_with(default), "by default");
+    assert!(version(Some(""))?.ends_with(default), "empty");
+    assert!(version(Some("library"))?.ends_with(library));
+    if default == avx512 {
+        assert!(version(Some("avx512"))?.ends_with(avx512));
+    }
+
+    // Refused before there is an interface.
+    let output = run(Some("aes"), "no-such-aead")?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("WG_AEAD: `aes' is neither"), "{error}");
+    assert!(!Path::new("/sys/class/net/no-such-aead").exists());
     Ok(())
 }

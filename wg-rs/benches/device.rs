@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use wg_crypto::{Identity, MacKeys, PrivateKey, PublicKey, Tai64n, create_initiation};
+use wg_crypto::{Backend, Identity, MacKeys, PrivateKey, PublicKey, Tai64n, create_initiation};
 use wg_rs::tunnel::config::Links;
 use wg_rs::tunnel::device::Device;
 use wg_rs::tunnel::ingress::Backlog;
@@ -33,7 +33,7 @@ impl Links for Nowhere {
 }
 
 fn device(key: &PrivateKey) -> Device {
-    let mut device = Device::new(Box::new(ChaCha20Rng::seed_from_u64(1)));
+    let mut device = Device::new(Box::new(ChaCha20Rng::seed_from_u64(1)), Backend::fastest());
     let key = Change::PrivateKey(Some(Box::new(key.clone())));
     device.set(&[key], &mut Nowhere, Time::ZERO).unwrap();
     device.up(&mut Nowhere).unwrap();

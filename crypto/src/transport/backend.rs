@@ -1,9 +1,6 @@
-//! Which implementation of ChaCha20-Poly1305 data messages use.
-//!
-//! AWS-LC's, unless `WG_AEAD=avx512` is in the environment and the CPU has AVX-512.
+//! Which implementation of ChaCha20-Poly1305 data messages use: the program chooses one.
 
 use std::fmt::{self, Display};
-use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512::{self, Avx512};
@@ -21,16 +18,12 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The one of this process: what the environment says when it is first asked.
-    pub fn of_process() -> Self {
-        static CHOSEN: OnceLock<Backend> = OnceLock::new();
-        *CHOSEN.get_or_init(|| match std::env::var_os("WG_AEAD") {
-            Some(name) if name == "avx512" => Self::avx512().unwrap_or(Self::Library),
-            _ => Self::Library,
-        })
+    /// The fastest that this CPU can run.
+    pub fn fastest() -> Self {
+        Self::avx512().unwrap_or(Self::Library)
     }
 
-    /// Ours, if this CPU has what it takes.
+    /// Ours, if this CPU can run it.
     pub fn avx512() -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         return Avx512::detect().map(Self::Avx512);

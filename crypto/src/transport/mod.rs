@@ -47,12 +47,7 @@ struct Packet<'a> {
 
 impl SealingKey {
     /// From the 32 bytes a handshake derived, or anybody's, for a test.
-    pub fn new(key: &[u8; 32]) -> Self {
-        Self::with(Backend::of_process(), key)
-    }
-
-    /// [`Self::new`], for a given implementation.
-    pub fn with(backend: Backend, key: &[u8; 32]) -> Self {
+    pub fn new(backend: Backend, key: &[u8; 32]) -> Self {
         Self(Key::new(backend, key))
     }
 
@@ -95,12 +90,7 @@ impl SealingKey {
 
 impl OpeningKey {
     /// From the 32 bytes a handshake derived, or anybody's, for a test.
-    pub fn new(key: &[u8; 32]) -> Self {
-        Self::with(Backend::of_process(), key)
-    }
-
-    /// [`Self::new`], for a given implementation.
-    pub fn with(backend: Backend, key: &[u8; 32]) -> Self {
+    pub fn new(backend: Backend, key: &[u8; 32]) -> Self {
         Self(Key::new(backend, key))
     }
 
@@ -176,10 +166,19 @@ mod tests {
     use rand::{Rng, RngCore, SeedableRng};
     use rand_chacha::ChaCha20Rng;
 
+    /// What a program that leaves the choice to the CPU uses.
+    fn backend() -> Backend {
+        Backend::fastest()
+    }
+
     fn pair(rng: &mut ChaCha20Rng) -> ([u8; 32], SealingKey, OpeningKey) {
         let mut key = [0; 32];
         rng.fill_bytes(&mut key);
-        (key, SealingKey::new(&key), OpeningKey::new(&key))
+        (
+            key,
+            SealingKey::new(backend(), &key),
+            OpeningKey::new(backend(), &key),
+        )
     }
 
     fn filled(rng: &mut ChaCha20Rng, len: usize) -> Vec<u8> {
@@ -359,18 +358,21 @@ mod tests {
     #[test]
     #[should_panic = "room for header and tag"]
     fn sealing_needs_room() {
-        SealingKey::new(&[0; 32]).seal(0, 0, &mut [0; HEADER + TAG - 1]);
+        SealingKey::new(backend(), &[0; 32]).seal(0, 0, &mut [0; HEADER + TAG - 1]);
     }
 
     #[test]
     #[should_panic = "counters overflow"]
     fn sealing_never_wraps_the_counter() {
-        SealingKey::new(&[0; 32]).seal_burst(0, u64::MAX - 1, &mut [0; 96], 32);
+        SealingKey::new(backend(), &[0; 32]).seal_burst(0, u64::MAX - 1, &mut [0; 96], 32);
     }
 
     #[test]
     fn debug_shows_no_key() {
-        let (sealing, opening) = (SealingKey::new(&[65; 32]), OpeningKey::new(&[65; 32]));
+        let (sealing, opening) = (
+            SealingKey::new(backend(), &[65; 32]),
+            OpeningKey::new(backend(), &[65; 32]),
+        );
         assert_eq!(
             format!("{sealing:?} {opening:?}"),
             "SealingKey(..) OpeningKey(..)"

@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Mutex, MutexGuard};
 use rand_core::{OsRng, TryRngCore};
+use wg_crypto::Backend;
 
 use super::network::{Network, Parts};
 use super::options::Offloads;
@@ -71,18 +72,19 @@ fn wall() -> Wall {
 }
 
 impl Interface {
-    /// A tunnel over `tun`, with so many workers per direction, its link down as yet. `tun_gone` is
-    /// called when the TUN device cannot be read any more.
+    /// A tunnel over `tun`, encrypted by `backend` with so many workers per direction, its link down
+    /// as yet. `tun_gone` is called when the TUN device cannot be read any more.
     ///
     /// # Errors
     /// Of making threads.
     pub fn start(
         tun: Arc<Tun>,
+        backend: Backend,
         offloads: Offloads,
         workers: usize,
         tun_gone: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<Self> {
-        let device = Device::new(Box::new(OsRng.unwrap_err()));
+        let device = Device::new(Box::new(OsRng.unwrap_err()), backend);
         let plane = device.plane().clone();
         let inbox = Arc::new(Inbox::new()?);
         let sockets = Arc::new(Sockets::default());

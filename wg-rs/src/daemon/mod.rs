@@ -24,6 +24,7 @@ use std::sync::Arc;
 use clap::Parser;
 use nix::errno::Errno;
 use tokio::sync::oneshot;
+use wg_crypto::Backend;
 
 use self::control::{Control, End, Signals};
 use self::interface::Interface;
@@ -74,8 +75,9 @@ pub fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Fatal> {
     let environment = Environment::read(|name| std::env::var_os(name));
     log::start(environment.log_level);
+    let aead = options::aead(|name| std::env::var_os(name)).map_err(Fatal)?;
     if options.foreground || environment.foreground {
-        return in_foreground(options);
+        return in_foreground(options, aead);
     }
     let (tun, listener) = make(options, false)?;
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -136,9 +138,9 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
 }
 
 /// Serves until the end, having told a waiting parent how the start went.
-fn in_foreground(options: &Options) -> Result<(), Fatal> {
+fn in_foreground(options: &Options, aead: Backend) -> Result<(), Fatal> {
     let mut parent = Parent::take().map_err(Fatal::new("parent"))?;
-    let result = serve(options, parent.is_some(), || {
+    let result = serve(options, aead, parent.is_some(), || {
         if let Some(parent) = parent.take() {
             parent.ready();
         }
@@ -152,7 +154,12 @@ fn in_foreground(options: &Options) -> Result<(), Fatal> {
     result
 }
 
-fn serve(options: &Options, prepared: bool, ready: impl FnOnce()) -> Result<(), Fatal> {
+fn serve(
+    options: &Options,
+    aead: Backend,
+    prepared: bool,
+    ready: impl FnOnce(),
+) -> Result<(), Fatal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -171,7 +178,7 @@ fn serve(options: &Options, prepared: bool, ready: impl FnOnce()) -> Result<(), 
 
     let (gone, tun_gone) = oneshot::channel();
     let workers = options.workers.map_or_else(default_workers, usize::from);
-    let interface = Interface::start(tun, options.offload, workers, move |error| {
+    let interface = Interface::start(tun, aead, options.offload, workers, move |error| {
         let _ = gone.send(error);
     });
     let interface = Arc::new(interface.map_err(Fatal::new("cannot start threads"))?);

@@ -37,13 +37,32 @@ pub struct Options {
     pub interface: String,
 }
 
-/// The version, and below it which AEAD is in use.
+/// The version, and below it which AEAD the daemon would use.
 fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let version = env!("CARGO_PKG_VERSION");
-        format!("{version}\nTransport AEAD: {}", Backend::of_process())
+        let aead = aead(|name| std::env::var_os(name));
+        let aead = aead.map_or_else(|error| error, |aead| aead.to_string());
+        format!("{version}\nTransport AEAD: {aead}")
     });
     &TEXT
+}
+
+/// The AEAD that `WG_AEAD` asks for: the fastest that this CPU can run, unless it says otherwise.
+///
+/// # Errors
+/// The value is unknown, or this CPU cannot run what it names.
+pub fn aead(var: impl Fn(&str) -> Option<OsString>) -> Result<Backend, String> {
+    let value = var("WG_AEAD").unwrap_or_default();
+    match value.to_string_lossy().as_ref() {
+        "" => Ok(Backend::fastest()),
+        "library" => Ok(Backend::Library),
+        "avx512" => Backend::avx512()
+            .ok_or_else(|| "WG_AEAD=avx512: this CPU lacks AVX-512 (IFMA, VBMI2)".into()),
+        other => Err(format!(
+            "WG_AEAD: `{other}' is neither `library' nor `avx512'"
+        )),
+    }
 }
 
 /// Which offloads may be used. Each is probed as well, and given up at run time where it fails.
@@ -217,6 +236,27 @@ mod tests {
         ] {
             assert!(interface_name(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn aead_of_the_environment() {
+        let aead = |value: Option<&str>| {
+            aead(|name| {
+                assert_eq!(name, "WG_AEAD");
+                value.map(OsString::from)
+            })
+        };
+        assert_eq!(aead(None), Ok(Backend::fastest()));
+        assert_eq!(aead(Some("")), Ok(Backend::fastest()));
+        assert_eq!(aead(Some("library")), Ok(Backend::Library));
+        match Backend::avx512() {
+            Some(ours) => {
+                assert_eq!(Backend::fastest(), ours);
+                assert_eq!(aead(Some("avx512")), Ok(ours));
+            }
+            None => assert!(aead(Some("avx512")).unwrap_err().contains("CPU")),
+        }
+        assert!(aead(Some("AVX512")).unwrap_err().contains("`AVX512'"));
     }
 
     #[test]

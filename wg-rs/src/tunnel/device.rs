@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use rand_core::RngCore;
 use tracing::debug;
-use wg_crypto::{Identity, PrivateKey, PublicKey, SessionKeys, receive_initiation};
+use wg_crypto::{Backend, Identity, PrivateKey, PublicKey, SessionKeys, receive_initiation};
 
 use super::config::Config;
 use super::drops::Drop;
@@ -43,6 +43,8 @@ const PEERS_AT_ONCE: usize = 256;
 pub struct Device {
     pub(super) plane: Arc<Plane>,
     pub(super) rng: Box<dyn RngCore + Send>,
+    /// What the keys of sessions are made for.
+    backend: Backend,
     pub(super) config: Config,
     pub(super) identity: Option<Identity>,
     pub(super) ingress: Ingress,
@@ -118,13 +120,15 @@ impl Entry {
 }
 
 impl Device {
-    /// A device without keys, peers or sockets, down. `rng` must be fit for keys.
-    pub fn new(mut rng: Box<dyn RngCore + Send>) -> Self {
+    /// A device without keys, peers or sockets, down. `rng` must be fit for keys; data is encrypted
+    /// by `backend`.
+    pub fn new(mut rng: Box<dyn RngCore + Send>, backend: Backend) -> Self {
         let plane = Arc::new(Plane::new());
         Self {
             ingress: Ingress::new(&mut *rng),
             plane,
             rng,
+            backend,
             config: Config::default(),
             identity: None,
             peers: BTreeMap::new(),
@@ -232,7 +236,7 @@ impl Device {
         let handshake = entry.handshake.as_mut().expect("just used");
         let index = self.plane.index.reserve(&mut *self.rng);
         let (response, keys) = handshake
-            .respond(responder, psk, ephemeral, index, now)
+            .respond(responder, psk, ephemeral, index, self.backend, now)
             .inspect_err(|_| self.plane.index.release(index))?;
         peer.last_sent_handshake.set(now);
         debug!(%peer, from = %from.addr, "handshake initiation answered");
@@ -267,7 +271,8 @@ impl Device {
         let jitter = jitter(&mut *self.rng);
         let entry = self.peers.get_mut(&id).ok_or(Drop::UnexpectedResponse)?;
         let handshake = entry.handshake.as_mut().ok_or(Drop::UnexpectedResponse)?;
-        let keys = handshake.accept_response(identity, &entry.config.preshared_key, message)?;
+        let psk = &entry.config.preshared_key;
+        let keys = handshake.accept_response(identity, psk, self.backend, message)?;
         self.handshakes.remove(&index);
         let peer = entry.shared.clone();
         peer.set_endpoint(from);

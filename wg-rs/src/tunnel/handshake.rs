@@ -11,7 +11,9 @@
 use std::time::Duration;
 
 use wg_crypto::noise::{self, Identity, Initiation, ReceivedInitiation, Responder, SharedSecret};
-use wg_crypto::{Cookie, MacKeys, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n};
+use wg_crypto::{
+    Backend, Cookie, MacKeys, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n,
+};
 
 use super::drops::Drop;
 use super::messages::*;
@@ -154,10 +156,11 @@ impl Handshake {
         psk: &PresharedKey,
         ephemeral: PrivateKey,
         index: u32,
+        backend: Backend,
         now: Time,
     ) -> Result<([u8; RESPONSE_SIZE], SessionKeys), Drop> {
         let mut message = [0; RESPONSE_SIZE];
-        let keys = responder.respond(psk, ephemeral, index, &mut message);
+        let keys = responder.respond(psk, ephemeral, index, backend, &mut message);
         let keys = keys.map_err(|_| Drop::BadInitiation)?;
         self.sign(&mut message, now);
         Ok((message, keys))
@@ -168,10 +171,11 @@ impl Handshake {
         &mut self,
         local: &Identity,
         psk: &PresharedKey,
+        backend: Backend,
         message: &[u8; RESPONSE_SIZE],
     ) -> Result<SessionKeys, Drop> {
         let pending = self.pending.as_ref().ok_or(Drop::UnexpectedResponse)?;
-        let keys = pending.initiation.finish(local, psk, message);
+        let keys = pending.initiation.finish(local, psk, backend, message);
         let keys = keys.map_err(|_| Drop::BadResponse)?;
         self.pending = None;
         Ok(keys)

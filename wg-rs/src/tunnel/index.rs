@@ -166,7 +166,7 @@ mod tests {
 
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
-    use wg_crypto::{OpeningKey, PublicKey, SealingKey, SessionKeys};
+    use wg_crypto::{Backend, OpeningKey, PublicKey, SealingKey, SessionKeys};
 
     use super::*;
     use crate::tunnel::keypair::Origin;
@@ -186,8 +186,8 @@ mod tests {
                     let at = rng.random_range(0..reserved.len());
                     let local = reserved.swap_remove(at);
                     let keys = SessionKeys {
-                        sealing: SealingKey::new(&[1; 32]),
-                        opening: OpeningKey::new(&[1; 32]),
+                        sealing: SealingKey::new(Backend::Library, &[1; 32]),
+                        opening: OpeningKey::new(Backend::Library, &[1; 32]),
                     };
                     let origin = Origin {
                         local,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
+use wg_crypto::{Backend, PresharedKey, PrivateKey, PublicKey};
 
 use super::config::{ConfigError, Links};
 use super::device::Device;
@@ -189,7 +189,10 @@ impl Sim {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let hosts = (0..count).map(|i| {
             let key = PrivateKey::from_bytes(rng.random());
-            let mut device = Device::new(Box::new(ChaCha20Rng::from_seed(rng.random())));
+            let mut device = Device::new(
+                Box::new(ChaCha20Rng::from_seed(rng.random())),
+                Backend::fastest(),
+            );
             let mut sockets = Sockets::default();
             device
                 .set(

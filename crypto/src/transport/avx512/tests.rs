@@ -199,7 +199,7 @@ fn data_messages_are_as_the_library_has_them() {
         let first = rng.random::<u64>() >> 1;
         let [library, ours] = backends.map(|backend| {
             let mut burst = plain.clone();
-            SealingKey::with(backend, &key).seal_burst(7, first, &mut burst, stride);
+            SealingKey::new(backend, &key).seal_burst(7, first, &mut burst, stride);
             burst
         });
         assert_eq!(library, ours);
@@ -216,7 +216,7 @@ fn data_messages_are_as_the_library_has_them() {
         }
         let [library, ours] = backends.map(|backend| {
             let (mut opened, mut accepted) = (burst.clone(), vec![true; 3]);
-            let key = OpeningKey::with(backend, &key);
+            let key = OpeningKey::new(backend, &key);
             key.open_burst(&mut opened, stride, &mut accepted);
             for (datagram, accepted) in opened.chunks_mut(stride).zip(&accepted) {
                 // In what is refused each may leave what it likes.

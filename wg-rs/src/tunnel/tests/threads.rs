@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use wg_crypto::{PrivateKey, PublicKey};
+use wg_crypto::{Backend, PrivateKey, PublicKey};
 
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::Drop;
@@ -208,7 +208,10 @@ fn many_threads_lose_nothing_and_keep_the_order() {
     let nodes: Vec<_> = [(0, to_1, control_to_0), (1, to_0, control_to_1)]
         .into_iter()
         .map(|(number, network, control): (usize, _, Sender<Vec<u8>>)| {
-            let mut device = Device::new(Box::new(ChaCha20Rng::from_seed(rng.random())));
+            let mut device = Device::new(
+                Box::new(ChaCha20Rng::from_seed(rng.random())),
+                Backend::fastest(),
+            );
             let other = 1 - number;
             let changes = [
                 Change::PrivateKey(Some(Box::new(keys[number].clone()))),
