@@ -8,25 +8,9 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::{encoding, x25519};
+use crate::encoding;
 
-/// Why a text is not a key. It never contains the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// The base64 form is 44 characters; this many bytes were given.
-    #[error("a base64 key has 44 characters, not {0}")]
-    Base64Length(usize),
-    /// 44 characters, but not the base64 of 32 bytes: a foreign character, no `=` at the end, or
-    /// spare bits set.
-    #[error("not the base64 form of a 32-byte key")]
-    Base64,
-    /// The hex form is 64 characters; this many bytes were given.
-    #[error("a hexadecimal key has 64 characters, not {0}")]
-    HexLength(usize),
-    /// 64 characters, but not all of them hexadecimal digits.
-    #[error("not the hexadecimal form of a 32-byte key")]
-    Hex,
-}
+pub use crate::encoding::KeyError;
 
 /// A Curve25519 private key, clamped (RFC 7748 section 5).
 ///
@@ -53,11 +37,6 @@ impl PrivateKey {
         let key = Self(bytes);
         bytes.zeroize();
         key
-    }
-
-    /// The public key of this private key: one base point multiplication.
-    pub fn public_key(&self) -> PublicKey {
-        x25519::KeyPair::new(self).public
     }
 }
 

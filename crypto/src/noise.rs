@@ -155,7 +155,8 @@ pub fn receive_initiation(
     let mut state = Symmetric::new(&local.public_key());
     state.mix_ephemeral(&ephemeral);
     let key = state.mix_dh_key(&dh(&local.0, &ephemeral)?);
-    let remote = state.open(&key, message.get::<SEALED_KEY>())?;
+    let remote = state.open(&key, message.get::<SEALED_KEY>());
+    let remote = remote.ok_or(HandshakeError::Decrypt)?;
     let remote = PublicKey::from_bytes(remote);
     Ok(ReceivedInitiation {
         state,
@@ -184,7 +185,8 @@ impl ReceivedInitiation {
     /// [`HandshakeError::Decrypt`].
     pub fn finish(mut self, ss: &SharedSecret) -> Result<(Tai64n, Responder), HandshakeError> {
         let key = self.state.mix_dh_key(ss);
-        let timestamp = self.state.open(&key, self.timestamp)?;
+        let timestamp = self.state.open(&key, self.timestamp);
+        let timestamp = timestamp.ok_or(HandshakeError::Decrypt)?;
         let Self {
             state,
             ephemeral,
@@ -280,7 +282,8 @@ impl Initiation {
         state.mix_dh(&dh(&self.ephemeral, &ephemeral)?);
         state.mix_dh(&dh(&local.0, &ephemeral)?);
         let key = state.mix_psk(psk);
-        let [] = state.open(&key, message.get::<SEALED_NOTHING>())?;
+        let nothing = state.open(&key, message.get::<SEALED_NOTHING>());
+        let [] = nothing.ok_or(HandshakeError::Decrypt)?;
 
         let [sending, receiving] = state.split();
         Ok(SessionKeys {

@@ -9,7 +9,6 @@ use crate::{
     aead,
     hash::{hash, kdf},
     key::{PresharedKey, PublicKey},
-    noise::HandshakeError,
     x25519::SharedSecret,
 };
 
@@ -80,20 +79,20 @@ impl Symmetric {
         self.mix_hash(out);
     }
 
-    /// Opens a field of `S` bytes, the tag among them.
+    /// Opens a field of `S` bytes, the tag among them. None if it is not authentic.
     pub(crate) fn open<const S: usize, const N: usize>(
         &mut self,
         key: &Key,
         sealed: [u8; S],
-    ) -> Result<[u8; N], HandshakeError> {
+    ) -> Option<[u8; N]> {
         const { assert!(S == N + aead::TAG) }
         let (mut text, tag) = ([0; N], sealed.last_chunk().expect("room for a tag"));
         text.copy_from_slice(&sealed[..N]);
         if !aead::Key::new(key).open([0; 12], &self.hash, &mut text, tag) {
-            return Err(HandshakeError::Decrypt);
+            return None;
         }
         self.mix_hash(&sealed);
-        Ok(text)
+        Some(text)
     }
 
     /// The transport keys: initiator to responder, responder to initiator.

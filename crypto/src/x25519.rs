@@ -48,6 +48,13 @@ impl KeyPair {
     }
 }
 
+impl PrivateKey {
+    /// The public key of this private key: one base point multiplication.
+    pub fn public_key(&self) -> PublicKey {
+        KeyPair::new(self).public
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
