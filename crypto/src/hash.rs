@@ -38,7 +38,7 @@ fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         }
         block
     };
-    let mut inner = Blake2s256::new_with_prefix(*pad(0x36));
+    let mut inner = Blake2s256::new_with_prefix(pad(0x36).as_slice());
     for part in parts {
         Digest::update(&mut inner, part);
     }

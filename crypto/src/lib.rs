@@ -79,6 +79,7 @@ mod hash;
 pub mod key;
 pub mod noise;
 pub mod replay;
+mod stack;
 mod symmetric;
 pub mod tai64n;
 pub mod transport;
@@ -91,5 +92,6 @@ pub use noise::{
     create_initiation, receive_initiation,
 };
 pub use replay::{REJECT_AFTER_MESSAGES, ReplayWindow};
+pub use stack::wipe_stack_after;
 pub use tai64n::Tai64n;
 pub use transport::{Backend, HEADER, OpeningKey, SealingKey, TAG};

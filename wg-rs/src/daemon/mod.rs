@@ -24,7 +24,7 @@ use std::sync::Arc;
 use clap::Parser;
 use nix::errno::Errno;
 use tokio::sync::oneshot;
-use wg_crypto::Backend;
+use wg_crypto::{Backend, wipe_stack_after};
 
 use self::control::{Control, End, Signals};
 use self::interface::Interface;
@@ -211,13 +211,14 @@ fn default_workers() -> usize {
     }
 }
 
+/// Both leave copies of keys on the stack as they move them.
 impl Handler for Interface {
     fn get(&self) -> Result<types::Interface, Errno> {
-        Ok(Interface::get(self))
+        Ok(wipe_stack_after(|| Interface::get(self)))
     }
 
     fn set(&self, changes: Vec<types::Change>) -> Result<(), Errno> {
-        Interface::set(self, &changes).map_err(|error| {
+        wipe_stack_after(|| Interface::set(self, &changes)).map_err(|error| {
             tracing::error!(%error, "configuration refused");
             Errno::from_raw(error.errno())
         })

@@ -22,7 +22,10 @@ use std::time::Duration;
 
 use rand_core::RngCore;
 use tracing::debug;
-use wg_crypto::{Backend, Identity, PrivateKey, PublicKey, SessionKeys, receive_initiation};
+use wg_crypto::{
+    Backend, Identity, PrivateKey, PublicKey, SessionKeys, receive_initiation, wipe_stack_after,
+};
+use zeroize::Zeroize;
 
 use super::config::Config;
 use super::drops::Drop;
@@ -163,10 +166,12 @@ impl Device {
             Some(Message::Cookie(reply)) => self.consume_cookie(now, reply),
             Some(Message::Initiation(initiation)) => self
                 .admit(now, from, message, backlog)
-                .and_then(|()| self.consume_initiation(now, from, initiation)),
-            Some(Message::Response(response)) => self
-                .admit(now, from, message, backlog)
-                .and_then(|()| self.consume_response(now, wall, from, response)),
+                .and_then(|()| wipe_stack_after(|| self.consume_initiation(now, from, initiation))),
+            Some(Message::Response(response)) => {
+                self.admit(now, from, message, backlog).and_then(|()| {
+                    wipe_stack_after(|| self.consume_response(now, wall, from, response))
+                })
+            }
             Some(Message::Data(_)) | None => Err(Drop::Malformed),
         };
         if let Err(reason) = result {
@@ -503,10 +508,13 @@ impl Device {
     }
 }
 
+/// To be called where the stack is wiped afterwards.
 pub(super) fn random_key(rng: &mut dyn RngCore) -> PrivateKey {
     let mut bytes = [0; 32];
     rng.fill_bytes(&mut bytes);
-    PrivateKey::from_bytes(bytes)
+    let key = PrivateKey::from_bytes(bytes);
+    bytes.zeroize();
+    key
 }
 
 pub(super) fn jitter(rng: &mut dyn RngCore) -> Duration {

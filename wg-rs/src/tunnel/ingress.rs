@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rand_core::RngCore;
 use wg_crypto::{Cookie, CookieSecret, MacKeys, PublicKey};
+use zeroize::Zeroize;
 
 use super::drops::Drop;
 use super::messages::*;
@@ -97,7 +98,9 @@ impl Ingress {
         let (secret, _) = self.secret.get_or_insert_with(|| {
             let mut bytes = [0; 32];
             rng.fill_bytes(&mut bytes);
-            (CookieSecret::from_bytes(bytes), now)
+            let secret = CookieSecret::from_bytes(bytes);
+            bytes.zeroize();
+            (secret, now)
         });
         let cookie = Cookie::derive(secret, &source(from));
         if !cookie.verify_mac2(message) {

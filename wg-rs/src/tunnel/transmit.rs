@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tracing::debug;
+use wg_crypto::wipe_stack_after;
 
 use super::device::{Device, jitter, random_key};
 use super::handshake::Parties;
@@ -57,7 +58,7 @@ impl Device {
             let id = self.initiating.pop_front()?;
             if let Some(entry) = self.peers.get_mut(&id) {
                 entry.wants_initiation = false;
-                self.initiate(id, now, wall);
+                wipe_stack_after(|| self.initiate(id, now, wall));
             }
         }
     }
