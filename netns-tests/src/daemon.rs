@@ -8,8 +8,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use netlink_packet_route::link::InfoKind;
-
 use crate::netlink::{self, Route};
 use crate::{
     Config, Host, Interface, Key, PeerState, Proc, SOCKETS, Uapi, binaries, process, require, until,
@@ -60,7 +58,7 @@ impl Daemon {
     pub fn kernel(probe: &Host) -> io::Result<Daemon> {
         let name = "probe";
         probe.run(|| {
-            netlink::add_link(name, InfoKind::Wireguard)?;
+            netlink::add_wireguard(name)?;
             netlink::delete_link(name)
         })?;
         Ok(Daemon {
@@ -152,7 +150,7 @@ impl Daemon {
     pub fn start(&self, host: &Host, name: &str, via: Via) -> io::Result<Wg> {
         let (proc, via) = match self.kind {
             Kind::Kernel => {
-                host.run(|| netlink::add_link(name, InfoKind::Wireguard))?;
+                host.run(|| netlink::add_wireguard(name))?;
                 (None, Via::StockWg)
             }
             Kind::Program(_) => (Some(host.spawn(&mut self.command(&["-f", name]))?), via),

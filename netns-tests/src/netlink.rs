@@ -1,4 +1,5 @@
-//! The little of rtnetlink that a host needs: links, addresses, routes.
+//! Links, addresses and routes of a host, by the library `rtnetlink`: the tests do not lean on the
+//! netlink code of the programs that they test.
 //!
 //! Every function acts in the network namespace of the calling thread (see [`crate::Host::run`])
 //! and blocks until the kernel has acknowledged.
@@ -6,50 +7,29 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::pin::pin;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+use futures_util::StreamExt;
+use rtnetlink::packet_route::address::{AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{
+    AddressMessageBuilder, Error, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkWireguard,
+    RouteMessageBuilder, new_connection,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use tokio::runtime;
 
-/// Sends one request and returns the payloads answered before its acknowledgement.
-fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
-    let mut message = NetlinkMessage::from(message);
-    message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&bytes, 0)?;
-    let mut answers = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = &datagram[..];
-        while rest.len() >= 16 {
-            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(io::Error::other)?;
-            let aligned = (answer.header.length as usize).next_multiple_of(4);
-            rest = rest.get(aligned..).unwrap_or_default();
-            match answer.payload {
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                _ => {}
-            }
-        }
-    }
+/// Makes requests over a connection of the calling thread's namespace.
+fn with<T>(requests: impl AsyncFnOnce(Handle) -> Result<T, Error>) -> io::Result<T> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = new_connection()?;
+        tokio::spawn(connection);
+        requests(handle).await.map_err(|error| match error {
+            Error::NetlinkError(message) => message.to_io(),
+            other => io::Error::other(other),
+        })
+    })
 }
 
 fn named(what: &str, name: &str) -> impl FnOnce(io::Error) -> io::Error {
@@ -57,17 +37,12 @@ fn named(what: &str, name: &str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{text}: {error}"))
 }
 
-fn link_by_name(name: &str) -> LinkMessage {
-    let mut link = LinkMessage::default();
-    link.attributes.push(LinkAttribute::IfName(name.into()));
-    link
-}
-
-fn set_link(name: &str, change: impl FnOnce(&mut LinkMessage)) -> io::Result<()> {
-    let mut link = link_by_name(name);
-    change(&mut link);
-    request(RouteNetlinkMessage::SetLink(link), 0).map_err(named("link", name))?;
-    Ok(())
+fn set_link(
+    name: &str,
+    change: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>,
+) -> io::Result<()> {
+    let message = change(LinkUnspec::new_with_name(name)).build();
+    with(async |handle| handle.link().set(message).execute().await).map_err(named("link", name))
 }
 
 /// What the kernel says of a link.
@@ -83,16 +58,8 @@ pub struct Link {
     pub txqueuelen: u32,
 }
 
-/// Looks a link up; `None` when there is none of that name.
-pub fn link(name: &str) -> io::Result<Option<Link>> {
-    let answers = match request(RouteNetlinkMessage::GetLink(link_by_name(name)), 0) {
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
-        other => other?,
-    };
-    Ok(answers.into_iter().find_map(|answer| {
-        let RouteNetlinkMessage::NewLink(message) = answer else {
-            return None;
-        };
+impl Link {
+    fn of(message: LinkMessage) -> Link {
         let mut link = Link {
             index: message.header.index,
             up: message.header.flags.contains(LinkFlags::Up),
@@ -106,8 +73,20 @@ pub fn link(name: &str) -> io::Result<Option<Link>> {
                 _ => {}
             }
         }
-        Some(link)
-    }))
+        link
+    }
+}
+
+/// Looks a link up; `None` when there is none of that name.
+pub fn link(name: &str) -> io::Result<Option<Link>> {
+    let found = with(async |handle| {
+        let mut links = pin!(handle.link().get().match_name(name).execute());
+        links.next().await.transpose()
+    });
+    match found {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        found => Ok(found?.map(Link::of)),
+    }
 }
 
 fn index_of(name: &str) -> io::Result<u32> {
@@ -120,105 +99,81 @@ fn index_of(name: &str) -> io::Result<u32> {
     }
 }
 
-/// Creates a link of a kind without parameters (`dummy`, `wireguard`).
-pub fn add_link(name: &str, kind: InfoKind) -> io::Result<()> {
-    let mut link = link_by_name(name);
-    link.attributes
-        .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
-    request(
-        RouteNetlinkMessage::NewLink(link),
-        NLM_F_CREATE | NLM_F_EXCL,
-    )
-    .map_err(named("create link", name))?;
-    Ok(())
+fn add_link(what: &str, name: &str, message: LinkMessage) -> io::Result<()> {
+    with(async |handle| handle.link().add(message).execute().await).map_err(named(what, name))
+}
+
+/// Creates an interface of the kernel's WireGuard module.
+pub fn add_wireguard(name: &str) -> io::Result<()> {
+    add_link("create link", name, LinkWireguard::new(name).build())
 }
 
 /// Creates a veth pair, `name` here and `peer` in the namespace `there`.
 pub fn add_veth(name: &str, peer: &str, there: BorrowedFd<'_>) -> io::Result<()> {
-    let mut other = link_by_name(peer);
-    other
-        .attributes
-        .push(LinkAttribute::NetNsFd(there.as_raw_fd()));
-    let mut link = link_by_name(name);
-    link.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
-    ]));
-    request(
-        RouteNetlinkMessage::NewLink(link),
-        NLM_F_CREATE | NLM_F_EXCL,
-    )
-    .map_err(named("create veth", name))?;
-    Ok(())
+    let other = LinkUnspec::new_with_name(peer).setns_by_fd(there.as_raw_fd());
+    let data = InfoData::Veth(InfoVeth::Peer(other.build()));
+    let pair = LinkVeth::new(name, peer).set_info_data(data);
+    add_link("create veth", name, pair.build())
 }
 
 /// Deletes a link.
 pub fn delete_link(name: &str) -> io::Result<()> {
-    request(RouteNetlinkMessage::DelLink(link_by_name(name)), 0)
-        .map_err(named("delete link", name))?;
-    Ok(())
+    let index = index_of(name)?;
+    with(async |handle| handle.link().del(index).execute().await)
+        .map_err(named("delete link", name))
 }
 
 /// Sets a link up or down.
 pub fn set_up(name: &str, up: bool) -> io::Result<()> {
-    set_link(name, |link| {
-        link.header.change_mask = LinkFlags::Up;
-        link.header.flags = if up {
-            LinkFlags::Up
-        } else {
-            LinkFlags::empty()
-        };
-    })
+    set_link(name, |link| if up { link.up() } else { link.down() })
 }
 
 /// Sets the largest packet of a link, in bytes.
 pub fn set_mtu(name: &str, mtu: u32) -> io::Result<()> {
-    set_link(name, |link| link.attributes.push(LinkAttribute::Mtu(mtu)))
+    set_link(name, |link| link.mtu(mtu))
 }
 
 /// Moves a link to the namespace `there`.
 pub fn move_link(name: &str, there: BorrowedFd<'_>) -> io::Result<()> {
-    set_link(name, |link| {
-        link.attributes
-            .push(LinkAttribute::NetNsFd(there.as_raw_fd()))
-    })
+    set_link(name, |link| link.setns_by_fd(there.as_raw_fd()))
 }
 
-fn address_message(name: &str, address: IpAddr, prefix: u8) -> io::Result<AddressMessage> {
-    let mut message = AddressMessage::default();
-    message.header.family = family(address);
-    message.header.prefix_len = prefix;
-    message.header.index = index_of(name)?;
-    message.attributes.push(AddressAttribute::Local(address));
-    message.attributes.push(AddressAttribute::Address(address));
-    Ok(message)
+fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
+    match address {
+        IpAddr::V4(ip) => AddressMessageBuilder::<std::net::Ipv4Addr>::new()
+            .index(index)
+            .address(ip, prefix)
+            .build(),
+        IpAddr::V6(ip) => AddressMessageBuilder::<std::net::Ipv6Addr>::new()
+            .index(index)
+            .address(ip, prefix)
+            .build(),
+    }
 }
 
 /// Adds an address (IPv6 without duplicate address detection, so that it serves at once).
 pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
-    let mut message = address_message(name, address, prefix)?;
-    if address.is_ipv6() {
-        message.header.flags = AddressHeaderFlags::Nodad;
-    }
-    request(
-        RouteNetlinkMessage::NewAddress(message),
-        NLM_F_CREATE | NLM_F_EXCL,
-    )
+    let index = index_of(name)?;
+    with(async |handle| {
+        let mut request = handle.address().add(index, address, prefix);
+        if address.is_ipv6() {
+            request.message_mut().header.flags = AddressHeaderFlags::Nodad;
+        }
+        request.execute().await
+    })
     .map_err(named(
         "add address",
         &format!("{address}/{prefix} to {name}"),
-    ))?;
-    Ok(())
+    ))
 }
 
 /// Removes an address.
 pub fn delete_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
-    let message = address_message(name, address, prefix)?;
-    request(RouteNetlinkMessage::DelAddress(message), 0).map_err(named(
+    let message = address_message(index_of(name)?, address, prefix);
+    with(async |handle| handle.address().del(message).execute().await).map_err(named(
         "delete address",
         &format!("{address}/{prefix} of {name}"),
-    ))?;
-    Ok(())
+    ))
 }
 
 /// A route to add or delete: `to/prefix [via gateway] dev link [metric n]`.
@@ -257,56 +212,32 @@ impl<'a> Route<'a> {
     }
 
     fn message(&self) -> io::Result<RouteMessage> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(self.to);
-        message.header.destination_prefix_length = self.prefix;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = match (self.gateway, self.to) {
-            (None, IpAddr::V4(_)) => RouteScope::Link,
-            _ => RouteScope::Universe,
-        };
-        if self.prefix > 0 {
-            message
-                .attributes
-                .push(RouteAttribute::Destination(self.to.into()));
-        }
-        if let Some(gateway) = self.gateway {
-            message
-                .attributes
-                .push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
+        let mut message = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(self.to, self.prefix)
+            .map_err(io::Error::other)?
+            .output_interface(index_of(self.dev)?);
+        match (self.gateway, self.to) {
+            (Some(gateway), _) => message = message.gateway(gateway).map_err(io::Error::other)?,
+            (None, IpAddr::V4(_)) => message = message.scope(RouteScope::Link),
+            (None, IpAddr::V6(_)) => {}
         }
         if let Some(metric) = self.metric {
-            message.attributes.push(RouteAttribute::Priority(metric));
+            message = message.priority(metric);
         }
-        message
-            .attributes
-            .push(RouteAttribute::Oif(index_of(self.dev)?));
-        Ok(message)
+        Ok(message.build())
     }
 
     /// Adds the route, in place of an equal one.
     pub fn add(&self) -> io::Result<()> {
-        request(
-            RouteNetlinkMessage::NewRoute(self.message()?),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        )
-        .map_err(named("add route", &format!("{self:?}")))?;
-        Ok(())
+        let message = self.message()?;
+        with(async |handle| handle.route().add(message).replace().execute().await)
+            .map_err(named("add route", &format!("{self:?}")))
     }
 
     /// Deletes the route.
     pub fn delete(&self) -> io::Result<()> {
-        request(RouteNetlinkMessage::DelRoute(self.message()?), 0)
-            .map_err(named("delete route", &format!("{self:?}")))?;
-        Ok(())
-    }
-}
-
-fn family(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
+        let message = self.message()?;
+        with(async |handle| handle.route().del(message).execute().await)
+            .map_err(named("delete route", &format!("{self:?}")))
     }
 }
