@@ -2,7 +2,8 @@
 //!
 //! A host is a network namespace and a mount namespace, both anonymous: they are held by file
 //! descriptors of this process and the processes started in them, and vanish with those. In each
-//! host /var/run/wireguard is its own, so every host may have its `wg0`. Dropping the [`Lab`], in
+//! host /var/run/wireguard is its own, so every host may have its `wg0`, and so is /run/netns: of
+//! the machine's named namespaces, which come and go, no host sees any. Dropping the [`Lab`], in
 //! a panic too, kills whatever runs in its namespaces, however far it has daemonized; so do
 //! SIGINT, SIGTERM and SIGHUP.
 
@@ -29,6 +30,8 @@ use crate::{netlink, until};
 
 /// Where WireGuard's userspace programs put their sockets.
 pub const SOCKETS: &str = "/var/run/wireguard";
+/// Where `ip netns` keeps namespaces by name.
+const NAMED: &str = "/run/netns";
 
 /// The network namespaces of all living labs, for the signal handler.
 static NAMESPACES: Mutex<Vec<u64>> = Mutex::new(Vec::new());
@@ -78,7 +81,9 @@ impl Lab {
 
     /// Makes a host with nothing but its loopback, up.
     pub fn host(&self, name: &str) -> io::Result<Host> {
-        fs::create_dir_all(SOCKETS)?;
+        for folder in [SOCKETS, NAMED] {
+            fs::create_dir_all(folder)?;
+        }
         let made = thread::spawn(|| -> io::Result<(File, File)> {
             unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
             let nothing = None::<&str>;
@@ -89,13 +94,10 @@ impl Lab {
                 MsFlags::MS_REC | MsFlags::MS_PRIVATE,
                 nothing,
             )?;
-            mount(
-                Some("tmpfs"),
-                SOCKETS,
-                Some("tmpfs"),
-                MsFlags::empty(),
-                Some("mode=755"),
-            )?;
+            for folder in [SOCKETS, NAMED] {
+                let (tmpfs, mode) = (Some("tmpfs"), Some("mode=755"));
+                mount(tmpfs, folder, tmpfs, MsFlags::empty(), mode)?;
+            }
             netlink::set_up("lo", true)?;
             Ok((
                 File::open("/proc/thread-self/ns/net")?,
@@ -317,8 +319,10 @@ mod tests {
         b.address("eth0", [192, 0, 2, 2], 24).unwrap();
         assert_eq!(a.ping(&Ping::to(there)).unwrap().lost(), 0);
 
-        a.write(&format!("{SOCKETS}/x"), "a's").unwrap();
-        assert!(b.read(&format!("{SOCKETS}/x")).is_err());
+        for folder in [SOCKETS, NAMED] {
+            a.write(&format!("{folder}/x"), "a's").unwrap();
+            assert!(b.read(&format!("{folder}/x")).is_err());
+        }
         let socket = a.run(|| std::net::UdpSocket::bind("127.0.0.1:0")).unwrap();
         assert!(
             a.udp_ports()

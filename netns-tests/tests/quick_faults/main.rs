@@ -6,8 +6,8 @@
 //! signal comes at each of them. The exit code tells which. Only without what is in `SPARED` may it
 //! end well: then all is as after a run without a fault. Needs strace.
 
-mod bench;
 mod fault;
+mod test_host;
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
@@ -19,8 +19,8 @@ use netns_tests::{Lab, PATIENCE, netlink, require, until};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use bench::Bench;
 use fault::{DOWN_HOOKS, Fault, HOOKS, Verdict};
+use test_host::TestHost;
 
 /// Faults are tried on so many hosts at once.
 const WORKERS: usize = 2;
@@ -30,19 +30,19 @@ fn try_all(
     away: bool,
     least: usize,
     hooks: &[&'static str],
-    suffer: impl Fn(&Bench, &Fault) -> io::Result<Verdict> + Sync,
+    suffer: impl Fn(&TestHost, &Fault) -> io::Result<Verdict> + Sync,
 ) -> io::Result<()> {
     let lab = Lab::new()?;
-    let Some(first) = Bench::new(&lab, away)? else {
+    let Some(first) = TestHost::new(&lab, away)? else {
         return Ok(());
     };
     let faults = first.faults(verb, hooks)?;
     let next = AtomicUsize::new(0);
     let went_on = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
-    let work = |bench: &Bench| -> io::Result<()> {
+    let work = |host: &TestHost| -> io::Result<()> {
         while let Some(fault) = faults.get(next.fetch_add(1, Relaxed)) {
-            let found = suffer(bench, fault)?;
+            let found = suffer(host, fault)?;
             if found.went_on {
                 went_on.fetch_add(1, Relaxed);
             }
@@ -56,8 +56,8 @@ fn try_all(
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..WORKERS)
             .map(|_| {
-                scope.spawn(|| match Bench::new(&lab, away)? {
-                    Some(bench) => work(&bench),
+                scope.spawn(|| match TestHost::new(&lab, away)? {
+                    Some(host) => work(&host),
                     None => Ok(()),
                 })
             })
@@ -93,35 +93,40 @@ fn try_all(
 
 #[test]
 fn a_fault_at_each_step_of_up_leaves_nothing() -> io::Result<()> {
-    try_all("up", false, 120, &HOOKS, Bench::suffer_up)
+    try_all("up", false, 120, &HOOKS, TestHost::suffer_up)
 }
 
 #[test]
 fn a_fault_at_each_step_of_down_leaves_it_up_or_down() -> io::Result<()> {
-    try_all("down", false, 45, &DOWN_HOOKS, Bench::suffer_down)
+    try_all("down", false, 45, &DOWN_HOOKS, TestHost::suffer_down)
 }
 
 #[test]
 fn a_fault_at_each_step_of_reload_leaves_it_as_before_or_as_after() -> io::Result<()> {
-    try_all("reload", false, 85, &[], Bench::suffer_reload)
+    try_all("reload", false, 85, &[], TestHost::suffer_reload)
 }
 
 /// With an interface that lives in another namespace: what is done there, by requests that are not
 /// made on a thread of their own.
 #[test]
 fn a_fault_at_each_step_of_up_elsewhere_leaves_nothing() -> io::Result<()> {
-    try_all("up", true, 90, &HOOKS, Bench::suffer_up)
+    try_all("up", true, 90, &HOOKS, TestHost::suffer_up)
 }
 
 #[test]
 fn a_fault_at_each_step_of_down_elsewhere_leaves_it_up_or_down() -> io::Result<()> {
-    try_all("down", true, 14, &DOWN_HOOKS, Bench::suffer_down)
+    try_all("down", true, 14, &DOWN_HOOKS, TestHost::suffer_down)
+}
+
+#[test]
+fn a_fault_at_each_step_of_reload_elsewhere_leaves_it_as_before_or_as_after() -> io::Result<()> {
+    try_all("reload", true, 40, &[], TestHost::suffer_reload)
 }
 
 #[test]
 fn a_hook_that_hangs_can_be_interrupted() -> io::Result<()> {
     let lab = Lab::new()?;
-    let Some(bench) = Bench::new(&lab, false)? else {
+    let Some(host) = TestHost::new(&lab, false)? else {
         return Ok(());
     };
     // As Ctrl-C does: to all in the foreground. As kill(1) does: to it alone.
@@ -131,16 +136,15 @@ fn a_hook_that_hangs_can_be_interrupted() -> io::Result<()> {
         (Signal::SIGHUP, false),
     ] {
         for hook in HOOKS {
-            bench.forget()?;
-            bench
-                .site
+            host.forget()?;
+            host.site
                 .host
                 .write("/etc/fault", &format!("{hook} hangs"))?;
-            let mut command = bench.command("up")?;
+            let mut command = host.command("up")?;
             command.process_group(0);
-            let proc = bench.site.host.spawn(&mut command)?;
+            let proc = host.site.host.spawn(&mut command)?;
             until(PATIENCE, "the hook to run", || {
-                let log = bench.site.host.read(LOG)?;
+                let log = host.site.host.read(LOG)?;
                 Ok(log.contains(hook).then_some(()))
             })?;
             let pid = Pid::from_raw(proc.pid());
@@ -149,9 +153,9 @@ fn a_hook_that_hangs_can_be_interrupted() -> io::Result<()> {
             } else {
                 kill(pid, signal)?;
             }
-            let run = bench.site.finish(proc)?;
+            let run = host.site.finish(proc)?;
             assert_ne!(run.code, Some(0), "{hook}, {signal}: {}", run.output);
-            let left = bench.restored()?;
+            let left = host.restored()?;
             assert!(
                 left.is_empty(),
                 "{hook}, {signal}: {left:?}\n{}",
@@ -165,29 +169,29 @@ fn a_hook_that_hangs_can_be_interrupted() -> io::Result<()> {
 #[test]
 fn down_cleans_up_after_a_daemon_that_was_killed() -> io::Result<()> {
     let lab = Lab::new()?;
-    let Some(bench) = Bench::new(&lab, false)? else {
+    let Some(host) = TestHost::new(&lab, false)? else {
         return Ok(());
     };
-    bench.forget()?;
+    host.forget()?;
     for _ in 0..2 {
-        bench.run("up")?.success()?;
-        let daemon = bench.site.state()?.part("processes").to_vec();
+        host.run("up")?.success()?;
+        let daemon = host.site.state()?.part("processes").to_vec();
         let Some(_) = require("wg0 by a daemon", daemon.first()) else {
             return Ok(());
         };
-        for pid in bench.site.host.processes()? {
+        for pid in host.site.host.processes()? {
             kill(Pid::from_raw(pid), Signal::SIGKILL)?;
         }
         until(PATIENCE, "the link to go", || {
-            let link = bench.site.host.run(|| netlink::link("wg0"))?;
+            let link = host.site.host.run(|| netlink::link("wg0"))?;
             Ok(link.is_none().then_some(()))
         })?;
-        let left = bench.before.against(&bench.site.state()?);
+        let left = host.before.against(&host.site.state()?);
         assert!(
             !left.none(),
             "a killed daemon leaves its socket, rules and tables"
         );
-        bench.down()?;
+        host.down()?;
     }
     Ok(())
 }

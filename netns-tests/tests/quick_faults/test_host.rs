@@ -76,7 +76,7 @@ exit 0
 "#;
 
 /// A host, its state when wg0 is down, and when it is up and reloaded.
-pub struct Bench {
+pub struct TestHost {
     pub site: Site,
     pub quick: Quick,
     /// Where wg0 lives, if not on the host itself.
@@ -90,15 +90,12 @@ pub struct Bench {
 const AWAY: &str = "away";
 
 fn namespace(site: &Site) -> io::Result<Host> {
-    site.sh(
-        "mkdir -p /run/netns /etc/netns; mount -t tmpfs netns /run/netns
-         ip netns add away; ip -n away link set lo up",
-    )?;
+    site.sh("mkdir -p /etc/netns; ip netns add away; ip -n away link set lo up")?;
     site.host.in_netns("/run/netns/away")
 }
 
-impl Bench {
-    pub fn new(lab: &Lab, away: bool) -> io::Result<Option<Bench>> {
+impl TestHost {
+    pub fn new(lab: &Lab, away: bool) -> io::Result<Option<TestHost>> {
         let Some(_) = require("strace", binaries::on_path("strace")) else {
             return Ok(None);
         };
@@ -130,7 +127,7 @@ impl Bench {
             false => None,
         };
         site.configure("wg0", CONFIG)?;
-        let mut bench = Bench {
+        let mut host = TestHost {
             site,
             quick,
             away,
@@ -138,16 +135,16 @@ impl Bench {
             up: State::default(),
             reloaded: State::default(),
         };
-        bench.forget()?;
-        bench.before = bench.look()?;
-        bench.run("up")?.success()?;
-        bench.up = bench.state()?;
-        bench.site.configure("wg0", CHANGED)?;
-        bench.run("reload")?.success()?;
-        bench.reloaded = bench.state()?;
-        bench.down()?;
-        bench.site.configure("wg0", CONFIG)?;
-        Ok(Some(bench))
+        host.forget()?;
+        host.before = host.look()?;
+        host.run("up")?.success()?;
+        host.up = host.state()?;
+        host.site.configure("wg0", CHANGED)?;
+        host.run("reload")?.success()?;
+        host.reloaded = host.state()?;
+        host.down()?;
+        host.site.configure("wg0", CONFIG)?;
+        Ok(Some(host))
     }
 
     /// No fault, and nothing counted.
