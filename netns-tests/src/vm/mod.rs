@@ -31,7 +31,7 @@ use self::archive::Archive;
 use crate::process::{Proc, VERBOSE, verbose};
 use crate::{binaries, require};
 
-/// In the environment inside.
+/// In the environment inside, beside [`binaries::PREBUILT`].
 const INSIDE: &str = "NETNS_TESTS_INSIDE";
 /// A folder as `.ci/kernel` makes it; this one by default.
 const KERNEL: &str = "NETNS_TESTS_KERNEL";
@@ -65,7 +65,7 @@ struct Answer {
 }
 
 /// Whether this is the virtual machine.
-pub fn is_inside() -> bool {
+fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
@@ -242,7 +242,7 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 /bin/ip link set lo up
 while read module; do insmod /modules/$module || echo "$module cannot be loaded"; done < /modules/order
-export NETNS_TESTS_INSIDE=1
+export NETNS_TESTS_INSIDE=1 NETNS_TESTS_PREBUILT=1
 vm-agent
 poweroff -f
 "#;
