@@ -9,6 +9,8 @@ pub struct Case {
     pub line: &'static str,
     pub state: State,
     pub ours: Ours,
+    /// Our words on standard error are others than `words.rs` allows: why, and a part of them.
+    pub words: Option<(&'static str, &'static str)>,
     /// What answers at the socket of an interface `fake`.
     pub fake: Option<Fake>,
     /// Only where the interface is kept by the daemon of this workspace: others cannot do it, or
@@ -72,6 +74,7 @@ pub const fn same(line: &'static str) -> Case {
         line,
         state: State::Full,
         ours: Ours::Same,
+        words: None,
         fake: None,
         our_daemon: false,
     }
@@ -111,6 +114,11 @@ pub const fn newer(line: &'static str, why: &'static str, then: &'static str) ->
 impl Case {
     pub const fn on(mut self, state: State) -> Case {
         self.state = state;
+        self
+    }
+
+    pub const fn says(mut self, text: &'static str, why: &'static str) -> Case {
+        self.words = Some((why, text));
         self
     }
 

@@ -13,6 +13,7 @@ use std::thread;
 use netns_tests::SOCKETS;
 
 use crate::case::{Case, Fake, State};
+use crate::time;
 
 pub const A: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 pub const B: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
@@ -65,8 +66,8 @@ pub struct Program {
     folder: PathBuf,
 }
 
-/// Where everything is; gone when dropped.
-pub struct Bench {
+/// Runs lines on one interface; what it needs of files is gone when it is dropped.
+pub struct Runner {
     root: PathBuf,
     interface: String,
     /// The state that the interface is in untouched, if it is.
@@ -85,21 +86,21 @@ pub struct Done {
     pub dump: String,
 }
 
-impl Bench {
-    pub fn new(interface: &str) -> io::Result<Bench> {
+impl Runner {
+    pub fn new(interface: &str) -> io::Result<Runner> {
         let root = std::env::temp_dir().join(format!("side-by-side-{}", std::process::id()));
         fs::create_dir(&root)?;
-        let bench = Bench {
+        let runner = Runner {
             root,
             interface: interface.into(),
             state: Cell::new(None),
             dumps: RefCell::default(),
         };
-        fs::create_dir(bench.root.join("files"))?;
+        fs::create_dir(runner.root.join("files"))?;
         for (name, text) in files() {
-            fs::write(bench.root.join("files").join(name), text)?;
+            fs::write(runner.root.join("files").join(name), text)?;
         }
-        Ok(bench)
+        Ok(runner)
     }
 
     pub fn program(&self, name: &str, path: &Path) -> io::Result<Program> {
@@ -143,7 +144,7 @@ impl Bench {
         let output = command.output()?;
         Ok(Done {
             code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stdout: time::absolute(&String::from_utf8_lossy(&output.stdout)),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             dump: String::new(),
         })
@@ -213,7 +214,7 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for Runner {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.root);
     }

@@ -66,7 +66,7 @@ pub const TABLE: &[Case] = &[
     same("wg set $I private-key $F/spare-bits"),
     same("wg set $I private-key $F/trailing"),
     same("wg set $I private-key $F/nosuch"),
-    same("wg set $I private-key $F"),
+    same("wg set $I private-key $F").says("Is a directory", "a directory is not a key file"),
     same("wg set $I private-key"),
     same("wg set $I private-key ''"),
     same("wg set $I private-key /dev/stdin < $F/key2"),
@@ -132,7 +132,10 @@ pub const TABLE: &[Case] = &[
     same("wg set $I peer $A endpoint [::1"),
     same("wg set $I peer $A endpoint [::1]"),
     same("wg set $I peer $A endpoint [::1]7"),
-    same("wg set $I peer $A endpoint []:7"),
+    same("wg set $I peer $A endpoint []:7").says(
+        "Name or service not known: `:7'",
+        "the host is repeated as it was asked for",
+    ),
     same("wg set $I peer $A endpoint 192.0.2.7:x"),
     same("wg set $I peer $A endpoint"),
     same("unset WG_ENDPOINT_RESOLUTION_RETRIES; wg set $I peer $A endpoint 192.0.2.7:9"),
@@ -162,10 +165,14 @@ pub const TABLE: &[Case] = &[
     same("wg set $I peer $A allowed-ips 10.1.0.0/-1"),
     same("wg set $I peer $A allowed-ips 10.1.0.0/8/8"),
     same("wg set $I peer $A allowed-ips 10.1.0/24"),
-    same("wg set $I peer $A allowed-ips 10.1.0.0/08"),
+    same("wg set $I peer $A allowed-ips 10.1.0.0/08")
+        .says("10.1.0.0/8", "a network is repeated as it is understood"),
     same("wg set $I peer $A allowed-ips 010.1.0.0/16"),
     same("wg set $I peer $A allowed-ips localhost"),
-    same("wg set $I peer $A allowed-ips 10.1.2.3/8,x"),
+    same("wg set $I peer $A allowed-ips 10.1.2.3/8,x").says(
+        "Unable to parse IP address: `x'",
+        "no warning about what is not set",
+    ),
     same("wg set $I peer $B allowed-ips 10.9.0.0/24"),
     same("wg set $I peer $A allowed-ips 10.1.0.0/16,10.1.0.0/16"),
     same("wg set $I peer $A allowed-ips 10.1.0.0/16 allowed-ips 10.2.0.0/16"),
@@ -203,8 +210,12 @@ pub const TABLE: &[Case] = &[
         "wg set $I peer $A allowed-ips 10.1.0.0/16,10.2.0.0/16",
     ),
     newer("wg set $I peer $A allowed-ips -10.77.0.0/24", SIGNS, ":").our_daemon(),
-    same("wg set $I peer $A allowed-ips +"),
-    same("wg set $I peer $A allowed-ips -"),
-    same("wg set $I peer $A allowed-ips ++10.1.0.0/16"),
-    same("wg set $I peer $A allowed-ips +x"),
+    same("wg set $I peer $A allowed-ips +")
+        .says("Unable to parse IP address: `", "the sign is not repeated"),
+    same("wg set $I peer $A allowed-ips -")
+        .says("Unable to parse IP address: `", "the sign is not repeated"),
+    same("wg set $I peer $A allowed-ips ++10.1.0.0/16")
+        .says("Unable to parse IP address: `", "the sign is not repeated"),
+    same("wg set $I peer $A allowed-ips +x")
+        .says("Unable to parse IP address: `", "the sign is not repeated"),
 ];
