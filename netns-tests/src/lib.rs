@@ -43,4 +43,4 @@ pub use traffic::{Load, Transfer, transfer};
 pub use trials::rekey;
 pub use tunnel::{End, Family, Hosts, Plan, Tunnel, ping_all};
 pub use uapi::Uapi;
-pub use wait::{require, until};
+pub use wait::{require, skipped, until};
