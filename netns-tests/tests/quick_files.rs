@@ -27,16 +27,18 @@ fn all_that_is_wrong_is_said_at_once() -> io::Result<()> {
     )?;
     let run = site.run(&quick, &["check", "wg0"])?;
     assert_eq!(run.code, Some(1), "{}", run.output);
-    for part in [
-        ":3: ",
-        "`Address'",
-        ":4: MTU",
-        ":7: PublicKey",
-        ":8: AllowedIPs",
-        ":9: Endpoint",
+    // Each line that is wrong, and in it what is wrong.
+    for (number, part) in [
+        (3, "`Address'"),
+        (4, "MTU"),
+        (7, "PublicKey"),
+        (8, "AllowedIPs"),
+        (9, "Endpoint"),
     ] {
-        let told = run.output.contains(&format!("{CONF}{part}")) || run.output.contains(part);
-        assert!(told, "{part} in {}", run.output);
+        let start = format!("{CONF}:{number}: ");
+        let told = run.output.lines().find(|line| line.starts_with(&start));
+        let told = told.unwrap_or_else(|| panic!("no line {start} in {}", run.output));
+        assert!(told.contains(part), "{part} in {told}");
     }
     assert!(!run.output.contains(&key.private.to_string()));
     // As many files as are given, and a mode that shows the key to everybody.
