@@ -9,7 +9,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use netns_tests::quick::{Quick, Site};
@@ -260,6 +260,124 @@ fn seen_while(
     Ok((tunnel.len(), other))
 }
 
+/// How much of what was sent in a while went out in clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    None,
+    All,
+    /// Up to a moment all of it and from then on nothing, or the other way round.
+    OneChange,
+    /// It changed more than once.
+    Several,
+}
+
+impl Share {
+    fn of(clear: &[bool]) -> Share {
+        let changes = clear.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        match (changes, clear.first()) {
+            (0, Some(true)) => Share::All,
+            (0, _) => Share::None,
+            (1, _) => Share::OneChange,
+            _ => Share::Several,
+        }
+    }
+}
+
+/// What was sent to one address before, during and after something was done.
+struct Clear {
+    to: IpAddr,
+    before: Share,
+    during: Share,
+    after: Share,
+}
+
+/// Sends numbered datagrams, as fast as it may, while `work` is done, and for a while before and
+/// after; tells by their numbers which of them the far end of the cable saw.
+fn in_clear_while(
+    site: &Site,
+    sniffer: &Sniffer,
+    work: impl FnOnce() -> io::Result<()>,
+) -> io::Result<[Clear; 2]> {
+    /// Datagrams before and after.
+    const AROUND: usize = 100;
+    /// The number is that of the port above this one.
+    const FIRST: u16 = 1024;
+    let sent = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let send = || -> io::Result<()> {
+        let sockets = site.host.run(|| -> io::Result<_> {
+            Ok([UdpSocket::bind("0.0.0.0:0")?, UdpSocket::bind("[::]:0")?])
+        })?;
+        while !stop.load(Relaxed) {
+            let number = sent.load(Relaxed);
+            let port = u16::try_from(number)
+                .ok()
+                .and_then(|n| n.checked_add(FIRST));
+            let port = port.ok_or_else(|| io::Error::other("more datagrams than ports"))?;
+            for (socket, to) in sockets.iter().zip(INTERNET) {
+                // One that no route takes does not leak.
+                let _ = socket.send_to(b"leak", (to, port));
+            }
+            sent.store(number + 1, Relaxed);
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
+    };
+    let more = |count: usize| {
+        let goal = sent.load(Relaxed) + count;
+        until(PATIENCE, "datagrams to be sent", || {
+            Ok((sent.load(Relaxed) >= goal).then_some(()))
+        })
+    };
+    sniffer.take();
+    let bounds = std::thread::scope(|scope| {
+        let sender = scope.spawn(send);
+        let worked = more(AROUND).and_then(|()| {
+            let start = sent.load(Relaxed);
+            work()?;
+            // The one that is being sent may be on either side.
+            let end = sent.load(Relaxed) + 1;
+            more(AROUND)?;
+            Ok((start, end))
+        });
+        stop.store(true, Relaxed);
+        let sent = sender
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        sent.and(worked)
+    })?;
+    let all = sent.into_inner();
+    let mut seen = Vec::new();
+    // What the sniffer has not read yet is not lost: it is waited for until no more comes.
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        match sniffer.take() {
+            none if none.is_empty() => break,
+            more => seen.extend(more),
+        }
+    }
+    Ok(INTERNET.map(|to| {
+        let mut clear = vec![false; all];
+        for packet in seen
+            .iter()
+            .filter(|seen| (seen.to, seen.protocol) == (to, 17))
+        {
+            if let Some(number) = packet.port.checked_sub(FIRST)
+                && let Some(one) = clear.get_mut(usize::from(number))
+            {
+                *one = true;
+            }
+        }
+        let (start, end) = bounds;
+        Clear {
+            to,
+            before: Share::of(&clear[..start]),
+            during: Share::of(&clear[start..end.min(all)]),
+            after: Share::of(&clear[end.min(all)..]),
+        }
+    }))
+}
+
 #[test]
 fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
     let lab = Lab::new()?;
@@ -285,10 +403,32 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
         }
     }
 
-    // Two seconds hold a first handshake; it is tried again after five.
+    // All goes out in clear until the tunnel is there, and nothing any more from then on.
     site.configure("wg0", &a.file())?;
-    site.run(&ours, &["up", "wg0"])?.success()?;
-    let (tunnel, others) = seen_while(&site, &a, &sniffer, some_time)?;
+    let in_clear = in_clear_while(&site, &sniffer, || {
+        site.run(&ours, &["up", "wg0"])?.success().map(|_| ())
+    })?;
+    for Clear {
+        to,
+        before,
+        during,
+        after,
+    } in in_clear
+    {
+        assert_eq!(before, Share::All, "{to} before up");
+        assert_ne!(during, Share::Several, "{to}: more than one change in up");
+        assert_eq!(after, Share::None, "{to} leaked after up");
+    }
+
+    // A handshake is tried again after five seconds.
+    let sent = || site.sh("wg show wg0 transfer | cut -f3");
+    let before = sent()?;
+    let another = || {
+        until(PATIENCE, "another handshake", || {
+            Ok((sent()? != before).then_some(()))
+        })
+    };
+    let (tunnel, others) = seen_while(&site, &a, &sniffer, another)?;
     assert!(tunnel > 0, "no handshake was tried");
     assert!(others.is_empty(), "leaked: {others:?}");
 
@@ -302,8 +442,23 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
     })?;
     assert!(others.is_empty(), "leaked in a reload: {others:?}");
 
+    // Nothing goes out in clear until the tunnel is gone, and all of it from then on.
+    let in_clear = in_clear_while(&site, &sniffer, || {
+        site.run(&ours, &["down", "wg0"])?.success().map(|_| ())
+    })?;
+    for Clear {
+        to,
+        before,
+        during,
+        after,
+    } in in_clear
+    {
+        assert_eq!(before, Share::None, "{to} leaked before down");
+        assert_ne!(during, Share::Several, "{to}: more than one change in down");
+        assert_eq!(after, Share::All, "{to} after down");
+    }
+
     // And it takes nothing with it.
-    site.run(&ours, &["down", "wg0"])?.success()?;
     for address in INTERNET {
         site.host.reach(address, PATIENCE)?;
     }
