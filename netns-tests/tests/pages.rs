@@ -209,3 +209,62 @@ fn wireguard_rs_names_its_aead() -> io::Result<()> {
     assert!(!Path::new("/sys/class/net/no-such-aead").exists());
     Ok(())
 }
+
+#[test]
+fn wg_quick_rs() -> io::Result<()> {
+    let program = binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    let page = page("wg-quick-rs")?;
+    let output = Command::new(&program).arg("help").output()?;
+    assert!(output.status.success(), "{output:?}");
+    let streams = [output.stdout, output.stderr].concat();
+    let help = String::from_utf8_lossy(&streams).into_owned();
+
+    // The page: items of the list of commands. The help: the words behind the program's name.
+    let (_, commands) = page
+        .split_once("The commands are as follows:")
+        .expect("them");
+    let items = commands
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm "));
+    let documented: Names = items
+        .filter_map(|item| item.split_whitespace().next())
+        .filter(|name| name.chars().all(is_name))
+        .map(str::to_owned)
+        .collect();
+    let mut verbs = names(&["help"]);
+    for line in help.lines() {
+        if let Some((_, usage)) = line.split_once("wg-quick-rs ") {
+            let usage = usage.trim_start_matches("[ ").split([']', '[']).next();
+            let words = usage.unwrap_or_default().split([' ', '|']);
+            verbs.extend(
+                words
+                    .filter(|word| !word.is_empty() && word.chars().all(is_name))
+                    .filter(|word| !word.starts_with('-'))
+                    .map(str::to_owned),
+            );
+        }
+    }
+    assert_eq!(verbs, documented, "commands");
+
+    let mut options = options_of_help(&help);
+    options.insert("help".into());
+    assert_eq!(options, options_of_page(&page), "options");
+
+    // The keys of a file that are wg-quick's own.
+    let keys = page.lines().filter_map(|line| line.strip_prefix(".It Cm "));
+    let keys = keys.filter(|item| item.starts_with(|c: char| c.is_ascii_uppercase()));
+    for key in keys.flat_map(|item| item.split(" , ")) {
+        assert!(help.contains(key), "{key} is not in the help");
+    }
+
+    let folders = ["wg-quick-rs/src", "wg-rs/src/config", "wg-rs/src/place"];
+    // What it gives to hooks and programs, and what the daemon reads.
+    let given = names(&["CONFIG_FILE", "LC_ALL", "NOTIFY_SOCKET", "LOG_LEVEL"]);
+    let code = environment_of_code(&folders)?;
+    let read: Names = code.difference(&given).cloned().collect();
+    // By their look, variables are told from other words by an underscore.
+    let documented = environment_of_page(&page).into_iter();
+    let documented: Names = documented.filter(|name| name.contains('_')).collect();
+    assert_eq!(read, documented, "environment");
+    Ok(())
+}
