@@ -7,6 +7,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -185,7 +186,7 @@ impl Resolver {
         let text = format!("{OURS}{interface}.\n{}", self.dns);
         if is_ours(path, interface) {
             // This very file is what programs in the namespace have for their /etc/resolv.conf.
-            return fs::write(path, text);
+            return overwrite(path, text.as_bytes());
         }
         if path.exists() {
             console::note(format_args!("{} is there, and stays.", path.display()));
@@ -314,6 +315,20 @@ impl Dns {
         let servers = self.servers.iter();
         servers.filter_map(|server| server.parse().ok()).collect()
     }
+}
+
+/// Gives a file that stays the same one another content, or leaves it the one it had: it is not
+/// emptied first.
+fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    let old = fs::read(path)?;
+    let file = fs::OpenOptions::new().write(true).open(path)?;
+    let put = |text: &[u8]| {
+        file.write_all_at(text, 0)?;
+        file.set_len(text.len() as u64)
+    };
+    put(text).inspect_err(|_| {
+        let _ = put(&old);
+    })
 }
 
 /// As in resolv.conf(5).

@@ -10,7 +10,8 @@ pub const CALLS: [&str; 8] = [
 /// No steps: what is said to the person, what a signal's handler wakes the program with, and the
 /// removal of its lock when all is done.
 pub const NO_STEPS: [&str; 3] = ["write(2,", ", MSG_DONTWAIT,", ".lock\""];
-/// Nor is this one, of `down`: as many threads look for the interface as there are namespaces just now.
+/// Nor is this one, where the interface is looked for: by as many threads as there are namespaces
+/// just now.
 const THREAD: &str = "CLONE_THREAD";
 /// What it can do without, as strace shows it.
 pub const SPARED: [&str; 8] = [
@@ -77,8 +78,10 @@ impl Fault {
     }
 }
 
-pub fn is_step(verb: &str, line: &str) -> bool {
-    let is_search = verb == "down" && line.contains(THREAD);
+/// Whether a call is one. `down` looks for the interface, and so does what is to find it `away`.
+pub fn is_step(verb: &str, away: bool, line: &str) -> bool {
+    let searches = verb == "down" || away && verb == "reload";
+    let is_search = searches && line.contains(THREAD);
     !is_search && !NO_STEPS.iter().any(|call| line.contains(call))
 }
 

@@ -120,7 +120,7 @@ fn a_fault_at_each_step_of_down_elsewhere_leaves_it_up_or_down() -> io::Result<(
 
 #[test]
 fn a_fault_at_each_step_of_reload_elsewhere_leaves_it_as_before_or_as_after() -> io::Result<()> {
-    try_all("reload", true, 40, &[], TestHost::suffer_reload)
+    try_all("reload", true, 30, &[], TestHost::suffer_reload)
 }
 
 #[test]

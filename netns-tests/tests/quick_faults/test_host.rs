@@ -254,7 +254,7 @@ impl TestHost {
                 .filter(|line| line.starts_with(&format!("{call}(")));
             let steps = (1..)
                 .zip(calls)
-                .filter_map(|(n, line)| is_step(verb, line).then_some(n));
+                .filter_map(|(n, line)| is_step(verb, self.away.is_some(), line).then_some(n));
             for n in steps {
                 faults.push(Fault::Call(call, n));
                 // Which of them, makes no difference here: see the hooks for that.
