@@ -1,0 +1,340 @@
+//! The README's commands, as they stand there, in the order in which they stand there.
+//!
+//! The word behind a block's language says where it is run:
+//!
+//! ```text
+//! sh ci        by .ci/run, which builds everything and takes long
+//! sh laptop    on a host with an /etc and a /usr/local of its own
+//! sh server    on another one, which the first knows as vpn.example.com
+//! sh both      on both
+//! ini …        nothing is run: it is that host's /etc/wireguard/wg0.conf, with keys in place of words
+//! ```
+//!
+//! There, `cargo`, `apt`, `systemctl` and `journalctl` are stand-ins: the programs are built already,
+//! the package is installed by `packaging.rs`, and of a unit the command is run that is in its file.
+
+use std::fs;
+use std::io;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use netns_tests::containers::{Engine, Kind};
+use netns_tests::quick::{BIN, Quick, Site};
+use netns_tests::{Host, Lab, PATIENCE, binaries, require, until};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const LAPTOP: [u8; 4] = [192, 0, 2, 1];
+const SERVER: [u8; 4] = [192, 0, 2, 2];
+/// What the server's DNS answers.
+const ANSWER: [u8; 4] = [203, 0, 113, 1];
+
+/// A code block.
+#[derive(Debug)]
+struct Block {
+    language: &'static str,
+    place: &'static str,
+    text: &'static str,
+}
+
+fn blocks() -> Vec<Block> {
+    static README: LazyLock<String> = LazyLock::new(|| {
+        fs::read_to_string(format!("{ROOT}/README.md")).expect("there is a README")
+    });
+    let parts = README.split("\n```").skip(1).step_by(2);
+    parts
+        .map(|part| {
+            let (info, text) = part.split_once('\n').expect("a block has lines");
+            let (language, place) = info.split_once(' ').unwrap_or((info, ""));
+            Block {
+                language,
+                place,
+                text,
+            }
+        })
+        .collect()
+}
+
+const CARGO: &str = r#"#!/bin/sh
+case "$*" in
+"build --release --locked") ls target/release/wg-quick-rs > /dev/null ;;
+"install --locked cargo-deb") ;;
+"deb -p wg-quick-rs") mkdir -p target/debian; touch target/debian/wg-rs_0_amd64.deb ;;
+*) echo "what is cargo $*?" >&2; exit 1 ;;
+esac
+"#;
+
+const APT: &str = r#"#!/bin/sh
+[ "$#" = 2 ] && [ "$1" = install ] && [ -e "$2" ]
+"#;
+
+const SYSTEMCTL: &str = r#"#!/bin/sh -e
+unit() { cat "/etc/systemd/system/$1"; }
+case "$*" in
+daemon-reload) ;;
+"enable --now wg-quick-rs@"*)
+    name=${3#*@}
+    line=$(unit wg-quick-rs@.service | sed -n 's/^ExecStart=//p' | sed "s/%i/$name/") ;;
+"enable --now wg-quick-rs-reresolve.timer")
+    unit wg-quick-rs-reresolve.timer > /dev/null
+    line=$(unit wg-quick-rs-reresolve.service | sed -n 's/^ExecStart=//p') ;;
+"stop wg-quick-rs@"*)
+    name=${2#*@}
+    line=$(unit wg-quick-rs@.service | sed -n 's/^ExecStop=//p' | sed "s/%i/$name/") ;;
+*) echo "what is systemctl $*?" >&2; exit 1 ;;
+esac
+# By its path: as installed, and nowhere else.
+exec $line
+"#;
+
+const JOURNALCTL: &str = "#!/bin/sh\n[ \"$1\" = -u ] && [ \"${2%@*}\" = wg-quick-rs ]\n";
+
+/// A host with what the README takes for granted.
+fn machine(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
+    let Some(site) = Site::new(lab, name)? else {
+        return Ok(None);
+    };
+    for (name, script) in [
+        ("cargo", CARGO),
+        ("apt", APT),
+        ("systemctl", SYSTEMCTL),
+        ("journalctl", JOURNALCTL),
+        ("ping", "#!/bin/sh\nexec busybox ping \"$@\"\n"),
+    ] {
+        site.stand_in(name, script)?;
+    }
+    // Of our programs none but the installed ones is to be found, and they are to be installed.
+    let programs = [
+        Quick::ours()?.path().to_owned(),
+        binaries::build("wg-rs", "wg-rs")?,
+        binaries::build("wg-rs", "wireguard-rs")?,
+    ];
+    site.sh(&format!(
+        "rm {BIN}/wireguard-rs
+         for folder in /usr/local /root; do
+             layer=/var/run/wireguard/.layer$folder
+             mkdir -p $layer/upper $layer/work
+             mount -t overlay -o lowerdir=$folder,upperdir=$layer/upper,workdir=$layer/work \
+                 overlay $folder
+         done
+         rm -f /usr/local/bin/{{wg-rs,wg-quick-rs,wireguard-rs}}
+         mkdir -p /etc/systemd/system /root/wg-rs/target/release
+         ln -s {ROOT}/man {ROOT}/wg-quick-rs /root/wg-rs/
+         echo 192.0.2.2 vpn.example.com >> /etc/hosts"
+    ))?;
+    for program in programs {
+        site.sh(&format!(
+            "cp {} /root/wg-rs/target/release/",
+            program.display()
+        ))?;
+    }
+    Ok(Some(site))
+}
+
+/// Runs a block where the README says.
+fn run(site: &Site, block: &Block, more: &str) -> io::Result<String> {
+    let script = format!(
+        "{more}\nexport PATH={BIN}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         cd /root/wg-rs\n{}",
+        block.text
+    );
+    site.sh(&script).map_err(|error| {
+        let name = site.host.name();
+        io::Error::other(format!("on the {name}:\n{}\n{error}", block.text))
+    })
+}
+
+/// A name server that knows one address for all names.
+struct Dns {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Dns {
+    fn start(host: &Host) -> io::Result<Dns> {
+        let socket = host.run(|| UdpSocket::bind("10.9.0.1:53"))?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = host.thread(move || {
+            let mut query = [0; 512];
+            while !stopped.load(Relaxed) {
+                let Ok((len, from)) = socket.recv_from(&mut query) else {
+                    continue;
+                };
+                socket.send_to(&answer(&query[..len]), from)?;
+            }
+            Ok(())
+        });
+        Ok(Dns {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// RFC 1035, section 4: the header, the question as it came, and for type A one answer.
+fn answer(query: &[u8]) -> Vec<u8> {
+    let name = query[12..].iter().position(|byte| *byte == 0).unwrap_or(0);
+    let question = query.get(12..12 + name + 5).unwrap_or_default();
+    let is_a = question.get(name + 1..name + 3) == Some(&[0, 1]);
+    let mut answer = query[..2].to_vec();
+    answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+    answer.extend(question);
+    if is_a {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend(ANSWER);
+    }
+    answer
+}
+
+/// An engine whose image `nginx` is what the README uses of that one: it runs on, and asks for names.
+fn engine(site: &Site) -> io::Result<Option<Engine>> {
+    let Some(engine) = Engine::start(Kind::Docker, &site.host)? else {
+        return Ok(None);
+    };
+    site.sh(
+        "printf '#!/bin/sh\\nexec /bin/busybox nslookup \"$2\"\\n' > /etc/getent; chmod 755 /etc/getent",
+    )?;
+    for command in [
+        &[
+            "create",
+            "--name",
+            "seed",
+            "--network",
+            "none",
+            "box",
+            "/bin/sh",
+        ][..],
+        &["cp", "/etc/getent", "seed:/bin/getent"],
+        &[
+            "commit",
+            "--change",
+            r#"CMD ["/bin/sleep", "600"]"#,
+            "seed",
+            "nginx",
+        ],
+        &["rm", "seed"],
+    ] {
+        engine.command(command)?;
+    }
+    Ok(Some(engine))
+}
+
+#[test]
+fn its_commands_work_as_they_stand() -> io::Result<()> {
+    if require("busybox", binaries::on_path("busybox")).is_none() {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let (Some(laptop), Some(server)) = (machine(&lab, "laptop")?, machine(&lab, "server")?) else {
+        return Ok(());
+    };
+    lab.cable((&laptop.host, "eth0"), (&server.host, "eth0"), 1500)?;
+    laptop.host.address("eth0", LAPTOP, 24)?;
+    server.host.address("eth0", SERVER, 24)?;
+    server.host.address("lo", ANSWER, 32)?;
+    let sites = [("laptop", &laptop), ("server", &server)];
+
+    let mut dns = None;
+    let mut docker = None;
+    let mut ran = 0;
+    for block in blocks() {
+        match (block.language, block.place) {
+            ("sh", "ci") => by_ci(block.text)?,
+            ("ini", place) => {
+                let (_, site) = sites
+                    .iter()
+                    .find(|(name, _)| *name == place)
+                    .unwrap_or_else(|| panic!("{block:?}"));
+                let mut text = block.text.to_owned();
+                for (name, site) in &sites {
+                    let key = |command| site.sh(&format!("{command} /etc/wireguard/private.key"));
+                    let name = name.to_uppercase();
+                    let public = key("wg pubkey <")?;
+                    text = text.replace(&format!("PRIVATE_KEY_OF_THE_{name}"), key("cat")?.trim());
+                    text = text.replace(&format!("PUBLIC_KEY_OF_THE_{name}"), public.trim());
+                }
+                assert!(!text.contains("KEY_OF"), "{text}");
+                site.configure("wg0", &text)?;
+            }
+            ("sh", place) => {
+                let mut more = String::new();
+                if block.text.contains("docker ") {
+                    if docker.is_none() {
+                        docker = engine(&laptop)?;
+                    }
+                    let Some(engine) = &docker else { continue };
+                    more = format!("export DOCKER_HOST={}", engine.socket());
+                }
+                for (name, site) in sites {
+                    if place == name || place == "both" {
+                        let said = run(site, &block, &more)?;
+                        holds(&block, &said, site)?;
+                        ran += 1;
+                    }
+                }
+                if dns.is_none() && block.text.contains("up wg0") {
+                    dns = Some(Dns::start(&server.host)?);
+                }
+            }
+            ("", "") | ("text", "") => {}
+            _ => panic!("nobody knows where to run {block:?}"),
+        }
+    }
+    assert!(ran >= 14, "only {ran} blocks");
+    Ok(())
+}
+
+/// What is to be seen after some of them.
+fn holds(block: &Block, said: &str, site: &Site) -> io::Result<()> {
+    if block.text.contains("ping -c") {
+        assert!(said.contains(" 0% packet loss"), "{said}");
+        assert!(said.contains("latest handshake"), "{said}");
+    }
+    if block.text.contains("getent hosts") {
+        assert!(said.contains("203.0.113.1"), "{said}");
+    }
+    if block.text.contains("LOG_LEVEL") {
+        until(PATIENCE, "a handshake in the log", || {
+            let log = site.sh("cat /root/wg-rs/wg0.log")?;
+            Ok(log.to_lowercase().contains("handshake").then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// What CI runs with fewer rounds is run there with the same program.
+fn by_ci(text: &str) -> io::Result<()> {
+    let ci = fs::read_to_string(format!("{ROOT}/.ci/run"))?;
+    let first_two = |line: &str| {
+        blocks()
+            .iter()
+            .take(2)
+            .any(|block| block.text.contains(line))
+    };
+    for line in text.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let flag = |name: &str| {
+            let at = words.iter().position(|word| *word == name)?;
+            words.get(at + 1).map(|value| format!("{name} {value}"))
+        };
+        let program = flag("--bin").or_else(|| flag("-p")).unwrap_or_default();
+        assert!(
+            first_two(line) || (!program.is_empty() && ci.contains(&program)),
+            "{line}"
+        );
+    }
+    Ok(())
+}
