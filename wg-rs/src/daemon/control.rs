@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::interface::Interface;
 use super::link::{State, Watch};
+use super::machine::{Happened, Machine};
 use super::report::{PERIOD, Report};
 use crate::sys::async_fd;
 use crate::sys::netlink::{Event, Events};
@@ -124,6 +125,7 @@ impl<'a> Control<'a> {
         tun_gone: oneshot::Receiver<io::Error>,
     ) -> io::Result<End> {
         tokio::pin!(tun_gone);
+        let mut machine = Machine::watch();
         let mut report_at = self.report.as_ref().map(|_| Instant::now() + PERIOD);
         loop {
             let look_again = self.look_again;
@@ -148,6 +150,10 @@ impl<'a> Control<'a> {
                         return Ok(End::LinkGone);
                     }
                 }
+                happened = machine.happens() => match happened? {
+                    Happened::Copied => self.interface.copied(),
+                    Happened::Resumed => self.interface.resumed(),
+                },
                 () = at(report_at) => {
                     self.tell_drops();
                     report_at = Some(Instant::now() + PERIOD);

@@ -165,6 +165,18 @@ impl Interface {
         device.down(network);
     }
 
+    /// The machine may be a copy of another, which may go on: what both have must not be used to send.
+    pub fn copied(&self) {
+        tracing::info!("the machine may be a copy: no more is sent under its sessions");
+        self.shared.owner().device.end_sending();
+    }
+
+    /// The machine was suspended, and goes on.
+    pub fn resumed(&self) {
+        tracing::info!("the machine resumes");
+        self.shared.owner().device.end_outlasted(now());
+    }
+
     /// The link's MTU, from now on.
     pub fn set_mtu(&self, mtu: u32) {
         self.shared.plane.set_mtu(mtu as usize);

@@ -9,6 +9,7 @@ pub mod control;
 pub mod interface;
 pub mod link;
 mod log;
+pub mod machine;
 pub mod network;
 pub mod options;
 mod report;

@@ -12,11 +12,13 @@ pub mod numeric;
 pub mod poll;
 pub mod process;
 pub mod resolve;
+pub mod resume;
 pub mod secrets;
 mod sockaddr;
 pub mod terminal;
 pub mod tun;
 pub mod udp;
+pub mod uevent;
 
 use std::io;
 

@@ -274,19 +274,16 @@ impl Device {
     /// comes under them is received, and the next packet may start a handshake at once. The change
     /// itself sends nothing, as the peer may not know the new key yet.
     fn change_identity(&mut self, id: u64, now: Time) {
-        self.end_handshake(id);
+        self.end_sending_to(id);
         let Some(entry) = self.peers.get_mut(&id) else {
             return;
         };
         if let Some(handshake) = &mut entry.handshake {
             handshake.forget_static_static();
         }
-        let peer = &entry.shared;
-        peer.keypairs.end_sending();
-        peer.last_sent_handshake.clear();
         // A peer that was configured before there was any key has not started yet.
         if self.identity.is_some() && self.plane.is_up() {
-            peer.timers.start_persistent_keepalive(now);
+            entry.shared.timers.start_persistent_keepalive(now);
         }
         self.reschedule(id);
     }

@@ -468,6 +468,33 @@ impl Device {
         }
     }
 
+    /// The machine may be a copy of another that goes on with the same sessions (paper, section 5.4.6:
+    /// no counter twice). Nothing more is sent under them; what comes under them is received. The next
+    /// packet to a peer starts a handshake.
+    pub fn end_sending(&mut self) {
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.end_sending_to(id);
+        }
+    }
+
+    /// As [`Device::end_sending`], for one peer.
+    pub(super) fn end_sending_to(&mut self, id: u64) {
+        self.end_handshake(id);
+        if let Some(entry) = self.peers.get(&id) {
+            entry.shared.keypairs.end_sending();
+            entry.shared.last_sent_handshake.clear();
+        }
+    }
+
+    /// The clock jumped, as the machine was suspended: wipes the sessions that this has made too old
+    /// to be of use.
+    pub fn end_outlasted(&mut self, now: Time) {
+        for entry in self.peers.values() {
+            let discarded = entry.shared.keypairs.discard_outlasted(now);
+            self.plane.forget(discarded);
+        }
+    }
+
     /// Wipes the pending handshake.
     pub(super) fn end_handshake(&mut self, id: u64) {
         if let Some(entry) = self.peers.get_mut(&id)

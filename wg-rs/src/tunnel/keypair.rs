@@ -222,6 +222,18 @@ impl Keypairs {
         all
     }
 
+    /// Empties the slots of sessions that are too old to be of use.
+    pub(crate) fn discard_outlasted(&self, now: Time) -> Discarded {
+        let mut others = self.others();
+        let outlasted = |keypair: &Arc<Keypair>| keypair.age(now) >= REJECT_AFTER_TIME;
+        let current = self.current.load().as_ref().is_some_and(outlasted);
+        [
+            others.next.take_if(|next| outlasted(next)),
+            others.previous.take_if(|previous| outlasted(previous)),
+            current.then(|| self.current.swap(None)).flatten(),
+        ]
+    }
+
     /// Nothing more is sent under any of the sessions; what still comes under them is received.
     pub(crate) fn end_sending(&self) {
         let others = self.others();

@@ -1,15 +1,26 @@
-//! The two clocks of the protocol.
+//! The two clocks of the protocol, and how they differ from a third.
 
 use std::time::{Duration, SystemTime};
 
 /// Nanoseconds since boot, time asleep included (CLOCK_BOOTTIME): what a session ages by.
 pub fn boottime() -> u64 {
+    read(libc::CLOCK_BOOTTIME)
+}
+
+/// Nanoseconds that the machine was suspended since boot, give or take what passes between two looks
+/// at a clock.
+pub fn asleep() -> u64 {
+    let awake = read(libc::CLOCK_MONOTONIC);
+    boottime().saturating_sub(awake)
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: writes one timespec. It cannot fail: the clock exists since Linux 2.6.39.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    // SAFETY: writes one timespec. It cannot fail: both clocks exist since Linux 2.6.39.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 

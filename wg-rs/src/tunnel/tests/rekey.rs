@@ -414,3 +414,55 @@ fn an_hour_of_traffic_both_ways_loses_nothing() {
     assert_eq!(sim.hosts[0].payloads(), want);
     assert_eq!(sim.hosts[1].payloads(), want);
 }
+
+/// A virtual machine that is copied, as the kernel takes it: what both copies have is used by neither
+/// to send, and the copy says nothing by itself.
+#[test]
+fn a_copy_of_the_machine_sends_nothing_under_the_sessions_of_both() {
+    let mut sim = Sim::session();
+    let counter = sim.hosts[0].session().counter();
+    sim.hosts[0].device.end_sending();
+    sim.send(1, 0, 1);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].payloads(), [1], "receiving goes on");
+    assert!(sim.times(0, DATA).is_empty() && sim.times(0, INITIATION).is_empty());
+    assert_eq!(sim.hosts[0].session().counter(), counter);
+    sim.send(0, 1, 2);
+    sim.run(SECOND);
+    assert_eq!(sim.count(0, INITIATION), 1, "at once");
+    assert_eq!(sim.hosts[1].payloads(), [2]);
+}
+
+#[test]
+fn a_copy_of_the_machine_takes_no_response_to_the_initiation_of_both() {
+    let mut sim = Sim::pair();
+    sim.faults.delay = 100 * MILLI;
+    sim.send(0, 1, 1);
+    sim.run(50 * MILLI);
+    sim.hosts[0].device.end_sending();
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].drops(Drop::UnexpectedResponse), 1);
+    sim.run(5 * SECOND);
+    assert_eq!(
+        sim.hosts[1].payloads(),
+        [1],
+        "what waited goes with the retry"
+    );
+}
+
+/// The clock jumps: no timer has fired meanwhile.
+#[test]
+fn a_machine_that_resumes_wipes_sessions_that_it_slept_away() {
+    for (asleep, kept) in [(170, true), (181, false)] {
+        let mut sim = Sim::session();
+        let session = Arc::downgrade(&sim.hosts[0].session());
+        sim.now = sim.now + asleep * SECOND;
+        let now = sim.now;
+        sim.hosts[0].device.end_outlasted(now);
+        assert_eq!(session.strong_count() > 0, kept, "{asleep} s");
+        assert_eq!(sim.hosts[0].device.plane().index.len() > 0, kept);
+        sim.send(0, 1, 1);
+        sim.run(SECOND);
+        assert_eq!(sim.hosts[1].payloads(), [1]);
+    }
+}
