@@ -61,7 +61,7 @@ fn with_web(lab: &Lab) -> io::Result<Option<Site>> {
     let Some(site) = Site::new(lab, "site")? else {
         return Ok(None);
     };
-    site.sh("mkdir -p /run/netns; mount -t tmpfs netns /run/netns; ip netns add web")?;
+    site.sh("ip netns add web")?;
     Ok(Some(site))
 }
 
