@@ -25,6 +25,10 @@ impl Links for Nowhere {
         Ok(port)
     }
 
+    fn check(&mut self, _: u16) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn close(&mut self) {}
 
     fn set_fwmark(&mut self, _: u32) -> std::io::Result<()> {

@@ -95,7 +95,7 @@ impl<'a> Control<'a> {
     /// Takes up the state that the link is in. Within a tokio runtime.
     ///
     /// # Errors
-    /// Of netlink; EADDRINUSE where the link is up and the port is taken.
+    /// Of netlink.
     pub fn new(interface: &'a Interface, watch: Watch, events: Events) -> io::Result<Self> {
         let ready = async_fd::readable(events.as_fd().try_clone_to_owned()?)?;
         let mut control = Control {
@@ -213,12 +213,10 @@ impl<'a> Control<'a> {
         } else if up != self.up {
             self.up = up;
             tracing::info!(up, "link");
-            if !up {
+            if up {
+                self.open_sockets();
+            } else {
                 self.interface.down();
-            } else if let Err(error) = self.interface.up() {
-                // The kernel module would refuse to set the link up; a TUN is up by now. It can be
-                // given another port, or be set down and up again.
-                tracing::error!(%error, "cannot open the sockets");
             }
         }
         if self.watch.is_out_of_hearing() {
@@ -227,6 +225,22 @@ impl<'a> Control<'a> {
             self.look_again = Some(next);
         }
         Ok(state)
+    }
+
+    /// The kernel module would refuse to set the link up without sockets. A TUN is up by now, so it is
+    /// set down again.
+    fn open_sockets(&mut self) {
+        let Err(error) = self.interface.up() else {
+            return;
+        };
+        match self.watch.set_down() {
+            Ok(()) => tracing::error!(%error, "the link is set down again"),
+            // It is in another namespace.
+            Err(down) => tracing::error!(
+                %error, %down,
+                "the link is up without sockets until it is given another port or set up again"
+            ),
+        }
     }
 
     fn note(&mut self, heard: &Heard) {

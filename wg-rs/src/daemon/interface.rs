@@ -145,10 +145,15 @@ impl Interface {
         self.shared.owner().device.get()
     }
 
-    /// The link went up: opens the sockets.
+    /// Whether the link is up and the sockets are open.
+    pub fn is_up(&self) -> bool {
+        self.shared.plane.is_up()
+    }
+
+    /// The link is up: opens the sockets, if they are not open yet.
     ///
     /// # Errors
-    /// When the port was taken meanwhile.
+    /// When the port was taken meanwhile. A later `set` tries again.
     pub fn up(&self) -> Result<(), ConfigError> {
         let mut owner = self.shared.owner();
         let Owner { device, network } = &mut *owner;

@@ -129,6 +129,18 @@ impl Watch {
         !self.hears_others && matches!(self.netlink.elsewhere(&self.tun), Ok(Some(_)))
     }
 
+    /// Sets the link down.
+    ///
+    /// # Errors
+    /// Of netlink; ENODEV: it is in another namespace, from where it cannot be set.
+    pub fn set_down(&mut self) -> io::Result<()> {
+        if self.netlink.elsewhere(&self.tun)?.is_some() {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        let name = self.tun.name()?;
+        Ok(self.netlink.set_up(&name, false)?)
+    }
+
     /// Looks at the link, wherever it is now.
     ///
     /// # Errors

@@ -66,8 +66,11 @@ impl Network {
     }
 }
 
-impl Links for Network {
-    fn bind(&mut self, port: u16) -> io::Result<u16> {
+/// A socket of each family that the host has.
+type Pair = (Option<Arc<UdpSocket>>, Option<Arc<UdpSocket>>);
+
+impl Network {
+    fn open(&self, port: u16) -> io::Result<(u16, Pair)> {
         let options = UdpOptions {
             gso: self.parts.offloads.gso,
             gro: self.parts.offloads.gro,
@@ -93,6 +96,13 @@ impl Links for Network {
         let Some(bound) = v4.as_ref().or(v6.as_ref()).map(|socket| socket.port()) else {
             return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
         };
+        Ok((bound, (v4, v6)))
+    }
+}
+
+impl Links for Network {
+    fn bind(&mut self, port: u16) -> io::Result<u16> {
+        let (bound, (v4, v6)) = self.open(port)?;
         let readers: io::Result<Vec<_>> = [&v4, &v6]
             .into_iter()
             .flatten()
@@ -102,6 +112,10 @@ impl Links for Network {
         self.parts.sockets.replace(v4, v6);
         self.parts.readers.set_sockets(readers);
         Ok(bound)
+    }
+
+    fn check(&mut self, port: u16) -> io::Result<()> {
+        self.open(port).map(drop)
     }
 
     fn close(&mut self) {

@@ -25,6 +25,9 @@ pub trait Links {
     /// Returns the port.
     fn bind(&mut self, port: u16) -> io::Result<u16>;
 
+    /// Whether `bind` would succeed now. Opens nothing.
+    fn check(&mut self, port: u16) -> io::Result<()>;
+
     /// Closes the sockets.
     fn close(&mut self);
 
@@ -77,6 +80,8 @@ pub(super) struct Config {
     private_key: Option<PrivateKey>,
     listen_port: u16,
     fwmark: u32,
+    /// The link is up. The device is up once its sockets are open as well.
+    link_up: bool,
     last_peer: u64,
     /// When each network was last given to its owner, on a count of such events: its place in the
     /// owner's list.
@@ -92,6 +97,7 @@ impl Default for Config {
             private_key: None,
             listen_port: 0,
             fwmark: 0,
+            link_up: false,
             last_peer: 0,
             places: HashMap::new(),
             last_place: 0,
@@ -125,13 +131,23 @@ enum Subject {
 
 impl Device {
     /// One `set` of the configuration protocol. Stops at the first change that fails; those before
-    /// it stay.
+    /// it stay. A port that cannot be had is refused before there is any change.
     pub fn set(
         &mut self,
         changes: &[Change],
         links: &mut dyn Links,
         now: Time,
     ) -> Result<(), ConfigError> {
+        let port = changes.iter().rev().find_map(|change| match change {
+            Change::ListenPort(port) => Some(*port),
+            _ => None,
+        });
+        match port {
+            Some(port) => self.set_listen_port(port, links)?,
+            // Whoever had the port may be gone. If not, the link says so, and this `set` has no part in it.
+            None if self.config.link_up => drop(self.up(links)),
+            None => {}
+        }
         let mut subject = Subject::Device;
         let result = changes
             .iter()
@@ -152,7 +168,8 @@ impl Device {
     ) -> Result<(), ConfigError> {
         match change {
             Change::PrivateKey(key) => self.set_private_key(key.as_deref(), now),
-            Change::ListenPort(port) => self.set_listen_port(*port, links)?,
+            // Was the first of all.
+            Change::ListenPort(_) => {}
             Change::FwMark(mark) => self.set_fwmark(*mark, links)?,
             Change::ReplacePeers => {
                 for id in self.peers.keys().copied().collect::<Vec<_>>() {
@@ -289,17 +306,20 @@ impl Device {
     }
 
     fn set_listen_port(&mut self, port: u16, links: &mut dyn Links) -> Result<(), ConfigError> {
-        if port == self.config.listen_port {
-            return Ok(());
-        }
-        self.config.listen_port = if self.plane.is_up() {
+        let is_new = port != self.config.listen_port;
+        if self.config.link_up {
+            if is_new || !self.plane.is_up() {
+                self.open(port, links)?;
+            }
+        } else if is_new {
             links
-                .bind(port)
-                .map_err(|source| ConfigError::Bind { port, source })?
-        } else {
-            port
-        };
-        self.clear_sources();
+                .check(port)
+                .map_err(|source| ConfigError::Bind { port, source })?;
+            self.config.listen_port = port;
+        }
+        if is_new {
+            self.clear_sources();
+        }
         Ok(())
     }
 
@@ -376,23 +396,32 @@ impl Device {
         }
     }
 
-    /// The link came up: opens the sockets, sends what can be sent and starts persistent keepalives.
-    /// A device that is up stays as it is.
+    /// The link is up: opens the sockets, sends what can be sent and starts persistent keepalives. A
+    /// device that is up stays as it is. If the sockets cannot be opened, each later `set` tries again.
     pub fn up(&mut self, links: &mut dyn Links) -> Result<(), ConfigError> {
+        self.config.link_up = true;
         if self.plane.is_up() {
             return Ok(());
         }
-        let port = self.config.listen_port;
+        self.open(self.config.listen_port, links)
+    }
+
+    /// Opens the sockets, in place of those there are. With the first, the device is up.
+    fn open(&mut self, port: u16, links: &mut dyn Links) -> Result<(), ConfigError> {
+        let was_up = self.plane.is_up();
         // Before the sockets, as with them the data path begins to read.
         self.plane.set_up(true);
         // A first random port is kept for later.
         self.config.listen_port = match links.bind(port) {
             Ok(port) => port,
             Err(source) => {
-                self.plane.set_up(false);
+                self.plane.set_up(was_up);
                 return Err(ConfigError::Bind { port, source });
             }
         };
+        if was_up {
+            return Ok(());
+        }
         for (id, has_keepalive) in self
             .peers
             .iter()
@@ -409,6 +438,7 @@ impl Device {
     /// The link went down: closes the sockets, ends sessions and timers, drops what waits. Endpoints,
     /// configuration and replay protection stay.
     pub fn down(&mut self, links: &mut dyn Links) {
+        self.config.link_up = false;
         self.plane.set_up(false);
         links.close();
         self.clear_transmits();

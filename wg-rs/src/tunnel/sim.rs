@@ -104,6 +104,13 @@ impl Links for Sockets {
         Ok(self.port.expect("just set"))
     }
 
+    fn check(&mut self, _: u16) -> io::Result<()> {
+        if self.refuse {
+            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        }
+        Ok(())
+    }
+
     fn close(&mut self) {
         self.port = None;
     }

@@ -467,6 +467,52 @@ fn a_port_in_use_is_told_and_changes_nothing() {
     assert_eq!(sim.hosts[1].payloads(), [1]);
 }
 
+/// With the link down as well, and whatever else the `set` says.
+#[test]
+fn a_set_with_a_port_in_use_changes_nothing() {
+    for up in [true, false] {
+        let mut sim = Sim::session();
+        if !up {
+            sim.down(0);
+        }
+        let before = sim.hosts[0].device.get();
+        sim.hosts[0].sockets.refuse = true;
+        let changes = [
+            Change::PrivateKey(None),
+            Change::FwMark(5),
+            Change::ReplacePeers,
+            Change::ListenPort(53),
+        ];
+        let error = sim.set(0, &changes).unwrap_err();
+        assert_eq!(error.errno(), libc::EADDRINUSE);
+        assert_eq!(sim.hosts[0].device.get(), before);
+    }
+}
+
+/// The link is up, but another program had the port.
+#[test]
+fn sockets_that_could_not_be_opened_are_opened_by_a_later_set() {
+    let mark: &[Change] = &[Change::FwMark(5)];
+    for (set, port) in [(mark, 51820), (&[Change::ListenPort(77)], 77)] {
+        let mut sim = Sim::session();
+        sim.down(0);
+        sim.hosts[0].sockets.refuse = true;
+        let host = &mut sim.hosts[0];
+        host.device.up(&mut host.sockets).unwrap_err();
+        sim.set(0, mark).unwrap();
+        sim.set(0, &[Change::ListenPort(77)]).unwrap_err();
+        assert!(!sim.hosts[0].device.plane().is_up());
+        assert_eq!(sim.hosts[0].device.listen_port(), 51820);
+
+        sim.hosts[0].sockets.refuse = false;
+        sim.set(0, set).unwrap();
+        assert_eq!(sim.hosts[0].sockets.port, Some(port));
+        sim.send(0, 1, 1);
+        sim.run(SECOND);
+        assert_eq!(sim.hosts[1].payloads(), [1]);
+    }
+}
+
 #[test]
 fn a_random_port_is_kept_over_down_and_up() {
     let mut sim = Sim::hosts(1, 7);
