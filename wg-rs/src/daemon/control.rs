@@ -1,4 +1,4 @@
-//! The control thread: configuration, what happens to the link and to routes, and signals.
+//! The control thread: configuration, what happens to the link, and signals.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +15,7 @@ use super::link::{State, Watch};
 use super::machine::{Happened, Machine};
 use super::report::{PERIOD, Report};
 use crate::sys::async_fd;
-use crate::sys::netlink::{Event, Events};
+use crate::sys::netlink::Events;
 
 /// A link on its way to another namespace is looked for this often: the namespace may be one whose
 /// events are not heard yet.
@@ -27,10 +27,6 @@ const LOOK_REGULARLY: Duration = Duration::from_secs(1);
 const MOVE: Duration = Duration::from_secs(3);
 /// Events read at a time before others get their turn.
 const EVENTS_AT_ONCE: usize = 64;
-/// A change of routes is looked at this much later, together with those that follow at once …
-const ROUTES_SETTLE: Duration = Duration::from_millis(20);
-/// … and such looks are this far apart: a router may change routes all the time.
-const ROUTES_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the daemon ends.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,9 +81,6 @@ pub struct Control<'a> {
     moving: Option<Instant>,
     /// When to look at the link although nothing was heard of it.
     look_again: Option<Instant>,
-    /// When to look at the peers' source addresses, and when that was done last.
-    check_routes: Option<Instant>,
-    checked_routes: Option<Instant>,
     report: Option<Report>,
 }
 
@@ -107,8 +100,6 @@ impl<'a> Control<'a> {
             mtu: 0,
             moving: None,
             look_again: None,
-            check_routes: None,
-            checked_routes: None,
             report: Report::new(),
         };
         control.look()?;
@@ -129,7 +120,6 @@ impl<'a> Control<'a> {
         let mut report_at = self.report.as_ref().map(|_| Instant::now() + PERIOD);
         loop {
             let look_again = self.look_again;
-            let check_routes = self.check_routes;
             tokio::select! {
                 () = signals.recv() => return Ok(End::Signal),
                 _ = &mut tun_gone => return Ok(End::LinkGone),
@@ -157,11 +147,6 @@ impl<'a> Control<'a> {
                 () = at(report_at) => {
                     self.tell_drops();
                     report_at = Some(Instant::now() + PERIOD);
-                }
-                () = at(check_routes) => {
-                    self.check_routes = None;
-                    self.checked_routes = Some(Instant::now());
-                    self.interface.refresh_sources(self.watch.netlink());
                 }
             }
         }
@@ -218,6 +203,9 @@ impl<'a> Control<'a> {
             } else {
                 self.interface.down();
             }
+        } else if up && !self.interface.is_up() {
+            // Whoever had the port may be gone.
+            let _ = self.interface.up();
         }
         if self.watch.is_out_of_hearing() {
             let next = Instant::now() + LOOK_REGULARLY;
@@ -247,17 +235,6 @@ impl<'a> Control<'a> {
         if heard.moved {
             self.moving = Some(Instant::now() + MOVE);
         }
-        if heard.routes {
-            self.routes_changed();
-        }
-    }
-
-    fn routes_changed(&mut self) {
-        let settled = Instant::now() + ROUTES_SETTLE;
-        let earliest = self
-            .checked_routes
-            .map_or(settled, |at| settled.max(at + ROUTES_PAUSE));
-        self.check_routes.get_or_insert(earliest);
     }
 }
 
@@ -274,8 +251,6 @@ struct Heard {
     look: bool,
     /// It was moved.
     moved: bool,
-    /// Routes changed.
-    routes: bool,
     /// There are no more events.
     all: bool,
 }
@@ -288,7 +263,6 @@ fn hear(events: &mut Events, watch: &Watch) -> io::Result<Heard> {
             Ok(event) => {
                 heard.look |= watch.concerns(&event);
                 heard.moved |= watch.is_move(&event);
-                heard.routes |= matches!(event, Event::Route(_) | Event::Lost);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 heard.all = true;

@@ -30,7 +30,6 @@ use crate::datapath::now;
 use crate::datapath::outbound::TunReader;
 use crate::datapath::readers::Readers;
 use crate::datapath::sockets::Sockets;
-use crate::sys::netlink::Netlink;
 use crate::sys::process::clock;
 use crate::sys::tun::Tun;
 use crate::tunnel::config::ConfigError;
@@ -96,7 +95,7 @@ impl Interface {
         let network = Network::new(Parts {
             plane: plane.clone(),
             sockets: sockets.clone(),
-            readers: Readers::start(tun.clone(), tun_reader, tun_gone)?,
+            readers: Readers::start(tun.clone(), tun_reader, sockets.clone(), tun_gone)?,
             inbox: inbox.clone(),
             delivery: Arc::new(Delivery::new(tun)),
             offloads,
@@ -185,30 +184,6 @@ impl Interface {
     /// The link's MTU, from now on.
     pub fn set_mtu(&self, mtu: u32) {
         self.shared.plane.set_mtu(mtu as usize);
-    }
-
-    /// Routes changed: forgets source addresses that belong to another link than packets now leave
-    /// by, so that a source is sticky but not too sticky. (IPv6 has no such rule in the kernel module.)
-    pub fn refresh_sources(&self, netlink: &mut Netlink) {
-        let (peers, mark): (Vec<_>, _) = {
-            let owner = self.shared.owner();
-            (
-                owner.device.peers().cloned().collect(),
-                owner.device.fwmark(),
-            )
-        };
-        for peer in peers {
-            let Some(endpoint) = peer.endpoint() else {
-                continue;
-            };
-            let Some(source) = endpoint.src.filter(|source| source.ip.is_ipv4()) else {
-                continue;
-            };
-            match netlink.route_get(endpoint.addr.ip(), Some(source.ip), mark) {
-                Ok(hop) if hop.link == source.ifindex => {}
-                _ => peer.clear_source_if(source),
-            }
-        }
     }
 }
 

@@ -81,7 +81,6 @@ impl Watch {
         let events = Events::open(Groups {
             links: true,
             addresses: false,
-            routes: true,
         })?;
         let hears_others = events.hears_others();
         if !hears_others {
@@ -97,11 +96,6 @@ impl Watch {
             hears_others,
         };
         Ok((watch, events))
-    }
-
-    /// The connection to the kernel, in the namespace of birth.
-    pub fn netlink(&mut self) -> &mut Netlink {
-        &mut self.netlink
     }
 
     /// Whether `event` may be about the link. (An index may be another link's in another namespace:

@@ -128,6 +128,7 @@ impl Links for Network {
         for socket in self.parts.sockets.each() {
             socket.set_fwmark(mark)?;
         }
+        self.parts.sockets.sources.set_mark(mark);
         self.fwmark = mark;
         Ok(())
     }

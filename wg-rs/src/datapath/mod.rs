@@ -25,6 +25,7 @@ pub mod outbound;
 pub mod readers;
 pub mod segment;
 pub mod sockets;
+pub mod sources;
 pub mod virtio;
 
 use crate::sys::process::clock;

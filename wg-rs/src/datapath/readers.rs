@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use super::inbound::SocketReader;
 use super::outbound::TunReader;
+use super::sockets::Sockets;
+use crate::sys::netlink::Changes;
 use crate::sys::poll::Wanted::{Broken, Readable};
 use crate::sys::poll::{self, Waker};
 use crate::sys::tun::Tun;
@@ -55,6 +57,9 @@ struct Shared {
     tun: Arc<Tun>,
     tun_reader: Mutex<TunReader>,
     tun_is_apart: AtomicBool,
+    /// Of routes. Seen by the poll that also sees the first packet after a change.
+    changes: Changes,
+    senders: Arc<Sockets>,
     wake_tun_thread: Waker,
     wake_socket_thread: Waker,
     /// What the socket thread is to read instead; `taken` says that it does.
@@ -70,20 +75,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Readers {
-    /// Reads the TUN from now on, and no socket yet. `gone` is called when the TUN cannot be read
+    /// Reads the TUN from now on, and no socket yet; `senders` are told of changes of routes. `gone` is called when the TUN cannot be read
     /// any more.
     ///
     /// # Errors
-    /// Of making threads.
+    /// Of making threads and a netlink socket.
     pub fn start(
         tun: Arc<Tun>,
         tun_reader: TunReader,
+        senders: Arc<Sockets>,
         gone: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             tun,
             tun_reader: Mutex::new(tun_reader),
             tun_is_apart: AtomicBool::new(false),
+            changes: Changes::open()?,
+            senders,
             wake_tun_thread: Waker::new()?,
             wake_socket_thread: Waker::new()?,
             sockets: Mutex::new(None),
@@ -146,7 +154,12 @@ impl Shared {
             };
             // What is absent is waited for in the shape of the waker.
             let socket = |i: usize| sockets.get(i).map_or(waker, |s| Readable(s.as_fd()));
-            let [woken, tun, first, second] = poll::wait([waker, tun, socket(0), socket(1)], None)?;
+            let changes = Readable(self.changes.as_fd());
+            let wanted = [waker, tun, socket(0), socket(1), changes];
+            let [woken, tun, first, second, changed] = poll::wait(wanted, None)?;
+            if changed.any() && self.changes.take() {
+                self.senders.sources.changed();
+            }
             if woken.any() {
                 self.wake_socket_thread.drain();
                 if self.stop.load(Ordering::Acquire) {

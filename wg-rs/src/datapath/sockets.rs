@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+use super::sources::Sources;
 use crate::sys::udp::{SendError, UdpSocket};
 use crate::tunnel::peer::{Endpoint, Peer, Source};
 
@@ -14,6 +15,8 @@ use crate::tunnel::peer::{Endpoint, Peer, Source};
 pub struct Sockets {
     v4: ArcSwapOption<UdpSocket>,
     v6: ArcSwapOption<UdpSocket>,
+    /// From which of our addresses peers are answered.
+    pub sources: Sources,
 }
 
 impl Sockets {
@@ -55,7 +58,8 @@ impl Sockets {
             let source = source.map(|source| (source.ip, source.ifindex));
             socket.send(datagrams, stride, to.addr, source, tos)
         };
-        match (send(to.src), to.src) {
+        let source = self.sources.choose(to, peer);
+        match (send(source), source) {
             (Err(SendError::BadSource), Some(stale)) => {
                 send(None)?;
                 if let Some(peer) = peer {

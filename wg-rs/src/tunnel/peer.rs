@@ -31,7 +31,7 @@ pub struct Endpoint {
 }
 
 /// A local address and the interface that packets for it came in by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Source {
     /// Our address.
     pub ip: IpAddr,
@@ -45,6 +45,13 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
+/// Where the peer was last heard from, and whether its source is not to be used.
+#[derive(Default)]
+struct Slot {
+    endpoint: Option<Endpoint>,
+    source_is_refused: bool,
+}
+
 /// A peer, as the data path sees it.
 pub struct Peer {
     pub(crate) id: u64,
@@ -52,7 +59,10 @@ pub struct Peer {
     pub(crate) keypairs: Keypairs,
     pub(crate) staged: StagedQueue,
     pub(crate) timers: Timers,
-    endpoint: Mutex<Option<Endpoint>>,
+    endpoint: Mutex<Slot>,
+    /// As which state of the routes, on the data path's count, the source was judged last; 0: never.
+    /// Changed only under the lock of `endpoint`.
+    source_judged: AtomicU32,
     has_endpoint: AtomicBool,
     rx_bytes: AtomicU64,
     tx_bytes: AtomicU64,
@@ -77,7 +87,8 @@ impl Peer {
             keypairs: Keypairs::default(),
             staged: StagedQueue::default(),
             timers: Timers::default(),
-            endpoint: Mutex::new(None),
+            endpoint: Mutex::default(),
+            source_judged: AtomicU32::new(0),
             has_endpoint: AtomicBool::new(false),
             rx_bytes: AtomicU64::new(0),
             tx_bytes: AtomicU64::new(0),
@@ -95,13 +106,36 @@ impl Peer {
         &self.public_key
     }
 
-    fn endpoint_slot(&self) -> MutexGuard<'_, Option<Endpoint>> {
+    fn endpoint_slot(&self) -> MutexGuard<'_, Slot> {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the peer is, if known. Takes a lock: once a burst.
     pub fn endpoint(&self) -> Option<Endpoint> {
-        *self.endpoint_slot()
+        let slot = self.endpoint_slot();
+        let mut endpoint = slot.endpoint?;
+        endpoint.src.take_if(|_| slot.source_is_refused);
+        Some(endpoint)
+    }
+
+    /// As [`Peer::endpoint`], with the source that was refused.
+    pub fn learned_endpoint(&self) -> Option<Endpoint> {
+        self.endpoint_slot().endpoint
+    }
+
+    /// Whether the source was judged when the routes were in this state. Takes no lock.
+    pub fn source_is_judged(&self, state: u32) -> bool {
+        self.source_judged.load(Ordering::Relaxed) == state
+    }
+
+    /// The source of `endpoint` is fit to be used, or not, in this state of the routes. Void if the
+    /// peer was heard from elsewhere since.
+    pub fn judge_source(&self, endpoint: Endpoint, is_fit: bool, state: u32) {
+        let mut slot = self.endpoint_slot();
+        if slot.endpoint == Some(endpoint) {
+            slot.source_is_refused = !is_fit;
+            self.source_judged.store(state, Ordering::Relaxed);
+        }
     }
 
     /// Whether an endpoint is known. Takes no lock.
@@ -112,22 +146,26 @@ impl Peer {
     /// The peer was heard from here.
     pub(crate) fn set_endpoint(&self, endpoint: Endpoint) {
         let mut slot = self.endpoint_slot();
-        if *slot != Some(endpoint) {
-            *slot = Some(endpoint);
+        if slot.endpoint != Some(endpoint) {
+            *slot = Slot {
+                endpoint: Some(endpoint),
+                source_is_refused: false,
+            };
+            self.source_judged.store(0, Ordering::Relaxed);
             self.has_endpoint.store(true, Ordering::Release);
         }
     }
 
     /// Forgets the local address, so that the routing table chooses: it proved unusable.
     pub fn clear_source(&self) {
-        if let Some(endpoint) = &mut *self.endpoint_slot() {
+        if let Some(endpoint) = &mut self.endpoint_slot().endpoint {
             endpoint.src = None;
         }
     }
 
     /// Forgets the local address if it is `source`: as `clear_source`, but leaves one learned since.
     pub fn clear_source_if(&self, source: Source) {
-        if let Some(endpoint) = &mut *self.endpoint_slot()
+        if let Some(endpoint) = &mut self.endpoint_slot().endpoint
             && endpoint.src == Some(source)
         {
             endpoint.src = None;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use wg_rs::sys::netlink::{Address, Events, Groups, Netlink};
+use wg_rs::sys::netlink::{Address, Changes, Netlink};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::poll;
 
@@ -25,20 +25,15 @@ fn ip(text: &str) -> IpAddr {
 
 /// Adds an address, and waits until it is in use.
 fn add_address(netlink: &mut Netlink, link: &str, ip: IpAddr, prefix: u8) {
-    let groups = Groups {
-        addresses: true,
-        routes: true,
-        ..Groups::default()
-    };
-    let mut events = Events::open(groups).unwrap();
+    let changes = Changes::open().unwrap();
     let link = netlink.link(link).unwrap().index;
     netlink.add_address(&Address { link, ip, prefix }).unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     while !netlink.route_get(ip, None, 0).is_ok_and(|hop| hop.local) {
         assert!(Instant::now() < deadline, "{ip} is not in use");
         // The last event may come a moment before its route can be used: so it is looked again.
-        poll::wait([events.as_fd()], Some(Duration::from_millis(20))).unwrap();
-        while events.recv().is_ok() {}
+        poll::wait([changes.as_fd()], Some(Duration::from_millis(20))).unwrap();
+        changes.take();
     }
 }
 

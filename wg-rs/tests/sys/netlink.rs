@@ -2,7 +2,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use wg_rs::sys::netlink::{Address, Event, Events, Groups, Netlink, NextHop, Route, Rule, Which};
+use wg_rs::sys::netlink::{
+    Address, Changes, Event, Events, Groups, Netlink, NextHop, Route, Rule, Which,
+};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::poll;
 use wg_rs::sys::tun::{Tun, TunOffloads};
@@ -412,12 +414,11 @@ fn a_link_is_followed_from_namespace_to_namespace() {
 }
 
 #[test]
-fn addresses_and_routes_are_heard_of() {
+fn addresses_are_heard_of_and_changes_of_routes_noted() {
     let cable = Cable::new();
     cable.left(|netlink| {
         let groups = Groups {
             addresses: true,
-            routes: true,
             ..Groups::default()
         };
         let mut events = Events::open(groups).unwrap();
@@ -435,11 +436,23 @@ fn addresses_and_routes_are_heard_of() {
             next(&mut events, |event| {
                 (event == Event::Address(address)).then_some(())
             });
+            let changes = Changes::open().unwrap();
             let route = Route::new((ip(to), prefix), link);
-            netlink.add_route(&route).unwrap();
-            next(&mut events, |event| {
-                (event == Event::Route(family)).then_some(())
-            });
+            let rule = Rule {
+                fwmark: Some(7),
+                ..Rule::new(family, 7)
+            };
+            let acts: [&dyn Fn(&mut Netlink); 4] = [
+                &|netlink| netlink.add_route(&route).unwrap(),
+                &|netlink| netlink.add_rule(&rule).unwrap(),
+                &|netlink| netlink.delete_rule(&rule).unwrap(),
+                &|netlink| netlink.set_tx_queue_len("eth0", u32::from(prefix)).unwrap(),
+            ];
+            for (n, act) in acts.into_iter().enumerate() {
+                while changes.take() {}
+                act(netlink);
+                assert!(changes.take(), "change {n} of {family:?}");
+            }
             netlink.delete_address(&address).unwrap();
             next(&mut events, |event| {
                 (event == Event::AddressGone(address)).then_some(())

@@ -1,4 +1,4 @@
-//! Changes of links, addresses and routes, as they happen.
+//! Changes of links and addresses, as they happen.
 //!
 //! Link events are heard from every namespace that this one has an id for
 //! (NETLINK_LISTEN_ALL_NSID), if the process may. So a link that moves away is followed: its going
@@ -20,14 +20,11 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::{Address, Error, Link, messages};
 use crate::sys::cmsg::{self, Control, Envelope, int};
-use crate::sys::udp::Family;
 
 // linux/rtnetlink.h, linux/netlink.h
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
-const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
-const RTNLGRP_IPV6_ROUTE: u32 = 11;
 const NETLINK_LISTEN_ALL_NSID: i32 = 8;
 
 /// The kernel sends no notification longer than this.
@@ -40,8 +37,6 @@ pub struct Groups {
     pub links: bool,
     /// Addresses in this namespace, both families.
     pub addresses: bool,
-    /// Routes in this namespace, both families.
-    pub routes: bool,
 }
 
 /// One change.
@@ -69,8 +64,6 @@ pub enum Event {
     Address(Address),
     /// An address is gone.
     AddressGone(Address),
-    /// A route of this family was added, changed or removed.
-    Route(Family),
     /// Events were lost or not understood: ask for all that matters anew.
     Lost,
 }
@@ -115,7 +108,6 @@ impl Events {
                 groups.addresses,
                 &[RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR],
             ),
-            (groups.routes, &[RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE]),
         ];
         for group in wanted
             .iter()
@@ -235,13 +227,6 @@ fn event(message: &RouteNetlinkMessage, netns: Option<i32>) -> Option<Event> {
         }
         RouteNetlinkMessage::DelAddress(message) => {
             Address::from_message(message).map(Event::AddressGone)
-        }
-        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
-            match message.header.address_family {
-                AddressFamily::Inet => Some(Event::Route(Family::V4)),
-                AddressFamily::Inet6 => Some(Event::Route(Family::V6)),
-                _ => None,
-            }
         }
         _ => None,
     }

@@ -6,6 +6,7 @@
 //! object, one method a verb; every error says what could not be done to which object.
 
 pub mod address;
+pub mod changes;
 pub mod event;
 pub mod generic;
 pub mod keep;
@@ -30,6 +31,7 @@ use super::check;
 use super::netns::NetNs;
 
 pub use address::Address;
+pub use changes::Changes;
 pub use event::{Event, Events, Groups};
 pub use keep::Kept;
 pub use link::{Link, LinkId};

@@ -1,0 +1,210 @@
+//! From which of our addresses a peer is answered.
+//!
+//! The kernel module's rule, for IPv4: from the one that the peer last wrote to, if what is sent from
+//! there leaves by the interface that the peer's packet came in by; else the routing table chooses. For
+//! IPv6 any address of this host will do, and the send itself finds out whether it is one.
+//!
+//! ```text
+//! routes, rules or links change ─► `changed` ─► the next packet to a peer finds its source not judged
+//!                                               ─► the kernel is asked, once for each (destination, source)
+//! ```
+//! So the first packet after a change takes the new route, nothing is done for a peer that is silent,
+//! and between changes a burst costs one comparison of numbers.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::sys::netlink::Netlink;
+use crate::tunnel::peer::{Endpoint, Peer, Source};
+
+/// Verdicts kept: those who answer a flood of cookies must not fill memory.
+const MAX_VERDICTS: usize = 1 << 16;
+
+/// See the head of the file.
+pub struct Sources {
+    /// Counts the changes, from 1: a peer has 0 for "never judged".
+    state: AtomicU32,
+    judge: Mutex<Judge>,
+}
+
+#[derive(Default)]
+struct Judge {
+    /// Opened when it is first needed, on a thread that never leaves the namespace of the sockets.
+    netlink: Option<Netlink>,
+    mark: u32,
+    /// Whether a source is fit for a destination, when `state` was `at`.
+    verdicts: HashMap<(IpAddr, Source), bool>,
+    at: u32,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Sources {
+            state: AtomicU32::new(1),
+            judge: Mutex::default(),
+        }
+    }
+}
+
+impl Sources {
+    /// Routes, rules or links have changed.
+    pub fn changed(&self) {
+        // Never 0 again, were there 4 thousand million changes.
+        let next = |state: u32| Some(state.wrapping_add(1).max(1));
+        let _ = self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next);
+    }
+
+    /// What is sent has this mark from now on, by which rules may choose routes.
+    pub fn set_mark(&self, mark: u32) {
+        self.judge
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .mark = mark;
+        self.changed();
+    }
+
+    /// The source for what is about to be sent to `to`; `peer` is the one that is there.
+    pub fn choose(&self, to: &Endpoint, peer: Option<&Peer>) -> Option<Source> {
+        let state = self.state.load(Ordering::Acquire);
+        if to.addr.is_ipv6() || peer.is_some_and(|peer| peer.source_is_judged(state)) {
+            return to.src;
+        }
+        // The source that was refused when the routes were others gets another chance.
+        let learned = peer.and_then(Peer::learned_endpoint).filter(|learned| {
+            learned.addr == to.addr && (to.src.is_none() || to.src == learned.src)
+        });
+        let source = learned.unwrap_or(*to).src;
+        let is_fit = source.is_none_or(|source| self.is_fit(to.addr.ip(), source, state));
+        if let (Some(peer), Some(learned)) = (peer, learned) {
+            peer.judge_source(learned, is_fit, state);
+        }
+        source.filter(|_| is_fit)
+    }
+
+    fn is_fit(&self, to: IpAddr, source: Source, state: u32) -> bool {
+        let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
+        if judge.at != state || judge.verdicts.len() >= MAX_VERDICTS {
+            judge.verdicts.clear();
+            judge.at = state;
+        }
+        if let Some(verdict) = judge.verdicts.get(&(to, source)) {
+            return *verdict;
+        }
+        let verdict = judge.ask(to, source);
+        judge.verdicts.insert((to, source), verdict);
+        verdict
+    }
+}
+
+impl Judge {
+    fn ask(&mut self, to: IpAddr, source: Source) -> bool {
+        if self.netlink.is_none() {
+            self.netlink = Netlink::open().ok();
+        }
+        let Some(netlink) = &mut self.netlink else {
+            return true;
+        };
+        match netlink.route_get(to, Some(source.ip), self.mark) {
+            Ok(hop) => hop.local || source.ifindex == 0 || hop.link == source.ifindex,
+            // No address of ours any more; or there is no route whatever the source.
+            Err(_) => netlink.route_get(to, None, self.mark).is_err(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netlink::changes::Changes;
+    use crate::sys::netlink::{Address, Route};
+    use crate::sys::netns::NetNs;
+    use crate::sys::tun::{Tun, TunOffloads};
+    use wg_crypto::PublicKey;
+
+    const THERE: [u8; 4] = [192, 0, 2, 2];
+
+    fn address(netlink: &mut Netlink, link: &str, ip: [u8; 4]) -> (Tun, Source) {
+        let tun = Tun::create(link, TunOffloads::NONE).unwrap();
+        netlink.set_up(link, true).unwrap();
+        let (ip, ifindex) = (ip.into(), netlink.link(link).unwrap().index);
+        let address = Address {
+            link: ifindex,
+            ip,
+            prefix: 24,
+        };
+        netlink.add_address(&address).unwrap();
+        (tun, Source { ip, ifindex })
+    }
+
+    #[test]
+    fn a_source_is_fit_while_packets_from_it_leave_where_the_peers_came_in() {
+        let work = || {
+            let mut netlink = Netlink::open().unwrap();
+            let (_near, near) = address(&mut netlink, "near", [192, 0, 2, 1]);
+            let (_far, far) = address(&mut netlink, "far", [198, 51, 100, 1]);
+            let changes = Changes::open().unwrap();
+            let sources = Sources::default();
+            let peer = Peer::new(1, PublicKey::from_bytes([1; 32]));
+            let heard_from = |src: Source| {
+                let addr = (THERE, 51820).into();
+                peer.set_endpoint(Endpoint {
+                    addr,
+                    src: Some(src),
+                });
+                if changes.take() {
+                    sources.changed();
+                }
+                let chosen = sources.choose(&peer.endpoint().unwrap(), Some(&peer));
+                assert_eq!(peer.endpoint().unwrap().src, chosen);
+                // Judged by now, and by a cookie's sender, which is nobody's peer, likewise.
+                let whole = peer.learned_endpoint().unwrap();
+                assert_eq!(sources.choose(&whole, None), chosen);
+                chosen
+            };
+            assert_eq!(heard_from(near), Some(near));
+            assert_eq!(heard_from(far), None, "came in by another link");
+            assert_eq!(heard_from(far), None);
+            assert_eq!(heard_from(near), Some(near));
+
+            let route = Route::new((THERE.into(), 32), far.ifindex);
+            netlink.add_route(&route).unwrap();
+            assert_eq!(heard_from(near), None, "leaves by another link now");
+            assert_eq!(heard_from(far), Some(far));
+            netlink.delete_route(&route).unwrap();
+            assert_eq!(heard_from(far), None);
+            assert_eq!(heard_from(near), Some(near));
+            netlink.add_route(&route).unwrap();
+            assert_eq!(heard_from(near), None);
+            netlink.delete_route(&route).unwrap();
+            assert_eq!(heard_from(near), Some(near), "the one refused is fit again");
+
+            let address = Address {
+                link: near.ifindex,
+                ip: near.ip,
+                prefix: 24,
+            };
+            netlink.delete_address(&address).unwrap();
+            let default = Route::new(([0, 0, 0, 0].into(), 0), far.ifindex);
+            netlink.add_route(&default).unwrap();
+            assert_eq!(heard_from(near), None, "no address of this host");
+        };
+        NetNs::new().expect("needs root").run(work).unwrap();
+    }
+
+    #[test]
+    fn ipv6_is_left_to_the_send() {
+        let source = Source {
+            ip: "2001:db8::1".parse().unwrap(),
+            ifindex: 7,
+        };
+        let to = Endpoint {
+            addr: "[2001:db8::2]:1".parse().unwrap(),
+            src: Some(source),
+        };
+        assert_eq!(Sources::default().choose(&to, None), Some(source));
+    }
+}
