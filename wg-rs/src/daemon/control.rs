@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
@@ -16,6 +17,7 @@ use super::machine::{Happened, Machine};
 use super::report::{PERIOD, Report};
 use crate::sys::async_fd;
 use crate::sys::netlink::Events;
+use crate::uapi::socket::SocketFile;
 
 /// A link on its way to another namespace is looked for this often: the namespace may be one whose
 /// events are not heard yet.
@@ -75,6 +77,8 @@ pub struct Control<'a> {
     watch: Watch,
     events: Events,
     ready: AsyncFd<OwnedFd>,
+    /// Has the name of the link.
+    socket: Option<Arc<SocketFile>>,
     up: bool,
     mtu: u32,
     /// Until when the link may be down for having been moved.
@@ -85,17 +89,23 @@ pub struct Control<'a> {
 }
 
 impl<'a> Control<'a> {
-    /// Takes up the state that the link is in. Within a tokio runtime.
+    /// Takes up the state that the link is in; `socket` is to follow its name. Within a tokio runtime.
     ///
     /// # Errors
     /// Of netlink.
-    pub fn new(interface: &'a Interface, watch: Watch, events: Events) -> io::Result<Self> {
+    pub fn new(
+        interface: &'a Interface,
+        watch: Watch,
+        events: Events,
+        socket: Option<Arc<SocketFile>>,
+    ) -> io::Result<Self> {
         let ready = async_fd::readable(events.as_fd().try_clone_to_owned()?)?;
         let mut control = Control {
             interface,
             watch,
             events,
             ready,
+            socket,
             up: false,
             mtu: 0,
             moving: None,
@@ -181,6 +191,9 @@ impl<'a> Control<'a> {
         let State::Present { up, mtu } = state else {
             return Ok(state);
         };
+        if let Some((former, name)) = self.watch.renamed() {
+            self.renamed(&former, &name);
+        }
         if mtu != self.mtu {
             self.mtu = mtu;
             self.interface.set_mtu(mtu);
@@ -199,6 +212,7 @@ impl<'a> Control<'a> {
             self.up = up;
             tracing::info!(up, "link");
             if up {
+                self.watch.forbid_redirects();
                 self.open_sockets();
             } else {
                 self.interface.down();
@@ -213,6 +227,14 @@ impl<'a> Control<'a> {
             self.look_again = Some(next);
         }
         Ok(state)
+    }
+
+    fn renamed(&self, former: &str, name: &str) {
+        tracing::info!(from = former, to = name, "link renamed");
+        let followed = self.socket.as_ref().map(|file| file.follow(name));
+        if let Some(Err(error)) = followed {
+            tracing::error!(%error, "the configuration socket cannot be renamed to {name}");
+        }
     }
 
     /// The kernel module would refuse to set the link up without sockets. A TUN is up by now, so it is

@@ -42,6 +42,10 @@ pub struct Watch {
     netlink: Netlink,
     /// Its index where it was last seen.
     seen: Option<u32>,
+    /// Its name where it was last seen.
+    found: String,
+    /// Its name in the namespace of birth when it was last there.
+    name: Option<String>,
     hears_others: bool,
 }
 
@@ -93,6 +97,8 @@ impl Watch {
             tun,
             netlink: Netlink::open()?,
             seen: None,
+            found: String::new(),
+            name: None,
             hears_others,
         };
         Ok((watch, events))
@@ -118,9 +124,39 @@ impl Watch {
         }
     }
 
+    fn is_home(&self) -> bool {
+        matches!(self.netlink.elsewhere(&self.tun), Ok(None))
+    }
+
     /// Whether the link is where no event of it is heard.
     pub fn is_out_of_hearing(&self) -> bool {
-        !self.hears_others && matches!(self.netlink.elsewhere(&self.tun), Ok(Some(_)))
+        !self.hears_others && !self.is_home()
+    }
+
+    /// The former name of the link and its new one, once, if it was renamed: what it is called in another
+    /// namespace says nothing here.
+    pub fn renamed(&mut self) -> Option<(String, String)> {
+        if self.name.as_ref() == Some(&self.found) || !self.is_home() {
+            return None;
+        }
+        let former = self.name.replace(self.found.clone())?;
+        Some((former, self.found.clone()))
+    }
+
+    /// Forbids ICMP redirects, as the kernel module does when its link goes up: a host that forwards
+    /// between two peers would tell each to write to the other directly, which the tunnel does not allow.
+    /// Not in another namespace, whose settings are out of reach.
+    pub fn forbid_redirects(&self) {
+        if !self.is_home() {
+            return;
+        }
+        for link in [&self.found, "all"] {
+            let path = format!("/proc/sys/net/ipv4/conf/{link}/send_redirects");
+            // In many containers /proc/sys is not to be written.
+            if let Err(error) = std::fs::write(&path, "0") {
+                tracing::debug!(%error, "cannot write {path}");
+            }
+        }
     }
 
     /// Sets the link down.
@@ -128,7 +164,7 @@ impl Watch {
     /// # Errors
     /// Of netlink; ENODEV: it is in another namespace, from where it cannot be set.
     pub fn set_down(&mut self) -> io::Result<()> {
-        if self.netlink.elsewhere(&self.tun)?.is_some() {
+        if !self.is_home() {
             return Err(io::Error::from_raw_os_error(libc::ENODEV));
         }
         let name = self.tun.name()?;
@@ -141,8 +177,15 @@ impl Watch {
     /// Of netlink; among them that the link is just being moved.
     pub fn look(&mut self) -> io::Result<State> {
         match self.netlink.link_of(&self.tun) {
-            Ok(Link { index, up, mtu, .. }) => {
+            Ok(Link {
+                index,
+                name,
+                up,
+                mtu,
+                ..
+            }) => {
                 self.seen = Some(index);
+                self.found = name;
                 Ok(State::Present { up, mtu })
             }
             Err(error) => match self.tun.name() {

@@ -21,6 +21,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use nix::errno::Errno;
@@ -34,12 +35,16 @@ use crate::sys::process::background::{self, Background, Parent};
 use crate::sys::process::{confine, notify};
 use crate::sys::tun::{Tun, TunOffloads};
 use crate::uapi::server::{self, Handler};
-use crate::uapi::socket::Listener;
+use crate::uapi::socket::{BindError, Listener};
 use crate::uapi::{RUN_DIR, types};
 
 /// Cores from which on large bursts are shared out, and workers at most per direction.
 const CORES_TO_SPARE: usize = 4;
 const MAX_WORKERS: usize = 8;
+
+/// How long a daemon whose link was deleted may keep its socket, and how often is looked.
+const FORMER_DAEMON: Duration = Duration::from_secs(2);
+const LISTEN_AGAIN: Duration = Duration::from_millis(5);
 
 /// What stops the program, as it is told to the user.
 struct Fatal(String);
@@ -132,10 +137,25 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
         .map_err(Fatal::new("configuration socket"))?
     {
         Some(fd) => Listener::from_fd(fd).map_err(Fatal::new(background::UAPI_FD))?,
-        None => Listener::bind(Path::new(RUN_DIR), &options.interface)
-            .map_err(Fatal::new("cannot listen for configuration"))?,
+        None => {
+            listen(&options.interface).map_err(Fatal::new("cannot listen for configuration"))?
+        }
     };
     Ok((tun, listener))
+}
+
+/// Makes the configuration socket. The link of this name is ours by now: a daemon that still has the
+/// socket is about to end, as a rule, because its link was deleted.
+fn listen(interface: &str) -> Result<Listener, BindError> {
+    let patience = Instant::now() + FORMER_DAEMON;
+    loop {
+        match Listener::bind(Path::new(RUN_DIR), interface) {
+            Err(BindError::InUse(_)) if Instant::now() < patience => {
+                std::thread::sleep(LISTEN_AGAIN);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Serves until the end, having told a waiting parent how the start went.
@@ -184,7 +204,11 @@ fn serve(
     });
     let interface = Arc::new(interface.map_err(Fatal::new("cannot start threads"))?);
     let end = runtime.block_on(async {
-        let control = Control::new(&interface, watch, events)?;
+        // One that was handed to us under a name of its own keeps that.
+        let socket = listener
+            .file()
+            .filter(|file| file.is_named_for(&options.interface));
+        let control = Control::new(&interface, watch, events, socket)?;
         let serve = server::serve(listener, interface.clone());
         ready();
         tokio::select! {

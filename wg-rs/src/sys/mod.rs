@@ -19,6 +19,7 @@ pub mod terminal;
 pub mod tun;
 pub mod udp;
 pub mod uevent;
+pub mod unix_file;
 
 use std::io;
 

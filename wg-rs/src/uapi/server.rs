@@ -56,8 +56,10 @@ pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<
     let (listener, file) = socket.into_parts();
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
+    // Is dropped before the listener: a socket that is there answers.
+    let file = file;
     let mut connections = JoinSet::new();
-    let mut deleted = std::pin::pin!(deleted(file.as_ref()));
+    let mut deleted = std::pin::pin!(deleted(file.as_deref()));
     loop {
         tokio::select! {
             result = &mut deleted => return result,
@@ -90,7 +92,7 @@ async fn deleted(file: Option<&SocketFile>) -> io::Result<Watch> {
     // Not IN_DELETE_SELF: our own listener keeps the inode. Its link count is an attribute.
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let events = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
-    match inotify.add_watch(file.path(), events) {
+    match inotify.add_watch(&*file.path(), events) {
         Ok(_) | Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno.into()),
     }

@@ -1,5 +1,8 @@
 //! The socket file `<interface>.sock`: made so that nobody but its owner can ever connect, taken
 //! over from a daemon that died, refused while one lives.
+//!
+//! A socket that refuses connections is removed by whoever meets it, `wg` for one. So ours gets its name
+//! only once it listens.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -7,18 +10,24 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, getsockopt, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
+use rand_core::{OsRng, TryRngCore};
+
+use crate::sys::unix_file;
 
 /// A listening configuration socket and its file, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct Listener {
+    // Dropped first: a socket that is there answers.
+    file: Option<Arc<SocketFile>>,
     socket: UnixListener,
-    file: Option<SocketFile>,
 }
 
 /// Why there is no configuration socket.
@@ -52,15 +61,22 @@ impl Listener {
             source,
         })?;
         let path = super::socket_in(dir, interface);
-        let socket = match listen(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => take_over(&path),
-            result => result,
-        };
-        match socket.and_then(|socket| Ok((socket, SocketFile::at(&path)?))) {
-            Ok((socket, file)) => Ok(Listener {
+        let listening = || -> io::Result<Listener> {
+            // Does not end as the names of sockets do: nobody looks for it.
+            let mut name = path.clone().into_os_string();
+            let number = OsRng.try_next_u64();
+            let number = number.map_err(|error| io::Error::other(error.to_string()))?;
+            name.push(format!(".{number:016x}"));
+            let socket = listen(Path::new(&name))?;
+            let file = SocketFile::at(Path::new(&name))?;
+            file.move_to(&mut file.path(), &path)?;
+            Ok(Listener {
                 socket,
-                file: Some(file),
-            }),
+                file: Some(Arc::new(file)),
+            })
+        };
+        match listening() {
+            Ok(listener) => Ok(listener),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(BindError::InUse(path)),
             Err(source) => Err(BindError::Io { path, source }),
         }
@@ -77,12 +93,16 @@ impl Listener {
         }
         socket::listen(&fd, Backlog::MAXCONN)?;
         let socket = UnixListener::from(fd);
-        let file = socket
-            .local_addr()?
-            .as_pathname()
-            .map(SocketFile::at)
-            .transpose()?;
+        let bound_to = socket.local_addr()?.as_pathname().map(Path::to_owned);
+        let path = unix_file::path_of(socket.as_fd()).ok().or(bound_to);
+        let file = path.map(|path| SocketFile::at(&path)).transpose()?;
+        let file = file.map(Arc::new);
         Ok(Listener { socket, file })
+    }
+
+    /// The file, if the socket has one. It is removed once nobody holds this.
+    pub fn file(&self) -> Option<Arc<SocketFile>> {
+        self.file.clone()
     }
 
     /// Gives up the socket, for another process to take over: its file stays.
@@ -93,7 +113,7 @@ impl Listener {
         self.socket.into()
     }
 
-    pub(super) fn into_parts(self) -> (UnixListener, Option<SocketFile>) {
+    pub(super) fn into_parts(self) -> (UnixListener, Option<Arc<SocketFile>>) {
         (self.socket, self.file)
     }
 }
@@ -106,8 +126,8 @@ impl AsFd for Listener {
 
 /// The file of a socket, removed when this is dropped, if it is still the same one.
 #[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
+pub struct SocketFile {
+    path: Mutex<PathBuf>,
     device: u64,
     inode: u64,
 }
@@ -116,27 +136,76 @@ impl SocketFile {
     fn at(path: &Path) -> io::Result<Self> {
         let file = fs::symlink_metadata(path)?;
         Ok(SocketFile {
-            path: path.to_owned(),
+            path: Mutex::new(path.to_owned()),
             device: file.dev(),
             inode: file.ino(),
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn path(&self) -> MutexGuard<'_, PathBuf> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this very file is still at its path.
     pub(super) fn is_there(&self) -> bool {
-        let there = fs::symlink_metadata(&self.path);
+        self.is_at(&self.path())
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        let there = fs::symlink_metadata(path);
         there.is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode))
+    }
+
+    /// Whether it has the name of the interface.
+    pub fn is_named_for(&self, interface: &str) -> bool {
+        let path = self.path();
+        path.parent()
+            .is_some_and(|dir| *path == super::socket_in(dir, interface))
+    }
+
+    /// The interface was renamed: so is its socket. One that was removed is left alone.
+    ///
+    /// # Errors
+    /// AddrInUse: another daemon listens there; and of the file system.
+    pub fn follow(&self, interface: &str) -> io::Result<()> {
+        let mut path = self.path();
+        match path.parent().map(Path::to_owned) {
+            Some(dir) if self.is_at(&path) => {
+                self.move_to(&mut path, &super::socket_in(&dir, interface))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves it to where there is nothing, or a socket that nobody listens on.
+    fn move_to(&self, path: &mut PathBuf, to: &Path) -> io::Result<()> {
+        if let Err(error) = rename(path, to) {
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                return Err(error);
+            }
+            remove_stale(to)?;
+            rename(path, to)?;
+        }
+        to.clone_into(path);
+        Ok(())
+    }
+}
+
+/// Renames a file if there is none of the new name.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // A file system that cannot promise it.
+        Err(Errno::EINVAL) if fs::symlink_metadata(to).is_err() => fs::rename(from, to),
+        Err(Errno::EINVAL) => Err(io::ErrorKind::AlreadyExists.into()),
+        result => Ok(result?),
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.is_there() {
-            let _ = fs::remove_file(&self.path);
+        let path = self.path();
+        if self.is_at(&path) {
+            let _ = fs::remove_file(&*path);
         }
     }
 }
@@ -160,9 +229,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(fd))
 }
 
-/// Replaces a socket that nobody listens on. Asked without waiting: a daemon whose queue is full
-/// lives.
-fn take_over(path: &Path) -> io::Result<UnixListener> {
+/// Removes a socket that nobody listens on. Asked without waiting: a daemon whose queue is full lives.
+fn remove_stale(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
@@ -173,8 +241,7 @@ fn take_over(path: &Path) -> io::Result<UnixListener> {
         Err(Errno::ECONNREFUSED) => {}
         _ => return Err(Errno::EADDRINUSE.into()),
     }
-    fs::remove_file(path)?;
-    listen(path)
+    fs::remove_file(path)
 }
 
 fn stream_socket() -> nix::Result<OwnedFd> {
@@ -252,6 +319,64 @@ pub(super) mod tests {
         assert_eq!(mode(&temp.socket()), 0o700);
         drop(next);
         assert!(!temp.socket().exists());
+    }
+
+    /// `wg` removes a socket that refuses connections. Ours is never seen before it listens.
+    #[test]
+    fn whoever_finds_the_socket_can_connect() {
+        let temp = TempDir::new();
+        let finder = std::thread::spawn({
+            let path = temp.socket();
+            move || {
+                let mut found = 0;
+                while found < 100 {
+                    match UnixStream::connect(&path) {
+                        Ok(_) => found += 1,
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+                    }
+                }
+            }
+        });
+        let mut kept = Vec::new();
+        while !finder.is_finished() {
+            kept.push(Listener::bind(&temp.0, "wg0").unwrap());
+            fs::remove_file(temp.socket()).unwrap();
+        }
+        finder.join().unwrap();
+        assert_eq!(fs::read_dir(&temp.0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn it_follows_an_interface_that_is_renamed() {
+        let temp = TempDir::new();
+        let listener = Listener::bind(&temp.0, "wg0").unwrap();
+        let file = listener.file().unwrap();
+        let at = |name: &str| temp.0.join(format!("{name}.sock"));
+        assert!(file.is_named_for("wg0"));
+        file.follow("wg1").unwrap();
+        assert!(file.is_named_for("wg1"));
+        assert!(!at("wg0").exists());
+        UnixStream::connect(at("wg1")).unwrap();
+        assert!(file.is_there());
+
+        // A live one is in the way, then one of a daemon that died.
+        let other = Listener::bind(&temp.0, "wg2").unwrap();
+        let error = file.follow("wg2").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        UnixStream::connect(at("wg1")).unwrap();
+        drop(other.into_fd());
+        file.follow("wg2").unwrap();
+
+        // It is found by who takes it over, though it was bound to another name.
+        let listener = {
+            let fd = listener.as_fd().try_clone_to_owned().unwrap();
+            std::mem::forget((listener, file));
+            Listener::from_fd(fd).unwrap()
+        };
+        listener.file().unwrap().follow("wg3").unwrap();
+        UnixStream::connect(at("wg3")).unwrap();
+        drop(listener);
+        assert_eq!(fs::read_dir(&temp.0).unwrap().count(), 0);
     }
 
     #[test]
