@@ -184,12 +184,18 @@ impl Engine {
 
     /// Starts a container that does nothing, with this network.
     pub fn run(&self, container: &str, network: &str) -> io::Result<()> {
+        self.run_with(container, network, &[])
+    }
+
+    /// As [`Engine::run`], with these further options.
+    pub fn run_with(&self, container: &str, network: &str, options: &[&str]) -> io::Result<()> {
         let mut args = vec!["run", "-d", "--name", container, "--network", network];
         if self.kind == Kind::Podman {
             // Its defaults are more than a root of few capabilities may give.
             args.extend(["--ulimit", "nofile=256:256", "--ulimit", "nproc=256:256"]);
             args.push("--cap-add=NET_RAW");
         }
+        args.extend(options);
         args.extend(["box", "/bin/sleep", "600"]);
         self.command(&args).map(drop)
     }

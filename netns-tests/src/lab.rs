@@ -99,6 +99,8 @@ impl Lab {
                 mount(tmpfs, folder, tmpfs, MsFlags::empty(), mode)?;
             }
             netlink::set_up("lo", true)?;
+            // A tunnel that goes up leaves it so for good: it is not to be seen as a difference.
+            fs::write("/proc/sys/net/ipv4/conf/all/send_redirects", "0")?;
             Ok((
                 File::open("/proc/thread-self/ns/net")?,
                 File::open("/proc/thread-self/ns/mnt")?,

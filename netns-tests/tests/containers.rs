@@ -223,6 +223,101 @@ fn what_no_tunnel_can_be_placed_in(kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
+/// The daemon itself in a container that has CAP_NET_ADMIN and /dev/net/tun besides what all have:
+/// configured by hand, then by `wg-quick-rs`.
+fn the_daemon_in_an_ordinary_container(kind: Kind) -> io::Result<()> {
+    let hosts = Hosts::new(1500)?;
+    let Some(engine) = Engine::start(kind, &hosts.hosts[0])? else {
+        return Ok(());
+    };
+    let quick = binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    binaries::wg_rs()?;
+    let programs = format!(
+        "{}:/programs:ro",
+        quick.parent().expect("a folder").display()
+    );
+    let mut options = vec!["--cap-add=NET_ADMIN", "--device=/dev/net/tun"];
+    // What the programs are linked with.
+    let libraries = ["/usr/lib", "/lib", "/lib64"]
+        .into_iter()
+        .filter(|folder| std::fs::exists(folder).unwrap_or(false))
+        .map(|folder| format!("{folder}:{folder}:ro"));
+    let mounts: Vec<String> = libraries.chain([programs]).collect();
+    options.extend(mounts.iter().flat_map(|mount| ["-v", mount]));
+    engine.run_with("wg", "none", &options)?;
+    let exec = |args: &[&str]| engine.command(&[&["exec", "wg"], args].concat());
+    exec(&["/bin/busybox", "mkdir", "-p", "/var/run", "/etc/wireguard"])?;
+
+    // The far end, and a cable to it.
+    let inside = engine.inside("wg")?;
+    let far_host = &hosts.hosts[1];
+    hosts
+        .lab
+        .cable((far_host, "eth1"), (&inside, "eth9"), 1500)?;
+    inside.address("eth9", [198, 51, 100, 1], 24)?;
+    far_host.address("eth1", [198, 51, 100, 2], 24)?;
+    let keys = [Keys::generate(), Keys::generate()];
+    let far = Daemon::ours()?.start(far_host, "wg0", Via::Uapi)?;
+    far.set(&Config::new(&keys[1], PORT).peer(Peer::new(keys[0].public).allow(ip(NEAR[0]), 32)))?;
+    far.up(1420, &[(ip(FAR[0]), 24)])?;
+    let peer = Peer::new(keys[1].public)
+        .allow(ip(FAR[0]), 32)
+        .at(([198, 51, 100, 2], PORT));
+    let address = format!("{}/24", NEAR[0]);
+    let config = Config::new(&keys[0], PORT).peer(peer);
+    for (name, text) in [
+        ("by-hand", config.file(&[])),
+        ("wg0", config.file(&[&format!("Address = {address}")])),
+    ] {
+        let write = format!("echo \"$0\" > /etc/wireguard/{name}.conf");
+        exec(&["/bin/sh", "-c", &write, &text])?;
+    }
+    // Its process stays a zombie: nobody in the container waits for it.
+    let gone = || {
+        until(PATIENCE, "the daemon to end", || {
+            let socket = "/var/run/wireguard/wg0.sock";
+            let listening = exec(&["/bin/busybox", "test", "-e", socket]).is_ok();
+            Ok((!listening && inside.udp_ports()?.is_empty()).then_some(()))
+        })
+    };
+
+    exec(&["/programs/wireguard-rs", "wg0"])?;
+    exec(&[
+        "/programs/wg-rs",
+        "setconf",
+        "wg0",
+        "/etc/wireguard/by-hand.conf",
+    ])?;
+    exec(&["/bin/ip", "address", "add", &address, "dev", "wg0"])?;
+    for state in ["up", "down", "up"] {
+        exec(&["/bin/ip", "link", "set", "wg0", state])?;
+        let open = state == "up";
+        until(PATIENCE, &format!("its sockets, link {state}"), || {
+            Ok((inside.udp_ports()?.contains(&PORT) == open).then_some(()))
+        })?;
+    }
+    inside.reach(ip(FAR[0]), PATIENCE)?;
+    ping_all(far_host, ip(NEAR[0]), 5)?;
+    exec(&["/bin/ip", "link", "del", "wg0"])?;
+    gone()?;
+
+    exec(&["/programs/wg-quick-rs", "up", "wg0"])?;
+    inside.reach(ip(FAR[0]), PATIENCE)?;
+    ping_all(far_host, ip(NEAR[0]), 5)?;
+    exec(&["/programs/wg-quick-rs", "down", "wg0"])?;
+    gone()
+}
+
+#[test]
+fn docker_runs_the_daemon_itself() -> io::Result<()> {
+    the_daemon_in_an_ordinary_container(Kind::Docker)
+}
+
+#[test]
+fn podman_runs_the_daemon_itself() -> io::Result<()> {
+    the_daemon_in_an_ordinary_container(Kind::Podman)
+}
+
 #[test]
 fn docker_gives_a_container_only_the_tunnel() -> io::Result<()> {
     a_containers_only_interface(Kind::Docker)

@@ -1,0 +1,314 @@
+//! The daemon where things are not as they should be: few rights, a port that is taken, a log that
+//! cannot be written, a link that is renamed.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::process::Stdio;
+
+use netns_tests::{
+    Config, Daemon, Family, Host, Keys, Lab, PATIENCE, Plan, Proc, SOCKETS, Tunnel, Uapi, Via, Wg,
+    binaries, netlink, ready, require, until,
+};
+use nix::sys::signal::Signal;
+
+/// A lab with one host; the lab must outlive the rest.
+fn alone() -> io::Result<(Lab, Host)> {
+    let lab = Lab::new()?;
+    let host = lab.host("alone")?;
+    Ok((lab, host))
+}
+
+fn ends_well(proc: &mut Proc) -> io::Result<()> {
+    let status = proc.wait(PATIENCE)?;
+    assert!(status.success(), "{status}: {}", proc.output());
+    Ok(())
+}
+
+fn sockets_open(host: &Host, open: bool) -> io::Result<()> {
+    until(PATIENCE, &format!("sockets open: {open}"), || {
+        Ok((host.udp_ports()?.is_empty() != open).then_some(()))
+    })
+}
+
+/// As in a container that has CAP_NET_ADMIN besides the usual capabilities, and even less.
+#[test]
+fn without_cap_net_broadcast_it_does_all_it_should() -> io::Result<()> {
+    if require("setpriv", binaries::on_path("setpriv")).is_none() {
+        return Ok(());
+    }
+    let ours = Daemon::ours()?;
+    let confined = Daemon::program(
+        "confined",
+        format!(
+            "setpriv --bounding-set -all,+net_admin,+dac_override --inh-caps -all {}",
+            ours.path().expect("a program")
+        ),
+    );
+    let mut tunnel = Tunnel::established(&Plan::new(&confined, &ours))?;
+    tunnel.transfer_both_ways(Family::V4, 5_000_000)?;
+    let (host, there) = (tunnel.a.host.clone(), tunnel.b.inner(Family::V4));
+    let daemon = tunnel.a.wg.proc.as_ref().expect("a process").output();
+    assert_eq!(daemon.matches("CAP_NET_BROADCAST").count(), 1, "{daemon}");
+
+    host.run(|| netlink::set_up("wg0", false))?;
+    sockets_open(&host, false)?;
+    host.run(|| netlink::set_up("wg0", true))?;
+    host.reach(there, PATIENCE)?;
+
+    // Elsewhere it is seen a moment later.
+    let elsewhere = tunnel.lab.host("elsewhere")?;
+    host.run(|| netlink::move_link("wg0", elsewhere.net()))?;
+    tunnel
+        .a
+        .wg
+        .up_in(&elsewhere, 1420, &[(tunnel.a.inner(Family::V4), 24)])?;
+    elsewhere.reach(there, PATIENCE)?;
+    elsewhere.run(|| netlink::set_up("wg0", false))?;
+    sockets_open(&host, false)?;
+    elsewhere.run(|| netlink::set_up("wg0", true))?;
+    elsewhere.reach(there, PATIENCE)?;
+
+    elsewhere.run(|| netlink::delete_link("wg0"))?;
+    ends_well(tunnel.a.wg.proc.as_mut().expect("a process"))
+}
+
+/// A full disk, and a reader that is gone.
+#[test]
+fn a_log_that_cannot_be_written_is_no_reason_to_end() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let (reader, closed) = io::pipe()?;
+    drop(reader);
+    let full = File::options().write(true).open("/dev/full")?;
+    for (n, output) in [Stdio::from(full), closed.into()].into_iter().enumerate() {
+        let mut command = Daemon::ours()?.command(&["-f", "wg0"]);
+        command.env("LOG_LEVEL", "verbose").stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(output);
+        let mut child = host.run(|| command.spawn())?;
+        until(PATIENCE, "link and socket", || {
+            Ok(ready(&host, "wg0").then_some(()))
+        })?;
+        host.run(|| netlink::set_up("wg0", true))?;
+        sockets_open(&host, true)?;
+        host.run(|| netlink::delete_link("wg0"))?;
+        let status = until(PATIENCE, "its end", || child.try_wait())?;
+        assert!(status.success(), "output {n}: {status}");
+    }
+    Ok(())
+}
+
+/// Of all three programs: none ends by a signal, whatever they have to say.
+#[test]
+fn output_that_cannot_be_written_kills_no_program() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let wg_rs = binaries::wg_rs()?;
+    let quick = binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    let daemon = Daemon::ours()?;
+    let programs = [
+        daemon.path().expect("a program"),
+        &wg_rs,
+        quick.to_str().expect("a path"),
+    ];
+    let arguments = [
+        "",
+        "--help",
+        "--version",
+        "nonsense",
+        "wg0/",
+        "genkey",
+        "show",
+        "show all dump",
+        "link",
+        "link list",
+        "link add",
+        "completions bash",
+        "up nosuch",
+        "check /dev/null",
+        "strip /dev/null",
+        "qr /dev/null",
+    ];
+    let full = || File::options().write(true).open("/dev/full");
+    for program in programs {
+        for line in arguments {
+            for (out, err) in [(true, false), (false, true), (true, true)] {
+                let mut command = std::process::Command::new(program);
+                command.args(line.split_whitespace()).stdin(Stdio::null());
+                command.stdout(if out { full()?.into() } else { Stdio::null() });
+                command.stderr(if err { full()?.into() } else { Stdio::null() });
+                let status = host.run(|| command.status())?;
+                assert!(status.code().is_some(), "{program} {line}: {status}");
+                // A panic, where it does not abort.
+                assert_ne!(status.code(), Some(101), "{program} {line}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn port_is_refused(wg: &Wg, port: u16) -> io::Result<()> {
+    let before = wg.get()?;
+    let config = Config::new(&Keys::generate(), port);
+    let error = wg.set(&config).expect_err("the port is taken").to_string();
+    assert!(error.contains("98") || error.contains("in use"), "{error}");
+    let after = wg.get()?;
+    assert_eq!(after.listen_port, before.listen_port);
+    assert_eq!(after.private_key, before.private_key);
+    Ok(())
+}
+
+/// With the link down, too: a TUN cannot be refused when it is set up.
+#[test]
+fn a_port_that_is_taken_is_refused_and_nothing_is_changed() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+    wg.set(&Config::new(&Keys::generate(), 1000))?;
+    for (family, address) in [(Family::V4, "0.0.0.0:2000"), (Family::V6, "[::]:2000")] {
+        let taken = host.run(|| UdpSocket::bind(address))?;
+        for up in [false, true] {
+            host.run(|| netlink::set_up("wg0", up))?;
+            if up {
+                wg.until_listening()?;
+            }
+            port_is_refused(&wg, 2000)?;
+            assert_eq!(host.udp_ports()?.contains(&1000), up, "{family:?}");
+        }
+        host.run(|| netlink::set_up("wg0", false))?;
+        drop(taken);
+        until(PATIENCE, "only the port to close", || {
+            Ok(host.udp_ports()?.is_empty().then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_link_whose_port_was_taken_meanwhile_goes_down_again_and_says_why() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+    wg.set(&Config::new(&Keys::generate(), 2000))?;
+    let taken = host.run(|| UdpSocket::bind("0.0.0.0:2000"))?;
+    host.run(|| netlink::set_up("wg0", true))?;
+    until(PATIENCE, "the link to go down", || {
+        let link = host.run(|| netlink::link("wg0"))?.expect("the link");
+        let log = wg.proc.as_ref().expect("a process").output();
+        Ok((!link.up && log.contains("cannot listen on port 2000")).then_some(()))
+    })?;
+    drop(taken);
+    // It hears of one after the other.
+    until(PATIENCE, "the link to stay up", || {
+        host.run(|| netlink::set_up("wg0", true))?;
+        Ok(host.udp_ports()?.contains(&2000).then_some(()))
+    })?;
+    wg.until_listening()
+}
+
+#[test]
+fn it_starts_at_once_after_its_link_was_deleted() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let daemon = Daemon::ours()?;
+    for round in 0..10 {
+        let mut starter = host.spawn(&mut daemon.command(&["wg0"]))?;
+        starter
+            .success(PATIENCE)
+            .map_err(|error| io::Error::other(format!("round {round}: {error}")))?;
+        Uapi::connect(&host, "wg0")?.get()?;
+        host.run(|| netlink::delete_link("wg0"))?;
+    }
+    until(PATIENCE, "the last one's end", || {
+        Ok(host.processes()?.is_empty().then_some(()))
+    })
+}
+
+/// The socket has the link's name, and the programs find the interface by it.
+#[test]
+fn a_link_that_is_renamed_answers_under_its_new_name() -> io::Result<()> {
+    let daemon = Daemon::ours()?;
+    let mut tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
+    let host = tunnel.a.host.clone();
+    let wg_rs = binaries::wg_rs()?;
+    let rename = |from: &str, to: &str| -> io::Result<()> {
+        host.sh("ip", &["link", "set", from, "name", to])?;
+        until(PATIENCE, "the socket to follow", || {
+            Ok(ready(&host, to).then_some(()))
+        })?;
+        let old = format!("{SOCKETS}/{from}.sock");
+        assert!(!host.run(|| std::fs::exists(&old))?, "{old} is there");
+        Ok(())
+    };
+    rename("wg0", "office")?;
+    // Once more, so that it is not the name it was born with that counts.
+    rename("office", "home")?;
+    let shown = host.sh(&wg_rs, &["show", "home", "peers"])?;
+    assert!(shown.contains(&tunnel.b.keys.public.to_string()), "{shown}");
+    assert_eq!(host.sh(&wg_rs, &["show", "interfaces"])?.trim(), "home");
+    tunnel.ping_both_ways(Family::V4)?;
+
+    // The name of another daemon's socket cannot be had, and both go on.
+    let other = daemon.start(&host, "other", Via::Uapi)?;
+    let elsewhere = tunnel.lab.host("elsewhere")?;
+    host.run(|| netlink::move_link("other", elsewhere.net()))?;
+    host.sh("ip", &["link", "set", "home", "name", "other"])?;
+    tunnel.ping_both_ways(Family::V4)?;
+    other.get()?;
+    Uapi::connect(&host, "home")?.get()?;
+    host.sh("ip", &["link", "set", "other", "name", "last"])?;
+    until(PATIENCE, "the socket to have a name", || {
+        Ok(Uapi::connect(&host, "last").is_ok().then_some(()))
+    })?;
+
+    host.run(|| netlink::delete_link("last"))?;
+    ends_well(tunnel.a.wg.proc.as_mut().expect("a process"))?;
+    let left = host.run(|| std::fs::read_dir(SOCKETS).map(Iterator::count))?;
+    assert_eq!(left, 1, "only the other's socket");
+    Ok(())
+}
+
+/// `down`, which finds the interface by its new name.
+#[test]
+fn a_renamed_link_is_deleted_by_its_new_name() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let mut wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+    host.sh("ip", &["link", "set", "wg0", "name", "office"])?;
+    until(PATIENCE, "the socket to follow", || {
+        Ok(ready(&host, "office").then_some(()))
+    })?;
+    host.sh(&binaries::wg_rs()?, &["link", "del", "office"])?;
+    ends_well(wg.proc.as_mut().expect("a process"))
+}
+
+/// SIGTERM, too, removes the file under its new name.
+#[test]
+fn the_socket_of_a_renamed_link_is_removed_at_the_end() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let mut wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+    host.sh("ip", &["link", "set", "wg0", "name", "office"])?;
+    until(PATIENCE, "the socket to follow", || {
+        Ok(ready(&host, "office").then_some(()))
+    })?;
+    let proc = wg.proc.as_mut().expect("a process");
+    proc.signal(Signal::SIGTERM)?;
+    ends_well(proc)?;
+    assert_eq!(
+        host.run(|| std::fs::read_dir(SOCKETS).map(Iterator::count))?,
+        0
+    );
+    Ok(())
+}
+
+/// A host that forwards between two peers would tell them to write to each other directly.
+#[test]
+fn a_link_that_goes_up_sends_no_redirects() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+    let path = |link: &str| format!("/proc/sys/net/ipv4/conf/{link}/send_redirects");
+    for link in ["all", "wg0"] {
+        host.write(&path(link), "1")?;
+    }
+    wg.up(1420, &[(IpAddr::from([10, 77, 0, 1]), 24)])?;
+    for link in ["all", "wg0"] {
+        until(PATIENCE, &format!("no redirects by {link}"), || {
+            Ok((host.read(&path(link))?.trim() == "0").then_some(()))
+        })?;
+    }
+    Ok(())
+}
