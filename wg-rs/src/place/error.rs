@@ -1,6 +1,5 @@
 //! What could not be done to an interface, in one line.
 
-use std::fmt::Display;
 use std::io;
 
 use super::Namespace;
@@ -97,11 +96,4 @@ impl Error {
 /// What a user without the right to do something is told.
 pub(super) const NO_PERMISSION: &str = "no permission (try as root)";
 
-/// An error in words, without the number of an errno.
-pub(crate) fn reason(error: &impl Display) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" (os error ") {
-        Some((text, _)) => text.into(),
-        None => text,
-    }
-}
+pub(crate) use crate::sys::reason;

@@ -21,7 +21,21 @@ pub mod udp;
 pub mod uevent;
 pub mod unix_file;
 
+use std::fmt;
 use std::io;
+
+/// An error in words, without the number that the standard library puts behind them:
+/// `No such device`.
+pub fn reason(error: &impl fmt::Display) -> String {
+    let mut text = error.to_string();
+    while let Some(start) = text.find(" (os error ") {
+        let Some(length) = text[start..].find(')') else {
+            break;
+        };
+        text.replace_range(start..=start + length, "");
+    }
+    text
+}
 
 /// The `-1`/errno convention of system calls as a `Result`.
 fn check<T: PartialOrd + Default>(returned: T) -> io::Result<T> {
@@ -55,6 +69,18 @@ fn version(release: &[u8]) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_have_words_without_numbers() {
+        let error = io::Error::from_raw_os_error(libc::ENODEV);
+        assert_eq!(reason(&error), "No such device");
+        assert_eq!(
+            reason(&format!("wg0: {error}; then {error}")),
+            "wg0: No such device; then No such device"
+        );
+        assert_eq!(reason(&"a (os error"), "a (os error");
+        assert_eq!(reason(&"a (os error 1"), "a (os error 1");
+    }
 
     #[test]
     fn releases_are_read_as_versions() {

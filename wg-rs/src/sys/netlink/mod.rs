@@ -11,6 +11,7 @@ pub mod event;
 pub mod generic;
 pub mod keep;
 pub mod link;
+mod refusal;
 pub mod route;
 pub mod rule;
 
@@ -27,8 +28,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use zeroize::Zeroizing;
 
-use super::check;
 use super::netns::NetNs;
+use super::{check, reason};
+use refusal::Refusal;
 
 pub use address::Address;
 pub use changes::Changes;
@@ -46,7 +48,7 @@ const DUMP_ATTEMPTS: usize = 16;
 
 /// What could not be done, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action}: {source}")]
+#[error("cannot {action}: {}", reason(source))]
 pub struct Error {
     action: String,
     source: io::Error,
@@ -55,7 +57,7 @@ pub struct Error {
 impl Error {
     /// The kernel's errno, if it was the kernel that refused.
     pub fn errno(&self) -> Option<i32> {
-        self.source.raw_os_error()
+        Refusal::errno(&self.source)
     }
 
     /// There is no such link, address, route or rule.
@@ -99,13 +101,15 @@ impl Netlink {
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
     pub fn open() -> Result<Self, Error> {
-        match Channel::open(NETLINK_ROUTE) {
-            Ok(channel) => Ok(Netlink { channel }),
-            Err(source) => Err(Error {
-                action: "open a netlink socket".into(),
-                source,
-            }),
-        }
+        let open = || {
+            let channel = Channel::open(NETLINK_ROUTE)?;
+            refusal::ask_for_words(&channel.socket);
+            Ok(Netlink { channel })
+        };
+        open().map_err(|source| Error {
+            action: "open a netlink socket".into(),
+            source,
+        })
     }
 
     /// The namespace this speaks for.
@@ -239,7 +243,7 @@ impl Channel {
                 match message.payload {
                     NetlinkPayload::InnerMessage(message) => each(Ok(message))?,
                     NetlinkPayload::Error(error) if error.code.is_some() => {
-                        return Err(error.to_io());
+                        return Err(refusal::of(&error, message.header.flags));
                     }
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(io::Error::from_raw_os_error(-done.code));
