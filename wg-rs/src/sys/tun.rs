@@ -18,11 +18,15 @@ use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 
-use super::check;
 use super::netns::NetNs;
+use super::{check, reason};
+
+/// Where TUN devices are made.
+const DEVICE: &str = "/dev/net/tun";
 
 /// Bytes of the virtio_net_hdr before every packet.
 pub const HEADER: usize = 10;
@@ -126,6 +130,27 @@ fn set_offloads(fd: BorrowedFd<'_>, offer: TunOffloads) -> io::Result<TunOffload
     Ok(offer)
 }
 
+/// Why [`DEVICE`] cannot be opened, and what to do about it.
+fn no_device(errno: Errno) -> io::Error {
+    let cure = match errno {
+        Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
+            "on a host run `modprobe tun', start a container with `--device /dev/net/tun'; \
+             see wireguard-rs(8)"
+        }
+        Errno::EPERM | Errno::EACCES => {
+            "run it as root, and start a container with `--device /dev/net/tun'; \
+             see wireguard-rs(8)"
+        }
+        _ => return io::Error::new(io::Error::from(errno).kind(), with_path(errno)),
+    };
+    let message = format!("{} ({cure})", with_path(errno));
+    io::Error::new(io::Error::from(errno).kind(), message)
+}
+
+fn with_path(errno: Errno) -> String {
+    format!("{DEVICE}: {}", reason(&io::Error::from(errno)))
+}
+
 /// A TUN device held open. Nonblocking; may be used from several threads at once.
 #[derive(Debug)]
 pub struct Tun {
@@ -145,7 +170,7 @@ impl Tun {
         let vnet_hdr = if want.vnet_hdr { libc::IFF_VNET_HDR } else { 0 };
         let mut request = IfReq::new(name, libc::IFF_TUN | libc::IFF_NO_PI | vnet_hdr)?;
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let fd = open("/dev/net/tun", flags, Mode::empty())?;
+        let fd = open(DEVICE, flags, Mode::empty()).map_err(no_device)?;
         ioctl_ifreq(fd.as_fd(), libc::TUNSETIFF, &mut request)?;
         Self::with_offloads(fd, want)
     }
