@@ -103,7 +103,9 @@ impl Findings<'_> {
         let mut hooks = hooks.pre_up.iter().chain(&hooks.post_up);
         let no_key = file.settings.private_key.is_none();
         // What is said already says enough.
-        if no_key && self.found.is_empty() && !hooks.any(|hook| hook.value.contains("private-key"))
+        if no_key
+            && self.found.is_empty()
+            && !hooks.any(|hook| hook.value.text().contains("private-key"))
         {
             let message = format!("{}: no PrivateKey in [Interface]", self.name);
             self.found.push(Error {
@@ -140,8 +142,7 @@ impl Findings<'_> {
             let value = line.value().unwrap_or_default();
             let words = value.split(|c: char| c == ',' || c.is_whitespace());
             for word in words.filter(|word| !word.is_empty()) {
-                let like_v4 = word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-                if (like_v4 || word.contains(':')) && word.parse::<IpAddr>().is_err() {
+                if file::is_server(word) && word.parse::<IpAddr>().is_err() {
                     self.add(line.number, format!("DNS: `{word}' is not an IP address"));
                 }
             }

@@ -1,8 +1,10 @@
 //! What is told to the person, on standard error. Nobody there to read it is no reason to stop.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The name we were called by.
@@ -28,6 +30,12 @@ pub fn error(message: impl Display) {
 /// What is being done, as a command.
 pub fn command(command: impl Display) {
     line(format_args!("[#] {command}"));
+}
+
+/// A hook that is run, byte for byte.
+pub fn hook(command: &OsStr) {
+    let line = [b"[#] ", command.as_bytes(), b"\n"].concat();
+    let _ = io::stderr().write_all(&line);
 }
 
 /// What is worth knowing.

@@ -25,6 +25,7 @@ use crate::engine::{self, Engine};
 use crate::failure::Failure;
 use crate::file::{Address, File};
 use crate::firewall::Present;
+use crate::ipv6::Ipv6;
 use crate::replace::replace;
 use crate::save::{Running, edited};
 use crate::step::Step;
@@ -250,11 +251,16 @@ fn save_config(engine: &mut Engine, file: &File) -> Result<(), Failure> {
         IpAddr::V6(ip) => ip.is_unicast_link_local() && !written(address),
         IpAddr::V4(_) => false,
     };
+    // What could not be set here is no less the file's.
+    let ipv6 = Ipv6::of(world, file);
+    let of_file = file.addresses.iter().map(|address| address.value);
+    let left_out = of_file.filter(|address| !ipv6.uses(address.ip));
     let addresses: Vec<_> = world
         .addresses()?
         .iter()
         .filter(|address| !by_kernel(address))
-        .map(|address| (address.ip, address.prefix))
+        .copied()
+        .chain(left_out)
         .collect();
     let mtu = world.home.link(&file.interface)?.mtu;
     let dns = Resolver::new(&file.dns, world)

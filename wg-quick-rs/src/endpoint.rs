@@ -37,7 +37,7 @@ pub fn resolve(
     retries: Retries,
     signals: &Signals,
 ) -> Result<SocketAddr, Reason> {
-    if endpoint.host.parse::<std::net::IpAddr>().is_ok() {
+    if endpoint.numeric().is_some() {
         return endpoint.resolve(retries, &mut |_, _| false);
     }
     // The C library does not return before it has an answer, or gives up; on a thread of its own

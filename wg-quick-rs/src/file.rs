@@ -6,16 +6,19 @@
 //! ```
 //! All errors are found at once. Keys never show in one.
 
+use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
-use std::net::IpAddr;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
-use wg_rs::config::{self, Dialect, Place, Settings, WG_QUICK};
+use wg_rs::config::{self, Dialect, Place, Settings, WG_QUICK, value};
+
+pub use wg_rs::config::Address;
 use zeroize::Zeroizing;
 
 use crate::table::Table;
@@ -59,15 +62,6 @@ pub struct Located<T> {
     pub value: T,
 }
 
-/// An address of the interface, and the network it is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The address, host bits and all.
-    pub ip: IpAddr,
-    /// Length of the network's prefix.
-    pub prefix: u8,
-}
-
 /// `DNS`, word by word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
@@ -77,17 +71,47 @@ pub struct Dns {
     pub search: Vec<String>,
 }
 
+/// A line of shell: any bytes but NUL, for a file's name need not be text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook(Vec<u8>);
+
+impl Hook {
+    /// As it is run: `%i` is the interface.
+    pub fn command(&self, interface: &str) -> OsString {
+        let mut command = Vec::with_capacity(self.0.len());
+        let mut rest = &self.0[..];
+        while let Some((byte, behind)) = rest.split_first() {
+            rest = match rest.strip_prefix(b"%i") {
+                Some(behind) => {
+                    command.extend_from_slice(interface.as_bytes());
+                    behind
+                }
+                None => {
+                    command.push(*byte);
+                    behind
+                }
+            };
+        }
+        OsString::from_vec(command)
+    }
+
+    /// To look for words in; what is not UTF-8 is replaced.
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+}
+
 /// Lines of shell, each to be run at its time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hooks {
     /// Once the interface exists, before anything else.
-    pub pre_up: Vec<Located<String>>,
+    pub pre_up: Vec<Located<Hook>>,
     /// When all is up.
-    pub post_up: Vec<Located<String>>,
+    pub post_up: Vec<Located<Hook>>,
     /// While all is up still.
-    pub pre_down: Vec<Located<String>>,
+    pub pre_down: Vec<Located<Hook>>,
     /// When nothing is left.
-    pub post_down: Vec<Located<String>>,
+    pub post_down: Vec<Located<Hook>>,
 }
 
 /// What is wrong with a file, and where.
@@ -111,50 +135,23 @@ impl fmt::Display for Error {
     }
 }
 
+impl Hooks {
+    /// Those of a key, if it is one of hooks.
+    fn of(&mut self, key: &str) -> Option<&mut Vec<Located<Hook>>> {
+        match key {
+            "PreUp" => Some(&mut self.pre_up),
+            "PostUp" => Some(&mut self.post_up),
+            "PreDown" => Some(&mut self.pre_down),
+            "PostDown" => Some(&mut self.post_down),
+            _ => None,
+        }
+    }
+}
+
 impl Dns {
     /// Neither a server nor a domain.
     pub fn is_empty(&self) -> bool {
         self.servers.is_empty() && self.search.is_empty()
-    }
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}' is not an IP address with an optional prefix length");
-        let (ip, prefix) = match text.split_once('/') {
-            Some((ip, prefix)) => (ip, Some(prefix)),
-            None => (text, None),
-        };
-        let ip: IpAddr = ip.parse().map_err(|_| bad())?;
-        let bits = if ip.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => bits,
-            Some(prefix) if prefix.bytes().all(|b| b.is_ascii_digit()) => {
-                prefix.parse().map_err(|_| bad())?
-            }
-            // As ip(8) takes them: 10.0.0.1/255.255.255.0.
-            Some(mask) if ip.is_ipv4() => {
-                let mask: std::net::Ipv4Addr = mask.parse().map_err(|_| bad())?;
-                let ones = mask.to_bits().leading_ones();
-                if mask.to_bits().count_ones() != ones {
-                    return Err(bad());
-                }
-                ones as u8
-            }
-            Some(_) => return Err(bad()),
-        };
-        if prefix > bits {
-            return Err(bad());
-        }
-        Ok(Address { ip, prefix })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.ip, self.prefix)
     }
 }
 
@@ -357,13 +354,20 @@ impl Reader {
             self.wrong(number, format!("{key}: `=' and a value are missing"));
             return true;
         };
-        // A `#` may mean something to a shell.
-        let value = if key.starts_with("Pre") || key.starts_with("Post") {
-            &line[equals + 1..]
-        } else {
-            &bare[equals + 1..]
-        };
-        match str::from_utf8(value) {
+        if let Some(hooks) = self.file.hooks.of(key) {
+            // A `#` may mean something to a shell. As bash reads a line: without NULs.
+            let value = line[equals + 1..].trim_ascii().iter().copied();
+            let value: Vec<u8> = value.filter(|b| *b != 0).collect();
+            if !value.is_empty() {
+                let value = Hook(value);
+                hooks.push(Located {
+                    line: number,
+                    value,
+                });
+            }
+            return true;
+        }
+        match str::from_utf8(&bare[equals + 1..]) {
             Ok(value) => {
                 if let Err(message) = self.value(key, value.trim(), number) {
                     self.wrong(number, format!("{key}: {message}"));
@@ -384,26 +388,22 @@ impl Reader {
 
     fn value(&mut self, key: &str, value: &str, line: usize) -> Result<(), String> {
         let file = &mut self.file;
-        let hooks = match key {
+        match key {
             "Address" => {
                 for word in words(value) {
-                    let value = word.parse()?;
+                    let value = value::address(word).map_err(|reason| reason.to_string())?;
                     file.addresses.push(Located { line, value });
                 }
-                return Ok(());
             }
             "DNS" => {
                 for word in words(value) {
-                    let is_server =
-                        word.contains(':') || word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-                    let list = if is_server {
+                    let list = if is_server(word) {
                         &mut file.dns.servers
                     } else {
                         &mut file.dns.search
                     };
                     list.push(word.into());
                 }
-                return Ok(());
             }
             "MTU" => {
                 let number = |text: &str| {
@@ -417,31 +417,23 @@ impl Reader {
                         value: number(value)?,
                     }),
                 };
-                return Ok(());
             }
-            "Table" => {
-                file.table = value.parse()?;
-                return Ok(());
-            }
-            "SaveConfig" => {
+            "Table" => file.table = value.parse()?,
+            _ => {
                 file.save_config = match value {
                     _ if value.eq_ignore_ascii_case("true") => true,
                     _ if value.eq_ignore_ascii_case("false") => false,
                     _ => return Err(format!("`{value}' is neither true nor false")),
                 };
-                return Ok(());
             }
-            "PreUp" => &mut file.hooks.pre_up,
-            "PostUp" => &mut file.hooks.post_up,
-            "PreDown" => &mut file.hooks.pre_down,
-            _ => &mut file.hooks.post_down,
-        };
-        if !value.is_empty() {
-            let value = value.into();
-            hooks.push(Located { line, value });
         }
         Ok(())
     }
+}
+
+/// Whether a word of `DNS` is taken for a server, and not for a domain to search.
+pub fn is_server(word: &str) -> bool {
+    word.contains(':') || word.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 fn words(value: &str) -> impl Iterator<Item = &str> {
@@ -496,14 +488,29 @@ mod tests {
             })
         );
         assert_eq!(file.table, Table::Off);
-        assert_eq!(values(&file.hooks.pre_up), ["echo 1 # not a comment"]);
-        assert_eq!(values(&file.hooks.post_up), ["a=b; echo \"$a\"", "second"]);
-        assert_eq!(values(&file.hooks.pre_down), ["c"]);
-        assert_eq!(values(&file.hooks.post_down), ["d"]);
+        let texts = |hooks: &[Located<Hook>]| -> Vec<String> {
+            let texts = hooks.iter().map(|hook| hook.value.text().into_owned());
+            texts.collect()
+        };
+        assert_eq!(texts(&file.hooks.pre_up), ["echo 1 # not a comment"]);
+        assert_eq!(texts(&file.hooks.post_up), ["a=b; echo \"$a\"", "second"]);
+        assert_eq!(texts(&file.hooks.pre_down), ["c"]);
+        assert_eq!(texts(&file.hooks.post_down), ["d"]);
         assert!(file.save_config);
         assert_eq!(file.settings.listen_port, Some(7));
         let stripped = str::from_utf8(&file.stripped).unwrap();
         assert_eq!(stripped, "[Interface]\n#PostDown = no\nListenPort = 7\n");
+    }
+
+    #[test]
+    fn hooks_are_bytes() {
+        let text = b"[Interface]\nPostUp = touch /tmp/caf\xe9-%i%i%\0%\n";
+        let (file, errors) = parse("wg0.conf", "wg0", text);
+        assert_eq!(errors, []);
+        let hook = &file.hooks.post_up[0].value;
+        let command = hook.command("wg0").into_vec();
+        assert_eq!(command, b"touch /tmp/caf\xe9-wg0wg0%%");
+        assert_eq!(hook.text(), "touch /tmp/caf\u{fffd}-%i%i%%");
     }
 
     #[test]
@@ -541,28 +548,6 @@ mod tests {
             errors[2].to_string(),
             "wg0.conf:4: SaveConfig: `maybe' is neither true nor false"
         );
-    }
-
-    #[test]
-    fn addresses() {
-        for (text, shown) in [
-            ("10.0.0.1", "10.0.0.1/32"),
-            ("10.0.0.1/255.255.255.0", "10.0.0.1/24"),
-            ("10.0.0.1/0.0.0.0", "10.0.0.1/0"),
-            ("FD00::1", "fd00::1/128"),
-        ] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
-        }
-        for bad in [
-            "",
-            "10.0.0",
-            "10.0.0.1/",
-            "10.0.0.1/+8",
-            "fd00::/129",
-            "10.0.0.1/255.0.255.0",
-        ] {
-            assert!(bad.parse::<Address>().is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod engine;
 mod failure;
 mod file;
 mod firewall;
+mod ipv6;
 mod lines;
 mod lock;
 mod mtu;

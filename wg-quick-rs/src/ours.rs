@@ -107,6 +107,7 @@ fn is_named(route: &Route, file: &File) -> bool {
         command.contains("route") && is_to && is_there
     };
     let hooks = file.hooks.pre_up.iter().chain(&file.hooks.post_up);
-    let mut commands = hooks.flat_map(|hook| hook.value.split([';', '&', '|', '\n']));
-    commands.any(names)
+    hooks
+        .map(|hook| hook.value.text())
+        .any(|text| text.split([';', '&', '|', '\n']).any(names))
 }

@@ -18,6 +18,9 @@ use nix::unistd::Pid;
 
 use crate::world::World;
 
+/// Our own userspace implementation.
+pub const OURS: &str = "wireguard-rs";
+
 /// A program and how to run it.
 #[derive(Debug)]
 pub struct Program {
@@ -60,6 +63,11 @@ impl Program {
             of_terminal: false,
             quiet: false,
         })
+    }
+
+    /// Whether it is the userspace implementation that belongs to this program.
+    pub fn is_ours(&self) -> bool {
+        self.path.file_name() == Some(OsStr::new(OURS))
     }
 
     /// Where it is.

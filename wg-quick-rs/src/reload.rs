@@ -26,6 +26,7 @@ use crate::engine::{self, Engine};
 use crate::failure::Failure;
 use crate::file::{Address, File};
 use crate::firewall::{Firewall, Present};
+use crate::ipv6::Ipv6;
 use crate::mtu;
 use crate::ours::Running;
 use crate::routes::{self, Wanted, connected};
@@ -71,10 +72,12 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
 
     set(engine, more, back.clone())?;
     set_mtu(engine, file)?;
-    let addresses = Addresses::new(engine.world.addresses()?, file);
+    let ipv6 = Ipv6::of(&engine.world, file);
+    ipv6.warn(&engine.world, file)?;
+    let addresses = Addresses::new(engine.world.addresses()?, file, ipv6);
     addresses.add(engine)?;
     if moves {
-        defaults.change_mark(engine, marks, &default_families(file.table, &after))?;
+        defaults.change_mark(engine, marks, &default_families(file.table, &after, ipv6))?;
     }
     let routes = Routes::new(engine, file, (&before, &after), &addresses, &defaults)?;
     routes.add(engine, &mut defaults)?;
@@ -137,14 +140,16 @@ fn wanted_interface(world: &World, file: &File, now: &Interface) -> Result<Inter
 /// Whether a hook says this word: then what it is about may be a hook's, and not ours to change.
 fn mentions(file: &File, word: &str) -> bool {
     let hooks = file.hooks.pre_up.iter().chain(&file.hooks.post_up);
-    hooks.into_iter().any(|hook| hook.value.contains(word))
+    hooks
+        .into_iter()
+        .any(|hook| hook.value.text().contains(word))
 }
 
 /// Those of which `up` would make a default route with rules, in its order.
-fn default_families(table: Table, interface: &Interface) -> Vec<Family> {
+fn default_families(table: Table, interface: &Interface, ipv6: Ipv6) -> Vec<Family> {
     let ips = interface.peers.iter().flat_map(|peer| &peer.allowed_ips);
     let any: Vec<Family> = ips
-        .filter(|ip| ip.cidr == 0 && table == Table::Auto)
+        .filter(|ip| ip.cidr == 0 && table == Table::Auto && ipv6.uses(ip.addr))
         .map(|ip| family(ip.addr))
         .collect();
     let in_order = FAMILIES.into_iter().rev();
@@ -184,8 +189,9 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn new(there: Vec<Address>, file: &File) -> Self {
-        let new: Vec<Address> = file.addresses.iter().map(|one| one.value).collect();
+    fn new(there: Vec<Address>, file: &File, ipv6: Ipv6) -> Self {
+        let all = file.addresses.iter().map(|one| one.value);
+        let new: Vec<Address> = all.filter(|address| ipv6.uses(address.ip)).collect();
         let by_kernel = |address: &Address| match address.ip {
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
             IpAddr::V4(_) => false,
@@ -287,9 +293,12 @@ impl Routes {
         let stays = others.iter().filter(|route| !goes(route));
         let base: Vec<Route> = stays.chain(&new).copied().collect();
 
+        let ipv6 = Ipv6::of(&engine.world, file);
         let (mut wanted, mut defaults) = (Vec::new(), Vec::new());
         for one in routes::wanted(after, file.table, link, &base) {
             match one {
+                Wanted::Route(route) if !ipv6.uses(route.to.0) => {}
+                Wanted::Default(Family::V6) if ipv6.is_left_out() => {}
                 Wanted::Route(route) => wanted.push(route),
                 Wanted::Default(family) if elsewhere => {
                     wanted.push(default_route::default_route(family, MAIN_TABLE, link));

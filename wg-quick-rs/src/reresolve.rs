@@ -90,7 +90,7 @@ fn find(backends: &Backends, location: &Location) -> Result<Vec<Stale>, String> 
     let (file, _) = location
         .read_leniently()
         .map_err(|error| error.to_string())?;
-    let is_name = |endpoint: &Endpoint| endpoint.host.parse::<IpAddr>().is_err();
+    let is_name = |endpoint: &Endpoint| endpoint.numeric().is_none();
     // Of a peer that is listed twice, the last endpoint counts.
     let named: HashMap<_, _> = file
         .settings

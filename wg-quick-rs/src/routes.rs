@@ -106,7 +106,7 @@ mod tests {
             "::/0",
             "10.0.0.7/32",
         ];
-        let connected: Address = "10.0.0.1/24".parse().unwrap();
+        let connected: Address = wg_rs::config::value::address("10.0.0.1/24").unwrap();
         let there = [super::connected(&connected, 3).unwrap()];
         assert_eq!(
             texts(&wanted(&interface(&ips), Table::Auto, 3, &there)),

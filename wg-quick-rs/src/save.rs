@@ -8,10 +8,12 @@
 //! Three things are kept although the interface does not know them: an endpoint that is a name,
 //! search domains, and a key that a hook sets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use wg_rs::config::{Address, value};
+use wg_rs::sys::numeric;
 use wg_rs::uapi::types::{AllowedIp, Interface, Peer};
 use zeroize::Zeroizing;
 
@@ -25,8 +27,8 @@ pub struct Running<'a> {
     pub interface: &'a Interface,
     /// Its addresses with the lengths of their prefixes. Link-local ones that the kernel made are
     /// not among them.
-    pub addresses: &'a [(IpAddr, u8)],
-    /// Its MTU: written only where the file has one.
+    pub addresses: &'a [Address],
+    /// Its MTU in bytes: written only where the file has one.
     pub mtu: u32,
     /// Its name servers; `None` where nobody knows, and then the file's are kept.
     pub dns: Option<&'a [IpAddr]>,
@@ -67,8 +69,8 @@ fn interface(text: &mut Edit, running: &Running) {
         &part,
         "Address",
         running.addresses,
-        network,
-        |(ip, bits)| format!("{ip}/{bits}"),
+        |text| value::address(text).ok(),
+        Address::to_string,
     );
     if let Some(dns) = running.dns {
         text.list(
@@ -79,7 +81,10 @@ fn interface(text: &mut Edit, running: &Running) {
             IpAddr::to_string,
         );
     }
-    if text.find(&part, "MTU").is_some() {
+    // An empty one says nothing.
+    if let Some(at) = text.find(&part, "MTU")
+        && !text.text(at).is_empty()
+    {
         let mtu = running.mtu.to_string();
         text.scalar(&part, "MTU", Some(mtu.clone()), |text| text == mtu);
     }
@@ -96,7 +101,7 @@ fn interface(text: &mut Edit, running: &Running) {
         .map(|mark| format!("{mark:#x}"));
     text.scalar(&part, "FwMark", mark, |text| {
         let chosen = *fwmark != 0 && *fwmark == running.chosen_mark;
-        chosen || fwmark_of(text) == Some(*fwmark)
+        chosen || value::fwmark(text) == Ok(*fwmark)
     });
     let key = private_key.as_ref().map(|key| key.to_base64());
     let same = |text: &str| PrivateKey::from_base64(text).ok() == *private_key;
@@ -151,9 +156,10 @@ fn edit_peer(text: &mut Edit, part: &[Range<usize>], peer: &Peer) {
         allowed_ip,
         AllowedIp::to_string,
     );
-    let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string());
+    let endpoint = peer.endpoint.map(|at| numeric::Endpoint(at).to_string());
     text.scalar(part, "Endpoint", endpoint, |text| {
-        let numeric = numeric_endpoint(text);
+        let endpoint = value::endpoint(text).ok();
+        let numeric = endpoint.and_then(|endpoint| endpoint.numeric());
         numeric.is_none() || numeric == peer.endpoint
     });
     let keepalive = peer.persistent_keepalive;
@@ -175,7 +181,7 @@ fn lines_of(peer: &Peer) -> Vec<(&'static str, Zeroizing<String>)> {
         add("AllowedIPs", networks.join(", "));
     }
     if let Some(endpoint) = peer.endpoint {
-        add("Endpoint", endpoint.to_string());
+        add("Endpoint", numeric::Endpoint(endpoint).to_string());
     }
     if peer.persistent_keepalive != 0 {
         add("PersistentKeepalive", peer.persistent_keepalive.to_string());
@@ -184,32 +190,7 @@ fn lines_of(peer: &Peer) -> Vec<(&'static str, Zeroizing<String>)> {
 }
 
 fn allowed_ip(text: &str) -> Option<AllowedIp> {
-    let (ip, bits) = network(text)?;
-    AllowedIp::new(ip, bits)
-}
-
-fn network(text: &str) -> Option<(IpAddr, u8)> {
-    let (ip, bits) = match text.split_once('/') {
-        Some((ip, bits)) => (ip, Some(bits.parse().ok()?)),
-        None => (text, None),
-    };
-    let ip: IpAddr = ip.parse().ok()?;
-    Some((ip, bits.unwrap_or(if ip.is_ipv4() { 32 } else { 128 })))
-}
-
-fn fwmark_of(text: &str) -> Option<u32> {
-    match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None if text.eq_ignore_ascii_case("off") => Some(0),
-        None => text.parse().ok(),
-    }
-}
-
-/// An endpoint without any name in it.
-fn numeric_endpoint(text: &str) -> Option<SocketAddr> {
-    let (host, port) = text.rsplit_once(':')?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    Some((host.parse::<IpAddr>().ok()?, port.parse().ok()?).into())
+    value::allowed_ip(text).ok().map(|(network, _)| network)
 }
 
 #[cfg(test)]
@@ -247,7 +228,7 @@ mod tests {
     fn saved(old: &str, interface: &Interface, addresses: &[&str]) -> String {
         let addresses: Vec<_> = addresses
             .iter()
-            .map(|text| network(text).unwrap())
+            .map(|text| value::address(text).unwrap())
             .collect();
         let running = Running {
             interface,
@@ -319,6 +300,28 @@ mod tests {
             saved(&text, &running, &["10.0.0.1/24", "10.1.0.1/16"]),
             want
         );
+    }
+
+    #[test]
+    fn the_same_in_other_words_stays() {
+        let text = "[Interface]\nAddress = 10.0.0.1/255.255.255.0, 10.0.1.1\nMTU = 1300\nMTU =\n\
+                    FwMark = 0X33\n";
+        let text = text.replace("0X33", "0x0033");
+        let mut running = interface(vec![peer(1, &[], Some("[fe80::1%1]:51820"))]);
+        (running.private_key, running.fwmark) = (None, 0x33);
+        let ports = "ListenPort = 51820\n[Peer]\n";
+        let text = format!(
+            "{text}{ports}PublicKey = {}\nEndpoint = [fe80::1%lo]:51820\n",
+            public(1)
+        );
+        let addresses = ["10.0.0.1/24", "10.0.1.1/32"];
+        assert_eq!(saved(&text, &running, &addresses), text);
+        // A scope is written as the name of its link.
+        let want = text.replace("]:51820", "]:7");
+        running.peers[0].endpoint = "[fe80::1%1]:7".parse().ok();
+        assert_eq!(saved(&text, &running, &addresses), want);
+        let new = saved(ports, &running, &[]);
+        assert!(new.contains("Endpoint = [fe80::1%lo]:7\n"), "{new}");
     }
 
     #[test]
@@ -396,7 +399,7 @@ mod tests {
     fn dns_and_mtu() {
         let (text, running) = typical();
         let text = text.replace("#MTU = 1300", "MTU = 1300");
-        let addresses = ADDRESSES.map(|text| network(text).unwrap());
+        let addresses = ADDRESSES.map(|text| value::address(text).unwrap());
         let servers = ["10.0.0.54".parse().unwrap(), "fd00::53".parse().unwrap()];
         let state = Running {
             interface: &running,

@@ -3,6 +3,7 @@
 //! A request to the kernel is done or it is not. A program may have done half its work when it
 //! fails, so what undoes it is kept before it runs, and finds out itself what there is to do.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,7 @@ pub enum Step {
     /// A line of shell.
     Hook {
         /// As it is run.
-        command: String,
+        command: OsString,
         /// The file it is from.
         file: PathBuf,
         /// Where it is in there, for errors.
@@ -175,7 +176,7 @@ impl Step {
                 firewall.show();
             }
             Step::DeleteFirewall { .. } => {}
-            Step::Hook { command, .. } => console::command(command),
+            Step::Hook { command, .. } => console::hook(command),
         }
     }
 
@@ -198,7 +199,13 @@ impl Step {
                     Err(error) => return Err(error.into()),
                 }
                 let path = program.path().display().to_string();
-                let outcome = program.args([name]).of_terminal().run(world)?;
+                // A name that begins with `-' is none of its options.
+                let end_of_options = program.is_ours() && name.starts_with('-');
+                let outcome = program
+                    .args(end_of_options.then_some("--"))
+                    .args([name])
+                    .of_terminal()
+                    .run(world)?;
                 if !outcome.status.success() {
                     return Err(Failure::new(format_args!("{path}: {}", outcome.status)));
                 }
@@ -474,7 +481,7 @@ fn add_rule(rule: Rule, world: &mut World, undo: &mut Vec<Step>) -> Result<(), F
 }
 
 /// Runs a hook; its exit code.
-fn hook(command: &str, file: &Path, world: &World) -> Result<i32, Failure> {
+fn hook(command: &OsStr, file: &Path, world: &World) -> Result<i32, Failure> {
     let shell = match Program::find("bash") {
         // As within wg-quick, which is a script.
         Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c"]),
@@ -483,7 +490,7 @@ fn hook(command: &str, file: &Path, world: &World) -> Result<i32, Failure> {
             .args(["-e", "-c"]),
     };
     let outcome = shell
-        .args([command, &console::program()])
+        .args([command, console::program().as_ref()])
         .variable("INTERFACE", &world.interface)
         .variable("CONFIG_FILE", file)
         .of_terminal()

@@ -25,9 +25,10 @@ use crate::dns::Resolver;
 use crate::endpoint;
 use crate::engine::{self, Engine};
 use crate::failure::{self, Failure};
-use crate::file::{File, Located};
+use crate::file::{File, Hook, Located};
+use crate::ipv6::Ipv6;
 use crate::mtu;
-use crate::program::Program;
+use crate::program::{OURS, Program};
 use crate::routes::{self, Wanted};
 use crate::step::Step;
 use crate::table::Table;
@@ -35,8 +36,6 @@ use crate::world::family;
 
 /// Names the userspace implementation to fall back to.
 const IMPLEMENTATION: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
-/// The one without that variable.
-const OURS: &str = "wireguard-rs";
 /// Of IPv6 routes that are given none.
 const IPV6_METRIC: u32 = 1024;
 /// Is there when the kernel's module is.
@@ -78,7 +77,10 @@ fn bring_up(
     hooks(engine, file, "PreUp", &file.hooks.pre_up)?;
     let changes = endpoint::changes(&file.settings, &engine.world.signals)?;
     engine.run(Step::AddConf(changes))?;
-    for address in &file.addresses {
+    let ipv6 = Ipv6::of(&engine.world, file);
+    ipv6.warn(&engine.world, file)?;
+    let addresses = file.addresses.iter();
+    for address in addresses.filter(|address| ipv6.uses(address.value.ip)) {
         let added = engine.run(Step::AddAddress(address.value));
         added.map_err(|failure| failure.at(file, address.line, "Address"))?;
     }
@@ -88,7 +90,7 @@ fn bring_up(
     {
         engine.run(Step::SetDns(resolver))?;
     }
-    add_routes(engine, file)?;
+    add_routes(engine, file, ipv6)?;
     hooks(engine, file, "PostUp", &file.hooks.post_up)
 }
 
@@ -138,19 +140,27 @@ fn add_link(engine: &mut Engine) -> Result<(), Failure> {
     }
     let name = env::var_os(IMPLEMENTATION).filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| OsString::from(OURS));
+    // What ip(8) says in the end, and what scripts look for.
+    let none = |failure| {
+        let interface = &engine.world.interface;
+        console::line(format_args!("Cannot find device \"{interface}\""));
+        Err(failure)
+    };
     if Path::new(MODULE).exists() {
-        return Err(failure);
+        return none(failure);
     }
     let Some(program) = Program::find(&name) else {
         let name = name.display();
-        return Err(Failure::new(format_args!(
+        return none(Failure::new(format_args!(
             "{failure}; and there is no {name} on PATH"
         )));
     };
     console::line(&failure);
-    console::note(
-        "Missing WireGuard kernel module. Falling back to slow userspace implementation.",
-    );
+    console::note(if program.is_ours() {
+        "The kernel has no WireGuard module; wireguard-rs is used instead."
+    } else {
+        "Missing WireGuard kernel module. Falling back to slow userspace implementation."
+    });
     engine.run(Step::StartDaemon(program))
 }
 
@@ -162,11 +172,11 @@ pub fn hooks(
     engine: &mut Engine,
     file: &File,
     key: &str,
-    hooks: &[Located<String>],
+    hooks: &[Located<Hook>],
 ) -> Result<(), Failure> {
     for hook in hooks {
         engine.run(Step::Hook {
-            command: hook.value.replace("%i", &file.interface),
+            command: hook.value.command(&file.interface),
             file: file.path.clone(),
             place: failure::place(file, hook.line, key),
         })?;
@@ -190,7 +200,7 @@ fn set_up(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     }
 }
 
-fn add_routes(engine: &mut Engine, file: &File) -> Result<(), Failure> {
+fn add_routes(engine: &mut Engine, file: &File, ipv6: Ipv6) -> Result<(), Failure> {
     let interface = engine.world.get()?;
     let link = engine.world.link()?;
     let mut there = Vec::new();
@@ -199,10 +209,12 @@ fn add_routes(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     }
     for wanted in routes::wanted(&interface, file.table, link, &there) {
         match wanted {
-            Wanted::Route(route) => engine.run(Step::AddRoute(route))?,
+            Wanted::Route(route) if ipv6.uses(route.to.0) => engine.run(Step::AddRoute(route))?,
+            Wanted::Default(Family::V6) if ipv6.is_left_out() => {}
             Wanted::Default(family) => {
                 default_route::add(engine, family)?;
             }
+            Wanted::Route(_) => {}
         }
     }
     Ok(())

@@ -67,9 +67,18 @@ impl Endpoint {
 
     /// All its addresses, the preferred one first, never none; names are asked for once.
     pub fn addresses(&self) -> Result<Vec<SocketAddr>, resolve::Failure> {
+        match self.numeric() {
+            Some(address) => Ok(vec![address]),
+            None => resolve::host(&self.host, self.port),
+        }
+    }
+
+    /// Its address, if it is no name: nobody is asked then. A scope may be a link's name, which the
+    /// calling thread's network namespace knows.
+    pub fn numeric(&self) -> Option<SocketAddr> {
         match self.host.parse::<IpAddr>() {
-            Ok(ip) => Ok(vec![SocketAddr::new(ip, self.port)]),
-            Err(_) => resolve::host(&self.host, self.port),
+            Ok(ip) => Some(SocketAddr::new(ip, self.port)),
+            Err(_) => resolve::numeric(&self.host, self.port),
         }
     }
 }
@@ -133,12 +142,15 @@ mod tests {
         ] {
             let resolved = endpoint(host).resolve(Retries(None), &mut |_, _| false);
             assert_eq!(resolved, Ok(addr.parse().unwrap()));
+            assert_eq!(endpoint(host).numeric(), addr.parse().ok());
         }
     }
 
     #[test]
     fn a_name_that_does_not_exist_is_not_asked_for_again() {
         let pause = &mut |_: &Reason, _| panic!("waits");
+        assert_eq!(endpoint("").numeric(), None);
+        assert_eq!(endpoint("localhost").numeric(), None);
         let reason = endpoint("").resolve(Retries(None), pause).unwrap_err();
         assert_eq!(reason.to_string(), "Name or service not known: `:80'");
     }

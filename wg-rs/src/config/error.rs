@@ -103,6 +103,9 @@ pub enum Reason {
     /// No address.
     #[error("Unable to parse IP address: `{0}'")]
     Ip(String),
+    /// No address with the length of its network's prefix.
+    #[error("`{0}' is not an IP address with an optional prefix length")]
+    Address(String),
     /// An address, but no network.
     #[error("AllowedIP is not in the correct format: `{0}'")]
     AllowedIp(String),

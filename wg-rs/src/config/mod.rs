@@ -23,4 +23,4 @@ pub use endpoint::{Retries, look_up};
 pub use error::{Error, Hint, Place, Reason};
 pub use file::{parse_file, read_file};
 pub use print::print;
-pub use settings::{AllowedIpSetting, Endpoint, PeerSettings, Settings};
+pub use settings::{Address, AllowedIpSetting, Endpoint, PeerSettings, Settings};

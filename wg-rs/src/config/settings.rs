@@ -84,6 +84,21 @@ pub struct AllowedIpSetting {
     pub line: usize,
 }
 
+/// An address of an interface, and the length of its network's prefix in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address, host bits and all.
+    pub ip: IpAddr,
+    /// At most 32 for IPv4, 128 for IPv6.
+    pub prefix: u8,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
 /// Where a peer is, by address or by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {

@@ -1,12 +1,12 @@
 //! One value each. White space is the callers' business.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::sys::resolve;
 use crate::uapi::types::AllowedIp;
 
 use super::error::{shown, shown_piece};
-use super::{AllowedIpSetting, Endpoint, Reason};
+use super::{Address, AllowedIpSetting, Endpoint, Reason};
 
 /// A port: its number, 0 included, or the name of a service.
 pub fn port(text: &str) -> Result<u16, Reason> {
@@ -93,20 +93,47 @@ pub fn allowed_ips(text: &str) -> Result<(bool, Vec<AllowedIpSetting>), Reason> 
 
 /// `address/cidr`, or an address alone. Also the address as it was written.
 pub fn allowed_ip(text: &str) -> Result<(AllowedIp, IpAddr), Reason> {
-    let (addr, cidr) = match text.split_once('/') {
-        Some((addr, cidr)) => (addr, Some(cidr)),
-        None => (text, None),
-    };
+    let (addr, cidr) = address_and_prefix(text);
     let no_ip = |_| Reason::Ip(shown_piece(addr, text));
     let written: IpAddr = addr.parse().map_err(no_ip)?;
-    let cidr = match cidr {
-        Some(cidr) => digits(cidr),
-        None if written.is_ipv4() => Some(32),
-        None => Some(128),
-    };
+    let cidr = cidr.map_or_else(|| Some(bits(written)), digits);
     let network = cidr.and_then(|cidr| AllowedIp::new(written, cidr));
     let network = network.ok_or_else(|| Reason::AllowedIp(shown(text)))?;
     Ok((network, written))
+}
+
+/// An interface's address as ip-address(8) takes it: alone, or `address/prefix`, where the prefix of
+/// IPv4 may be a mask such as `255.255.255.0`.
+pub fn address(text: &str) -> Result<Address, Reason> {
+    let (addr, prefix) = address_and_prefix(text);
+    let read = || {
+        let ip: IpAddr = addr.parse().ok()?;
+        let prefix = match prefix {
+            None => bits(ip),
+            Some(prefix) => digits(prefix).or_else(|| mask(prefix).filter(|_| ip.is_ipv4()))?,
+        };
+        (prefix <= bits(ip)).then_some(Address { ip, prefix })
+    };
+    read().ok_or_else(|| Reason::Address(shown(text)))
+}
+
+fn address_and_prefix(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    }
+}
+
+/// How many bits an address of this family has.
+fn bits(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+/// The length of the prefix that a mask stands for.
+fn mask(text: &str) -> Option<u8> {
+    let mask = text.parse::<Ipv4Addr>().ok()?.to_bits();
+    let ones = mask.leading_ones();
+    (mask.count_ones() == ones).then_some(ones as u8)
 }
 
 fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
@@ -291,6 +318,31 @@ mod tests {
                 Err(Reason::AllowedIp(text.into())),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for (text, shown) in [
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("10.0.0.1/24", "10.0.0.1/24"),
+            ("10.0.0.1/255.255.255.0", "10.0.0.1/24"),
+            ("10.0.0.1/0.0.0.0", "10.0.0.1/0"),
+            ("FD00::1", "fd00::1/128"),
+        ] {
+            assert_eq!(address(text).unwrap().to_string(), shown);
+        }
+        for text in [
+            "",
+            "10.0.0",
+            "10.0.0.1/",
+            "10.0.0.1/+8",
+            "10.0.0.1/33",
+            "10.0.0.1/255.0.255.0",
+            "fd00::/129",
+            "fd00::1/255.255.255.0",
+        ] {
+            assert_eq!(address(text), Err(Reason::Address(text.into())), "{text}");
         }
     }
 

@@ -45,6 +45,12 @@ pub fn host(name: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     Ok(addrs)
 }
 
+/// The address that this text is, if it is no name: nobody is asked.
+pub fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
+    let addrs = lookup(Some(text), &port.to_string(), libc::AI_NUMERICHOST);
+    addrs.ok()?.first().copied()
+}
+
 /// The port of a service over UDP.
 pub fn service(name: &str) -> Result<u16, Failure> {
     Ok(lookup(None, name, libc::AI_PASSIVE)?[0].port())

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::context::{Context, complain};
 use super::out::print;
 use crate::backend::{Backends, Kind};
-use crate::config::{self, Apply};
+use crate::config::{self, Apply, value};
 use crate::daemon::options::interface_name;
 use crate::place::{self, Backend, Located, Namespace, Placed, reason};
 use crate::sys::netlink::{self, Address, Netlink};
@@ -104,18 +104,8 @@ struct Add {
 }
 
 fn address(text: &str) -> Result<(IpAddr, u8), String> {
-    let (ip, prefix) = match text.split_once('/') {
-        Some((ip, prefix)) => (ip, Some(prefix)),
-        None => (text, None),
-    };
-    let ip: IpAddr = ip.parse().map_err(|_| "this is no IP address")?;
-    let bits = if ip.is_ipv4() { 32 } else { 128 };
-    let prefix = match prefix.map(str::parse) {
-        None => bits,
-        Some(Ok(prefix)) if prefix <= bits => prefix,
-        Some(_) => return Err(format!("a prefix is a number from 0 to {bits}")),
-    };
-    Ok((ip, prefix))
+    let address = value::address(text).map_err(|reason| reason.to_string())?;
+    Ok((address.ip, address.prefix))
 }
 
 /// Runs `wg-rs link`.
@@ -386,9 +376,12 @@ mod tests {
             ),
             (
                 &["add", "wg0", "--address", "10.0.0.2/33"],
-                "a prefix is a number from 0 to 32",
+                "is not an IP address with an optional prefix length",
             ),
-            (&["add", "wg0", "--address", "wg1"], "this is no IP address"),
+            (
+                &["add", "wg0", "--address", "wg1"],
+                "is not an IP address with an optional prefix length",
+            ),
             (&["add", "wg0", "--mtu", "9"], "9 is not in 68..=65535"),
             (
                 &["add", "wg0", "--netns", "pid:x"],

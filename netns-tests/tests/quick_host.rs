@@ -1,0 +1,171 @@
+//! `wg-quick-rs` on hosts that lack something: IPv6, the TUN device, any implementation at all.
+
+use std::io;
+
+use netns_tests::quick::{BIN, LOG, Quick, Site};
+use netns_tests::{Key, Keys, Lab};
+
+/// Switches IPv6 off, as people do it.
+const NO_IPV6: &str = "
+    echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6
+    echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6";
+
+/// A host with a way out, and the program; `None` where a tool is missing.
+fn place(lab: &Lab) -> io::Result<Option<(Site, Quick)>> {
+    let Some(site) = Site::new(lab, "site")? else {
+        return Ok(None);
+    };
+    site.sh("ip link add eth0 type veth peer cable
+         ip link set cable up; ip link set eth0 up
+         ip addr add 192.0.2.2/24 dev eth0; ip route add default via 192.0.2.1")?;
+    Ok(Some((site, Quick::ours()?)))
+}
+
+/// A provider's file, both families for everything.
+fn config(interface: &str) -> String {
+    format!(
+        "[Interface]\nPrivateKey = {}\n{interface}\n[Peer]\nPublicKey = {}\n\
+         AllowedIPs = 0.0.0.0/0, ::/0\nEndpoint = 203.0.113.1:51820\n",
+        Keys::generate().private,
+        Key::random()
+    )
+}
+
+#[test]
+fn without_ipv6_the_ipv4_parts_come_up() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    site.sh(NO_IPV6)?;
+    let before = site.state()?;
+    let text = config("Address = 10.0.0.2/32, fd00::2/128\nDNS = 10.0.0.1\nSaveConfig = true");
+    site.configure("wg0", &text)?;
+    let up = site.run(&quick, &["up", "wg0"])?;
+    assert_eq!(up.code, Some(0), "{}", up.output);
+    let warnings: Vec<_> = up.output.matches("IPv6 is disabled").collect();
+    assert_eq!(warnings.len(), 1, "{}", up.output);
+    assert!(
+        up.output.contains("Address fd00::2/128 and routes to ::/0"),
+        "{}",
+        up.output
+    );
+    let shown = site.sh("ip address show dev wg0; ip rule; ip -4 route show table 51820")?;
+    for part in ["10.0.0.2/32", "not from all fwmark", "default dev wg0"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    // A reload has nothing to do, and what could not be set stays in the file.
+    let reload = site.run(&quick, &["reload", "wg0"])?;
+    assert_eq!(reload.code, Some(0), "{}", reload.output);
+    assert!(!reload.output.contains("[#]"), "{}", reload.output);
+    let down = site.run(&quick, &["down", "wg0"])?;
+    assert_eq!(down.code, Some(0), "{}", down.output);
+    let after = site.host.read("/etc/wireguard/wg0.conf")?;
+    assert!(after.contains("10.0.0.2/32, fd00::2/128"), "{after}");
+    let mut left = before.against(&site.state()?).0;
+    left.retain(|line| !line.contains("src_valid_mark"));
+    assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+#[test]
+fn without_ipv6_a_file_of_ipv6_alone_is_refused_in_the_kernels_words() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    site.sh(NO_IPV6)?;
+    site.configure("wg0", &config("Address = fd00::2/128"))?;
+    let up = site.run(&quick, &["up", "wg0"])?;
+    assert_eq!(up.code, Some(1), "{}", up.output);
+    for part in ["wg0.conf:3: Address: ", "IPv6 is disabled on this device"] {
+        assert!(up.output.contains(part), "{part} in {}", up.output);
+    }
+    assert!(!up.output.contains("os error"), "{}", up.output);
+    Ok(())
+}
+
+#[test]
+fn without_the_tun_device_the_cure_is_named() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    if std::path::Path::new("/sys/module/wireguard").exists() {
+        return Ok(());
+    }
+    site.configure("wg0", &config("Address = 10.0.0.2/32"))?;
+    site.sh("mount -t tmpfs none /dev/net")?;
+    let up = site.run(&quick, &["up", "wg0"])?;
+    assert_eq!(up.code, Some(1), "{}", up.output);
+    for part in [
+        "/dev/net/tun: No such file or directory",
+        "modprobe tun",
+        "--device /dev/net/tun",
+    ] {
+        assert!(up.output.contains(part), "{part} in {}", up.output);
+    }
+    assert!(!up.output.contains("os error"), "{}", up.output);
+    Ok(())
+}
+
+#[test]
+fn without_any_implementation_scripts_find_the_text_they_look_for() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((mut site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    if std::path::Path::new("/sys/module/wireguard").exists() {
+        return Ok(());
+    }
+    site.configure("wg0", &config("Address = 10.0.0.2/32"))?;
+    site.hide("wireguard-rs")?;
+    site.sh(&format!("rm {BIN}/wireguard-rs"))?;
+    let up = site.run(&quick, &["up", "wg0"])?;
+    assert_eq!(up.code, Some(1), "{}", up.output);
+    assert!(
+        up.output.contains("\nCannot find device \"wg0\"\n"),
+        "{}",
+        up.output
+    );
+    assert!(
+        up.output.contains("no wireguard-rs on PATH"),
+        "{}",
+        up.output
+    );
+    Ok(())
+}
+
+#[test]
+fn hooks_are_bytes() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    site.configure("wg0", &config("Address = 10.0.0.2/32"))?;
+    site.sh(
+        r"sed -i 's/^Address/PostUp = touch \/etc\/caf\xe9-%i\nAddress/' /etc/wireguard/wg0.conf",
+    )?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    site.sh(r"test -e $'/etc/caf\xe9-wg0'")?;
+    site.run(&quick, &["down", "wg0"])?.success()?;
+    Ok(())
+}
+
+/// Every name that a link can have is one here, too.
+#[test]
+fn a_name_may_look_like_an_option() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    for name in ["-w", "-f"] {
+        site.configure(name, &config(&format!("PostUp = echo %i >> {LOG}")))?;
+        for verb in ["up", "reload", "save", "down"] {
+            let run = site.run(&quick, &[verb, name])?;
+            assert_eq!(run.code, Some(0), "{verb} {name}: {}", run.output);
+        }
+        assert_eq!(site.host.read(LOG)?.lines().last(), Some(name));
+    }
+    Ok(())
+}

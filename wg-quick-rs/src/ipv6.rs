@@ -1,0 +1,101 @@
+//! A host whose IPv6 is switched off, and a file with IPv4 and IPv6, as every provider's is: the
+//! tunnel is brought up without the IPv6 parts, and one warning names them. Where a file has nothing
+//! but IPv6, there is nothing to go on with, and the kernel's refusal is the error.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use wg_rs::uapi::types::Interface;
+
+use crate::console;
+use crate::failure::Failure;
+use crate::file::File;
+use crate::table::Table;
+use crate::world::World;
+
+/// Which addresses and networks of a file are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6 {
+    left_out: bool,
+}
+
+impl Ipv6 {
+    /// For the interface of this file, which exists.
+    pub fn of(world: &World, file: &File) -> Self {
+        Ipv6 {
+            left_out: has_ipv4(file) && is_off(world),
+        }
+    }
+
+    /// Whether this address, or network, is used.
+    pub fn uses(self, ip: IpAddr) -> bool {
+        ip.is_ipv4() || !self.left_out
+    }
+
+    /// Whether IPv6 is left out.
+    pub fn is_left_out(self) -> bool {
+        self.left_out
+    }
+
+    /// Says what is left out.
+    ///
+    /// # Errors
+    /// The interface cannot be read.
+    pub fn warn(self, world: &World, file: &File) -> Result<(), Failure> {
+        if self.left_out {
+            let parts = parts(file, &world.get()?);
+            if !parts.is_empty() {
+                let parts = parts.join(" and ");
+                console::note(format_args!(
+                    "Warning: IPv6 is disabled on this host; going on without {parts}."
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What there is of IPv6: `Address fd00::1/64`, `routes to ::/0`.
+fn parts(file: &File, interface: &Interface) -> Vec<String> {
+    let list = |what: &str, items: Vec<String>| {
+        (!items.is_empty()).then(|| format!("{what} {}", items.join(", ")))
+    };
+    let addresses = file.addresses.iter().map(|address| address.value);
+    let addresses = addresses.filter(|address| address.ip.is_ipv6());
+    let networks = interface.peers.iter().flat_map(|peer| &peer.allowed_ips);
+    let networks = networks.filter(|network| network.addr.is_ipv6() && file.table != Table::Off);
+    [
+        list("Address", addresses.map(|one| one.to_string()).collect()),
+        list("routes to", networks.map(|one| one.to_string()).collect()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// By its addresses, or where it has none by the networks of its peers.
+fn has_ipv4(file: &File) -> bool {
+    let peers = file.settings.peers.iter();
+    let mut networks = peers.flat_map(|peer| &peer.allowed_ips);
+    let mut addresses = file.addresses.iter().map(|address| address.value.ip);
+    match file.addresses.is_empty() {
+        true => networks.any(|network| network.ip.addr.is_ipv4()),
+        false => addresses.any(|ip| ip.is_ipv4()),
+    }
+}
+
+/// Whether the kernel refuses IPv6 addresses of this link: switched off by sysctl, or at boot.
+fn is_off(world: &World) -> bool {
+    let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", world.interface);
+    let read = world.at_home(|| fs::read_to_string(switch)).flatten();
+    match read {
+        Ok(value) => value.trim() == "1",
+        // Without any IPv6 there is no switch; without /proc/sys nobody knows.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Path::new("/proc/sys/net/ipv4").exists()
+        }
+        Err(_) => false,
+    }
+}
