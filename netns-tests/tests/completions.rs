@@ -31,7 +31,8 @@ const BASH: &str = r#"
         read -ra COMP_WORDS <<< "$line"
         COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
         [[ $(complete -p "${COMP_WORDS[0]}") =~ -F\ ([^ ]+) ]]
-        "${BASH_REMATCH[1]}" 2> /dev/null
+        "${BASH_REMATCH[1]}" "${COMP_WORDS[0]}" "${COMP_WORDS[COMP_CWORD]}" \
+            "${COMP_WORDS[COMP_CWORD - 1]}" 2> /dev/null
         printf '= %s\n' "$line"
         for word in "${COMPREPLY[@]}"; do printf '%s\n' "$word"; done
     done

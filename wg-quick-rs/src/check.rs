@@ -1,6 +1,10 @@
 //! All that is wrong with a file, and what is hardly meant the way it stands there.
+//!
+//! An error is what `up` refuses, a warning all else. What depends on the host, such as a name that
+//! cannot be resolved or a hook that fails, is not known here.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
@@ -8,54 +12,99 @@ use std::process::ExitCode;
 
 use wg_crypto::key::PublicKey;
 use wg_rs::config::AllowedIpSetting;
+use wg_rs::sys::reason;
 use wg_rs::uapi::types::AllowedIp;
 use zeroize::Zeroizing;
 
-use crate::file::{self, Address, Error, File, Location};
+use crate::file::{self, Address, Error, File, Located, Location};
 use crate::lines::{Section, What, lines};
+use crate::loops;
+use crate::table::Table;
 
 /// The least MTU that IPv6 works with (RFC 8200 section 5).
 const IPV6_MTU: u32 = 1280;
 /// The least MTU of IPv4 (RFC 791), and the most a TUN device takes.
 const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
 
-/// Runs the command: prints all findings about these files. Fails if there is one.
-pub fn run(arguments: &[&str]) -> ExitCode {
+/// Runs the command: prints all findings about these files. Fails if one of them is an error.
+pub fn run(arguments: &[String]) -> ExitCode {
     let found: Vec<_> = arguments
         .iter()
         .flat_map(|argument| check(argument))
         .collect();
     let mut out = io::stdout().lock();
-    let told = found.iter().try_for_each(|error| writeln!(out, "{error}"));
-    if told.and_then(|()| out.flush()).is_ok() && found.is_empty() {
+    let told = found
+        .iter()
+        .try_for_each(|finding| writeln!(out, "{}", finding.text));
+    let errors = found.iter().any(|finding| finding.is_error);
+    if told.and_then(|()| out.flush()).is_ok() && !errors {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
 }
 
+/// One line of what there is to say.
+#[derive(Debug)]
+struct Finding {
+    /// Whether `up` would refuse the file for it.
+    is_error: bool,
+    text: Error,
+}
+
+impl Finding {
+    fn error(text: Error) -> Self {
+        Finding {
+            is_error: true,
+            text,
+        }
+    }
+
+    /// About a line, or the file as a whole.
+    fn warning(name: &str, line: Option<usize>, message: impl Display) -> Self {
+        let message = match line {
+            Some(_) => format!("Warning: {message}"),
+            None => format!("{name}: Warning: {message}"),
+        };
+        let file = name.into();
+        Finding {
+            is_error: false,
+            text: Error {
+                file,
+                line,
+                message,
+            },
+        }
+    }
+}
+
 /// What there is to say about the file of an argument, in the order of its lines.
-fn check(argument: &str) -> Vec<Error> {
+fn check(argument: &str) -> Vec<Finding> {
     let location = match Location::of(argument) {
         Ok(location) => location,
-        Err(error) => return vec![error],
+        Err(error) => return vec![Finding::error(error)],
     };
     let name = location.path.to_string_lossy();
-    let whole = |message: String| Error {
-        file: name.as_ref().into(),
-        line: None,
-        message: format!("{name}: {message}"),
-    };
     let text = match std::fs::read(&location.path) {
         Ok(text) => Zeroizing::new(text),
-        Err(error) => return vec![whole(error.to_string())],
+        Err(error) => {
+            return vec![Finding::error(Error {
+                file: name.as_ref().into(),
+                line: None,
+                message: format!("{name}: {}", reason(&error)),
+            })];
+        }
     };
     let mut found = judge(&name, &location.interface, &text);
     if let Some(path) = location.world_accessible() {
         let path = shown(&path, &location.path);
         found.insert(
             0,
-            whole(format!("world accessible, and has keys{path}: chmod 600")),
+            Finding::warning(
+                &name,
+                None,
+                format_args!("everybody may read it, and it has keys{path}: chmod 600"),
+            ),
         );
     }
     found
@@ -71,31 +120,38 @@ fn shown(real: &Path, given: &Path) -> String {
 }
 
 /// What there is to say about a text.
-fn judge(name: &str, interface: &str, text: &[u8]) -> Vec<Error> {
-    let (file, found) = file::parse(name, interface, text);
+fn judge(name: &str, interface: &str, text: &[u8]) -> Vec<Finding> {
+    let (file, errors) = file::parse(name, interface, text);
+    let found = errors.into_iter().map(Finding::error).collect();
     let mut findings = Findings { name, found };
     findings.interface(&file);
     findings.dns(text);
     findings.addresses(&file);
     findings.peers(&file);
+    findings.endpoints(&file);
     findings.networks(&file);
     // Stable: of one line, in the order found.
-    findings.found.sort_by_key(|error| error.line);
+    findings.found.sort_by_key(|finding| finding.text.line);
     findings.found
 }
 
 struct Findings<'a> {
     name: &'a str,
-    found: Vec<Error>,
+    found: Vec<Finding>,
 }
 
 impl Findings<'_> {
-    fn add(&mut self, line: usize, message: String) {
-        self.found.push(Error {
+    fn error(&mut self, line: usize, message: impl Display) {
+        self.found.push(Finding::error(Error {
             file: self.name.into(),
             line: Some(line),
-            message,
-        });
+            message: message.to_string(),
+        }));
+    }
+
+    fn warn(&mut self, line: usize, message: impl Display) {
+        let warning = Finding::warning(self.name, Some(line), message);
+        self.found.push(warning);
     }
 
     fn interface(&mut self, file: &File) {
@@ -107,25 +163,25 @@ impl Findings<'_> {
             && self.found.is_empty()
             && !hooks.any(|hook| hook.value.text().contains("private-key"))
         {
-            let message = format!("{}: no PrivateKey in [Interface]", self.name);
-            self.found.push(Error {
-                file: self.name.into(),
-                line: None,
-                message,
-            });
+            let warning = Finding::warning(self.name, None, "no PrivateKey in [Interface]");
+            self.found.push(warning);
         }
-        if let Some(mtu) = &file.mtu {
-            let value = mtu.value;
-            if !MTU.contains(&value) {
-                let (least, most) = MTU.into_inner();
-                self.add(
-                    mtu.line,
-                    format!("MTU: {value} is not within {least}-{most}"),
-                );
-            } else if value < IPV6_MTU && file.addresses.iter().any(|at| at.value.ip.is_ipv6()) {
-                let message = format!("MTU: {value} is less than the {IPV6_MTU} that IPv6 needs");
-                self.add(mtu.line, message);
-            }
+        let Some(mtu) = &file.mtu else {
+            return;
+        };
+        let (line, value) = (mtu.line, mtu.value);
+        let too_small = format!("MTU: {value} is less than the {IPV6_MTU} that IPv6 needs");
+        let routes = networks(file).any(|(_, network)| network.ip.addr.is_ipv6());
+        if !MTU.contains(&value) {
+            let (least, most) = MTU.into_inner();
+            self.error(
+                line,
+                format_args!("MTU: {value} is not within {least}-{most}"),
+            );
+        } else if value < IPV6_MTU && routes && file.table != Table::Off {
+            self.error(line, too_small);
+        } else if value < IPV6_MTU && file.addresses.iter().any(|at| at.value.ip.is_ipv6()) {
+            self.warn(line, too_small);
         }
     }
 
@@ -143,7 +199,10 @@ impl Findings<'_> {
             let words = value.split(|c: char| c == ',' || c.is_whitespace());
             for word in words.filter(|word| !word.is_empty()) {
                 if file::is_server(word) && word.parse::<IpAddr>().is_err() {
-                    self.add(line.number, format!("DNS: `{word}' is not an IP address"));
+                    self.warn(
+                        line.number,
+                        format_args!("DNS: `{word}' is not an IP address"),
+                    );
                 }
             }
         }
@@ -153,25 +212,55 @@ impl Findings<'_> {
         let networks: Vec<_> = networks(file).map(|(_, network)| network.ip).collect();
         for (n, at) in file.addresses.iter().enumerate() {
             let Address { ip, prefix } = at.value;
-            if let Some(first) = file.addresses[..n]
-                .iter()
-                .find(|other| other.value == at.value)
+            // IPv6 knows an address once, whatever its network.
+            let is_twin = |other: &&Located<Address>| {
+                other.value == at.value || ip.is_ipv6() && other.value.ip == ip
+            };
+            if let IpAddr::V6(ip) = ip
+                && (ip.is_unspecified() || ip.is_loopback() || ip.is_multicast())
             {
-                let message = format!(
-                    "Address: {} is listed in line {} already",
-                    at.value, first.line
+                self.error(
+                    at.line,
+                    format_args!("Address: {ip} is no address for an interface"),
                 );
-                self.add(at.line, message);
+            } else if let Some(first) = file.addresses[..n].iter().find(is_twin) {
+                self.error(
+                    at.line,
+                    format_args!("Address: {ip} is listed in line {} already", first.line),
+                );
             } else if let Some(own) = AllowedIp::new(ip, prefix)
+                // Nobody else is in a network of one.
+                && prefix < if ip.is_ipv4() { 32 } else { 128 }
                 && !networks.is_empty()
                 && !networks.iter().any(|network| overlap(&own, network))
             {
-                let message = format!(
-                    "Address: nothing of {} is in any peer's AllowedIPs",
-                    at.value
+                self.warn(
+                    at.line,
+                    format_args!(
+                        "Address: nothing of {} is in any peer's AllowedIPs",
+                        at.value
+                    ),
                 );
-                self.add(at.line, message);
             }
+        }
+    }
+
+    fn endpoints(&mut self, file: &File) {
+        for endpoint in file
+            .settings
+            .peers
+            .iter()
+            .filter_map(|peer| peer.endpoint.as_ref())
+        {
+            if endpoint.host.is_empty() {
+                self.error(
+                    endpoint.line,
+                    format_args!("Endpoint: `{endpoint}' has neither an address nor a name"),
+                );
+            }
+        }
+        for Located { line, value } in loops::in_file(file) {
+            self.warn(line, format_args!("Endpoint: {value}"));
         }
     }
 
@@ -185,15 +274,16 @@ impl Findings<'_> {
         for peer in &file.settings.peers {
             let line = peer.public_key_line;
             if Some(peer.public_key) == own {
-                let message = "PublicKey: it is the interface's own, and no peer is made of it";
-                self.add(line, message.into());
+                let message =
+                    "PublicKey: this is the interface's own public key; the peer will be ignored";
+                self.warn(line, message);
             }
             if let Some(first) = seen.insert(peer.public_key, line) {
                 let message = format!(
                     "PublicKey: the peer is listed in line {first} already, and loses the \
                      AllowedIPs it has there"
                 );
-                self.add(line, message);
+                self.warn(line, message);
             }
         }
     }
@@ -206,10 +296,10 @@ impl Findings<'_> {
             } = *network;
             if written != ip.addr {
                 let message = format!(
-                    "AllowedIPs: {written}/{} has bits beyond its prefix, and means {ip}",
+                    "AllowedIPs: {written}/{} has host bits set; it will be used as {ip}",
                     ip.cidr
                 );
-                self.add(line, message);
+                self.warn(line, message);
             }
             if let Some(at) = file.addresses.iter().find(|at| at.value.ip == ip.addr)
                 && AllowedIp::new(at.value.ip, if ip.addr.is_ipv4() { 32 } else { 128 }) == Some(ip)
@@ -218,19 +308,19 @@ impl Findings<'_> {
                     "AllowedIPs: {} is the interface's own Address (line {})",
                     ip.addr, at.line
                 );
-                self.add(line, message);
+                self.warn(line, message);
             }
             match owners.insert(ip, (peer, line)) {
                 Some((owner, first)) if owner == peer => {
-                    self.add(
+                    self.warn(
                         line,
-                        format!("AllowedIPs: {ip} is listed in line {first} already"),
+                        format_args!("AllowedIPs: {ip} is listed in line {first} already"),
                     );
                 }
                 Some((owner, first)) => {
                     let message =
                         format!("AllowedIPs: {ip} is taken from peer {owner} (line {first})");
-                    self.add(line, message);
+                    self.warn(line, message);
                 }
                 None => {}
             }
@@ -264,8 +354,13 @@ mod tests {
     fn found(text: &str) -> Vec<String> {
         let text = text.replace("KEY_A", A).replace("KEY_B", B);
         let found = judge("wg0.conf", "wg0", text.as_bytes());
-        assert!(found.is_sorted_by_key(|error| error.line));
-        found.iter().map(Error::to_string).collect()
+        assert!(found.is_sorted_by_key(|finding| finding.text.line));
+        for finding in &found {
+            let told = finding.text.to_string().contains("Warning: ");
+            assert_ne!(told, finding.is_error, "{finding:?}");
+        }
+        let texts = found.iter().map(|finding| finding.text.to_string());
+        texts.collect()
     }
 
     #[test]
@@ -278,6 +373,9 @@ mod tests {
             "[Interface]\nAddress = 10.0.0.2\nPrivateKey = KEY_A\nMTU = 1280\n\
              [Peer]\nPublicKey = KEY_A\nAllowedIPs = 0.0.0.0/0\n",
             "[Interface]\nPostUp = wg set %i private-key <(pass wg)\n",
+            // From host to host.
+            "[Interface]\nAddress = 10.0.0.1/32, fd00::1/128\nPrivateKey = KEY_A\n\
+             [Peer]\nPublicKey = KEY_A\nAllowedIPs = 10.0.0.2/32, fd00::2/128\n",
         ] {
             assert_eq!(found(good), [""; 0], "{good}");
         }
@@ -296,7 +394,7 @@ mod tests {
             (2, "`Address'"),
             (4, "MTU: 1200 is less"),
             (5, "Table"),
-            (6, "Address: 10.0.0.1/24 is listed in line 6 already"),
+            (6, "Address: 10.0.0.1 is listed in line 6 already"),
             (7, "10.300.0.1"),
             (7, "nothing of fd00::1/64"),
             (8, "`10.0.0'"),
@@ -304,7 +402,7 @@ mod tests {
             (11, "own Address (line 6)"),
             (12, "10.0.0.2/32 is listed in line 11 already"),
             (15, "10.0.0.2/32 is taken from peer AQEB"),
-            (15, "means 10.9.0.0/16"),
+            (15, "used as 10.9.0.0/16"),
             (16, "Endpiont"),
             (16, "`Endpoint'"),
             (18, "listed in line 10 already"),
@@ -318,19 +416,51 @@ mod tests {
     }
 
     #[test]
+    fn what_up_refuses_is_an_error_and_nothing_else() {
+        let peer = "[Peer]\nPublicKey = KEY_B\nAllowedIPs = 10.0.0.0/24, fd00::/64\n";
+        let is_error = |interface: &str, more: &str| {
+            let text = format!("[Interface]\nPrivateKey = KEY_A\n{interface}\n{peer}{more}");
+            let text = text.replace("KEY_A", A).replace("KEY_B", B);
+            let found = judge("wg0.conf", "wg0", text.as_bytes());
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            found[0].is_error
+        };
+        for (interface, more) in [
+            ("Address = 10.0.0.1/24, 10.0.0.1/24", ""),
+            ("Address = fd00::1/64, fd00::1/56", ""),
+            ("Address = ff02::1/128", ""),
+            ("MTU = 1200", ""),
+            ("MTU = 70000", ""),
+            ("", "Endpoint = :5"),
+        ] {
+            assert!(is_error(interface, more), "{interface}{more}");
+        }
+        for (interface, more) in [
+            ("Address = 10.9.0.1/24", ""),
+            ("MTU = 1200\nTable = off\nAddress = fd00::1/64", ""),
+            ("DNS = 10.0.0", ""),
+            ("", "Endpoint = 10.0.0.7:5"),
+            ("", "[Peer]\nPublicKey = KEY_B"),
+            ("", "[Peer]\nPublicKey = KEY_A\nAllowedIPs = 10.0.0.0/24"),
+        ] {
+            assert!(!is_error(interface, more), "{interface}{more}");
+        }
+    }
+
+    #[test]
     fn what_is_not_there_or_not_a_tunnel() {
         assert_eq!(
             found("[Interface]\n"),
-            ["wg0.conf: no PrivateKey in [Interface]"]
+            ["wg0.conf: Warning: no PrivateKey in [Interface]"]
         );
         let own = wg_crypto::key::PrivateKey::from_base64(A)
             .unwrap()
             .public_key();
         let text = format!("[Interface]\nPrivateKey = KEY_A\n[Peer]\nPublicKey = {own}\n");
-        assert!(found(&text)[0].starts_with("wg0.conf:4: PublicKey: it is the interface's own"));
+        assert!(found(&text)[0].contains("PublicKey: this is the interface's own"));
         let missing = check("./no-such-file.conf");
         assert_eq!(
-            missing[0].to_string(),
+            missing[0].text.to_string(),
             "`./no-such-file.conf' does not exist"
         );
     }

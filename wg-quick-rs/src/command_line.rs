@@ -1,4 +1,4 @@
-//! The command line: which verb, on which file.
+//! The command line: which verb, on which file. Arguments, help and completions have one definition.
 
 use std::env;
 use std::ffi::OsString;
@@ -6,82 +6,178 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::ArgValueCompleter;
 use nix::sys::prctl;
 use nix::unistd::geteuid;
 use wg_rs::place::Namespace;
 
+use crate::completions::{self, Shell};
 use crate::file::{File, Location, is_name};
-use crate::{check, completions, console, down, qr, reload, reresolve, up};
+use crate::{check, console, down, qr, reload, reresolve, up};
+
+/// Sets up WireGuard tunnels by their config files.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wg-quick-rs",
+    version,
+    about = "Sets up WireGuard tunnels by their config files",
+    after_help = FILE_HELP,
+    help_expected = true
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring a tunnel up
+    Up {
+        #[command(flatten)]
+        file: OneFile,
+        /// Namespace for the tunnel to live in: a name of `ip netns', pid:N, path:FILE,
+        /// docker:CONTAINER, podman:CONTAINER or init
+        #[arg(long, add = ArgValueCompleter::new(completions::namespaces))]
+        netns: Option<Namespace>,
+    },
+    /// Take a tunnel down
+    Down(RunningFile),
+    /// Write the state of a running tunnel into its file
+    Save(RunningFile),
+    /// Print the part of a file that wg(8) reads
+    Strip(OneFile),
+    /// Bring a running tunnel to its file
+    Reload(RunningFile),
+    /// Report errors and likely mistakes in files
+    Check {
+        /// Config files, or interfaces for /etc/wireguard/INTERFACE.conf
+        #[arg(
+            value_name = "CONFIG_FILE|INTERFACE",
+            required = true,
+            allow_hyphen_values = true,
+            value_parser = file,
+            add = ArgValueCompleter::new(completions::files)
+        )]
+        files: Vec<String>,
+    },
+    /// Look up the names of endpoints again, for peers that do not answer
+    Reresolve {
+        /// Config files or interfaces; all that run, if there is none
+        #[arg(
+            value_name = "CONFIG_FILE|INTERFACE",
+            allow_hyphen_values = true,
+            value_parser = file,
+            add = ArgValueCompleter::new(completions::running)
+        )]
+        files: Vec<String>,
+    },
+    /// Show a file as a QR code for a phone
+    Qr(OneFile),
+    /// Print a shell completion script
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// The file of a tunnel that need not run.
+#[derive(Debug, clap::Args)]
+struct OneFile {
+    /// Config file, or an interface for /etc/wireguard/INTERFACE.conf
+    #[arg(
+        value_name = "CONFIG_FILE|INTERFACE",
+        allow_hyphen_values = true,
+        value_parser = file,
+        add = ArgValueCompleter::new(completions::files)
+    )]
+    file: String,
+}
+
+/// The file of a tunnel that runs.
+#[derive(Debug, clap::Args)]
+struct RunningFile {
+    /// Config file, or an interface for /etc/wireguard/INTERFACE.conf
+    #[arg(
+        value_name = "CONFIG_FILE|INTERFACE",
+        allow_hyphen_values = true,
+        value_parser = file,
+        add = ArgValueCompleter::new(completions::running)
+    )]
+    file: String,
+}
+
+const FILE_HELP: &str = "\
+CONFIG_FILE is a configuration file, whose filename is the interface name
+followed by `.conf'. Otherwise, INTERFACE is an interface name, with
+configuration found at /etc/wireguard/INTERFACE.conf. It holds what wg(8)'s
+`setconf' reads, and in the [Interface] section:
+
+- Address: addresses of the interface, with an optional prefix length each.
+- DNS: servers, and domains to search, while the interface is up.
+- MTU: of the interface; if unspecified, by the route to the peers.
+- Table: the routing table that routes are added to; `auto' (the default) for
+  the main one and one of its own for default routes; `off' for no routes.
+- PreUp, PostUp, PreDown, PostDown: run by bash(1), or else sh(1), at these
+  points. `%i' is the interface.
+- SaveConfig: if `true', the file is brought up to date on `down'.
+
+See wg-quick-rs(8) for more, and examples.";
+
+/// A name may begin with `-'; what begins with `--' was meant as an option.
+fn file(text: &str) -> Result<String, String> {
+    if text.starts_with("--") {
+        return Err("there is no such option".into());
+    }
+    Ok(text.into())
+}
 
 /// Runs `wg-quick-rs`.
 pub fn main() -> ExitCode {
     // There are keys in this memory, and they are nobody's to dump.
     let _ = prctl::set_dumpable(false);
-    let args: Vec<OsString> = env::args_os().skip(1).collect();
-    let words: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
-    let Some(words) = words else {
-        console::error("an argument is not UTF-8 text");
-        return ExitCode::FAILURE;
-    };
-    match words.as_slice() {
-        ["--help" | "-h" | "help"] => {
-            usage();
-            ExitCode::SUCCESS
+    if let Some(code) = completions::answer(Arguments::command) {
+        return code;
+    }
+    let parsed = Arguments::command()
+        .bin_name(console::program())
+        .try_get_matches()
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
+    match parsed {
+        Ok(arguments) => run(arguments.verb),
+        Err(error) => {
+            // Nobody there to read it is no reason to say more.
+            let _ = error.print();
+            // As stock has it: there is one code for all that is wrong.
+            ExitCode::from(u8::from(error.exit_code() != 0))
         }
-        ["up", rest @ ..] => match up_arguments(rest) {
-            Ok(Some((file, namespace))) => {
-                let namespace = namespace.as_ref();
-                as_root(&args, || with_file(file, |file| up::up(file, namespace)))
-            }
-            Ok(None) => {
-                usage();
-                ExitCode::FAILURE
-            }
-            Err(error) => {
-                console::error(error);
-                ExitCode::FAILURE
-            }
-        },
-        ["down", file] => as_root(&args, || with_file(file, down::down)),
-        ["reload", file] => as_root(&args, || with_file(file, reload::reload)),
-        ["save", file] => as_root(&args, || with_file(file, down::save)),
-        ["strip", file] => as_root(&args, || with_text(file, strip)),
-        ["check", files @ ..] if !files.is_empty() => as_reader(&args, files, || check::run(files)),
-        ["qr", file] => as_reader(&args, &[file], || qr::run(file)),
-        ["completions", shell @ ("bash" | "zsh" | "fish")] => completions::print(shell),
-        ["reresolve", interfaces @ ..] => as_root(&args, || reresolve::run(interfaces)),
-        _ => {
-            usage();
-            ExitCode::FAILURE
-        }
+    }
+}
+
+fn run(verb: Verb) -> ExitCode {
+    match &verb {
+        Verb::Up {
+            file: OneFile { file },
+            netns,
+        } => as_root(|| with_file(file, |file| up::up(file, netns.as_ref()))),
+        Verb::Down(RunningFile { file }) => as_root(|| with_file(file, down::down)),
+        Verb::Reload(RunningFile { file }) => as_root(|| with_file(file, reload::reload)),
+        Verb::Save(RunningFile { file }) => as_root(|| with_file(file, down::save)),
+        Verb::Strip(OneFile { file }) => as_root(|| with_text(file, strip)),
+        Verb::Check { files } => as_reader(files, || check::run(files)),
+        Verb::Qr(OneFile { file }) => as_reader(std::slice::from_ref(file), || qr::run(file)),
+        Verb::Completions { shell } => completions::print(*shell),
+        Verb::Reresolve { files } => as_root(|| reresolve::run(files)),
     }
 }
 
 /// Runs `work`, as root if one of `files` is of those that only root may read.
-fn as_reader(args: &[OsString], files: &[&str], work: impl FnOnce() -> ExitCode) -> ExitCode {
+fn as_reader(files: &[String], work: impl FnOnce() -> ExitCode) -> ExitCode {
     if files.iter().any(|file| is_name(file)) {
-        as_root(args, work)
+        as_root(work)
     } else {
         work()
     }
-}
-
-/// The file, and the namespace after `--netns`, in either order.
-fn up_arguments<'a>(words: &[&'a str]) -> Result<Option<(&'a str, Option<Namespace>)>, String> {
-    let (file, namespace) = match words {
-        [file] => (file, None),
-        [file, "--netns", namespace] | ["--netns", namespace, file] => (file, Some(*namespace)),
-        [file, option] | [option, file] if option.starts_with("--netns=") => {
-            (file, option.strip_prefix("--netns="))
-        }
-        _ => return Ok(None),
-    };
-    if file.starts_with("--") {
-        return Ok(None);
-    }
-    let namespace = namespace.map(str::parse).transpose();
-    let namespace = namespace.map_err(|error: wg_rs::place::Error| error.to_string())?;
-    Ok(Some((file, namespace)))
 }
 
 /// Prints what `wg` understands of a file. What is wrong with it is for `wg` to say.
@@ -133,7 +229,7 @@ fn load(argument: &str, work: impl FnOnce(&File, &[crate::file::Error]) -> ExitC
 }
 
 /// Runs `work` as root: if need be by sudo, with the same arguments.
-fn as_root(args: &[OsString], work: impl FnOnce() -> ExitCode) -> ExitCode {
+fn as_root(work: impl FnOnce() -> ExitCode) -> ExitCode {
     if geteuid().is_root() {
         return work();
     }
@@ -143,44 +239,67 @@ fn as_root(args: &[OsString], work: impl FnOnce() -> ExitCode) -> ExitCode {
     );
     let run = || -> io::Result<()> {
         let itself = env::current_exe()?;
+        let arguments = env::args_os().skip(1);
         let mut sudo = Command::new("sudo");
-        sudo.args(["-p", &prompt, "--"]).arg(itself).args(args);
+        sudo.args(["-p", &prompt, "--"])
+            .arg(itself)
+            .args(arguments.collect::<Vec<OsString>>());
         Err(sudo.exec())
     };
     if let Err(error) = run() {
         console::error(format_args!(
-            "must be run as root, and there is no sudo: {error}"
+            "must be run as root, and sudo cannot be run: {error}"
         ));
     }
     ExitCode::FAILURE
 }
 
-fn usage() {
-    let program = console::program();
-    console::line(format_args!(
-        "\
-Usage: {program} [ up | down | save | strip ] [ CONFIG_FILE | INTERFACE ]
-       {program} up [ CONFIG_FILE | INTERFACE ] --netns NAMESPACE
-       {program} reload [ CONFIG_FILE | INTERFACE ]
-       {program} check [ CONFIG_FILE | INTERFACE ]...
-       {program} reresolve [ CONFIG_FILE | INTERFACE ]...
-       {program} qr [ CONFIG_FILE | INTERFACE ]
-       {program} completions [ bash | zsh | fish ]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
 
-  CONFIG_FILE is a configuration file, whose filename is the interface name
-  followed by `.conf'. Otherwise, INTERFACE is an interface name, with
-  configuration found at /etc/wireguard/INTERFACE.conf. It holds what wg(8)'s
-  `setconf' reads, and in the [Interface] section:
+    fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(["wg-quick-rs"].iter().chain(words))
+    }
 
-  - Address: addresses of the interface, with an optional prefix length each.
-  - DNS: servers, and domains to search, while the interface is up.
-  - MTU: of the interface; if unspecified, by the route to the peers.
-  - Table: the routing table that routes are added to; `auto' (the default) for
-    the main one and one of its own for default routes; `off' for no routes.
-  - PreUp, PostUp, PreDown, PostDown: run by bash(1), or else sh(1), at these
-    points. `%i' is the interface.
-  - SaveConfig: if `true', the file is brought up to date on `down'.
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
 
-See wg-quick-rs(8) for more, and examples."
-    ));
+    #[test]
+    fn files_and_namespaces() {
+        for words in [
+            &["up", "wg0"][..],
+            &["up", "-w"],
+            &["up", "--", "-w"],
+            &["up", "wg0", "--netns", "docker:web"],
+            &["up", "--netns=pid:7", "wg0"],
+            &["down", "-f"],
+            &["check", "wg0", "./wg1.conf", "-w"],
+            &["reresolve"],
+            &["reresolve", "wg0"],
+            &["completions", "zsh"],
+        ] {
+            assert!(parse(words).is_ok(), "{words:?}");
+        }
+        for words in [
+            &["up"][..],
+            &["up", "wg0", "wg1"],
+            &["up", "--what", "wg0"],
+            &["down", "--what"],
+            &["up", "wg0", "--netns", "no:such"],
+            &["check"],
+            &["completions", "elvish"],
+            &["away", "wg0"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+        let help = |words: &[&str]| parse(words).unwrap_err().kind();
+        assert_eq!(help(&["down", "--help"]), ErrorKind::DisplayHelp);
+        assert_eq!(help(&["check", "--help"]), ErrorKind::DisplayHelp);
+        assert_eq!(help(&["help"]), ErrorKind::DisplayHelp);
+        assert_eq!(help(&["--version"]), ErrorKind::DisplayVersion);
+    }
 }

@@ -1,52 +1,129 @@
-//! Completions for shells: the files that the package installs, to be had from the program too.
+//! Completions for shells: the scripts that the package installs, and what they ask us for.
+//!
+//! A script runs this program with the line so far and [`VARIABLE`] in the environment.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-const SCRIPTS: [(&str, &str); 3] = [
-    ("bash", include_str!("../completions/wg-quick-rs.bash")),
-    ("zsh", include_str!("../completions/_wg-quick-rs")),
-    ("fish", include_str!("../completions/wg-quick-rs.fish")),
-];
+use clap_complete::CompletionCandidate;
+use clap_complete::engine::{PathCompleter, ValueCompleter};
+use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Shells, Zsh};
+use wg_rs::backend::Backends;
 
-/// Prints the script for one of these shells.
-pub fn print(shell: &str) -> ExitCode {
-    let script = SCRIPTS.iter().find(|(name, _)| *name == shell);
-    let Some((_, script)) = script else {
-        return ExitCode::FAILURE;
-    };
-    let mut out = io::stdout().lock();
-    let written = out.write_all(script.as_bytes()).and_then(|()| out.flush());
-    if written.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+use crate::file::FOLDER;
+
+/// The shells there are scripts for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Shell {
+    /// bash(1)
+    Bash,
+    /// zsh(1)
+    Zsh,
+    /// fish(1)
+    Fish,
+}
+
+const PROGRAM: &str = "wg-quick-rs";
+/// The shell that asks for candidates.
+const VARIABLE: &str = "WG_QUICK_RS_COMPLETE";
+const SHELLS: [&dyn EnvCompleter; 3] = [&Bash, &Zsh, &Fish];
+/// Where `ip netns` keeps its names.
+const NETNS: &str = "/run/netns";
+
+/// Answers a script that asks for candidates; `None` if none does.
+pub fn answer(command: impl Fn() -> clap::Command) -> Option<ExitCode> {
+    let answered = CompleteEnv::with_factory(command)
+        .var(VARIABLE)
+        .shells(Shells(&SHELLS))
+        .try_complete(std::env::args_os(), std::env::current_dir().ok().as_deref());
+    match answered {
+        Ok(false) => None,
+        Ok(true) => Some(ExitCode::SUCCESS),
+        Err(_) => Some(ExitCode::FAILURE),
     }
+}
+
+/// Prints the script for a shell.
+pub fn print(shell: Shell) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let written = script(shell).and_then(|text| out.write_all(&text));
+    match written.and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn script(shell: Shell) -> io::Result<Vec<u8>> {
+    let shell = match shell {
+        Shell::Bash => SHELLS[0],
+        Shell::Zsh => SHELLS[1],
+        Shell::Fish => SHELLS[2],
+    };
+    let mut text = Vec::new();
+    shell.write_registration(VARIABLE, PROGRAM, PROGRAM, PROGRAM, &mut text)?;
+    Ok(text)
+}
+
+/// Interfaces that run.
+pub fn running(start: &OsStr) -> Vec<CompletionCandidate> {
+    let running = Backends::new().list().unwrap_or_default();
+    starting(start, running)
+}
+
+/// Interfaces that have a file in the usual folder, and files.
+pub fn files(start: &OsStr) -> Vec<CompletionCandidate> {
+    let names = names(FOLDER).into_iter();
+    let names = names.filter_map(|name| name.strip_suffix(".conf").map(String::from));
+    let is_config = |path: &Path| path.extension().is_some_and(|end| end == "conf");
+    let mut found = starting(start, names);
+    found.extend(PathCompleter::file().filter(is_config).complete(start));
+    found
+}
+
+/// Namespaces that have a name, and how others are named.
+pub fn namespaces(start: &OsStr) -> Vec<CompletionCandidate> {
+    let others = ["init", "pid:", "path:", "docker:", "podman:"].map(String::from);
+    starting(start, names(NETNS).into_iter().chain(others))
+}
+
+fn starting(start: &OsStr, words: impl IntoIterator<Item = String>) -> Vec<CompletionCandidate> {
+    let start = start.to_string_lossy();
+    let words = words.into_iter();
+    words
+        .filter(|word| word.starts_with(&*start))
+        .map(CompletionCandidate::new)
+        .collect()
+}
+
+fn names(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// `WRITE_COMPLETIONS=1 cargo test -p wg-quick-rs completions` writes them anew.
     #[test]
-    fn every_verb_in_every_shell() {
-        let verbs = [
-            "up",
-            "down",
-            "save",
-            "strip",
-            "reload",
-            "check",
-            "reresolve",
-            "qr",
-            "completions",
-            "help",
-        ];
-        for (shell, script) in SCRIPTS {
-            let words: Vec<_> = script.split(|c: char| !c.is_alphanumeric()).collect();
-            for verb in verbs {
-                assert!(words.contains(&verb), "{verb} in {shell}");
+    fn the_package_has_the_scripts_that_are_printed() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions");
+        for (name, shell) in [
+            ("wg-quick-rs.bash", Shell::Bash),
+            ("_wg-quick-rs", Shell::Zsh),
+            ("wg-quick-rs.fish", Shell::Fish),
+        ] {
+            let (path, text) = (folder.join(name), script(shell).unwrap());
+            if std::env::var_os("WRITE_COMPLETIONS").is_some() {
+                fs::write(&path, &text).unwrap();
             }
+            assert_eq!(fs::read(&path).unwrap(), text, "{}", path.display());
         }
     }
 }

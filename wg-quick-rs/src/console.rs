@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use wg_rs::sys::reason;
+
 /// The name we were called by.
 pub fn program() -> String {
     let called = env::args_os().next().unwrap_or_default();
@@ -18,8 +20,9 @@ pub fn program() -> String {
 
 /// One line, as it is.
 pub fn line(text: impl Display) {
-    // In one piece: others write there too.
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+    // In one piece: others write there too. The number of an errno helps nobody.
+    let text = reason(&text) + "\n";
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// What went wrong.

@@ -4,13 +4,13 @@
 //! /etc/resolv.conf. Other namespaces, those of containers, have a resolver of their own that is
 //! not ours to change.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process;
 
 use wg_rs::place::Namespace;
 
@@ -18,6 +18,7 @@ use crate::console;
 use crate::failure::Failure;
 use crate::file::Dns;
 use crate::program::Program;
+use crate::replace::temporary;
 use crate::world::World;
 
 /// What to tell, and whom.
@@ -200,7 +201,7 @@ impl Resolver {
             }
         }
         // Whoever looks finds all of it.
-        let new = folder.join(format!(".resolv.conf.{}", process::id()));
+        let new = folder.join(temporary(OsStr::new("resolv.conf"))?);
         let written = fs::write(&new, text)
             .and_then(|()| fs::set_permissions(&new, Permissions::from_mode(0o644)))
             .and_then(|()| fs::rename(&new, path));

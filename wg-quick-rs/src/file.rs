@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wg_rs::config::{self, Dialect, Place, Settings, WG_QUICK, value};
+use wg_rs::config::{self, BYTE_ORDER_MARK, Dialect, Place, Settings, WG_QUICK, value};
 
 pub use wg_rs::config::Address;
 use zeroize::Zeroizing;
@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use crate::table::Table;
 
 /// Where a file is looked for that is given by its interface only.
-const FOLDER: &str = "/etc/wireguard";
+pub const FOLDER: &str = "/etc/wireguard";
 /// Longest name of an interface.
 const LONGEST_NAME: usize = 15;
 
@@ -181,7 +181,8 @@ impl Location {
             message,
         };
         if !path.exists() {
-            return Err(fail(format!("`{}' does not exist", path.display())));
+            let hint = meant(argument).unwrap_or_default();
+            return Err(fail(format!("`{}' does not exist{hint}", path.display())));
         }
         let interface = path.to_str().and_then(|path| {
             let name = path.rsplit('/').next()?.strip_suffix(".conf")?;
@@ -227,6 +228,20 @@ impl Location {
     }
 }
 
+/// What to say instead of a name that ends with `.conf`, if that is the name of a file.
+fn meant(argument: &str) -> Option<String> {
+    let name = argument.strip_suffix(".conf")?;
+    if Path::new(argument).exists() {
+        Some(format!(
+            "; for the file in this directory, write `./{argument}'"
+        ))
+    } else if Path::new(FOLDER).join(argument).exists() {
+        Some(format!("; for `{FOLDER}/{argument}', write `{name}'"))
+    } else {
+        None
+    }
+}
+
 fn mode(metadata: &Metadata) -> u32 {
     metadata.permissions().mode()
 }
@@ -252,6 +267,7 @@ pub fn parse(name: &str, interface: &str, text: &[u8]) -> (File, Vec<Error>) {
     };
     let mut blanked = Zeroizing::new(Vec::with_capacity(text.len() + 1));
     let mut section = Section::Other;
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     for (line, number) in text.split(|b| *b == b'\n').zip(1..) {
         let line = line.trim_ascii();
@@ -500,6 +516,13 @@ mod tests {
         assert_eq!(file.settings.listen_port, Some(7));
         let stripped = str::from_utf8(&file.stripped).unwrap();
         assert_eq!(stripped, "[Interface]\n#PostDown = no\nListenPort = 7\n");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_seen() {
+        let file = good("\u{feff}[Interface]\nMTU = 1300\nListenPort = 1\n");
+        assert_eq!(file.mtu.map(|mtu| (mtu.line, mtu.value)), Some((2, 1300)));
+        assert_eq!(&**file.stripped, b"[Interface]\nListenPort = 1\n");
     }
 
     #[test]

@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use wg_rs::config::BYTE_ORDER_MARK;
+
 /// One line of a file.
 #[derive(Debug)]
 pub struct Line<'a> {
@@ -67,13 +69,17 @@ pub fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
     raw.enumerate().map(|(n, raw)| Line {
         number: n + 1,
         raw,
-        what: what(raw),
+        what: what(raw, n == 0),
     })
 }
 
-fn what(raw: &[u8]) -> What {
-    let stop = raw.iter().position(|byte| *byte == b'#');
-    let plain = raw[..stop.unwrap_or(raw.len())].trim_ascii();
+fn what(raw: &[u8], is_first: bool) -> What {
+    let text = raw
+        .strip_prefix(BYTE_ORDER_MARK)
+        .filter(|_| is_first)
+        .unwrap_or(raw);
+    let stop = text.iter().position(|byte| *byte == b'#');
+    let plain = text[..stop.unwrap_or(text.len())].trim_ascii();
     if plain.is_empty() {
         return if stop.is_some() {
             What::Comment
@@ -96,7 +102,7 @@ fn what(raw: &[u8]) -> What {
     };
     let key = squeezed(&plain[..equals]);
     let is_hook = HOOKS.iter().any(|hook| key.eq_ignore_ascii_case(hook));
-    let whole = if is_hook { raw.trim_ascii() } else { plain };
+    let whole = if is_hook { text.trim_ascii() } else { plain };
     let value = whole[equals + 1..].trim_ascii();
     // The value is a part of the line, so its place is the distance of their starts.
     let start = value.as_ptr().addr() - raw.as_ptr().addr();
@@ -142,6 +148,11 @@ mod tests {
         assert_eq!(kind(b"[PEER]"), What::Head(Section::Peer));
         assert_eq!(kind(b"[Pear]"), What::Head(Section::Other));
         assert_eq!(kind(b"; x"), What::Other);
+        assert_eq!(key("\u{feff}MTU = 1420"), pair("MTU", "1420"));
+        assert_eq!(
+            kind("\u{feff}[Interface]".as_bytes()),
+            What::Head(Section::Interface)
+        );
         assert_eq!(lines(b"a\n\nb").count(), 3);
         assert_eq!(lines(b"").count(), 0);
     }

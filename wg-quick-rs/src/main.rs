@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ask;
 mod check;
 mod command_line;
 mod completions;
@@ -23,6 +24,7 @@ mod firewall;
 mod ipv6;
 mod lines;
 mod lock;
+mod loops;
 mod mtu;
 mod ours;
 mod program;

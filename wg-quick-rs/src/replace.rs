@@ -3,11 +3,13 @@
 //! The new text goes to a file beside the old one, reaches the disk, and only then takes the old
 //! one's name: whatever fails, and whenever the power does, one of both is there complete.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::process;
+
+use rand_core::{OsRng, TryRngCore};
 
 /// Why a file is still the old one.
 #[derive(Debug, thiserror::Error)]
@@ -35,10 +37,7 @@ fn try_replace(path: &Path, text: &[u8]) -> io::Result<()> {
         return Err(io::ErrorKind::IsADirectory.into());
     };
     let old = fs::metadata(&path)?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}", process::id()));
-    let temporary = folder.join(temporary);
+    let temporary = folder.join(temporary(name)?);
 
     let mut file = OpenOptions::new()
         .write(true)
@@ -62,10 +61,25 @@ fn try_replace(path: &Path, text: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// A hidden name beside `name` that nobody can foresee and make first.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn temporary(name: &OsStr) -> io::Result<OsString> {
+    let random = OsRng
+        .try_next_u64()
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{random:016x}"));
+    Ok(temporary)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use std::process;
 
     /// A folder of a test, gone after it.
     struct Folder(PathBuf);
@@ -102,6 +116,13 @@ mod tests {
             assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
             assert_eq!(folder.names(), 2);
         }
+    }
+
+    #[test]
+    fn temporary_names_differ() {
+        let names = [(); 2].map(|()| temporary(OsStr::new("wg0.conf")).unwrap());
+        assert_ne!(names[0], names[1]);
+        assert!(names[0].to_str().unwrap().starts_with(".wg0.conf."));
     }
 
     #[test]

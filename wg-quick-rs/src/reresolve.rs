@@ -6,6 +6,7 @@
 //!   ├ it is, there are others, and the peer sends in vain ─► the next, IPv6 and IPv4 in turn
 //!   └ it is, and the peer is idle           ─► left alone
 //! ```
+//! Where the system has no answer, servers outside of the tunnel are asked: see `ask`.
 //! Nothing is remembered between two runs: the turn starts from the endpoint as it is, and a peer
 //! that sends in vain shows that within one retry of its handshake.
 
@@ -22,6 +23,7 @@ use wg_rs::backend::Backends;
 use wg_rs::config::Endpoint;
 use wg_rs::uapi::types::{Change, Peer};
 
+use crate::ask;
 use crate::console;
 use crate::file::Location;
 
@@ -47,7 +49,7 @@ struct Stale {
 }
 
 /// Runs the command for these interfaces, or for all that run and have a file.
-pub fn run(arguments: &[&str]) -> ExitCode {
+pub fn run(arguments: &[String]) -> ExitCode {
     let backends = Backends::new();
     let mut failed = false;
     let mut fail = |message: String| {
@@ -135,13 +137,22 @@ fn resolve(stale: &mut [Stale]) -> Vec<String> {
     let mut errors = Vec::new();
     for some in stale.chunks_mut(AT_ONCE) {
         let answers = thread::scope(|scope| {
-            let ask = |peer: &mut Stale| match peer.name.addresses() {
-                Ok(mut addresses) => {
-                    addresses.retain(|address| has_route(*address, peer.mark));
-                    peer.addresses = addresses;
-                    None
+            let ask = |peer: &mut Stale| {
+                let asked = peer.name.addresses().or_else(|error| {
+                    // The name server may be behind the very tunnel.
+                    let addresses = ask::addresses(&peer.name, peer.mark);
+                    Some(addresses)
+                        .filter(|addresses| !addresses.is_empty())
+                        .ok_or(error)
+                });
+                match asked {
+                    Ok(mut addresses) => {
+                        addresses.retain(|address| has_route(*address, peer.mark));
+                        peer.addresses = addresses;
+                        None
+                    }
+                    Err(error) => Some(format!("{}: {error}: `{}'", peer.interface, peer.name)),
                 }
-                Err(error) => Some(format!("{}: {error}: `{}'", peer.interface, peer.name)),
             };
             let asked: Vec<_> = some
                 .iter_mut()

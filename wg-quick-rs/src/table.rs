@@ -37,6 +37,8 @@ impl FromStr for Table {
             "default" => Some(253),
             _ => number(text).or_else(|| named(text)),
         };
+        // The kernel takes 0, `unspec', for the main table, and never shows it.
+        let number = number.map(|number| if number == 0 { MAIN_TABLE } else { number });
         number.map(Table::Number).ok_or_else(|| {
             format!("`{text}' is neither auto, off, a number nor the name of a routing table")
         })
@@ -95,6 +97,7 @@ mod tests {
             ("1234", Table::Number(1234)),
             ("0x10", Table::Number(16)),
             ("main", Table::Number(254)),
+            ("0", Table::Number(254)),
         ] {
             assert_eq!(text.parse(), Ok(table), "{text}");
         }

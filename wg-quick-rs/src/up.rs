@@ -27,6 +27,7 @@ use crate::engine::{self, Engine};
 use crate::failure::{self, Failure};
 use crate::file::{File, Hook, Located};
 use crate::ipv6::Ipv6;
+use crate::loops;
 use crate::mtu;
 use crate::program::{OURS, Program};
 use crate::routes::{self, Wanted};
@@ -91,7 +92,9 @@ fn bring_up(
         engine.run(Step::SetDns(resolver))?;
     }
     add_routes(engine, file, ipv6)?;
-    hooks(engine, file, "PostUp", &file.hooks.post_up)
+    hooks(engine, file, "PostUp", &file.hooks.post_up)?;
+    loops::warn(&mut engine.world);
+    Ok(())
 }
 
 /// In another namespace the tunnel's default route is the only one of the main table.

@@ -37,6 +37,8 @@ pub struct Case {
     pub plain: Option<(Stock, &'static str)>,
     /// Neither takes it; ours ends with this exit code.
     pub fails: Option<i32>,
+    /// It is refused for what a file does not tell: `check` passes it.
+    pub by_host: bool,
     /// How ours is not as stock: starts of lines, with `-` stock's, with `+` ours. All of the
     /// differences are named, and each is there.
     pub differs: &'static [(Stock, &'static [&'static str])],
@@ -52,6 +54,7 @@ impl Case {
         config: "",
         plain: None,
         fails: None,
+        by_host: false,
         differs: &[],
     };
 }

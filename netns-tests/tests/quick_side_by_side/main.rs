@@ -86,6 +86,10 @@ fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Op
     };
     site.heard()?;
     let before = site.state()?;
+    let check = match quick.is_stock() {
+        true => None,
+        false => Some(site.run(quick, &["check", argument])?),
+    };
     let up = site.run(quick, &["up", argument])?;
     let mut outcome = Outcome {
         code: up.code,
@@ -93,6 +97,17 @@ fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Op
         up: State::default(),
         left: Vec::new(),
     };
+    // What `up` refuses, `check` refuses, and nothing else.
+    if let Some(check) = check
+        && !case.by_host
+        && (check.code == Some(0)) != (outcome.code == Some(0))
+    {
+        outcome.left.push(format!(
+            "`check' ended with {:?}, `up' with {:?}: {}{}",
+            check.code, outcome.code, check.output, outcome.output
+        ));
+        return Ok(Some(outcome));
+    }
     if outcome.code == Some(0) {
         outcome.up = site.state()?;
         if !config.to_lowercase().contains("listenport") {

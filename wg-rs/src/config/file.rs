@@ -12,7 +12,9 @@ use zeroize::Zeroizing;
 use super::dialect::{INTERFACE, PEER, find};
 use super::error::{near, shown_word};
 use super::value::is_space;
-use super::{Dialect, Endpoint, Error, Hint, PeerSettings, Reason, Settings, value};
+use super::{
+    BYTE_ORDER_MARK, Dialect, Endpoint, Error, Hint, PeerSettings, Reason, Settings, value,
+};
 
 /// Reads what `wg setconf` takes. `name` is what errors call the file; they are in the order of their
 /// lines.
@@ -37,6 +39,7 @@ pub fn read_file(name: &str, text: &[u8], dialect: Dialect) -> (Settings, Vec<Er
         line: 0,
         errors: Vec::new(),
     };
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     for line in text.split(|b| *b == b'\n') {
         reader.line += 1;
         reader.line(line);
@@ -324,6 +327,7 @@ mod tests {
             plain.replace("PublicKey", &format!("PublicKey={OTHER}\nPublicKey")),
             plain.replace("ListenPort=51820\n", "") + "[Interface]\nListenPort=1\nListenPort=51820",
             plain.trim_end().to_owned() + "#\u{fc}",
+            format!("\u{feff}{plain}"),
         ] {
             assert_eq!(bare(&odd), bare(&plain), "{odd}");
         }

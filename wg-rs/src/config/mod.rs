@@ -16,6 +16,9 @@ mod print;
 mod settings;
 pub mod value;
 
+/// What some editors begin a file with, and nobody sees.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 pub use args::parse_args;
 pub use changes::Apply;
 pub use dialect::{Dialect, WG_QUICK};

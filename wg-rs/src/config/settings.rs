@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
 use super::Place;
@@ -85,7 +86,7 @@ pub struct AllowedIpSetting {
 }
 
 /// An address of an interface, and the length of its network's prefix in bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
     /// The address, host bits and all.
     pub ip: IpAddr,

@@ -51,6 +51,41 @@ PublicKey = {peer}
     },
     // ---- what both refuse, leaving nothing
     Case {
+        name: "refused: an endpoint of a port only",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+[Peer]
+PublicKey = {peer}
+AllowedIPs = 10.5.0.0/24
+Endpoint = :5
+",
+        fails: Some(1),
+        ..Case::NEW
+    },
+    Case {
+        name: "refused: an address twice",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24, 10.0.0.2/24
+",
+        fails: Some(1),
+        ..Case::NEW
+    },
+    Case {
+        name: "refused: an MTU too small for IPv6",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24, fd00::2/64
+MTU = 1279
+[Peer]
+PublicKey = {peer}
+AllowedIPs = 10.5.0.0/24, fd05::/64
+",
+        fails: Some(1),
+        ..Case::NEW
+    },
+    Case {
         name: "refused: a hook fails",
         config: "[Interface]
 PrivateKey = {key}
@@ -65,6 +100,7 @@ AllowedIPs = 0.0.0.0/0
 Endpoint = 203.0.113.1:51820
 ",
         fails: Some(3),
+        by_host: true,
         ..Case::NEW
     },
     Case {
@@ -110,6 +146,7 @@ AllowedIPs = 10.5.0.0/24
 Endpoint = nowhere.example:51820
 ",
         fails: Some(1),
+        by_host: true,
         ..Case::NEW
     },
     Case {
@@ -120,6 +157,7 @@ PrivateKey = {key}
 Address = 10.0.0.2/24
 ",
         fails: Some(1),
+        by_host: true,
         ..Case::NEW
     },
 ];

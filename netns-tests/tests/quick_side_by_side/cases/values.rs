@@ -291,6 +291,28 @@ Endpoint = vpn6.example:domain
         ..Case::NEW
     },
     Case {
+        name: "an address with a mask, an empty MTU",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/255.255.255.0
+MTU = 1300
+MTU =
+",
+        ..Case::NEW
+    },
+    Case {
+        name: "Table = 0",
+        config: "[Interface]
+PrivateKey = {key}
+Address = 10.0.0.2/24
+Table = 0
+[Peer]
+PublicKey = {peer}
+AllowedIPs = 10.5.0.0/24, fd05::/64
+",
+        ..Case::NEW
+    },
+    Case {
         name: "SaveConfig = false",
         config: "[Interface]
 PrivateKey = {key}

@@ -1,0 +1,175 @@
+//! Names looked up over the way that a tunnel's own packets take.
+//!
+//! The system asks the name server that the tunnel brought, which is behind the tunnel or reached
+//! through it: while that is dead, nobody answers. Here the servers that were there before are asked,
+//! and the tunnel's too if it can be reached from outside, by packets with the tunnel's mark.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use rand_core::{OsRng, TryRngCore};
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, Packet, Question, TYPE};
+use wg_rs::config::Endpoint;
+
+/// How long one server is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The port of name servers.
+const PORT: u16 = 53;
+/// Longest answer over UDP (RFC 1035, section 4.2.1), and what some servers send beyond it.
+const LONGEST: usize = 4096;
+/// What the system itself asks; and, where it keeps them by interface, what else it could: Debian's
+/// resolvconf, openresolv, systemd-resolved.
+const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+const FOLDERS: [&str; 2] = ["/run/resolvconf/interface", "/run/resolvconf/interfaces"];
+
+/// The addresses of an endpoint, by packets with this mark; none if no server answers.
+pub fn addresses(endpoint: &Endpoint, mark: u32) -> Vec<SocketAddr> {
+    let servers = servers();
+    let found = servers.iter().map(|server| {
+        let server = SocketAddr::new(*server, PORT);
+        let of = |kind| ask(server, &endpoint.host, kind, mark).unwrap_or_default();
+        let found = [of(TYPE::AAAA), of(TYPE::A)].concat();
+        let found = found
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, endpoint.port));
+        found.collect::<Vec<_>>()
+    });
+    found
+        .into_iter()
+        .find(|found| !found.is_empty())
+        .unwrap_or_default()
+}
+
+/// All name servers that this host knows, those of other interfaces first.
+fn servers() -> Vec<IpAddr> {
+    let folders = FOLDERS.iter().flat_map(fs::read_dir).flatten().flatten();
+    let records = folders.map(|record| record.path());
+    let files = records.chain(FILES.map(PathBuf::from));
+    let texts = files.filter_map(|file| fs::read_to_string(file).ok());
+    let mut servers: Vec<IpAddr> = Vec::new();
+    for server in texts.flat_map(|text| of_resolv_conf(&text)) {
+        // One that runs here asks the same servers as the system does.
+        if !server.is_loopback() && !servers.contains(&server) {
+            servers.push(server);
+        }
+    }
+    servers
+}
+
+fn of_resolv_conf(text: &str) -> Vec<IpAddr> {
+    let servers = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
+    });
+    servers.collect()
+}
+
+/// The addresses of one kind that a server has for a name.
+fn ask(server: SocketAddr, name: &str, kind: TYPE, mark: u32) -> io::Result<Vec<IpAddr>> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    setsockopt(&socket, sockopt::Mark, &mark)?;
+    // Only its answers are heard.
+    socket.connect(server)?;
+    let id = OsRng
+        .try_next_u32()
+        .map_err(|error| io::Error::other(error.to_string()))? as u16;
+    socket.send(&question(id, name, kind)?)?;
+    let end = Instant::now() + PATIENCE;
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket.set_read_timeout(Some(left))?;
+        let len = socket.recv(&mut buffer)?;
+        if let Some(found) = answer(&buffer[..len], id) {
+            return Ok(found);
+        }
+    }
+}
+
+fn question(id: u16, name: &str, kind: TYPE) -> io::Result<Vec<u8>> {
+    let name = Name::new(name).map_err(io::Error::other)?;
+    let mut packet = Packet::new_query(id);
+    packet.set_flags(simple_dns::PacketFlag::RECURSION_DESIRED);
+    let question = Question::new(name, kind.into(), CLASS::IN.into(), false);
+    packet.questions.push(question);
+    packet.build_bytes_vec().map_err(io::Error::other)
+}
+
+/// The addresses in an answer to this question; `None` of anything else.
+fn answer(bytes: &[u8], id: u16) -> Option<Vec<IpAddr>> {
+    let packet = Packet::parse(bytes).ok()?;
+    if packet.id() != id || !packet.has_flags(simple_dns::PacketFlag::RESPONSE) {
+        return None;
+    }
+    let found = packet
+        .answers
+        .iter()
+        .filter_map(|record| match &record.rdata {
+            RData::A(a) => Some(Ipv4Addr::from_bits(a.address).into()),
+            RData::AAAA(aaaa) => Some(Ipv6Addr::from_bits(aaaa.address).into()),
+            _ => None,
+        });
+    Some(found.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_of_a_file() {
+        let text = "# x\nsearch a b\nnameserver 192.0.2.1\nnameserver\tfd00::1 # y\nnameserver z\n";
+        let want: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        assert_eq!(of_resolv_conf(text), want);
+    }
+
+    #[test]
+    fn questions_and_answers() {
+        let question = question(7, "vpn.example", TYPE::A).unwrap();
+        let plain = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03vpn\x07example\0\0\x01\0\x01";
+        assert_eq!(question, plain);
+        assert_eq!(answer(&question, 7), None);
+        let mut told = question.clone();
+        // An answer (RFC 1035, section 4.1.1), with one record whose name is that of the question.
+        (told[2], told[3], told[7]) = (0x81, 0x80, 1);
+        told.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x09");
+        let want: IpAddr = "192.0.2.9".parse().unwrap();
+        assert_eq!(answer(&told, 7), Some(vec![want]));
+        assert_eq!(answer(&told, 8), None);
+        for len in 0..told.len() {
+            assert_eq!(answer(&told[..len], 7), None, "{len}");
+        }
+    }
+
+    /// A server that answers is asked once for each kind, and what it says is taken.
+    #[test]
+    fn a_server_is_asked() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = server.local_addr().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut buffer = [0; 512];
+                let (len, from) = server.recv_from(&mut buffer).unwrap();
+                let mut told = buffer[..len].to_vec();
+                (told[2], told[3], told[7]) = (0x81, 0x80, 1);
+                told.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x09");
+                server.send_to(b"nonsense", from).unwrap();
+                server.send_to(&told, from).unwrap();
+            });
+            let found = ask(at, "vpn.example", TYPE::A, 0).unwrap();
+            assert_eq!(found, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+        });
+    }
+}

@@ -1,0 +1,140 @@
+//! Endpoints that the tunnel's own routes lead into the tunnel: `AllowedIPs = 0.0.0.0/1, 128.0.0.0/1`
+//! with the endpoint in one of them. An encrypted packet would be encrypted again instead of sent.
+//!
+//! A default route of `Table = auto` has rules that keep the tunnel's packets out; no other route has.
+
+use std::net::IpAddr;
+
+use wg_rs::config::{AllowedIpSetting, Endpoint};
+use wg_rs::sys::netlink::route::MAIN_TABLE;
+use wg_rs::uapi::types::AllowedIp;
+
+use crate::console;
+use crate::file::{File, Located};
+use crate::table::Table;
+use crate::world::World;
+
+/// What is known of the endpoints from the file alone, where they are no names. A hook that may make
+/// a rule or a route for one is trusted to do so.
+pub fn in_file(file: &File) -> Vec<Located<String>> {
+    let peers = &file.settings.peers;
+    let networks = || {
+        let all = peers.iter().flat_map(|peer| &peer.allowed_ips);
+        all.filter(|network| !network.remove && is_route(file.table, &network.ip))
+    };
+    let endpoints = peers.iter().filter_map(|peer| peer.endpoint.as_ref());
+    let caught = endpoints.filter_map(|endpoint| {
+        let ip = endpoint.numeric()?.ip();
+        let network = networks().find(|network| contains(&network.ip, ip))?;
+        (!a_hook_may_help(file, ip)).then(|| message(endpoint, ip, network))
+    });
+    caught.collect()
+}
+
+fn message(endpoint: &Endpoint, ip: IpAddr, network: &AllowedIpSetting) -> Located<String> {
+    let value = format!(
+        "{ip} is in the AllowedIPs {} (line {}), and no rule keeps it out: unless this host has \
+         another route to it, the tunnel's packets will be sent into the tunnel itself",
+        network.ip, network.line
+    );
+    Located {
+        line: endpoint.line,
+        value,
+    }
+}
+
+/// Whether it makes a route that every packet of this host may take.
+fn is_route(table: Table, network: &AllowedIp) -> bool {
+    match table {
+        Table::Auto => network.cidr != 0,
+        Table::Number(number) => number == MAIN_TABLE,
+        Table::Off => false,
+    }
+}
+
+fn a_hook_may_help(file: &File, ip: IpAddr) -> bool {
+    let ip = ip.to_string();
+    let hooks = file.hooks.pre_up.iter().chain(&file.hooks.post_up);
+    hooks.map(|hook| hook.value.text()).any(|text| {
+        let mut words = text.split(|c: char| c.is_whitespace() || c == '/');
+        words.any(|word| word == "rule" || word == ip)
+    })
+}
+
+fn contains(network: &AllowedIp, ip: IpAddr) -> bool {
+    ip.is_ipv4() == network.addr.is_ipv4()
+        && AllowedIp::new(ip, network.cidr).is_some_and(|other| other == *network)
+}
+
+/// Warns of the endpoints of the running interface that are reached through it, as the kernel sees
+/// it now. Where it lives elsewhere, its packets leave from here, and none is.
+pub fn warn(world: &mut World) {
+    let (Ok(interface), None) = (world.get(), &world.elsewhere) else {
+        return;
+    };
+    let Ok(link) = world.link() else {
+        return;
+    };
+    for peer in &interface.peers {
+        let Some(endpoint) = peer.endpoint else {
+            continue;
+        };
+        let hop = world.home.route_get(endpoint.ip(), None, interface.fwmark);
+        if hop.is_ok_and(|hop| hop.link == link) {
+            console::note(format_args!(
+                "Warning: the endpoint {endpoint} of peer {} is reached through `{}' itself, so its \
+                 packets go nowhere. Add a route to {} by another interface, or take it out of \
+                 AllowedIPs.",
+                peer.public_key,
+                world.interface,
+                endpoint.ip()
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file;
+
+    fn lines(interface: &str, allowed: &str, endpoint: &str) -> Vec<usize> {
+        let text = format!(
+            "[Interface]\n{interface}\n[Peer]\nAllowedIPs = {allowed}\nEndpoint = {endpoint}\n\
+             PublicKey = AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n"
+        );
+        let (file, errors) = file::parse("wg0.conf", "wg0", text.as_bytes());
+        assert_eq!(errors, []);
+        in_file(&file).iter().map(|found| found.line).collect()
+    }
+
+    #[test]
+    fn only_rules_keep_an_endpoint_out() {
+        let halves = "0.0.0.0/1, 128.0.0.0/1";
+        let at = "203.0.113.1:51820";
+        assert_eq!(lines("", halves, at), [5]);
+        assert_eq!(lines("", "::/1, 8000::/1", "[2001:db8::1]:1"), [5]);
+        assert_eq!(lines("Table = main", "0.0.0.0/0", at), [5]);
+        assert_eq!(lines("", "0.0.0.0/0, 203.0.113.0/24", at), [5]);
+        for (interface, allowed, endpoint) in [
+            ("", "0.0.0.0/0, ::/0", at),
+            ("", "10.0.0.0/8", at),
+            ("", "::/1", at),
+            ("", halves, "vpn.example:51820"),
+            ("Table = off", halves, at),
+            ("Table = 7", halves, at),
+            (
+                "PostUp = ip route add 203.0.113.1/32 via 192.0.2.1",
+                halves,
+                at,
+            ),
+            ("PostUp = ip rule add fwmark 7 lookup 8", halves, at),
+        ] {
+            assert_eq!(
+                lines(interface, allowed, endpoint),
+                [0; 0],
+                "{interface} {allowed}"
+            );
+        }
+    }
+}
