@@ -254,7 +254,6 @@ set -eux
 export SYSTEMD_PAGER=
 units='wg-quick-rs@wg0.service wg-quick-rs-reresolve.service wg-quick-rs-reresolve.timer wg-quick-rs.target'
 test -z "$(systemd-analyze verify --man=no $units 2>&1)"
-systemd-analyze security --no-pager --threshold=80 wg-quick-rs@wg0.service
 systemd-analyze security --no-pager --threshold=25 wg-quick-rs-reresolve.service
 
 systemctl enable --now wg-quick-rs@wg0.service
