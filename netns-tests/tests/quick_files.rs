@@ -31,7 +31,7 @@ fn all_that_is_wrong_is_said_at_once() -> io::Result<()> {
     for (number, part) in [
         (3, "`Address'"),
         (4, "MTU"),
-        (7, "PublicKey"),
+        (7, "Warning: PublicKey"),
         (8, "AllowedIPs"),
         (9, "Endpoint"),
     ] {

@@ -169,3 +169,27 @@ fn a_name_may_look_like_an_option() -> io::Result<()> {
     }
     Ok(())
 }
+
+/// openresolv does it.
+#[test]
+fn a_resolvconf_that_fails_does_not_keep_the_tunnel_up() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    site.configure("wg0", &config("Address = 10.0.0.2/32\nDNS = 10.0.0.1"))?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    site.stand_in("resolvconf", "#!/bin/sh\nexit 1\n")?;
+    let down = site.run(&quick, &["down", "wg0"])?;
+    assert_eq!(down.code, Some(0), "{}", down.output);
+    assert!(
+        down.output.contains("resolvconf: exit status: 1; going on"),
+        "{}",
+        down.output
+    );
+    let left = site.sh("ip link; ip rule; ip -6 rule; nft list ruleset")?;
+    for part in ["wg0", "51820"] {
+        assert!(!left.contains(part), "{part} in {left}");
+    }
+    Ok(())
+}

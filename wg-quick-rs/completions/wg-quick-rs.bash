@@ -1,32 +1,34 @@
-# Completion of wg-quick-rs for bash.
 
-_wg_quick_rs() {
-    local word=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]} words='' found
-    COMPREPLY=()
-    if ((COMP_CWORD == 1)); then
-        words='up down save strip reload check reresolve qr completions help'
-    elif [[ ${COMP_WORDS[COMP_CWORD - 1]} == --netns ]]; then
-        words="init $(cd /run/netns 2>/dev/null && printf '%s ' *)"
+_clap_complete_wg_quick_rs() {
+    local IFS=$'\013'
+    local _CLAP_COMPLETE_INDEX=${COMP_CWORD}
+    local _CLAP_COMPLETE_COMP_TYPE=${COMP_TYPE}
+    if compopt +o nospace 2> /dev/null; then
+        local _CLAP_COMPLETE_SPACE=false
     else
-        case $verb in
-            down | save | reload | reresolve)
-                words=$(wg-rs show interfaces 2>/dev/null)
-                ;;
-            up | strip | check | qr)
-                compopt -o filenames 2>/dev/null
-                words=$(cd /etc/wireguard 2>/dev/null && shopt -s nullglob && printf '%s\n' *.conf)
-                words=${words//.conf/}
-                [[ $verb == up ]] && words+=' --netns'
-                while IFS= read -r found; do
-                    [[ $found == *.conf || -d $found ]] && COMPREPLY+=("$found")
-                done < <(compgen -f -- "$word")
-                ;;
-            completions) words='bash zsh fish' ;;
-        esac
+        local _CLAP_COMPLETE_SPACE=true
     fi
-    while IFS= read -r found; do
-        COMPREPLY+=("$found")
-    done < <(compgen -W "$words" -- "$word")
+    local words=("${COMP_WORDS[@]}")
+    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+        words[COMP_CWORD]="$2"
+    fi
+    COMPREPLY=( $( \
+        _CLAP_IFS="$IFS" \
+        _CLAP_COMPLETE_INDEX="$_CLAP_COMPLETE_INDEX" \
+        _CLAP_COMPLETE_COMP_TYPE="$_CLAP_COMPLETE_COMP_TYPE" \
+        _CLAP_COMPLETE_SPACE="$_CLAP_COMPLETE_SPACE" \
+        WG_QUICK_RS_COMPLETE="bash" \
+        "wg-quick-rs" -- "${words[@]}" \
+    ) )
+    if [[ $? != 0 ]]; then
+        unset COMPREPLY
+    elif [[ $_CLAP_COMPLETE_SPACE == false ]] && [[ "${COMPREPLY-}" =~ [=/:]$ ]]; then
+        compopt -o nospace
+    fi
 }
+if [[ "${BASH_VERSINFO[0]}" -eq 4 && "${BASH_VERSINFO[1]}" -ge 4 || "${BASH_VERSINFO[0]}" -gt 4 ]]; then
+    complete -o nospace -o bashdefault -o nosort -F _clap_complete_wg_quick_rs wg-quick-rs
+else
+    complete -o nospace -o bashdefault -F _clap_complete_wg_quick_rs wg-quick-rs
+fi
 
-complete -F _wg_quick_rs wg-quick-rs

@@ -289,7 +289,7 @@ mod tests {
             &["up", "wg0", "wg1"],
             &["up", "--what", "wg0"],
             &["down", "--what"],
-            &["up", "wg0", "--netns", "no:such"],
+            &["up", "wg0", "--netns", "pid:x"],
             &["check"],
             &["completions", "elvish"],
             &["away", "wg0"],

@@ -120,7 +120,8 @@ fn take_down(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     }
     if !file.dns.is_empty() {
         match Resolver::new(&file.dns, &engine.world) {
-            Ok(Some(resolver)) => engine.run(Step::UnsetDns(resolver))?,
+            // As stock has it: a resolvconf that fails is no reason to stay up.
+            Ok(Some(resolver)) => engine.attempt(Step::UnsetDns(resolver))?,
             Ok(None) => {}
             // What is not installed any more is no reason to stay up.
             Err(failure) => console::error(failure),

@@ -60,6 +60,20 @@ impl Engine {
         }
     }
 
+    /// Does a step that may fail: then that is said, and no reason to stop.
+    ///
+    /// # Errors
+    /// A signal came before or meanwhile.
+    pub fn attempt(&mut self, step: Step) -> Result<(), Failure> {
+        match self.run(step) {
+            Err(Failure::Message(message)) => {
+                console::error(format_args!("{message}; going on"));
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
     /// Where there is no way back, the rest is done first.
     ///
     /// # Errors
