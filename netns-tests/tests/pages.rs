@@ -214,12 +214,9 @@ fn wireguard_rs_names_its_aead() -> io::Result<()> {
 fn wg_quick_rs() -> io::Result<()> {
     let program = binaries::build("wg-quick-rs", "wg-quick-rs")?;
     let page = page("wg-quick-rs")?;
-    let output = Command::new(&program).arg("help").output()?;
-    assert!(output.status.success(), "{output:?}");
-    let streams = [output.stdout, output.stderr].concat();
-    let help = String::from_utf8_lossy(&streams).into_owned();
+    let help = said(&program, &["help"])?;
 
-    // The page: items of the list of commands. The help: the words behind the program's name.
+    // The page: items of the list of commands. The help: the first words of its list.
     let (_, commands) = page
         .split_once("The commands are as follows:")
         .expect("them");
@@ -231,23 +228,20 @@ fn wg_quick_rs() -> io::Result<()> {
         .filter(|name| name.chars().all(is_name))
         .map(str::to_owned)
         .collect();
-    let mut verbs = names(&["help"]);
-    for line in help.lines() {
-        if let Some((_, usage)) = line.split_once("wg-quick-rs ") {
-            let usage = usage.trim_start_matches("[ ").split([']', '[']).next();
-            let words = usage.unwrap_or_default().split([' ', '|']);
-            verbs.extend(
-                words
-                    .filter(|word| !word.is_empty() && word.chars().all(is_name))
-                    .filter(|word| !word.starts_with('-'))
-                    .map(str::to_owned),
-            );
-        }
-    }
+    let (_, listed) = help.split_once("Commands:\n").expect("them");
+    let verbs: Names = listed
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
     assert_eq!(verbs, documented, "commands");
 
     let mut options = options_of_help(&help);
-    options.insert("help".into());
+    for verb in verbs.iter().filter(|verb| *verb != "help") {
+        options.extend(options_of_help(&said(&program, &[verb, "--help"])?));
+    }
+    said(&program, &["--version"])?;
     assert_eq!(options, options_of_page(&page), "options");
 
     // The keys of a file that are wg-quick's own.
