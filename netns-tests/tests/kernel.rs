@@ -294,7 +294,7 @@ fn side_by_side(skip: &str) -> io::Result<()> {
     command.args(["--interface", "wg7", "--every", "2", "--skip", skip]);
     let report = host
         .spawn(&mut command)?
-        .success(Duration::from_secs(600))?;
+        .success(Duration::from_secs(1500))?;
     println!("{report}");
     Ok(())
 }

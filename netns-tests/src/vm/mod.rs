@@ -39,7 +39,7 @@ const KERNEL_DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/vm-
 
 /// Of the machine's own program, and of one test. An emulated machine on a busy one is slow.
 const BOOT: Duration = Duration::from_secs(180);
-const TEST: Duration = Duration::from_secs(900);
+const TEST: Duration = Duration::from_secs(1800);
 
 /// The port that the agent talks over: the first of the first virtual serial device.
 const PORT: &str = "/dev/vport0p1";
