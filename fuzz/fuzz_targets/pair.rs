@@ -139,7 +139,7 @@ impl Pair {
             Prepared::Staged => None,
             Prepared::Ready => {
                 burst.seal();
-                plane.sent(&burst, self.now);
+                plane.sent(&burst, burst.datagrams().len(), self.now);
                 Some(burst.datagrams().to_vec())
             }
         }

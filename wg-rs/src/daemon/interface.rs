@@ -218,10 +218,9 @@ impl Shared {
                 return Sent::All;
             };
             let peer = transmit.peer.as_deref();
-            if let Err(error) =
-                self.sockets
-                    .send(out, transmit.stride, &transmit.to, transmit.tos, peer)
-            {
+            let (to, stride, tos) = (&transmit.to, transmit.stride, transmit.tos);
+            let sent = self.sockets.send(out, stride, to, tos, peer, now());
+            if let Some(error) = sent.error {
                 tracing::debug!(%error, "sending failed");
             }
             if transmit.is_initiation {

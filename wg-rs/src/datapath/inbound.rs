@@ -8,6 +8,7 @@
 //! ```
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +17,16 @@ use super::coalesce::{Coalescer, MAX_PACKETS, Offer, Write};
 use super::inbox::Inbox;
 use super::lane::{Lane, Stages};
 use super::now;
-use super::readers::Turn;
+use super::refusals::Refusals;
+use super::tun_io::TunIo;
+use super::turn::Turn;
 use super::virtio::{self, VirtioNetHdr};
-use crate::sys::tun::Tun;
 use crate::sys::udp::{Received, UdpSocket};
 use crate::tunnel::drops::Drop;
 use crate::tunnel::peer::{Endpoint, Source};
 use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
+use crate::tunnel::time::Time;
 
 /// What is received in one turn at most: bursts, and bytes beyond which no further one is.
 const TURN_BURSTS: usize = 16;
@@ -31,28 +34,93 @@ const TURN_BYTES: usize = 128 << 10;
 /// From this many datagrams on, opening is worth another core's wakeup.
 const LARGE: usize = 16;
 
-/// The TUN device as packets are delivered to it, with the super-packets it still takes.
+/// The TUN device as packets are delivered to it, with the super-packets that it takes.
 pub struct Delivery {
-    tun: Arc<Tun>,
-    tcp: AtomicBool,
-    udp: AtomicBool,
+    tun: Arc<dyn TunIo>,
+    tcp: Coalescing,
+    udp: Coalescing,
+}
+
+/// One kind of super-packet.
+struct Coalescing {
+    /// Whether the device offered it when it was opened.
+    offered: bool,
+    /// From whose datagrams they were that the kernel refused.
+    refusals: Refusals,
+    /// Whether that was logged.
+    told: AtomicBool,
+}
+
+impl Coalescing {
+    fn new(offered: bool) -> Self {
+        Coalescing {
+            offered,
+            refusals: Refusals::default(),
+            told: AtomicBool::new(false),
+        }
+    }
+
+    fn is_on(&self, from: &SocketAddr, now: Time) -> bool {
+        self.offered && !self.refusals.cover(from, 0, now)
+    }
+
+    /// The kernel refused a super-packet (some releases do).
+    fn refused(&self, kind: &str, from: SocketAddr, now: Time) {
+        self.refusals.note(from, 0, now);
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "the kernel refused a {kind} super-packet on the TUN device; \
+                 packets of peers to whom that happens are delivered singly for a minute each time"
+            );
+        }
+    }
 }
 
 impl Delivery {
     /// Delivery with what the device offered when it was opened.
-    pub fn new(tun: Arc<Tun>) -> Self {
+    pub fn new(tun: Arc<dyn TunIo>) -> Self {
         let offloads = tun.offloads();
         Delivery {
             tun,
-            tcp: offloads.tso.into(),
-            udp: offloads.uso.into(),
+            tcp: Coalescing::new(offloads.tso),
+            udp: Coalescing::new(offloads.uso),
         }
     }
 
-    fn offer(&self) -> Offer {
-        Offer {
-            tcp: self.tcp.load(Ordering::Relaxed),
-            udp: self.udp.load(Ordering::Relaxed),
+    /// Writes the accepted packets of a burst, coalesced; what the kernel refuses coalesced goes again
+    /// singly.
+    fn deliver(&self, plane: &Plane, coalescer: &mut Coalescer, burst: &mut InBurst, now: Time) {
+        let Some(from) = burst.from().map(|from| from.addr) else {
+            return;
+        };
+        let offer = Offer {
+            tcp: self.tcp.is_on(&from, now),
+            udp: self.udp.is_on(&from, now),
+        };
+        let (bytes, packets) = burst.parts_mut();
+        coalescer.plan(bytes, packets, offer);
+        for (i, write) in coalescer.writes().enumerate() {
+            let Err(error) = self.write(bytes, &write) else {
+                continue;
+            };
+            if error.raw_os_error() != Some(libc::EINVAL) || write.packets == 1 {
+                plane.drop_packets(Drop::DeliveryFailed, write.packets);
+                continue;
+            }
+            if is_udp(&write) {
+                self.udp.refused("UDP", from, now);
+            } else {
+                self.tcp.refused("TCP", from, now);
+            }
+            for packet in coalescer.restore(bytes, i) {
+                let parts = [
+                    IoSlice::new(&[0; virtio::LEN]),
+                    IoSlice::new(&bytes[packet.clone()]),
+                ];
+                if self.tun.send(&parts).is_err() {
+                    plane.drop_packets(Drop::DeliveryFailed, 1);
+                }
+            }
         }
     }
 
@@ -64,17 +132,6 @@ impl Delivery {
         }
         self.tun.send(&parts[..write.parts.len() + 1]).map(drop)
     }
-
-    /// The kernel refused a super-packet (some releases do): no more of that kind.
-    fn give_up(&self, write: &Write<'_>) {
-        let kind = if is_udp(write) { &self.udp } else { &self.tcp };
-        if kind.swap(false, Ordering::Relaxed) {
-            tracing::error!(
-                udp = is_udp(write),
-                "the kernel refuses super-packets; going on without"
-            );
-        }
-    }
 }
 
 fn is_udp(write: &Write<'_>) -> bool {
@@ -85,33 +142,6 @@ fn is_udp(write: &Write<'_>) -> bool {
 pub struct Inbound {
     plane: Arc<Plane>,
     delivery: Arc<Delivery>,
-}
-
-impl Inbound {
-    /// Writes what the burst holds, coalesced; what the kernel refuses coalesced goes again singly.
-    fn deliver(&self, coalescer: &mut Coalescer, burst: &mut InBurst) {
-        let (bytes, packets) = burst.parts_mut();
-        coalescer.plan(bytes, packets, self.delivery.offer());
-        for (i, write) in coalescer.writes().enumerate() {
-            let Err(error) = self.delivery.write(bytes, &write) else {
-                continue;
-            };
-            if error.raw_os_error() != Some(libc::EINVAL) || write.packets == 1 {
-                self.plane.drop_packets(Drop::DeliveryFailed, write.packets);
-                continue;
-            }
-            self.delivery.give_up(&write);
-            for packet in coalescer.restore(bytes, i) {
-                let parts = [
-                    IoSlice::new(&[0; virtio::LEN]),
-                    IoSlice::new(&bytes[packet.clone()]),
-                ];
-                if self.delivery.tun.send(&parts).is_err() {
-                    self.plane.drop_packets(Drop::DeliveryFailed, 1);
-                }
-            }
-        }
-    }
 }
 
 impl Stages for Inbound {
@@ -127,8 +157,9 @@ impl Stages for Inbound {
     }
 
     fn finish(&self, coalescer: &mut Coalescer, burst: &mut InBurst) {
-        burst.accept(&self.plane, now());
-        self.deliver(coalescer, burst);
+        let now = now();
+        burst.accept(&self.plane, now);
+        self.delivery.deliver(&self.plane, coalescer, burst, now);
     }
 
     fn is_large(&self, burst: &InBurst) -> bool {

@@ -10,12 +10,16 @@
 //! TUN into packets, straight into their datagrams; [`coalesce`] gathers opened packets into
 //! super-packets without a copy; [`icmp`] answers a packet that has nowhere to go.
 //!
+//! What leaves and what to do when the kernel refuses is decided in [`egress`], of the sockets that
+//! [`sockets`] holds.
+//!
 //! What runs: [`outbound`] reads the TUN and [`inbound`] a socket, a turn at a time; [`readers`] are the
 //! two threads that take these turns; a [`lane`] carries bursts through workers, where there are cores
 //! to spare, and finishes them in order.
 
 pub mod checksum;
 pub mod coalesce;
+pub mod egress;
 pub mod icmp;
 pub mod inbound;
 pub mod inbox;
@@ -23,9 +27,12 @@ mod ip;
 pub mod lane;
 pub mod outbound;
 pub mod readers;
+pub mod refusals;
 pub mod segment;
 pub mod sockets;
 pub mod sources;
+pub mod tun_io;
+pub mod turn;
 pub mod virtio;
 
 use crate::sys::process::clock;

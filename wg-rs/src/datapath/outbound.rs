@@ -17,11 +17,11 @@ use std::sync::Arc;
 use super::icmp::{self, Limiter};
 use super::lane::{Lane, Stages};
 use super::now;
-use super::readers::Turn;
 use super::segment::Segmenter;
 use super::sockets::Sockets;
+use super::tun_io::TunIo;
+use super::turn::Turn;
 use super::virtio::{self, VirtioNetHdr};
-use crate::sys::tun::Tun;
 use crate::tunnel::drops::Drop;
 use crate::tunnel::messages::MAX_PACKET;
 use crate::tunnel::peer::Peer;
@@ -76,19 +76,20 @@ fn send(plane: &Plane, sockets: &Sockets, burst: &OutBurst) {
     let Some(endpoint) = peer.endpoint() else {
         return plane.drop_packets(Drop::NoEndpoint, burst.count());
     };
+    let now = now();
     let (datagrams, stride) = (burst.datagrams(), burst.stride());
-    if let Err(error) = sockets.send(datagrams, stride, &endpoint, burst.tos(), Some(peer)) {
+    let sent = sockets.send(datagrams, stride, &endpoint, burst.tos(), Some(peer), now);
+    if let Some(error) = sent.error {
         tracing::debug!(%error, "sending failed");
-        plane.drop_packets(Drop::SendFailed, burst.count());
-        return plane.unsent(burst, now());
+        plane.drop_packets(Drop::SendFailed, sent.refused);
     }
-    plane.sent(burst, now());
+    plane.sent(burst, sent.bytes, now);
 }
 
 /// Reads the TUN device, a turn at a time.
 pub struct TunReader {
     plane: Arc<Plane>,
-    tun: Arc<Tun>,
+    tun: Arc<dyn TunIo>,
     lane: Lane<Outbound>,
     /// In the order in which they were begun.
     open: Vec<OutBurst>,
@@ -104,7 +105,7 @@ impl TunReader {
     /// Of making the workers' threads.
     pub fn new(
         plane: Arc<Plane>,
-        tun: Arc<Tun>,
+        tun: Arc<dyn TunIo>,
         sockets: Arc<Sockets>,
         workers: usize,
     ) -> io::Result<Self> {

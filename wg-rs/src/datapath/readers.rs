@@ -27,23 +27,13 @@ use super::inbound::SocketReader;
 use super::outbound::TunReader;
 use super::sockets::Sockets;
 use crate::sys::netlink::Changes;
+use super::turn::Turn;
 use crate::sys::poll::Wanted::{Broken, Readable};
 use crate::sys::poll::{self, Waker};
 use crate::sys::tun::Tun;
 
 /// So long without a packet, and the TUN is quiet.
 const QUIET: Duration = Duration::from_millis(5);
-
-/// What a reader found in one turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// Nothing at all.
-    Nothing,
-    /// Something, and it took all there was.
-    Drained,
-    /// More than it may take at a time.
-    More,
-}
 
 /// The threads that move data. Dropping this ends them.
 pub struct Readers {

@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+use super::egress::{Egress, Sent};
 use super::sources::Sources;
-use crate::sys::udp::{SendError, UdpSocket};
-use crate::tunnel::peer::{Endpoint, Peer, Source};
+use crate::sys::udp::UdpSocket;
+use crate::tunnel::peer::{Endpoint, Peer};
+use crate::tunnel::time::Time;
 
 /// The open sockets. Replaced as a whole when the port changes; empty while the link is down.
 #[derive(Default)]
 pub struct Sockets {
-    v4: ArcSwapOption<UdpSocket>,
-    v6: ArcSwapOption<UdpSocket>,
+    v4: ArcSwapOption<Egress>,
+    v6: ArcSwapOption<Egress>,
     /// From which of our addresses peers are answered.
     pub sources: Sources,
 }
@@ -22,8 +24,12 @@ pub struct Sockets {
 impl Sockets {
     /// Takes these sockets from now on.
     pub fn replace(&self, v4: Option<Arc<UdpSocket>>, v6: Option<Arc<UdpSocket>>) {
-        self.v4.store(v4);
-        self.v6.store(v6);
+        let egress = |socket: Arc<UdpSocket>| {
+            let gso = socket.features().gso;
+            Arc::new(Egress::new(socket, gso))
+        };
+        self.v4.store(v4.map(egress));
+        self.v6.store(v6.map(egress));
     }
 
     /// Each open socket.
@@ -31,14 +37,12 @@ impl Sockets {
         [self.v4.load_full(), self.v6.load_full()]
             .into_iter()
             .flatten()
+            .map(|egress| egress.wire().clone())
     }
 
     /// Sends datagrams that stand at `stride` in `datagrams` (the last may be shorter) to an endpoint,
     /// with an outer TOS. A source address that the kernel no longer takes is left out, and `peer`,
-    /// whose endpoint it is, forgets it.
-    ///
-    /// # Errors
-    /// The kernel refused; EAFNOSUPPORT: there is no socket of that family.
+    /// whose endpoint it is, forgets it. Without a socket of that family all are refused: EAFNOSUPPORT.
     pub fn send(
         &self,
         datagrams: &[u8],
@@ -46,28 +50,29 @@ impl Sockets {
         to: &Endpoint,
         tos: u8,
         peer: Option<&Peer>,
-    ) -> io::Result<()> {
-        let socket = match to.addr {
+        now: Time,
+    ) -> Sent {
+        let egress = match to.addr {
             SocketAddr::V4(_) => self.v4.load(),
             SocketAddr::V6(_) => self.v6.load(),
         };
-        let Some(socket) = socket.as_deref() else {
-            return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+        let Some(egress) = egress.as_deref() else {
+            return Sent {
+                refused: datagrams.len().div_ceil(stride),
+                error: Some(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+                ..Sent::default()
+            };
         };
-        let send = |source: Option<Source>| {
-            let source = source.map(|source| (source.ip, source.ifindex));
-            socket.send(datagrams, stride, to.addr, source, tos)
+        let to = Endpoint {
+            src: self.sources.choose(to, peer),
+            ..*to
         };
-        let source = self.sources.choose(to, peer);
-        match (send(source), source) {
-            (Err(SendError::BadSource), Some(stale)) => {
-                send(None)?;
-                if let Some(peer) = peer {
-                    peer.clear_source_if(stale);
-                }
-                Ok(())
-            }
-            (result, _) => Ok(result?),
+        let sent = egress.send(datagrams, stride, &to, tos, now);
+        if sent.bad_source
+            && let (Some(peer), Some(stale)) = (peer, to.src)
+        {
+            peer.clear_source_if(stale);
         }
+        sent
     }
 }

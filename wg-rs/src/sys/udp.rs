@@ -3,23 +3,23 @@
 //!
 //! A *burst* is datagrams of one sender laid one after another at a stride, the last of which may
 //! be shorter. One call receives a burst, with source, destination and TOS that hold for each of
-//! its datagrams; one call sends a burst. Where the kernel refuses a segmented burst, the same
-//! bytes go out again one datagram a call, in order, and nothing is lost.
+//! its datagrams; one call sends a burst, or a single datagram. What to do where the kernel refuses
+//! is decided in `datapath`.
 //!
 //! Sockets behave as those of the kernel module: any local address, the IPv6 one for IPv6 only,
-//! no address sharing, DF clear so that the path may fragment, and pending ICMP errors ignored.
+//! no address sharing, DF clear so that the path may fragment, pending ICMP errors ignored, and a
+//! send buffer that is never the limit: one socket serves all peers, and what waits for a slow link
+//! must not keep the others from sending.
 
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use super::cmsg::{self, Control, Envelope, int};
 use super::sockaddr::Name;
-use super::{check, kernel_at_least, poll};
+use super::{check, kernel_at_least};
 
 /// Most datagrams in one send. Newer kernels take 128, but merge 64 on receipt.
 pub const MAX_SEGMENTS: usize = 64;
@@ -27,15 +27,12 @@ pub const MAX_SEGMENTS: usize = 64;
 /// Most bytes of one send, for either family: 65535 less the IPv4 and UDP headers.
 pub const MAX_PAYLOAD: usize = 65507;
 
-/// Wanted size of the socket's two buffers: a hundred full bursts.
-const BUFFER: c_int = 8 << 20;
+/// Wanted size of the receive buffer: a hundred full bursts.
+const RECEIVE_BUFFER: c_int = 8 << 20;
 
-/// Refusals of a segmented send in a row after which a socket stops trying. One is not enough:
-/// the route of a single peer can refuse (its MTU is below the stride, or it passes through xfrm).
-const GSO_REFUSALS: u32 = 16;
-
-/// How long a send waits for room in a full socket buffer before the burst is given up.
-const SEND_WAIT: Duration = Duration::from_millis(100);
+/// Wanted size of the send buffer, which the kernel doubles: a gigabyte is what no queue holds, and
+/// half of what the kernel's count of queued bytes can.
+const SEND_BUFFER: c_int = 1 << 29;
 
 /// Errors left behind by earlier datagrams that one call skips.
 const PENDING_ERRORS: usize = 2;
@@ -84,12 +81,10 @@ impl Default for UdpOptions {
 /// What a socket does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpFeatures {
-    /// Bursts leave in one call. Turns false when the kernel keeps refusing them.
+    /// A burst may leave in one call.
     pub gso: bool,
     /// Bursts arrive in one call.
     pub gro: bool,
-    /// Most datagrams that leave in one call.
-    pub max_segments: usize,
 }
 
 /// One received burst.
@@ -111,34 +106,16 @@ pub struct Received {
     pub truncated: bool,
 }
 
-/// Why a burst was not sent.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// The source is no local address any more. Forget it and send again without.
-    #[error("the source address is not usable any more")]
-    BadSource,
-    /// No route, a firewall, no memory, …
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-impl From<SendError> for io::Error {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::BadSource => io::ErrorKind::AddrNotAvailable.into(),
-            SendError::Io(error) => error,
-        }
-    }
-}
-
-impl SendError {
-    /// The datagrams that follow would fare no better.
-    fn is_final(&self) -> bool {
-        match self {
-            SendError::BadSource => true,
-            SendError::Io(error) => error.kind() == io::ErrorKind::WouldBlock,
-        }
-    }
+/// Where a send goes, and what it says beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Parcel {
+    /// The receiver.
+    pub to: SocketAddr,
+    /// The local address to send from. The link index is used for IPv6 link-local ones only: routing
+    /// stays free, as in the kernel module.
+    pub source: Option<(IpAddr, u32)>,
+    /// TOS or traffic class: DSCP and ECN.
+    pub tos: u8,
 }
 
 /// A bound, nonblocking UDP socket. May be used from several threads at once.
@@ -149,8 +126,6 @@ pub struct UdpSocket {
     port: u16,
     gso: bool,
     gro: bool,
-    /// Refused segmented sends since the last one that went out.
-    refusals: AtomicU32,
 }
 
 impl UdpSocket {
@@ -192,12 +167,11 @@ impl UdpSocket {
                 set(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
             }
         }
-        for (force, plain) in [
-            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+        for (force, plain, size) in [
+            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER),
+            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER),
         ] {
-            set(libc::SOL_SOCKET, force, BUFFER)
-                .or_else(|_| set(libc::SOL_SOCKET, plain, BUFFER))?;
+            set(libc::SOL_SOCKET, force, size).or_else(|_| set(libc::SOL_SOCKET, plain, size))?;
         }
         // Linux 4.9 ignores the control message silently and sends one glued datagram, so ask.
         let gso = options.gso && get_option(fd.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
@@ -209,7 +183,6 @@ impl UdpSocket {
             port: 0,
             gso,
             gro,
-            refusals: AtomicU32::new(0),
         };
         if options.fwmark != 0 {
             socket.set_fwmark(options.fwmark)?;
@@ -259,13 +232,11 @@ impl UdpSocket {
         )
     }
 
-    /// What this socket does now.
+    /// What this socket does.
     pub fn features(&self) -> UdpFeatures {
-        let gso = self.gso && self.refusals.load(Ordering::Relaxed) < GSO_REFUSALS;
         UdpFeatures {
-            gso,
+            gso: self.gso,
             gro: self.gro,
-            max_segments: if gso { MAX_SEGMENTS } else { 1 },
         }
     }
 
@@ -308,119 +279,38 @@ impl UdpSocket {
         Ok(received)
     }
 
-    /// Sends the burst `datagrams`, laid out at `stride`, all to `to`, with this TOS (DSCP and
-    /// ECN) and, if given, from this local address. The link index of a source is used for IPv6
-    /// link-local ones only: routing stays free, as in the kernel module.
-    ///
-    /// Waits shortly for room in a full socket buffer. A datagram that the kernel refuses does
-    /// not keep those behind it from being sent.
+    /// Sends `bytes` as one datagram, or, with a stride, as datagrams of that length, the last of which
+    /// may be shorter. Never waits. The length that the kernel took.
     ///
     /// # Errors
-    /// [`SendError::BadSource`]: nothing was sent, unless the address vanished just now.
-    /// [`SendError::Io`]: the first refusal: ENETUNREACH, EPERM (firewall), EMSGSIZE, ENOBUFS, …;
-    /// WouldBlock: no room in time.
-    pub fn send(
-        &self,
-        datagrams: &[u8],
-        stride: usize,
-        to: SocketAddr,
-        source: Option<(IpAddr, u32)>,
-        tos: u8,
-    ) -> Result<(), SendError> {
-        if stride == 0 || Family::of(&to.ip()) != self.family {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
+    /// InvalidInput: an address of the other family; WouldBlock: no room in the socket's buffer;
+    /// otherwise those of sendmsg(2).
+    pub fn send(&self, bytes: &[u8], stride: Option<u16>, parcel: &Parcel) -> io::Result<usize> {
+        if Family::of(&parcel.to.ip()) != self.family {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
-        let parcel = Parcel {
-            to: Name::new(&to),
-            source,
-            tos,
-        };
-        if !self.features().gso {
-            return self.send_split(datagrams, stride, &parcel);
-        }
-        let most = (MAX_PAYLOAD / stride).clamp(1, MAX_SEGMENTS) * stride;
-        let mut result = Ok(());
-        for burst in datagrams.chunks(most) {
-            match self.send_segmented(burst, stride, &parcel) {
-                Err(error) if error.is_final() => return Err(error),
-                other => result = result.and(other),
-            }
-        }
-        result
-    }
-
-    /// One call, or one a datagram if that is refused.
-    fn send_segmented(
-        &self,
-        burst: &[u8],
-        stride: usize,
-        parcel: &Parcel,
-    ) -> Result<(), SendError> {
-        if burst.len() <= stride {
-            return self
-                .sendmsg(burst, None, parcel)
-                .map_err(|error| parcel.judge(error));
-        }
-        match self.sendmsg(burst, Some(stride), parcel) {
-            Ok(()) => {
-                // Written only on change: the line is shared between threads.
-                if self.refusals.load(Ordering::Relaxed) != 0 {
-                    self.refusals.store(0, Ordering::Relaxed);
-                }
-                Ok(())
-            }
-            // EIO: the route's device or xfrm cannot; EMSGSIZE, EINVAL on older kernels: the
-            // stride is above the route's MTU; EINVAL: a driver that fails, or a bad source.
-            Err(error) if is_one_of(&error, &[libc::EIO, libc::EINVAL, libc::EMSGSIZE]) => {
-                let result = self.send_split(burst, stride, parcel);
-                if result.is_ok() && !is_one_of(&error, &[libc::EMSGSIZE]) {
-                    self.refusals.fetch_add(1, Ordering::Relaxed);
-                }
-                result
-            }
-            Err(error) => Err(parcel.judge(error)),
-        }
-    }
-
-    fn send_split(&self, burst: &[u8], stride: usize, parcel: &Parcel) -> Result<(), SendError> {
-        let mut result = Ok(());
-        for datagram in burst.chunks(stride) {
-            let sent = self.sendmsg(datagram, None, parcel);
-            match sent.map_err(|error| parcel.judge(error)) {
-                Err(error) if error.is_final() => return Err(error),
-                other => result = result.and(other),
-            }
-        }
-        result
-    }
-
-    /// One sendmsg, with patience for a full buffer and for errors that are not its own.
-    fn sendmsg(&self, bytes: &[u8], stride: Option<usize>, parcel: &Parcel) -> io::Result<()> {
+        let name = Name::new(&parcel.to);
         let mut control = Control::new();
         parcel.write(&mut control);
         if let Some(stride) = stride {
-            // At most MAX_PAYLOAD: a burst longer than its stride fits one packet.
-            control.push(
-                libc::SOL_UDP,
-                libc::UDP_SEGMENT,
-                &(stride as u16).to_ne_bytes(),
-            );
+            control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &stride.to_ne_bytes());
         }
         let mut skipped = 0;
         loop {
-            let sent = cmsg::sendmsg(self.fd.as_fd(), bytes, parcel.to.as_bytes(), &control);
-            let Err(error) = sent else { return Ok(()) };
-            let retry = match error.raw_os_error() {
-                Some(libc::EAGAIN) => {
-                    skipped == 0 && poll::wait_writable(self.fd.as_fd(), SEND_WAIT)?
-                }
-                _ => is_pending(&error),
-            };
-            if !retry || skipped == PENDING_ERRORS {
-                return Err(error);
+            match cmsg::sendmsg(self.fd.as_fd(), bytes, name.as_bytes(), &control) {
+                Err(error) if is_pending(&error) && skipped < PENDING_ERRORS => skipped += 1,
+                result => return result,
             }
-            skipped += 1;
         }
+    }
+
+    /// Bytes of memory that wait in queues of links for their turn, over all receivers (SIOCOUTQ).
+    pub fn queued(&self) -> usize {
+        let mut bytes: c_int = 0;
+        // SAFETY: the kernel writes one int.
+        let asked =
+            check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) });
+        asked.map_or(0, |_| usize::try_from(bytes).unwrap_or(0))
     }
 }
 
@@ -458,20 +348,13 @@ impl Received {
     }
 }
 
-/// What a send says beside its bytes.
-struct Parcel {
-    to: Name,
-    source: Option<(IpAddr, u32)>,
-    tos: u8,
-}
-
 impl Parcel {
     fn write(&self, control: &mut Control) {
         if self.tos != 0 {
             let tos = c_int::from(self.tos).to_ne_bytes();
-            match self.family() {
-                Family::V4 => control.push(libc::IPPROTO_IP, libc::IP_TOS, &tos),
-                Family::V6 => control.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos),
+            match self.to {
+                SocketAddr::V4(_) => control.push(libc::IPPROTO_IP, libc::IP_TOS, &tos),
+                SocketAddr::V6(_) => control.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos),
             }
         }
         match self.source {
@@ -494,49 +377,13 @@ impl Parcel {
             None => {}
         }
     }
-
-    fn family(&self) -> Family {
-        if self.to.as_bytes().len() == Name::V4 {
-            Family::V4
-        } else {
-            Family::V6
-        }
-    }
-
-    /// A source that is no address of ours gives EINVAL, for IPv4 on newer kernels ENETUNREACH,
-    /// which has a plainer meaning too; and one whose link is gone ENODEV.
-    fn judge(&self, error: io::Error) -> SendError {
-        match (error.raw_os_error(), self.source) {
-            (Some(libc::EINVAL | libc::ENODEV), Some(_)) => SendError::BadSource,
-            (Some(libc::ENETUNREACH), Some((ip, _))) if ip.is_ipv4() && !is_local(ip) => {
-                SendError::BadSource
-            }
-            _ => SendError::Io(error),
-        }
-    }
-}
-
-/// Whether a socket could be bound to it.
-fn is_local(ip: IpAddr) -> bool {
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
-}
-
-fn is_one_of(error: &io::Error, errnos: &[c_int]) -> bool {
-    error
-        .raw_os_error()
-        .is_some_and(|errno| errnos.contains(&errno))
 }
 
 /// What ICMP said of an earlier datagram is reported by the next call, which itself did nothing.
 fn is_pending(error: &io::Error) -> bool {
-    is_one_of(
-        error,
-        &[
-            libc::EINTR,
-            libc::ECONNREFUSED,
-            libc::EHOSTUNREACH,
-            libc::EPROTO,
-        ],
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINTR | libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::EPROTO)
     )
 }
 
@@ -554,66 +401,4 @@ fn get_option(fd: BorrowedFd<'_>, level: c_int, option: c_int) -> io::Result<c_i
     // SAFETY: the kernel writes at most `len` bytes, the size of `value`.
     check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, pointer, &raw mut len) })?;
     Ok(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::netlink::Netlink;
-    use crate::sys::netns::NetNs;
-
-    /// SO_NO_CHECK makes Linux refuse UDP_SEGMENT with EINVAL, and nothing else.
-    #[test]
-    fn a_kernel_that_keeps_refusing_segmentation_is_believed_and_nothing_is_lost() {
-        let work = || {
-            Netlink::open().unwrap().set_up("lo", true).unwrap();
-            let plain = UdpOptions {
-                gso: false,
-                gro: false,
-                fwmark: 0,
-            };
-            let receiver = UdpSocket::bind(Family::V4, 0, &plain).unwrap();
-            let sender = UdpSocket::bind(Family::V4, 0, &UdpOptions::default()).unwrap();
-            let to = SocketAddr::from(([127, 0, 0, 1], receiver.port()));
-            let mut sent = 0..=u8::MAX;
-            let mut burst_of_three = || {
-                let first = sent.next().unwrap();
-                sender
-                    .send(&[first, 1, first, 2, first], 2, to, None, 0)
-                    .unwrap();
-                for expected in [&[first, 1][..], &[first, 2], &[first]] {
-                    let mut buf = [0; 10];
-                    let received = receiver.recv(&mut buf).unwrap();
-                    assert_eq!(buf[..received.len], *expected);
-                }
-            };
-            let refuse = |refused| {
-                set_option(sender.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, refused).unwrap();
-            };
-            refuse(1);
-            (1..GSO_REFUSALS).for_each(|_| burst_of_three());
-            assert!(sender.features().gso);
-            refuse(0);
-            burst_of_three();
-            refuse(1);
-            (1..GSO_REFUSALS).for_each(|_| burst_of_three());
-            assert!(
-                sender.features().gso,
-                "one that went out starts the count anew"
-            );
-            burst_of_three();
-            assert_eq!(
-                sender.features(),
-                UdpFeatures {
-                    gso: false,
-                    gro: true,
-                    max_segments: 1
-                }
-            );
-            refuse(0);
-            burst_of_three();
-            assert!(!sender.features().gso);
-        };
-        NetNs::new().expect("needs root").run(work).unwrap();
-    }
 }

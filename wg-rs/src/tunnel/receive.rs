@@ -81,6 +81,11 @@ impl InBurst {
         self.packets.clear();
     }
 
+    /// Who sent it.
+    pub fn from(&self) -> Option<Endpoint> {
+        self.from
+    }
+
     /// Finds the sessions of data packets; gives every other message to `control`. Junk is counted.
     pub fn classify(&mut self, plane: &Plane, now: Time, mut control: impl FnMut(&[u8], Endpoint)) {
         let Some(from) = self.from else { return };

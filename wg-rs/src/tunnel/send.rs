@@ -302,28 +302,18 @@ impl Plane {
         Prepared::Staged
     }
 
-    /// The burst was given to the network.
-    pub fn sent(&self, burst: &OutBurst, now: Time) {
+    /// The network was given the burst, and took so many bytes of datagrams. If it took none, the timers
+    /// of the peer go on as if it had, except that no answer is expected.
+    pub fn sent(&self, burst: &OutBurst, taken: usize, now: Time) {
         let Some((peer, keypair)) = burst.sealed_for() else {
             return;
         };
-        peer.add_tx_bytes(burst.len);
+        peer.add_tx_bytes(taken);
         self.wake(peer, peer.timers.any_authenticated_packet_traversal(now));
         peer.timers.any_authenticated_packet_sent();
-        if burst.has_data() {
+        if taken > 0 && burst.has_data() {
             self.wake(peer, peer.timers.data_sent(now, keypair.jitter));
         }
-        self.keep_key_fresh_sending(peer, now);
-    }
-
-    /// The network refused the burst. The timers of the peer go on as if it had been sent, except
-    /// that no answer is expected.
-    pub fn unsent(&self, burst: &OutBurst, now: Time) {
-        let Some((peer, _)) = burst.sealed_for() else {
-            return;
-        };
-        self.wake(peer, peer.timers.any_authenticated_packet_traversal(now));
-        peer.timers.any_authenticated_packet_sent();
         self.keep_key_fresh_sending(peer, now);
     }
 

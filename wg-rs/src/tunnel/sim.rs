@@ -348,7 +348,7 @@ impl Sim {
             burst.seal();
             let to = burst.peer().unwrap().endpoint().unwrap().addr;
             self.transmit(from, to, burst.tos(), burst.stride(), burst.datagrams());
-            plane.sent(&burst, self.now);
+            plane.sent(&burst, burst.datagrams().len(), self.now);
         }
         burst.clear();
         self.hosts[from].out = burst;

@@ -123,7 +123,7 @@ impl Device {
             return None;
         }
         burst.seal();
-        self.plane.sent(burst, now);
+        self.plane.sent(burst, burst.datagrams().len(), now);
         if std::mem::take(&mut entry.wants_another_keepalive) {
             self.plane.wake(&peer, peer.timers.keepalive_again(now));
         }

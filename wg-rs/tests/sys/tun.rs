@@ -8,7 +8,7 @@ use wg_rs::sys::netlink::Netlink;
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::poll::{self, Ready, Waker};
 use wg_rs::sys::tun::{HEADER, Tun, TunOffloads};
-use wg_rs::sys::udp::{Family, UdpOptions, UdpSocket};
+use wg_rs::sys::udp::{Family, Parcel, UdpOptions, UdpSocket};
 
 use super::{add_address, ip, netns};
 
@@ -393,7 +393,12 @@ fn udp_comes_in_super_packets_where_wished_for() {
             let receiver = bridge.hosts[1].run(bind).unwrap();
             let to = SocketAddr::new(ip(to), receiver.port());
             let packets = bridge.carry(|| {
-                sender.send(&[7; 10 * 1200], 1200, to, None, 0).unwrap();
+                let parcel = Parcel {
+                    to,
+                    source: None,
+                    tos: 0,
+                };
+                sender.send(&[7; 10 * 1200], Some(1200), &parcel).unwrap();
                 let mut len = 0;
                 while len < 10 * 1200 {
                     let wait = Some(Duration::from_secs(5));

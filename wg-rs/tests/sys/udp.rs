@@ -1,11 +1,15 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use wg_rs::datapath::egress::Egress;
+use wg_rs::datapath::now;
 use wg_rs::sys::netlink::{Netlink, Route, Rule};
 use wg_rs::sys::poll;
-use wg_rs::sys::udp::{Family, MAX_SEGMENTS, Received, SendError, UdpOptions, UdpSocket};
+use wg_rs::sys::udp::{Family, MAX_SEGMENTS, Parcel, Received, UdpOptions, UdpSocket};
+use wg_rs::tunnel::peer::{Endpoint, Source};
 
 use super::{Cable, add_address, ip};
 
@@ -24,17 +28,42 @@ fn host(family: Family, number: u8) -> IpAddr {
     }
 }
 
-/// A socket on each side, and the right one's address.
+/// A socket on each side, the left one to send by as the data path does, and the right one's address.
 fn pair(
     cable: &Cable,
     family: Family,
     left: UdpOptions,
     right: UdpOptions,
-) -> (UdpSocket, UdpSocket, SocketAddr) {
-    let left = cable.left(|_| UdpSocket::bind(family, 0, &left).unwrap());
+) -> (Egress, UdpSocket, SocketAddr) {
+    let left = egress(cable.left(|_| UdpSocket::bind(family, 0, &left).unwrap()));
     let right = cable.right(|_| UdpSocket::bind(family, 0, &right).unwrap());
     let to = SocketAddr::new(host(family, 2), right.port());
     (left, right, to)
+}
+
+fn egress(socket: UdpSocket) -> Egress {
+    let gso = socket.features().gso;
+    Egress::new(Arc::new(socket), gso)
+}
+
+/// Sends a burst. The error of the first datagram that was refused, if one was.
+fn send(
+    by: &Egress,
+    datagrams: &[u8],
+    stride: usize,
+    to: SocketAddr,
+    source: Option<(IpAddr, u32)>,
+    tos: u8,
+) -> io::Result<()> {
+    let src = source.map(|(ip, ifindex)| Source { ip, ifindex });
+    let sent = by.send(datagrams, stride, &Endpoint { addr: to, src }, tos, now());
+    match sent.error {
+        Some(error) => Err(error),
+        None => {
+            assert_eq!((sent.bytes, sent.refused), (datagrams.len(), 0));
+            Ok(())
+        }
+    }
 }
 
 fn recv(socket: &UdpSocket, buf: &mut [u8]) -> Received {
@@ -71,9 +100,9 @@ fn a_burst_leaves_and_arrives_in_one_call_each() {
     let cable = Cable::new();
     for family in FAMILIES {
         let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
-        assert!(left.features().gso && right.features().gro);
+        assert!(left.wire().features().gso && right.features().gro);
         let sent = burst(45, 1452, 700);
-        left.send(&sent, 1452, to, None, 0).unwrap();
+        send(&left, &sent, 1452, to, None, 0).unwrap();
         let (got, calls) = collect(&right, 1452, sent.len());
         assert!(got == sent);
         assert_eq!(calls, 1);
@@ -93,7 +122,7 @@ fn every_mix_of_offloads_carries_the_same_datagrams() {
         for (left, right) in [(PLAIN, PLAIN), (gso, PLAIN), (PLAIN, gro)] {
             let (left, right, to) = pair(&cable, family, left, right);
             let sent = burst(45, 1000, 1);
-            left.send(&sent, 1000, to, None, 0).unwrap();
+            send(&left, &sent, 1000, to, None, 0).unwrap();
             let (got, calls) = collect(&right, 1000, sent.len());
             assert!(got == sent);
             assert_eq!(calls, 45);
@@ -109,9 +138,8 @@ fn bursts_beyond_the_kernels_limits_are_divided() {
             let (left, right, to) =
                 pair(&cable, family, UdpOptions::default(), UdpOptions::default());
             let sent = burst(count, stride, stride);
-            left.send(&sent, stride, to, None, 0).unwrap();
+            send(&left, &sent, stride, to, None, 0).unwrap();
             assert!(collect(&right, stride, sent.len()).0 == sent);
-            assert!(left.features().gso);
         }
     }
 }
@@ -124,11 +152,14 @@ fn tos_and_addresses_are_told_to_the_receiver() {
         let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
         for (tos, count) in [(0, 1), (0x88, 1), (3, 1), (2, 20), (0xff, 20)] {
             let sent = burst(count, 500, 500);
-            left.send(&sent, 500, to, None, tos).unwrap();
+            send(&left, &sent, 500, to, None, tos).unwrap();
             let received = recv(&right, &mut [0; 65536]);
             assert_eq!(received.len, sent.len());
             assert_eq!(received.tos, tos);
-            assert_eq!(received.from, SocketAddr::new(host(family, 1), left.port()));
+            assert_eq!(
+                received.from,
+                SocketAddr::new(host(family, 1), left.wire().port())
+            );
             assert_eq!(received.to, Some(host(family, 2)));
             assert_eq!(received.ifindex, index);
         }
@@ -148,7 +179,7 @@ fn the_given_source_is_used() {
         for count in [1, 20] {
             let sent = burst(count, 500, 500);
             // An index that no longer exists must not matter: routing decides.
-            left.send(&sent, 500, to, Some((other, 4711)), 0).unwrap();
+            send(&left, &sent, 500, to, Some((other, 4711)), 0).unwrap();
             let received = recv(&right, &mut [0; 65536]);
             assert_eq!((received.len, received.from.ip()), (sent.len(), other));
         }
@@ -176,38 +207,46 @@ fn link_local_sources_and_destinations_carry_their_scope() {
     let to = format!("[fe80::22%{}]:{}", links[0], to.port())
         .parse()
         .unwrap();
-    left.send(b"hello", 5, to, Some((ip("fe80::11"), links[0])), 0)
-        .unwrap();
+    send(&left, b"hello", 5, to, Some((ip("fe80::11"), links[0])), 0).unwrap();
     let received = recv(&right, &mut [0; 100]);
     assert_eq!(received.from.ip(), ip("fe80::11"));
     assert_eq!(received.ifindex, links[1]);
     assert!(matches!(received.from, SocketAddr::V6(from) if from.scope_id() == links[1]));
     // The way back, by what was received.
-    right
-        .send(
-            b"hi",
-            2,
-            received.from,
-            received.to.map(|ip| (ip, received.ifindex)),
-            0,
-        )
-        .unwrap();
-    assert_eq!(recv(&left, &mut [0; 100]).len, 2);
+    let parcel = Parcel {
+        to: received.from,
+        source: received.to.map(|ip| (ip, received.ifindex)),
+        tos: 0,
+    };
+    assert_eq!(right.send(b"hi", None, &parcel).unwrap(), 2);
+    assert_eq!(recv(left.wire(), &mut [0; 100]).len, 2);
 }
 
 #[test]
-fn a_source_that_is_not_ours_is_reported_and_nothing_is_sent() {
+fn a_source_that_is_not_ours_is_left_out_and_that_is_told() {
     let cable = Cable::new();
     for family in FAMILIES {
         let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
         for count in [1, 20] {
-            let sent = burst(count, 500, 400);
-            let source = Some((host(family, 99), 0));
-            let error = left.send(&sent, 500, to, source, 0).unwrap_err();
-            assert!(matches!(error, SendError::BadSource), "{error:?}");
-            left.send(&sent, 500, to, None, 0).unwrap();
-            assert_eq!(recv(&right, &mut [0; 65536]).len, sent.len());
-            assert!(left.features().gso);
+            let burst = burst(count, 500, 400);
+            let foreign = Endpoint {
+                addr: to,
+                src: Some(Source {
+                    ip: host(family, 99),
+                    ifindex: 0,
+                }),
+            };
+            let parcel = Parcel {
+                to,
+                source: Some((host(family, 99), 0)),
+                tos: 0,
+            };
+            assert!(left.wire().send(&burst[..400], None, &parcel).is_err());
+            let sent = left.send(&burst, 500, &foreign, 0, now());
+            assert!(sent.bad_source && sent.error.is_none());
+            let received = recv(&right, &mut [0; 65536]);
+            assert_eq!(received.len, burst.len(), "once, and in one call");
+            assert_eq!(received.from.ip(), host(family, 1));
         }
     }
 }
@@ -239,18 +278,16 @@ fn fwmark_is_seen_by_routing() {
         });
         let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
         let to = SocketAddr::new(far, to.port());
-        let error = left.send(b"lost", 4, to, None, 0).unwrap_err();
-        assert!(
-            matches!(error, SendError::Io(error) if error.raw_os_error() == Some(libc::ENETUNREACH))
-        );
-        left.set_fwmark(0x51).unwrap();
-        left.send(b"one", 3, to, None, 0).unwrap();
+        let error = send(&left, b"lost", 4, to, None, 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
+        left.wire().set_fwmark(0x51).unwrap();
+        send(&left, b"one", 3, to, None, 0).unwrap();
         let marked = UdpOptions {
             fwmark: 0x51,
             ..UdpOptions::default()
         };
-        let marked = cable.left(|_| UdpSocket::bind(family, 0, &marked).unwrap());
-        marked.send(b"three", 5, to, None, 0).unwrap();
+        let marked = egress(cable.left(|_| UdpSocket::bind(family, 0, &marked).unwrap()));
+        send(&marked, b"three", 5, to, None, 0).unwrap();
         assert_eq!(recv(&right, &mut [0; 100]).len, 3);
         assert_eq!(recv(&right, &mut [0; 100]).len, 5);
     }
@@ -261,16 +298,17 @@ fn a_stride_above_the_mtu_is_sent_in_fragments_and_does_not_cost_the_others_thei
     let cable = Cable::new();
     cable.left(|netlink| netlink.set_mtu("eth0", 1280).unwrap());
     for family in FAMILIES {
-        let (left, right, to) = pair(&cable, family, UdpOptions::default(), PLAIN);
+        let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
         for _ in 0..20 {
             let sent = burst(10, 1400, 9);
-            left.send(&sent, 1400, to, None, 2).unwrap();
+            send(&left, &sent, 1400, to, None, 2).unwrap();
             assert!(collect(&right, 1400, sent.len()).0 == sent);
             let small = burst(10, 1000, 9);
-            left.send(&small, 1000, to, None, 2).unwrap();
-            assert!(collect(&right, 1000, small.len()).0 == small);
+            send(&left, &small, 1000, to, None, 2).unwrap();
+            let (got, calls) = collect(&right, 1000, small.len());
+            assert!(got == small);
+            assert_eq!(calls, 1, "of the length that fits, all leave in one call");
         }
-        assert!(left.features().gso);
     }
 }
 
@@ -280,7 +318,7 @@ fn a_datagram_above_the_mtu_goes_out_without_df() {
     cable.left(|netlink| netlink.set_mtu("eth0", 1280).unwrap());
     for family in FAMILIES {
         let (left, right, to) = pair(&cable, family, PLAIN, PLAIN);
-        left.send(&[7; 4000], 4000, to, None, 0).unwrap();
+        send(&left, &[7; 4000], 4000, to, None, 0).unwrap();
         assert_eq!(recv(&right, &mut [0; 65536]).len, 4000);
     }
 }
@@ -290,11 +328,11 @@ fn a_burst_longer_than_the_buffer_is_marked() {
     let cable = Cable::new();
     for family in FAMILIES {
         let (left, right, to) = pair(&cable, family, PLAIN, PLAIN);
-        left.send(&[1; 300], 300, to, None, 0).unwrap();
+        send(&left, &[1; 300], 300, to, None, 0).unwrap();
         let received = recv(&right, &mut [0; 200]);
         assert!(received.truncated);
         assert_eq!((received.len, received.stride), (200, 200));
-        left.send(&[1; 200], 200, to, None, 0).unwrap();
+        send(&left, &[1; 200], 200, to, None, 0).unwrap();
         assert!(!recv(&right, &mut [0; 200]).truncated);
     }
 }
@@ -321,24 +359,26 @@ fn ports_are_exclusive_by_family() {
             let error = UdpSocket::bind(family, v4.port(), &PLAIN).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
         }
-        let error = v4
-            .send(b"x", 1, SocketAddr::new(host(Family::V6, 2), 9), None, 0)
-            .unwrap_err();
-        assert!(matches!(error, SendError::Io(e) if e.kind() == io::ErrorKind::InvalidInput));
+        let parcel = Parcel {
+            to: SocketAddr::new(host(Family::V6, 2), 9),
+            source: None,
+            tos: 0,
+        };
+        let error = v4.send(b"x", None, &parcel).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     });
 }
 
 /// What the kernel cannot hand on yet (nobody answers for that address) fills the buffer.
 #[test]
-fn a_full_buffer_is_waited_for_but_not_for_ever() {
+fn a_full_buffer_is_an_error_and_ours_is_never_full() {
     let cable = Cable::new();
     let (left, _right, to) = pair(&cable, Family::V4, PLAIN, PLAIN);
-    nix::sys::socket::setsockopt(&left, nix::sys::socket::sockopt::SndBuf, &1).unwrap();
     let nobody = SocketAddr::new(host(Family::V4, 200), to.port());
-    let start = std::time::Instant::now();
-    let error = left
-        .send(&burst(100, 1400, 1400), 1400, nobody, None, 0)
-        .unwrap_err();
-    assert!(matches!(error, SendError::Io(e) if e.kind() == io::ErrorKind::WouldBlock));
-    assert!(start.elapsed() >= Duration::from_millis(100));
+    let sent = burst(400, 1400, 1400);
+    send(&left, &sent, 1400, nobody, None, 0).unwrap();
+    assert!(left.wire().queued() > 0);
+    nix::sys::socket::setsockopt(left.wire(), nix::sys::socket::sockopt::SndBuf, &1).unwrap();
+    let error = send(&left, &sent, 1400, nobody, None, 0).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
 }

@@ -119,7 +119,7 @@ impl Node {
         if self.plane.prepare(burst, self.now()) == Prepared::Ready {
             burst.seal();
             self.emit(burst.stride(), burst.datagrams());
-            self.plane.sent(burst, self.now());
+            self.plane.sent(burst, burst.datagrams().len(), self.now());
         }
         burst.clear();
     }

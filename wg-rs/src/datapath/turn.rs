@@ -1,0 +1,12 @@
+//! What a reader found in one turn.
+
+/// Whether there is more to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing at all.
+    Nothing,
+    /// Something, and it took all there was.
+    Drained,
+    /// More than it may take at a time.
+    More,
+}
