@@ -46,6 +46,8 @@ pub struct Watch {
     found: String,
     /// Its name in the namespace of birth when it was last there.
     name: Option<String>,
+    /// The MTU that its limits of super-packets are for.
+    fitted: u32,
     hears_others: bool,
 }
 
@@ -99,6 +101,7 @@ impl Watch {
             seen: None,
             found: String::new(),
             name: None,
+            fitted: 0,
             hears_others,
         };
         Ok((watch, events))
@@ -186,12 +189,27 @@ impl Watch {
             }) => {
                 self.seen = Some(index);
                 self.found = name;
+                self.fit(index, mtu);
                 Ok(State::Present { up, mtu })
             }
             Err(error) => match self.tun.name() {
                 Err(gone) if gone.raw_os_error() == Some(libc::EBADFD) => Ok(State::Gone),
                 _ => Err(error.into()),
             },
+        }
+    }
+
+    /// Makes super-packets fit the MTU. From here that is only possible for a link that is here, and
+    /// elsewhere it is only slower: a super-packet then makes a send and a bit.
+    fn fit(&mut self, index: u32, mtu: u32) {
+        if std::mem::replace(&mut self.fitted, mtu) == mtu
+            || !matches!(self.netlink.elsewhere(&self.tun), Ok(None))
+        {
+            return;
+        }
+        let segments = segments_per_send(mtu);
+        if let Err(error) = self.netlink.set_gso_limits(index, SUPER_PACKET, segments) {
+            tracing::debug!(%error, "link setting refused");
         }
     }
 }
