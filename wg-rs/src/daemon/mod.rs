@@ -104,6 +104,9 @@ fn run(options: &Options) -> Result<(), Fatal> {
 /// The TUN device and the configuration socket: inherited, or made here. `prepared`: by a parent that
 /// has set the link up for us.
 fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
+    if let Some(warning) = options.offload.warning().filter(|_| !prepared) {
+        tracing::error!("{warning}");
+    }
     let Offloads { tso, uso, .. } = options.offload;
     let want = TunOffloads {
         vnet_hdr: true,

@@ -72,7 +72,7 @@ type Pair = (Option<Arc<UdpSocket>>, Option<Arc<UdpSocket>>);
 impl Network {
     fn open(&self, port: u16) -> io::Result<(u16, Pair)> {
         let options = UdpOptions {
-            gso: self.parts.offloads.gso,
+            gso: self.parts.offloads.segments(),
             gro: self.parts.offloads.gro,
             fwmark: self.fwmark,
         };

@@ -8,6 +8,7 @@ use clap::Parser;
 use wg_crypto::Backend;
 
 use crate::sys::process::background;
+use crate::sys::udp::segmentation_corrupts;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -72,8 +73,8 @@ pub struct Offloads {
     pub tso: bool,
     /// UDP super-packets to and from the TUN device (Linux 6.2).
     pub uso: bool,
-    /// `UDP_SEGMENT` on the sockets.
-    pub gso: bool,
+    /// `UDP_SEGMENT` on the sockets. `None`: unless this kernel is known to corrupt what it segments.
+    pub gso: Option<bool>,
     /// `UDP_GRO` on the sockets.
     pub gro: bool,
 }
@@ -83,9 +84,24 @@ impl Default for Offloads {
         Offloads {
             tso: true,
             uso: true,
-            gso: true,
+            gso: None,
             gro: true,
         }
+    }
+}
+
+impl Offloads {
+    /// Whether `UDP_SEGMENT` may be used.
+    pub fn segments(&self) -> bool {
+        self.gso.unwrap_or_else(|| !segmentation_corrupts())
+    }
+
+    /// What is to be said where it is off without having been switched off.
+    pub fn warning(&self) -> Option<&'static str> {
+        (self.gso.is_none() && !self.segments()).then_some(
+            "this kernel (Linux 7.0 to 7.1.4) corrupts datagrams that are sent with UDP_SEGMENT, so \
+             that is off and sending is slower; a newer kernel, or --offload gso=on, turns it on",
+        )
     }
 }
 
@@ -108,13 +124,13 @@ impl FromStr for Offloads {
             match name {
                 "tso" => offloads.tso = on,
                 "uso" => offloads.uso = on,
-                "gso" => offloads.gso = on,
+                "gso" => offloads.gso = Some(on),
                 "gro" => offloads.gro = on,
                 "all" => {
                     offloads = Offloads {
                         tso: on,
                         uso: on,
-                        gso: on,
+                        gso: Some(on),
                         gro: on,
                     }
                 }
@@ -202,18 +218,22 @@ mod tests {
             "uso=off,gso=off".parse(),
             Ok(Offloads {
                 uso: false,
-                gso: false,
+                gso: Some(false),
                 ..all
             })
         );
         let none = Offloads {
             tso: false,
             uso: false,
-            gso: false,
+            gso: Some(false),
             gro: false,
         };
         assert_eq!("off".parse(), Ok(none));
         assert_eq!("off, gro=on".parse(), Ok(Offloads { gro: true, ..none }));
+        let on: Offloads = "gso=on".parse().unwrap();
+        assert!(on.segments(), "whatever the kernel");
+        assert!(on.warning().is_none() && none.warning().is_none());
+        assert_eq!(all.segments(), all.warning().is_none());
         for bad in ["tso", "tso=maybe", "lro=off", "=off"] {
             assert!(bad.parse::<Offloads>().is_err(), "{bad}");
         }

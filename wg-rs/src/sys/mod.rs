@@ -46,24 +46,32 @@ fn check<T: PartialOrd + Default>(returned: T) -> io::Result<T> {
     }
 }
 
-/// The running kernel is at least `major.minor`. Unknown counts as older.
-pub(crate) fn kernel_at_least(major: u32, minor: u32) -> bool {
+/// A kernel's version: 7.1.4 is (7, 1, 4).
+type Version = (u32, u32, u32);
+
+/// The running kernel's version, if it can be told.
+fn kernel_version() -> Option<Version> {
     let mut name = std::mem::MaybeUninit::<libc::utsname>::uninit();
     // SAFETY: `uname` fills the structure it is given and keeps no pointer to it.
-    if unsafe { libc::uname(name.as_mut_ptr()) } != 0 {
-        return false;
-    }
+    check(unsafe { libc::uname(name.as_mut_ptr()) }).ok()?;
     // SAFETY: the call above succeeded, so all of it is initialised.
     let name = unsafe { name.assume_init() };
     let release: Vec<u8> = name.release.iter().map(|c| c.cast_unsigned()).collect();
-    version(&release).is_some_and(|version| version >= (major, minor))
+    version(std::str::from_utf8(&release).ok()?)
 }
 
-/// `6.18.4-rc1+` is `(6, 18)`.
-fn version(release: &[u8]) -> Option<(u32, u32)> {
-    let text = std::str::from_utf8(release).ok()?;
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+/// The running kernel is at least `major.minor`. Unknown counts as older.
+pub(crate) fn kernel_at_least(major: u32, minor: u32) -> bool {
+    kernel_version().is_some_and(|version| version >= (major, minor, 0))
+}
+
+/// `6.18.4-rc1+` is (6, 18, 4), and `7.0-rc1` is (7, 0, 0).
+fn version(release: &str) -> Option<Version> {
+    let end = release.find(|c: char| c != '.' && !c.is_ascii_digit());
+    let mut numbers = release[..end.unwrap_or(release.len())].split('.');
+    let (major, minor) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    let patch = numbers.next().and_then(|patch| patch.parse().ok());
+    Some((major, minor, patch.unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -84,9 +92,13 @@ mod tests {
 
     #[test]
     fn releases_are_read_as_versions() {
-        assert_eq!(version(b"6.18.44-fc-v657\0\0"), Some((6, 18)));
-        assert_eq!(version(b"5.4-rc1"), Some((5, 4)));
-        assert_eq!(version(b"five"), None);
+        assert_eq!(version("6.18.44-fc-v657"), Some((6, 18, 44)));
+        assert_eq!(version("7.1.4"), Some((7, 1, 4)));
+        assert_eq!(version("5.4-rc1"), Some((5, 4, 0)));
+        assert_eq!(version("7.0.0+2-amd64"), Some((7, 0, 0)));
+        assert_eq!(version("five"), None);
+        assert_eq!(version("5"), None);
+        assert!(kernel_version().is_some());
         assert!(kernel_at_least(3, 0));
         assert!(!kernel_at_least(999, 0));
     }

@@ -15,11 +15,12 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::cmsg::{self, Control, Envelope, int};
 use super::sockaddr::Name;
-use super::{check, kernel_at_least};
+use super::{Version, check, kernel_at_least, kernel_version};
 
 /// Most datagrams in one send. Newer kernels take 128, but merge 64 on receipt.
 pub const MAX_SEGMENTS: usize = 64;
@@ -36,6 +37,14 @@ const SEND_BUFFER: c_int = 1 << 29;
 
 /// Errors left behind by earlier datagrams that one call skips.
 const PENDING_ERRORS: usize = 2;
+
+/// Kernels that send wrong datagrams with UDP_SEGMENT (tailscale issues 19777 and 21335).
+const CORRUPTING: RangeInclusive<Version> = (7, 0, 0)..=(7, 1, 4);
+
+/// Whether the running kernel is one of those that corrupt what is segmented with UDP_SEGMENT.
+pub fn segmentation_corrupts() -> bool {
+    kernel_version().is_some_and(|version| CORRUPTING.contains(&version))
+}
 
 /// The address family of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -401,4 +410,23 @@ fn get_option(fd: BorrowedFd<'_>, level: c_int, option: c_int) -> io::Result<c_i
     // SAFETY: the kernel writes at most `len` bytes, the size of `value`.
     check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, pointer, &raw mut len) })?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_that_corrupt_segments() {
+        for (version, corrupts) in [
+            ((6, 19, 99), false),
+            ((7, 0, 0), true),
+            ((7, 0, 12), true),
+            ((7, 1, 4), true),
+            ((7, 1, 5), false),
+            ((7, 2, 0), false),
+        ] {
+            assert_eq!(CORRUPTING.contains(&version), corrupts, "{version:?}");
+        }
+    }
 }
