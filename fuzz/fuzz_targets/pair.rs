@@ -11,7 +11,7 @@ use wg_rs::tunnel::config::Links;
 use wg_rs::tunnel::device::Device;
 use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::{Endpoint, Peer};
-use wg_rs::tunnel::send::{OutBurst, Prepared, route};
+use wg_rs::tunnel::send::{OutBuffer, Prepared, route};
 use wg_rs::tunnel::time::{Time, Wall};
 use wg_rs::uapi::types::{AllowedIp, Change};
 
@@ -132,15 +132,15 @@ impl Pair {
         let plane = self.a.plane().clone();
         let routes = plane.routes();
         let peer: &Arc<Peer> = route(&routes, routed).expect("it is for B");
-        let mut burst = OutBurst::new();
-        burst.start(peer, 0);
+        let mut burst = OutBuffer::new().start(peer, 0);
         burst.push(packet.len(), 1420).copy_from_slice(packet);
-        match plane.prepare(&mut burst, self.now) {
-            Prepared::Staged => None,
-            Prepared::Ready => {
-                burst.seal();
-                plane.sent(&burst, burst.datagrams().len(), self.now);
-                Some(burst.datagrams().to_vec())
+        match plane.prepare(burst, self.now) {
+            Prepared::Staged(_) => None,
+            Prepared::Ready(burst) => {
+                let burst = burst.seal();
+                let sealed = burst.datagrams().to_vec();
+                plane.sent(burst, sealed.len(), self.now);
+                Some(sealed)
             }
         }
     }

@@ -34,7 +34,7 @@ use crate::sys::process::clock;
 use crate::sys::tun::Tun;
 use crate::tunnel::config::ConfigError;
 use crate::tunnel::device::Device;
-use crate::tunnel::drops::Drops;
+use crate::tunnel::drops::{Drop, Drops};
 use crate::tunnel::plane::Plane;
 use crate::tunnel::time::{Time, Wall};
 use crate::uapi::types;
@@ -204,39 +204,43 @@ impl Shared {
             // Handles the data path's events as well.
             device.handle_timeout(now(), wall());
             deadline = match self.transmit(device, &mut out) {
-                Sent::All => device.next_timeout(),
-                Sent::Some => Some(Time::ZERO),
+                Progress::Done => device.next_timeout(),
+                Progress::More => Some(Time::ZERO),
             };
             MutexGuard::unlock_fair(owner);
         }
     }
 
     /// Sends what the owner has to send, as far as it fits in a turn.
-    fn transmit(&self, device: &mut Device, out: &mut Vec<u8>) -> Sent {
+    fn transmit(&self, device: &mut Device, out: &mut Vec<u8>) -> Progress {
         for _ in 0..SENDS_IN_A_TURN {
             let Some(transmit) = device.poll_transmit(now(), wall(), out) else {
-                return Sent::All;
+                return Progress::Done;
             };
-            let peer = transmit.peer.as_deref();
+            let now = now();
+            let peer = transmit.peer().map(|peer| &**peer);
             let (to, stride, tos) = (&transmit.to, transmit.stride, transmit.tos);
-            let sent = self.sockets.send(out, stride, to, tos, peer, now());
+            let sent = self.sockets.send(out, stride, to, tos, peer, now);
             if let Some(error) = sent.error {
                 tracing::debug!(%error, "sending failed");
+                self.plane.drop_packets(Drop::SendFailed, sent.refused);
             }
-            if transmit.is_initiation {
+            let is_initiation = transmit.is_initiation;
+            transmit.sent(&self.plane, sent.bytes, now);
+            if is_initiation {
                 break;
             }
         }
-        Sent::Some
+        Progress::More
     }
 }
 
 /// How far a turn got.
-enum Sent {
+enum Progress {
     /// There is nothing more to send.
-    All,
+    Done,
     /// There may be more.
-    Some,
+    More,
 }
 
 impl std::ops::Drop for Interface {

@@ -268,7 +268,7 @@ mod tests {
     const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9));
 
     /// What a call is answered with.
-    type Answer = Box<dyn Fn(&Call) -> io::Result<usize> + Send>;
+    type Answer = Box<dyn Fn(&Call) -> io::Result<usize> + Send + Sync>;
 
     #[derive(Clone, Debug, PartialEq, Eq)]
     struct Call {
@@ -311,7 +311,9 @@ mod tests {
         }
     }
 
-    fn egress(answer: impl Fn(&Call) -> io::Result<usize> + Send + 'static) -> Egress<Faulty> {
+    fn egress(
+        answer: impl Fn(&Call) -> io::Result<usize> + Send + Sync + 'static,
+    ) -> Egress<Faulty> {
         let wire = Faulty {
             answer: Box::new(answer),
             calls: Mutex::default(),

@@ -145,21 +145,26 @@ pub struct Inbound {
 }
 
 impl Stages for Inbound {
+    type Buffer = InBurst;
     type Burst = InBurst;
+    type Worked = InBurst;
     type Finisher = Coalescer;
 
-    fn new_burst(&self) -> InBurst {
+    fn new_buffer(&self) -> InBurst {
         InBurst::new()
     }
 
-    fn work(&self, burst: &mut InBurst) {
+    fn work(&self, mut burst: InBurst) -> InBurst {
         burst.open();
+        burst
     }
 
-    fn finish(&self, coalescer: &mut Coalescer, burst: &mut InBurst) {
+    fn finish(&self, coalescer: &mut Coalescer, mut burst: InBurst) -> InBurst {
         let now = now();
         burst.accept(&self.plane, now);
-        self.delivery.deliver(&self.plane, coalescer, burst, now);
+        self.delivery
+            .deliver(&self.plane, coalescer, &mut burst, now);
+        burst
     }
 
     fn is_large(&self, burst: &InBurst) -> bool {
@@ -173,7 +178,8 @@ pub struct SocketReader {
     socket: Arc<UdpSocket>,
     inbox: Arc<Inbox>,
     lane: Lane<Inbound>,
-    burst: InBurst,
+    /// Free memory; none only while a burst is on its way through the lane.
+    burst: Option<InBurst>,
 }
 
 impl SocketReader {
@@ -197,7 +203,7 @@ impl SocketReader {
             plane,
             socket,
             inbox,
-            burst: lane.new_burst(),
+            burst: Some(lane.new_buffer()),
             lane,
         })
     }
@@ -209,28 +215,14 @@ impl SocketReader {
             if bytes >= TURN_BYTES {
                 break;
             }
-            let burst = &mut self.burst;
-            match self.socket.recv(burst.buffer()) {
-                // A datagram that was cut is refused as forged.
-                Ok(Received {
-                    len,
-                    stride,
-                    from,
-                    to,
-                    ifindex,
-                    tos,
-                    truncated: _,
-                }) => {
-                    let src = to.map(|ip| Source { ip, ifindex });
-                    burst.received(len, stride, Endpoint { addr: from, src }, tos);
-                    burst.classify(&self.plane, now(), |message, from| {
-                        if !self.inbox.push(message, from) {
-                            self.plane.drop_packets(Drop::HandshakeQueueFull, 1);
-                        }
-                    });
-                    self.lane.run(burst);
-                    bytes += len;
-                }
+            let mut burst = self.burst.take().unwrap_or_else(|| self.lane.new_buffer());
+            let outcome = self.socket.recv(burst.buffer());
+            self.burst = Some(match &outcome {
+                Ok(received) => self.handle(burst, received),
+                Err(_) => burst,
+            });
+            match outcome {
+                Ok(received) => bytes += received.len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return if received == 0 {
                         Turn::Nothing
@@ -246,10 +238,129 @@ impl SocketReader {
         }
         Turn::More
     }
+
+    /// Sends a burst that was received on its way, and gives free memory in its place.
+    fn handle(&mut self, mut burst: InBurst, received: &Received) -> InBurst {
+        // A datagram that was cut is refused as forged.
+        let Received {
+            len,
+            stride,
+            from,
+            to,
+            ifindex,
+            tos,
+            truncated: _,
+        } = *received;
+        let src = to.map(|ip| Source { ip, ifindex });
+        burst.received(len, stride, Endpoint { addr: from, src }, tos);
+        burst.classify(&self.plane, now(), |message, from| {
+            if !self.inbox.push(message, from) {
+                self.plane.drop_packets(Drop::HandshakeQueueFull, 1);
+            }
+        });
+        self.lane.run(burst)
+    }
 }
 
 impl AsFd for SocketReader {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::refusals::EXPIRY;
+    use crate::datapath::segment::Segmenter;
+    use crate::sys::tun::TunOffloads;
+    use std::sync::Mutex;
+
+    const T: Time = Time::from_nanos(1_000_000_000_000);
+
+    /// A TUN that refuses every super-packet and keeps the rest.
+    #[derive(Default)]
+    struct Refusing {
+        tries: Mutex<Vec<u8>>,
+        packets: Mutex<Vec<Vec<u8>>>,
+    }
+
+    impl TunIo for Refusing {
+        fn recv(&self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+            let all: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();
+            let (hdr, packet) = VirtioNetHdr::parse(&all).unwrap();
+            self.tries.lock().unwrap().push(hdr.gso_type);
+            if hdr.gso_type != virtio::GSO_NONE {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+            self.packets.lock().unwrap().push(packet.to_vec());
+            Ok(all.len())
+        }
+
+        fn offloads(&self) -> TunOffloads {
+            TunOffloads::ALL
+        }
+    }
+
+    /// Packets of one UDP flow, cut from a super-packet as the kernel would give it.
+    fn flow() -> Vec<Vec<u8>> {
+        let payload = 350u16;
+        let mut packet = vec![0; 28];
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(&(28 + payload).to_be_bytes());
+        packet[8..10].copy_from_slice(&[64, 17]);
+        packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        packet[20..24].copy_from_slice(&[0, 1, 0, 2]);
+        packet[24..26].copy_from_slice(&(8 + payload).to_be_bytes());
+        // The sum of the pseudo header.
+        let pseudo = 0x0a00u16 + 1 + 0x0a00 + 2 + 17 + 8 + payload;
+        packet[26..28].copy_from_slice(&pseudo.to_be_bytes());
+        packet.extend((0..payload).map(|n| n as u8));
+        let hdr = VirtioNetHdr {
+            flags: virtio::NEEDS_CSUM,
+            gso_type: virtio::GSO_UDP_L4,
+            hdr_len: 28,
+            gso_size: 100,
+            csum_start: 20,
+            csum_offset: 6,
+        };
+        let segments = Segmenter::new(hdr, &packet).unwrap();
+        let segment = |i| {
+            let mut slot = vec![0; segments.segment_len(i)];
+            segments.write(i, &mut slot);
+            slot
+        };
+        (0..segments.count()).map(segment).collect()
+    }
+
+    #[test]
+    fn a_super_packet_that_is_refused_goes_singly_and_coalescing_goes_on_elsewhere_and_later() {
+        let tun = Arc::new(Refusing::default());
+        let delivery = Delivery::new(tun.clone());
+        let plane = Plane::new();
+        let mut coalescer = Coalescer::new();
+        let packets = flow();
+        assert_eq!(packets.len(), 4);
+        let mut tries = |from: u8, now: Time| {
+            let from = SocketAddr::from(([192, 0, 2, from], 51820));
+            let mut burst = InBurst::accepted(&packets, from.into());
+            delivery.deliver(&plane, &mut coalescer, &mut burst, now);
+            assert!(
+                *tun.packets.lock().unwrap() == packets,
+                "all, in order, unchanged"
+            );
+            tun.packets.lock().unwrap().clear();
+            std::mem::take(&mut *tun.tries.lock().unwrap())
+        };
+        let refused = [virtio::GSO_UDP_L4, 0, 0, 0, 0];
+        assert_eq!(tries(1, T), refused);
+        assert_eq!(tries(1, T), [0; 4]);
+        assert_eq!(tries(2, T), refused);
+        assert_eq!(tries(1, T + EXPIRY), refused);
+        assert_eq!(plane.drops().total(), 0);
     }
 }

@@ -24,19 +24,23 @@ use std::thread::JoinHandle;
 /// Bursts in flight at most, per lane that has workers.
 const DEPTH: usize = 16;
 
-/// What is done to a burst: in parallel, then in order.
+/// What is done to a burst: in parallel, then in order. Each step takes what the one before it gave.
 pub trait Stages: Send + Sync + 'static {
-    /// A reusable buffer of packets.
+    /// Memory for a burst, used again and again.
+    type Buffer: Send;
+    /// A burst to be worked on.
     type Burst: Send;
+    /// One that was.
+    type Worked: Send;
     /// State of the in-order part; one thread has it at a time.
     type Finisher: Send;
 
-    /// An empty burst.
-    fn new_burst(&self) -> Self::Burst;
+    /// Memory for one burst more.
+    fn new_buffer(&self) -> Self::Buffer;
     /// The expensive part, on any thread.
-    fn work(&self, burst: &mut Self::Burst);
-    /// The ordered part. Leaves the burst ready for reuse.
-    fn finish(&self, finisher: &mut Self::Finisher, burst: &mut Self::Burst);
+    fn work(&self, burst: Self::Burst) -> Self::Worked;
+    /// The ordered part.
+    fn finish(&self, finisher: &mut Self::Finisher, burst: Self::Worked) -> Self::Buffer;
     /// Whether the burst is worth a wakeup of another core.
     fn is_large(&self, burst: &Self::Burst) -> bool;
 }
@@ -54,10 +58,10 @@ struct Shared<S: Stages> {
     queue: Mutex<VecDeque<(u64, S::Burst)>>,
     queued: Condvar,
     /// Worked bursts, at their number modulo `DEPTH`.
-    ring: Vec<Mutex<Option<S::Burst>>>,
+    ring: Vec<Mutex<Option<S::Worked>>>,
     finish: Mutex<S::Finisher>,
     finished: AtomicU64,
-    free: Mutex<Vec<S::Burst>>,
+    free: Mutex<Vec<S::Buffer>>,
     freed: Condvar,
     stop: AtomicBool,
 }
@@ -78,7 +82,7 @@ impl<S: Stages> Lane<S> {
     ) -> std::io::Result<Self> {
         let depth = if workers == 0 { 0 } else { DEPTH };
         let shared = Arc::new(Shared {
-            free: Mutex::new((0..depth).map(|_| stages.new_burst()).collect()),
+            free: Mutex::new((0..depth).map(|_| stages.new_buffer()).collect()),
             stages,
             queue: Mutex::new(VecDeque::with_capacity(depth)),
             queued: Condvar::new(),
@@ -101,26 +105,25 @@ impl<S: Stages> Lane<S> {
         Ok(lane)
     }
 
-    /// An empty burst for the reader to begin with.
-    pub fn new_burst(&self) -> S::Burst {
-        self.shared.stages.new_burst()
+    /// Memory for the reader to begin with.
+    pub fn new_buffer(&self) -> S::Buffer {
+        self.shared.stages.new_buffer()
     }
 
-    /// Works and finishes `burst`, here or on workers, and gives an empty one in its place.
-    pub fn run(&mut self, burst: &mut S::Burst) {
+    /// Works and finishes `burst`, here or on workers, and gives free memory in its place.
+    pub fn run(&mut self, burst: S::Burst) -> S::Buffer {
         let shared = &self.shared;
         let stages = &shared.stages;
         let in_flight = self.submitted - shared.finished.load(Ordering::Acquire);
-        if self.workers.is_empty() || (in_flight == 0 && !stages.is_large(burst)) {
-            stages.work(burst);
-            stages.finish(&mut lock(&shared.finish), burst);
-            return;
+        if self.workers.is_empty() || (in_flight == 0 && !stages.is_large(&burst)) {
+            let worked = stages.work(burst);
+            return stages.finish(&mut lock(&shared.finish), worked);
         }
-        let empty = shared.free_burst();
-        let full = std::mem::replace(burst, empty);
-        lock(&shared.queue).push_back((self.submitted, full));
+        let free = shared.free_buffer();
+        lock(&shared.queue).push_back((self.submitted, burst));
         self.submitted += 1;
         shared.queued.notify_one();
+        free
     }
 }
 
@@ -145,9 +148,9 @@ impl<S: Stages> Shared<S> {
         }
     }
 
-    fn work_on(&self, (number, mut burst): (u64, S::Burst)) {
-        self.stages.work(&mut burst);
-        *lock(&self.ring[number as usize % DEPTH]) = Some(burst);
+    fn work_on(&self, (number, burst): (u64, S::Burst)) {
+        let worked = self.stages.work(burst);
+        *lock(&self.ring[number as usize % DEPTH]) = Some(worked);
         self.finish_ready();
     }
 
@@ -161,11 +164,11 @@ impl<S: Stages> Shared<S> {
                 return;
             };
             let mut next = self.finished.load(Ordering::Relaxed);
-            while let Some(mut burst) = lock(&self.ring[next as usize % DEPTH]).take() {
-                self.stages.finish(&mut finisher, &mut burst);
+            while let Some(worked) = lock(&self.ring[next as usize % DEPTH]).take() {
+                let buffer = self.stages.finish(&mut finisher, worked);
                 next += 1;
                 self.finished.store(next, Ordering::Release);
-                lock(&self.free).push(burst);
+                lock(&self.free).push(buffer);
                 self.freed.notify_one();
             }
             drop(finisher);
@@ -176,10 +179,10 @@ impl<S: Stages> Shared<S> {
     }
 
     /// A free buffer; while there is none, the reader helps with the work that is queued.
-    fn free_burst(&self) -> S::Burst {
+    fn free_buffer(&self) -> S::Buffer {
         loop {
-            if let Some(burst) = lock(&self.free).pop() {
-                return burst;
+            if let Some(buffer) = lock(&self.free).pop() {
+                return buffer;
             }
             let job = lock(&self.queue).pop_front();
             match job {
@@ -222,39 +225,33 @@ mod tests {
     }
 
     impl Stages for Numbers {
-        type Burst = Option<(u64, u64)>;
+        type Buffer = ();
+        type Burst = u64;
+        type Worked = (u64, u64);
         type Finisher = u64;
 
-        fn new_burst(&self) -> Self::Burst {
-            None
-        }
-        fn work(&self, burst: &mut Self::Burst) {
-            let (number, sum) = burst.as_mut().expect("work on a full burst");
-            for i in 0..(*number % 7) * 3_000 {
-                *sum = std::hint::black_box(*sum + i);
+        fn new_buffer(&self) {}
+        fn work(&self, number: u64) -> (u64, u64) {
+            let mut sum = 0;
+            for i in 0..(number % 7) * 3_000 {
+                sum = std::hint::black_box(sum + i);
             }
-            *sum = *number * 2;
+            (number, number * 2)
         }
-        fn finish(&self, count: &mut u64, burst: &mut Self::Burst) {
-            let (number, double) = burst.take().expect("finish a full burst");
+        fn finish(&self, count: &mut u64, (number, double): (u64, u64)) {
             assert_eq!(number, *count, "finished out of order");
             *count += 1;
             self.out.send((number, double)).expect("the test listens");
         }
-        fn is_large(&self, burst: &Self::Burst) -> bool {
-            burst.is_some_and(|(number, _)| number % 3 != 0)
+        fn is_large(&self, number: &u64) -> bool {
+            !number.is_multiple_of(3)
         }
     }
 
     fn run(workers: usize, bursts: u64) {
         let (out, finished) = mpsc::channel();
         let mut lane = Lane::new("lane-test", workers, Numbers { out }, 0).expect("threads");
-        assert!(lane.new_burst().is_none());
-        for number in 0..bursts {
-            let mut burst = Some((number, 0));
-            lane.run(&mut burst);
-            assert!(burst.is_none(), "run gives an empty burst back");
-        }
+        (0..bursts).for_each(|number| lane.run(number));
         drop(lane);
         let all: Vec<_> = finished.iter().collect();
         assert_eq!(all, (0..bursts).map(|n| (n, n * 2)).collect::<Vec<_>>());

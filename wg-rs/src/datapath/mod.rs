@@ -25,6 +25,7 @@ pub mod inbound;
 pub mod inbox;
 mod ip;
 pub mod lane;
+pub mod loops;
 pub mod outbound;
 pub mod readers;
 pub mod refusals;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::icmp::{self, Limiter};
 use super::lane::{Lane, Stages};
+use super::loops::Loops;
 use super::now;
 use super::segment::Segmenter;
 use super::sockets::Sockets;
@@ -26,7 +27,9 @@ use crate::tunnel::drops::Drop;
 use crate::tunnel::messages::MAX_PACKET;
 use crate::tunnel::peer::Peer;
 use crate::tunnel::plane::Plane;
-use crate::tunnel::send::{OutBurst, Prepared, Unroutable, outer_tos, route};
+use crate::tunnel::send::{
+    OpenBurst, OutBuffer, Prepared, PreparedBurst, SealedBurst, Unroutable, outer_tos, route,
+};
 use crate::tunnel::time::Time;
 
 /// Bursts open at once, each for a peer of its own.
@@ -36,6 +39,8 @@ const LARGE: usize = 16;
 /// What is read in one turn at most: packets, and bytes beyond which no further one is read.
 const TURN_PACKETS: usize = 64;
 const TURN_BYTES: usize = 128 << 10;
+/// Reads that may fail one after the other in a turn. A device on which all fail must not keep a core busy.
+const TURN_FAILURES: usize = 8;
 /// ICMP errors a second, and at once: the kernel's `icmp_msgs_per_sec` and `icmp_msgs_burst`.
 const UNREACHABLES_PER_SECOND: u32 = 1000;
 const UNREACHABLES_AT_ONCE: u32 = 50;
@@ -49,41 +54,44 @@ pub struct Outbound {
 }
 
 impl Stages for Outbound {
-    type Burst = OutBurst;
+    type Buffer = OutBuffer;
+    type Burst = PreparedBurst;
+    type Worked = SealedBurst;
     type Finisher = ();
 
-    fn new_burst(&self) -> OutBurst {
-        OutBurst::new()
+    fn new_buffer(&self) -> OutBuffer {
+        OutBuffer::new()
     }
 
-    fn work(&self, burst: &mut OutBurst) {
-        burst.seal();
+    fn work(&self, burst: PreparedBurst) -> SealedBurst {
+        burst.seal()
     }
 
-    fn finish(&self, (): &mut (), burst: &mut OutBurst) {
-        send(&self.plane, &self.sockets, burst);
-        burst.clear();
+    fn finish(&self, (): &mut (), burst: SealedBurst) -> OutBuffer {
+        let now = now();
+        let taken = send(&self.plane, &self.sockets, &burst, now);
+        self.plane.sent(burst, taken, now)
     }
 
-    fn is_large(&self, burst: &OutBurst) -> bool {
+    fn is_large(&self, burst: &PreparedBurst) -> bool {
         burst.count() >= LARGE
     }
 }
 
-/// Sends a sealed burst to its peer's endpoint and accounts for it.
-fn send(plane: &Plane, sockets: &Sockets, burst: &OutBurst) {
-    let Some(peer) = burst.peer() else { return };
+/// Sends a sealed burst to its peer's endpoint. The bytes that the network took.
+fn send(plane: &Plane, sockets: &Sockets, burst: &SealedBurst, now: Time) -> usize {
+    let peer = burst.peer();
     let Some(endpoint) = peer.endpoint() else {
-        return plane.drop_packets(Drop::NoEndpoint, burst.count());
+        plane.drop_packets(Drop::NoEndpoint, burst.count());
+        return 0;
     };
-    let now = now();
     let (datagrams, stride) = (burst.datagrams(), burst.stride());
     let sent = sockets.send(datagrams, stride, &endpoint, burst.tos(), Some(peer), now);
     if let Some(error) = sent.error {
         tracing::debug!(%error, "sending failed");
         plane.drop_packets(Drop::SendFailed, sent.refused);
     }
-    plane.sent(burst, sent.bytes, now);
+    sent.bytes
 }
 
 /// Reads the TUN device, a turn at a time.
@@ -92,9 +100,12 @@ pub struct TunReader {
     tun: Arc<dyn TunIo>,
     lane: Lane<Outbound>,
     /// In the order in which they were begun.
-    open: Vec<OutBurst>,
-    spare: Vec<OutBurst>,
+    open: Vec<OpenBurst>,
+    spare: Vec<OutBuffer>,
     unreachables: Limiter,
+    loops: Loops,
+    /// Whether a failed read was logged.
+    told_failure: bool,
     buffer: Box<[u8]>,
 }
 
@@ -111,11 +122,13 @@ impl TunReader {
     ) -> io::Result<Self> {
         let stages = Outbound {
             plane: plane.clone(),
-            sockets,
+            sockets: sockets.clone(),
         };
         Ok(TunReader {
             plane,
             tun,
+            loops: Loops::new(sockets),
+            told_failure: false,
             lane: Lane::new("wg-seal", workers, stages, ())?,
             open: Vec::with_capacity(OPEN_BURSTS),
             spare: Vec::with_capacity(OPEN_BURSTS),
@@ -127,7 +140,7 @@ impl TunReader {
     /// Reads what there is, within limits, and sends it. After [`Turn::More`] another turn must follow.
     ///
     /// # Errors
-    /// Of the device: `EBADFD` once the link was deleted.
+    /// `EBADFD`: the link was deleted. Any other error is counted, and reading goes on.
     pub fn turn(&mut self) -> io::Result<Turn> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let turn = self.read(&mut buffer);
@@ -140,26 +153,44 @@ impl TunReader {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Turn> {
-        let (mut packets, mut bytes) = (0, 0);
+        let (mut packets, mut bytes, mut failures) = (0, 0, 0);
         while packets < TURN_PACKETS && bytes < TURN_BYTES {
             match self.tun.recv(buffer) {
                 Ok(len) => {
                     self.take(&buffer[..len]);
                     packets += 1;
                     bytes += len;
+                    failures = 0;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(if packets == 0 {
-                        Turn::Nothing
-                    } else {
-                        Turn::Drained
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => {
+                        return Ok(if packets == 0 {
+                            Turn::Nothing
+                        } else {
+                            Turn::Drained
+                        });
+                    }
+                    Some(libc::EINTR) => {}
+                    Some(libc::EBADFD) => return Err(error),
+                    // A packet that the kernel could not hand over, or a device in trouble.
+                    _ => {
+                        self.failed(&error);
+                        failures += 1;
+                        if failures == TURN_FAILURES {
+                            return Ok(Turn::Failing);
+                        }
+                    }
+                },
             }
         }
         Ok(Turn::More)
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        self.plane.drop_packets(Drop::TunReadFailed, 1);
+        if !std::mem::replace(&mut self.told_failure, true) {
+            tracing::error!(%error, "cannot read a packet from the TUN device; going on with the next");
+        }
     }
 
     /// Puts the packets of one read into their peer's burst.
@@ -185,6 +216,9 @@ impl TunReader {
         if segments.segment_len(0) > MAX_PACKET {
             return self.plane.drop_packets(Drop::TooLong, segments.count());
         }
+        if self.loops.is_ours(&self.plane, packet, peer) {
+            return self.plane.drop_packets(Drop::Loop, segments.count());
+        }
         let mtu = self.plane.mtu();
         let tos = outer_tos(packet);
         for i in 0..segments.count() {
@@ -195,11 +229,11 @@ impl TunReader {
     }
 
     /// The peer's burst, with room for a packet of `len` bytes.
-    fn burst_for(&mut self, peer: &Arc<Peer>, tos: u8, len: usize, mtu: usize) -> &mut OutBurst {
+    fn burst_for(&mut self, peer: &Arc<Peer>, tos: u8, len: usize, mtu: usize) -> &mut OpenBurst {
         let open = self
             .open
             .iter()
-            .position(|burst| burst.peer().is_some_and(|p| Arc::ptr_eq(p, peer)));
+            .position(|burst| Arc::ptr_eq(burst.peer(), peer));
         if let Some(i) = open {
             if self.open[i].fits(peer, tos, len, mtu) {
                 return &mut self.open[i];
@@ -208,20 +242,18 @@ impl TunReader {
         } else if self.open.len() == OPEN_BURSTS {
             self.close(0);
         }
-        let mut burst = self.spare.pop().unwrap_or_else(|| self.lane.new_burst());
-        burst.start(peer, tos);
-        self.open.push(burst);
+        let buffer = self.spare.pop().unwrap_or_else(|| self.lane.new_buffer());
+        self.open.push(buffer.start(peer, tos));
         self.open.last_mut().expect("just pushed")
     }
 
     /// Sends an open burst on its way.
     fn close(&mut self, i: usize) {
-        let mut burst = self.open.remove(i);
-        match self.plane.prepare(&mut burst, now()) {
-            Prepared::Ready => self.lane.run(&mut burst),
-            Prepared::Staged => {}
-        }
-        self.spare.push(burst);
+        let free = match self.plane.prepare(self.open.remove(i), now()) {
+            Prepared::Ready(burst) => self.lane.run(burst),
+            Prepared::Staged(buffer) => buffer,
+        };
+        self.spare.push(free);
     }
 
     fn flush(&mut self) {
@@ -245,5 +277,81 @@ impl TunReader {
                 tracing::debug!(%error, "ICMP unreachable not delivered");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::tun::TunOffloads;
+    use crate::tunnel::plane::Plane;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    /// A TUN of which each read ends as told, and then as the last one did.
+    struct Script(Mutex<VecDeque<Result<Vec<u8>, i32>>>);
+
+    impl TunIo for Script {
+        fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+            let mut reads = self.0.lock().unwrap();
+            let read = match reads.len() {
+                1 => reads[0].clone(),
+                _ => reads.pop_front().unwrap(),
+            };
+            let bytes = read.map_err(io::Error::from_raw_os_error)?;
+            buf[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+
+        fn send(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        }
+
+        fn offloads(&self) -> TunOffloads {
+            TunOffloads::ALL
+        }
+    }
+
+    fn reader(reads: impl IntoIterator<Item = Result<Vec<u8>, i32>>) -> (Arc<Plane>, TunReader) {
+        let plane = Arc::new(Plane::new());
+        let tun = Arc::new(Script(Mutex::new(reads.into_iter().collect())));
+        let sockets = Arc::new(Sockets::default());
+        let reader = TunReader::new(plane.clone(), tun, sockets, 0).unwrap();
+        (plane, reader)
+    }
+
+    /// A virtio header and what is no IP packet, so that its way ends in a counter.
+    fn junk() -> Result<Vec<u8>, i32> {
+        Ok(vec![0; virtio::LEN + 20])
+    }
+
+    #[test]
+    fn a_read_that_fails_is_counted_and_the_next_packet_is_read() {
+        let errors = [libc::EIO, libc::EINVAL, libc::ENOMEM, libc::EFAULT];
+        let reads = errors.into_iter().flat_map(|errno| [Err(errno), junk()]);
+        let reads = reads.chain([Err(libc::EINTR), junk(), Err(libc::EAGAIN)]);
+        let (plane, mut reader) = reader(reads);
+        assert_eq!(reader.turn().unwrap(), Turn::Drained);
+        assert_eq!(plane.drops().get(Drop::TunReadFailed), 4);
+        assert_eq!(plane.drops().get(Drop::NotIp), 5);
+        assert_eq!(reader.turn().unwrap(), Turn::Nothing);
+    }
+
+    #[test]
+    fn a_device_that_always_fails_is_left_alone_for_a_while() {
+        let (plane, mut reader) = reader([Err(libc::EIO)]);
+        for turn in 1..4 {
+            assert_eq!(reader.turn().unwrap(), Turn::Failing);
+            let failed = plane.drops().get(Drop::TunReadFailed);
+            assert_eq!(failed, turn * TURN_FAILURES as u64);
+        }
+    }
+
+    #[test]
+    fn only_a_deleted_link_is_the_end() {
+        let (plane, mut reader) = reader([junk(), Err(libc::EBADFD)]);
+        let error = reader.turn().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADFD));
+        assert_eq!(plane.drops().get(Drop::NotIp), 1);
     }
 }

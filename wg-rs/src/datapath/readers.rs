@@ -21,19 +21,21 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::inbound::SocketReader;
 use super::outbound::TunReader;
 use super::sockets::Sockets;
-use crate::sys::netlink::Changes;
 use super::turn::Turn;
+use crate::sys::netlink::Changes;
 use crate::sys::poll::Wanted::{Broken, Readable};
-use crate::sys::poll::{self, Waker};
+use crate::sys::poll::{self, Ready, Waker};
 use crate::sys::tun::Tun;
 
 /// So long without a packet, and the TUN is quiet.
 const QUIET: Duration = Duration::from_millis(5);
+/// A TUN on which every read fails is left alone for so long.
+const REST: Duration = Duration::from_millis(50);
 
 /// The threads that move data. Dropping this ends them.
 pub struct Readers {
@@ -65,8 +67,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Readers {
-    /// Reads the TUN from now on, and no socket yet; `senders` are told of changes of routes. `gone` is called when the TUN cannot be read
-    /// any more.
+    /// Reads the TUN from now on, and no socket yet; `senders` are told of changes of routes. `gone` is
+    /// called when the link was deleted.
     ///
     /// # Errors
     /// Of making threads and a netlink socket.
@@ -134,10 +136,13 @@ impl Drop for Readers {
 impl Shared {
     fn read_sockets(&self) -> io::Result<()> {
         let mut sockets: Vec<SocketReader> = Vec::new();
+        // Until when the TUN is left alone.
+        let mut resting: Option<Instant> = None;
         loop {
             let waker = Readable(self.wake_socket_thread.as_fd());
             let tun_is_here = !self.tun_is_apart.load(Ordering::Acquire);
-            let tun = match (tun_is_here, sockets.is_empty()) {
+            let rest = resting.map(|until| until.saturating_duration_since(Instant::now()));
+            let tun = match (tun_is_here && rest.is_none(), sockets.is_empty()) {
                 (false, _) => waker,
                 (true, true) => Broken(self.tun.as_fd()),
                 (true, false) => Readable(self.tun.as_fd()),
@@ -146,7 +151,8 @@ impl Shared {
             let socket = |i: usize| sockets.get(i).map_or(waker, |s| Readable(s.as_fd()));
             let changes = Readable(self.changes.as_fd());
             let wanted = [waker, tun, socket(0), socket(1), changes];
-            let [woken, tun, first, second, changed] = poll::wait(wanted, None)?;
+            let [woken, tun, first, second, changed] = poll::wait(wanted, rest)?;
+            resting = resting.filter(|until| Instant::now() < *until);
             if changed.any() && self.changes.take() {
                 self.senders.sources.changed();
             }
@@ -168,13 +174,19 @@ impl Shared {
                     received |= socket.turn() != Turn::Nothing;
                 }
             }
-            if !tun_is_here {
+            if !tun_is_here || resting.is_some() {
                 continue;
             }
             // What was delivered may have been answered by now.
-            if (tun.any() || received) && lock(&self.tun_reader).turn()? == Turn::More {
-                self.tun_is_apart.store(true, Ordering::Release);
-                self.wake_tun_thread.signal();
+            if tun.any() || received {
+                match lock(&self.tun_reader).turn()? {
+                    Turn::Nothing | Turn::Drained => {}
+                    Turn::More => {
+                        self.tun_is_apart.store(true, Ordering::Release);
+                        self.wake_tun_thread.signal();
+                    }
+                    Turn::Failing => resting = Some(Instant::now() + REST),
+                }
             }
         }
     }
@@ -185,10 +197,17 @@ impl Shared {
             poll::wait([waker], None)?;
             self.wake_tun_thread.drain();
             while self.tun_is_apart.load(Ordering::Acquire) {
-                if lock(&self.tun_reader).turn()? == Turn::More {
-                    continue;
-                }
-                let [tun, woken] = poll::wait([self.tun.as_fd(), waker], Some(QUIET))?;
+                let [tun, woken] = match lock(&self.tun_reader).turn()? {
+                    Turn::More => continue,
+                    Turn::Nothing | Turn::Drained => {
+                        poll::wait([self.tun.as_fd(), waker], Some(QUIET))?
+                    }
+                    Turn::Failing => {
+                        let [woken] = poll::wait([waker], Some(REST))?;
+                        // As if it were quiet: the other thread goes on with it.
+                        [Ready::default(), woken]
+                    }
+                };
                 if woken.any() || !tun.any() {
                     self.tun_is_apart.store(false, Ordering::Release);
                     self.wake_socket_thread.signal();

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -19,17 +20,37 @@ pub struct Sockets {
     v6: ArcSwapOption<Egress>,
     /// From which of our addresses peers are answered.
     pub sources: Sources,
+    port: AtomicU16,
 }
 
 impl Sockets {
     /// Takes these sockets from now on.
     pub fn replace(&self, v4: Option<Arc<UdpSocket>>, v6: Option<Arc<UdpSocket>>) {
+        let port = v4
+            .as_ref()
+            .or(v6.as_ref())
+            .map_or(0, |socket| socket.port());
+        self.port.store(port, Ordering::Relaxed);
         let egress = |socket: Arc<UdpSocket>| {
             let gso = socket.features().gso;
             Arc::new(Egress::new(socket, gso))
         };
         self.v4.store(v4.map(egress));
         self.v6.store(v6.map(egress));
+    }
+
+    /// As if bound to this port, without a socket.
+    #[cfg(test)]
+    pub(super) fn on_port(port: u16) -> Self {
+        Sockets {
+            port: port.into(),
+            ..Sockets::default()
+        }
+    }
+
+    /// The port that they share; 0 while none is open.
+    pub fn port(&self) -> u16 {
+        self.port.load(Ordering::Relaxed)
     }
 
     /// Each open socket.

@@ -9,4 +9,6 @@ pub enum Turn {
     Drained,
     /// More than it may take at a time.
     More,
+    /// Nothing but errors: it is to be left alone for a while.
+    Failing,
 }

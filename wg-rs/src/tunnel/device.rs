@@ -35,7 +35,7 @@ use super::keypair::{Keypair, Origin};
 use super::messages::*;
 use super::peer::{Endpoint, Peer};
 use super::plane::{Event, Plane, Routes};
-use super::send::OutBurst;
+use super::send::OutBuffer;
 use super::time::{Time, Wall};
 use super::transmit::Transmit;
 
@@ -66,7 +66,7 @@ pub struct Device {
     /// Messages that are ready.
     pub(super) outbox: VecDeque<(Transmit, Vec<u8>)>,
     /// For staged packets; there once some were sent.
-    pub(super) burst: Option<Box<OutBurst>>,
+    pub(super) buffer: Option<OutBuffer>,
 }
 
 /// The owner's part of a peer.
@@ -142,7 +142,7 @@ impl Device {
             ready: VecDeque::new(),
             initiating: VecDeque::new(),
             outbox: VecDeque::new(),
-            burst: None,
+            buffer: None,
         }
     }
 
@@ -199,7 +199,7 @@ impl Device {
                     to: from,
                     tos: 0,
                     stride,
-                    peer: None,
+                    receipt: None,
                     is_initiation: false,
                 };
                 self.outbox.push_back((transmit, reply.to_vec()));

@@ -22,6 +22,8 @@ macro_rules! drops {
 }
 
 drops! {
+    /// Outgoing: the kernel could not hand a packet over.
+    TunReadFailed = "TUN read failed",
     /// Outgoing: neither IPv4 nor IPv6, or shorter than its header.
     NotIp = "not an IP packet",
     /// Outgoing: longer than a datagram can carry.
@@ -30,6 +32,8 @@ drops! {
     NoPeer = "no peer for the destination",
     /// Outgoing: the peer's endpoint is not known yet.
     NoEndpoint = "no endpoint for the peer",
+    /// Outgoing: one of our own datagrams, which a route sent into the interface again.
+    Loop = "routing loop",
     /// Outgoing: the staged queue was full; the oldest went.
     StagedOverflow = "staged queue full",
     /// Outgoing: the handshake was given up, or the peer or device went away.

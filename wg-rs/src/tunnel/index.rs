@@ -58,6 +58,15 @@ impl Index {
         slot.session.load()
     }
 
+    /// Whether the index is taken, by a session or a handshake.
+    pub(crate) fn is_reserved(&self, index: u32) -> bool {
+        let slots = self.slots.load();
+        slots[place(index, slots.len())]
+            .index
+            .load(Ordering::Acquire)
+            == index
+    }
+
     fn taken(&self) -> MutexGuard<'_, usize> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

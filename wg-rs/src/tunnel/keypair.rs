@@ -179,6 +179,13 @@ impl Keypairs {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a packet with this receiver index may be one of ours.
+    pub(crate) fn sends_as(&self, receiver: u32) -> bool {
+        let is_it = |keypair: &Arc<Keypair>| keypair.receiver == receiver;
+        self.current.load().as_ref().is_some_and(is_it)
+            || self.others().previous.as_ref().is_some_and(is_it)
+    }
+
     /// Takes a new session in. What is pushed out is returned.
     pub(crate) fn add(&self, new: Arc<Keypair>) -> Discarded {
         let mut others = self.others();

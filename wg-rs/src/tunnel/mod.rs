@@ -24,6 +24,6 @@ mod timers;
 pub mod transmit;
 
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use super::allowed_ips::AllowedIps;
 use super::drops::{Drop, Drops};
 use super::index::Index;
 use super::keypair::Discarded;
+use super::messages::{Message, receiver_index, sender_index};
 use super::peer::Peer;
 use super::time::Time;
 use super::timers::Wake;
@@ -65,6 +66,20 @@ impl Plane {
 
     pub(crate) fn set_routes(&self, routes: Routes) {
         self.routes.store(Arc::new(routes));
+    }
+
+    /// Whether `datagram` is a message of ours to `peer`, by its index: that of one of its sessions, or,
+    /// in a handshake, one that is reserved here.
+    pub fn is_message_to(&self, peer: &Peer, datagram: &[u8]) -> bool {
+        match Message::parse(datagram) {
+            Some(Message::Data(_)) => {
+                receiver_index(datagram).is_some_and(|index| peer.keypairs.sends_as(index))
+            }
+            Some(Message::Initiation(_) | Message::Response(_)) => {
+                sender_index(datagram).is_some_and(|index| self.index.is_reserved(index))
+            }
+            _ => false,
+        }
     }
 
     /// The counters of dropped packets.

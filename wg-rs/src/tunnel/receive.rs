@@ -64,6 +64,21 @@ impl InBurst {
         }
     }
 
+    /// One whose packets were accepted.
+    #[cfg(test)]
+    pub(crate) fn accepted(packets: &[Vec<u8>], from: Endpoint) -> Self {
+        let mut burst = InBurst::new();
+        let mut end = 0;
+        for packet in packets {
+            let start = end + DATA_HEADER;
+            end = start + packet.len();
+            burst.bytes[start..end].copy_from_slice(packet);
+            burst.packets.push(start..end);
+        }
+        burst.from = Some(from);
+        burst
+    }
+
     /// To be received into.
     pub fn buffer(&mut self) -> &mut [u8] {
         &mut self.bytes

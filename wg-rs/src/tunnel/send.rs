@@ -1,16 +1,20 @@
-//! The way out, over a burst of datagrams of one peer laid out at one stride:
+//! The way out, over a burst of datagrams of one peer laid out at one stride. Each step takes what the
+//! one before it gave, so that none can be left out or done twice:
 //!
 //! ```text
-//! route -> start, push, push …   each packet copied once, straight to its slot
-//!       -> Plane::prepare        serial: is there a session? reserves the counters
-//!       -> seal                  any thread
-//!       -> (the caller's send)
-//!       -> Plane::sent           timers, byte counts, is a new key needed?
+//! OutBuffer      start          memory, used again and again
+//!   -> OpenBurst      push, push …   each packet copied once, straight to its slot
+//!   -> Plane::prepare                serial: is there a session? reserves the counters
+//!   -> PreparedBurst  seal           any thread
+//!   -> SealedBurst                   (the caller's send)
+//!   -> Plane::sent                   timers, byte counts, is a new key needed?
+//!   -> OutBuffer
 //! ```
 //! Between `prepare` and the send the order of bursts of one peer is the caller's to keep.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::drops::Drop;
 use super::keypair::Keypair;
@@ -22,18 +26,13 @@ use super::time::Time;
 
 /// Segments that one UDP_SEGMENT send may carry on every kernel that has it.
 pub const MAX_SEGMENTS: usize = 64;
+/// How long the data path waits for the owner to finish with staged packets it has long been sending.
+const MOMENT: Duration = Duration::from_millis(1);
 
-/// Datagrams for one peer, under construction, sealed, or sent. Allocated once and used again.
-pub struct OutBurst {
+/// Memory for a burst. Allocated once and used again.
+pub struct OutBuffer {
     bytes: Box<[u8]>,
-    /// Bytes used.
-    len: usize,
-    stride: usize,
     packets: Vec<Slot>,
-    tos: u8,
-    peer: Option<Arc<Peer>>,
-    /// The session and the first counter, from `prepare`.
-    session: Option<(Arc<Keypair>, u64)>,
 }
 
 /// Where a packet lies, unpadded.
@@ -43,48 +42,65 @@ struct Slot {
     len: usize,
 }
 
-impl OutBurst {
-    /// An empty burst.
+impl OutBuffer {
+    /// Room for as much as one send may carry.
     pub fn new() -> Self {
         Self {
             bytes: vec![0; MAX_DATAGRAM].into_boxed_slice(),
-            len: 0,
-            stride: 0,
             packets: Vec::with_capacity(MAX_SEGMENTS),
-            tos: 0,
-            peer: None,
-            session: None,
         }
     }
 
+    /// Opens a burst for a peer. `tos` is the outer TOS of all its datagrams.
+    pub fn start(mut self, peer: &Arc<Peer>, tos: u8) -> OpenBurst {
+        self.packets.clear();
+        OpenBurst {
+            buffer: self,
+            len: 0,
+            stride: 0,
+            tos,
+            peer: peer.clone(),
+        }
+    }
+}
+
+impl Default for OutBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Packets for one peer, each in its slot.
+pub struct OpenBurst {
+    buffer: OutBuffer,
+    /// Bytes used.
+    len: usize,
+    stride: usize,
+    tos: u8,
+    peer: Arc<Peer>,
+}
+
+impl OpenBurst {
     /// Whether there are no packets.
     pub fn is_empty(&self) -> bool {
-        self.packets.is_empty()
+        self.buffer.packets.is_empty()
     }
 
-    /// Empties it.
-    pub fn clear(&mut self) {
-        self.len = 0;
-        self.stride = 0;
-        self.packets.clear();
-        self.peer = None;
-        self.session = None;
+    /// How many packets.
+    pub fn count(&self) -> usize {
+        self.buffer.packets.len()
     }
 
-    /// Opens an empty burst for a peer. `tos` is the outer TOS of all its datagrams.
-    pub fn start(&mut self, peer: &Arc<Peer>, tos: u8) {
-        self.clear();
-        self.peer = Some(peer.clone());
-        self.tos = tos;
+    /// The peer it is for.
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
     }
 
     /// Whether `push` may follow: same peer, same TOS, room, and of a size that UDP_SEGMENT allows
     /// behind what is there (all equal, the last may be shorter). False for the first packet only if
     /// it is longer than `MAX_PACKET`.
     pub fn fits(&self, peer: &Arc<Peer>, tos: u8, len: usize, mtu: usize) -> bool {
-        self.tos == tos
-            && self.peer.as_ref().is_some_and(|own| Arc::ptr_eq(own, peer))
-            && self.has_room(len, mtu)
+        self.tos == tos && Arc::ptr_eq(&self.peer, peer) && self.has_room(len, mtu)
     }
 
     fn has_room(&self, len: usize, mtu: usize) -> bool {
@@ -92,18 +108,17 @@ impl OutBurst {
         if self.is_empty() {
             return len <= MAX_PACKET;
         }
-        self.packets.len() < MAX_SEGMENTS
-            && self.len == self.packets.len() * self.stride
+        self.count() < MAX_SEGMENTS
+            && self.len == self.count() * self.stride
             && datagram <= self.stride
-            && self.len + datagram <= self.bytes.len()
+            && self.len + datagram <= self.buffer.bytes.len()
     }
 
     /// The slot for the next packet: `len` bytes, to be overwritten whole. Its padding is zeroed.
     ///
     /// # Panics
-    /// If the burst was not started, or the packet does not fit.
+    /// If the packet does not fit.
     pub fn push(&mut self, len: usize, mtu: usize) -> &mut [u8] {
-        assert!(self.peer.is_some(), "burst not started");
         assert!(self.has_room(len, mtu), "packet does not fit the burst");
         let padded = padded_len(len, mtu);
         let start = self.len + DATA_HEADER;
@@ -111,78 +126,134 @@ impl OutBurst {
         if self.is_empty() {
             self.stride = self.len;
         }
-        self.packets.push(Slot { start, len });
-        let slot = &mut self.bytes[start..start + padded];
+        self.buffer.packets.push(Slot { start, len });
+        let slot = &mut self.buffer.bytes[start..start + padded];
         let (packet, padding) = slot.split_at_mut(len);
         padding.fill(0);
         packet
     }
 
-    /// Seals every datagram in place. Does nothing before `prepare` said `Ready`.
-    pub fn seal(&mut self) {
-        if let Some((keypair, first)) = &self.session {
-            let datagrams = &mut self.bytes[..self.len];
-            keypair
-                .sealing
-                .seal_burst(keypair.receiver, *first, datagrams, self.stride);
+    /// With a session and its counters, if there is one that can send.
+    fn with_session(self, now: Time) -> Result<PreparedBurst, OpenBurst> {
+        let current = self.peer.keypairs.current();
+        let reserved = current.as_ref().and_then(|current| {
+            Some((current.reserve(self.count() as u64, now)?, current.clone()))
+        });
+        drop(current);
+        match reserved {
+            Some((first, keypair)) => Ok(PreparedBurst {
+                burst: self,
+                keypair,
+                first,
+            }),
+            None => Err(self),
         }
     }
+}
 
+/// A burst that has its session and counters, to be sealed.
+pub struct PreparedBurst {
+    burst: OpenBurst,
+    keypair: Arc<Keypair>,
+    first: u64,
+}
+
+impl PreparedBurst {
+    /// How many datagrams.
+    pub fn count(&self) -> usize {
+        self.burst.count()
+    }
+
+    /// Seals every datagram in place.
+    pub fn seal(mut self) -> SealedBurst {
+        let OpenBurst {
+            buffer,
+            len,
+            stride,
+            ..
+        } = &mut self.burst;
+        let datagrams = &mut buffer.bytes[..*len];
+        let Keypair {
+            sealing, receiver, ..
+        } = &*self.keypair;
+        sealing.seal_burst(*receiver, self.first, datagrams, *stride);
+        SealedBurst {
+            burst: self.burst,
+            keypair: self.keypair,
+        }
+    }
+}
+
+/// A burst that is ready to be sent.
+pub struct SealedBurst {
+    burst: OpenBurst,
+    keypair: Arc<Keypair>,
+}
+
+impl SealedBurst {
     /// The datagrams, one at each stride, the last maybe shorter.
     pub fn datagrams(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.burst.buffer.bytes[..self.burst.len]
     }
 
     /// Distance between datagrams.
     pub fn stride(&self) -> usize {
-        self.stride
+        self.burst.stride
     }
 
     /// How many datagrams.
     pub fn count(&self) -> usize {
-        self.packets.len()
+        self.burst.count()
     }
 
     /// Outer TOS of every datagram.
     pub fn tos(&self) -> u8 {
-        self.tos
+        self.burst.tos
     }
 
     /// The peer it is for.
-    pub fn peer(&self) -> Option<&Arc<Peer>> {
-        self.peer.as_ref()
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.burst.peer
     }
 
-    fn has_data(&self) -> bool {
-        self.packets.iter().any(|slot| slot.len > 0)
+    /// What is left to account for it, and its memory.
+    pub(crate) fn into_receipt(self) -> (Receipt, OutBuffer) {
+        let OpenBurst { buffer, peer, .. } = self.burst;
+        let has_data = buffer.packets.iter().any(|slot| slot.len > 0);
+        let receipt = Receipt {
+            peer,
+            answer: has_data.then_some(self.keypair.jitter),
+        };
+        (receipt, buffer)
     }
 }
 
-impl Default for OutBurst {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Of what is to be accounted once it is known how much of it the socket took.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    pub(crate) peer: Arc<Peer>,
+    /// Of data, which is to be answered: the jitter of the time for that.
+    pub(crate) answer: Option<Duration>,
 }
 
 /// What became of a burst.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Prepared {
     /// It has its counters: seal and send it.
-    Ready,
+    Ready(PreparedBurst),
     /// Its packets wait for a session, or for those that waited before them, or were dropped
-    /// because the device is down or the peer's endpoint unknown. The burst is empty.
-    Staged,
+    /// because the device is down or the peer's endpoint unknown. Its memory is free again.
+    Staged(OutBuffer),
 }
 
 /// What came of sending staged packets.
 pub(crate) enum Unstaged {
-    /// A burst, to be sealed.
-    Burst,
+    /// A burst of them.
+    Burst(PreparedBurst),
     /// There are none (left).
-    Nothing,
+    Nothing(OutBuffer),
     /// There are, but no session.
-    NoSession,
+    NoSession(OutBuffer),
 }
 
 /// Why a packet has nowhere to go.
@@ -240,54 +311,36 @@ pub fn outer_tos(inner: &[u8]) -> u8 {
     if ecn == CE { ECT_0 } else { ecn }
 }
 
-/// Gives the owner a moment to finish with what is staged, if it has been at it for long.
-fn pause_for(peer: &Peer) {
-    const MOMENT: usize = 10_000;
-    if peer.staged.is_long() {
-        for _ in 0..MOMENT {
-            if !peer.staged.is_busy() {
-                return;
-            }
-            std::thread::yield_now();
-        }
-    }
-}
-
 impl Plane {
     /// Gives the burst a session and its counters, or stages its packets and asks for a handshake.
     /// Bursts of one peer must be prepared in the order of their packets.
-    pub fn prepare(&self, burst: &mut OutBurst, now: Time) -> Prepared {
-        let Some(peer) = burst.peer.clone().filter(|_| !burst.is_empty()) else {
-            burst.clear();
-            return Prepared::Staged;
-        };
+    pub fn prepare(&self, burst: OpenBurst, now: Time) -> Prepared {
+        let peer = burst.peer.clone();
+        if burst.is_empty() {
+            return Prepared::Staged(burst.buffer);
+        }
         if !self.is_up() || peer.is_dead() {
             self.drop_packets(Drop::Down, burst.count());
-            burst.clear();
-            return Prepared::Staged;
+            return Prepared::Staged(burst.buffer);
         }
         if !peer.has_endpoint() {
             self.drop_packets(Drop::NoEndpoint, burst.count());
-            burst.clear();
-            return Prepared::Staged;
+            return Prepared::Staged(burst.buffer);
         }
-        if peer.staged.is_busy() {
-            pause_for(&peer);
+        let mut burst = burst;
+        if !peer.staged.is_busy() || peer.staged.wait_for_owner(MOMENT) {
+            burst = match burst.with_session(now) {
+                Ok(prepared) => return Prepared::Ready(prepared),
+                Err(burst) => burst,
+            };
         }
-        if !peer.staged.is_busy()
-            && let Some(current) = &*peer.keypairs.current()
-            && let Some(first) = current.reserve(burst.count() as u64, now)
-        {
-            burst.session = Some((current.clone(), first));
-            return Prepared::Ready;
-        }
-        let packets = burst.packets.iter().map(|slot| StagedPacket {
+        let OutBuffer { bytes, packets } = &burst.buffer;
+        let packets = packets.iter().map(|slot| StagedPacket {
             tos: burst.tos,
-            bytes: burst.bytes[slot.start..slot.start + slot.len].into(),
+            bytes: bytes[slot.start..slot.start + slot.len].into(),
         });
         let dropped = peer.staged.push(packets);
         self.drop_packets(Drop::StagedOverflow, dropped as usize);
-        burst.clear();
         // Looked at after staging: the owner adds a session and then looks at the queue.
         let has_session =
             matches!(&*peer.keypairs.current(), Some(current) if current.can_send(now));
@@ -299,32 +352,45 @@ impl Plane {
         if peer.is_dead() || !self.is_up() {
             self.drop_packets(Drop::StagedPurged, peer.staged.purge() as usize);
         }
-        Prepared::Staged
+        Prepared::Staged(burst.buffer)
     }
 
-    /// The network was given the burst, and took so many bytes of datagrams. If it took none, the timers
-    /// of the peer go on as if it had, except that no answer is expected.
-    pub fn sent(&self, burst: &OutBurst, taken: usize, now: Time) {
-        let Some((peer, keypair)) = burst.sealed_for() else {
-            return;
-        };
-        peer.add_tx_bytes(taken);
+    /// The network was given the burst, and took so many bytes of its datagrams.
+    pub fn sent(&self, burst: SealedBurst, taken: usize, now: Time) -> OutBuffer {
+        let (receipt, buffer) = burst.into_receipt();
+        self.sending(&receipt, now);
+        self.taken(&receipt, taken, now);
+        buffer
+    }
+
+    /// What goes on whether or not the network takes it: the peer's timers, and the age of its key.
+    pub(crate) fn sending(&self, receipt: &Receipt, now: Time) {
+        let peer = &receipt.peer;
         self.wake(peer, peer.timers.any_authenticated_packet_traversal(now));
         peer.timers.any_authenticated_packet_sent();
-        if taken > 0 && burst.has_data() {
-            self.wake(peer, peer.timers.data_sent(now, keypair.jitter));
-        }
         self.keep_key_fresh_sending(peer, now);
     }
 
+    /// The network took so many bytes: they count, and data is to be answered.
+    pub(crate) fn taken(&self, receipt: &Receipt, bytes: usize, now: Time) {
+        if bytes == 0 {
+            return;
+        }
+        let peer = &receipt.peer;
+        peer.add_tx_bytes(bytes);
+        if let Some(jitter) = receipt.answer {
+            self.wake(peer, peer.timers.data_sent(now, jitter));
+        }
+    }
+
     /// Fills a burst with staged packets and prepares it.
-    pub(crate) fn unstage(&self, peer: &Arc<Peer>, burst: &mut OutBurst, now: Time) -> Unstaged {
-        burst.clear();
+    pub(crate) fn unstage(&self, peer: &Arc<Peer>, buffer: OutBuffer, now: Time) -> Unstaged {
         let mtu = self.mtu();
+        let mut burst = buffer.start(peer, 0);
         let packets = peer.staged.take(|packet| {
             let len = packet.bytes.len();
             if burst.is_empty() {
-                burst.start(peer, packet.tos);
+                burst.tos = packet.tos;
             }
             let fits = burst.fits(peer, packet.tos, len, mtu);
             if fits {
@@ -333,32 +399,27 @@ impl Plane {
             fits
         });
         if packets.is_empty() {
-            burst.clear();
-            return Unstaged::Nothing;
+            return Unstaged::Nothing(burst.buffer);
         }
-        if let Some(current) = &*peer.keypairs.current()
-            && let Some(first) = current.reserve(packets.len() as u64, now)
-        {
-            burst.session = Some((current.clone(), first));
-            return Unstaged::Burst;
+        match burst.with_session(now) {
+            Ok(prepared) => Unstaged::Burst(prepared),
+            Err(burst) => {
+                peer.staged.put_back(packets);
+                Unstaged::NoSession(burst.buffer)
+            }
         }
-        peer.staged.put_back(packets);
-        burst.clear();
-        Unstaged::NoSession
     }
 
-    /// Makes the burst a keepalive. False if there is no session.
-    pub(crate) fn keepalive(&self, peer: &Arc<Peer>, burst: &mut OutBurst, now: Time) -> bool {
-        burst.start(peer, 0);
+    /// A keepalive, if there is a session; else the memory back.
+    pub(crate) fn keepalive(
+        &self,
+        peer: &Arc<Peer>,
+        buffer: OutBuffer,
+        now: Time,
+    ) -> Result<PreparedBurst, OutBuffer> {
+        let mut burst = buffer.start(peer, 0);
         burst.push(0, self.mtu());
-        if let Some(current) = &*peer.keypairs.current()
-            && let Some(first) = current.reserve(1, now)
-        {
-            burst.session = Some((current.clone(), first));
-            return true;
-        }
-        burst.clear();
-        false
+        burst.with_session(now).map_err(|burst| burst.buffer)
     }
 
     fn keep_key_fresh_sending(&self, peer: &Arc<Peer>, now: Time) {
@@ -368,11 +429,5 @@ impl Plane {
         if stale {
             self.ask_handshake(peer, now);
         }
-    }
-}
-
-impl OutBurst {
-    fn sealed_for(&self) -> Option<(&Arc<Peer>, &Arc<Keypair>)> {
-        Some((self.peer.as_ref()?, &self.session.as_ref()?.0))
     }
 }

@@ -1,5 +1,5 @@
 //! Devices on a network that exists only as a queue of datagrams, under a clock that jumps from one
-//! event to the next. What runs is what ships: `Device`, `OutBurst`, `InBurst`.
+//! event to the next. What runs is what ships: `Device`, `OpenBurst`, `InBurst`.
 //!
 //! The network delays, loses, repeats and reorders as `Faults` says, from one seed; an eavesdropper
 //! notes each datagram sent. A host's `addr` is what others see: changing it is roaming, or a NAT
@@ -22,7 +22,7 @@ use super::ingress::Backlog;
 use super::keypair::Keypair;
 use super::peer::{Endpoint, Peer, Source};
 use super::receive::InBurst;
-use super::send::{OutBurst, Prepared, Unroutable, outer_tos, route};
+use super::send::{OpenBurst, OutBuffer, Prepared, Unroutable, outer_tos, route};
 use super::time::{Time, Wall};
 use crate::uapi::types::{self, AllowedIp, Change};
 
@@ -129,6 +129,8 @@ pub(crate) struct Host {
     pub addr: SocketAddr,
     /// Datagrams to it vanish.
     pub deaf: bool,
+    /// Its network takes no datagram.
+    pub unplugged: bool,
     /// Handshake messages that seem to wait behind each one.
     pub backlog: Backlog,
     /// What the TUN was given.
@@ -137,7 +139,9 @@ pub(crate) struct Host {
     pub unroutable: Vec<Unroutable>,
     /// Seconds by which its wall clock is wrong.
     pub wall_error: i64,
-    out: OutBurst,
+    /// The burst that is open, and memory for the next.
+    out: Option<OpenBurst>,
+    free: Option<OutBuffer>,
     r#in: InBurst,
 }
 
@@ -218,11 +222,13 @@ impl Sim {
                 key,
                 addr: format!("192.0.2.{}:51820", i + 1).parse().unwrap(),
                 deaf: false,
+                unplugged: false,
                 backlog: Backlog::default(),
                 delivered: Vec::new(),
                 unroutable: Vec::new(),
                 wall_error: 0,
-                out: OutBurst::new(),
+                out: None,
+                free: None,
                 r#in: InBurst::new(),
             }
         });
@@ -322,14 +328,14 @@ impl Sim {
                 }
                 Ok(peer) => {
                     let tos = outer_tos(packet);
-                    if !host.out.is_empty() && !host.out.fits(peer, tos, packet.len(), mtu) {
+                    let fits = |open: &OpenBurst| open.fits(peer, tos, packet.len(), mtu);
+                    if !host.out.as_ref().is_some_and(fits) {
                         self.finish_burst(from);
                     }
-                    let host = &mut self.hosts[from];
-                    if host.out.is_empty() {
-                        host.out.start(peer, tos);
-                    }
-                    host.out.push(packet.len(), mtu).copy_from_slice(packet);
+                    let Host { out, free, .. } = &mut self.hosts[from];
+                    let open =
+                        out.get_or_insert_with(|| free.take().unwrap_or_default().start(peer, tos));
+                    open.push(packet.len(), mtu).copy_from_slice(packet);
                 }
             }
         }
@@ -338,23 +344,35 @@ impl Sim {
     }
 
     fn finish_burst(&mut self, from: usize) {
-        let host = &mut self.hosts[from];
-        if host.out.is_empty() {
+        let Some(burst) = self.hosts[from].out.take() else {
             return;
-        }
-        let plane = host.device.plane().clone();
-        let mut burst = std::mem::take(&mut host.out);
-        if plane.prepare(&mut burst, self.now) == Prepared::Ready {
-            burst.seal();
-            let to = burst.peer().unwrap().endpoint().unwrap().addr;
-            self.transmit(from, to, burst.tos(), burst.stride(), burst.datagrams());
-            plane.sent(&burst, burst.datagrams().len(), self.now);
-        }
-        burst.clear();
-        self.hosts[from].out = burst;
+        };
+        let plane = self.hosts[from].device.plane().clone();
+        let free = match plane.prepare(burst, self.now) {
+            Prepared::Ready(burst) => {
+                let burst = burst.seal();
+                let to = burst.peer().endpoint().unwrap().addr;
+                let datagrams = burst.datagrams();
+                let taken = self.transmit(from, to, burst.tos(), burst.stride(), datagrams);
+                plane.sent(burst, taken, self.now)
+            }
+            Prepared::Staged(buffer) => buffer,
+        };
+        self.hosts[from].free = Some(free);
     }
 
-    fn transmit(&mut self, from: usize, to: SocketAddr, tos: u8, stride: usize, bytes: &[u8]) {
+    /// The bytes that the network took.
+    fn transmit(
+        &mut self,
+        from: usize,
+        to: SocketAddr,
+        tos: u8,
+        stride: usize,
+        bytes: &[u8],
+    ) -> usize {
+        if self.hosts[from].unplugged {
+            return 0;
+        }
         let addr = self.hosts[from].addr;
         let at = self.now;
         for datagram in bytes.chunks(stride) {
@@ -384,7 +402,7 @@ impl Sim {
                     bytes: bytes.to_vec(),
                 },
             );
-            return;
+            return bytes.len();
         }
         for datagram in bytes.chunks(stride) {
             let bytes = datagram.to_vec();
@@ -403,6 +421,7 @@ impl Sim {
                 }
             }
         }
+        bytes.len()
     }
 
     fn fly(&mut self, delay: Duration, flight: Flight) {
@@ -439,7 +458,9 @@ impl Sim {
             .device
             .poll_transmit(self.now, wall, &mut out)
         {
-            self.transmit(host, transmit.to.addr, transmit.tos, transmit.stride, &out);
+            let to = transmit.to.addr;
+            let taken = self.transmit(host, to, transmit.tos, transmit.stride, &out);
+            transmit.sent(self.hosts[host].device.plane(), taken, self.now);
         }
     }
 

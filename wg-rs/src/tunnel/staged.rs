@@ -2,12 +2,13 @@
 //!
 //! Order: while the queue is `busy` (it holds packets, or the owner is sending what it held) later
 //! packets join its end instead of overtaking. A sender that never pauses could stay behind the
-//! owner for ever, so from `ROUNDS` bursts on it should wait a moment for the owner to finish
-//! (`is_long`).
+//! owner for ever, so after `ROUNDS` bursts it waits a moment for the owner to finish, asleep; if
+//! that was in vain, not again before as many bursts more.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::messages::{MAX_QUEUED_PACKETS, MAX_STAGED_PACKETS};
 
@@ -23,6 +24,7 @@ pub(crate) struct StagedPacket {
 pub(crate) struct StagedQueue {
     busy: AtomicBool,
     inner: Mutex<Inner>,
+    freed: Condvar,
 }
 
 #[derive(Default)]
@@ -30,6 +32,9 @@ struct Inner {
     packets: VecDeque<StagedPacket>,
     /// Bursts taken since the owner began to send; 0: it is not sending.
     rounds: u32,
+    /// `rounds` when a sender last waited for the owner.
+    waited_at: u32,
+    is_waiting: bool,
 }
 
 impl StagedQueue {
@@ -42,9 +47,30 @@ impl StagedQueue {
         self.busy.load(Ordering::Acquire)
     }
 
-    /// Has the owner been sending for long?
-    pub(crate) fn is_long(&self) -> bool {
-        self.inner().rounds > ROUNDS
+    /// If the owner has been sending for long, gives it a moment to finish. True if the queue is free.
+    pub(crate) fn wait_for_owner(&self, moment: Duration) -> bool {
+        let mut inner = self.inner();
+        if inner.rounds > inner.waited_at + ROUNDS {
+            inner.waited_at = inner.rounds;
+            inner.is_waiting = true;
+            let waited = self
+                .freed
+                .wait_timeout_while(inner, moment, |_| self.is_busy());
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+            inner.is_waiting = false;
+        }
+        drop(inner);
+        !self.is_busy()
+    }
+
+    /// The owner is done for now, or there is nothing left.
+    fn free(&self, inner: &mut Inner, busy: bool) {
+        inner.rounds = 0;
+        inner.waited_at = 0;
+        self.busy.store(busy, Ordering::Release);
+        if inner.is_waiting && !busy {
+            self.freed.notify_all();
+        }
     }
 
     /// Neither packets nor a sender of them.
@@ -80,35 +106,33 @@ impl StagedQueue {
         let n = inner.packets.iter().position(|packet| !fits(packet));
         let n = n.unwrap_or(inner.packets.len());
         let taken: Vec<_> = inner.packets.drain(..n).collect();
-        inner.rounds = if taken.is_empty() {
-            0
-        } else {
-            inner.rounds + 1
-        };
         if inner.packets.is_empty() {
             inner.packets.shrink_to_fit();
         }
-        let busy = !taken.is_empty() || !inner.packets.is_empty();
-        self.busy.store(busy, Ordering::Release);
+        if taken.is_empty() {
+            let busy = !inner.packets.is_empty();
+            self.free(&mut inner, busy);
+        } else {
+            inner.rounds += 1;
+            self.busy.store(true, Ordering::Release);
+        }
         taken
     }
 
     /// Undoes a `take` that found no session after all.
     pub(crate) fn put_back(&self, packets: Vec<StagedPacket>) {
         let mut inner = self.inner();
-        inner.rounds = 0;
         for packet in packets.into_iter().rev() {
             inner.packets.push_front(packet);
         }
-        self.busy
-            .store(!inner.packets.is_empty(), Ordering::Release);
+        let busy = !inner.packets.is_empty();
+        self.free(&mut inner, busy);
     }
 
     /// Drops all. Returns how many there were.
     pub(crate) fn purge(&self) -> u64 {
         let mut inner = self.inner();
-        inner.rounds = 0;
-        self.busy.store(false, Ordering::Release);
+        self.free(&mut inner, false);
         std::mem::take(&mut inner.packets).len() as u64
     }
 }
@@ -146,18 +170,38 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_never_pauses_is_made_to() {
+    fn a_sender_that_never_pauses_waits_for_the_owner_but_not_at_every_burst() {
+        const IN_VAIN: Duration = Duration::from_millis(20);
         let queue = StagedQueue::default();
-        queue.push([packet(0)].into_iter());
-        let mut rounds = 0;
-        while !queue.is_long() {
-            queue.take(|_| true);
+        let round = || {
             queue.push([packet(0)].into_iter());
-            rounds += 1;
-            assert!(rounds < 100);
+            assert_eq!(queue.take(|_| true).len(), 1);
+        };
+        let waits = || {
+            let start = std::time::Instant::now();
+            assert!(!queue.wait_for_owner(IN_VAIN), "it is still busy");
+            start.elapsed() >= IN_VAIN
+        };
+        // While it has not been long, and after a wait in vain not again at once.
+        for _ in 0..2 {
+            for _ in 0..ROUNDS {
+                round();
+                assert!(!queue.wait_for_owner(Duration::MAX), "returns at once");
+            }
+            round();
+            assert!(waits());
+            assert!(!queue.wait_for_owner(Duration::MAX), "returns at once");
         }
-        while !queue.take(|_| true).is_empty() {}
-        assert!(!queue.is_busy() && !queue.is_long());
+        // It ends as soon as the owner is done.
+        (0..=ROUNDS).for_each(|_| round());
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| queue.wait_for_owner(Duration::from_secs(60)));
+            while !queue.inner().is_waiting {
+                std::thread::yield_now();
+            }
+            assert!(queue.take(|_| true).is_empty());
+            assert!(sender.join().unwrap());
+        });
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::device::{Device, jitter, random_key};
 use super::handshake::Parties;
 use super::messages::{HANDSHAKE_DSCP, REKEY_TIMEOUT};
 use super::peer::{Endpoint, Peer};
-use super::send::Unstaged;
+use super::plane::Plane;
+use super::send::{Receipt, Unstaged};
 use super::time::{Time, Wall};
 
 /// Datagrams to be sent: what `poll_transmit` wrote to `out`, one at each stride.
@@ -27,16 +28,30 @@ pub struct Transmit {
     pub tos: u8,
     /// Distance between datagrams; the length if there is one.
     pub stride: usize,
-    /// Whom it is for (none: a cookie reply). Its source is to be cleared if it proves unusable.
-    pub peer: Option<Arc<Peer>>,
+    /// What is left to account (none: a cookie reply, which is nobody's).
+    pub(super) receipt: Option<Receipt>,
     /// An initiation, which cost a Diffie-Hellman: before the next one others should have a turn.
     pub is_initiation: bool,
 }
 
+impl Transmit {
+    /// Whom it is for, if for a peer. Its source is to be cleared if it proves unusable.
+    pub fn peer(&self) -> Option<&Arc<Peer>> {
+        self.receipt.as_ref().map(|receipt| &receipt.peer)
+    }
+
+    /// The network took so many bytes of it.
+    pub fn sent(self, plane: &Plane, taken: usize, now: Time) {
+        if let Some(receipt) = &self.receipt {
+            plane.taken(receipt, taken, now);
+        }
+    }
+}
+
 impl Device {
-    /// What is to be sent next, written over `out`, each result to be sent before the next call. To
-    /// be called after any of the other calls, and again and again until it gives `None`; any of the
-    /// other calls may come in between.
+    /// What is to be sent next, written over `out`, each result to be sent, and [`Transmit::sent`]
+    /// told, before the next call. To be called after any of the other calls, and again and again
+    /// until it gives `None`; any of the other calls may come in between.
     pub fn poll_transmit(&mut self, now: Time, wall: Wall, out: &mut Vec<u8>) -> Option<Transmit> {
         self.handle_events(now, wall);
         loop {
@@ -108,33 +123,41 @@ impl Device {
         let entry = self.peers.get_mut(&id)?;
         let peer = entry.shared.clone();
         let to = peer.endpoint()?;
-        let burst = self.burst.get_or_insert_default();
-        let has_burst = match self.plane.unstage(&peer, burst, now) {
-            Unstaged::Burst => true,
-            Unstaged::NoSession => false,
-            Unstaged::Nothing if !entry.wants_keepalive => return None,
-            Unstaged::Nothing => self.plane.keepalive(&peer, burst, now),
+        let buffer = self.buffer.take().unwrap_or_default();
+        let burst = match self.plane.unstage(&peer, buffer, now) {
+            Unstaged::Burst(burst) => Ok(burst),
+            Unstaged::NoSession(buffer) => Err(buffer),
+            Unstaged::Nothing(buffer) if !entry.wants_keepalive => {
+                self.buffer = Some(buffer);
+                return None;
+            }
+            Unstaged::Nothing(buffer) => self.plane.keepalive(&peer, buffer, now),
         };
         // A packet serves as well.
         entry.wants_keepalive = false;
-        if !has_burst {
-            peer.handshake_attempts.store(0, Ordering::Relaxed);
-            self.send_initiation(id, now);
-            return None;
-        }
-        burst.seal();
-        self.plane.sent(burst, burst.datagrams().len(), now);
-        if std::mem::take(&mut entry.wants_another_keepalive) {
-            self.plane.wake(&peer, peer.timers.keepalive_again(now));
-        }
+        let burst = match burst {
+            Ok(burst) => burst.seal(),
+            Err(buffer) => {
+                self.buffer = Some(buffer);
+                peer.handshake_attempts.store(0, Ordering::Relaxed);
+                self.send_initiation(id, now);
+                return None;
+            }
+        };
         out.clear();
         out.extend_from_slice(burst.datagrams());
         let (tos, stride) = (burst.tos(), burst.stride());
+        let (receipt, buffer) = burst.into_receipt();
+        self.buffer = Some(buffer);
+        self.plane.sending(&receipt, now);
+        if std::mem::take(&mut entry.wants_another_keepalive) {
+            self.plane.wake(&peer, peer.timers.keepalive_again(now));
+        }
         Some(Transmit {
             to,
             tos,
             stride,
-            peer: Some(peer),
+            receipt: Some(receipt),
             is_initiation: false,
         })
     }
@@ -195,7 +218,6 @@ impl Device {
         message: &[u8],
         now: Time,
     ) {
-        peer.add_tx_bytes(message.len());
         peer.timers.any_authenticated_packet_sent();
         self.plane
             .wake(peer, peer.timers.any_authenticated_packet_traversal(now));
@@ -204,7 +226,10 @@ impl Device {
             to,
             tos: HANDSHAKE_DSCP,
             stride,
-            peer: Some(peer.clone()),
+            receipt: Some(Receipt {
+                peer: peer.clone(),
+                answer: None,
+            }),
             is_initiation: false,
         };
         self.outbox.push_back((transmit, message.to_vec()));

@@ -382,3 +382,14 @@ fn a_full_buffer_is_an_error_and_ours_is_never_full() {
     let error = send(&left, &sent, 1400, nobody, None, 0).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
 }
+
+#[test]
+fn the_receive_buffer_holds_a_hundred_bursts_and_the_send_buffer_is_never_the_limit() {
+    use nix::sys::socket::{getsockopt, sockopt};
+    let cable = Cable::new();
+    for family in FAMILIES {
+        let socket = cable.left(|_| UdpSocket::bind(family, 0, &PLAIN).unwrap());
+        assert!(getsockopt(&socket, sockopt::RcvBuf).unwrap() >= 100 << 16);
+        assert!(getsockopt(&socket, sockopt::SndBuf).unwrap() >= 1 << 30);
+    }
+}

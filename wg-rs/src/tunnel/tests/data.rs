@@ -426,6 +426,40 @@ fn counters_are_the_kernels() {
     assert_eq!((b.tx_bytes, b.rx_bytes), (1372, 1428 + 32));
 }
 
+/// Kernel: only what the socket took is counted, and only data that it took is to be answered.
+#[test]
+fn what_the_network_refuses_is_not_counted_and_nobody_waits_for_an_answer() {
+    let mut sim = Sim::session();
+    sim.hosts[0].unplugged = true;
+    let before = sim.hosts[0].peer().tx_bytes;
+    let last_handshake = sim.hosts[0].first().last_sent_handshake.get();
+    sim.send(0, 1, 1);
+    sim.run(SECOND * 30);
+    let peer = sim.hosts[0].first();
+    assert_eq!(peer.tx_bytes(), before);
+    assert_eq!(peer.last_sent_handshake.get(), last_handshake, "no other");
+    sim.hosts[0].unplugged = false;
+    sim.send(0, 1, 2);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[0].peer().tx_bytes, before + 80);
+    assert_eq!(*sim.hosts[1].payloads().last().unwrap(), 2);
+}
+
+/// The same of handshake messages and of what was staged for them.
+#[test]
+fn handshake_messages_that_the_network_refuses_are_not_counted() {
+    let mut sim = Sim::pair();
+    sim.hosts[0].unplugged = true;
+    sim.send(0, 1, 1);
+    sim.run(SECOND * 6);
+    assert_eq!(sim.hosts[0].peer().tx_bytes, 0);
+    sim.hosts[0].unplugged = false;
+    sim.run(SECOND * 6);
+    // An initiation, and the packet that was staged.
+    assert_eq!(sim.hosts[0].peer().tx_bytes, 148 + 80);
+    assert_eq!(sim.hosts[1].peer().tx_bytes, 92);
+}
+
 #[test]
 fn ecn_outside_follows_inside() {
     let mut sim = Sim::session();

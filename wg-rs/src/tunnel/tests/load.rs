@@ -107,7 +107,7 @@ fn initiations_come_one_by_one_and_last() {
         );
         host.device.plane().ask_flush(&peer);
         let next = host.device.poll_transmit(now, wall, &mut out).unwrap();
-        assert!(!next.is_initiation && next.peer.unwrap() == peer);
+        assert!(!next.is_initiation && next.peer() == Some(&peer));
     }
     while host.device.poll_transmit(now, wall, &mut out).is_some() {
         initiations += 1;

@@ -19,7 +19,7 @@ use crate::tunnel::ingress::Backlog;
 use crate::tunnel::peer::Endpoint;
 use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
-use crate::tunnel::send::{OutBurst, Prepared, route};
+use crate::tunnel::send::{OpenBurst, OutBuffer, Prepared, route};
 use crate::tunnel::sim::{Sockets, allow, packet};
 use crate::tunnel::time::{Time, Wall};
 use crate::uapi::types::Change;
@@ -78,11 +78,12 @@ impl Node {
         let mut out = Vec::new();
         while let Some(transmit) = device.poll_transmit(self.now(), self.wall(), &mut out) {
             self.emit(transmit.stride, &out);
+            transmit.sent(&self.plane, out.len(), self.now());
         }
     }
 
     fn read_tun(&self, other: &Node) {
-        let mut burst = OutBurst::new();
+        let mut free = Some(OutBuffer::new());
         let mut next = 0;
         while next < PACKETS && !self.stop.load(Ordering::Relaxed) {
             let ahead = next - other.delivered.load(Ordering::SeqCst);
@@ -95,33 +96,36 @@ impl Node {
                 thread::yield_now();
                 continue;
             }
+            let mut open: Option<OpenBurst> = None;
             for _ in 0..(1 + next % 40).min(PACKETS - next) {
                 let mut payload = vec![0; 20 + (next % 7) as usize * 16];
                 payload[..8].copy_from_slice(&next.to_be_bytes());
                 let packet = packet(self.number, other.number, &payload);
                 let routes = self.plane.routes();
                 let peer = route(&routes, &packet).unwrap();
-                if !burst.is_empty() && !burst.fits(peer, 0, packet.len(), 1420) {
-                    self.send(&mut burst);
+                if let Some(full) = open.take_if(|burst| !burst.fits(peer, 0, packet.len(), 1420)) {
+                    free = Some(self.send(full));
                 }
-                if burst.is_empty() {
-                    burst.start(peer, 0);
-                }
+                let burst =
+                    open.get_or_insert_with(|| free.take().unwrap_or_default().start(peer, 0));
                 burst.push(packet.len(), 1420).copy_from_slice(&packet);
                 next += 1;
                 self.clock.fetch_add(TICK, Ordering::SeqCst);
             }
-            self.send(&mut burst);
+            free = open.map(|burst| self.send(burst)).or(free);
         }
     }
 
-    fn send(&self, burst: &mut OutBurst) {
-        if self.plane.prepare(burst, self.now()) == Prepared::Ready {
-            burst.seal();
-            self.emit(burst.stride(), burst.datagrams());
-            self.plane.sent(burst, burst.datagrams().len(), self.now());
+    fn send(&self, burst: OpenBurst) -> OutBuffer {
+        match self.plane.prepare(burst, self.now()) {
+            Prepared::Staged(buffer) => buffer,
+            Prepared::Ready(burst) => {
+                let burst = burst.seal();
+                self.emit(burst.stride(), burst.datagrams());
+                let taken = burst.datagrams().len();
+                self.plane.sent(burst, taken, self.now())
+            }
         }
-        burst.clear();
     }
 
     fn receive(&self, network: &Receiver<Datagrams>) {

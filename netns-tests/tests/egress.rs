@@ -1,0 +1,158 @@
+//! What leaves the tunnel, where the way is slow or leads back into it.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use netns_tests::netlink::Route;
+use netns_tests::{
+    Config, Daemon, Family, Host, Keys, Lab, PATIENCE, Peer, Ping, Plan, Tunnel, Via, Wg, binaries,
+    require, until,
+};
+use nix::sys::signal::Signal;
+
+/// A hub and two peers, each on a cable of its own. Tunnel addresses: 10.78.0.1, .2 and .3.
+struct Site {
+    hub: Host,
+    peers: Vec<Host>,
+    // Ends are dropped before the lab.
+    _wgs: Vec<Wg>,
+    _lab: Lab,
+}
+
+impl Site {
+    fn new() -> io::Result<Site> {
+        let lab = Lab::new()?;
+        let daemon = Daemon::ours()?;
+        let hub = lab.host("hub")?;
+        let keys = Keys::generate();
+        let mut config = Config::new(&keys, 51820);
+        let (mut peers, mut wgs) = (Vec::new(), Vec::new());
+        for n in 2..4u8 {
+            let host = lab.host(&format!("peer{n}"))?;
+            let link = format!("eth{n}");
+            lab.cable((&hub, &link), (&host, "eth0"), 1500)?;
+            hub.address(&link, [198, 51, n, 1], 24)?;
+            host.address("eth0", [198, 51, n, 2], 24)?;
+            let own = Keys::generate();
+            config = config.peer(
+                Peer::new(own.public)
+                    .allow([10, 78, 0, n], 32)
+                    .at(([198, 51, n, 2], 51820)),
+            );
+            let wg = daemon.start(&host, "wg0", Via::Uapi)?;
+            let peer = Peer::new(keys.public)
+                .allow([10, 78, 0, 1], 32)
+                .at(([198, 51, n, 1], 51820));
+            wg.set(&Config::new(&own, 51820).peer(peer))?;
+            wg.up(1420, &[([10, 78, 0, n].into(), 24)])?;
+            peers.push(host);
+            wgs.push(wg);
+        }
+        let wg = daemon.start(&hub, "wg0", Via::Uapi)?;
+        wg.set(&config)?;
+        wg.up(1420, &[([10, 78, 0, 1].into(), 24)])?;
+        wgs.push(wg);
+        for n in 2..4 {
+            hub.reach([10, 78, 0, n], PATIENCE)?;
+        }
+        Ok(Site {
+            hub,
+            peers,
+            _wgs: wgs,
+            _lab: lab,
+        })
+    }
+}
+
+/// One socket serves all peers. What waits for one of them on a slow link must not keep the others
+/// waiting, nor take their packets' place.
+#[test]
+fn a_slow_link_of_one_peer_leaves_the_others_alone() -> io::Result<()> {
+    if require("tc", binaries::on_path("tc")).is_none() {
+        return Ok(());
+    }
+    let site = Site::new()?;
+    assert_eq!(site.peers.len(), 2);
+    let slow = "qdisc add dev eth2 root tbf rate 10mbit burst 32kb limit 64mb";
+    let args: Vec<&str> = slow.split(' ').collect();
+    site.hub.sh("tc", &args)?;
+    // Ten times what the link carries, for as long as anybody asks.
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let flood = site.hub.thread(move || -> io::Result<u64> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        let mut sent = 0;
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            for _ in 0..20 {
+                let to = SocketAddr::from(([10, 78, 0, 2], 9));
+                sent += u64::from(socket.send_to(&[0; 1200], to).is_ok());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(sent)
+    });
+    let queue_is_full = || {
+        let shown = site.hub.sh("tc", &["-s", "qdisc", "show", "dev", "eth2"])?;
+        let backlog = shown.split("backlog ").nth(1).unwrap_or_default();
+        let waits = backlog.contains("Mb") || backlog.contains("Kb");
+        Ok(waits.then_some(()))
+    };
+    until(PATIENCE, "a queue on the slow link", queue_is_full)?;
+    // Of a few rounds one must be good: this machine may be busy with something else.
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let pinged = site.hub.ping(&Ping {
+            count: 80,
+            interval: Duration::from_millis(10),
+            timeout: Duration::from_secs(1),
+            ..Ping::to([10, 78, 0, 3])
+        })?;
+        let worst = pinged.rtts.iter().max().copied().unwrap_or(Duration::MAX);
+        rounds.push((pinged.lost(), worst));
+        if pinged.lost() == 0 && worst < Duration::from_millis(20) {
+            break;
+        }
+    }
+    drop(stop);
+    let sent = flood.join().expect("no panic")?;
+    assert!(sent > 1000, "that was no flood: {sent} datagrams");
+    let (lost, worst) = rounds.last().expect("a round");
+    assert!(
+        *lost == 0 && *worst < Duration::from_millis(20),
+        "lost and worst round trip of each round: {rounds:?}"
+    );
+    Ok(())
+}
+
+/// A route to the endpoint that leads into the tunnel makes of every packet the next, for ever.
+#[test]
+fn a_routing_loop_is_cut_and_reported_once() -> io::Result<()> {
+    let mut tunnel = Tunnel::established(&Plan::new(&Daemon::ours()?, &Daemon::ours()?))?;
+    let (here, there) = (&tunnel.a, &tunnel.b);
+    let endpoint = there.outer(Family::V4);
+    here.wg.set(&Config::of(
+        Peer::new(there.keys.public).allow(endpoint, 32),
+    ))?;
+    let sent =
+        |tunnel: &Tunnel| Ok::<_, io::Error>(tunnel.a.wg.peer(tunnel.b.keys.public)?.tx_bytes);
+    let before = sent(&tunnel)?;
+    let looped = Route::dev(endpoint, 32, "wg0");
+    here.host.run(|| looped.add())?;
+    let lost = here.host.ping(&Ping {
+        count: 20,
+        timeout: Duration::from_millis(50),
+        ..Ping::to(there.inner(Family::V4))
+    })?;
+    assert_eq!(lost.received(), 0, "the loop is none");
+    let stormed = sent(&tunnel)? - before;
+    assert!(stormed < 20_000, "{stormed} bytes were sent for 20 pings");
+    here.host.run(|| looped.delete())?;
+    here.host.reach(there.inner(Family::V4), PATIENCE)?;
+    let proc = tunnel.a.wg.proc.as_mut().expect("a process");
+    proc.signal(Signal::SIGTERM)?;
+    proc.wait(PATIENCE)?;
+    let said = proc.output();
+    assert_eq!(said.matches("routing loop").count(), 1, "{said}");
+    assert!(said.contains(&endpoint.to_string()), "{said}");
+    Ok(())
+}
