@@ -47,7 +47,7 @@ pub fn segmentation_corrupts() -> bool {
 }
 
 /// The address family of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Family {
     /// IPv4.
     V4,

@@ -9,6 +9,7 @@ use netlink_packet_route::route::{
     RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use serde::{Deserialize, Serialize};
 
 use super::{Error, Netlink, family_of};
 use crate::sys::udp::Family;
@@ -16,8 +17,8 @@ use crate::sys::udp::Family;
 /// The main routing table.
 pub const MAIN_TABLE: u32 = 254;
 
-/// A unicast route over one link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A unicast route over one link, or one that says that there is no way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Destination: address and prefix length. All zero is the default route of the family.
     pub to: (IpAddr, u8),
@@ -35,6 +36,9 @@ pub struct Route {
     pub metric: Option<u32>,
     /// Made by the kernel, for an address.
     pub by_kernel: bool,
+    /// Senders are told that the destination is unreachable; it has no link.
+    #[serde(default)]
+    pub unreachable: bool,
 }
 
 impl Route {
@@ -49,6 +53,16 @@ impl Route {
             mtu: None,
             metric: None,
             by_kernel: false,
+            unreachable: false,
+        }
+    }
+
+    /// No way to `to`, in the main table.
+    pub fn unreachable(to: (IpAddr, u8)) -> Self {
+        Route {
+            link: None,
+            unreachable: true,
+            ..Route::new(to, 0)
         }
     }
 
@@ -60,8 +74,12 @@ impl Route {
         // A table above 255 does not fit the header; RTA_TABLE has the last word.
         message.header.table = u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
         message.header.protocol = RouteProtocol::Boot;
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = if self.gateway.is_some() {
+        message.header.kind = if self.unreachable {
+            RouteType::Unreachable
+        } else {
+            RouteType::Unicast
+        };
+        message.header.scope = if self.gateway.is_some() || self.unreachable {
             RouteScope::Universe
         } else {
             RouteScope::Link
@@ -98,6 +116,7 @@ impl Route {
             mtu: None,
             metric: None,
             by_kernel: message.header.protocol == RouteProtocol::Kernel,
+            unreachable: message.header.kind == RouteType::Unreachable,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -236,6 +255,26 @@ impl Netlink {
             Which::Link(link) => route.link == Some(link),
         });
         Ok(routes)
+    }
+
+    /// Lists the routes of one family in one table that say that there is no way.
+    ///
+    /// # Errors
+    /// Only the kernel's own trouble.
+    pub fn unreachable_routes(&mut self, family: Family, table: u32) -> Result<Vec<Route>, Error> {
+        let replies = self.dump_of(family, Which::Table(table))?;
+        let routes = replies.iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewRoute(message) => Route::from_message(message),
+            _ => None,
+        });
+        // IPv6 says that they lead out by the loopback.
+        let routes = routes.map(|route| Route {
+            link: None,
+            ..route
+        });
+        Ok(routes
+            .filter(|route| route.unreachable && route.table == table)
+            .collect())
     }
 
     /// Whether there is no route at all in a table, of either family.

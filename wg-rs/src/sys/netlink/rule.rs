@@ -5,16 +5,18 @@ use std::fmt;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleHeader, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use serde::{Deserialize, Serialize};
 
 use super::{Error, Netlink};
 use crate::sys::udp::Family;
 
 /// A rule that sends packets to a routing table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Packets of this family.
     pub family: Family,
-    /// Order among rules, lowest first; when adding, `None` is just before all others made so.
+    /// Order among rules, lowest first; when adding, `None` is just before all others. A rule that is
+    /// listed always has one.
     pub priority: Option<u32>,
     /// The table to look in.
     pub table: u32,
@@ -85,6 +87,8 @@ impl Rule {
             return None;
         }
         let mut rule = Rule::new(family, (*table).into());
+        // Of 0 the kernel says nothing.
+        rule.priority = Some(0);
         rule.not = flags.contains(RuleFlags::Invert);
         for attribute in &message.attributes {
             match attribute {
