@@ -181,6 +181,14 @@ pub fn lives_here(name: &str) -> bool {
     here().unwrap_or(false)
 }
 
+/// Whether the daemon that answers at the socket of `name` was started in the calling thread's
+/// namespace. `None` where its process cannot be seen.
+pub fn born_here(name: &str) -> Option<bool> {
+    let daemon = daemon::find(name).ok()?;
+    let born_in = NetNs::of_pid(daemon.pid).ok()?;
+    born_in.is(&NetNs::current().ok()?).ok()
+}
+
 fn behind_socket(name: String, survey: &Survey) -> Placed {
     let up = |netns: &NetNs, link: &str| {
         let links = links_in(netns).ok()?;

@@ -20,7 +20,7 @@ mod survey;
 pub use daemon::{Ending, socket};
 pub use error::Error;
 pub(crate) use error::reason;
-pub use find::{Located, Placed, list, lives_here, locate, locate_here};
+pub use find::{Located, Placed, born_here, list, lives_here, locate, locate_here};
 pub use life::{Backend, create};
 pub use moving::allow_ipv6;
 pub use namespace::Namespace;
