@@ -3,7 +3,7 @@
 use std::io;
 
 use netns_tests::quick::{Quick, Site};
-use netns_tests::{Lab, PATIENCE, until};
+use netns_tests::{Lab, PATIENCE, Proc, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -29,15 +29,28 @@ fn of_two_at_once_one_works_and_the_other_harms_nothing() -> io::Result<()> {
     until(PATIENCE, "the hook to run", || {
         Ok(site.host.read("/etc/waits").ok())
     })?;
+    let said = "`wg0' is being changed by another wg-quick-rs";
+    let told = |other: &Proc| {
+        until(PATIENCE, "it to say that it waits", || {
+            Ok(other.output().contains(said).then_some(()))
+        })
+    };
     for verb in ["up", "down", "reload", "save"] {
-        let run = site.run(&quick, &[verb, "wg0"])?;
-        assert_eq!(run.code, Some(1), "{verb}: {}", run.output);
-        let said = "`wg0' is being changed by another wg-quick-rs";
-        assert!(run.output.contains(said), "{verb}: {}", run.output);
+        let other = site.start(&quick, &[verb, "wg0"])?;
+        told(&other)?;
+        other.signal(Signal::SIGTERM)?;
+        let run = site.finish(other)?;
+        assert_eq!(run.code, Some(128 + 15), "{verb}: {}", run.output);
     }
-    site.sh("echo > /etc/go")?;
+    // A hook's environment alone opens nothing.
+    let mut command = site.command(&quick, &["down", "wg0"])?;
+    command.env("INTERFACE", "wg0").env("CONFIG_FILE", "/x");
+    let second = site.host.spawn(&mut command)?;
+    told(&second)?;
+    site.sh("wg show wg0; echo > /etc/go")?;
     site.finish(first)?.success()?;
-    site.sh("wg show wg0; wg-quick-rs down wg0")?;
+    site.finish(second)?.success()?;
+    site.sh("! ip link show wg0")?;
 
     // Whoever comes first.
     site.configure("wg0", CONFIG)?;
@@ -53,6 +66,7 @@ fn of_two_at_once_one_works_and_the_other_harms_nothing() -> io::Result<()> {
     }
     let left = site.sh("ls -A /var/run/wireguard")?;
     assert!(!left.contains("lock"), "{left}");
+    assert!(!left.contains("state"), "{left}");
     Ok(())
 }
 

@@ -160,7 +160,7 @@ fn run(verb: Verb) -> ExitCode {
             file: OneFile { file },
             netns,
         } => as_root(|| with_file(file, |file| up::up(file, netns.as_ref()))),
-        Verb::Down(RunningFile { file }) => as_root(|| with_file(file, down::down)),
+        Verb::Down(RunningFile { file }) => as_root(|| load(file, down::down)),
         Verb::Reload(RunningFile { file }) => as_root(|| with_file(file, reload::reload)),
         Verb::Save(RunningFile { file }) => as_root(|| with_file(file, down::save)),
         Verb::Strip(OneFile { file }) => as_root(|| with_text(file, strip)),

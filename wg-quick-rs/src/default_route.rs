@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::firewall::Firewall;
 use crate::lock::Lock;
+use crate::state::State;
 use crate::step::Step;
 use crate::world::{World, family};
 
@@ -54,6 +55,17 @@ pub fn default_route(family: Family, table: u32, link: u32) -> Route {
     }
 }
 
+/// What packets meet in a table when its default route is gone, with the daemon that was killed: none
+/// of them goes out in clear.
+pub fn unreachable(of: Family, table: u32) -> Route {
+    let any = default_route(of, table, 0).to;
+    Route {
+        table,
+        metric: Some(u32::MAX),
+        ..Route::unreachable(any)
+    }
+}
+
 /// Adds the default route of a family, with all that goes with it; the mark it has.
 ///
 /// # Errors
@@ -83,8 +95,26 @@ pub fn add(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
 /// # Errors
 /// Of a step.
 pub fn add_rules(engine: &mut Engine, family: Family, mark: u32) -> Result<(), Failure> {
-    engine.run(Step::AddRule(not_ours(family, mark)))?;
-    engine.run(Step::AddRule(no_default(family)))
+    let (full, over) = (not_ours(family, mark), no_default(family));
+    // The kernel puts a rule before all others; but behind those of priority 0, if there is one of
+    // priority 1. There the second would pass over nothing.
+    let is_first = |rule: &Rule| is(rule, full) && rule.priority == Some(0);
+    engine.run(Step::AddRule(full))?;
+    let there = engine.world.home.rules(family)?;
+    if let Some(added) = there.iter().find(|rule| is_first(rule)) {
+        engine.run(Step::DeleteRule(*added))?;
+        engine.run(Step::AddRule(over))?;
+        return engine.run(Step::AddRule(full));
+    }
+    engine.run(Step::AddRule(over))
+}
+
+/// Whether it is this rule, whatever its priority.
+fn is(rule: &Rule, other: Rule) -> bool {
+    Rule {
+        priority: None,
+        ..*rule
+    } == other
 }
 
 /// Adds the route itself, in the table that is the mark's.
@@ -94,12 +124,21 @@ pub fn add_rules(engine: &mut Engine, family: Family, mark: u32) -> Result<(), F
 pub fn add_route(engine: &mut Engine, family: Family, mark: u32) -> Result<(), Failure> {
     let link = engine.world.link()?;
     engine.run(Step::AddRoute(default_route(family, mark, link)))?;
+    let unreachable = unreachable(family, mark);
+    let there = engine.world.home.unreachable_routes(family, mark)?;
+    if !there.contains(&unreachable) {
+        engine.run(Step::AddRoute(unreachable))?;
+    } else if let (Some(state), Some(before)) = (&mut engine.state, &engine.state_before)
+        && before.routes.contains(&unreachable)
+    {
+        state.routes.push(unreachable);
+    }
     if family == Family::V4 {
         let path = format!("/proc/sys/{}", VALID_MARK.replace('.', "/"));
         let before = std::fs::read_to_string(path).unwrap_or_default();
         if before.trim() != "1" {
-            let step = Step::Sysctl(VALID_MARK.into(), "1".into(), before.trim().into());
-            engine.run(step)?;
+            // It stays: another tunnel may need it by the time this one goes.
+            engine.run(Step::Sysctl(VALID_MARK.into(), "1".into(), None))?;
         }
     }
     Ok(())
@@ -132,6 +171,9 @@ fn mark(engine: &mut Engine) -> Result<u32, Failure> {
         changes: vec![Change::FwMark(table)],
         undo: vec![Change::FwMark(0)],
     })?;
+    if let Some(state) = &mut engine.state {
+        state.chosen_mark = Some(table);
+    }
     Ok(table)
 }
 
@@ -148,25 +190,29 @@ pub fn free_table(world: &mut World) -> Result<u32, Failure> {
 }
 
 /// The rules that belong to a mark: each one for all others, with the one right before it that
-/// passes over default routes.
+/// passes over default routes. With `recorded`, they are among those.
 ///
 /// # Errors
 /// Only the kernel's own trouble.
-pub fn rules(netlink: &mut Netlink, family: Family, mark: u32) -> Result<Vec<Rule>, Failure> {
+pub fn rules(
+    netlink: &mut Netlink,
+    family: Family,
+    mark: u32,
+    recorded: Option<&State>,
+) -> Result<Vec<Rule>, Failure> {
     match netlink.rules(family) {
-        Ok(rules) => Ok(of_mark(&rules, mark)),
+        Ok(mut rules) => {
+            if let Some(state) = recorded {
+                rules.retain(|rule| state.rules.contains(rule));
+            }
+            Ok(of_mark(&rules, mark))
+        }
         Err(error) if error.is_family_unknown() => Ok(Vec::new()),
         Err(error) => Err(error.into()),
     }
 }
 
 fn of_mark(rules: &[Rule], mark: u32) -> Vec<Rule> {
-    let is = |rule: &Rule, other: Rule| {
-        Rule {
-            priority: None,
-            ..*rule
-        } == other
-    };
     let is_full = |rule: &Rule| {
         rule.fwmark
             .is_some_and(|mark| is(rule, not_ours(rule.family, mark)))
@@ -182,7 +228,17 @@ fn of_mark(rules: &[Rule], mark: u32) -> Vec<Rule> {
         // Where others have come between, the nearest before, as long as there are more of those
         // than tunnels that need them.
         let mut before = left[..at].iter().rposition(passes_over);
-        let touches = before.is_some_and(|i| left[i].priority.map(|p| p + 1) == full.priority);
+        let touches = before.is_some_and(|i| {
+            let priority = left[i].priority;
+            priority == full.priority || priority.map(|p| p + 1) == full.priority
+        });
+        let is_behind = |rule: &Rule| passes_over(rule) && rule.priority == full.priority;
+        if !touches && left.get(at).is_some_and(is_behind) {
+            // wg-quick's, where there was a rule of priority 1.
+            found.push(left.remove(at));
+            found.push(full);
+            continue;
+        }
         let needed = left.iter().filter(|rule| is_full(rule)).count();
         if !touches {
             let there = left.iter().filter(|rule| passes_over(rule)).count();
@@ -214,6 +270,16 @@ mod tests {
         assert_eq!(of_mark(&rules, 1), [at(20, over), at(21, one)]);
         assert_eq!(of_mark(&rules, 2), [at(10, over), at(11, two)]);
         assert_eq!(of_mark(&rules, 3), []);
+    }
+
+    #[test]
+    fn of_one_priority_they_are_a_pair_too() {
+        let (one, two) = (not_ours(Family::V4, 1), not_ours(Family::V4, 2));
+        let over = no_default(Family::V4);
+        let rules = [at(0, one), at(0, over), at(10, over), at(11, two)];
+        assert_eq!(of_mark(&rules, 1), [at(0, over), at(0, one)]);
+        let rules = [at(0, over), at(0, one), at(10, over), at(11, two)];
+        assert_eq!(of_mark(&rules, 1), [at(0, over), at(0, one)]);
     }
 
     #[test]

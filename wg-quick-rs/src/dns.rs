@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use wg_rs::place::Namespace;
 
 use crate::console;
@@ -22,13 +23,13 @@ use crate::replace::temporary;
 use crate::world::World;
 
 /// What to tell, and whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolver {
     dns: Dns,
     way: Way,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Way {
     /// By this name of a record.
     Resolvconf(String),

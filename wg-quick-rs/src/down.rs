@@ -4,42 +4,44 @@
 //! PreDown ─► saved, if SaveConfig ─► DNS ─► rules ─► firewall ─► link ─► PostDown
 //!                                                                 └ from here there is no way back
 //! ```
-//! Whose daemon was killed has no link any more, but what else there was is still to be cleaned up.
+//! What goes is what `up` recorded; of the file only the hooks are needed. Whose daemon was killed has
+//! no link any more, but what else there was is still to be cleaned up.
 
 use std::fs;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
-use wg_rs::backend::{Backends, Kind};
 use wg_rs::place;
-use wg_rs::sys::netlink::Rule;
-use wg_rs::sys::netns::NetNs;
+use wg_rs::sys::netlink::Which;
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::Interface;
 use zeroize::Zeroizing;
 
+use crate::beside::{Beside, may_have_default_route};
 use crate::console;
-use crate::default_route;
 use crate::dns::{self, Resolver};
 use crate::engine::{self, Engine};
 use crate::failure::Failure;
-use crate::file::{Address, File};
+use crate::file::{Address, Error, File};
+use crate::find::{find, not_there};
 use crate::firewall::Present;
 use crate::ipv6::Ipv6;
 use crate::replace::replace;
 use crate::save::{Running, edited};
 use crate::step::Step;
-use crate::table::Table;
 use crate::up::hooks;
 use crate::world::World;
 
-/// Takes the interface of a file down, wherever it lives.
-pub fn down(file: &File) -> ExitCode {
-    engine::with(&file.interface, |engine| {
+/// Takes the interface of a file down, wherever it lives. `errors` are what is wrong with the file,
+/// which is no reason for it to stay up.
+pub fn down(file: &File, errors: &[Error]) -> ExitCode {
+    for error in errors {
+        console::line(format_args!("Warning: {error}"));
+    }
+    engine::to_end(&file.interface, |engine| {
         // A socket that nobody answers at is forgotten when it is looked at.
         let left = place::socket(&file.interface).exists();
-        if find(&mut engine.world, file)? {
-            take_down(engine, file)
+        if find(engine, file)? {
+            take_down(engine, file, errors.is_empty())
         } else {
             clean_up(engine, file, left)
         }
@@ -49,162 +51,100 @@ pub fn down(file: &File) -> ExitCode {
 /// Writes the state of an interface into its file.
 pub fn save(file: &File) -> ExitCode {
     engine::with(&file.interface, |engine| {
-        if !find(&mut engine.world, file)? {
+        if !find(engine, file)? {
             return Err(not_there(file));
         }
         save_config(engine, file)
     })
 }
 
-/// What is said where there is no such interface.
-pub fn not_there(file: &File) -> Failure {
-    Failure::new(format_args!(
-        "`{}' is not a WireGuard interface",
-        file.interface
-    ))
-}
-
-/// Finds the interface: here, or in the namespace that it was brought up to live in.
-///
-/// # Errors
-/// It is there, but cannot be reached.
-pub fn find(world: &mut World, file: &File) -> Result<bool, Failure> {
-    let name = &file.interface;
-    let kind = Backends::new().kind(name)?;
-    // A socket is seen from everywhere, its link is not: any of this name here may be another's.
-    if kind == Some(Kind::Kernel) || kind.is_some() && place::lives_here(name) {
-        return Ok(true);
-    }
-    // A kernel's interface of this name may be anybody's elsewhere: ours has our key.
-    for placed in place::list().map_err(Failure::new)? {
-        if placed.name != *name || kind.is_some() != (placed.backend == Kind::Userspace) {
-            continue;
-        }
-        // Its process is hidden from us, but a link of its name is here.
-        if kind.is_some() && placed.pid.is_none() && placed.up.is_some() {
-            return Ok(true);
-        }
-        let Some(namespace) = placed.lives_in else {
-            continue;
-        };
-        let netns = namespace.open().map_err(Failure::new)?;
-        if kind.is_some() || has_key(&netns, file) {
-            world.move_home(namespace, netns)?;
-            return Ok(true);
-        }
-    }
-    match kind {
-        Some(_) => Err(Failure::new(format_args!(
-            "the link of `{name}' is nowhere to be seen"
-        ))),
-        None => Ok(false),
-    }
-}
-
-fn has_key(netns: &NetNs, file: &File) -> bool {
-    let interface = netns.run(|| Backends::new().get(&file.interface));
-    let Ok(Ok(Interface {
-        private_key: Some(key),
-        ..
-    })) = interface
-    else {
-        return false;
-    };
-    file.settings.private_key.as_deref() == Some(&key)
-}
-
-fn take_down(engine: &mut Engine, file: &File) -> Result<(), Failure> {
+fn take_down(engine: &mut Engine, file: &File, is_whole: bool) -> Result<(), Failure> {
     hooks(engine, file, "PreDown", &file.hooks.pre_down)?;
-    if file.save_config {
+    let mut saved = Ok(());
+    if file.save_config && is_whole {
         save_config(engine, file)?;
+    } else if file.save_config {
+        saved = Err(Failure::new(format_args!(
+            "{}: not saved, because of the errors in it",
+            file.path.display()
+        )));
     }
-    if !file.dns.is_empty() {
-        match Resolver::new(&file.dns, &engine.world) {
-            // As stock has it: a resolvconf that fails is no reason to stay up.
-            Ok(Some(resolver)) => engine.attempt(Step::UnsetDns(resolver))?,
-            Ok(None) => {}
-            // What is not installed any more is no reason to stay up.
-            Err(failure) => console::error(failure),
+    let beside = match &engine.state {
+        Some(state) => Beside::recorded(&mut engine.world, state)?,
+        None => {
+            let interface = engine.world.get()?;
+            Beside::of_interface(&mut engine.world, file, &interface)?
         }
-    }
-    let interface = engine.world.get()?;
-    if engine.world.elsewhere.is_none() && may_have_default_route(&interface, file) {
-        delete_default_route(engine, interface.fwmark)?;
+    };
+    for step in beside.steps() {
+        match step {
+            // As stock has it: a resolvconf that fails is no reason to stay up.
+            Step::UnsetDns(_) => engine.attempt(step)?,
+            step => engine.run(step)?,
+        }
     }
     engine.run(Step::DeleteLink)?;
-    hooks(engine, file, "PostDown", &file.hooks.post_down)
+    engine.forget();
+    hooks(engine, file, "PostDown", &file.hooks.post_down)?;
+    saved
 }
 
-/// Whether `up` added rules for it, or peers that are gone by now.
-pub fn may_have_default_route(interface: &Interface, file: &File) -> bool {
-    let now = interface.peers.iter().flat_map(|peer| &peer.allowed_ips);
-    let then = file
-        .settings
-        .peers
-        .iter()
-        .flat_map(|peer| &peer.allowed_ips);
-    file.table == Table::Auto
-        && interface.fwmark != 0
-        && now
-            .chain(then.map(|setting| &setting.ip))
-            .any(|ip| ip.cidr == 0)
-}
-
-/// Its rules and firewall; the route itself goes with the link.
-pub fn delete_default_route(engine: &mut Engine, mark: u32) -> Result<(), Failure> {
-    for rule in rules(engine, mark)? {
-        engine.run(Step::DeleteRule(rule))?;
+/// What is left of an interface whose daemon was killed, and whether anything is.
+fn left(engine: &mut Engine, file: &File, socket_left: bool) -> Result<Option<Beside>, Failure> {
+    let world = &mut engine.world;
+    if let Some(state) = &engine.state {
+        return Beside::recorded(world, state).map(Some);
     }
-    let there = Present::find(&engine.world)?;
-    let mut undo = Vec::new();
-    for family in there.families() {
-        undo.push(default_route::firewall(&mut engine.world, family, mark)?);
-    }
-    engine.run(Step::DeleteFirewall {
-        there: Some(there),
-        undo,
-    })
-}
-
-/// Of both families, in the order in which they go: at no moment does all traffic turn to the
-/// tunnel.
-fn rules(engine: &mut Engine, mark: u32) -> Result<Vec<Rule>, Failure> {
-    let mut rules = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        let of_family = default_route::rules(&mut engine.world.home, family, mark)?;
-        rules.extend(of_family.into_iter().rev());
-    }
-    Ok(rules)
-}
-
-/// What is left of an interface whose daemon was killed. All of it goes, whatever fails.
-fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), Failure> {
-    let firewall = Present::look(&engine.world);
-    let marks = [firewall.mark(&engine.world), file.settings.fwmark];
-    let mut orphans = Vec::new();
+    let firewall = Present::look(world);
+    let marks = [firewall.mark(world), file.settings.fwmark];
+    let mut beside = Beside::default();
     for mark in marks.into_iter().flatten().filter(|mark| *mark != 0) {
         // Another interface's, if there is a route.
-        if orphans.is_empty() && engine.world.home.is_table_empty(mark)? {
-            orphans = rules(engine, mark)?;
+        if beside.rules.is_empty() && !leads_somewhere(world, mark)? {
+            beside = Beside::of_mark(world, mark)?;
         }
     }
-    let resolver = match file.dns.is_empty() {
+    beside.firewall = firewall;
+    beside.resolver = match file.dns.is_empty() {
         true => None,
-        false => Resolver::new(&file.dns, &engine.world).ok().flatten(),
+        false => Resolver::new(&file.dns, world).ok().flatten(),
     };
     let knows_dns = |resolver: &Resolver| {
-        let current = resolver.current(&engine.world);
+        let current = resolver.current(world);
         current.is_some_and(|dns| !dns.is_empty())
     };
     // The socket is no more if somebody looked for it.
     let is_left = socket_left
-        || !firewall.is_empty()
-        || !orphans.is_empty()
+        || !beside.firewall.is_empty()
+        || !beside.rules.is_empty()
         || !dns::files(&file.interface).is_empty()
-        || resolver.as_ref().is_some_and(knows_dns);
-    if !is_left {
-        return Err(not_there(file));
+        || beside.resolver.as_ref().is_some_and(knows_dns);
+    Ok(is_left.then_some(beside))
+}
+
+/// Whether there is a route in a table.
+fn leads_somewhere(world: &mut World, table: u32) -> Result<bool, Failure> {
+    for family in [Family::V4, Family::V6] {
+        if !world
+            .home
+            .routes_of(family, Which::Table(table))?
+            .is_empty()
+        {
+            return Ok(true);
+        }
     }
+    Ok(false)
+}
+
+/// Removes what is left of an interface whose daemon was killed. All of it goes, whatever fails.
+fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), Failure> {
+    let Some(beside) = left(engine, file, socket_left)? else {
+        // What was about to bring it up has undone all of it.
+        return match engine.ended_other() {
+            true => Ok(()),
+            false => Err(not_there(file)),
+        };
+    };
     console::note(format_args!(
         "`{}' is gone already, its daemon was killed. Cleaning up.",
         file.interface
@@ -223,20 +163,12 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
         let result = hooks(engine, file, "PreDown", std::slice::from_ref(hook));
         attempt(engine, result);
     }
-    if let Some(resolver) = resolver {
-        let result = engine.run(Step::UnsetDns(resolver));
+    for step in beside.steps() {
+        let result = engine.run(step);
         attempt(engine, result);
     }
     dns::remove_files(&file.interface);
-    for rule in orphans {
-        let result = engine.run(Step::DeleteRule(rule));
-        attempt(engine, result);
-    }
-    let result = engine.run(Step::DeleteFirewall {
-        there: Some(firewall),
-        undo: Vec::new(),
-    });
-    attempt(engine, result);
+    engine.forget();
     for hook in &file.hooks.post_down {
         let result = hooks(engine, file, "PostDown", std::slice::from_ref(hook));
         attempt(engine, result);
@@ -264,28 +196,32 @@ fn save_config(engine: &mut Engine, file: &File) -> Result<(), Failure> {
         .chain(left_out)
         .collect();
     let mtu = world.home.link(&file.interface)?.mtu;
-    let dns = Resolver::new(&file.dns, world)
-        .ok()
-        .flatten()
+    let state = engine.state.as_ref();
+    let resolver = match state.and_then(|state| state.dns.clone()) {
+        Some(resolver) => Some(resolver),
+        None => Resolver::new(&file.dns, world).ok().flatten(),
+    };
+    let dns = resolver
         .and_then(|resolver| resolver.current(world))
         .map(|dns| dns.addresses())
         // No record says nothing.
         .filter(|servers| !servers.is_empty());
-    let chosen_port = match file.settings.listen_port {
-        None | Some(0) => interface.listen_port,
-        Some(_) => 0,
-    };
-    let chosen_mark = match file.settings.fwmark {
-        None if may_have_default_route(&interface, file) => interface.fwmark,
-        _ => 0,
+    // Who chose them is known only where `up` recorded it. A port that a person chose is not to be
+    // lost.
+    let chosen_port = state.and_then(|state| state.chosen_port);
+    let chosen_port = chosen_port.filter(|_| matches!(file.settings.listen_port, None | Some(0)));
+    let chosen_mark = match (file.settings.fwmark, state) {
+        (None, Some(state)) => state.chosen_mark,
+        (None, None) if may_have_default_route(&interface, file) => Some(interface.fwmark),
+        _ => None,
     };
     let running = Running {
         interface: &interface,
         addresses: &addresses,
         mtu,
         dns: dns.as_deref(),
-        chosen_port,
-        chosen_mark,
+        chosen_port: chosen_port.unwrap_or(0),
+        chosen_mark: chosen_mark.unwrap_or(0),
     };
     let old = Zeroizing::new(fs::read(&file.path)?);
     let new = edited(&old, &running);

@@ -6,22 +6,43 @@
 //!                   └ failed, or a signal ─► undo: what was kept, in reverse ─► exit code
 //! ```
 
+use std::mem;
 use std::process::ExitCode;
 
 use crate::console;
 use crate::failure::Failure;
-use crate::lock::Lock;
+use crate::lock::Turn;
+use crate::state::State;
 use crate::step::Step;
 use crate::world::World;
 
 /// Runs `work` on an interface that nobody else works on, and undoes what it did if it fails.
 pub fn with(interface: &str, work: impl FnOnce(&mut Engine) -> Result<(), Failure>) -> ExitCode {
-    let ready = Lock::of_interface(interface).and_then(|lock| Ok((lock, World::new(interface)?)));
-    let (_lock, mut engine) = match ready {
-        Ok((lock, world)) => {
-            let undo = Vec::new();
-            (lock, Engine { world, undo })
-        }
+    run(interface, false, work)
+}
+
+/// As [`with`], to take the interface away: one that waits for names, to bring it up, is ended.
+pub fn to_end(interface: &str, work: impl FnOnce(&mut Engine) -> Result<(), Failure>) -> ExitCode {
+    run(interface, true, work)
+}
+
+fn run(
+    interface: &str,
+    ends_waiting: bool,
+    work: impl FnOnce(&mut Engine) -> Result<(), Failure>,
+) -> ExitCode {
+    let ready = World::new(interface).and_then(|world| {
+        let turn = Turn::of_interface(interface, ends_waiting, &world.signals)?;
+        Ok((world, turn))
+    });
+    let mut engine = match ready {
+        Ok((world, turn)) => Engine {
+            world,
+            turn,
+            state: None,
+            state_before: None,
+            undo: Vec::new(),
+        },
         Err(failure) => {
             console::error(&failure);
             return failure.code();
@@ -36,6 +57,12 @@ pub fn with(interface: &str, work: impl FnOnce(&mut Engine) -> Result<(), Failur
 pub struct Engine {
     /// What is worked on.
     pub world: World,
+    /// Our turn to work on it.
+    turn: Turn,
+    /// What is known of what was done to the interface. `None` where nothing was recorded.
+    pub state: Option<State>,
+    /// What was known before of an interface of this name whose daemon was killed.
+    pub state_before: Option<State>,
     /// What would undo the steps done, the last one last.
     undo: Vec<Step>,
 }
@@ -48,7 +75,14 @@ impl Engine {
     pub fn run(&mut self, step: Step) -> Result<(), Failure> {
         self.check()?;
         step.show(&self.world);
-        let done = step.run(&mut self.world, &mut self.undo);
+        if step.is_others() {
+            self.save_state();
+        }
+        let is_others = step.is_others();
+        let done = self.do_recorded(step);
+        if is_others {
+            self.take_state();
+        }
         // A program that a signal ended did not fail by itself.
         self.check()?;
         match done {
@@ -71,6 +105,61 @@ impl Engine {
                 Ok(())
             }
             done => done,
+        }
+    }
+
+    fn do_recorded(&mut self, step: Step) -> Result<(), Failure> {
+        let mut undo = Vec::new();
+        let done = step.run(&mut self.world, &mut undo);
+        if let Some(state) = &mut self.state {
+            undo.iter().for_each(|step| step.record(state));
+        }
+        if self.world.has_no_return() {
+            self.undo.clear();
+        } else {
+            self.undo.extend(undo);
+        }
+        done
+    }
+
+    /// A hook may have run `reload`, or `save`.
+    fn take_state(&mut self) {
+        if let Some(state) = &mut self.state
+            && let Ok(Some(now)) = State::load(&state.interface)
+            && now.link == state.link
+        {
+            *state = now;
+        }
+    }
+
+    /// Whether another one, that was about to bring the interface up, was ended for us.
+    pub fn ended_other(&self) -> bool {
+        self.turn.ended_other
+    }
+
+    /// Whether we wait for names to be resolved: then `down` need not wait for us.
+    pub fn waits_for_names(&self, waits: bool) {
+        if let Some(lock) = &self.turn.lock {
+            lock.hold(waits);
+        }
+    }
+
+    /// Nothing of the interface is left, and so nothing is known of it.
+    pub fn forget(&mut self) {
+        if let Some(state) = self.state.take() {
+            state.remove();
+        }
+    }
+
+    /// Writes what is known. Whoever runs next may want to know it.
+    pub fn save_state(&self) {
+        if let Some(state) = &self.state
+            && let Err(error) = state.save()
+        {
+            console::note(format_args!(
+                "What was done to `{}' cannot be recorded: {error}.",
+                state.interface
+            ));
         }
     }
 
@@ -99,6 +188,7 @@ impl Engine {
         // What a signal ended did not fail by itself.
         let signal = self.signal().map_or(Ok(()), Err);
         let Err(failure) = signal.and(result) else {
+            self.save_state();
             return ExitCode::SUCCESS;
         };
         console::error(&failure);
@@ -114,13 +204,18 @@ impl Engine {
         }
         console::note("Undoing what was done.");
         let mut undone = true;
-        for step in self.undo.into_iter().rev() {
+        for step in mem::take(&mut self.undo).into_iter().rev() {
             step.show(&self.world);
-            if let Err(error) = step.run(&mut self.world, &mut Vec::new()) {
+            if let Err(error) = self.do_recorded(step) {
                 console::error(format_args!("cannot be undone: {error}"));
                 undone = false;
             }
         }
+        if undone && link_goes {
+            self.forget();
+            self.state = self.state_before.take();
+        }
+        self.save_state();
         if undone {
             console::note(format_args!(
                 "`{}' is as it was before.",

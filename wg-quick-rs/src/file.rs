@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use wg_rs::config::{self, BYTE_ORDER_MARK, Dialect, Place, Settings, WG_QUICK, value};
 
 pub use wg_rs::config::Address;
@@ -63,7 +64,7 @@ pub struct Located<T> {
 }
 
 /// `DNS`, word by word.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
     /// Servers.
     pub servers: Vec<String>,

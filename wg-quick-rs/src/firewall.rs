@@ -7,6 +7,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use wg_rs::sys::udp::Family;
 
 use crate::console;
@@ -15,7 +16,7 @@ use crate::program::Program;
 use crate::world::World;
 
 /// That of one family.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firewall {
     /// The interface.
     pub interface: String,
@@ -119,7 +120,7 @@ impl Firewall {
 }
 
 /// What there is for an interface.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Present {
     /// nft's tables, each as `table ip wg-quick-wg0`.
     tables: Vec<String>,

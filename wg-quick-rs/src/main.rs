@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod beside;
 mod check;
 mod command_line;
 mod completions;
@@ -20,7 +21,9 @@ mod endpoint;
 mod engine;
 mod failure;
 mod file;
+mod find;
 mod firewall;
+mod hook_text;
 mod ipv6;
 mod lines;
 mod lock;
@@ -35,6 +38,7 @@ mod reresolve;
 mod routes;
 mod save;
 mod signals;
+mod state;
 mod step;
 mod table;
 mod up;

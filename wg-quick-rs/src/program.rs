@@ -180,7 +180,9 @@ fn wait(mut child: Child, earlier: usize, world: &World) -> io::Result<ExitStatu
             if let Some(Ok(signal)) = signals.caught().map(Signal::try_from)
                 && (!world.undoing() || start.elapsed() > SHORT)
             {
-                tell(child.id(), signal);
+                // Shells ignore SIGQUIT.
+                let is_quit = signal == Signal::SIGQUIT;
+                tell(child.id(), if is_quit { Signal::SIGTERM } else { signal });
             }
         }
         if let Some((_, signal)) = limits.next_if(|(limit, _)| start.elapsed() >= *limit) {

@@ -7,29 +7,35 @@
 //! ```
 //! So at no moment has a packet that may go through before and after no way to.
 
+use std::collections::HashSet;
+use std::fmt::Display;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
 use wg_rs::config::{PeerSettings, Retries};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Route, Rule, Which};
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::{Change, Interface};
+use wg_rs::uapi::types::{AllowedIp, Change, Interface, Peer};
 
 use crate::console;
 use crate::default_route;
 use crate::difference::{Difference, moved_out, target, too_many};
 use crate::dns::Resolver;
-use crate::down::{find, not_there};
 use crate::endpoint;
 use crate::engine::{self, Engine};
 use crate::failure::Failure;
 use crate::file::{Address, File};
+use crate::find::{find, not_there};
 use crate::firewall::{Firewall, Present};
+use crate::hook_text;
 use crate::ipv6::Ipv6;
 use crate::mtu;
 use crate::ours::Running;
+use crate::reresolve;
 use crate::routes::{self, Wanted, connected};
+use crate::state::{PeerOfFile, State};
 use crate::step::Step;
 use crate::table::Table;
 use crate::world::{World, family};
@@ -39,7 +45,7 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// Brings the interface of a file to it.
 pub fn reload(file: &File) -> std::process::ExitCode {
     engine::with(&file.interface, |engine| {
-        if !find(&mut engine.world, file)? {
+        if !find(engine, file)? {
             return Err(not_there(file));
         }
         bring_to_file(engine, file)
@@ -48,18 +54,35 @@ pub fn reload(file: &File) -> std::process::ExitCode {
 
 fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     let before = engine.world.get()?;
-    let mut after = wanted_interface(&engine.world, file, &before)?;
-    let mut defaults = Defaults::now(&mut engine.world, file.table, &before)?;
+    let known = engine.state.clone();
+    let known = known.as_ref();
+    engine.waits_for_names(true);
+    let mut after = wanted_interface(&engine.world, file, &before, known)?;
+    engine.waits_for_names(false);
+    let mut defaults = Defaults::now(&mut engine.world, known, file.table, &before)?;
     let stays = file.table == Table::Auto && has_default(&after);
-    if file.settings.fwmark.is_none() && !mentions(file, "fwmark") {
-        if !stays {
+    if file.settings.fwmark.is_none() {
+        let is_ours = match known {
+            Some(state) => state.chosen_mark.is_some() || state.mark_of_file.is_some(),
+            None => !hook_text::set_mark(file),
+        };
+        let chosen = known.and_then(|state| state.chosen_mark);
+        if !is_ours {
+            if before.fwmark != 0 {
+                left("the mark of its packets", "");
+            }
+        } else if !stays {
             after.fwmark = 0;
+        } else if let Some(chosen) = chosen {
+            after.fwmark = chosen;
         } else if before.fwmark < default_route::FIRST_TABLE && before.fwmark != 0 {
             // Not one that `up` chooses: the file had it.
             after.fwmark = default_route::free_table(&mut engine.world)?;
         }
     }
-    let marks = (before.fwmark, after.fwmark);
+    // Somebody may have reset the mark, while the rules know it still.
+    let ruled = defaults.firewalls.first().map(|firewall| firewall.mark);
+    let marks = (ruled.unwrap_or(before.fwmark), after.fwmark);
     let moves = !defaults.firewalls.is_empty() && marks.0 != marks.1 && marks.1 != 0;
     let mut goal = after.clone();
     if moves {
@@ -74,7 +97,7 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     set_mtu(engine, file)?;
     let ipv6 = Ipv6::of(&engine.world, file);
     ipv6.warn(&engine.world, file)?;
-    let addresses = Addresses::new(engine.world.addresses()?, file, ipv6);
+    let addresses = Addresses::new(engine.world.addresses()?, file, ipv6, known);
     addresses.add(engine)?;
     if moves {
         defaults.change_mark(engine, marks, &default_families(file.table, &after, ipv6))?;
@@ -88,8 +111,36 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     set(engine, less, back.clone())?;
     // Who knows no way to take one network away may not say so.
     let now = engine.world.get()?;
-    set(engine, moved_out(too_many(&now, &after)), back)
+    set(engine, moved_out(too_many(&now, &after)), back)?;
+    record(engine, file, &after)
 }
+
+/// From now on what the file says is the file's.
+fn record(engine: &mut Engine, file: &File, after: &Interface) -> Result<(), Failure> {
+    let mark = match engine.state.as_ref().map(|state| state.firewalls.first()) {
+        Some(Some(firewall)) => Some(firewall.mark),
+        _ => None,
+    };
+    let Some(state) = &mut engine.state else {
+        return Ok(());
+    };
+    let key = after.private_key.as_ref();
+    state.public_key = key.map(|key| key.public_key().to_base64());
+    state.peers = PeerOfFile::all(&file.settings);
+    state.mark_of_file = file.settings.fwmark;
+    state.chosen_mark = mark.filter(|_| file.settings.fwmark.is_none());
+    if !matches!(file.settings.listen_port, None | Some(0)) {
+        state.chosen_port = None;
+    }
+    Ok(())
+}
+
+/// Says what is not the file's, and so not touched.
+fn left(what: impl Display, why: &str) {
+    console::note(format_args!("{what} is left as it is{why}."));
+}
+
+const BY_A_HOOK: &str = ": a hook sets it";
 
 fn set(engine: &mut Engine, changes: Vec<Change>, undo: Vec<Change>) -> Result<(), Failure> {
     if changes.is_empty() {
@@ -100,13 +151,30 @@ fn set(engine: &mut Engine, changes: Vec<Change>, undo: Vec<Change>) -> Result<(
 
 /// What the file asks for. A peer whose name still stands for where it is stays there, and so does
 /// one whose name cannot be resolved now.
-fn wanted_interface(world: &World, file: &File, now: &Interface) -> Result<Interface, Failure> {
+fn wanted_interface(
+    world: &World,
+    file: &File,
+    now: &Interface,
+    known: Option<&State>,
+) -> Result<Interface, Failure> {
     file.settings.warnings().for_each(console::line);
     let retries = Retries::from_env().map_err(Failure::new)?;
     let endpoint = |peer: &PeerSettings, at: Option<SocketAddr>| {
         let Some(endpoint) = &peer.endpoint else {
             return Ok(at);
         };
+        let of_file = known.and_then(|state| state.peer(&peer.public_key));
+        let is_unchanged = of_file
+            .and_then(|peer| peer.endpoint.as_ref())
+            .is_some_and(|before| *before == endpoint.to_string());
+        let is_name = endpoint.host.parse::<IpAddr>().is_err();
+        // Where it roamed to is where it is.
+        if is_unchanged && at.is_some() && !is_name {
+            return Ok(at);
+        }
+        let is_alive = now.peers.iter().any(|one| {
+            one.public_key == peer.public_key && reresolve::is_fresh(one, SystemTime::now())
+        });
         let retries = if at.is_some() {
             Retries(Some(0))
         } else {
@@ -119,7 +187,18 @@ fn wanted_interface(world: &World, file: &File, now: &Interface) -> Result<Inter
         match (resolved, at) {
             (Ok(first), Some(at)) if first != at => {
                 let all = endpoint.addresses().unwrap_or_default();
-                Ok(Some(if all.contains(&at) { at } else { first }))
+                let roamed = is_alive && (is_unchanged || known.is_none());
+                if roamed && !all.contains(&at) {
+                    left(
+                        format_args!("peer {}: its endpoint {at}", peer.public_key),
+                        ", where it answers",
+                    );
+                }
+                Ok(Some(if roamed || all.contains(&at) {
+                    at
+                } else {
+                    first
+                }))
             }
             (Ok(first), _) => Ok(Some(first)),
             (Err(reason), Some(at)) => {
@@ -129,20 +208,77 @@ fn wanted_interface(world: &World, file: &File, now: &Interface) -> Result<Inter
             (Err(reason), None) => Err(Failure::new(reason)),
         }
     };
-    target(
-        now,
-        &file.settings,
-        mentions(file, "preshared-key"),
-        endpoint,
-    )
+    let mut wanted = target(now, &file.settings, false, endpoint)?;
+    keep_others(&mut wanted, now, file, known);
+    Ok(wanted)
 }
 
-/// Whether a hook says this word: then what it is about may be a hook's, and not ours to change.
-fn mentions(file: &File, word: &str) -> bool {
-    let hooks = file.hooks.pre_up.iter().chain(&file.hooks.post_up);
-    hooks
-        .into_iter()
-        .any(|hook| hook.value.text().contains(word))
+/// Keeps what others set: hooks, and people.
+fn keep_others(wanted: &mut Interface, now: &Interface, file: &File, known: Option<&State>) {
+    for peer in &now.peers {
+        let key = &peer.public_key;
+        let of_file = known.and_then(|state| state.peer(key));
+        let claimed: HashSet<AllowedIp> = wanted
+            .peers
+            .iter()
+            .flat_map(|one| one.allowed_ips.iter().copied())
+            .collect();
+        let free = |ip: &&AllowedIp| !claimed.contains(ip);
+        let Some(at) = wanted.peers.iter().position(|one| one.public_key == *key) else {
+            let is_others = match known {
+                Some(_) => of_file.is_none(),
+                None => hook_text::set_peers(file),
+            };
+            if is_others {
+                let why = if known.is_none() {
+                    BY_A_HOOK
+                } else {
+                    ": the file never had it"
+                };
+                left(format_args!("peer {key}"), why);
+                let allowed_ips = peer.allowed_ips.iter().filter(free).copied().collect();
+                wanted.peers.push(Peer {
+                    allowed_ips,
+                    ..peer.clone()
+                });
+            }
+            continue;
+        };
+        let one = &mut wanted.peers[at];
+        let in_file = file
+            .settings
+            .peers
+            .iter()
+            .filter(|one| one.public_key == *key);
+        let says = |says: fn(&PeerSettings) -> bool| in_file.clone().any(says);
+        let keeps_key = match known {
+            Some(_) => of_file.is_none_or(|peer| !peer.preshared_key),
+            None => hook_text::set_preshared_key(file, &key.to_base64()),
+        };
+        if keeps_key && !peer.preshared_key.is_zero() && !says(|one| one.preshared_key.is_some()) {
+            left(format_args!("peer {key}: its preshared key"), BY_A_HOOK);
+            one.preshared_key = peer.preshared_key.clone();
+        }
+        if known.is_none() {
+            continue;
+        }
+        let keeps_alive = of_file.is_none_or(|peer| peer.persistent_keepalive.is_none());
+        if keeps_alive
+            && peer.persistent_keepalive != 0
+            && !says(|one| one.persistent_keepalive.is_some())
+        {
+            left(format_args!("peer {key}: its keepalive"), BY_A_HOOK);
+            one.persistent_keepalive = peer.persistent_keepalive;
+        }
+        let was_files =
+            |ip: &AllowedIp| of_file.is_some_and(|peer| peer.allowed_ips.contains(&ip.to_string()));
+        for ip in peer.allowed_ips.iter().filter(free) {
+            if !was_files(ip) {
+                left(format_args!("peer {key}: its allowed IP {ip}"), BY_A_HOOK);
+                one.allowed_ips.push(*ip);
+            }
+        }
+    }
 }
 
 /// Those of which `up` would make a default route with rules, in its order.
@@ -166,7 +302,10 @@ fn set_mtu(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     let own = engine.world.elsewhere.is_none().then_some(link.index);
     let wanted = match &file.mtu {
         Some(mtu) => mtu.value,
-        None if mentions(file, "mtu") => link.mtu,
+        None if is_mtu_others(engine.state.as_ref(), file, link.mtu) => {
+            left(format_args!("MTU {}", link.mtu), BY_A_HOOK);
+            link.mtu
+        }
         None => {
             let interface = engine.world.get()?;
             mtu::of_way(&mut engine.world.birth, &interface, own)
@@ -181,6 +320,13 @@ fn set_mtu(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     })
 }
 
+fn is_mtu_others(known: Option<&State>, file: &File, mtu: u32) -> bool {
+    match known {
+        Some(state) => state.mtu.is_some_and(|set| set != mtu),
+        None => hook_text::set_mtu(file),
+    }
+}
+
 /// The addresses of the file, and those that go.
 struct Addresses {
     there: Vec<Address>,
@@ -189,7 +335,7 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn new(there: Vec<Address>, file: &File, ipv6: Ipv6) -> Self {
+    fn new(there: Vec<Address>, file: &File, ipv6: Ipv6, known: Option<&State>) -> Self {
         let all = file.addresses.iter().map(|one| one.value);
         let new: Vec<Address> = all.filter(|address| ipv6.uses(address.ip)).collect();
         let by_kernel = |address: &Address| match address.ip {
@@ -198,8 +344,17 @@ impl Addresses {
         };
         let mut gone = there.clone();
         gone.retain(|address| {
-            let by_hook = mentions(file, &address.ip.to_string());
-            !new.contains(address) && !by_kernel(address) && !by_hook
+            if new.contains(address) || by_kernel(address) {
+                return false;
+            }
+            let is_ours = match known {
+                Some(state) => state.addresses.contains(address),
+                None => !hook_text::set_address(file, address.ip),
+            };
+            if !is_ours {
+                left(format_args!("address {address}"), BY_A_HOOK);
+            }
+            is_ours
         });
         Addresses { there, new, gone }
     }
@@ -238,13 +393,13 @@ impl Addresses {
         let promote = gone.iter().any(|address| address.ip.is_ipv4())
             && value.is_ok_and(|value| value.trim() == "0");
         if promote {
-            engine.run(Step::Sysctl(key.clone(), "1".into(), "0".into()))?;
+            engine.run(Step::Sysctl(key.clone(), "1".into(), Some("0".into())))?;
         }
         for address in gone {
             engine.run(Step::DeleteAddress(*address))?;
         }
         if promote {
-            engine.run(Step::Sysctl(key, "0".into(), "1".into()))?;
+            engine.run(Step::Sysctl(key, "0".into(), Some("1".into())))?;
         }
         Ok(())
     }
@@ -281,7 +436,12 @@ impl Routes {
             has_rules: !rules.firewalls.is_empty(),
             marks: [after.fwmark, before.fwmark],
         };
-        let (ours, others) = running.part(&now, file);
+        let (ours, others) = match &engine.state {
+            Some(state) => now
+                .iter()
+                .partition(|route| state.routes.iter().any(|ours| same(ours, route))),
+            None => running.part(&now, file),
+        };
         let of = |addresses: &[Address]| -> Vec<Route> {
             let connected = addresses
                 .iter()
@@ -364,8 +524,24 @@ struct Defaults {
 
 impl Defaults {
     /// With `Table = auto` by the rules; else those may be a hook's, and ours have a firewall.
-    fn now(world: &mut World, table: Table, interface: &Interface) -> Result<Self, Failure> {
+    fn now(
+        world: &mut World,
+        known: Option<&State>,
+        table: Table,
+        interface: &Interface,
+    ) -> Result<Self, Failure> {
         let mut firewalls = Vec::new();
+        if let Some(state) = known {
+            let of = |family| move |one: &&Firewall| one.family == family;
+            let in_order = FAMILIES.map(|family| state.firewalls.iter().find(of(family)));
+            for firewall in in_order.into_iter().flatten() {
+                let (family, mark) = (firewall.family, firewall.mark);
+                if !default_route::rules(&mut world.home, family, mark, known)?.is_empty() {
+                    firewalls.push(firewall.clone());
+                }
+            }
+            return Ok(Defaults { firewalls });
+        }
         let mark = interface.fwmark;
         if world.elsewhere.is_none() && mark != 0 && has_default(interface) {
             let families = match table {
@@ -373,7 +549,7 @@ impl Defaults {
                 _ => Present::look(world).families(),
             };
             for family in families {
-                if !default_route::rules(&mut world.home, family, mark)?.is_empty() {
+                if !default_route::rules(&mut world.home, family, mark, None)?.is_empty() {
                     firewalls.push(default_route::firewall(world, family, mark)?);
                 }
             }
@@ -427,7 +603,7 @@ impl Defaults {
             let there = self.firewalls.iter().position(|one| one.family == *family);
             engine.run(match there.map(|at| self.firewalls.remove(at)) {
                 Some(old) => Step::ReplaceFirewall {
-                    old,
+                    old: Some(old),
                     new: firewall.clone(),
                 },
                 None => Step::AddFirewall(firewall.clone()),
@@ -454,7 +630,7 @@ impl Defaults {
             if families.contains(&old.family) {
                 let new = default_route::firewall(&mut engine.world, old.family, mark)?;
                 if new != *old {
-                    let old = old.clone();
+                    let old = Some(old.clone());
                     engine.run(Step::ReplaceFirewall { old, new })?;
                 }
                 continue;
@@ -470,14 +646,24 @@ impl Defaults {
 }
 
 fn delete_rules(engine: &mut Engine, family: Family, mark: u32) -> Result<(), Failure> {
-    let rules = default_route::rules(&mut engine.world.home, family, mark)?;
+    let known = engine.state.as_ref();
+    let rules = default_route::rules(&mut engine.world.home, family, mark, known)?;
     for rule in rules.into_iter().rev() {
         engine.run(Step::DeleteRule(rule))?;
+    }
+    let unreachable = default_route::unreachable(family, mark);
+    let there = engine.world.home.unreachable_routes(family, mark)?;
+    if there.contains(&unreachable) {
+        engine.run(Step::DeleteRoute(unreachable))?;
     }
     Ok(())
 }
 
 fn set_dns(engine: &mut Engine, file: &File) -> Result<(), Failure> {
+    let is_told = engine.state.as_ref().map(|state| state.dns.is_some());
+    if file.dns.is_empty() && is_told == Some(false) {
+        return Ok(());
+    }
     let wanted = match Resolver::new(&file.dns, &engine.world) {
         Ok(Some(resolver)) => resolver,
         Ok(None) => return Ok(()),

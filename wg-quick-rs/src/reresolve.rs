@@ -125,7 +125,7 @@ fn find(backends: &Backends, location: &Location) -> Result<Vec<Stale>, String> 
 }
 
 /// Whether it was heard lately. One heard in the future is: the clock was wrong, the peer is not.
-fn is_fresh(peer: &Peer, now: SystemTime) -> bool {
+pub fn is_fresh(peer: &Peer, now: SystemTime) -> bool {
     peer.last_handshake.is_some_and(|wall| {
         let at = UNIX_EPOCH + Duration::new(wall.secs, wall.nanos);
         now.duration_since(at).map_or(true, |age| age <= FRESH)

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP do not end us: they are asked for between two steps, and while
+//! SIGINT, SIGQUIT, SIGTERM and SIGHUP do not end us: they are asked for between two steps, and while
 //! something is waited for they wake us. So does the end of a program, and whatever else has a
 //! [`Waker`].
 
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 
 /// The signals caught, from when this is made.
@@ -24,6 +24,7 @@ pub struct Signals {
     count: AtomicUsize,
     wakes: UnixStream,
     waker: UnixStream,
+    in_background: bool,
 }
 
 /// Ends a [`Signals::wait`] from another thread.
@@ -38,7 +39,8 @@ impl Signals {
         wakes.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
         let new = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let in_background = is_ignored(SIGINT);
+        for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
             // What nohup(1) had us ignore, we ignore.
             if signal == SIGHUP && is_ignored(signal) {
                 continue;
@@ -53,7 +55,13 @@ impl Signals {
             count: AtomicUsize::new(0),
             wakes,
             waker,
+            in_background,
         })
+    }
+
+    /// Whether a shell started us in the background: then it had us ignore SIGINT.
+    pub fn in_background(&self) -> bool {
+        self.in_background
     }
 
     /// The signal to end by, if one came.

@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::file::Address;
 use crate::firewall::{Firewall, Present};
 use crate::program::Program;
+use crate::state::State;
 use crate::world::{World, family, flag};
 
 /// What can be done, and undone.
@@ -64,8 +65,9 @@ pub enum Step {
         /// The new ones.
         new: Resolver,
     },
-    /// `net.ipv4.…`, or `net/ipv4/…` if a name in it has dots; its new value, and the one before.
-    Sysctl(String, String, String),
+    /// `net.ipv4.…`, or `net/ipv4/…` if a name in it has dots; its new value, and the one before if
+    /// that is to be put back.
+    Sysctl(String, String, Option<String>),
     /// A new rule.
     AddRule(Rule),
     /// A rule that goes.
@@ -80,8 +82,8 @@ pub enum Step {
     AddFirewall(Firewall),
     /// Another one in its place, at once.
     ReplaceFirewall {
-        /// The one there is.
-        old: Firewall,
+        /// The one there is; `None` where it was deleted, or half of it.
+        old: Option<Firewall>,
         /// The new one.
         new: Firewall,
     },
@@ -89,7 +91,7 @@ pub enum Step {
     DeleteFirewall {
         /// What there is; looked for if it is not given.
         there: Option<Present>,
-        /// What undoes it.
+        /// What there is, to be put back in this order.
         undo: Vec<Firewall>,
     },
     /// A line of shell.
@@ -108,8 +110,44 @@ impl Step {
     pub fn is_of_link(&self) -> bool {
         matches!(
             self,
-            Step::Set { .. } | Step::DeleteAddress(_) | Step::DeleteRoute(_) | Step::Up { .. }
+            Step::Set { .. }
+                | Step::DeleteAddress(_)
+                | Step::DeleteRoute(Route {
+                    unreachable: false,
+                    ..
+                })
+                | Step::Up { .. }
         )
+    }
+
+    /// Whether it runs what others wrote.
+    pub fn is_others(&self) -> bool {
+        matches!(self, Step::Hook { .. })
+    }
+
+    /// Notes in `state` what this step would undo.
+    pub fn record(&self, state: &mut State) {
+        match self {
+            Step::DeleteAddress(added) => state.addresses.push(*added),
+            Step::AddAddress(deleted) => state.addresses.retain(|one| one != deleted),
+            Step::DeleteRoute(added) => state.routes.push(*added),
+            Step::AddRoute(deleted) => state.routes.retain(|one| one != deleted),
+            Step::DeleteRule(added) => state.rules.push(*added),
+            Step::AddRule(deleted) => state.rules.retain(|one| one != deleted),
+            Step::Up { before: set, .. } => state.mtu = Some(*set),
+            Step::UnsetDns(set) | Step::ChangeDns { old: set, .. } => {
+                state.dns = Some(set.clone());
+            }
+            Step::SetDns(_) => state.dns = None,
+            Step::DeleteFirewall { undo: added, .. } => {
+                added.iter().for_each(|one| state.set_firewall(one));
+            }
+            Step::ReplaceFirewall { old: Some(set), .. } => state.set_firewall(set),
+            Step::ReplaceFirewall { old: None, new } => {
+                state.firewalls.retain(|one| one.family != new.family);
+            }
+            _ => {}
+        }
     }
 
     /// Shows the command for it. Some have none of their own, and show what they find.
@@ -212,7 +250,6 @@ impl Step {
             }
             Step::DeleteLink => {
                 delete_link(world)?;
-                undo.clear();
                 world.burn_bridges();
             }
             Step::MoveLink(namespace, netns) => {
@@ -277,7 +314,7 @@ impl Step {
                 };
                 let written = world.at_home(|| fs::write(&path, &value))?;
                 written.map_err(|error| Failure::new(format_args!("{key}: {error}")))?;
-                undo.push(Step::Sysctl(key, before, value));
+                undo.extend(before.map(|before| Step::Sysctl(key, before, Some(value))));
             }
             Step::AddRule(rule) => add_rule(rule, world, undo)?,
             Step::DeleteRule(rule) => {
@@ -299,14 +336,20 @@ impl Step {
             Step::AddFirewall(firewall) => {
                 undo.push(Step::DeleteFirewall {
                     there: None,
-                    undo: Vec::new(),
+                    undo: vec![firewall.clone()],
                 });
                 firewall.add(world)?;
             }
             Step::ReplaceFirewall { old, new } => {
-                undo.push(Step::ReplaceFirewall {
-                    old: new.clone(),
-                    new: old,
+                undo.push(match old {
+                    Some(old) => Step::ReplaceFirewall {
+                        old: Some(new.clone()),
+                        new: old,
+                    },
+                    None => Step::DeleteFirewall {
+                        there: None,
+                        undo: vec![new.clone()],
+                    },
                 });
                 new.replace(world)?;
             }
@@ -315,10 +358,15 @@ impl Step {
                 undo: before,
             } => {
                 // All of it may be there still.
-                undo.extend(before.into_iter().map(|firewall| Step::ReplaceFirewall {
-                    old: firewall.clone(),
-                    new: firewall,
-                }));
+                undo.extend(
+                    before
+                        .into_iter()
+                        .rev()
+                        .map(|firewall| Step::ReplaceFirewall {
+                            old: None,
+                            new: firewall,
+                        }),
+                );
                 let there = there.unwrap_or_else(|| Present::look(world));
                 there.delete(world)?;
             }
@@ -421,10 +469,16 @@ impl std::fmt::Display for RouteText<'_> {
         let RouteText(verb, name, route) = self;
         let (ip, prefix) = route.to;
         let flag = flag(family(ip));
-        write!(f, "{flag} route {verb} {ip}/{prefix} dev {name}")?;
-        match route.table {
-            MAIN_TABLE => Ok(()),
-            table => write!(f, " table {table}"),
+        match route.unreachable {
+            true => write!(f, "{flag} route {verb} unreachable {ip}/{prefix}")?,
+            false => write!(f, "{flag} route {verb} {ip}/{prefix} dev {name}")?,
+        }
+        if route.table != MAIN_TABLE {
+            write!(f, " table {}", route.table)?;
+        }
+        match route.metric.filter(|_| route.unreachable) {
+            Some(metric) => write!(f, " metric {metric}"),
+            None => Ok(()),
         }
     }
 }

@@ -18,7 +18,9 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Netlink, Which};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
+use wg_rs::uapi::types::Interface;
 
+use crate::beside::Beside;
 use crate::console;
 use crate::default_route;
 use crate::dns::Resolver;
@@ -31,9 +33,10 @@ use crate::loops;
 use crate::mtu;
 use crate::program::{OURS, Program};
 use crate::routes::{self, Wanted};
+use crate::state::{self, Home, PeerOfFile, State};
 use crate::step::Step;
 use crate::table::Table;
-use crate::world::family;
+use crate::world::{World, family};
 
 /// Names the userspace implementation to fall back to.
 const IMPLEMENTATION: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
@@ -71,13 +74,27 @@ fn bring_up(
         }
         None => None,
     };
+    // A daemon that was killed left it.
+    engine.state_before = State::load(name).ok().flatten();
     add_link(engine)?;
+    engine.state = Some(State::new(name)?);
     if let Some((namespace, netns)) = place {
         engine.run(Step::MoveLink(namespace, netns))?;
     }
+    let link = engine.world.link()?;
+    let home = home(&engine.world)?;
+    record(engine, |state| (state.link, state.home) = (link, home));
     hooks(engine, file, "PreUp", &file.hooks.pre_up)?;
+    let is_port_chosen = matches!(file.settings.listen_port, None | Some(0))
+        && (file.hooks.pre_up.is_empty() || engine.world.get()?.listen_port == 0);
+    engine.waits_for_names(true);
     let changes = endpoint::changes(&file.settings, &engine.world.signals)?;
+    engine.waits_for_names(false);
     engine.run(Step::AddConf(changes))?;
+    record(engine, |state| {
+        state.peers = PeerOfFile::all(&file.settings);
+        state.mark_of_file = file.settings.fwmark;
+    });
     let ipv6 = Ipv6::of(&engine.world, file);
     ipv6.warn(&engine.world, file)?;
     let addresses = file.addresses.iter();
@@ -86,15 +103,82 @@ fn bring_up(
         added.map_err(|failure| failure.at(file, address.line, "Address"))?;
     }
     set_up(engine, file)?;
+    let interface = engine.world.get()?;
+    record(engine, |state| {
+        state.public_key = public_key(&interface);
+        state.chosen_port = is_port_chosen.then_some(interface.listen_port);
+    });
     if !file.dns.is_empty()
         && let Some(resolver) = Resolver::new(&file.dns, &engine.world)?
     {
         engine.run(Step::SetDns(resolver))?;
     }
-    add_routes(engine, file, ipv6)?;
+    let left = left_before(engine)?;
+    if let Some(left) = &left {
+        console::note(format_args!(
+            "The daemon of an earlier `{name}' was killed: what it left is removed."
+        ));
+        if !left.firewall.is_empty() {
+            engine.run(Step::DeleteFirewall {
+                there: Some(left.firewall.clone()),
+                undo: left.firewalls.clone(),
+            })?;
+        }
+    }
+    add_routes(engine, file, &interface, ipv6)?;
+    // Only now: at no moment does a packet go out beside both.
+    for step in left.map(Beside::without_firewall).into_iter().flatten() {
+        if !is_needed(&step, engine.state.as_ref()) {
+            engine.run(step)?;
+        }
+    }
     hooks(engine, file, "PostUp", &file.hooks.post_up)?;
+    if !file.hooks.post_up.is_empty() {
+        // They may have set it.
+        let interface = engine.world.get()?;
+        record(engine, |state| state.public_key = public_key(&interface));
+    }
     loops::warn(&mut engine.world);
     Ok(())
+}
+
+/// What is left of an earlier interface of this name.
+fn left_before(engine: &mut Engine) -> Result<Option<Beside>, Failure> {
+    let Some(before) = &engine.state_before else {
+        return Ok(None);
+    };
+    let left = Beside::recorded(&mut engine.world, before)?;
+    Ok(Some(left).filter(|left| !left.is_empty()))
+}
+
+/// Whether a step would take away what this interface has too.
+fn is_needed(step: &Step, state: Option<&State>) -> bool {
+    state.is_some_and(|state| match step {
+        Step::DeleteRoute(route) => state.routes.contains(route),
+        Step::UnsetDns(_) => state.dns.is_some(),
+        _ => false,
+    })
+}
+
+fn public_key(interface: &Interface) -> Option<String> {
+    let key = interface.private_key.as_ref()?;
+    Some(key.public_key().to_base64())
+}
+
+fn home(world: &World) -> Result<Option<Home>, Failure> {
+    let Some((namespace, netns)) = &world.elsewhere else {
+        return Ok(None);
+    };
+    Ok(Some(Home {
+        namespace: namespace.to_string(),
+        inode: netns.run(state::namespace)??,
+    }))
+}
+
+fn record(engine: &mut Engine, work: impl FnOnce(&mut State)) {
+    if let Some(state) = &mut engine.state {
+        work(state);
+    }
 }
 
 /// In another namespace the tunnel's default route is the only one of the main table.
@@ -203,14 +287,18 @@ fn set_up(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     }
 }
 
-fn add_routes(engine: &mut Engine, file: &File, ipv6: Ipv6) -> Result<(), Failure> {
-    let interface = engine.world.get()?;
+fn add_routes(
+    engine: &mut Engine,
+    file: &File,
+    interface: &Interface,
+    ipv6: Ipv6,
+) -> Result<(), Failure> {
     let link = engine.world.link()?;
     let mut there = Vec::new();
     for family in [Family::V4, Family::V6] {
         there.extend(engine.world.home.routes_of(family, Which::Link(link))?);
     }
-    for wanted in routes::wanted(&interface, file.table, link, &there) {
+    for wanted in routes::wanted(interface, file.table, link, &there) {
         match wanted {
             Wanted::Route(route) if ipv6.uses(route.to.0) => engine.run(Step::AddRoute(route))?,
             Wanted::Default(Family::V6) if ipv6.is_left_out() => {}

@@ -65,6 +65,16 @@ impl World {
         Ok(())
     }
 
+    /// With the interface living where we run.
+    ///
+    /// # Errors
+    /// The system's own trouble.
+    pub fn return_home(&mut self) -> Result<(), Failure> {
+        self.home = Netlink::open()?;
+        self.elsewhere = None;
+        Ok(())
+    }
+
     /// Runs `work` in the namespace where the interface lives.
     ///
     /// # Errors
@@ -89,6 +99,11 @@ impl World {
     /// Whether what is left is done in any case, signal or not: forward, or back.
     pub fn is_ending(&self) -> bool {
         self.undoing || self.no_return
+    }
+
+    /// Whether there is no way back.
+    pub fn has_no_return(&self) -> bool {
+        self.no_return
     }
 
     /// From now on there is no way back, only forward.

@@ -7,9 +7,15 @@ pub const SIGNALS: [&str; 3] = ["INT", "TERM", "HUP"];
 pub const CALLS: [&str; 8] = [
     "sendto", "sendmsg", "write", "unlink", "clone", "clone3", "vfork", "fork",
 ];
-/// No steps: what is said to the person, what a signal's handler wakes the program with, and the
-/// removal of its lock when all is done.
-pub const NO_STEPS: [&str; 3] = ["write(2,", ", MSG_DONTWAIT,", ".lock\""];
+/// No steps: what is said to the person, what a signal's handler wakes the program with, the removal
+/// of its lock when all is done, and the record of what was done, without which it goes on.
+pub const NO_STEPS: [&str; 5] = [
+    "write(2,",
+    ", MSG_DONTWAIT,",
+    ".lock\"",
+    ".state",
+    "{\\\"version\\\":",
+];
 /// Nor is this one, where the interface is looked for: by as many threads as there are namespaces
 /// just now.
 const THREAD: &str = "CLONE_THREAD";

@@ -134,6 +134,7 @@ fn a_hook_that_hangs_can_be_interrupted() -> io::Result<()> {
         (Signal::SIGINT, true),
         (Signal::SIGTERM, false),
         (Signal::SIGHUP, false),
+        (Signal::SIGQUIT, false),
     ] {
         for hook in HOOKS {
             host.forget()?;
@@ -155,6 +156,7 @@ fn a_hook_that_hangs_can_be_interrupted() -> io::Result<()> {
             }
             let run = host.site.finish(proc)?;
             assert_ne!(run.code, Some(0), "{hook}, {signal}: {}", run.output);
+            host.reset_sysctl()?;
             let left = host.restored()?;
             assert!(
                 left.is_empty(),

@@ -230,12 +230,17 @@ impl TestHost {
     /// Takes it down, which must leave nothing but what stays by design: the sysctl.
     pub fn down(&self) -> io::Result<()> {
         self.run("down")?.success()?;
-        self.site
-            .sh("echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
+        self.reset_sysctl()?;
         match self.restored()?.as_slice() {
             [] => Ok(()),
             left => Err(io::Error::other(format!("down left {left:?}"))),
         }
+    }
+
+    /// It is never undone: another tunnel may need it.
+    pub fn reset_sysctl(&self) -> io::Result<()> {
+        let reset = "echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark";
+        self.site.sh(reset).map(|_| ())
     }
 
     /// All the faults there can be, after a run without one.
@@ -283,8 +288,7 @@ impl TestHost {
             self.down()?;
         }
         self.site.configure("wg0", CONFIG)?;
-        self.site
-            .sh("echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
+        self.reset_sysctl()?;
         Ok(faults)
     }
 
@@ -356,6 +360,7 @@ impl TestHost {
             self.forget()?;
             self.down()?;
         } else {
+            self.reset_sysctl()?;
             wrong.extend(self.restored()?);
         }
         self.judge(fault, outcome, wrong)
@@ -374,8 +379,7 @@ impl TestHost {
             self.forget()?;
             self.down()?;
         } else {
-            self.site
-                .sh("echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
+            self.reset_sysctl()?;
             if outcome.spared {
                 // What it could not have taken back.
                 self.site.sh("rm -f /etc/netns-tests/dns/*")?;
@@ -426,7 +430,8 @@ impl TestHost {
             spared,
         } = outcome;
         if !wrong.is_empty() {
-            self.clean()?;
+            self.clean()
+                .map_err(|error| io::Error::other(format!("{error}, after {wrong:?}: {output}")))?;
         }
         let went_on = code == Some(0) && spared;
         if met.is_none() {
@@ -450,9 +455,10 @@ impl TestHost {
              for f in -4 -6; do
                  while ip $f rule del not fwmark 51820 2> /dev/null; do :; done
                  while ip $f rule del table main suppress_prefixlength 0 2> /dev/null; do :; done
+                 ip $f route del unreachable default table 51820 metric 4294967295 2> /dev/null || :
              done
              nft flush ruleset
-             rm -f /etc/netns-tests/dns/* /var/run/wireguard/*.sock
+             rm -f /etc/netns-tests/dns/* /var/run/wireguard/*.sock /var/run/wireguard/*.state
              echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
         match self.restored()?.as_slice() {
             [] => Ok(()),

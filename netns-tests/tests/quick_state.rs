@@ -1,0 +1,383 @@
+//! `wg-quick-rs` acts by what `up` did and recorded, not by what its file or a name may mean now.
+
+use std::io;
+
+use netns_tests::quick::{Quick, Run, Site};
+use netns_tests::{Lab, PATIENCE, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const KEY: &str = "6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=";
+const OTHER_KEY: &str = "QAzFSKnTvSjbNxfqDm0mzDzTzU5iElvIMEQlDPhL3WQ=";
+const PEER: &str = "eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw=";
+const PEER2: &str = "Hf4iFwCZpxMqHkRCCSxXC4nYVCOAxIlKe5IIQKuMUSw=";
+const PSK: &str = "cGVyaGFwcyBub3Qgc28gc2VjcmV0IGFmdGVyIGFsbCE=";
+
+/// A host with a default route, its state before, and the program.
+struct Bench {
+    site: Site,
+    quick: Quick,
+    before: netns_tests::State,
+    // Its hosts live as long as it does.
+    _lab: Lab,
+}
+
+impl Bench {
+    fn new() -> io::Result<Option<Bench>> {
+        let lab = Lab::new()?;
+        let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
+            return Ok(None);
+        };
+        site.sh(
+            "mkdir -p /run/netns; mount -t tmpfs netns /run/netns; ip netns add other
+             echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark
+             ip link add eth0 address 02:00:00:00:00:01 type veth peer cable
+             ip link set eth0 addrgenmode none; ip link set cable addrgenmode none
+             ip link set cable up; ip link set eth0 up
+             ip addr add 192.0.2.2/24 dev eth0; ip route add default via 192.0.2.1",
+        )?;
+        until(PATIENCE, "the cable to have a carrier", || {
+            let routes = site.sh("ip -6 route show table local")?;
+            let links = site.sh("ip link show")?;
+            let is_up =
+                routes.contains("ff00::/8 dev cable") && routes.contains("ff00::/8 dev eth0");
+            Ok((is_up && !links.contains("NO-CARRIER")).then_some(()))
+        })?;
+        site.place(&quick)?;
+        let before = site.state()?;
+        Ok(Some(Bench {
+            site,
+            quick,
+            before,
+            _lab: lab,
+        }))
+    }
+
+    fn file(&self, interface: &str, peers: &str) -> io::Result<()> {
+        let text = format!(
+            "[Interface]\nPrivateKey = {KEY}\nAddress = 10.0.0.2/24\n{interface}\n{peers}\n"
+        );
+        self.site.configure("wg0", &text)
+    }
+
+    fn run(&self, verb: &str) -> io::Result<Run> {
+        self.site.run(&self.quick, &[verb, "wg0"])
+    }
+
+    fn ok(&self, verb: &str) -> io::Result<String> {
+        self.run(verb)?.success()
+    }
+
+    /// All is as it was before anything was up.
+    fn nothing_left(&self) -> io::Result<()> {
+        let mut left = self.before.against(&self.site.state()?);
+        let restored = until(PATIENCE, "the state before", || {
+            left = self.before.against(&self.site.state()?);
+            Ok(left.none().then_some(()))
+        });
+        assert!(restored.is_ok(), "{left}");
+        let files = self.site.sh("ls -A /var/run/wireguard")?;
+        assert!(!files.contains("wg0"), "{files}");
+        Ok(())
+    }
+
+    /// What `wg show wg0 WHAT` prints.
+    fn shown(&self, what: &str) -> io::Result<String> {
+        self.site.sh(&format!("wg show wg0 {what}"))
+    }
+
+    fn kill_daemons(&self) -> io::Result<()> {
+        for pid in self.site.host.processes()? {
+            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+        }
+        until(PATIENCE, "the link to go", || {
+            let links = self.site.sh("ip link show")?;
+            Ok((!links.contains("wg0")).then_some(()))
+        })
+    }
+}
+
+fn full(more: &str) -> String {
+    format!("[Peer]\nPublicKey = {PEER}\nEndpoint = 192.0.2.1:5\nAllowedIPs = 0.0.0.0/0\n{more}")
+}
+
+#[test]
+fn an_interface_of_another_namespace_is_refused() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    bench.file("", &full(""))?;
+    bench.ok("up")?;
+    let up = bench.site.state()?;
+    // Another one's, and then one that has the same key.
+    for key in [OTHER_KEY, KEY] {
+        let text = format!("[Interface]\nPrivateKey = {key}\nAddress = 10.9.9.9/24\nFwMark = 9\n");
+        bench.site.configure("wg0", &text)?;
+        for verb in ["down", "reload", "save"] {
+            let run = bench.site.sh(&format!(
+                "ip netns exec other wg-quick-rs {verb} wg0 2>&1 && echo well || :"
+            ))?;
+            assert!(!run.contains("well"), "{verb}: {run}");
+            assert!(run.contains("from another network namespace"), "{run}");
+            assert!(!run.contains("[#]"), "{verb}: {run}");
+            assert_eq!(bench.site.host.read("/etc/wireguard/wg0.conf")?, text);
+            let changed = up.against(&bench.site.state()?);
+            assert!(changed.none(), "{verb}: {changed}");
+        }
+    }
+    bench.file("", "")?;
+    bench.ok("down")?;
+    bench.nothing_left()
+}
+
+#[test]
+fn down_takes_away_what_up_did_whatever_the_file_says_now() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    let edits: [&dyn Fn() -> io::Result<()>; 5] = [
+        &|| bench.file("Adress = 10.0.0.1\nMTU = big\nSaveConfig = true", &full("")),
+        &|| bench.file("Table = off", &full("")),
+        &|| bench.file("", ""),
+        &|| bench.file("FwMark = 7\nDNS = 10.0.0.9", &full("")),
+        &|| {
+            bench
+                .site
+                .sh("wg syncconf wg0 <(wg-quick-rs strip wg0)")
+                .map(|_| ())
+        },
+    ];
+    for (number, edit) in edits.into_iter().enumerate() {
+        bench.file("DNS = 10.0.0.1", &full(""))?;
+        bench.ok("up")?;
+        edit()?;
+        let run = bench.run("down")?;
+        // What could not be saved is said, and is no reason to stay up.
+        let code = i32::from(number == 0);
+        assert_eq!(run.code, Some(code), "{number}: {}", run.output);
+        bench.nothing_left()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn rules_are_removed_as_they_were_installed() -> io::Result<()> {
+    let Some(mut bench) = Bench::new()? else {
+        return Ok(());
+    };
+    bench
+        .site
+        .sh("ip rule add pref 1 from 198.51.100.1 lookup 7")?;
+    bench.before = bench.site.state()?;
+    bench.file("", &full(""))?;
+    bench.ok("up")?;
+    // What passes over default routes comes first, or the neighbours are in the tunnel.
+    let rules = bench.site.sh("ip rule show")?;
+    let at = |text: &str| rules.find(text);
+    assert!(
+        at("suppress_prefixlength 0") < at("not from all fwmark"),
+        "{rules}"
+    );
+    let way = bench.site.sh("ip route get 192.0.2.77")?;
+    assert!(way.contains("dev eth0"), "{way}");
+    bench.ok("down")?;
+    bench.nothing_left()
+}
+
+#[test]
+fn a_port_set_at_run_time_is_saved() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    bench.file("SaveConfig = true", "")?;
+    bench.ok("up")?;
+    bench.ok("save")?;
+    let chosen = bench.site.host.read("/etc/wireguard/wg0.conf")?;
+    assert!(!chosen.contains("ListenPort"), "{chosen}");
+    bench.site.sh("wg set wg0 listen-port 4711")?;
+    bench.ok("down")?;
+    let saved = bench.site.host.read("/etc/wireguard/wg0.conf")?;
+    assert!(saved.contains("ListenPort = 4711"), "{saved}");
+    Ok(())
+}
+
+#[test]
+fn reload_leaves_what_hooks_set_and_only_that() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    let hooks = format!(
+        "MTU = 1300\n\
+         PostUp = echo {PSK} > /etc/psk; wg set %i peer {PEER2} preshared-key /etc/psk allowed-ips 10.8.0.0/24\n\
+         PostUp = ip addr add 10.0.0.33/32 dev %i # beside 10.0.0.3\n\
+         PostUp = : --clamp-mss-to-pmtu"
+    );
+    let peer = |more: &str| format!("[Peer]\nPublicKey = {PEER}\nAllowedIPs = 10.7.0.0/24\n{more}");
+    bench.file(
+        &format!("Address = 10.0.0.3/32\n{hooks}"),
+        &peer(&format!("PresharedKey = {PSK}")),
+    )?;
+    bench.ok("up")?;
+    bench.file(&hooks.replace("MTU = 1300\n", ""), &peer(""))?;
+    let said = bench.ok("reload")?;
+    let addresses = bench.site.sh("ip -o addr show dev wg0; ip link show wg0")?;
+    assert!(addresses.contains("10.0.0.33/32"), "{addresses}");
+    assert!(!addresses.contains("10.0.0.3/32"), "{addresses}");
+    assert!(addresses.contains("mtu 1420"), "{addresses}");
+    let keys = bench.shown("preshared-keys")?;
+    assert!(keys.contains(&format!("{PEER}\t(none)")), "{keys}");
+    assert!(keys.contains(&format!("{PEER2}\t{PSK}")), "{keys}");
+    let ips = bench.shown("allowed-ips")?;
+    assert!(ips.contains(&format!("{PEER2}\t10.8.0.0/24")), "{ips}");
+    for left in ["address 10.0.0.33/32", &format!("peer {PEER2}")] {
+        assert!(said.contains(&format!("{left} is left as it is")), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_peer_that_roamed_stays_where_it_is() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    bench.file("", &full(""))?;
+    bench.ok("up")?;
+    bench
+        .site
+        .sh(&format!("wg set wg0 peer {PEER} endpoint 192.0.2.9:9"))?;
+    bench.ok("reload")?;
+    let endpoints = bench.shown("endpoints")?;
+    assert!(endpoints.contains("192.0.2.9:9"), "{endpoints}");
+    // The file has another one now.
+    bench.file("", &full("").replace("192.0.2.1:5", "192.0.2.1:6"))?;
+    bench.ok("reload")?;
+    let endpoints = bench.shown("endpoints")?;
+    assert!(endpoints.contains("192.0.2.1:6"), "{endpoints}");
+    Ok(())
+}
+
+#[test]
+fn a_killed_daemon_leaks_nothing() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    bench.file("DNS = 10.0.0.1", &full(""))?;
+    let ways = || {
+        bench
+            .site
+            .sh("ip route get 203.0.113.1 2>&1 || :; ip route get 192.0.2.77")
+    };
+    bench.ok("up")?;
+    let way = ways()?;
+    assert!(way.contains("203.0.113.1 dev wg0"), "{way}");
+    if bench.site.host.processes()?.is_empty() {
+        // The kernel's module is not killed.
+        return bench.ok("down").map(|_| ());
+    }
+    for _ in 0..2 {
+        bench.kill_daemons()?;
+        let way = ways()?;
+        assert!(way.contains("No route to host"), "{way}");
+        assert!(way.contains("192.0.2.77 dev eth0"), "{way}");
+        // It is put back, and what was left goes: as from the beginning.
+        bench.ok("up")?;
+        let rules = bench.site.sh("ip rule show")?;
+        assert_eq!(rules.lines().count(), 5, "{rules}");
+        let way = ways()?;
+        assert!(way.contains("203.0.113.1 dev wg0"), "{way}");
+    }
+    bench.ok("down")?;
+    bench.nothing_left()?;
+    // Nor is anything left where it is not put back.
+    bench.ok("up")?;
+    bench.kill_daemons()?;
+    bench.ok("down")?;
+    bench.nothing_left()
+}
+
+#[test]
+fn a_failed_up_leaves_the_mark_valid_for_others() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    let valid = "/proc/sys/net/ipv4/conf/all/src_valid_mark";
+    bench.site.sh(&format!("echo 0 > {valid}"))?;
+    bench.file("PostUp = false", &full(""))?;
+    assert_eq!(bench.run("up")?.code, Some(1));
+    assert_eq!(bench.site.host.read(valid)?.trim(), "1");
+    bench.nothing_left()
+}
+
+#[test]
+fn a_full_run_prevents_nothing() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    bench.file("", &full(""))?;
+    let folder = "/var/run/wireguard";
+    bench.site.sh(&format!(
+        "mount -t tmpfs -o size=64k,nr_inodes=20 small {folder}"
+    ))?;
+    // Neither the record nor who holds the lock can be written; files can be made, as the daemon's
+    // socket is.
+    let fill = format!("cat /dev/zero > {folder}/fill 2> /dev/null || [ -s {folder}/fill ]");
+    bench.site.sh(&fill)?;
+    let said = bench.ok("up")?;
+    assert!(said.contains("cannot be recorded"), "{said}");
+    bench.ok("down")?;
+    bench.site.sh(&format!("rm {folder}/fill"))?;
+    bench.nothing_left()?;
+    // No file can be made.
+    bench.ok("up")?;
+    let files =
+        format!("for i in {{1..20}}; do : 2> /dev/null > {folder}/fill.$i || exit 0; done; exit 1");
+    bench.site.sh(&files)?;
+    bench.ok("down")?;
+    bench.site.sh(&format!("rm {folder}/fill*"))?;
+    bench.nothing_left()
+}
+
+#[test]
+fn down_ends_an_up_that_waits_for_names() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    bench.file(
+        "",
+        &full("").replace("192.0.2.1:5", "no.such.name.invalid:5"),
+    )?;
+    let mut command = bench.site.command(&bench.quick, &["up", "wg0"])?;
+    command.env("WG_ENDPOINT_RESOLUTION_RETRIES", "infinity");
+    let up = bench.site.host.spawn(&mut command)?;
+    until(PATIENCE, "the name to be asked for", || {
+        Ok(up.output().contains("Trying again").then_some(()))
+    })?;
+    bench.ok("down")?;
+    let up = bench.site.finish(up)?;
+    assert_eq!(up.code, Some(128 + 15), "{}", up.output);
+    bench.nothing_left()
+}
+
+#[test]
+fn a_job_that_a_hook_leaves_behind_waits_for_up() -> io::Result<()> {
+    let Some(bench) = Bench::new()? else {
+        return Ok(());
+    };
+    // The job runs on while the next hook waits.
+    bench.file(
+        "PreUp = wg-quick-rs down %i > /etc/job 2>&1 &\n\
+         PostUp = until grep -q 'is being changed' /etc/job; do sleep 0.05; done",
+        &full(""),
+    )?;
+    let run = bench.run("up")?;
+    assert_eq!(run.code, Some(0), "{}", run.output);
+    until(PATIENCE, "the job to take it down", || {
+        let links = bench.site.sh("ip link show")?;
+        Ok((!links.contains("wg0")).then_some(()))
+    })
+    .map_err(|error| {
+        let job = bench.site.host.read("/etc/job").unwrap_or_default();
+        io::Error::other(format!("{error}: {job}"))
+    })?;
+    bench.nothing_left()
+}

@@ -1,0 +1,173 @@
+//! What `up` does beside the link, which does not go with it: DNS, rules, a firewall, and the routes
+//! that say that there is no way.
+
+use wg_rs::sys::netlink::{Route, Rule};
+use wg_rs::sys::udp::Family;
+use wg_rs::uapi::types::Interface;
+
+use crate::console;
+use crate::default_route;
+use crate::dns::Resolver;
+use crate::failure::Failure;
+use crate::file::File;
+use crate::firewall::{Firewall, Present};
+use crate::state::State;
+use crate::step::Step;
+use crate::table::Table;
+use crate::world::{self, World};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// See the head of the file.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// The servers and domains that were set.
+    pub resolver: Option<Resolver>,
+    /// Rules, in the order in which they go.
+    pub rules: Vec<Rule>,
+    /// What there is of a firewall.
+    pub firewall: Present,
+    /// What the firewall is made of, to be put back.
+    pub firewalls: Vec<Firewall>,
+    /// Routes without a link.
+    pub routes: Vec<Route>,
+}
+
+impl Beside {
+    /// By what `up` recorded. What somebody took away since is passed over.
+    ///
+    /// # Errors
+    /// The kernel's own trouble, or nft's.
+    pub fn recorded(world: &mut World, state: &State) -> Result<Self, Failure> {
+        let mut beside = Beside {
+            resolver: state.dns.clone(),
+            firewalls: state.firewalls.clone(),
+            ..Beside::default()
+        };
+        for family in FAMILIES {
+            let ours = |rule: &&Rule| rule.family == family;
+            if state.rules.iter().any(|rule| ours(&rule)) {
+                let mut there = world.home.rules(family)?;
+                for rule in state.rules.iter().filter(ours) {
+                    if let Some(at) = there.iter().position(|one| one == rule) {
+                        beside.rules.push(there.remove(at));
+                    }
+                }
+            }
+            for route in state.routes.iter().filter(|route| route.unreachable) {
+                if world::family(route.to.0) == family
+                    && world
+                        .home
+                        .unreachable_routes(family, route.table)?
+                        .contains(route)
+                {
+                    beside.routes.push(*route);
+                }
+            }
+        }
+        beside.rules.sort_by_key(|rule| !rule.not);
+        if !state.firewalls.is_empty() {
+            beside.firewall = Present::find(world)?;
+        }
+        Ok(beside)
+    }
+
+    /// By the file and what there is: that of a default route with this mark.
+    ///
+    /// # Errors
+    /// Only the kernel's own trouble.
+    pub fn of_mark(world: &mut World, mark: u32) -> Result<Self, Failure> {
+        let mut beside = Beside {
+            rules: rules(world, mark)?,
+            ..Beside::default()
+        };
+        for family in FAMILIES {
+            let unreachable = default_route::unreachable(family, mark);
+            let there = world.home.unreachable_routes(family, mark)?;
+            beside
+                .routes
+                .extend(there.contains(&unreachable).then_some(unreachable));
+        }
+        Ok(beside)
+    }
+
+    /// By the file and the interface.
+    ///
+    /// # Errors
+    /// The kernel's own trouble, or nft's.
+    pub fn of_interface(
+        world: &mut World,
+        file: &File,
+        interface: &Interface,
+    ) -> Result<Self, Failure> {
+        let mut beside = Beside::default();
+        if world.elsewhere.is_none() && may_have_default_route(interface, file) {
+            beside = Beside::of_mark(world, interface.fwmark)?;
+            beside.firewall = Present::find(world)?;
+            for family in beside.firewall.families().into_iter().rev() {
+                let firewall = default_route::firewall(world, family, interface.fwmark)?;
+                beside.firewalls.push(firewall);
+            }
+        }
+        if !file.dns.is_empty() {
+            beside.resolver = Resolver::new(&file.dns, world).unwrap_or_else(|failure| {
+                // What is not installed any more is no reason to stay up.
+                console::error(failure);
+                None
+            });
+        }
+        Ok(beside)
+    }
+
+    /// Nothing.
+    pub fn is_empty(&self) -> bool {
+        let none = self.rules.is_empty() && self.routes.is_empty();
+        none && self.firewall.is_empty() && self.resolver.is_none()
+    }
+
+    /// As [`Beside::steps`], but for the firewall.
+    pub fn without_firewall(self) -> Vec<Step> {
+        let firewall = Present::default();
+        Beside { firewall, ..self }.steps()
+    }
+
+    /// In an order in which at no moment all traffic turns to the tunnel.
+    pub fn steps(self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        steps.extend(self.resolver.map(Step::UnsetDns));
+        steps.extend(self.rules.into_iter().map(Step::DeleteRule));
+        if !self.firewall.is_empty() {
+            steps.push(Step::DeleteFirewall {
+                there: Some(self.firewall),
+                undo: self.firewalls,
+            });
+        }
+        steps.extend(self.routes.into_iter().map(Step::DeleteRoute));
+        steps
+    }
+}
+
+/// Whether `up` added rules for it, or peers that are gone by now.
+pub fn may_have_default_route(interface: &Interface, file: &File) -> bool {
+    let now = interface.peers.iter().flat_map(|peer| &peer.allowed_ips);
+    let then = file
+        .settings
+        .peers
+        .iter()
+        .flat_map(|peer| &peer.allowed_ips);
+    file.table == Table::Auto
+        && interface.fwmark != 0
+        && now
+            .chain(then.map(|setting| &setting.ip))
+            .any(|ip| ip.cidr == 0)
+}
+
+/// Of both families, in the order in which they go.
+fn rules(world: &mut World, mark: u32) -> Result<Vec<Rule>, Failure> {
+    let mut rules = Vec::new();
+    for family in FAMILIES {
+        let of_family = default_route::rules(&mut world.home, family, mark, None)?;
+        rules.extend(of_family.into_iter().rev());
+    }
+    Ok(rules)
+}

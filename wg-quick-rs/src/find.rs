@@ -1,0 +1,189 @@
+//! Which interface a file means: the one that `up` made from where we run, wherever it lives now.
+//!
+//! ```text
+//! recorded? ─► the link of that index, or of that key
+//!     └ no ─► of this name here, unless it was made in another namespace
+//!               └ none ─► elsewhere, made here, and with the file's key
+//! ```
+//! Another namespace may have an interface of the same name, and /run may be shared with it. That one
+//! is refused: it is a stranger's.
+
+use wg_rs::backend::{Backends, Kind};
+use wg_rs::place::{self, Namespace};
+use wg_rs::sys::netns::NetNs;
+use wg_rs::uapi::types::Interface;
+
+use crate::console;
+use crate::engine::Engine;
+use crate::failure::Failure;
+use crate::file::File;
+use crate::state::{self, Home, State};
+use crate::world::World;
+
+/// What is said where there is no such interface.
+pub fn not_there(file: &File) -> Failure {
+    Failure::new(format_args!(
+        "`{}' is not a WireGuard interface",
+        file.interface
+    ))
+}
+
+/// Finds the interface and what is known of it. False if there is none; what `up` recorded of it is
+/// in the engine also then.
+///
+/// # Errors
+/// It is not ours; or it is there, but cannot be reached.
+pub fn find(engine: &mut Engine, file: &File) -> Result<bool, Failure> {
+    let name = &file.interface;
+    let state = State::load(name).unwrap_or_else(|error| {
+        console::note(format_args!(
+            "What `up' did to `{name}' cannot be read: {error}."
+        ));
+        None
+    });
+    let Some(state) = state else {
+        return find_unrecorded(&mut engine.world, file);
+    };
+    let found = find_recorded(&mut engine.world, &state)?;
+    if found || !find_unrecorded(&mut engine.world, file)? {
+        engine.state = Some(state);
+        return Ok(found);
+    }
+    // It was moved, or made anew by somebody else.
+    if key_here(&engine.world, name) == state.public_key {
+        engine.state = Some(state);
+    } else {
+        console::note(format_args!(
+            "`{name}' is not the interface that `up' made: what else `up' did is left as it is."
+        ));
+    }
+    Ok(true)
+}
+
+fn find_recorded(world: &mut World, state: &State) -> Result<bool, Failure> {
+    if let Some(home) = &state.home {
+        match enter(home) {
+            Some((namespace, netns)) => world.move_home(namespace, netns)?,
+            None => return Ok(false),
+        }
+    }
+    let is_it = match world.home.link(state.interface.as_str()) {
+        Ok(link) => link.index == state.link,
+        Err(error) if error.is_absent() => false,
+        Err(error) => return Err(error.into()),
+    };
+    if !is_it && state.home.is_some() {
+        world.return_home()?;
+    }
+    Ok(is_it)
+}
+
+/// The namespace itself, not another one that has its name by now.
+fn enter(home: &Home) -> Option<(Namespace, NetNs)> {
+    let namespace: Namespace = home.namespace.parse().ok()?;
+    let netns = namespace.open().ok()?;
+    let inode = netns.run(state::namespace).ok()?.ok()?;
+    (inode == home.inode).then_some((namespace, netns))
+}
+
+fn find_unrecorded(world: &mut World, file: &File) -> Result<bool, Failure> {
+    let name = &file.interface;
+    match Backends::new().kind(name)? {
+        Some(Kind::Kernel) => {
+            let link = world.birth.link(name.as_str())?.index;
+            let here = state::namespace()?;
+            match State::of_others(name)
+                .iter()
+                .any(|other| other.is_at(here, link))
+            {
+                true => Err(strangers(name)),
+                false => Ok(true),
+            }
+        }
+        Some(Kind::Userspace) => match place::born_here(name) {
+            Some(true) if place::lives_here(name) => Ok(true),
+            Some(true) => find_elsewhere(world, file, Kind::Userspace),
+            Some(false) => Err(strangers(name)),
+            // Its process is hidden from us. A link of its name here is most likely its own.
+            None if world.birth.link(name.as_str()).is_ok() => Ok(true),
+            None => Err(Failure::new(format_args!(
+                "the network interface of `{name}' cannot be found"
+            ))),
+        },
+        None => find_elsewhere(world, file, Kind::Kernel),
+    }
+}
+
+/// In another namespace: the one that has the file's key, unless `up` made it elsewhere.
+fn find_elsewhere(world: &mut World, file: &File, kind: Kind) -> Result<bool, Failure> {
+    let name = &file.interface;
+    let others = State::of_others(name);
+    let mut places = Vec::new();
+    for placed in place::list().map_err(Failure::new)? {
+        if placed.name != *name || placed.backend != kind {
+            continue;
+        }
+        let Some(namespace) = placed.lives_in else {
+            continue;
+        };
+        places.push(namespace.to_string());
+        let Ok(netns) = namespace.open() else {
+            continue;
+        };
+        if key_in(&netns, name) != file_key(file) || file_key(file).is_none() {
+            continue;
+        }
+        let inode = netns.run(state::namespace)??;
+        if others
+            .iter()
+            .any(|other| other.birth == inode || other.is_in(inode))
+        {
+            continue;
+        }
+        world.move_home(namespace, netns)?;
+        return Ok(true);
+    }
+    if !places.is_empty() {
+        console::note(format_args!(
+            "An interface `{name}' that is not of this file lives in {}.",
+            places.join(", ")
+        ));
+    }
+    Ok(false)
+}
+
+fn strangers(name: &str) -> Failure {
+    let listed = place::list().unwrap_or_default();
+    let placed = listed.into_iter().find(|placed| placed.name == *name);
+    let born = placed.as_ref().and_then(|placed| placed.born_in.clone());
+    let lives = placed.and_then(|placed| placed.lives_in);
+    let text = |verb: &str, namespace: Option<Namespace>| {
+        namespace.map_or(String::new(), |namespace| {
+            format!("; it {verb} {namespace}")
+        })
+    };
+    Failure::new(format_args!(
+        "`{name}' was brought up from another network namespace, and is changed only from there{}{}",
+        text("was created in", born),
+        text("lives in", lives),
+    ))
+}
+
+fn file_key(file: &File) -> Option<String> {
+    let key = file.settings.private_key.as_deref()?;
+    Some(key.public_key().to_base64())
+}
+
+fn key_in(netns: &NetNs, name: &str) -> Option<String> {
+    key(&netns.run(|| Backends::new().get(name)).ok()?.ok()?)
+}
+
+fn key_here(world: &World, name: &str) -> Option<String> {
+    let got = world.at_home(|| Backends::new().get(name));
+    key(&got.ok()?.ok()?)
+}
+
+fn key(interface: &Interface) -> Option<String> {
+    let key = interface.private_key.as_ref()?;
+    Some(key.public_key().to_base64())
+}
