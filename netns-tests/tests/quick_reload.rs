@@ -396,6 +396,57 @@ fn lose_nothing(start: fn(&mut File), changes: &[Change]) -> io::Result<()> {
     site.run(&quick, &["down", "wg0"])?.success().map(|_| ())
 }
 
+/// The gateway has moved since `up`, which the client has learnt from its packets.
+#[test]
+fn a_roamed_peer_stays_where_it_is() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, gateway)) = cabled(&lab)? else {
+        return Ok(());
+    };
+    let quick = Quick::ours()?;
+    let (here, there) = (Keys::generate(), Keys::generate());
+    let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
+    let client = Peer::new(here.public)
+        .allow(HERE, 32)
+        .allow([0xfd77, 0, 0, 0, 0, 0, 0, 1], 128);
+    wg.set(&Config::new(&there, 51820).peer(client))?;
+    wg.up(1420, &[(THERE[0], 24), (THERE[1], 64)])?;
+    let mut file = File::new(&here, &there, &Keys::generate().public.to_string());
+    site.configure("wg0", &file.text())?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    site.host.reach(THERE[0], PATIENCE)?;
+
+    wg.set(&Config {
+        listen_port: Some(9999),
+        ..Config::default()
+    })?;
+    let is_there = || -> io::Result<bool> {
+        let endpoints = site.sh("wg show wg0 endpoints")?;
+        Ok(endpoints.contains(&format!("{}\t192.0.2.2:9999", there.public)))
+    };
+    until(PATIENCE, "the client to learn of the move", || {
+        gateway.reach(HERE, PATIENCE)?;
+        Ok(is_there()?.then_some(()))
+    })?;
+
+    put(&mut file.interface, "MTU = 1380");
+    let changed = file.text();
+    for (what, text) in [
+        ("the same file", site.host.read("/etc/wireguard/wg0.conf")?),
+        ("another", changed),
+    ] {
+        // Nothing comes from the gateway, which would tell the client once more where it is.
+        let flow = Paced::start(&site.host, (&gateway, THERE[0]))?;
+        flow.go_on(AROUND)?;
+        reload(&site, &quick, &text)?.success()?;
+        assert!(is_there()?, "{what} sent the peer back");
+        flow.go_on(AROUND)?;
+        let count = flow.finish()?;
+        assert_eq!(count.lost(), 0, "{what}: {count:?}");
+    }
+    Ok(())
+}
+
 /// Files whose hooks make routes for allowed IPs: what goes into `[Interface]`, and the allowed IPs.
 const HOOKS: &[(&str, &str)] = &[
     (

@@ -10,6 +10,7 @@ mod fault;
 mod test_host;
 
 use std::io::{self, Write};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -121,6 +122,30 @@ fn a_fault_at_each_step_of_down_elsewhere_leaves_it_up_or_down() -> io::Result<(
 #[test]
 fn a_fault_at_each_step_of_reload_elsewhere_leaves_it_as_before_or_as_after() -> io::Result<()> {
     try_all("reload", true, 30, &[], TestHost::suffer_reload)
+}
+
+/// A container engine may run on the machine, hang or fail: a named namespace is found without it.
+#[test]
+fn an_interface_elsewhere_is_found_without_a_container_engine() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some(host) = TestHost::new(&lab, true)? else {
+        return Ok(());
+    };
+    const SOCKET: &str = "/etc/engine.sock";
+    let engine = host.site.host.run(|| UnixListener::bind(SOCKET))?;
+    engine.set_nonblocking(true)?;
+    host.forget()?;
+    for verb in ["up", "reload", "save", "down"] {
+        let mut command = host.command(verb)?;
+        for variable in ["DOCKER_HOST", "CONTAINER_HOST"] {
+            command.env(variable, format!("unix://{SOCKET}"));
+        }
+        let run = host.site.finish(host.site.host.spawn(&mut command)?)?;
+        run.success()?;
+        let asked = engine.accept();
+        assert!(asked.is_err(), "{verb} asks a container engine");
+    }
+    Ok(())
 }
 
 #[test]
