@@ -22,6 +22,9 @@ const PEER: [&str; 6] = [
     "allowed-ips",
 ];
 
+/// What is wrong with a key file that is too short, in the words of `wg`.
+pub const INVALID_LENGTH: &str = "Invalid length key in key file";
+
 /// Reads what follows the interface in `wg set`. Keys are in files, which `read` reads: their first 44
 /// bytes, and what follows these behind white space, if only its beginning.
 pub fn parse_args(
@@ -131,7 +134,7 @@ fn key_file<K>(
     let text = read(path).map_err(|error| bad(&error))?;
     match text.split_at_checked(44) {
         None if text.is_empty() => Ok(None),
-        None => Err(bad("Invalid length key in key file")),
+        None => Err(bad(INVALID_LENGTH)),
         Some((_, rest)) if rest.iter().any(|b| !is_space(*b)) => {
             Err(bad("Found trailing character in key file"))
         }

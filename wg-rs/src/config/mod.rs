@@ -19,7 +19,7 @@ pub mod value;
 /// What some editors begin a file with, and nobody sees.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-pub use args::parse_args;
+pub use args::{INVALID_LENGTH, parse_args};
 pub use changes::Apply;
 pub use dialect::{Dialect, WG_QUICK};
 pub use endpoint::{Retries, look_up};

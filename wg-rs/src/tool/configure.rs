@@ -1,12 +1,13 @@
 //! The verbs that change an interface, and the one that prints its configuration.
 //!
-//! All is read, and names are looked up, before anything is asked of the interface: that may take a
-//! minute, after which its state is another.
+//! Everything is read, and names are looked up, before the interface is asked for its state: a look-up may
+//! take a minute, and the state would be out of date by then.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use super::keys::KEY_LEN;
 use super::out::print;
 use crate::backend::Errno;
 use crate::config::value::is_space;
-use crate::config::{self, Apply, Settings, look_up, parse_args, parse_file};
+use crate::config::{self, Apply, INVALID_LENGTH, Settings, look_up, parse_args, parse_file};
 use crate::sys::secrets;
 use crate::uapi::types::Change;
 
@@ -102,7 +103,7 @@ fn change(context: &Context, interface: &OsStr, settings: &Settings, how: Apply<
     }
 }
 
-/// Says what is to be warned of, and looks up the endpoints.
+/// Prints warnings, and looks up the endpoints.
 fn addresses(settings: &Settings) -> Result<Vec<Option<SocketAddr>>, ExitCode> {
     for warning in settings.warnings() {
         complain(warning);
@@ -120,7 +121,7 @@ fn make(context: &Context, interface: &OsStr, changes: &[Change]) -> ExitCode {
     }
 }
 
-/// Reads a file, or says what is wrong with it first.
+/// Reads a configuration file; the first error is printed.
 fn read(file: &OsStr) -> Result<Settings, ExitCode> {
     let name = file.to_string_lossy();
     let text = secrets::read(Path::new(file))
@@ -131,17 +132,55 @@ fn read(file: &OsStr) -> Result<Settings, ExitCode> {
     })
 }
 
-/// Reads the file of a key as far as that takes.
+/// Reads a key file as far as that takes. "No key" is said by /dev/null or by an empty file: an empty
+/// pipe comes from a command that failed, and must not remove a key.
 fn read_key(path: &OsStr) -> Result<Zeroizing<Vec<u8>>, String> {
-    File::open(path)
-        .and_then(|file| secrets::read_start(file, KEY_LEN, is_space))
-        .map_err(|error| reason(&error))
+    let file = File::open(path).map_err(|error| reason(&error))?;
+    let says_no_key = file.metadata().is_ok_and(|file| {
+        file.is_file() || file.file_type().is_char_device() && file.rdev() == NULL_DEVICE
+    });
+    let key = secrets::read_start(file, KEY_LEN, is_space).map_err(|error| reason(&error))?;
+    if key.is_empty() && !says_no_key {
+        return Err(INVALID_LENGTH.into());
+    }
+    Ok(key)
 }
+
+/// Major and minor number of /dev/null.
+const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
 /// As strerror(3) has it.
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(errno) => Errno(errno).to_string(),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn only_an_empty_file_and_dev_null_mean_no_key() {
+        let read = |path: &str| read_key(OsStr::new(path)).map(|key| key.to_vec());
+        let empty = std::env::temp_dir().join(format!("wg-rs-no-key-{}", std::process::id()));
+        File::create(&empty).unwrap();
+        let of_file = read(empty.to_str().unwrap());
+        std::fs::remove_file(&empty).unwrap();
+        assert_eq!(of_file, Ok(vec![]));
+        assert_eq!(read("/dev/null"), Ok(vec![]));
+
+        let (reader, writer) = io::pipe().unwrap();
+        drop(writer);
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        assert_eq!(read(&path), Err(INVALID_LENGTH.into()));
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"text\n").unwrap();
+        drop(writer);
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        assert_eq!(read(&path), Ok(b"text\n".to_vec()));
     }
 }

@@ -71,6 +71,8 @@ pub const TABLE: &[Case] = &[
     same("wg set $I private-key ''"),
     same("wg set $I private-key /dev/stdin < $F/key2"),
     same("cat $F/key2 | wg set $I private-key /dev/stdin"),
+    same("false | wg set $I private-key /dev/stdin"),
+    same("wg set $I private-key /dev/stdin < /dev/null"),
     same("wg set $I private-key $F/key2").on(State::Empty),
     // Peers.
     same("wg set $I peer $C"),
@@ -101,6 +103,7 @@ pub const TABLE: &[Case] = &[
     same("wg set $I peer $B preshared-key $F/psk"),
     same("wg set $I peer $A preshared-key /dev/null"),
     same("wg set $I peer $A preshared-key $F/short"),
+    same("false | wg set $I peer $A preshared-key /dev/stdin"),
     same("wg set $I peer $A preshared-key $F/nosuch"),
     same("wg set $I peer $A preshared-key"),
     // Keepalives.
