@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 use zeroize::Zeroizing;
 
-use super::reveals_keys;
+use super::terminal::reveals_keys;
 use crate::sys::numeric::Endpoint;
 use crate::uapi::types::{Interface, Peer};
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::rates::Rates;
-use super::terminal::{BOLD, CYAN, GREEN, RED, RESET, Styled, YELLOW};
+use super::terminal::{BOLD, CYAN, GREEN, RED, RESET, Styled, YELLOW, reveals_keys};
 use crate::sys::numeric::{Endpoint, Ip};
 use crate::uapi::types::{Interface, Peer};
 
@@ -35,7 +35,7 @@ impl Pretty<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Pretty {
             colour,
-            reveal_keys: super::reveals_keys(),
+            reveal_keys: reveals_keys(),
             now: now.map_or(0, |now| now.as_secs()),
             rates: None,
         }

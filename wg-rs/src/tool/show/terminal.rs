@@ -1,4 +1,4 @@
-//! Colours.
+//! What the environment and the terminal say about how to show things: colours, and keys.
 
 use std::env;
 use std::fmt::{self, Display};
@@ -18,6 +18,11 @@ pub(super) fn colours() -> bool {
         Some(mode) if mode == "never" => false,
         _ => io::stdout().is_terminal(),
     }
+}
+
+/// Whether secrets may be shown to people and in JSON.
+pub(super) fn reveals_keys() -> bool {
+    env::var_os("WG_HIDE_KEYS").is_some_and(|value| value == "never")
 }
 
 /// A text between the escape sequences that style it and the one that ends that; without

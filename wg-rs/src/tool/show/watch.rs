@@ -13,10 +13,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use zeroize::Zeroizing;
 
+use super::fetch::{Selection, fetch};
 use super::json::{self, Layout};
 use super::pretty::Pretty;
 use super::rates::Rates;
-use super::{Which, fetch, terminal};
+use super::terminal;
 use crate::sys::terminal::{Size, size};
 use crate::tool::context::{Context, complain};
 use crate::tool::out::Out;
@@ -25,7 +26,7 @@ use crate::uapi::types::Interface;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Runs `show --watch`.
-pub(super) fn run(context: &Context, which: &Which, json: bool) -> ExitCode {
+pub(super) fn run(context: &Context, selection: &Selection, json: bool) -> ExitCode {
     let signals = match signals() {
         Ok(signals) => signals,
         Err(error) => return complain(format_args!("Unable to catch signals: {error}")),
@@ -33,8 +34,8 @@ pub(super) fn run(context: &Context, which: &Which, json: bool) -> ExitCode {
     let colour = terminal::colours();
     let mut last: Option<(Vec<(String, Interface)>, Instant)> = None;
     loop {
-        let (all, status) = fetch(context, which);
-        if let (ExitCode::FAILURE, Which::One(_)) = (status, which) {
+        let (all, status) = fetch(context, selection);
+        if let (ExitCode::FAILURE, Selection::One(_)) = (status, selection) {
             return status;
         }
         let looked = Instant::now();
