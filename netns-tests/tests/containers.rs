@@ -98,6 +98,14 @@ impl Site {
         Ok(told.lines().filter_map(name).collect())
     }
 
+    /// The process ID of the daemon.
+    fn daemon(&self) -> io::Result<i64> {
+        let list: serde_json::Value = serde_json::from_str(&self.link(&["list", "--json"])?)?;
+        list[0]["pid"]
+            .as_i64()
+            .ok_or_else(|| io::Error::other(format!("no daemon: {list}")))
+    }
+
     fn lives_in(&self) -> io::Result<String> {
         let list: serde_json::Value = serde_json::from_str(&self.link(&["list", "--json"])?)?;
         Ok(list[0]["livesIn"].as_str().unwrap_or_default().to_owned())
@@ -146,7 +154,14 @@ fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
 
     let session = site.session()?;
     assert!(session.iter().all(Option::is_some));
-    site.link(&["move", "wg0", "path:/proc/self/ns/net"])?;
+    let home = format!("pid:{}", site.daemon()?);
+    site.link(&[
+        "move",
+        "wg0",
+        &home,
+        "--netns",
+        &site.engine.namespace("web"),
+    ])?;
     assert_eq!(site.links("web")?, ["lo"]);
     FAR.iter().try_for_each(|to| ping_all(host, ip(to), 3))?;
     assert_eq!(

@@ -1,5 +1,5 @@
-//! `wg-rs link`: interfaces made, listed, moved with their session and deleted, and everything as it
-//! was where that cannot be.
+//! `wg-rs link`: interfaces created, listed, moved with their session and deleted; where that fails,
+//! everything stays as it was.
 
 use std::io;
 use std::net::IpAddr;
@@ -66,6 +66,25 @@ impl Site {
     /// Runs `wg-rs link` in a; what it says where it fails is the error.
     fn link(&self, args: &[&str]) -> io::Result<String> {
         self.a.sh(&self.program, &[&["link"], args].concat())
+    }
+
+    /// Runs `wg-rs --netns NETNS link` in a.
+    fn link_in(&self, netns: &str, args: &[&str]) -> io::Result<String> {
+        let args = [&["--netns", netns, "link"], args].concat();
+        self.a.sh(&self.program, &args)
+    }
+
+    /// The namespace of a, which has no name but that of the daemon that was born there.
+    fn home(&self) -> io::Result<String> {
+        Ok(format!("pid:{}", self.daemon()?))
+    }
+
+    /// The process ID of the first daemon that is listed.
+    fn daemon(&self) -> io::Result<i64> {
+        let list: serde_json::Value = serde_json::from_str(&self.link(&["list", "--json"])?)?;
+        list[0]["pid"]
+            .as_i64()
+            .ok_or_else(|| io::Error::other(format!("no daemon: {list}")))
     }
 
     /// `wg-rs link` must fail with one line that ends so.
@@ -135,21 +154,23 @@ fn a_session_goes_where_the_link_goes() -> io::Result<()> {
     assert!(session.iter().all(Option::is_some));
 
     let home = site.a.in_netns("/proc/thread-self/ns/net")?;
+    let home_name = site.home()?;
     let mut process = site
         .inside("db")?
         .spawn(std::process::Command::new("sleep").arg("60"))?;
     let pid = format!("pid:{}", process.pid());
     let db = site.inside("db")?;
+    let mut from = "web";
     for (to, there) in [
         ("db", &db),
         ("web", &site.inside("web")?),
-        ("path:/proc/self/ns/net", &home),
+        (&*home_name, &home),
         (&*pid, &db),
         // It is there already.
         ("db", &db),
         ("web", &site.inside("web")?),
     ] {
-        site.link(&["move", "wg0", to])?;
+        site.link_in(from, &["move", "wg0", to])?;
         site.lives(there)?;
         assert_eq!(
             site.session()?,
@@ -158,11 +179,12 @@ fn a_session_goes_where_the_link_goes() -> io::Result<()> {
         );
         let ports = site.a.udp_ports()?;
         assert!(ports.contains(&PORT), "the socket left home: {ports:?}");
+        from = to;
     }
     process.signal(Signal::SIGKILL)?;
     process.wait(PATIENCE)?;
 
-    site.link(&["del", "wg0"])?;
+    site.link(&["del", "wg0", "--netns", "web"])?;
     assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
     until(PATIENCE, "the daemon to end", || {
         Ok(before.against(&State::of(&site.a)?).none().then_some(()))
@@ -189,11 +211,15 @@ fn a_move_is_not_interrupted() -> io::Result<()> {
     ];
     let told = site.a.sh(
         "strace",
-        &[&strace[..], &["link", "move", "wg0", "db"]].concat(),
+        &[
+            &strace[..],
+            &["link", "move", "wg0", "db", "--netns", "web"],
+        ]
+        .concat(),
     )?;
     assert_eq!(told, "");
     site.lives(&site.inside("db")?)?;
-    site.link(&["del", "wg0"]).map(drop)
+    site.link_in("db", &["del", "wg0"]).map(drop)
 }
 
 /// A link that is down stays so, and one that is moved while it is down is not set up.
@@ -212,7 +238,7 @@ fn a_link_that_is_down_arrives_so() -> io::Result<()> {
         .a
         .sh("ip", &["-n", "web", "-o", "addr", "show", "dev", "wg0"])?;
     assert!(addresses.contains("inet 10.77.0.1/32"), "{addresses}");
-    site.link(&["del", "wg0"]).map(drop)
+    site.link_in("web", &["delete", "wg0"]).map(drop)
 }
 
 /// Signals wait while `add` is at work. Its daemon hears them all the same.
@@ -222,8 +248,7 @@ fn the_daemon_of_a_link_ends_when_told() -> io::Result<()> {
     let before = State::of(&site.a)?;
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         site.link(&["add", "wg0", "--netns", "web"])?;
-        let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
-        let pid = list[0]["pid"].as_i64().expect("a daemon") as i32;
+        let pid = site.daemon()? as i32;
         assert_eq!(process::status(pid, "SigBlk")?, "0000000000000000");
         kill(Pid::from_raw(pid), signal)?;
         until(PATIENCE, &format!("the daemon to end by {signal}"), || {
@@ -296,17 +321,19 @@ fn what_cannot_be_moved_stays_as_it_is() -> io::Result<()> {
         Ok(())
     };
 
+    let from_web = |to| ["move", "wg0", to, "--netns", "web"];
     site.refused(
-        &["move", "wg0", "db"],
+        &from_web("db"),
         "cannot move wg0 to db: the name is taken there",
     );
     unchanged("name taken")?;
-    let none = "cannot enter namespace nosuch: there is none of this name in /run/netns";
-    site.refused(&["move", "wg0", "nosuch"], none);
+    let none = "cannot enter namespace nosuch: there is no namespace of this name in /run/netns";
+    site.refused(&from_web("nosuch"), none);
+    site.refused(&["move", "wg0", "db", "--netns", "nosuch"], none);
     let no_process = "cannot enter namespace pid:4194305: no such process";
-    site.refused(&["move", "wg0", "pid:4194305"], no_process);
-    let no_namespace = "cannot enter namespace path:/etc/passwd: this is no network namespace";
-    site.refused(&["move", "wg0", "path:/etc/passwd"], no_namespace);
+    site.refused(&from_web("pid:4194305"), no_process);
+    let no_namespace = "cannot enter namespace path:/etc/passwd: it is not a network namespace";
+    site.refused(&from_web("path:/etc/passwd"), no_namespace);
     unchanged("no namespace")?;
 
     // IPv6 is off there and cannot be switched on: found out when the link is there already.
@@ -316,7 +343,7 @@ fn what_cannot_be_moved_stays_as_it_is() -> io::Result<()> {
     let read_only = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys";
     site.a.sh("sh", &["-euc", read_only])?;
     let error = site
-        .link(&["move", "wg0", "four"])
+        .link(&from_web("four"))
         .expect_err("must fail")
         .to_string();
     assert!(
@@ -372,7 +399,7 @@ fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
         &["add", "wg0", "--config", "/no/such"],
         "/no/such: No such file or directory",
     );
-    let none = "cannot enter namespace nosuch: there is none of this name in /run/netns";
+    let none = "cannot enter namespace nosuch: there is no namespace of this name in /run/netns";
     site.refused(&["add", "wg0", "--netns", "nosuch"], none);
     unchanged("bad input")?;
 
@@ -411,7 +438,7 @@ fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
         .expect_err("must fail")
         .to_string();
     assert!(error.contains("cannot add address 10.77.0.1/24"), "{error}");
-    assert!(!error.contains("and then"), "{error}");
+    assert!(!error.contains("then also"), "{error}");
     unchanged("an address twice, without a look at the daemon")?;
     assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
 
@@ -436,29 +463,163 @@ fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
     unchanged("no permission")
 }
 
-/// With `--netns` only what lives there is touched, though the daemon's socket is in reach.
+/// Only what lives in the caller's namespace, or in the one given with `--netns`, is touched, though the
+/// daemon's socket can be reached from everywhere. The error says where it lives.
 #[test]
-fn in_a_namespace_only_its_own_is_touched() -> io::Result<()> {
+fn only_an_interface_of_the_namespace_is_touched() -> io::Result<()> {
     let site = Site::new()?;
     site.link(&["add", "wg0", "--address", A[0]])?;
-    let before = State::of(&site.a)?;
-    let in_db = |args: &[&str]| {
-        let words = [&["--netns", "db", "link"], args].concat();
-        site.a.sh(&site.program, &words)
+    let home = site.home()?;
+    let elsewhere = |places: &str| {
+        format!(
+            "wg0: no such WireGuard interface in this network namespace; there is one in {places} (to act \
+             there, use --netns)"
+        )
     };
+    let before = State::of(&site.a)?;
     for args in [&["del", "wg0"][..], &["move", "wg0", "web"]] {
-        let error = in_db(args).expect_err("must fail").to_string();
+        let error = site.link_in("db", args).expect_err("must fail").to_string();
         assert!(
-            error.ends_with("wg0: no such WireGuard interface"),
+            error.contains("in this network namespace; there is one in pid:"),
             "{args:?}: {error}"
         );
         let differences = before.against(&State::of(&site.a)?);
         assert!(differences.none(), "{args:?}: {differences}");
     }
-    // Once it lives there, it is.
+    // Once it lives there, it is touched from there only.
     site.link(&["move", "wg0", "db"])?;
-    in_db(&["move", "wg0", "web"])?;
+    for args in [&["del", "wg0"][..], &["move", "wg0", "web"]] {
+        site.refused(args, &elsewhere("db"));
+    }
+    site.refused(&["move", "wg0", "db", "--netns", "web"], &elsewhere("db"));
+    site.link_in("db", &["move", "wg0", "web"])?;
     assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
+    site.link_in("web", &["move", "wg0", &home])?;
+    site.link(&["del", "wg0"]).map(drop)
+}
+
+/// In an ordinary container not even root may look into another process (no CAP_SYS_PTRACE): an interface
+/// that is right here is moved and deleted all the same.
+#[test]
+fn an_interface_is_moved_and_deleted_without_a_look_into_its_daemon() -> io::Result<()> {
+    let site = Site::new()?;
+    let before = State::of(&site.a)?;
+    let blind = |args: &[&str]| {
+        let words = ["--bounding-set=-sys_ptrace", &site.program, "link"];
+        site.a.sh("setpriv", &[&words[..], args].concat())
+    };
+    blind(&["add", "wg0"])?;
+    assert!(blind(&["list"])?.contains("wg0"));
+    blind(&["del", "wg0"])?;
+    site.link(&["add", "wg0", "--address", A[0]])?;
+    blind(&["move", "wg0", "web"])?;
+    let web = site.inside("web")?;
+    assert!(web.run(|| netlink::link("wg0"))?.is_some());
+    // There is none here any more, and where it is now cannot be seen.
+    let error = blind(&["del", "wg0"]).expect_err("must fail").to_string();
+    let line = "cannot find the network interface of wg0: no permission to look at its daemon";
+    assert!(error.ends_with(line), "{error}");
+    blind(&["del", "wg0", "--netns", "web"])?;
+    assert!(web.run(|| netlink::link("wg0"))?.is_none());
+    until(PATIENCE, "the daemon to end", || {
+        Ok(before.against(&State::of(&site.a)?).none().then_some(()))
+    })
+}
+
+/// A user in a user namespace of his own may have everything that a daemon has: a TUN named wg0, and a
+/// socket at the same path. What he has is never taken for the daemon's.
+#[test]
+fn a_users_own_interface_is_never_taken_for_the_daemons() -> io::Result<()> {
+    let Some(go) = require("wireguard-go", Daemon::installed("wireguard-go")) else {
+        return Ok(());
+    };
+    let site = Site::new()?;
+    let go = go.path().expect("a program");
+    site.a.sh(
+        "sh",
+        &[
+            "-euc",
+            "mkdir -p /run/wireguard /run/user; mknod -m 666 /run/user/tun c 10 200; chmod 755 /run/user",
+        ],
+    )?;
+    let script = format!(
+        "mount --bind /run/user/tun /dev/net/tun
+         mount -t tmpfs run /run
+         mkdir -p /run/wireguard
+         {go} wg0
+         echo READY
+         exec sleep 60"
+    );
+    let mut user = std::process::Command::new("setpriv");
+    user.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    user.args(["unshare", "-Urnm", "sh", "-euc", &script]);
+    let mut user = site.a.spawn(&mut user)?;
+    until(PATIENCE, "the user's own daemon", || {
+        if let Some(status) = user.ended()? {
+            let text = format!("it ended with {status}: {}", user.output());
+            return Err(io::Error::other(text));
+        }
+        Ok(user.output().contains("READY").then_some(()))
+    })?;
+    let theirs = site.a.in_netns(&format!("/proc/{}/ns/net", user.pid()))?;
+    assert!(theirs.run(|| netlink::link("wg0"))?.is_some());
+
+    // His has the lower process IDs, and who first listened at the socket of ours is gone.
+    site.a.sh(go, &["wg0"])?;
+    let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
+    assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
+    assert_eq!(list[0]["livesIn"], list[0]["bornIn"], "{list}");
+    site.link(&["move", "wg0", "web"])?;
+    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
+    site.link_in("web", &["del", "wg0"])?;
+    assert!(theirs.run(|| netlink::link("wg0"))?.is_some());
+    user.signal(Signal::SIGKILL)?;
+    user.wait(PATIENCE)?;
+    until(PATIENCE, "the user's namespace to go", || {
+        Ok(theirs.processes()?.is_empty().then_some(()))
+    })
+}
+
+/// A container engine that accepts connections and never answers costs a second, and only where a name
+/// is wanted of it.
+#[test]
+fn an_engine_that_hangs_is_not_waited_for() -> io::Result<()> {
+    let site = Site::new()?;
+    let sockets: Vec<_> = ["docker", "podman"]
+        .iter()
+        .map(|engine| {
+            let path = std::env::temp_dir().join(format!("hung-{engine}-{}", std::process::id()));
+            let _ = std::fs::remove_file(&path);
+            let listener = std::os::unix::net::UnixListener::bind(&path)?;
+            Ok((path, listener))
+        })
+        .collect::<io::Result<_>>()?;
+    let host = |n: usize| format!("unix://{}", sockets[n].0.display());
+    let list = || {
+        let mut command = std::process::Command::new(&site.program);
+        command.args(["link", "list", "--json"]);
+        command.env("DOCKER_HOST", host(0));
+        command.env("CONTAINER_HOST", host(1));
+        let start = std::time::Instant::now();
+        let told = site.a.spawn(&mut command)?.success(PATIENCE)?;
+        Ok::<_, io::Error>((told, start.elapsed()))
+    };
+    let asked = |n: usize| -> io::Result<bool> {
+        let (_, listener): &(_, std::os::unix::net::UnixListener) = &sockets[n];
+        listener.set_nonblocking(true)?;
+        Ok(listener.accept().is_ok())
+    };
+    assert_eq!(list()?.0, "[]\n");
+    assert!(!asked(0)? && !asked(1)?, "asked for names of nothing");
+    site.link(&["add", "wg0"])?;
+    let (told, took) = list()?;
+    assert!(told.contains("\"name\": \"wg0\""), "{told}");
+    // 20 seconds, were each waited for.
+    assert!(took.as_secs() < 8, "{took:?}");
+    assert!(asked(0)? && asked(1)?, "not asked");
+    for (path, _) in &sockets {
+        std::fs::remove_file(path)?;
+    }
     site.link(&["del", "wg0"]).map(drop)
 }
 
@@ -511,7 +672,7 @@ fn another_daemon_is_moved_too() -> io::Result<()> {
     assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
     let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
     assert_eq!(list[0]["livesIn"], "web", "{list}");
-    site.link(&["del", "wg0"])?;
+    site.link_in("web", &["del", "wg0"])?;
     assert_eq!(site.link(&["list"])?, "");
     Ok(())
 }
@@ -532,13 +693,13 @@ fn two_other_daemons_are_told_apart() -> io::Result<()> {
     site.link(&["move", "wg0", "db"])?;
     let db = site.inside("db")?;
     db.sh("ip", &["link", "set", "wg0", "name", "renamed"])?;
-    site.link(&["move", "wg0", "web"])?;
+    site.link_in("db", &["move", "wg0", "web"])?;
     let web = site.inside("web")?;
     assert!(web.run(|| netlink::link("renamed"))?.is_some());
-    site.link(&["del", "wg0"])?;
+    site.link_in("web", &["del", "wg0"])?;
     assert!(web.run(|| netlink::link("renamed"))?.is_none());
     assert!(web.run(|| netlink::link("wg1"))?.is_some());
-    site.link(&["del", "wg1"])?;
+    site.link_in("web", &["del", "wg1"])?;
     assert_eq!(site.link(&["list"])?, "");
     Ok(())
 }

@@ -119,7 +119,7 @@ fn find_elsewhere(world: &mut World, file: &File, kind: Kind) -> Result<bool, Fa
     let name = &file.interface;
     let others = State::of_others(name);
     let mut places = Vec::new();
-    for placed in place::list().map_err(Failure::new)? {
+    for placed in place::list_without_containers().map_err(Failure::new)? {
         if placed.name != *name || placed.backend != kind {
             continue;
         }

@@ -1,32 +1,38 @@
 //! The daemon behind an interface: started, found by its socket, and seen to end.
 //!
-//! A socket tells which process listens on it, a process's TUN which link is its own and where that
-//! is by now. So a daemon's link is found wherever it was moved and whoever moved it.
+//! ```text
+//! connection to the socket ─► its other end (sock_diag) ─► the process that holds it ─► its TUN ─► the link
+//! ```
+//! So a daemon's link is found wherever it was moved and whoever moved it, and nobody else can pass for it.
 
 use std::env;
 use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::error::{Error, reason};
+use crate::sys::netlink::diag::peer_inode;
 use crate::sys::netlink::{Event, Events};
 use crate::sys::netns::NetNs;
 use crate::sys::poll;
 use crate::sys::process::background;
+use crate::sys::process::other::{self, Process};
 use crate::sys::tun;
 use crate::uapi::{self, RUN_DIR};
 
-/// Our daemon.
+/// The daemon that is started.
 const PROGRAM: &str = "wireguard-rs";
 /// How long a daemon whose link was deleted may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one may take to accept a connection.
+const ACCEPTANCE: Duration = Duration::from_secs(1);
 /// How long one whose socket was removed may take until its link is gone. Some look for their socket
 /// only now and then, or never.
 const PROMPT: Duration = Duration::from_millis(100);
@@ -39,13 +45,15 @@ pub(super) struct Daemon {
     pub link: String,
     /// Where the link is now.
     pub netns: NetNs,
+    /// Where the daemon is, and its sockets with it. `None`: it may not be known.
+    pub born_in: Option<NetNs>,
 }
 
-/// Starts our daemon, which makes the link `name` in the calling thread's namespace; returns when
+/// Starts wireguard-rs, which makes the link `name` in the calling thread's namespace; returns when
 /// it serves.
 ///
 /// # Errors
-/// What it said; or that it is not there.
+/// [`Error::Create`]: what the daemon printed, or that it is not installed.
 pub(super) fn start(name: &str) -> Result<(), Error> {
     let failed = |reason: String| Error::Create {
         name: name.into(),
@@ -53,7 +61,7 @@ pub(super) fn start(name: &str) -> Result<(), Error> {
     };
     let mut command = Command::new(program());
     command.arg("--").arg(name).stdin(Stdio::null());
-    // It is to return when it serves, and what this process inherited is not for it.
+    // It must return when it serves; what this process was given for its own start is not for it.
     for variable in [
         background::FOREGROUND,
         background::TUN_FD,
@@ -63,7 +71,7 @@ pub(super) fn start(name: &str) -> Result<(), Error> {
     ] {
         command.env_remove(variable);
     }
-    // With LOG_LEVEL it keeps its output, to log there, also what is wrong.
+    // With LOG_LEVEL it keeps our output and logs there, its errors too.
     let logs = env::var_os("LOG_LEVEL").is_some_and(|level| !level.is_empty());
     if !logs {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -100,10 +108,12 @@ pub fn socket(name: &str) -> PathBuf {
     uapi::socket_in(Path::new(RUN_DIR), name)
 }
 
-/// Finds the daemon that answers at the socket of `name`.
+/// Finds the daemon that answers at the socket of `name`: the process that holds the other end of a
+/// connection to it. (Who listened first may have handed the socket on; a path tells nothing, for everybody
+/// may have files and sockets of that name somewhere.)
 ///
 /// # Errors
-/// No permission; or the process is not to be seen from here.
+/// [`Error::Hidden`]: no permission, or the process cannot be seen from here; [`Error::NoLink`].
 pub(super) fn find(name: &str) -> Result<Daemon, Error> {
     let hidden = |reason: String| Error::Hidden {
         name: name.into(),
@@ -113,92 +123,73 @@ pub(super) fn find(name: &str) -> Result<Daemon, Error> {
     let listener = getsockopt(&stream, PeerCredentials).map(|peer| peer.pid());
     let listener = listener.ok().and_then(|pid| u32::try_from(pid).ok());
     let listener = listener.filter(|pid| *pid > 0);
-    let others = processes().filter(|pid| Some(*pid) != listener && sees_socket(*pid, name));
-    let mut trouble = None;
-    let mut likely = Vec::new();
-    // Who listened first may have handed the socket on and be gone, and its number be another's.
+    let accepted = accepted(&stream).map_err(|error| hidden(reason(&error)))?;
+    let socket = PathBuf::from(format!("socket:[{accepted}]"));
+    let others = other::ids().filter(|pid| Some(*pid) != listener);
+    let mut no_permission = false;
     for pid in listener.into_iter().chain(others) {
-        let listens = listens(pid, name);
-        match of_process(pid, name, listens) {
-            Ok(Some(daemon)) if listens => return Ok(daemon),
-            Ok(Some(daemon)) => likely.push(daemon),
-            Ok(None) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) if Some(pid) == listener => trouble = Some(reason(&error)),
-            Err(_) => {}
+        match of_process(pid, &socket, name) {
+            Ok(Some(Some(daemon))) => return Ok(daemon),
+            Ok(Some(None)) => {
+                let name = name.into();
+                return Err(Error::NoLink { name, pid });
+            }
+            Err(error) if Some(pid) == listener => {
+                no_permission = error.kind() == ErrorKind::PermissionDenied;
+            }
+            Ok(None) | Err(_) => {}
         }
     }
-    match (likely.pop(), likely.is_empty()) {
-        (Some(daemon), true) => Ok(daemon),
-        (Some(_), false) => Err(hidden("several processes have a link of this name".into())),
-        (None, _) => Err(hidden(
-            trouble.unwrap_or_else(|| "no process has its link".into()),
-        )),
-    }
-}
-
-/// The link that this process has for `name`, if it has one.
-fn of_process(pid: u32, name: &str, listens: bool) -> io::Result<Option<Daemon>> {
-    let mut links = tun::held_by(pid)?;
-    let ours = links.iter().position(|(link, _)| link == name);
-    // The daemon's only one, if it was renamed. Anybody else's is anything.
-    let ours = ours.or((listens && links.len() == 1).then_some(0));
-    Ok(ours.map(|ours| {
-        let (link, netns) = links.swap_remove(ours);
-        Daemon { pid, link, netns }
+    Err(hidden(if no_permission {
+        "no permission to look at its daemon".into()
+    } else {
+        "its daemon is not among the processes that can be seen from here".into()
     }))
 }
 
-/// Whether this process holds the socket that listens for `name`.
-fn listens(pid: u32, name: &str) -> bool {
-    // Of its own network namespace: that is where a daemon makes its socket.
-    let sockets = fs::read(format!("/proc/{pid}/net/unix")).unwrap_or_default();
-    let sockets = String::from_utf8_lossy(&sockets);
-    let held: Vec<_> = sockets
-        .lines()
-        .filter_map(|line| listening_inode(line, name))
-        .map(|inode| PathBuf::from(format!("socket:[{inode}]")))
-        .collect();
-    if held.is_empty() {
-        return false;
+/// The inode of the socket that accepted this connection.
+///
+/// # Errors
+/// TimedOut: nobody accepted it.
+fn accepted(stream: &UnixStream) -> io::Result<u32> {
+    let deadline = Instant::now() + ACCEPTANCE;
+    let mut pause = Duration::from_micros(100);
+    loop {
+        if let Some(inode) = peer_inode(stream)? {
+            return Ok(inode);
+        }
+        if Instant::now() >= deadline {
+            let message = "its daemon does not answer";
+            return Err(io::Error::new(ErrorKind::TimedOut, message));
+        }
+        thread::sleep(pause);
+        pause = (2 * pause).min(Duration::from_millis(20));
     }
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
-    let mut descriptors = descriptors.into_iter().flatten().flatten();
-    descriptors.any(|entry| fs::read_link(entry.path()).is_ok_and(|file| held.contains(&file)))
 }
 
-/// The inode in a line of /proc/net/unix, if that is of a socket that listens for `name`.
-fn listening_inode<'a>(line: &'a str, name: &str) -> Option<&'a str> {
-    // Num RefCount Protocol Flags Type St Inode Path
-    let fields: Vec<_> = line.split_ascii_whitespace().collect();
-    let [_, _, _, flags, _, _, inode, path] = fields[..] else {
-        return None;
-    };
-    let flags = u32::from_str_radix(flags, 16).ok()?;
-    // Links in the path are the process's, and the folder goes by several names.
-    let folder = Path::new(RUN_DIR).file_name()?;
-    let ours = Path::new(path).ends_with(uapi::socket_in(Path::new(folder), name));
-    (flags & ACCEPTS_CONNECTIONS != 0 && ours).then_some(inode)
-}
-
-/// Flag of a socket that listens (__SO_ACCEPTCON of linux/net.h).
-const ACCEPTS_CONNECTIONS: u32 = 0x0001_0000;
-
-/// Whether the socket of `name` is the same file to this process as to us.
-fn sees_socket(pid: u32, name: &str) -> bool {
-    // A link in the path (/var/run is one) would lead out of the root of the process.
-    let Ok(here) = socket(name).canonicalize() else {
-        return false;
-    };
-    let there = PathBuf::from(format!("/proc/{pid}/root{}", here.display()));
-    let id = |path: &Path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()));
-    matches!((id(&here), id(&there)), (Ok(here), Ok(there)) if here == there)
-}
-
-/// All processes, by number.
-pub(super) fn processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten();
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+/// `None` if this process does not hold `socket`; else its link for `name`, if it has one.
+fn of_process(pid: u32, socket: &Path, name: &str) -> io::Result<Option<Option<Daemon>>> {
+    let process = Process::open(pid)?;
+    if !process
+        .descriptors()?
+        .iter()
+        .any(|(_, leads_to)| leads_to == socket)
+    {
+        return Ok(None);
+    }
+    let mut links = tun::held_by(&process)?;
+    let link = links.iter().position(|(link, _)| link == name);
+    // Its only one, if it was renamed.
+    let link = link.or((links.len() == 1).then_some(0));
+    Ok(Some(link.map(|link| {
+        let (link, netns) = links.swap_remove(link);
+        Daemon {
+            pid,
+            link,
+            netns,
+            born_in: process.netns().ok(),
+        }
+    })))
 }
 
 /// A daemon about to end: a connection to it, which closes when it does.
@@ -269,27 +260,8 @@ impl Ending {
             if Instant::now() >= deadline {
                 return false;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_socket_that_listens_counts() {
-        let line =
-            "0000000000000000: 00000002 00000000 00010000 0001 01 5711 /run/wireguard/wg0.sock";
-        assert_eq!(listening_inode(line, "wg0"), Some("5711"));
-        assert_eq!(listening_inode(line, "wg"), None);
-        let accepted = line.replace("00010000", "00000000");
-        assert_eq!(listening_inode(&accepted, "wg0"), None);
-        let elsewhere = line.replace("wireguard", "openvpn");
-        assert_eq!(listening_inode(&elsewhere, "wg0"), None);
-        let head = "Num       RefCount Protocol Flags    Type St Inode Path";
-        assert_eq!(listening_inode(head, "wg0"), None);
     }
 }

@@ -2,14 +2,12 @@
 
 use std::io;
 
-use super::Namespace;
-
-/// Why an interface was not placed, or not found. Everything is as it was, but for
+/// Why an interface was not created, found, moved or deleted. Everything is as it was, but for
 /// [`Error::Lingers`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// This text names no namespace.
-    #[error("`{text}' is no namespace: {reason}")]
+    /// This text names no network namespace.
+    #[error("`{text}' is not a network namespace: {reason}")]
     NotANamespace {
         /// What was given.
         text: String,
@@ -19,8 +17,8 @@ pub enum Error {
     /// The namespace cannot be entered.
     #[error("cannot enter namespace {namespace}: {reason}")]
     Namespace {
-        /// Which.
-        namespace: Namespace,
+        /// Which, as the user calls it.
+        namespace: String,
         /// Why.
         reason: String,
     },
@@ -30,21 +28,34 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// There are several of this name, none of them here.
-    #[error("{name}: there is one in each of {places}; say which with --netns")]
-    Several {
-        /// Their name.
+    /// There is none of this name in the caller's namespace, but elsewhere.
+    #[error(
+        "{name}: no such WireGuard interface in this network namespace; there is one in {places} \
+         (to act there, use --netns)"
+    )]
+    Elsewhere {
+        /// Its name.
         name: String,
-        /// Where they live, separated by commas.
+        /// The namespaces where there is one, separated by commas.
         places: String,
     },
-    /// It is there, but where its link is cannot be seen.
-    #[error("{name}: its link is not to be found: {reason}")]
+    /// Its daemon answers, but its link cannot be seen from here.
+    #[error("cannot find the network interface of {name}: {reason}")]
     Hidden {
         /// Its name.
         name: String,
         /// Why.
         reason: String,
+    },
+    /// The process that answers at its socket has no such link.
+    #[error(
+        "cannot find the network interface of {name}: process {pid}, which answers for it, has none"
+    )]
+    NoLink {
+        /// Its name.
+        name: String,
+        /// The ID of the process.
+        pid: u32,
     },
     /// It cannot be created.
     #[error("cannot create {name}: {reason}")]
@@ -63,7 +74,7 @@ pub enum Error {
         reason: String,
     },
     /// It is deleted, but its daemon still listens five seconds later.
-    #[error("{name}: deleted, but its daemon did not end")]
+    #[error("{name}: the interface was deleted, but its daemon is still running")]
     Lingers {
         /// Its name.
         name: String,
@@ -73,24 +84,14 @@ pub enum Error {
     Move {
         /// Its name.
         name: String,
-        /// Where it was to go.
-        to: Namespace,
+        /// Where it was to go, as the user calls it.
+        to: String,
         /// Why.
         reason: String,
     },
-    /// Linux did not do it.
+    /// A request to the kernel failed.
     #[error("{}", reason(.0))]
     Io(#[from] io::Error),
-}
-
-impl Error {
-    /// `namespace` cannot be entered because of `reason`.
-    pub(super) fn namespace(namespace: &Namespace, reason: impl Into<String>) -> Self {
-        Error::Namespace {
-            namespace: namespace.clone(),
-            reason: reason.into(),
-        }
-    }
 }
 
 /// What a user without the right to do something is told.

@@ -15,12 +15,12 @@ use std::mem;
 use std::os::fd::AsFd;
 
 use super::error::{Error, NO_PERMISSION, reason};
-use super::find::Located;
+use super::find::FoundInterface;
 use super::namespace::Namespace;
 use crate::sys::netlink::{self, Kept, Netlink};
 use crate::sys::netns::NetNs;
 
-impl Located {
+impl FoundInterface {
     /// Moves it to `target`, which the user calls `to`. It has its addresses there, and is up if it
     /// was. Where it is already, nothing happens.
     ///
@@ -34,7 +34,7 @@ impl Located {
         let name = self.name.clone();
         let failed = |reason| Error::Move {
             name,
-            to: to.clone(),
+            to: to.to_string(),
             reason,
         };
         let (kept, home) = match self.take(target) {
@@ -47,7 +47,7 @@ impl Located {
         let back = self.take(home).and_then(|_| self.arrive(&kept, true));
         Err(failed(match back {
             Ok(()) => trouble,
-            Err(stuck) => format!("{trouble}; nor can it be brought back: {stuck}"),
+            Err(stuck) => format!("{trouble}; and it cannot be brought back: {stuck}"),
         }))
     }
 

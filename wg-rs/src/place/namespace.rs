@@ -5,21 +5,21 @@ use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::engine::Engine;
+use super::container_engine::ContainerEngine;
 use super::error::{Error, NO_PERMISSION, reason};
 use crate::sys::netns::NetNs;
 
-/// A network namespace, as a user names it: `web`, `pid:7`, `path:/run/web.ns`, `docker:web`,
+/// A network namespace, as a user calls it: `web`, `pid:7`, `path:/run/web.ns`, `docker:web`,
 /// `podman:web`, `init`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Namespace {
     /// That of process 1: the host's.
     Init,
-    /// What `ip netns` knows by this name.
+    /// The one that `ip netns` knows by this name.
     Named(String),
     /// That of a process.
     Pid(u32),
-    /// The one that a file stands for.
+    /// The one that a file refers to.
     Path(PathBuf),
     /// That of a Docker container, by its name or id.
     Docker(String),
@@ -41,7 +41,7 @@ impl FromStr for Namespace {
                 Ok(name.to_owned())
             } else {
                 Err(bad(
-                    "a container has a name of letters, digits, `_', `.' and `-'",
+                    "the name of a container consists of letters, digits, `_', `.' and `-'",
                 ))
             }
         };
@@ -49,16 +49,16 @@ impl FromStr for Namespace {
             None if text == "init" => Ok(Namespace::Init),
             Some(("pid", pid)) => match pid.parse() {
                 Ok(pid) if pid > 0 => Ok(Namespace::Pid(pid)),
-                _ => Err(bad("after pid: comes the number of a process")),
+                _ => Err(bad("pid: must be followed by a process ID")),
             },
-            Some(("path", "")) => Err(bad("after path: comes the name of a file")),
+            Some(("path", "")) => Err(bad("path: must be followed by a file name")),
             Some(("path", path)) => Ok(Namespace::Path(path.into())),
             Some(("docker", name)) => container(name).map(Namespace::Docker),
             Some(("podman", name)) => container(name).map(Namespace::Podman),
             _ if text.is_empty() || text.starts_with('.') || text.contains('\0') => {
-                Err(bad("a name is not empty and does not begin with a dot"))
+                Err(bad("a name must not be empty or begin with a dot"))
             }
-            _ if text.contains('/') => Err(bad("a file is written path:FILE")),
+            _ if text.contains('/') => Err(bad("a file must be given as path:FILE")),
             _ => Ok(Namespace::Named(text.into())),
         }
     }
@@ -84,65 +84,46 @@ impl Namespace {
     /// One line that names it: there is none, no such container, it is not running, it has the
     /// host's network, no permission.
     pub fn open(&self) -> Result<NetNs, Error> {
+        let failed = |reason| Error::Namespace {
+            namespace: self.to_string(),
+            reason,
+        };
         let opened = match self {
-            Namespace::Init => init(),
+            Namespace::Init => NetNs::of_init(),
             Namespace::Named(name) => NetNs::of_name(name),
             Namespace::Pid(pid) => NetNs::of_pid(*pid),
             Namespace::Path(path) => NetNs::of_path(path),
-            Namespace::Docker(name) => return Engine::Docker.open(self, name),
-            Namespace::Podman(name) => return Engine::Podman.open(self, name),
+            Namespace::Docker(name) => return ContainerEngine::Docker.open(name).map_err(failed),
+            Namespace::Podman(name) => return ContainerEngine::Podman.open(name).map_err(failed),
         };
         opened
             .and_then(|netns| netns.run(|| ()).map(|()| netns))
-            .map_err(|error| Error::namespace(self, self.explain(&error)))
+            .map_err(|error| failed(self.explain(&error)))
     }
 
     fn explain(&self, error: &io::Error) -> String {
         match (self, error.raw_os_error()) {
             (Namespace::Named(name), Some(libc::ENOENT)) if name.contains(':') => {
-                "there is none (a prefix is one of pid:, path:, docker:, podman:)".into()
+                "there is no namespace of this name (prefixes are pid:, path:, docker: and podman:)"
+                    .into()
             }
             (Namespace::Named(_), Some(libc::ENOENT)) => {
-                "there is none of this name in /run/netns".into()
+                "there is no namespace of this name in /run/netns".into()
             }
             (Namespace::Pid(_), Some(libc::ENOENT)) => "no such process".into(),
-            (_, Some(libc::EINVAL)) => "this is no network namespace".into(),
+            (_, Some(libc::EINVAL)) => "it is not a network namespace".into(),
             (_, Some(libc::EPERM | libc::EACCES)) => NO_PERMISSION.into(),
             _ => reason(error),
         }
     }
 }
 
-/// That of process 1. Root without all capabilities may not look at that one: then it is that of the
-/// kernel's threads, which is the same on a host, while a container has none.
-pub(super) fn init() -> io::Result<NetNs> {
-    let opened = NetNs::of_pid(1);
-    if !matches!(&opened, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
-        return opened;
-    }
-    let stat = std::fs::read_to_string("/proc/2/stat").unwrap_or_default();
-    // Behind the name: state, parent, group, session, terminal, its group, flags.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let flags = fields
-        .split(' ')
-        .nth(6)
-        .and_then(|flags| flags.parse::<u32>().ok());
-    if flags.is_some_and(|flags| flags & PF_KTHREAD != 0) {
-        NetNs::of_pid(2)
-    } else {
-        opened
-    }
-}
-
-/// Flag of a kernel thread (linux/sched.h).
-const PF_KTHREAD: u32 = 0x0020_0000;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_and_shown_alike() {
+    fn names_are_printed_as_they_are_read() {
         for (text, namespace) in [
             ("init", Namespace::Init),
             ("web", Namespace::Named("web".into())),
@@ -162,15 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn what_names_none_is_told_why() {
+    fn a_bad_name_is_refused_with_a_reason() {
         for (text, why) in [
-            ("", "not empty"),
+            ("", "not be empty"),
             (".hidden", "dot"),
             ("/run/netns/web", "path:FILE"),
-            ("pid:", "number"),
-            ("pid:0", "number"),
-            ("pid:-1", "number"),
-            ("pid:x", "number"),
+            ("pid:", "process ID"),
+            ("pid:0", "process ID"),
+            ("pid:-1", "process ID"),
+            ("pid:x", "process ID"),
             ("path:", "file"),
             ("docker:", "container"),
             ("docker:../info?x", "container"),
@@ -178,7 +159,7 @@ mod tests {
         ] {
             let error = text.parse::<Namespace>().unwrap_err().to_string();
             assert!(
-                error.starts_with(&format!("`{text}' is no namespace: ")),
+                error.starts_with(&format!("`{text}' is not a network namespace: ")),
                 "{error}"
             );
             assert!(error.contains(why), "{error}");
@@ -186,11 +167,11 @@ mod tests {
     }
 
     #[test]
-    fn absent_ones_are_told_by_name() {
+    fn an_absent_namespace_is_named_in_the_error() {
         for (text, line) in [
             (
                 "no-such",
-                "cannot enter namespace no-such: there is none of this name in /run/netns",
+                "cannot enter namespace no-such: there is no namespace of this name in /run/netns",
             ),
             (
                 "pid:4194305",
@@ -202,7 +183,7 @@ mod tests {
             ),
             (
                 "dokcer:web",
-                "cannot enter namespace dokcer:web: there is none (a prefix is one of pid:, path:, docker:, podman:)",
+                "cannot enter namespace dokcer:web: there is no namespace of this name (prefixes are pid:, path:, docker: and podman:)",
             ),
         ] {
             let error = text.parse::<Namespace>().unwrap().open().unwrap_err();

@@ -1,106 +1,125 @@
-//! The network namespaces there are, each by the best of its names, and what lives in them.
+//! The network namespaces there are, each by the best of its names.
+//!
+//! Every namespace is kept by a descriptor. Container engines are asked last, and only if their names are
+//! wanted for something.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use super::daemon;
-use super::engine::Engine;
-use super::namespace::{Namespace, init};
-use crate::sys::netns::{NetNs, NetNsId};
+use super::container_engine::{Container, ContainerEngine};
+use super::namespace::Namespace;
+use crate::sys::netns::{NAMED, NetNs, NetNsId};
+use crate::sys::process::other;
 
-/// The namespaces that a user may name without knowing numbers: those of `ip netns`, and of the
-/// containers that run.
+/// The namespaces that have a name that a user may remember: those of `ip netns`, and of running
+/// containers.
 pub fn namespaces() -> Vec<Namespace> {
     let named = names().into_iter().map(Namespace::Named);
-    let engines = Engine::ALL.iter().flat_map(|engine| engine.containers());
-    let containers = engines.map(|container| container.namespace);
+    let containers = ContainerEngine::containers();
+    let containers = containers.iter().map(Namespace::from);
     std::iter::once(Namespace::Init)
         .chain(named)
         .chain(containers)
         .collect()
 }
 
-/// A namespace that is known.
+impl From<&Container> for Namespace {
+    fn from(container: &Container) -> Self {
+        match container.engine {
+            ContainerEngine::Docker => Namespace::Docker(container.name.clone()),
+            ContainerEngine::Podman => Namespace::Podman(container.name.clone()),
+        }
+    }
+}
+
+/// A namespace, and what the user may call it. `None`: the caller's own, where it has no name.
 #[derive(Debug)]
 pub(super) struct Known {
     pub netns: NetNs,
-    id: NetNsId,
-    /// `None`: that of the caller, which has no name that anybody could use.
-    pub namespace: Option<Namespace>,
+    namespace: Option<Namespace>,
 }
 
 /// All namespaces that the caller may see.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    pub known: Vec<Known>,
-    ids: HashSet<NetNsId>,
+    known: HashMap<NetNsId, Known>,
 }
 
 impl Survey {
-    /// Looks at names, containers (if `engines` are to be asked) and processes, in this order: a
-    /// namespace goes by the first name found.
-    pub fn new(engines: bool) -> Self {
+    /// Looks at process 1, the names of `ip netns` and all processes, in this order: a namespace goes by
+    /// the first name found.
+    pub fn new() -> Self {
         let mut survey = Survey::default();
-        survey.add(Namespace::Init);
-        for name in names() {
-            survey.add(Namespace::Named(name));
+        if let Ok(netns) = NetNs::of_init() {
+            survey.add(netns, Some(Namespace::Init));
         }
-        let engines = Engine::ALL.iter().filter(|_| engines);
-        for container in engines.flat_map(|engine| engine.containers()) {
-            if let Ok(netns) = NetNs::of_pid(container.pid) {
-                survey.insert(netns, Some(container.namespace));
+        for name in names() {
+            if let Ok(netns) = NetNs::of_name(&name) {
+                survey.add(netns, Some(Namespace::Named(name)));
             }
         }
         let own = std::process::id();
-        for pid in daemon::processes().filter(|pid| *pid != own) {
-            // Asked without opening it, as nearly all are known by now.
+        for pid in other::ids().filter(|pid| *pid != own) {
+            // Most are known by now: asked without opening it.
             let seen = fs::metadata(format!("/proc/{pid}/ns/net"));
             let seen = seen.map(|meta| NetNsId::new(meta.dev(), meta.ino()));
-            if seen.is_ok_and(|id| !survey.ids.contains(&id)) {
-                survey.add(Namespace::Pid(pid));
+            if seen.is_ok_and(|id| !survey.known.contains_key(&id))
+                && let Ok(netns) = NetNs::of_pid(pid)
+            {
+                survey.add(netns, Some(Namespace::Pid(pid)));
             }
         }
         if let Ok(netns) = NetNs::current() {
-            survey.insert(netns, None);
+            survey.add(netns, None);
         }
         survey
     }
 
-    /// What the user may call this namespace.
-    pub fn name(&self, netns: &NetNs) -> Option<Namespace> {
-        let id = netns.id().ok()?;
-        let known = self.known.iter().find(|known| known.id == id)?;
-        known.namespace.clone()
+    /// All of them, in no order.
+    pub fn known(&self) -> impl Iterator<Item = &Known> {
+        self.known.values()
     }
 
-    fn add(&mut self, namespace: Namespace) {
-        let netns = match &namespace {
-            Namespace::Init => init(),
-            Namespace::Named(name) => NetNs::of_name(name),
-            Namespace::Pid(pid) => NetNs::of_pid(*pid),
-            _ => return,
+    /// Gives containers their names, if one of these namespaces has no name but a process ID yet.
+    pub fn name_containers(&mut self, wanted: &[NetNsId]) {
+        let nameless = |id: &NetNsId| {
+            let namespace = self
+                .known
+                .get(id)
+                .and_then(|known| known.namespace.as_ref());
+            matches!(namespace, None | Some(Namespace::Pid(_)))
         };
-        if let Ok(netns) = netns {
-            self.insert(netns, Some(namespace));
+        if !wanted.iter().any(nameless) {
+            return;
+        }
+        for container in ContainerEngine::containers() {
+            let known = container.netns.id().ok();
+            let known = known.and_then(|id| self.known.get_mut(&id));
+            if let Some(Known { namespace, .. }) = known
+                && matches!(namespace, None | Some(Namespace::Pid(_)))
+            {
+                *namespace = Some(Namespace::from(&container));
+            }
         }
     }
 
-    fn insert(&mut self, netns: NetNs, namespace: Option<Namespace>) {
-        let Ok(id) = netns.id() else { return };
-        if self.ids.insert(id) {
-            self.known.push(Known {
-                netns,
-                id,
-                namespace,
-            });
+    /// What the user may call this namespace.
+    pub fn name(&self, id: NetNsId) -> Option<Namespace> {
+        self.known.get(&id)?.namespace.clone()
+    }
+
+    fn add(&mut self, netns: NetNs, namespace: Option<Namespace>) {
+        if let Ok(id) = netns.id() {
+            let known = Known { netns, namespace };
+            self.known.entry(id).or_insert(known);
         }
     }
 }
 
 /// The names that `ip netns` knows, in order.
 fn names() -> Vec<String> {
-    let entries = fs::read_dir(crate::sys::netns::NAMED).into_iter().flatten();
+    let entries = fs::read_dir(NAMED).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<_> = names.collect();
     names.sort_unstable();

@@ -1,7 +1,7 @@
 //! Network namespaces: opened by name, process or path, made, and entered for the length of a
 //! closure. Links are moved with [`super::netlink`].
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -10,6 +10,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+/// Flag of a kernel thread (linux/sched.h).
+const PF_KTHREAD: u32 = 0x0020_0000;
 /// Where `ip netns` keeps names.
 pub const NAMED: &str = "/run/netns";
 
@@ -55,6 +57,28 @@ impl NetNs {
     /// NotFound: no such process; PermissionDenied.
     pub fn of_pid(pid: u32) -> io::Result<Self> {
         Self::of_path(Path::new(&format!("/proc/{pid}/ns/net")))
+    }
+
+    /// That of process 1, the host's. A root without all capabilities may not look at that one: then it
+    /// is that of the kernel's threads, which is the same on a host, while a container has none.
+    ///
+    /// # Errors
+    /// PermissionDenied.
+    pub fn of_init() -> io::Result<Self> {
+        let opened = Self::of_pid(1);
+        if !matches!(&opened, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+            return opened;
+        }
+        let stat = fs::read_to_string("/proc/2/stat").unwrap_or_default();
+        // Behind the name: state, parent, group, session, terminal, its group, flags.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        let flags = fields.split(' ').nth(6);
+        let flags = flags.and_then(|flags| flags.parse::<u32>().ok());
+        if flags.is_some_and(|flags| flags & PF_KTHREAD != 0) {
+            Self::of_pid(2)
+        } else {
+            opened
+        }
     }
 
     /// The one that a file (a bind mount, or one of /proc) stands for. That it is a network

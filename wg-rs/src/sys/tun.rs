@@ -14,7 +14,6 @@
 //! | deleted | EBADFD      | EBADFD          | error                     |
 
 use std::ffi::c_int;
-use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -23,6 +22,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 
 use super::netns::NetNs;
+use super::process::other::Process;
 use super::{check, reason};
 
 /// Where TUN devices are made.
@@ -286,29 +286,15 @@ impl Tun {
 /// are asked, and left as they are.
 ///
 /// # Errors
-/// NotFound: no such process; PermissionDenied; ENOSYS: Linux before 5.6, EINVAL: before 5.2.
-pub fn held_by(pid: u32) -> io::Result<Vec<(String, NetNs)>> {
-    // SAFETY: two numbers.
-    let process = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
-    let process = unsafe { OwnedFd::from_raw_fd(process as c_int) };
+/// NotFound, ESRCH: the process ended; PermissionDenied; ENOSYS: Linux before 5.6, EINVAL: before 5.2.
+pub fn held_by(process: &Process) -> io::Result<Vec<(String, NetNs)>> {
     let mut links: Vec<(String, NetNs)> = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let entry = entry?;
-        let number = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<c_int>().ok());
-        let is_tun = fs::read_link(entry.path()).is_ok_and(|file| file.ends_with("net/tun"));
-        let Some(number) = number.filter(|_| is_tun) else {
+    for (number, leads_to) in process.descriptors()? {
+        if !leads_to.ends_with("net/tun") {
             continue;
-        };
-        // SAFETY: three numbers.
-        let copy =
-            check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })?;
+        }
         let tun = Tun {
-            // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
-            fd: unsafe { OwnedFd::from_raw_fd(copy as c_int) },
+            fd: process.copy(number)?,
             offloads: TunOffloads::NONE,
         };
         // One that is not attached, or whose link was deleted, is nobody's.

@@ -1,4 +1,4 @@
-//! What every verb is given, and how it speaks.
+//! What every verb is given, and how it reports errors.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -6,19 +6,20 @@ use std::process::ExitCode;
 
 use super::interfaces::Interfaces;
 use super::verb::Verb;
+use crate::sys;
 
-/// The circumstances of a call.
+/// How the program was called.
 pub(crate) struct Context {
-    /// `argv[0]` as it is: by this the program speaks of itself.
+    /// `argv[0]` as it is: the name by which usages call the program.
     pub program: String,
-    /// What is asked for, by its name in [`super::verb::VERBS`].
+    /// The verb.
     pub verb: &'static Verb,
-    /// The interfaces there are.
+    /// The interfaces that can be reached.
     pub interfaces: Interfaces,
 }
 
 impl Context {
-    /// Complains with the verb's usage.
+    /// Prints the verb's usage as an error.
     pub fn usage(&self) -> ExitCode {
         complain(self.synopsis())
     }
@@ -40,9 +41,9 @@ impl Context {
     }
 }
 
-/// Says on standard error what is wrong, and fails.
+/// Prints an error on standard error, and fails.
 pub(crate) fn complain(message: impl Display) -> ExitCode {
-    // If nobody listens there, the exit status must do.
-    let _ = writeln!(std::io::stderr(), "{message}");
+    // If nobody reads that, the exit status must do.
+    let _ = writeln!(std::io::stderr(), "{}", sys::reason(&message));
     ExitCode::FAILURE
 }

@@ -1,17 +1,17 @@
-//! The interfaces that a call is about: all that can be reached from here, or, in a namespace given
+//! The interfaces that a call may act on: all that can be reached from here, or, in a namespace given
 //! with `--netns`, those that live there.
 
 use std::io;
 use std::path::Path;
 
 use crate::backend::{Backends, Kind};
-use crate::place::{self, Located};
+use crate::place;
 use crate::uapi::types::{Change, Interface};
 
 /// [`Backends`], or some of them.
 pub(crate) struct Interfaces {
     all: Backends,
-    /// Those of the kernel, where sockets are looked at one by one.
+    /// Those of the kernel alone, where each socket is looked at by itself.
     kernels: Option<Backends>,
 }
 
@@ -56,17 +56,6 @@ impl Interfaces {
     /// See [`Backends::set`].
     pub fn set(&self, name: &str, changes: &[Change]) -> io::Result<()> {
         self.of(name)?.set(name, changes)
-    }
-
-    /// The one that is to be moved or deleted.
-    ///
-    /// # Errors
-    /// See [`place::locate`] and [`place::locate_here`].
-    pub fn locate(&self, name: &str) -> Result<Located, place::Error> {
-        match self.kernels {
-            Some(_) => place::locate_here(name),
-            None => place::locate(name),
-        }
     }
 
     fn of(&self, name: &str) -> io::Result<&Backends> {

@@ -1,7 +1,7 @@
-//! `wg-rs link`: interfaces made, deleted, listed and moved.
+//! `wg-rs link`: interfaces created, deleted, listed and moved.
 //!
-//! `add` reads and resolves all it is given before it makes anything; a step that fails takes back
-//! what was made. A signal waits until what was begun is done: a link halfway has no addresses.
+//! `add` reads and resolves all it is given before it creates anything; if a step fails, what was created is
+//! deleted. Signals wait until a command is complete: a link that is only half moved has no addresses.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -15,11 +15,12 @@ use nix::sys::signal::{SigSet, Signal};
 use serde_json::{Value, json};
 
 use super::context::{Context, complain};
+use super::netns;
 use super::out::print;
 use crate::backend::{Backends, Kind};
-use crate::config::{self, Apply, value};
+use crate::config::{self, Apply, Hint, value};
 use crate::daemon::options::interface_name;
-use crate::place::{self, Backend, Located, Namespace, Placed, reason};
+use crate::place::{self, BackendChoice, FoundInterface, ListedInterface, Namespace, reason};
 use crate::sys::netlink::{self, Address, Netlink};
 use crate::sys::netns::NetNs;
 use crate::sys::secrets;
@@ -27,55 +28,72 @@ use crate::uapi::types::Change;
 
 const NAMESPACES: &str = "\
 Namespaces:
-  NAME              as `ip netns' knows it, in /run/netns
-  pid:N             that of a process
-  path:FILE         the one a file stands for
-  docker:CONTAINER  that of a container, by its name or id
+  NAME              a name of `ip netns', in /run/netns
+  pid:N             the namespace of a process
+  path:FILE         the namespace that a file refers to
+  docker:CONTAINER  the namespace of a container, by its name or ID
   podman:CONTAINER
-  init              that of process 1";
+  init              the namespace of process 1";
 
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(
-    about = "Makes, deletes, lists and moves WireGuard interfaces",
+    about = "Create, delete, list and move WireGuard interfaces",
     after_help = "Example:\n  wg-rs link add wg0 --netns docker:web --config wg0.conf --address 10.0.0.2/24 --up",
     disable_help_subcommand = true
 )]
 struct Link {
     #[command(subcommand)]
-    deed: Deed,
+    command: LinkCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Deed {
-    /// Creates an interface, whose encrypted traffic leaves from here wherever it is placed
+enum LinkCommand {
+    /// Create an interface; its encrypted packets always leave from the current namespace
     #[command(after_help = format!("{NAMESPACES}\n\nExample:\n  \
         wg-rs link add wg0 --netns web --config wg0.conf --address 10.0.0.2/24 --up"))]
     Add(Add),
-    /// Deletes an interface, wherever it lives, or in the namespace given with --netns
-    #[command(after_help = "Example:\n  wg-rs link del wg0")]
+    /// Delete an interface of the current namespace
+    #[command(
+        visible_alias = "delete",
+        after_help = "Example:\n  wg-rs link del wg0"
+    )]
     Del {
-        /// Which
+        /// Name of the interface
         #[arg(value_name = "INTERFACE")]
         interface: String,
+        /// Namespace where it is, if not the current one
+        #[arg(long, value_name = "NAMESPACE")]
+        netns: Option<Namespace>,
     },
-    /// Lists all interfaces: who keeps them, where they live, where their sockets were born
-    #[command(after_help = "Example:\n  wg-rs link list --json")]
+    /// List all interfaces: their backend, their namespace, and the namespace of their sockets
+    #[command(
+        visible_alias = "ls",
+        after_help = "Example:\n  wg-rs link list --json"
+    )]
     List {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Moves an interface, found as by del; its addresses go with it, routes over it do not
-    #[command(after_help = format!("{NAMESPACES}\n\nExample:\n  wg-rs link move wg0 init"))]
+    /// Move an interface of the current namespace; it keeps its addresses, but not its routes
+    #[command(after_help = format!("{NAMESPACES}\n\nExample:\n  wg-rs link move wg0 docker:web"))]
     Move {
-        /// Which
+        /// Name of the interface
         #[arg(value_name = "INTERFACE")]
         interface: String,
-        /// Where to
+        /// Namespace to move it to
         #[arg(value_name = "NAMESPACE")]
-        netns: Namespace,
+        target: Namespace,
+        /// Namespace where it is, if not the current one
+        #[arg(long, value_name = "NAMESPACE")]
+        netns: Option<Namespace>,
     },
+}
+
+/// The definition of the command line, for completions.
+pub(super) fn command() -> clap::Command {
+    Link::command()
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,22 +101,22 @@ struct Add {
     /// Name of the interface to create
     #[arg(value_name = "INTERFACE", value_parser = interface_name)]
     interface: String,
-    /// Where it is to live, if not here
+    /// Namespace to place it in, if not the current one
     #[arg(long, value_name = "NAMESPACE")]
     netns: Option<Namespace>,
-    /// Who is to keep it
+    /// Backend to use
     #[arg(long, value_enum, default_value_t)]
-    backend: Backend,
+    backend: BackendChoice,
     /// File with its configuration, as for `setconf'
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// Its addresses, separated by commas; may be given several times
+    /// Addresses to add, separated by commas; may be given several times
     #[arg(long, value_name = "ADDRESS[/PREFIX]", value_delimiter = ',', value_parser = address)]
     address: Vec<(IpAddr, u8)>,
-    /// Largest packet, in bytes
+    /// MTU: size of the largest packet, in bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
     mtu: Option<u32>,
-    /// Set it up
+    /// Bring the link up
     #[arg(long)]
     up: bool,
 }
@@ -124,18 +142,22 @@ pub(crate) fn run(context: &Context, args: &[OsString]) -> ExitCode {
         }
         Err(error) => return complain(one_line(&error)),
     };
-    let done = match link.deed {
-        Deed::Add(add) => add.run(),
-        Deed::Del { interface } => delete(context, &interface).map_err(|error| error.to_string()),
-        Deed::Move { interface, netns } => {
-            move_to(context, &interface, &netns).map_err(|error| error.to_string())
+    let done = match link.command {
+        LinkCommand::Add(add) => add.run(),
+        LinkCommand::Del { interface, netns } => {
+            delete(&interface, netns.as_ref()).map_err(|error| error.to_string())
         }
-        Deed::List { json } => match place::list() {
-            Ok(placed) => {
+        LinkCommand::Move {
+            interface,
+            target,
+            netns,
+        } => move_to(&interface, &target, netns.as_ref()).map_err(|error| error.to_string()),
+        LinkCommand::List { json } => match place::list() {
+            Ok(listed) => {
                 return print(if json {
-                    as_json(&placed)
+                    as_json(&listed)
                 } else {
-                    table(&placed)
+                    table(&listed)
                 });
             }
             Err(error) => Err(format!("Unable to list interfaces: {error}")),
@@ -147,30 +169,38 @@ pub(crate) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     }
 }
 
-/// What clap has to say, without usage and tips.
+/// The message and the tips of clap, without the usage.
 fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
-    let said = text.split("\n\n").next().unwrap_or_default();
-    let lines: Vec<_> = said.lines().map(str::trim).collect();
-    lines.join(" ").trim_start_matches("error: ").into()
+    let paragraphs = text.split("\n\n").enumerate();
+    let said = paragraphs.filter(|(n, text)| *n == 0 || text.trim_start().starts_with("tip:"));
+    let lines = said.flat_map(|(_, text)| text.lines()).map(str::trim);
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    let line = lines.join(" ").replace(" tip: ", "; ");
+    line.trim_start_matches("error: ").into()
 }
 
-fn delete(context: &Context, interface: &str) -> Result<(), place::Error> {
-    let link = context.interfaces.locate(interface)?;
+fn delete(interface: &str, netns: Option<&Namespace>) -> Result<(), place::Error> {
+    netns.map_or(Ok(()), netns::enter)?;
+    let link = place::find(interface)?;
     let _uninterrupted = Uninterrupted::begin();
     link.delete()
 }
 
-fn move_to(context: &Context, interface: &str, netns: &Namespace) -> Result<(), place::Error> {
-    let target = netns.open()?;
-    let mut link = context.interfaces.locate(interface)?;
+fn move_to(interface: &str, to: &Namespace, netns: Option<&Namespace>) -> Result<(), place::Error> {
+    let target = to.open()?;
+    netns.map_or(Ok(()), netns::enter)?;
+    let mut link = place::find(interface)?;
     let _uninterrupted = Uninterrupted::begin();
-    link.move_to(netns, target)
+    link.move_to(to, target)
 }
 
 impl Add {
     fn run(&self) -> Result<(), String> {
-        let changes = self.config.as_deref().map(changes).transpose()?;
+        let changes = match &self.config {
+            Some(file) => Some(self.changes(file)?),
+            None => None,
+        };
         let target = match &self.netns {
             Some(namespace) => Some((
                 namespace,
@@ -186,13 +216,13 @@ impl Add {
         };
         Err(match link.delete() {
             Ok(()) => trouble,
-            Err(stuck) => format!("{trouble}; and then: {stuck}"),
+            Err(stuck) => format!("{trouble}; then also: {stuck}"),
         })
     }
 
     fn finish(
         &self,
-        link: &mut Located,
+        link: &mut FoundInterface,
         changes: Option<&[Change]>,
         target: Option<(&Namespace, NetNs)>,
     ) -> Result<(), String> {
@@ -229,22 +259,37 @@ impl Add {
         }
         Ok(())
     }
-}
 
-/// Reads a configuration file and looks up its endpoints. Warnings are said at once.
-fn changes(file: &Path) -> Result<Vec<Change>, String> {
-    let name = file.display().to_string();
-    let text = secrets::read(file).map_err(|error| format!("{name}: {}", reason(&error)))?;
-    let settings = config::parse_file(&name, &text).map_err(|errors| {
-        let first = errors.first().map(ToString::to_string);
-        first.unwrap_or_default()
-    })?;
-    for warning in settings.warnings() {
-        complain(warning);
+    /// Reads the configuration file and looks up its endpoints. Warnings are printed at once.
+    fn changes(&self, file: &Path) -> Result<Vec<Change>, String> {
+        let name = file.display().to_string();
+        let text = secrets::read(file).map_err(|error| format!("{name}: {}", reason(&error)))?;
+        let settings = config::parse_file(&name, &text).map_err(|errors| {
+            let mut hints = errors.iter().map(|error| error.hint);
+            if hints.any(|hint| hint == Some(Hint::WgQuick)) {
+                return self.use_wg_quick(&name);
+            }
+            let first = errors.first().map(ToString::to_string);
+            first.unwrap_or_default()
+        })?;
+        for warning in settings.warnings() {
+            complain(warning);
+        }
+        settings
+            .changes(Apply::SetConf, config::look_up)
+            .map_err(|error| error.to_string())
     }
-    settings
-        .changes(Apply::SetConf, config::look_up)
-        .map_err(|error| error.to_string())
+
+    fn use_wg_quick(&self, file: &str) -> String {
+        let netns = match &self.netns {
+            Some(netns) => format!(" --netns {netns}"),
+            None => String::new(),
+        };
+        format!(
+            "{file} is a file for wg-quick: bring it up with `wg-quick-rs up {file}{netns}', or use \
+             the output of `wg-quick-rs strip {file}'"
+        )
+    }
 }
 
 /// While this is held, the signals by which a user ends a program wait.
@@ -275,9 +320,9 @@ fn backend(kind: Kind) -> &'static str {
     }
 }
 
-fn as_json(placed: &[Placed]) -> String {
+fn as_json(listed: &[ListedInterface]) -> String {
     let namespace = |namespace: &Option<Namespace>| namespace.as_ref().map(ToString::to_string);
-    let link = |link: &Placed| {
+    let link = |link: &ListedInterface| {
         json!({
             "name": link.name,
             "backend": backend(link.backend),
@@ -287,18 +332,18 @@ fn as_json(placed: &[Placed]) -> String {
             "pid": link.pid,
         })
     };
-    let links: Vec<Value> = placed.iter().map(link).collect();
+    let links: Vec<Value> = listed.iter().map(link).collect();
     format!("{:#}\n", Value::from(links))
 }
 
-fn table(placed: &[Placed]) -> String {
+fn table(listed: &[ListedInterface]) -> String {
     let unknown = || "-".to_owned();
     let namespace = |namespace: &Option<Namespace>| {
         namespace.as_ref().map_or_else(unknown, ToString::to_string)
     };
     let head = ["INTERFACE", "BACKEND", "LIVES IN", "BORN IN", "STATE"];
     let mut rows = vec![head.map(String::from)];
-    rows.extend(placed.iter().map(|link| {
+    rows.extend(listed.iter().map(|link| {
         let state = match link.up {
             Some(true) => "up".into(),
             Some(false) => "down".into(),
@@ -340,21 +385,21 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_definition_of_the_command_line_is_consistent() {
         Link::command().debug_assert();
     }
 
     #[test]
-    fn everything_that_add_takes() {
+    fn all_options_of_add() {
         let args = "add wg0 --netns docker:web --backend kernel --config a.conf \
                     --address 10.0.0.2/24,fd00::2 --address 10.1.0.2 --mtu 1280 --up";
         let args: Vec<_> = args.split_whitespace().collect();
-        let Deed::Add(add) = parse(&args).unwrap().deed else {
+        let LinkCommand::Add(add) = parse(&args).unwrap().command else {
             panic!("not add");
         };
         assert_eq!(add.interface, "wg0");
         assert_eq!(add.netns, Some(Namespace::Docker("web".into())));
-        assert_eq!(add.backend, Backend::Kernel);
+        assert_eq!(add.backend, BackendChoice::Kernel);
         let addresses = [("10.0.0.2", 24), ("fd00::2", 128), ("10.1.0.2", 32)];
         assert_eq!(
             add.address,
@@ -364,7 +409,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_in_one_line() {
+    fn usual_words_are_aliases() {
+        let delete = parse(&["delete", "wg0", "--netns", "web"]).unwrap().command;
+        assert!(
+            matches!(&delete, LinkCommand::Del { netns: Some(Namespace::Named(name)), .. } if name == "web"),
+            "{delete:?}"
+        );
+        let ls = parse(&["ls"]).unwrap().command;
+        assert!(matches!(ls, LinkCommand::List { json: false }));
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
         for (args, line) in [
             (
                 &["add"][..],
@@ -385,12 +441,20 @@ mod tests {
             (&["add", "wg0", "--mtu", "9"], "9 is not in 68..=65535"),
             (
                 &["add", "wg0", "--netns", "pid:x"],
-                "`pid:x' is no namespace: after pid: comes",
+                "`pid:x' is not a network namespace: pid: must be followed by",
             ),
             (&["add", "wg0", "--backend", "go"], "invalid value 'go'"),
             (&["move", "wg0"], "not provided: <NAMESPACE>"),
             (&["list", "wg0"], "unexpected argument 'wg0' found"),
             (&["rename"], "unrecognized subcommand 'rename'"),
+            (
+                &["mov"],
+                "unrecognized subcommand 'mov'; a similar subcommand exists: 'move'",
+            ),
+            (
+                &["add", "wg0", "--adress", "10.0.0.1"],
+                "unexpected argument '--adress' found; a similar argument exists: '--address'",
+            ),
         ] {
             let error = parse(args).unwrap_err();
             assert!(error.contains(line), "{args:?}: {error}");
@@ -401,8 +465,8 @@ mod tests {
 
     #[test]
     fn tables_line_up_and_json_has_every_field() {
-        let placed = [
-            Placed {
+        let listed = [
+            ListedInterface {
                 name: "wg0".into(),
                 backend: Kind::Userspace,
                 lives_in: Some(Namespace::Docker("web".into())),
@@ -410,7 +474,7 @@ mod tests {
                 up: Some(true),
                 pid: Some(7),
             },
-            Placed {
+            ListedInterface {
                 name: "a".into(),
                 backend: Kind::Kernel,
                 lives_in: None,
@@ -420,13 +484,13 @@ mod tests {
             },
         ];
         assert_eq!(
-            table(&placed),
+            table(&listed),
             "INTERFACE  BACKEND    LIVES IN    BORN IN  STATE\n\
              wg0        userspace  docker:web  init     up\n\
              a          kernel     -           -        down\n"
         );
         assert_eq!(table(&[]), "");
-        let read: Value = serde_json::from_str(&as_json(&placed)).unwrap();
+        let read: Value = serde_json::from_str(&as_json(&listed)).unwrap();
         assert_eq!(
             read,
             json!([

@@ -1,11 +1,11 @@
 //! The `wg-rs` command.
 //!
 //! ```text
-//! argv ─► verb::VERBS, by name ─► its run(&Context, arguments) ─► exit status 0 or 1
+//! argv ─► --netns ─► verb::VERBS, by name ─► run: its function(&Context, arguments) ─► exit status 0 or 1
 //! ```
 //!
-//! Under the name `wg` it passes for that: `help`, `version` and every usage are those of `wg`, and the
-//! verbs that `wg` lacks are there all the same.
+//! Called by the name `wg`, it behaves as that: `help`, `version` and every usage are those of `wg`. The
+//! verbs that `wg` lacks work all the same.
 
 mod completions;
 mod configure;
@@ -13,6 +13,7 @@ mod context;
 mod interfaces;
 mod keys;
 mod link;
+mod netns;
 mod out;
 mod show;
 mod verb;
@@ -25,10 +26,9 @@ use self::context::{Context, complain};
 use self::interfaces::Interfaces;
 use self::out::print;
 use self::verb::VERBS;
-use crate::place::{self, Namespace};
 use crate::sys::process::confine;
 
-/// The release of wireguard-tools that `wg-rs` behaves as.
+/// The release of wireguard-tools that `wg-rs` imitates.
 const WIREGUARD_TOOLS: &str = "1.0.20260223";
 
 /// Runs `wg-rs`: exit status 0 or 1.
@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
         .is_some_and(|name| name == "wg");
     let program = program.to_string_lossy().into_owned();
     let mut args: Vec<OsString> = args.collect();
-    let netns = match take_netns(&mut args) {
+    let mut netns = match netns::take(&mut args, 0) {
         Ok(netns) => netns,
         Err(message) => return complain(message),
     };
@@ -63,9 +63,21 @@ pub fn main() -> ExitCode {
             verb::usage(&program, as_wg).trim_end()
         ));
     };
+    // `wg' would take it for the name of an interface.
+    if verb.of_wg && !as_wg && netns.is_none() {
+        let last = if verb.name == "show" { args.len() } else { 2 };
+        for position in 1..last {
+            match netns::take(&mut args, position) {
+                Ok(None) => continue,
+                Ok(taken) => netns = taken,
+                Err(message) => return complain(message),
+            }
+            break;
+        }
+    }
     let interfaces = match &netns {
         None => Interfaces::all(),
-        Some(netns) => match enter(netns) {
+        Some(netns) => match netns::enter(netns) {
             Ok(()) => Interfaces::here(),
             Err(error) => return complain(error),
         },
@@ -80,8 +92,27 @@ pub fn main() -> ExitCode {
         [help] if !as_wg && ["-h", "--help", "help"].iter().any(|word| help == word) => {
             print(context.help())
         }
-        _ => (verb.run)(&context, args),
+        _ => run(&context, args),
     }
+}
+
+/// Runs the verb, with the arguments behind its name: exit status 0 or 1.
+fn run(context: &Context, args: &[OsString]) -> ExitCode {
+    let run = match context.verb.name {
+        "show" => show::run,
+        "showconf" => configure::showconf,
+        "set" => configure::set,
+        "setconf" => configure::setconf,
+        "addconf" => configure::addconf,
+        "syncconf" => configure::syncconf,
+        "genkey" => keys::genkey,
+        "genpsk" => keys::genpsk,
+        "pubkey" => keys::pubkey,
+        "link" => link::run,
+        "completions" => completions::run,
+        other => unreachable!("a verb without a function: {other}"),
+    };
+    run(context, args)
 }
 
 fn version(as_wg: bool) -> ExitCode {
@@ -91,57 +122,5 @@ fn version(as_wg: bool) -> ExitCode {
         ))
     } else {
         print(concat!("wg-rs v", env!("CARGO_PKG_VERSION"), "\n"))
-    }
-}
-
-/// Takes `--netns NS` or `--netns=NS` away from the front.
-fn take_netns(args: &mut Vec<OsString>) -> Result<Option<Namespace>, String> {
-    let Some(first) = args.first().map(|first| first.to_string_lossy()) else {
-        return Ok(None);
-    };
-    let (name, taken) = if first == "--netns" {
-        let Some(name) = args.get(1) else {
-            return Err("--netns needs the name of a namespace".into());
-        };
-        (name.to_string_lossy(), 2)
-    } else if let Some(name) = first.strip_prefix("--netns=") {
-        (name.into(), 1)
-    } else {
-        return Ok(None);
-    };
-    let netns = name
-        .parse()
-        .map_err(|error: place::Error| error.to_string())?;
-    args.drain(..taken);
-    Ok(Some(netns))
-}
-
-/// Enters for good. There is no other thread yet.
-fn enter(netns: &Namespace) -> Result<(), place::Error> {
-    Ok(netns.open()?.enter()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_namespace_before_the_command() {
-        let take = |words: &[&str]| {
-            let mut args: Vec<OsString> = words.iter().map(Into::into).collect();
-            let netns = take_netns(&mut args);
-            netns.map(|netns| (netns.map(|netns| netns.to_string()), args.len()))
-        };
-        assert_eq!(take(&[]), Ok((None, 0)));
-        assert_eq!(take(&["show", "--netns", "a"]), Ok((None, 3)));
-        assert_eq!(take(&["--netns", "a"]), Ok((Some("a".into()), 0)));
-        assert_eq!(
-            take(&["--netns", "pid:1", "show"]),
-            Ok((Some("pid:1".into()), 1))
-        );
-        assert_eq!(take(&["--netns=a", "show"]), Ok((Some("a".into()), 1)));
-        assert!(take(&["--netns"]).is_err());
-        assert!(take(&["--netns="]).is_err());
-        assert!(take(&["--netns", "pid:x"]).is_err());
     }
 }

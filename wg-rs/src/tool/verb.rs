@@ -1,12 +1,6 @@
-//! The verbs, and the usage that lists them.
+//! What each verb is called and how it is described, and the usage that lists them.
 
-use std::ffi::OsString;
 use std::fmt::Write;
-use std::process::ExitCode;
-
-use super::completions;
-use super::context::Context;
-use super::{configure, keys, link, show};
 
 /// A verb and how it is described.
 pub(crate) struct Verb {
@@ -16,14 +10,12 @@ pub(crate) struct Verb {
     pub about: &'static str,
     /// The arguments, as the usage line shows them. Those of `wg` are its own words.
     pub synopsis: &'static str,
-    /// What we have beyond that, for `--help`: a line each, or nothing.
+    /// The options that `wg` lacks, for `--help`: a line each, or nothing.
     pub options: &'static str,
-    /// Arguments of a call that makes sense, for `--help`.
+    /// An example for `--help`.
     pub example: &'static str,
     /// Whether `wg` has it.
     pub of_wg: bool,
-    /// Does it, with the arguments behind its name. Its exit status is 0 or 1.
-    pub run: fn(&Context, &[OsString]) -> ExitCode,
 }
 
 /// All verbs: first those of `wg`, in its order.
@@ -35,11 +27,11 @@ pub(crate) const VERBS: &[Verb] = &[
                    peers | preshared-keys | endpoints | allowed-ips | latest-handshakes | transfer | \
                    persistent-keepalive | dump]",
         options: "\
---json   as JSON; keys that are secret only with WG_HIDE_KEYS=never in the environment
---watch  again every second, with rates; on a terminal in place",
+--json        print JSON (secret keys are hidden unless WG_HIDE_KEYS=never)
+--watch       refresh every second and show transfer rates
+--netns <ns>  show the interfaces of this network namespace",
         example: "show wg0 latest-handshakes",
         of_wg: true,
-        run: show::run,
     },
     Verb {
         name: "showconf",
@@ -48,7 +40,6 @@ pub(crate) const VERBS: &[Verb] = &[
         options: "",
         example: "showconf wg0 > wg0.conf",
         of_wg: true,
-        run: configure::showconf,
     },
     Verb {
         name: "set",
@@ -60,7 +51,6 @@ pub(crate) const VERBS: &[Verb] = &[
         options: "",
         example: "set wg0 peer xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg= allowed-ips +10.192.122.3/32",
         of_wg: true,
-        run: configure::set,
     },
     Verb {
         name: "setconf",
@@ -69,7 +59,6 @@ pub(crate) const VERBS: &[Verb] = &[
         options: "",
         example: "setconf wg0 wg0.conf",
         of_wg: true,
-        run: configure::setconf,
     },
     Verb {
         name: "addconf",
@@ -78,7 +67,6 @@ pub(crate) const VERBS: &[Verb] = &[
         options: "",
         example: "addconf wg0 peers.conf",
         of_wg: true,
-        run: configure::addconf,
     },
     Verb {
         name: "syncconf",
@@ -87,7 +75,6 @@ pub(crate) const VERBS: &[Verb] = &[
         options: "",
         example: "syncconf wg0 wg0.conf",
         of_wg: true,
-        run: configure::syncconf,
     },
     Verb {
         name: "genkey",
@@ -96,7 +83,6 @@ pub(crate) const VERBS: &[Verb] = &[
         options: "",
         example: "genkey > private-key",
         of_wg: true,
-        run: keys::genkey,
     },
     Verb {
         name: "genpsk",
@@ -105,7 +91,6 @@ pub(crate) const VERBS: &[Verb] = &[
         options: "",
         example: "genpsk > preshared-key",
         of_wg: true,
-        run: keys::genpsk,
     },
     Verb {
         name: "pubkey",
@@ -114,34 +99,31 @@ pub(crate) const VERBS: &[Verb] = &[
         options: "",
         example: "pubkey < private-key",
         of_wg: true,
-        run: keys::pubkey,
     },
     Verb {
         name: "link",
-        about: "Makes, deletes, lists and moves interfaces, in namespaces and containers",
+        about: "Creates, deletes, lists and moves interfaces, in namespaces and containers",
         synopsis: "{ add | del | list | move } [<args>]",
         options: "\
-add   creates an interface here, and places it in a namespace or a container
-del   deletes an interface, wherever it lives
-list  shows all interfaces: who keeps them, where they live, where they were born
-move  moves an interface to a namespace or a container, session and addresses kept",
+add   create an interface, and place it in a namespace or a container
+del   delete an interface
+list  list all interfaces, and the namespaces they are in
+move  move an interface to a namespace or a container; it keeps session and addresses",
         example: "link add wg0 --netns docker:web --config wg0.conf --address 10.0.0.2/24 --up",
         of_wg: false,
-        run: link::run,
     },
     Verb {
         name: "completions",
-        about: "Prints what makes a shell complete the commands of this program",
+        about: "Prints a shell completion script",
         synopsis: "{ bash | zsh | fish }",
         options: "",
         example: "completions bash > /usr/share/bash-completion/completions/wg-rs",
         of_wg: false,
-        run: completions::run,
     },
 ];
 
 /// What `help` prints.
-pub(super) fn usage(program: &str, as_wg: bool) -> String {
+pub(crate) fn usage(program: &str, as_wg: bool) -> String {
     let mut text = if as_wg {
         format!("Usage: {program} <cmd> [<args>]\n\nAvailable subcommands:\n")
     } else {

@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod changes;
+pub mod diag;
 pub mod event;
 pub mod generic;
 pub mod keep;

@@ -1,7 +1,7 @@
-//! `completions`: scripts that make a shell complete, and the candidates that they ask us for.
+//! `completions`: shell completion scripts, and the candidates that they ask this program for.
 //!
 //! A script calls `completions candidates WORD…` with the words so far, the last of which is to be
-//! completed, and gets one candidate a line, or `:files`.
+//! completed, and gets one candidate a line, or `:files`. What `link` takes comes from its definition.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::context::Context;
 use super::interfaces::Interfaces;
 use super::out::print;
 use super::verb::VERBS;
-use super::{enter, show, take_netns};
+use super::{link, netns, show};
 use crate::place;
 
 const BASH: &str = include_str!("wg-rs.bash");
@@ -19,14 +19,16 @@ const ZSH: &str = include_str!("wg-rs.zsh");
 const FISH: &str = include_str!("wg-rs.fish");
 
 /// What may come next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Next<'a> {
     Verbs,
     Words(&'a [&'a str]),
+    /// These words.
+    Own(Vec<String>),
     /// The names of interfaces, and these words.
     Interfaces(&'a [&'a str]),
     Parameters,
-    /// Of this interface.
+    /// The public keys of the peers of this interface.
     Peers(&'a str),
     Namespaces,
     Files,
@@ -53,15 +55,15 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     )
 }
 
-/// One a line. Whatever cannot be found out is not among them.
+/// One candidate a line. What cannot be found out is left out.
 fn candidates(words: &[OsString]) -> String {
     let mut words = words.to_vec();
     let mut interfaces = Interfaces::all();
     // The name of a namespace may be the very word that is to be completed.
     if words.len() > 2 || words[0].to_string_lossy().starts_with("--netns=") {
-        match take_netns(&mut words) {
+        match netns::take(&mut words, 0) {
             Ok(Some(netns)) if !words.is_empty() => {
-                if enter(&netns).is_ok() {
+                if netns::enter(&netns).is_ok() {
                     interfaces = Interfaces::here();
                 }
             }
@@ -78,6 +80,7 @@ fn candidates(words: &[OsString]) -> String {
     let all: Vec<String> = match next {
         Next::Files => return ":files\n".into(),
         Next::Nothing => Vec::new(),
+        Next::Own(words) => words,
         Next::Words(words) => words.iter().map(|word| word.to_string()).collect(),
         Next::Verbs => {
             let verbs = VERBS.iter().map(|verb| verb.name);
@@ -111,39 +114,80 @@ fn candidates(words: &[OsString]) -> String {
     fitting.map(|word| format!("{word}\n")).collect()
 }
 
-/// By the words before, behind `--netns NS`.
+/// What follows these words, which follow `--netns NAMESPACE`.
 fn next<'a>(before: &[&'a str]) -> Next<'a> {
     match before {
         [] => Next::Verbs,
         ["--netns"] => Next::Namespaces,
-        ["show"] => Next::Interfaces(&["all", "interfaces", "--json", "--watch"]),
+        [_, .., "--netns"] => Next::Namespaces,
+        ["show"] => Next::Interfaces(&["all", "interfaces", "--json", "--watch", "--netns"]),
         ["show", "--json" | "--watch"] => Next::Interfaces(&["all"]),
         ["show", "interfaces"] => Next::Nothing,
         ["show", _] => Next::Parameters,
         ["showconf" | "set" | "setconf" | "addconf" | "syncconf"] => Next::Interfaces(&[]),
         ["setconf" | "addconf" | "syncconf", _] => Next::Files,
         ["set", interface, rest @ ..] => set(interface, rest),
-        ["link"] => Next::Words(&["add", "del", "list", "move"]),
-        ["link", "del" | "move"] => Next::Interfaces(&[]),
-        ["link", "move", _] => Next::Namespaces,
-        ["link", "list"] => Next::Words(&["--json"]),
-        ["link", "add", rest @ ..] => match rest.last() {
-            None => Next::Nothing,
-            Some(&"--netns") => Next::Namespaces,
-            Some(&"--backend") => Next::Words(&["auto", "userspace", "kernel"]),
-            Some(&"--config") => Next::Files,
-            Some(&("--address" | "--mtu")) => Next::Nothing,
-            Some(_) => Next::Words(&[
-                "--netns",
-                "--backend",
-                "--config",
-                "--address",
-                "--mtu",
-                "--up",
-            ]),
-        },
+        ["link", rest @ ..] => link(rest),
         ["completions"] => Next::Words(&["bash", "zsh", "fish"]),
         _ => Next::Nothing,
+    }
+}
+
+/// What follows the words behind `link`, by the definition of its command line.
+fn link<'a>(words: &[&'a str]) -> Next<'a> {
+    let command = link::command();
+    let Some((name, words)) = words.split_first() else {
+        let commands = command.get_subcommands();
+        return Next::Own(commands.map(|command| command.get_name().into()).collect());
+    };
+    let Some(command) = command.find_subcommand(name) else {
+        return Next::Nothing;
+    };
+    let long = |word: &str| {
+        let option = word.strip_prefix("--")?;
+        command
+            .get_opts()
+            .find(|known| known.get_long() == Some(option))
+    };
+    // An option that takes a value is followed by that.
+    let last = words.last().and_then(|word| long(word));
+    if let Some(option) = last.filter(|option| option.get_action().takes_values()) {
+        return value(option);
+    }
+    let mut positionals = command.get_positionals();
+    let mut given = words.iter().peekable();
+    while let Some(word) = given.next() {
+        if long(word).is_some_and(|option| option.get_action().takes_values()) {
+            given.next();
+        } else if !word.starts_with("--") {
+            positionals.next();
+        }
+    }
+    match positionals.next() {
+        // A new name is anything.
+        Some(_) if *name == "add" => Next::Nothing,
+        Some(argument) => value(argument),
+        None => {
+            let options = command.get_opts().filter_map(|option| option.get_long());
+            Next::Own(options.map(|option| format!("--{option}")).collect())
+        }
+    }
+}
+
+/// The values of an argument.
+fn value<'a>(argument: &clap::Arg) -> Next<'a> {
+    let names = argument.get_value_names().unwrap_or_default();
+    let possible = argument.get_possible_values();
+    match names.first().map(|name| name.as_str()) {
+        Some("NAMESPACE") => Next::Namespaces,
+        Some("INTERFACE") => Next::Interfaces(&[]),
+        _ if argument.get_value_hint() == clap::ValueHint::FilePath => Next::Files,
+        _ => Next::Own(
+            possible
+                .iter()
+                .map(|value| value.get_name().into())
+                .collect(),
+        ),
     }
 }
 
@@ -186,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_next() {
+    fn the_words_before_tell_what_comes_next() {
         assert_eq!(after(""), Next::Verbs);
         assert_eq!(after("show wg0"), Next::Parameters);
         assert_eq!(after("show interfaces"), Next::Nothing);
@@ -204,6 +248,30 @@ mod tests {
             after("set wg0 peer x"),
             Next::Words(["preshared-key", ..])
         ));
+        let own = |words: &[&str]| Next::Own(words.iter().map(|word| word.to_string()).collect());
+        assert_eq!(after("show --netns"), Next::Namespaces);
+        assert_eq!(after("link"), own(&["add", "del", "list", "move"]));
+        assert_eq!(after("link list"), own(&["--json"]));
+        assert_eq!(after("link add"), Next::Nothing);
+        assert_eq!(after("link del"), Next::Interfaces(&[]));
+        assert_eq!(after("link delete wg0"), own(&["--netns"]));
+        assert_eq!(after("link move --netns web"), Next::Interfaces(&[]));
+        assert_eq!(
+            after("link add wg0 --backend"),
+            own(&["auto", "userspace", "kernel"])
+        );
+        assert_eq!(after("link add wg0 --mtu"), own(&[]));
+        assert_eq!(
+            after("link add wg0 --mtu 1280"),
+            own(&[
+                "--netns",
+                "--backend",
+                "--config",
+                "--address",
+                "--mtu",
+                "--up"
+            ])
+        );
         assert_eq!(after("link move wg0"), Next::Namespaces);
         assert_eq!(after("link add wg0 --netns"), Next::Namespaces);
         assert_eq!(after("link add wg0 --up --config"), Next::Files);

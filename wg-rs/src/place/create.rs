@@ -1,30 +1,31 @@
-//! Interfaces made and ended.
+//! Interfaces created and deleted.
 
 use super::daemon::{self, Ending};
 use super::error::{Error, NO_PERMISSION, reason};
-use super::find::{Located, WIREGUARD};
+use super::find::{FoundInterface, WIREGUARD};
 use crate::backend::{Backends, Kind};
 use crate::daemon::options::interface_name;
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::netns::NetNs;
 
-/// Who is to keep a new interface.
+/// The backend of a new interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Backend {
-    /// Our daemon
+pub enum BackendChoice {
+    /// The wireguard-rs daemon
     #[default]
     Auto,
-    /// Our daemon, wireguard-rs
+    /// The wireguard-rs daemon
     Userspace,
-    /// The kernel's module
+    /// The kernel module
     Kernel,
 }
 
-/// Creates an interface, which is down and has no address, in the calling thread's namespace.
+/// Creates an interface in the calling thread's namespace. It is down and has no address.
 ///
 /// # Errors
-/// [`Error::Create`]: not a name, it is taken, no module, no permission, what the daemon said.
-pub fn create(name: &str, backend: Backend) -> Result<Located, Error> {
+/// [`Error::Create`]: a bad name, a name that is taken, no kernel module, no permission, or what the
+/// daemon printed.
+pub fn create(name: &str, backend: BackendChoice) -> Result<FoundInterface, Error> {
     let failed = |reason: String| Error::Create {
         name: name.into(),
         reason,
@@ -44,17 +45,17 @@ pub fn create(name: &str, backend: Backend) -> Result<Located, Error> {
     }
     let here = NetNs::current()?;
     let kind = match backend {
-        Backend::Auto | Backend::Userspace => {
+        BackendChoice::Auto | BackendChoice::Userspace => {
             daemon::start(name)?;
             Kind::Userspace
         }
-        Backend::Kernel => {
+        BackendChoice::Kernel => {
             let added = netlink.add_link(name, WIREGUARD);
             added.map_err(|error| failed(explain(&error)))?;
             Kind::Kernel
         }
     };
-    Ok(Located::new(name, kind, here))
+    Ok(FoundInterface::new(name, kind, here))
 }
 
 const TAKEN: &str = "the name is taken by another link";
@@ -68,8 +69,8 @@ fn explain(error: &netlink::Error) -> String {
     }
 }
 
-impl Located {
-    /// Deletes it; its daemon, if it has one, is gone afterwards.
+impl FoundInterface {
+    /// Deletes it. Its daemon, if it has one, has ended when this returns.
     ///
     /// # Errors
     /// [`Error::Delete`]: no permission; [`Error::Lingers`].

@@ -1,0 +1,320 @@
+//! Container engines, asked over their sockets for the network namespaces of containers.
+//!
+//! An engine tells the process ID of a container, which may be another process's a moment later. So the
+//! namespace is opened between two equal answers, and kept by its descriptor.
+
+use std::env;
+use std::error::Error as _;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::error::{NO_PERMISSION, reason};
+use crate::sys::netns::NetNs;
+use crate::sys::process::other::Process;
+
+/// Seconds that an engine has to open the namespace of a container that the user named.
+const PATIENCE: u64 = 10;
+/// Time that all engines together have to tell the names of their containers. Whatever is not known by
+/// then goes by another name.
+const LISTING: Duration = Duration::from_secs(1);
+/// Where Docker listens, if nobody says otherwise.
+const DOCKER: &str = "unix:///var/run/docker.sock";
+/// Where Podman listens for root.
+const PODMAN: &str = "unix:///run/podman/podman.sock";
+
+/// Which container engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ContainerEngine {
+    Docker,
+    Podman,
+}
+
+/// A running container with a network namespace of its own.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub engine: ContainerEngine,
+    pub name: String,
+    pub netns: NetNs,
+}
+
+/// Why an engine did not tell a namespace.
+enum Failure {
+    /// Nobody listens at the socket.
+    Absent,
+    /// It knows no such container.
+    NoContainer,
+    /// The container has no namespace to enter.
+    Unfit(String),
+    /// The engine's own trouble.
+    Other(String),
+}
+
+impl ContainerEngine {
+    const ALL: [ContainerEngine; 2] = [ContainerEngine::Docker, ContainerEngine::Podman];
+
+    fn name(self) -> &'static str {
+        match self {
+            ContainerEngine::Docker => "Docker",
+            ContainerEngine::Podman => "Podman",
+        }
+    }
+
+    /// Where to ask, in this order.
+    fn hosts(self) -> Vec<String> {
+        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let in_run_dir = |socket: &str| {
+            let dir = PathBuf::from(variable("XDG_RUNTIME_DIR")?);
+            Some(format!("unix://{}", dir.join(socket).display()))
+        };
+        let (told, root, own) = match self {
+            ContainerEngine::Docker => (variable("DOCKER_HOST"), DOCKER, in_run_dir("docker.sock")),
+            ContainerEngine::Podman => {
+                let own = in_run_dir("podman/podman.sock");
+                (variable("CONTAINER_HOST"), PODMAN, own)
+            }
+        };
+        match told {
+            Some(host) => vec![host],
+            None => [root.into()].into_iter().chain(own).collect(),
+        }
+    }
+
+    /// Opens the namespace of a container, by its name or ID.
+    ///
+    /// # Errors
+    /// In words: no engine, no such container, it is not running, it has the host's network, no
+    /// permission.
+    pub fn open(self, container: &str) -> Result<NetNs, String> {
+        let hosts = self.hosts();
+        let mut asked = false;
+        for host in &hosts {
+            let answer = ask(async {
+                let docker = connect(host)?;
+                check_local(&docker, host).await?;
+                let (_, netns) = namespace_of(&docker, container).await?;
+                netns.run(|| ()).map_err(unfit)?;
+                Ok(netns)
+            });
+            match answer {
+                Ok(netns) => return Ok(netns),
+                Err(Failure::Absent) => {}
+                Err(Failure::NoContainer) => asked = true,
+                Err(Failure::Unfit(reason)) => return Err(reason),
+                Err(Failure::Other(reason)) => {
+                    return Err(format!("{} at {host}: {reason}", self.name()));
+                }
+            }
+        }
+        Err(if asked {
+            format!("{} has no such container", self.name())
+        } else {
+            format!("no {} answers at {}", self.name(), hosts.join(" or "))
+        })
+    }
+
+    /// The running containers of all engines, which are asked at the same time. Those that are not known
+    /// after a second are left out.
+    pub fn containers() -> Vec<Container> {
+        let Ok(runtime) = runtime() else {
+            return Vec::new();
+        };
+        let containers = runtime.block_on(async {
+            let deadline = Instant::now() + LISTING;
+            let mut engines = JoinSet::new();
+            for engine in ContainerEngine::ALL {
+                for host in engine.hosts() {
+                    engines.spawn(engine.containers_at(host, deadline));
+                }
+            }
+            engines.join_all().await.into_iter().flatten().collect()
+        });
+        // A look-up of a host's name cannot be ended: it is not waited for.
+        runtime.shutdown_background();
+        containers
+    }
+
+    async fn containers_at(self, host: String, deadline: Instant) -> Vec<Container> {
+        let listing = async {
+            let docker = connect(&host)?;
+            check_local(&docker, &host).await?;
+            let none = None::<ListContainersOptions>;
+            let containers = docker.list_containers(none).await.map_err(failure)?;
+            Ok::<_, Failure>((docker, containers))
+        };
+        let Ok(Ok((docker, listed))) = timeout_at(deadline, listing).await else {
+            return Vec::new();
+        };
+        let mut asked = JoinSet::new();
+        for id in listed.into_iter().filter_map(|container| container.id) {
+            let docker = docker.clone();
+            asked.spawn(timeout_at(deadline, async move {
+                namespace_of(&docker, &id).await
+            }));
+        }
+        let found = asked.join_all().await.into_iter();
+        // A container may have ended by now.
+        let found = found.filter_map(|found| found.ok()?.ok());
+        found
+            .map(|(container, netns)| {
+                let name = container.name.or(container.id).unwrap_or_default();
+                Container {
+                    engine: self,
+                    name: name.trim_start_matches('/').to_owned(),
+                    netns,
+                }
+            })
+            .collect()
+    }
+}
+
+/// The runtime of one question, which is gone afterwards.
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// Asks one engine.
+fn ask<T>(question: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = runtime().map_err(|error| Failure::Other(reason(&error)))?;
+    let limit = Duration::from_secs(PATIENCE);
+    let answer = runtime.block_on(async { timeout(limit, question).await });
+    // A look-up of the host's name cannot be ended: it is not waited for.
+    runtime.shutdown_background();
+    answer.unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> Failure {
+    Failure::Other(format!("no answer within {PATIENCE} s"))
+}
+
+fn connect(host: &str) -> Result<Docker, Failure> {
+    let docker = match host.split_once("://") {
+        Some(("unix", path)) => Docker::connect_with_unix(path, PATIENCE, API_DEFAULT_VERSION),
+        Some(("tcp" | "http", _)) => Docker::connect_with_http(host, PATIENCE, API_DEFAULT_VERSION),
+        _ => {
+            let text = "only unix:// and tcp:// can be asked";
+            return Err(Failure::Other(text.into()));
+        }
+    };
+    docker.map_err(failure)
+}
+
+/// Fails where the engine runs on another machine, whose process IDs mean nothing here.
+async fn check_local(docker: &Docker, host: &str) -> Result<(), Failure> {
+    if host.starts_with("unix://") {
+        return Ok(());
+    }
+    let there = docker.info().await.map_err(failure)?.name;
+    let here = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    if here.is_some() && there.as_deref() == here.as_deref().map(str::trim_end) {
+        return Ok(());
+    }
+    let there = there.as_deref().unwrap_or("unknown");
+    let text = format!("its containers run on another machine, {there}");
+    Err(Failure::Other(text))
+}
+
+fn failure(error: bollard::errors::Error) -> Failure {
+    use bollard::errors::Error::{
+        DockerResponseServerError, JsonDataError, RequestTimeoutError, SocketNotFoundError,
+    };
+    match &error {
+        SocketNotFoundError(_) => return Failure::Absent,
+        // A state that Podman has between running and exited, and Docker has not.
+        JsonDataError { message, .. } if message.contains("`stopped`") => {
+            return Failure::Unfit(NOT_RUNNING.into());
+        }
+        RequestTimeoutError => return no_answer(),
+        DockerResponseServerError {
+            status_code: 404, ..
+        } => return Failure::NoContainer,
+        DockerResponseServerError { message, .. } => {
+            let line = message.lines().next().unwrap_or_default();
+            return Failure::Other(line.trim().into());
+        }
+        _ => {}
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::Absent,
+                io::ErrorKind::PermissionDenied => Failure::Other("no permission to ask it".into()),
+                _ => Failure::Other(reason(error)),
+            };
+        }
+        cause = error.source();
+    }
+    Failure::Other(error.to_string())
+}
+
+/// A container and its namespace, which is still the same when it is open.
+async fn namespace_of(
+    docker: &Docker,
+    container: &str,
+) -> Result<(ContainerInspectResponse, NetNs), Failure> {
+    let inspect = async || {
+        let none = None::<InspectContainerOptions>;
+        docker
+            .inspect_container(container, none)
+            .await
+            .map_err(failure)
+    };
+    let before = inspect().await?;
+    let pid = running(&before).map_err(Failure::Unfit)?;
+    let netns = Process::open(pid).and_then(|process| process.netns());
+    let netns = netns.map_err(unfit)?;
+    if NetNs::of_init().is_ok_and(|host| netns.is(&host).unwrap_or(false)) {
+        return Err(Failure::Unfit(HOST_NETWORK.into()));
+    }
+    // Its process may have ended meanwhile, and the ID be another's.
+    if life(&inspect().await?) == life(&before) {
+        Ok((before, netns))
+    } else {
+        Err(Failure::Unfit("the container was restarted".into()))
+    }
+}
+
+/// What tells one run of a container from the next: its ID, its process, and when it was started.
+fn life(container: &ContainerInspectResponse) -> (Option<&String>, Option<i64>, Option<&String>) {
+    let state = container.state.as_ref();
+    (
+        container.id.as_ref(),
+        state.and_then(|state| state.pid),
+        state.and_then(|state| state.started_at.as_ref()),
+    )
+}
+
+/// The process ID of a container with a network namespace of its own; else why there is none.
+fn running(container: &ContainerInspectResponse) -> Result<u32, String> {
+    let state = container.state.as_ref();
+    let pid = state.and_then(|state| state.pid).unwrap_or_default();
+    let host_config = container.host_config.as_ref();
+    if host_config.and_then(|config| config.network_mode.as_deref()) == Some("host") {
+        return Err(HOST_NETWORK.into());
+    }
+    match u32::try_from(pid) {
+        Ok(pid) if pid > 0 => Ok(pid),
+        _ => Err(NOT_RUNNING.into()),
+    }
+}
+
+const NOT_RUNNING: &str = "the container is not running";
+const HOST_NETWORK: &str = "the container has the host's network, not one of its own";
+
+fn unfit(error: io::Error) -> Failure {
+    Failure::Unfit(match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::NotFound, _) | (_, Some(libc::ESRCH)) => NOT_RUNNING.into(),
+        (io::ErrorKind::PermissionDenied, _) => NO_PERMISSION.into(),
+        _ => reason(&error),
+    })
+}
