@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::Errno;
+use super::errno::Errno;
 use crate::uapi::client::{self, Client, ClientError};
 use crate::uapi::text::ReplyError;
 use crate::uapi::types::{Change, Interface};

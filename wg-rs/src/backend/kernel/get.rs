@@ -1,8 +1,8 @@
-//! An interface out of the messages of a dump.
+//! Puts an interface together from the messages of a dump.
 //!
-//! The kernel tells of the interface in the first message, and fills each with peers. A peer whose
-//! allowed IPs do not fit goes on in the next message, as one with the same key and nothing but
-//! the rest of them. Keys are unique otherwise, so equal ones in a row are one peer.
+//! The first message describes the interface, and each is filled with peers. If the allowed IPs of a peer do
+//! not fit, the next message continues the peer: same key, and only the rest of the allowed IPs. Keys are
+//! unique otherwise, so entries in a row with the same key are one peer.
 
 use std::io;
 
@@ -12,11 +12,11 @@ use netlink_packet_wireguard::{
 };
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-use super::Message;
+use super::message::Message;
 use crate::tunnel::time::Wall;
 use crate::uapi::types::{AllowedIp, Interface, Peer};
 
-/// Adds what the next message tells.
+/// Adds the contents of the next message.
 pub(super) fn collect(interface: &mut Interface, message: Message) -> io::Result<()> {
     for attribute in &message.0.attributes {
         match attribute {
@@ -45,7 +45,7 @@ fn collect_peer(
         WireguardPeerAttribute::PublicKey(key) => Some(PublicKey::from_bytes(*key)),
         _ => None,
     });
-    let key = key.ok_or_else(|| senseless("a peer without a key"))?;
+    let key = key.ok_or_else(|| invalid("peer without a key"))?;
     if interface
         .peers
         .last()
@@ -74,7 +74,7 @@ fn collect_peer(
                 for WireguardAllowedIp(attributes) in ips {
                     let ip = allowed_ip(attributes);
                     peer.allowed_ips
-                        .push(ip.ok_or_else(|| senseless("an allowed IP that is none"))?);
+                        .push(ip.ok_or_else(|| invalid("allowed IP without an address"))?);
                 }
             }
             _ => {}
@@ -95,10 +95,10 @@ fn allowed_ip(attributes: &[WireguardAllowedIpAttr]) -> Option<AllowedIp> {
     AllowedIp::new(addr?, cidr?)
 }
 
-fn senseless(what: &str) -> io::Error {
+fn invalid(what: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("the kernel tells of {what}"),
+        format!("invalid reply from the kernel: {what}"),
     )
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use netlink_packet_wireguard::{WireguardAddressFamily, WireguardCmd, WireguardTimeSpec};
     use proptest::prelude::*;
 
-    /// The messages in which the kernel tells of `interface`, when each has room for `room` peers
+    /// The messages in which the kernel describes `interface`, when each has room for `room` peers
     /// and allowed IPs together.
     fn dump(interface: &Interface, room: usize) -> Vec<Message> {
         let mut device = vec![WireguardAttribute::IfIndex(7)];

@@ -5,19 +5,15 @@
 //! together, [`set`] cuts changes into requests.
 
 mod get;
+mod message;
 mod set;
 
-use std::fmt;
 use std::io;
 
-use netlink_packet_core::{DecodeError, Emitable, ParseableParametrized};
-use netlink_packet_generic::{GenlFamily, GenlHeader};
-use netlink_packet_wireguard::{
-    WireguardAttribute, WireguardCmd, WireguardMessage, WireguardPeer, WireguardPeerAttribute,
-};
-use zeroize::Zeroize;
+use netlink_packet_wireguard::{WireguardAttribute, WireguardCmd};
 
-use super::Errno;
+use self::message::Message;
+use super::errno::Errno;
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::generic::Generic;
 use crate::uapi::types::{Change, Interface};
@@ -76,81 +72,10 @@ fn plain(error: io::Error) -> io::Error {
     }
 }
 
-/// A message of the family `wireguard`, whose keys are wiped when it is dropped.
-struct Message(WireguardMessage);
-
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WireguardMessage { cmd, attributes } = &self.0;
-        write!(f, "Message({cmd:?}, {} attributes)", attributes.len())
-    }
-}
-
-impl Message {
-    fn new(cmd: WireguardCmd, attributes: Vec<WireguardAttribute>) -> Self {
-        Message(WireguardMessage { cmd, attributes })
-    }
-}
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        for attribute in &mut self.0.attributes {
-            match attribute {
-                WireguardAttribute::PrivateKey(key) => key.zeroize(),
-                WireguardAttribute::Peers(peers) => {
-                    for attribute in peers.iter_mut().flat_map(|WireguardPeer(peer)| peer) {
-                        if let WireguardPeerAttribute::PresharedKey(key) = attribute {
-                            key.zeroize();
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-impl GenlFamily for Message {
-    fn family_name() -> &'static str {
-        WireguardMessage::family_name()
-    }
-
-    fn command(&self) -> u8 {
-        self.0.command()
-    }
-
-    fn version(&self) -> u8 {
-        self.0.version()
-    }
-}
-
-impl Emitable for Message {
-    fn buffer_len(&self) -> usize {
-        self.0.buffer_len()
-    }
-
-    fn emit(&self, buffer: &mut [u8]) {
-        self.0.emit(buffer);
-    }
-}
-
-impl ParseableParametrized<[u8], GenlHeader> for Message {
-    fn parse_with_param(bytes: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
-        WireguardMessage::parse_with_param(bytes, header).map(Message)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::errno;
-
-    #[test]
-    fn keys_are_not_for_debugging() {
-        let attributes = vec![WireguardAttribute::PrivateKey([77; 32])];
-        let message = Message::new(WireguardCmd::SetDevice, attributes);
-        assert_eq!(format!("{message:?}"), "Message(SetDevice, 1 attributes)");
-    }
 
     #[test]
     fn names_that_no_link_has() {

@@ -1,10 +1,10 @@
-//! Changes cut into requests.
+//! Splits changes into requests.
 //!
-//! The interface's own changes and flags are in the first request only: the kernel makes them
-//! before any of a peer's, as the language of changes has them. Peers follow in their order. One whose
-//! allowed IPs do not fit goes on in the next request, as one with the same key and nothing but the
-//! rest of them. The kernel first looks at a peer's flags, then at its allowed IPs; where the
-//! changes have it otherwise, what follows the flag is a peer of its own, with the same key.
+//! The changes and flags of the interface itself are in the first request only: the kernel makes them
+//! before those of any peer. Peers follow in their order. If the allowed IPs of a peer do not fit, the next
+//! request continues the peer: same key, and only the rest of the allowed IPs. The kernel applies the flags of
+//! a peer before its allowed IPs; where changes are in another order, what follows the flag becomes another
+//! entry with the same key.
 
 use std::io;
 use std::mem;
@@ -17,7 +17,7 @@ use netlink_packet_wireguard::{
 };
 use wg_crypto::{PresharedKey, PublicKey};
 
-use super::Message;
+use super::message::Message;
 use crate::uapi::types::{AllowedIp, Change};
 
 /// Bytes of attributes in one request. All peers of it are one attribute, and no attribute is
@@ -50,7 +50,7 @@ pub(super) fn requests(
     requests.send()
 }
 
-/// What one entry of a request says of a peer.
+/// One entry of a request: changes of one peer.
 struct Part<'a> {
     key: &'a PublicKey,
     flags: WireguardPeerFlags,
@@ -62,7 +62,7 @@ struct Part<'a> {
 
 /// The entries that make the changes of one peer.
 fn parts<'a>(key: &'a PublicKey, changes: &'a [Change]) -> Vec<Part<'a>> {
-    // Void or not is a matter of all that follows, so of each entry.
+    // UpdateOnly holds for everything that follows, so each entry has it.
     let flags = match changes.contains(&Change::UpdateOnly) {
         true => WireguardPeerFlags::UpdateOnly,
         false => WireguardPeerFlags::empty(),
@@ -97,7 +97,7 @@ fn parts<'a>(key: &'a PublicKey, changes: &'a [Change]) -> Vec<Part<'a>> {
                 part.flags |= WireguardPeerFlags::RemoveMe;
                 break;
             }
-            // The kernel speaks no other version. What is of the interface is not here.
+            // The protocol version is always the same; changes of the interface are not among these.
             _ => {}
         }
     }
