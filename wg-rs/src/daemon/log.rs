@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing::Level;
 
 use super::options::LogLevel;
-use crate::sys::poll;
+use crate::sys::{self, poll};
 
 /// Logs from now on, as much as `level` says.
 pub fn start(level: LogLevel) {
@@ -34,7 +34,8 @@ struct Lines<W>(W);
 impl<W: Write + AsFd> Write for Lines<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if poll::wait_writable(self.0.as_fd(), Duration::ZERO)? {
-            let _ = self.0.write(line);
+            let text = sys::reason(&String::from_utf8_lossy(line));
+            let _ = self.0.write(text.as_bytes());
         }
         Ok(line.len())
     }
@@ -55,7 +56,7 @@ mod tests {
     #[test]
     fn a_line_is_written() {
         let (mut read, write) = io::pipe().unwrap();
-        Lines(write).write_all(b"a line\n").unwrap();
+        Lines(write).write_all(b"a line (os error 2)\n").unwrap();
         let mut text = String::new();
         read.read_to_string(&mut text).unwrap();
         assert_eq!(text, "a line\n");

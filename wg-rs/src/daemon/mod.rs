@@ -31,6 +31,7 @@ use wg_crypto::{Backend, wipe_stack_after};
 use self::control::{Control, End, Signals};
 use self::interface::Interface;
 use self::options::{Environment, Offloads, Options};
+use crate::sys;
 use crate::sys::process::background::{self, Background, Parent};
 use crate::sys::process::{confine, notify};
 use crate::sys::tun::{Tun, TunOffloads};
@@ -71,6 +72,7 @@ pub fn main() -> ExitCode {
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Fatal(message)) => {
+            let message = sys::reason(&message);
             let line = format!("wireguard-rs: {}: {message}\n", options.interface);
             let _ = io::stderr().write_all(line.as_bytes());
             ExitCode::FAILURE
