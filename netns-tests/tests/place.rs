@@ -201,7 +201,7 @@ fn a_move_is_not_interrupted() -> io::Result<()> {
     };
     let site = Site::new()?;
     site.add("web")?;
-    // Of a daemon's link nothing is asked by netlink before it is taken.
+    // All that is asked by netlink is asked while signals wait.
     let strace = [
         "-f",
         "--output=/dev/null",
@@ -209,15 +209,17 @@ fn a_move_is_not_interrupted() -> io::Result<()> {
         "--inject=sendto:signal=SIGINT",
         &site.program,
     ];
-    let told = site.a.sh(
+    let moved = site.a.sh(
         "strace",
         &[
             &strace[..],
             &["link", "move", "wg0", "db", "--netns", "web"],
         ]
         .concat(),
-    )?;
-    assert_eq!(told, "");
+    );
+    // The signal has its effect when the link has arrived.
+    let error = moved.expect_err("must end by the signal").to_string();
+    assert!(error.contains("signal 2"), "{error}");
     site.lives(&site.inside("db")?)?;
     site.link_in("db", &["del", "wg0"]).map(drop)
 }
@@ -552,7 +554,7 @@ fn a_users_own_interface_is_never_taken_for_the_daemons() -> io::Result<()> {
     );
     let mut user = std::process::Command::new("setpriv");
     user.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-    user.args(["unshare", "-Urnm", "sh", "-euc", &script]);
+    user.args(["unshare", "-Urnmpf", "--kill-child", "sh", "-euc", &script]);
     let mut user = site.a.spawn(&mut user)?;
     until(PATIENCE, "the user's own daemon", || {
         if let Some(status) = user.ended()? {
@@ -575,9 +577,57 @@ fn a_users_own_interface_is_never_taken_for_the_daemons() -> io::Result<()> {
     assert!(theirs.run(|| netlink::link("wg0"))?.is_some());
     user.signal(Signal::SIGKILL)?;
     user.wait(PATIENCE)?;
-    until(PATIENCE, "the user's namespace to go", || {
+    until(PATIENCE, "the user's processes to end", || {
         Ok(theirs.processes()?.is_empty().then_some(()))
     })
+}
+
+/// `--netns` also serves behind the command, where `wg` would take it for an interface.
+#[test]
+fn a_namespace_may_follow_the_command() -> io::Result<()> {
+    let site = Site::new()?;
+    site.add("web")?;
+    let run = |line: &str| {
+        let args: Vec<_> = line.split_whitespace().collect();
+        site.a.sh(&site.program, &args)
+    };
+    for line in [
+        "--netns web show wg0 listen-port",
+        "show --netns web wg0 listen-port",
+        "show wg0 listen-port --netns=web",
+    ] {
+        assert_eq!(run(line)?, format!("{PORT}\n"), "{line}");
+    }
+    assert_eq!(run("show interfaces --netns web")?, "wg0\n");
+    assert_eq!(run("show interfaces --netns db")?, "");
+    run("set --netns web wg0 fwmark 7")?;
+    assert_eq!(run("show wg0 fwmark")?, "0x7\n");
+    let error = run("show --netns nosuch")
+        .expect_err("must fail")
+        .to_string();
+    assert!(
+        error.ends_with(
+            "cannot enter namespace nosuch: there is no namespace of this name in /run/netns"
+        ),
+        "{error}"
+    );
+    site.link_in("web", &["del", "wg0"]).map(drop)
+}
+
+/// A file with settings of wg-quick's is refused, with the command that it is for.
+#[test]
+fn a_file_for_wg_quick_is_for_wg_quick() -> io::Result<()> {
+    let site = Site::new()?;
+    let file = format!("{SOCKETS}/quick.conf");
+    site.a
+        .write(&file, "[Interface]\nAddress = 10.0.0.1/24\nMTU = 1400\n")?;
+    let line = format!(
+        "{file} is a file for wg-quick: bring it up with `wg-quick-rs up {file} --netns web', or use the \
+         output of `wg-quick-rs strip {file}'"
+    );
+    site.refused(&["add", "wg0", "--netns", "web", "--config", &file], &line);
+    assert_eq!(site.link(&["list"])?, "");
+    Ok(())
 }
 
 /// A container engine that accepts connections and never answers costs a second, and only where a name

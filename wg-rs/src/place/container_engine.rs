@@ -67,7 +67,7 @@ impl ContainerEngine {
         }
     }
 
-    /// Where to ask, in this order.
+    /// The sockets to ask, in this order.
     fn hosts(self) -> Vec<String> {
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let in_run_dir = |socket: &str| {

@@ -1,4 +1,4 @@
-//! The daemon behind an interface: started, found by its socket, and seen to end.
+//! The daemon of an interface: starts it, finds it by its socket, and waits until it has ended.
 //!
 //! ```text
 //! connection to the socket ─► its other end (sock_diag) ─► the process that holds it ─► its TUN ─► the link
@@ -31,10 +31,10 @@ use crate::uapi::{self, RUN_DIR};
 const PROGRAM: &str = "wireguard-rs";
 /// How long a daemon whose link was deleted may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long one may take to accept a connection.
+/// How long a daemon may take to accept a connection.
 const ACCEPTANCE: Duration = Duration::from_secs(1);
-/// How long one whose socket was removed may take until its link is gone. Some look for their socket
-/// only now and then, or never.
+/// How long it may take until the link is gone after the socket was removed. Some daemons look for their
+/// socket only now and then, or never.
 const PROMPT: Duration = Duration::from_millis(100);
 
 /// A running daemon and its link.
@@ -94,7 +94,7 @@ pub(super) fn start(name: &str) -> Result<(), Error> {
     }))
 }
 
-/// The one that came with this program, else the one on PATH.
+/// The daemon in the folder of this program, else the one on PATH.
 fn program() -> PathBuf {
     let sibling = env::current_exe().ok().and_then(|this| {
         let sibling = this.with_file_name(PROGRAM);
@@ -123,12 +123,16 @@ pub(super) fn find(name: &str) -> Result<Daemon, Error> {
     let listener = getsockopt(&stream, PeerCredentials).map(|peer| peer.pid());
     let listener = listener.ok().and_then(|pid| u32::try_from(pid).ok());
     let listener = listener.filter(|pid| *pid > 0);
-    let accepted = accepted(&stream).map_err(|error| hidden(reason(&error)))?;
-    let socket = PathBuf::from(format!("socket:[{accepted}]"));
-    let others = other::ids().filter(|pid| Some(*pid) != listener);
+    let socket = match accepted(&stream) {
+        Ok(inode) => Some(PathBuf::from(format!("socket:[{inode}]"))),
+        // The kernel lacks unix_diag: then it must be the process that listened.
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(hidden(reason(&error))),
+    };
+    let others = other::ids().filter(|pid| Some(*pid) != listener && socket.is_some());
     let mut no_permission = false;
     for pid in listener.into_iter().chain(others) {
-        match of_process(pid, &socket, name) {
+        match of_process(pid, socket.as_deref(), name) {
             Ok(Some(Some(daemon))) => return Ok(daemon),
             Ok(Some(None)) => {
                 let name = name.into();
@@ -167,15 +171,15 @@ fn accepted(stream: &UnixStream) -> io::Result<u32> {
     }
 }
 
-/// `None` if this process does not hold `socket`; else its link for `name`, if it has one.
-fn of_process(pid: u32, socket: &Path, name: &str) -> io::Result<Option<Option<Daemon>>> {
+/// `None` if this process does not hold `socket`, if that is known; else its link for `name`, if it has
+/// one.
+fn of_process(pid: u32, socket: Option<&Path>, name: &str) -> io::Result<Option<Option<Daemon>>> {
     let process = Process::open(pid)?;
-    if !process
-        .descriptors()?
-        .iter()
-        .any(|(_, leads_to)| leads_to == socket)
-    {
-        return Ok(None);
+    if let Some(socket) = socket {
+        let descriptors = process.descriptors()?;
+        if descriptors.iter().all(|(_, leads_to)| leads_to != socket) {
+            return Ok(None);
+        }
     }
     let mut links = tun::held_by(&process)?;
     let link = links.iter().position(|(link, _)| link == name);
@@ -192,7 +196,7 @@ fn of_process(pid: u32, socket: &Path, name: &str) -> io::Result<Option<Option<D
     })))
 }
 
-/// A daemon about to end: a connection to it, which closes when it does.
+/// A daemon that is about to end, and a connection to it, which closes when it does.
 #[derive(Debug)]
 pub struct Ending {
     name: String,
@@ -201,7 +205,7 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Before its link is deleted.
+    /// To be called before its link is deleted.
     pub fn of(name: &str) -> Self {
         let socket = socket(name);
         let stream = UnixStream::connect(&socket).ok();
@@ -212,12 +216,12 @@ impl Ending {
         }
     }
 
-    /// Removes its socket: with that a daemon ends, and its link with it. Returns when the link is
-    /// gone from its namespace, where `links` is listening. False: nobody listened at the socket, or
-    /// not for its end, and the link is still to be deleted.
+    /// Removes its socket: this ends a daemon, and its link with it. Returns true when the link is gone from
+    /// the namespace where `links` listens; false if there was no daemon, or it does not watch its socket: then
+    /// the link still has to be deleted.
     ///
-    /// Whoever deletes a link has to wait until every CPU has forgotten it (rcu_barrier, some 20 ms),
-    /// long after it is gone for everybody else. This way that is the daemon.
+    /// A process that deletes a link waits until all CPUs have released it (rcu_barrier, about 20 ms), long
+    /// after it is gone for everybody else. This way the daemon waits, and not the caller.
     pub fn by_socket(&self, mut links: Events) -> bool {
         if self.stream.is_none() || fs::remove_file(&self.socket).is_err() {
             return false;
@@ -243,13 +247,12 @@ impl Ending {
         }
     }
 
-    /// Waits until it closed its connections and its socket is gone. One that takes longer than
-    /// five seconds is left to itself.
+    /// Waits until it has closed its connections and its socket is gone, for five seconds at most.
     pub fn wait(self) {
         let _ = self.ended();
     }
 
-    /// As [`Ending::wait`]: whether it ended.
+    /// As [`Ending::wait`]; returns whether it has ended.
     pub(super) fn ended(self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         if let Some(mut stream) = self.stream {

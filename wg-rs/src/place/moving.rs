@@ -1,14 +1,13 @@
-//! A link moved to another network namespace, over netlink, by whomever it is kept.
+//! Moves a link to another network namespace over netlink, whatever its backend.
 //!
 //! ```text
 //! there: what it has ─► kernel moves it, and sets it down ─► here: up again, addresses again
 //!                                                         └─ refused? moved back, routes too
 //! ```
 //!
-//! The tunnel goes on: sockets stay where they were born, and our daemon keeps the sessions of a
-//! link that comes up again at once. (The kernel's module drops them when the kernel sets the link
-//! down, and makes new ones with the next packet.) Routes over the link are lost with the namespace
-//! they were made for.
+//! The tunnel keeps working: its sockets stay in the namespace where they were created, and wireguard-rs
+//! keeps the sessions of a link that comes up again at once. (The kernel module drops them when the link goes
+//! down, and makes new ones with the next packet.) Routes over the link are lost.
 
 use std::fs;
 use std::mem;
@@ -21,12 +20,12 @@ use crate::sys::netlink::{self, Kept, Netlink};
 use crate::sys::netns::NetNs;
 
 impl FoundInterface {
-    /// Moves it to `target`, which the user calls `to`. It has its addresses there, and is up if it
-    /// was. Where it is already, nothing happens.
+    /// Moves it to `target`, which the user calls `to`. It keeps its addresses, and is up again if it was.
+    /// If it is there already, nothing happens.
     ///
     /// # Errors
-    /// [`Error::Move`]: the name is taken there, no permission, an address is refused. Then it is
-    /// where and as it was.
+    /// [`Error::Move`]: the name is taken there, no permission, an address is refused. Then the interface is
+    /// back where it was, unchanged.
     pub fn move_to(&mut self, to: &Namespace, target: NetNs) -> Result<(), Error> {
         if self.netns.is(&target)? {
             return Ok(());
@@ -51,7 +50,7 @@ impl FoundInterface {
         }))
     }
 
-    /// Moves the link; what it had before, and where it was.
+    /// Moves the link. Returns its addresses and settings from before, and the namespace it was in.
     fn take(&mut self, to: NetNs) -> Result<(Kept, NetNs), String> {
         let take = || {
             let mut netlink = Netlink::open()?;
@@ -69,12 +68,12 @@ impl FoundInterface {
         Ok((kept, mem::replace(&mut self.netns, to)))
     }
 
-    /// Gives the link what it had before it came here.
+    /// Restores what the link had before it was moved here.
     fn arrive(&self, kept: &Kept, with_routes: bool) -> Result<(), String> {
         let arrive = || {
             let mut netlink = Netlink::open()?;
             let index = netlink.link(&self.link)?.index;
-            // It is a new link to the IPv6 of this namespace.
+            // To the IPv6 stack of this namespace it is a new link.
             netlink.set_addr_gen_mode_none(index)?;
             if kept.has_ipv6() {
                 allow_ipv6(&self.link);
@@ -86,8 +85,8 @@ impl FoundInterface {
     }
 }
 
-/// Switches IPv6 on for one link of the calling thread's namespace, where it is off by default, as
-/// it is in containers. If that cannot be, adding an address will say so.
+/// Enables IPv6 on one link of the calling thread's namespace: it may be off by default, as it is in
+/// containers. If that fails, adding an address fails with the reason.
 pub fn allow_ipv6(link: &str) {
     let switch = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
     if fs::read_to_string(&switch).is_ok_and(|value| value.trim() != "0") {

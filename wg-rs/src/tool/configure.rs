@@ -132,8 +132,8 @@ fn read(file: &OsStr) -> Result<Settings, ExitCode> {
     })
 }
 
-/// Reads a key file as far as that takes. "No key" is said by /dev/null or by an empty file: an empty
-/// pipe comes from a command that failed, and must not remove a key.
+/// Reads a key file as far as that takes. /dev/null and an empty file mean "no key"; an empty pipe
+/// does not: it comes from a command that failed, which must not remove a key.
 fn read_key(path: &OsStr) -> Result<Zeroizing<Vec<u8>>, String> {
     let file = File::open(path).map_err(|error| reason(&error))?;
     let says_no_key = file.metadata().is_ok_and(|file| {
@@ -149,7 +149,7 @@ fn read_key(path: &OsStr) -> Result<Zeroizing<Vec<u8>>, String> {
 /// Major and minor number of /dev/null.
 const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
-/// As strerror(3) has it.
+/// In the words of strerror(3).
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(errno) => Errno(errno).to_string(),

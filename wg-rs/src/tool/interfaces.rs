@@ -16,8 +16,7 @@ pub(crate) struct Interfaces {
 }
 
 impl Interfaces {
-    /// As `wg` has them: the kernel's of this namespace, and all that have a socket, wherever their
-    /// links are.
+    /// As for `wg`: the kernel's in this namespace, and all that have a socket, wherever their links are.
     pub fn all() -> Self {
         Interfaces {
             all: Backends::new(),
@@ -60,7 +59,7 @@ impl Interfaces {
 
     fn of(&self, name: &str) -> io::Result<&Backends> {
         match &self.kernels {
-            // A socket of that name is that of an interface elsewhere.
+            // This socket belongs to an interface in another namespace.
             Some(kernels) if self.is_daemons(name)? && !place::lives_here(name) => Ok(kernels),
             _ => Ok(&self.all),
         }

@@ -182,17 +182,15 @@ fn one_line(error: &clap::Error) -> String {
 
 fn delete(interface: &str, netns: Option<&Namespace>) -> Result<(), place::Error> {
     netns.map_or(Ok(()), netns::enter)?;
-    let link = place::find(interface)?;
     let _uninterrupted = Uninterrupted::begin();
-    link.delete()
+    place::find(interface)?.delete()
 }
 
 fn move_to(interface: &str, to: &Namespace, netns: Option<&Namespace>) -> Result<(), place::Error> {
     let target = to.open()?;
     netns.map_or(Ok(()), netns::enter)?;
-    let mut link = place::find(interface)?;
     let _uninterrupted = Uninterrupted::begin();
-    link.move_to(to, target)
+    place::find(interface)?.move_to(to, target)
 }
 
 impl Add {

@@ -1,5 +1,5 @@
-//! Standard output, as texts with keys in them go there: by a buffer that never grows and is wiped,
-//! straight to the descriptor.
+//! Standard output for texts that may hold keys: written straight to the descriptor, from a buffer that
+//! never grows and is wiped.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ impl Out {
     pub fn finish(mut self, written: io::Result<()>, status: ExitCode) -> ExitCode {
         match written.and_then(|()| self.flush()) {
             Ok(()) => status,
-            // A reader that went away knows what it wanted.
+            // The reader has closed the pipe: it has read what it wanted.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => status,
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);

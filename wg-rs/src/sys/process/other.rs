@@ -49,10 +49,13 @@ impl Process {
                 .file_name()
                 .to_str()
                 .and_then(|name| name.parse().ok());
-            // One that was closed meanwhile does not count.
-            if let (Some(number), Ok(leads_to)) = (number, fs::read_link(entry.path())) {
-                descriptors.push((number, leads_to));
-            }
+            let leads_to = match fs::read_link(entry.path()) {
+                // It was closed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Root may open the folder without the right to look inside.
+                other => other?,
+            };
+            descriptors.extend(number.map(|number| (number, leads_to)));
         }
         self.still_runs()?;
         Ok(descriptors)

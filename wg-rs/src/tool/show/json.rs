@@ -1,5 +1,5 @@
-//! What `show --json` prints: the fields of wireguard-tools' own JSON script. Absent values have no
-//! field, and neither have secrets unless they may be shown.
+//! The output of `show --json`, with the fields of the JSON script of wireguard-tools. Absent values are
+//! left out, and so are secret keys unless they may be shown.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -12,12 +12,12 @@ use super::terminal::reveals_keys;
 use crate::sys::numeric::Endpoint;
 use crate::uapi::types::{Interface, Peer};
 
-/// How it is laid out.
+/// The layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// A value a line, indented by tabs.
+    /// One value per line, indented by tabs.
     Lines,
-    /// All on one line.
+    /// Everything on one line.
     OneLine,
 }
 

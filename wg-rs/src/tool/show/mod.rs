@@ -60,12 +60,12 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     out.finish(written, status)
 }
 
-/// What can be asked of one interface, or of all.
+/// The parameters that can be asked for.
 pub(super) fn parameters() -> impl Iterator<Item = &'static str> {
     Parameter::ALL.iter().map(|(name, _)| *name)
 }
 
-/// All names on one line.
+/// Prints all names on one line.
 fn interfaces(context: &Context) -> ExitCode {
     match context.interfaces.list() {
         Ok(names) if names.is_empty() => ExitCode::SUCCESS,
@@ -96,7 +96,7 @@ fn parameter_of(
     out: &mut Out,
 ) -> (io::Result<()>, ExitCode) {
     for_each(context, selection, |name, interface, _| {
-        // Only now, as `wg` has it: nobody complains where there is no interface.
+        // Checked only now, as `wg` does: where there is no interface it is no error.
         let Some(parameter) = Parameter::of_name(parameter) else {
             complain(format_args!("Invalid parameter: `{parameter}'"));
             return Ok(context.usage());

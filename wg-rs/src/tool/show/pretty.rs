@@ -1,4 +1,4 @@
-//! What `show` prints for people.
+//! The output of `show` for people.
 
 use std::cmp::Reverse;
 use std::fmt::Display;
@@ -10,7 +10,7 @@ use super::terminal::{BOLD, CYAN, GREEN, RED, RESET, Styled, YELLOW, reveals_key
 use crate::sys::numeric::{Endpoint, Ip};
 use crate::uapi::types::{Interface, Peer};
 
-/// In seconds, with a singular name. A year has 365 days.
+/// Units of time in seconds, with their names in the singular. A year has 365 days.
 const UNITS: [(u64, &str); 5] = [
     (365 * 24 * 60 * 60, "year"),
     (24 * 60 * 60, "day"),
@@ -25,12 +25,12 @@ pub(super) struct Pretty<'a> {
     reveal_keys: bool,
     /// Seconds since 1970.
     now: u64,
-    /// How fast counters grow, if that is known.
+    /// The transfer rates, if they are known.
     pub rates: Option<&'a Rates>,
 }
 
 impl Pretty<'_> {
-    /// As of now, without rates; secrets as the environment says.
+    /// For the present moment, without rates. The environment says whether keys are shown.
     pub fn new(colour: bool) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Pretty {
@@ -128,7 +128,7 @@ impl Pretty<'_> {
         }
     }
 
-    /// How long ago a moment, in seconds since 1970, is.
+    /// How long ago it was, from seconds since 1970.
     fn ago(&self, then: u64) -> String {
         match self.now.checked_sub(then) {
             Some(0) => "Now".into(),
@@ -140,7 +140,7 @@ impl Pretty<'_> {
         }
     }
 
-    /// Nothing for no time at all.
+    /// Empty for zero seconds.
     fn duration(&self, mut seconds: u64) -> String {
         let mut parts = Vec::new();
         for (length, name) in UNITS {
@@ -159,7 +159,7 @@ impl Pretty<'_> {
         let mut scaled = bytes as f64;
         let mut unit = "B";
         for larger in ["KiB", "MiB", "GiB", "TiB"] {
-            // Not of the rounded value: 1048575 B are 1024.00 KiB.
+            // The unit is chosen before rounding: 1048575 B are 1024.00 KiB.
             if scaled < 1024.0 {
                 break;
             }

@@ -1,4 +1,4 @@
-//! How fast the counters of peers grow, from one look to the next.
+//! The transfer rates of peers between two refreshes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use wg_crypto::PublicKey;
 
 use crate::uapi::types::{Interface, Peer};
 
-/// Bytes a second.
+/// Bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
     pub rx: u64,
     pub tx: u64,
 }
 
-/// What the counters were at the last look, and how long ago that was.
+/// The counters at the previous refresh, and the time since then.
 #[derive(Default)]
 pub(super) struct Rates {
     last: HashMap<String, HashMap<PublicKey, (u64, u64)>>,
@@ -22,7 +22,7 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// `all` is how it was, `elapsed` before the look that rates are wanted for.
+    /// `all` is the state at the previous refresh, `elapsed` the time since then.
     pub fn since(all: &[(String, Interface)], elapsed: Duration) -> Self {
         let counters = |peer: &Peer| (peer.public_key, (peer.rx_bytes, peer.tx_bytes));
         let last = all.iter().map(|(name, interface)| {
@@ -34,7 +34,7 @@ impl Rates {
         }
     }
 
-    /// The rate of a peer as it is now; `None` where it was not seen before, or began anew.
+    /// The rate of a peer from its present state; `None` if it is new or its counters were reset.
     pub fn of(&self, interface: &str, peer: &Peer) -> Option<Rate> {
         let (rx, tx) = *self.last.get(interface)?.get(&peer.public_key)?;
         let per_second = |now: u64, before: u64| {

@@ -1,4 +1,4 @@
-//! What `show` prints for scripts: one line for each thing, fields separated by tabs.
+//! The output of `show` for scripts: one line per interface or peer, with fields separated by tabs.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use wg_crypto::PrivateKey;
 use crate::sys::numeric::Endpoint;
 use crate::uapi::types::{Interface, Peer};
 
-/// What can be asked for.
+/// A parameter that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
     PublicKey,
@@ -25,7 +25,7 @@ pub(super) enum Parameter {
 }
 
 impl Parameter {
-    /// All, by the names they have on the command line.
+    /// All parameters, with their names on the command line.
     pub const ALL: [(&str, Parameter); 12] = [
         ("public-key", Parameter::PublicKey),
         ("private-key", Parameter::PrivateKey),
@@ -41,7 +41,7 @@ impl Parameter {
         ("dump", Parameter::Dump),
     ];
 
-    /// By its name.
+    /// The parameter of this name.
     pub fn of_name(name: &str) -> Option<Self> {
         let found = Parameter::ALL.iter().find(|(known, _)| *known == name);
         found.map(|(_, parameter)| *parameter)
@@ -117,7 +117,7 @@ impl Parameter {
         }
     }
 
-    /// With the tab before it; allowed IPs are separated by `separator`.
+    /// Begins with a tab; allowed IPs are separated by `separator`.
     fn print_of_peer(self, out: &mut impl Write, peer: &Peer, separator: char) -> io::Result<()> {
         match self {
             Parameter::PresharedKeys if peer.preshared_key.is_zero() => write!(out, "\t(none)"),
