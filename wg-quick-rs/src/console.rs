@@ -27,7 +27,7 @@ pub fn line(text: impl Display) {
 
 /// What went wrong.
 pub fn error(message: impl Display) {
-    line(format_args!("{}: {}", program(), reason(&message)));
+    line(format_args!("{}: {message}", program()));
 }
 
 /// What is being done, as a command.
@@ -43,5 +43,5 @@ pub fn hook(command: &OsStr) {
 
 /// What is worth knowing.
 pub fn note(message: impl Display) {
-    line(format_args!("[!] {}", reason(&message)));
+    line(format_args!("[!] {message}"));
 }
