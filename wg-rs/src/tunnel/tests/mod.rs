@@ -6,6 +6,7 @@ mod data;
 mod handshake;
 mod load;
 mod rekey;
+mod secrets;
 mod soak;
 mod threads;
 mod timers;
