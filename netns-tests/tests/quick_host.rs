@@ -3,7 +3,9 @@
 use std::io;
 
 use netns_tests::quick::{BIN, LOG, Quick, Site};
-use netns_tests::{Key, Keys, Lab};
+use netns_tests::{Key, Keys, Lab, PATIENCE, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Switches IPv6 off, as people do it.
 const NO_IPV6: &str = "
@@ -190,6 +192,116 @@ fn a_resolvconf_that_fails_does_not_keep_the_tunnel_up() -> io::Result<()> {
     let left = site.sh("ip link; ip rule; ip -6 rule; nft list ruleset")?;
     for part in ["wg0", "51820"] {
         assert!(!left.contains(part), "{part} in {left}");
+    }
+    Ok(())
+}
+
+/// Neither resolvconf nor resolvectl is there, as in a container: the file itself is used.
+#[test]
+fn without_a_program_for_dns_the_file_itself_is_replaced() -> io::Result<()> {
+    const FILE: &str = "/etc/resolv.conf";
+    const BEFORE: &str = "nameserver 192.0.2.53\noptions edns0\n";
+    let lab = Lab::new()?;
+    let Some((mut site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    site.hide("resolvectl")?;
+    site.sh(&format!(
+        "rm -f {BIN}/resolvconf /etc/netns-tests/all/resolvconf"
+    ))?;
+    let text = config("Address = 10.0.0.2/32\nDNS = 10.0.0.1, corp.example");
+    let ours = "# Made by wg-quick-rs for wg0.\nnameserver 10.0.0.1\nsearch corp.example\n";
+    for place in [
+        "",
+        "rm /etc/resolv.conf; ln -s real.conf /etc/resolv.conf",
+        "rm /etc/resolv.conf; touch /etc/resolv.conf; mount --bind /etc/real.conf /etc/resolv.conf",
+    ] {
+        site.sh(place)?;
+        site.host.write(FILE, BEFORE)?;
+        let inode = site.sh(&format!("stat -c '%i %N' {FILE}; stat -Lc '%a %u' {FILE}"))?;
+        site.configure("wg0", &text)?;
+        let up = site.run(&quick, &["up", "wg0"])?.success()?;
+        assert!(up.contains("itself is replaced"), "{up}");
+        assert_eq!(site.host.read(FILE)?, ours);
+        site.configure("wg0", &text.replace("10.0.0.1,", "10.0.0.9,"))?;
+        site.run(&quick, &["reload", "wg0"])?.success()?;
+        assert_eq!(site.host.read(FILE)?, ours.replace("10.0.0.1", "10.0.0.9"));
+        let down = site.run(&quick, &["down", "wg0"])?.success()?;
+        assert!(down.contains("put back"), "{down}");
+        assert_eq!(site.host.read(FILE)?, BEFORE);
+        let after = site.sh(&format!("stat -c '%i %N' {FILE}; stat -Lc '%a %u' {FILE}"))?;
+        // The file may be another one, the link and the mount are the same.
+        if !place.is_empty() {
+            assert_eq!(after, inode);
+        }
+        let left = site.sh("ls -A /etc | grep '^.resolv.conf' || true")?;
+        assert_eq!(left, "");
+    }
+    // What others have written since is theirs.
+    site.configure("wg0", &text)?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    site.host.write(FILE, "nameserver 192.0.2.54\n")?;
+    let down = site.run(&quick, &["down", "wg0"])?.success()?;
+    assert!(down.contains("changed by others"), "{down}");
+    assert_eq!(site.host.read(FILE)?, "nameserver 192.0.2.54\n");
+    // A resolvconf that fails is as good as none.
+    site.stand_in("resolvconf", "#!/bin/sh\nexit 1\n")?;
+    let up = site.run(&quick, &["up", "wg0"])?.success()?;
+    assert!(up.contains("resolvconf: exit status: 1"), "{up}");
+    assert_eq!(site.host.read(FILE)?, ours);
+    site.run(&quick, &["down", "wg0"])?.success()?;
+    assert_eq!(site.host.read(FILE)?, "nameserver 192.0.2.54\n");
+    // The daemon was killed: what was there before it is still known.
+    site.sh(&format!("rm {BIN}/resolvconf"))?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    for pid in site.host.processes()? {
+        kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    }
+    until(PATIENCE, "the link to go", || {
+        Ok((!site.sh("ip link show")?.contains("wg0")).then_some(()))
+    })?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    assert_eq!(site.host.read(FILE)?, ours);
+    site.run(&quick, &["down", "wg0"])?.success()?;
+    assert_eq!(site.host.read(FILE)?, "nameserver 192.0.2.54\n");
+    Ok(())
+}
+
+/// In whatever order they go, the servers of the host are back at the end.
+#[test]
+fn two_tunnels_put_back_resolv_conf_in_any_order() -> io::Result<()> {
+    const FILE: &str = "/etc/resolv.conf";
+    const BEFORE: &str = "nameserver 192.0.2.53\n";
+    let lab = Lab::new()?;
+    let Some((mut site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    site.hide("resolvectl")?;
+    site.sh(&format!(
+        "rm -f {BIN}/resolvconf /etc/netns-tests/all/resolvconf"
+    ))?;
+    for (name, allowed_ips) in [("wg0", "10.0.0.0/24"), ("wg1", "10.1.0.0/24")] {
+        let dns = format!("Address = 10.0.0.2/32\nDNS = {name}.example");
+        let text = config(&dns).replace("0.0.0.0/0, ::/0", allowed_ips);
+        site.configure(name, &text)?;
+    }
+    let ours = |name| {
+        format!("# Made by wg-quick-rs for {name}.\nnameserver 192.0.2.53\nsearch {name}.example\n")
+    };
+    site.host.write(FILE, BEFORE)?;
+    for first in ["wg0", "wg1"] {
+        site.run(&quick, &["up", "wg0"])?.success()?;
+        site.run(&quick, &["up", "wg1"])?.success()?;
+        site.run(&quick, &["reload", "wg0"])?.success()?;
+        assert_eq!(site.host.read(FILE)?, ours("wg1"));
+        let (last, between) = match first {
+            "wg0" => ("wg1", ours("wg1")),
+            _ => ("wg0", ours("wg0")),
+        };
+        site.run(&quick, &["down", first])?.success()?;
+        assert_eq!(site.host.read(FILE)?, between);
+        site.run(&quick, &["down", last])?.success()?;
+        assert_eq!(site.host.read(FILE)?, BEFORE);
     }
     Ok(())
 }

@@ -5,7 +5,6 @@ use wg_rs::sys::netlink::{Route, Rule};
 use wg_rs::sys::udp::Family;
 use wg_rs::uapi::types::Interface;
 
-use crate::console;
 use crate::default_route;
 use crate::dns::Resolver;
 use crate::failure::Failure;
@@ -110,11 +109,7 @@ impl Beside {
             }
         }
         if !file.dns.is_empty() {
-            beside.resolver = Resolver::new(&file.dns, world).unwrap_or_else(|failure| {
-                // What is not installed any more is no reason to stay up.
-                console::error(failure);
-                None
-            });
+            beside.resolver = Resolver::new(&file.dns, world);
         }
         Ok(beside)
     }

@@ -1,4 +1,5 @@
-//! `DNS`: told to resolvconf, or else to systemd-resolved by resolvectl.
+//! `DNS`: told to resolvconf, or else to systemd-resolved by resolvectl; where there is neither, or it
+//! fails, /etc/resolv.conf itself is replaced.
 //!
 //! In a namespace with a name it is the file that `ip netns exec` puts in place of
 //! /etc/resolv.conf. Other namespaces, those of containers, have a resolver of their own that is
@@ -8,7 +9,6 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,8 @@ use crate::console;
 use crate::failure::Failure;
 use crate::file::Dns;
 use crate::program::Program;
-use crate::replace::temporary;
+use crate::replace::{overwrite, temporary};
+use crate::resolv_conf::{self, Former, PATH, PutBack};
 use crate::world::World;
 
 /// What to tell, and whom.
@@ -36,6 +37,8 @@ enum Way {
     Resolvectl,
     /// The file of a namespace.
     File(PathBuf),
+    /// /etc/resolv.conf itself, and what was in it before.
+    Itself(Former),
 }
 
 /// Where Debian's resolvconf keeps which records come first.
@@ -55,30 +58,85 @@ fn is_of_resolved(resolvconf: &Path) -> bool {
 
 impl Resolver {
     /// The one of the place where the interface lives. `None` where there is none to tell.
-    ///
-    /// # Errors
-    /// Nothing is installed that would listen.
-    pub fn new(dns: &Dns, world: &World) -> Result<Option<Self>, Failure> {
+    pub fn new(dns: &Dns, world: &World) -> Option<Self> {
         let way = match &world.elsewhere {
-            None => Way::here(&world.interface, dns).ok_or_else(|| {
-                Failure::new("DNS: neither resolvconf nor resolvectl is installed")
-            })?,
+            None => Way::here(&world.interface, dns),
             Some((Namespace::Named(name), _)) => {
                 Way::File(Path::new(NETNS).join(name).join("resolv.conf"))
             }
             Some((namespace, _)) => {
                 console::note(format_args!("DNS is left as it is in {namespace}."));
-                return Ok(None);
+                return None;
             }
         };
         let dns = dns.clone();
-        Ok(Some(Resolver { dns, way }))
+        Some(Resolver { dns, way })
     }
 
     /// The same one, to be told something else.
     pub fn with(&self, dns: Dns) -> Self {
         let way = self.way.clone();
         Resolver { dns, way }
+    }
+
+    /// Another way for the same, where this one has failed. What it did is taken back.
+    pub fn fallback(&self, world: &mut World) -> Option<Self> {
+        if !matches!(self.way, Way::Resolvconf(_) | Way::Resolvectl) {
+            return None;
+        }
+        let _ = self.unset(world);
+        let dns = self.dns.clone();
+        let way = Way::Itself(Former::Unknown);
+        Some(Resolver { dns, way })
+    }
+
+    /// The same one, after what an earlier interface of this name set and never took back.
+    pub fn after(mut self, earlier: Option<&Self>, world: &World) -> Self {
+        if let (Way::Itself(former), Some(earlier)) = (&mut self.way, earlier)
+            && let Way::Itself(of_earlier) = &earlier.way
+            && is_ours(Path::new(PATH), &world.interface)
+        {
+            *former = of_earlier.clone();
+        }
+        self
+    }
+
+    /// The same one, which knows what it replaces. `recorded` is what was recorded of another tunnel.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn knowing(
+        mut self,
+        world: &World,
+        recorded: impl Fn(&str) -> Option<Self>,
+    ) -> Result<Self, Failure> {
+        let Way::Itself(former @ Former::Unknown) = &mut self.way else {
+            return Ok(self);
+        };
+        let text = match fs::read(PATH) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                *former = Former::Absent;
+                return Ok(self);
+            }
+            Err(error) => return Err(Failure::new(format_args!("DNS: {PATH}: {error}"))),
+        };
+        match tunnel_of(&text) {
+            Some(tunnel) if tunnel == world.interface => {}
+            Some(tunnel) => {
+                let before = match recorded(&tunnel).map(|resolver| resolver.way) {
+                    Some(Way::Itself(before)) => before,
+                    _ => Former::Unknown,
+                };
+                *former = Former::Tunnel {
+                    interface: tunnel,
+                    text,
+                    before: Box::new(before),
+                };
+            }
+            None => *former = Former::Text(text),
+        }
+        Ok(self)
     }
 
     /// What is set now, as far as it can be known.
@@ -97,24 +155,46 @@ impl Resolver {
                 }
             }
             Way::Resolvectl => return shown_by_resolved(world),
+            Way::Itself(former) => {
+                let text = fs::read_to_string(PATH).ok()?;
+                if text == self.text(&world.interface, former) {
+                    return Some(self.dns.clone());
+                }
+                text.strip_prefix(&ours(&world.interface))?.into()
+            }
             Way::File(path) if !is_ours(path, &world.interface) => return None,
             Way::File(path) => fs::read_to_string(path).ok()?,
         };
         Some(Dns::of_resolv_conf(&text))
     }
 
+    /// Whether a later tunnel has put its own in the place of this.
+    pub fn is_covered(&self, world: &World) -> bool {
+        let tunnel = || tunnel_of(&fs::read(PATH).ok()?);
+        matches!(self.way, Way::Itself(_)) && tunnel().is_some_and(|name| name != world.interface)
+    }
+
     /// Shows how it is set.
     pub fn show_set(&self, interface: &str) {
         match &self.way {
             Way::Resolvconf(record) => {
-                console::command(format_args!("resolvconf -a {record} -m 0 -x"));
+                let print = printf(&self.dns);
+                console::command(format_args!("{print} | resolvconf -a {record} -m 0 -x"));
             }
             Way::Resolvectl => {
                 for args in self.resolvectl(interface) {
                     console::command(format_args!("resolvectl {}", args.join(" ")));
                 }
             }
-            Way::File(path) => console::command(format_args!("tee {}", path.display())),
+            Way::File(path) => {
+                console::command(format_args!("{} > {}", printf(&self.dns), path.display()));
+            }
+            Way::Itself(_) => {
+                console::note(format_args!(
+                    "{PATH} itself is replaced, and `down' puts back what was in it."
+                ));
+                console::command(format_args!("{} > {PATH}", printf(&self.dns)));
+            }
         }
     }
 
@@ -124,6 +204,7 @@ impl Resolver {
             Way::Resolvconf(record) => console::command(format_args!("resolvconf -d {record} -f")),
             Way::Resolvectl => console::command(format_args!("resolvectl revert {interface}")),
             Way::File(path) => console::command(format_args!("rm {}", path.display())),
+            Way::Itself(_) => {}
         }
     }
 
@@ -149,6 +230,11 @@ impl Resolver {
             Way::File(path) => self
                 .write(path, &world.interface)
                 .map_err(|error| Failure::new(format_args!("{}: {error}", path.display()))),
+            Way::Itself(former) => {
+                let text = self.text(&world.interface, former);
+                resolv_conf::write(Path::new(PATH), text.as_bytes())
+                    .map_err(|error| Failure::new(format_args!("DNS: {PATH}: {error}")))
+            }
         }
     }
 
@@ -156,13 +242,42 @@ impl Resolver {
     ///
     /// # Errors
     /// What the program says.
-    pub fn unset(&self, world: &World) -> Result<(), Failure> {
+    pub fn unset(&self, world: &mut World) -> Result<(), Failure> {
         let interface = &world.interface;
         match &self.way {
             Way::Resolvconf(record) => run("resolvconf", &["-d", record, "-f"], None, world),
             Way::Resolvectl => run("resolvectl", &["revert", interface], None, world),
             Way::File(path) => Ok(remove(path, interface)?),
+            Way::Itself(former) => {
+                let text = self.text(interface, former);
+                let former = former.standing(|tunnel| world.home.link(tunnel).is_ok());
+                let done = resolv_conf::put_back(Path::new(PATH), &text, former)
+                    .map_err(|error| Failure::new(format_args!("DNS: {PATH}: {error}")))?;
+                console::note(match done {
+                    PutBack::Done => format!("{PATH} is put back as it was."),
+                    PutBack::Changed => match fs::read(PATH).ok().as_deref().and_then(tunnel_of) {
+                        Some(tunnel) => {
+                            format!("{PATH} is that of `{tunnel}' now, and is left as it is.")
+                        }
+                        None => format!("{PATH} was changed by others, and is left as it is."),
+                    },
+                    PutBack::Unknown => {
+                        format!("{PATH} is left as it is: what was in it before is not known.")
+                    }
+                });
+                Ok(())
+            }
         }
+    }
+
+    /// What is in /etc/resolv.conf while the tunnel is up. Domains alone do not make the servers that
+    /// were there useless.
+    fn text(&self, interface: &str, former: &Former) -> String {
+        let mut dns = self.dns.clone();
+        if let (true, Some(text)) = (dns.servers.is_empty(), former.text()) {
+            dns.servers = Dns::of_resolv_conf(&String::from_utf8_lossy(text)).servers;
+        }
+        format!("{}{dns}", ours(interface))
     }
 
     fn resolvectl<'a>(&'a self, interface: &'a str) -> Vec<Vec<&'a str>> {
@@ -185,7 +300,7 @@ impl Resolver {
     }
 
     fn write(&self, path: &Path, interface: &str) -> io::Result<()> {
-        let text = format!("{OURS}{interface}.\n{}", self.dns);
+        let text = format!("{}{}", ours(interface), self.dns);
         if is_ours(path, interface) {
             // This very file is what programs in the namespace have for their /etc/resolv.conf.
             return overwrite(path, text.as_bytes());
@@ -251,12 +366,29 @@ pub fn remove_files(interface: &str) {
 }
 
 fn is_ours(path: &Path, interface: &str) -> bool {
-    let ours = format!("{OURS}{interface}.\n");
-    fs::read_to_string(path).is_ok_and(|text| text.starts_with(&ours))
+    fs::read_to_string(path).is_ok_and(|text| text.starts_with(&ours(interface)))
+}
+
+/// What begins a file that is made for an interface.
+fn ours(interface: &str) -> String {
+    format!("{OURS}{interface}.\n")
+}
+
+/// The tunnel that this text was made for.
+fn tunnel_of(text: &[u8]) -> Option<String> {
+    let text = text.strip_prefix(OURS.as_bytes())?;
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    let name = line.strip_suffix(b".")?;
+    String::from_utf8(name.to_vec()).ok()
+}
+
+/// The command that prints them as resolv.conf(5) has them.
+fn printf(dns: &Dns) -> String {
+    format!("printf '{}'", dns.to_string().replace('\n', "\\n"))
 }
 
 impl Way {
-    fn here(interface: &str, dns: &Dns) -> Option<Self> {
+    fn here(interface: &str, dns: &Dns) -> Self {
         if let Some(resolvconf) = Program::find("resolvconf")
             && !(dns.servers.is_empty() && is_of_resolved(resolvconf.path()))
         {
@@ -266,9 +398,12 @@ impl Way {
                 false => fs::read_to_string(ORDER).ok(),
             };
             let prefix = order.as_deref().and_then(prefix).unwrap_or_default();
-            return Some(Way::Resolvconf(format!("{prefix}{interface}")));
+            return Way::Resolvconf(format!("{prefix}{interface}"));
         }
-        Program::find("resolvectl").map(|_| Way::Resolvectl)
+        match Program::find("resolvectl") {
+            Some(_) => Way::Resolvectl,
+            None => Way::Itself(Former::Unknown),
+        }
     }
 }
 
@@ -317,20 +452,6 @@ impl Dns {
         let servers = self.servers.iter();
         servers.filter_map(|server| server.parse().ok()).collect()
     }
-}
-
-/// Gives a file that stays the same one another content, or leaves it the one it had: it is not
-/// emptied first.
-fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
-    let old = fs::read(path)?;
-    let file = fs::OpenOptions::new().write(true).open(path)?;
-    let put = |text: &[u8]| {
-        file.write_all_at(text, 0)?;
-        file.set_len(text.len() as u64)
-    };
-    put(text).inspect_err(|_| {
-        let _ = put(&old);
-    })
 }
 
 /// As in resolv.conf(5).

@@ -107,7 +107,7 @@ fn left(engine: &mut Engine, file: &File, socket_left: bool) -> Result<Option<Be
     beside.firewall = firewall;
     beside.resolver = match file.dns.is_empty() {
         true => None,
-        false => Resolver::new(&file.dns, world).ok().flatten(),
+        false => Resolver::new(&file.dns, world),
     };
     let knows_dns = |resolver: &Resolver| {
         let current = resolver.current(world);
@@ -199,7 +199,7 @@ fn save_config(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     let state = engine.state.as_ref();
     let resolver = match state.and_then(|state| state.dns.clone()) {
         Some(resolver) => Some(resolver),
-        None => Resolver::new(&file.dns, world).ok().flatten(),
+        None => Resolver::new(&file.dns, world),
     };
     let dns = resolver
         .and_then(|resolver| resolver.current(world))

@@ -35,6 +35,7 @@ mod qr;
 mod reload;
 mod replace;
 mod reresolve;
+mod resolv_conf;
 mod routes;
 mod save;
 mod signals;

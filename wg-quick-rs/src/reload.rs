@@ -664,15 +664,18 @@ fn set_dns(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     if file.dns.is_empty() && is_told == Some(false) {
         return Ok(());
     }
-    let wanted = match Resolver::new(&file.dns, &engine.world) {
-        Ok(Some(resolver)) => resolver,
-        Ok(None) => return Ok(()),
-        // Nothing to tell, and nobody there who was told.
-        Err(_) if file.dns.is_empty() => return Ok(()),
-        Err(failure) => return Err(failure),
+    // Whom `up' told is told again: only there is something to change or to take back.
+    let told = engine.state.as_ref().and_then(|state| state.dns.as_ref());
+    let wanted = match told {
+        Some(told) => told.with(file.dns.clone()),
+        None => match Resolver::new(&file.dns, &engine.world) {
+            Some(resolver) => resolver,
+            None => return Ok(()),
+        },
     };
+    let is_covered = told == Some(&wanted) && wanted.is_covered(&engine.world);
     let current = wanted.current(&engine.world);
-    if current.as_ref() == Some(&file.dns) {
+    if is_covered || current.as_ref() == Some(&file.dns) {
         return Ok(());
     }
     // An empty record is as good as none: undone, there is none.

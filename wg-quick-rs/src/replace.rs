@@ -4,9 +4,9 @@
 //! one's name: whatever fails, and whenever the power does, one of both is there complete.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rand_core::{OsRng, TryRngCore};
@@ -33,10 +33,19 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<(), ReplaceError> {
 
 fn try_replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let path = fs::canonicalize(path)?;
+    let old = fs::metadata(&path)?;
+    swap(&path, text, old.mode() & 0o600, Some(&old))
+}
+
+/// Puts a new file of this mode, and of the owner of `old`, in the place of `path`, which is no
+/// symbolic link.
+///
+/// # Errors
+/// As [`replace`], or something is mounted on the file. Then it is as it was.
+pub fn swap(path: &Path, text: &[u8], mode: u32, old: Option<&Metadata>) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::IsADirectory.into());
     };
-    let old = fs::metadata(&path)?;
     let temporary = folder.join(temporary(name)?);
 
     let mut file = OpenOptions::new()
@@ -46,11 +55,13 @@ fn try_replace(path: &Path, text: &[u8]) -> io::Result<()> {
         .open(&temporary)?;
     let moved = (|| {
         file.write_all(text)?;
-        // Who may not give it away keeps it.
-        let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
-        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o600))?;
+        if let Some(old) = old {
+            // Who may not give it away keeps it.
+            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
+        }
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
-        fs::rename(&temporary, &path)
+        fs::rename(&temporary, path)
     })();
     if let Err(error) = moved {
         let _ = fs::remove_file(&temporary);
@@ -59,6 +70,23 @@ fn try_replace(path: &Path, text: &[u8]) -> io::Result<()> {
     // The name reaches the disk with its directory. If that fails, there is nothing to undo.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
+}
+
+/// Gives a file that stays the same one another content, or leaves it the one it had: it is not
+/// emptied first.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    let old = fs::read(path)?;
+    let file = OpenOptions::new().write(true).open(path)?;
+    let put = |text: &[u8]| {
+        file.write_all_at(text, 0)?;
+        file.set_len(text.len() as u64)
+    };
+    put(text).inspect_err(|_| {
+        let _ = put(&old);
+    })
 }
 
 /// A hidden name beside `name` that nobody can foresee and make first.

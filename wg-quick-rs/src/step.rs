@@ -293,8 +293,23 @@ impl Step {
                 });
             }
             Step::SetDns(resolver) => {
+                let recorded = |tunnel: &str| State::load(tunnel).ok().flatten()?.dns;
+                let resolver = resolver.knowing(world, recorded)?;
                 undo.push(Step::UnsetDns(resolver.clone()));
-                resolver.set(world)?;
+                let set = resolver.set(world);
+                if let Err(failure) = &set
+                    && world.signals.caught().is_none()
+                    && let Some(other) = resolver.fallback(world)
+                {
+                    console::error(failure);
+                    let other = other.knowing(world, recorded)?;
+                    other.show_set(&world.interface);
+                    undo.pop();
+                    undo.push(Step::UnsetDns(other.clone()));
+                    other.set(world)?;
+                } else {
+                    set?;
+                }
             }
             Step::UnsetDns(resolver) => {
                 undo.push(Step::SetDns(resolver.clone()));

@@ -109,8 +109,11 @@ fn bring_up(
         state.chosen_port = is_port_chosen.then_some(interface.listen_port);
     });
     if !file.dns.is_empty()
-        && let Some(resolver) = Resolver::new(&file.dns, &engine.world)?
+        && let Some(resolver) = Resolver::new(&file.dns, &engine.world)
     {
+        let earlier = engine.state_before.as_ref();
+        let earlier = earlier.and_then(|earlier| earlier.dns.as_ref());
+        let resolver = resolver.after(earlier, &engine.world);
         engine.run(Step::SetDns(resolver))?;
     }
     let left = left_before(engine)?;

@@ -1,0 +1,194 @@
+//! /etc/resolv.conf itself, where no program keeps it or the one that should fails: it is replaced
+//! while the tunnel is up, and what was in it is put back by `down`, unless somebody else has written
+//! to it since.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::replace::{overwrite, swap};
+
+/// The file.
+pub const PATH: &str = "/etc/resolv.conf";
+/// Of a file that is made here: everybody may read it.
+const MODE: u32 = 0o644;
+/// The most symbolic links that are followed (path_resolution(7)).
+const LINKS: usize = 40;
+
+/// What was in the file before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Former {
+    /// There was none.
+    Absent,
+    /// This.
+    Text(Vec<u8>),
+    /// The text of another tunnel, which may be taken down before this one.
+    Tunnel {
+        /// Its name.
+        interface: String,
+        /// What it had put there.
+        text: Vec<u8>,
+        /// What was there before that.
+        before: Box<Former>,
+    },
+    /// Nobody knows: it was ours already, or nobody has looked.
+    Unknown,
+}
+
+impl Former {
+    /// The text, if it is known.
+    pub fn text(&self) -> Option<&[u8]> {
+        match self {
+            Former::Text(text) | Former::Tunnel { text, .. } => Some(text),
+            Former::Absent | Former::Unknown => None,
+        }
+    }
+
+    /// The last one that is still of use: what a tunnel that is down by now had put there is not.
+    pub fn standing(&self, mut is_up: impl FnMut(&str) -> bool) -> &Former {
+        let mut former = self;
+        while let Former::Tunnel {
+            interface, before, ..
+        } = former
+            && !is_up(interface)
+        {
+            former = before;
+        }
+        former
+    }
+}
+
+/// What became of an attempt to put the former content back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutBack {
+    /// It is there again.
+    Done,
+    /// Somebody else has written to the file since, which stays as it is.
+    Changed,
+    /// It is not known.
+    Unknown,
+}
+
+/// Puts the former content back if `ours` is there.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn put_back(path: &Path, ours: &str, former: &Former) -> io::Result<PutBack> {
+    if !fs::read(path).is_ok_and(|text| text == ours.as_bytes()) {
+        return Ok(PutBack::Changed);
+    }
+    match (former, former.text()) {
+        (_, Some(text)) => write(path, text)?,
+        (Former::Absent, None) => fs::remove_file(real(path)?)?,
+        (_, None) => return Ok(PutBack::Unknown),
+    }
+    Ok(PutBack::Done)
+}
+
+/// Replaces what is in the file, at its real place if it is a symbolic link. Whoever reads finds all of
+/// it, unless it is mounted there by itself, as containers have it, or its folder cannot be written.
+///
+/// # Errors
+/// It cannot be written. It is as it was.
+pub fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    let path = real(path)?;
+    let old = match fs::metadata(&path) {
+        Ok(old) => Some(old),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let mode = old.as_ref().map_or(MODE, |old| old.mode() & 0o777);
+    match swap(&path, text, mode, old.as_ref()) {
+        Err(_) if old.is_some() => overwrite(&path, text),
+        done => done,
+    }
+}
+
+/// Where a path leads, also if there is no file at its end yet.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS {
+        let Ok(target) = fs::read_link(&path) else {
+            return Ok(path);
+        };
+        path = match path.parent() {
+            Some(folder) => folder.join(target),
+            None => target,
+        };
+    }
+    Err(io::Error::from_raw_os_error(nix::libc::ELOOP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A folder of a test, gone after it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("wg-quick-rs-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Folder(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_was_there_is_put_back() {
+        let folder = Folder::new("resolv-conf");
+        let (path, at) = (folder.0.join("resolv.conf"), folder.0.join("real"));
+        symlink("real", &path).unwrap();
+        for text in [Some("nameserver 192.0.2.1\n"), None] {
+            match text {
+                Some(text) => fs::write(&at, text).unwrap(),
+                None => fs::remove_file(&at).unwrap(),
+            }
+            let former = match text {
+                Some(text) => Former::Text(text.into()),
+                None => Former::Absent,
+            };
+            let ours = "# ours\nnameserver 10.0.0.1\n";
+            write(&path, ours.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&at).unwrap(), ours);
+            assert_eq!(fs::metadata(&at).unwrap().mode() & 0o777, MODE);
+            assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+            let unknown = put_back(&path, ours, &Former::Unknown).unwrap();
+            assert_eq!(unknown, PutBack::Unknown);
+            assert_eq!(put_back(&path, ours, &former).unwrap(), PutBack::Done);
+            assert_eq!(fs::read_to_string(&at).ok().as_deref(), text);
+            assert_eq!(put_back(&path, ours, &former).unwrap(), PutBack::Changed);
+            assert_eq!(
+                fs::read_dir(&folder.0).unwrap().count(),
+                1 + usize::from(text.is_some())
+            );
+        }
+    }
+    #[test]
+    fn the_text_of_a_tunnel_that_is_down_is_passed_over() {
+        let tunnel = |name: &str, before| Former::Tunnel {
+            interface: name.into(),
+            text: name.into(),
+            before: Box::new(before),
+        };
+        let former = tunnel("wg1", tunnel("wg0", Former::Text(b"host".into())));
+        let standing = |up: &[&str]| {
+            let former = former.standing(|name| up.contains(&name));
+            former.text().map(Vec::from).unwrap()
+        };
+        assert_eq!(standing(&["wg0", "wg1"]), b"wg1");
+        assert_eq!(standing(&["wg0"]), b"wg0");
+        assert_eq!(standing(&[]), b"host");
+    }
+}
