@@ -247,7 +247,8 @@ impl Resolver {
         match &self.way {
             Way::Resolvconf(record) => run("resolvconf", &["-d", record, "-f"], None, world),
             Way::Resolvectl => run("resolvectl", &["revert", interface], None, world),
-            Way::File(path) => Ok(remove(path, interface)?),
+            Way::File(path) => remove(path, interface)
+                .map_err(|error| Failure::new(format_args!("{}: {error}", path.display()))),
             Way::Itself(former) => {
                 let text = self.text(interface, former);
                 let former = former.standing(|tunnel| world.home.link(tunnel).is_ok());

@@ -185,7 +185,7 @@ fn save_config(engine: &mut Engine, file: &File) -> Result<(), Failure> {
         IpAddr::V4(_) => false,
     };
     // What could not be set here is no less the file's.
-    let ipv6 = Ipv6::of(world, file);
+    let ipv6 = Ipv6::of(world, file)?;
     let of_file = file.addresses.iter().map(|address| address.value);
     let left_out = of_file.filter(|address| !ipv6.uses(address.ip));
     let addresses: Vec<_> = world

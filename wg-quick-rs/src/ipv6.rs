@@ -23,10 +23,13 @@ pub struct Ipv6 {
 
 impl Ipv6 {
     /// For the interface of this file, which exists.
-    pub fn of(world: &World, file: &File) -> Self {
-        Ipv6 {
-            left_out: has_ipv4(file) && is_off(world),
-        }
+    ///
+    /// # Errors
+    /// Its namespace cannot be entered.
+    pub fn of(world: &World, file: &File) -> Result<Self, Failure> {
+        Ok(Ipv6 {
+            left_out: has_ipv4(file) && is_off(world)?,
+        })
     }
 
     /// Whether this address, or network, is used.
@@ -87,15 +90,15 @@ fn has_ipv4(file: &File) -> bool {
 }
 
 /// Whether the kernel refuses IPv6 addresses of this link: switched off by sysctl, or at boot.
-fn is_off(world: &World) -> bool {
+fn is_off(world: &World) -> io::Result<bool> {
     let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", world.interface);
-    let read = world.at_home(|| fs::read_to_string(switch)).flatten();
-    match read {
+    let read = world.at_home(|| fs::read_to_string(switch))?;
+    Ok(match read {
         Ok(value) => value.trim() == "1",
         // Without any IPv6 there is no switch; without /proc/sys nobody knows.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Path::new("/proc/sys/net/ipv4").exists()
         }
         Err(_) => false,
-    }
+    })
 }

@@ -10,6 +10,7 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::uapi::types::AllowedIp;
 
 use crate::console;
+use crate::failure::Failure;
 use crate::file::{File, Located};
 use crate::table::Table;
 use crate::world::World;
@@ -68,13 +69,15 @@ fn contains(network: &AllowedIp, ip: IpAddr) -> bool {
 
 /// Warns of the endpoints of the running interface that are reached through it, as the kernel sees
 /// it now. Where it lives elsewhere, its packets leave from here, and none is.
-pub fn warn(world: &mut World) {
-    let (Ok(interface), None) = (world.get(), &world.elsewhere) else {
-        return;
-    };
-    let Ok(link) = world.link() else {
-        return;
-    };
+///
+/// # Errors
+/// The interface cannot be read.
+pub fn warn(world: &mut World) -> Result<(), Failure> {
+    if world.elsewhere.is_some() {
+        return Ok(());
+    }
+    let interface = world.get()?;
+    let link = world.link()?;
     for peer in &interface.peers {
         let Some(endpoint) = peer.endpoint else {
             continue;
@@ -91,6 +94,7 @@ pub fn warn(world: &mut World) {
             ));
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

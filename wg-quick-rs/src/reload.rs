@@ -95,7 +95,7 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
 
     set(engine, more, back.clone())?;
     set_mtu(engine, file)?;
-    let ipv6 = Ipv6::of(&engine.world, file);
+    let ipv6 = Ipv6::of(&engine.world, file)?;
     ipv6.warn(&engine.world, file)?;
     let addresses = Addresses::new(engine.world.addresses()?, file, ipv6, known);
     addresses.add(engine)?;
@@ -453,7 +453,7 @@ impl Routes {
         let stays = others.iter().filter(|route| !goes(route));
         let base: Vec<Route> = stays.chain(&new).copied().collect();
 
-        let ipv6 = Ipv6::of(&engine.world, file);
+        let ipv6 = Ipv6::of(&engine.world, file)?;
         let (mut wanted, mut defaults) = (Vec::new(), Vec::new());
         for one in routes::wanted(after, file.table, link, &base) {
             match one {

@@ -56,6 +56,8 @@ pub enum Step {
     },
     /// Servers and domains.
     SetDns(Resolver),
+    /// The same, in /etc/resolv.conf itself where whoever keeps it fails.
+    SetDnsOrFile(Resolver),
     /// None any more.
     UnsetDns(Resolver),
     /// Others than before.
@@ -194,7 +196,9 @@ impl Step {
                 );
             }
             Step::Up { mtu, .. } => at(world, format_args!("link set mtu {mtu} up dev {name}")),
-            Step::SetDns(resolver) | Step::ChangeDns { new: resolver, .. } => {
+            Step::SetDns(resolver)
+            | Step::SetDnsOrFile(resolver)
+            | Step::ChangeDns { new: resolver, .. } => {
                 resolver.show_set(name);
             }
             Step::UnsetDns(resolver) => resolver.show_unset(name),
@@ -293,23 +297,23 @@ impl Step {
                 });
             }
             Step::SetDns(resolver) => {
-                let recorded = |tunnel: &str| State::load(tunnel).ok().flatten()?.dns;
-                let resolver = resolver.knowing(world, recorded)?;
+                let resolver = resolver.knowing(world, dns_of)?;
                 undo.push(Step::UnsetDns(resolver.clone()));
-                let set = resolver.set(world);
+                resolver.set(world)?;
+            }
+            Step::SetDnsOrFile(resolver) => {
+                let mut of_program = Vec::new();
+                let set = Step::SetDns(resolver.clone()).run(world, &mut of_program);
                 if let Err(failure) = &set
                     && world.signals.caught().is_none()
-                    && let Some(other) = resolver.fallback(world)
+                    && let Some(file) = resolver.fallback(world)
                 {
                     console::error(failure);
-                    let other = other.knowing(world, recorded)?;
-                    other.show_set(&world.interface);
-                    undo.pop();
-                    undo.push(Step::UnsetDns(other.clone()));
-                    other.set(world)?;
-                } else {
-                    set?;
+                    file.show_set(&world.interface);
+                    return Step::SetDns(file).run(world, undo);
                 }
+                undo.append(&mut of_program);
+                set?;
             }
             Step::UnsetDns(resolver) => {
                 undo.push(Step::SetDns(resolver.clone()));
@@ -396,6 +400,11 @@ impl Step {
         }
         Ok(())
     }
+}
+
+/// What was recorded of the servers and domains of a tunnel.
+fn dns_of(tunnel: &str) -> Option<Resolver> {
+    State::load(tunnel).ok().flatten()?.dns
 }
 
 /// Shows a command for ip(8) in the namespace where the interface lives.

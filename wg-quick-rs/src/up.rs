@@ -95,7 +95,7 @@ fn bring_up(
         state.peers = PeerOfFile::all(&file.settings);
         state.mark_of_file = file.settings.fwmark;
     });
-    let ipv6 = Ipv6::of(&engine.world, file);
+    let ipv6 = Ipv6::of(&engine.world, file)?;
     ipv6.warn(&engine.world, file)?;
     let addresses = file.addresses.iter();
     for address in addresses.filter(|address| ipv6.uses(address.value.ip)) {
@@ -114,7 +114,7 @@ fn bring_up(
         let earlier = engine.state_before.as_ref();
         let earlier = earlier.and_then(|earlier| earlier.dns.as_ref());
         let resolver = resolver.after(earlier, &engine.world);
-        engine.run(Step::SetDns(resolver))?;
+        engine.run(Step::SetDnsOrFile(resolver))?;
     }
     let left = left_before(engine)?;
     if let Some(left) = &left {
@@ -141,7 +141,11 @@ fn bring_up(
         let interface = engine.world.get()?;
         record(engine, |state| state.public_key = public_key(&interface));
     }
-    loops::warn(&mut engine.world);
+    if let Err(failure) = loops::warn(&mut engine.world) {
+        console::note(format_args!(
+            "Whether the endpoints are reached through `{name}' itself is not known: {failure}."
+        ));
+    }
     Ok(())
 }
 
