@@ -449,8 +449,8 @@ mod tests {
                 "1: Line unrecognized: `[Peer' (did you mean `[Peer]'?)",
             ),
             (
-                "\u{feff}[Interface]",
-                r"1: Line unrecognized: `\u{feff}[Interface]'",
+                "[Interface]\n\u{feff}[Peer]",
+                r"2: Line unrecognized: `\u{feff}[Peer]'",
             ),
             (
                 "[Peer]\nEndpoint=1.2.3.4:5",
