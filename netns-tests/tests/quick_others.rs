@@ -124,6 +124,9 @@ fn a_dns_record_is_cleaned_up_when_nothing_else_tells_of_a_killed_daemon() -> io
     for pid in site.host.processes()? {
         kill(Pid::from_raw(pid), Signal::SIGKILL)?;
     }
+    until(PATIENCE, "the daemon to end", || {
+        Ok(site.host.processes()?.is_empty().then_some(()))
+    })?;
     // A kernel's goes otherwise.
     site.sh("ip link delete wg0 2> /dev/null || :; wg show")?;
     assert!(!before.against(&site.state()?).none(), "the record stays");
