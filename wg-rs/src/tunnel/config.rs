@@ -4,20 +4,19 @@
 //! because `wg` sends them so. A live peer keeps its session, counters, replay window and timestamp
 //! whatever is changed about it; only another private key ends them, and then only for sending.
 //!
-//! Cryptokey routing is changed in `routes`, and the data path gets a copy at the end of a `set`.
+//! Cryptokey routing is changed in `networks`, and the data path gets a copy at the end of a `set`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use wg_crypto::{Identity, PresharedKey, PrivateKey, PublicKey};
+use wg_crypto::{Identity, PrivateKey, PublicKey};
 
-use super::device::{Device, Entry};
-use super::drops::Drop;
+use super::device::Device;
+use super::entry::{Context, Entry};
 use super::messages::MAX_PEERS;
 use super::peer::{Endpoint, Peer};
 use super::time::{Time, Wall};
-use crate::uapi::types::{self, AllowedIp, Change, Interface};
+use crate::uapi::types::{self, Change, Interface};
 
 /// What configuration does to the sockets.
 pub trait Links {
@@ -75,46 +74,6 @@ impl ConfigError {
     }
 }
 
-/// The configuration of a device.
-pub(super) struct Config {
-    private_key: Option<PrivateKey>,
-    listen_port: u16,
-    fwmark: u32,
-    /// The link is up. The device is up once its sockets are open as well.
-    link_up: bool,
-    last_peer: u64,
-    /// When each network was last given to its owner, on a count of such events: its place in the
-    /// owner's list.
-    places: HashMap<AllowedIp, u64>,
-    last_place: u64,
-    routes_changed: bool,
-    max_peers: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            private_key: None,
-            listen_port: 0,
-            fwmark: 0,
-            link_up: false,
-            last_peer: 0,
-            places: HashMap::new(),
-            last_place: 0,
-            routes_changed: false,
-            max_peers: MAX_PEERS,
-        }
-    }
-}
-
-/// The configuration of a peer, as far as only the owner needs it.
-#[derive(Default)]
-pub(super) struct PeerConfig {
-    pub(super) preshared_key: PresharedKey,
-    /// By place.
-    allowed_ips: BTreeMap<u64, AllowedIp>,
-}
-
 /// Whom the next changes are about.
 #[derive(Clone, Copy)]
 enum Subject {
@@ -153,8 +112,8 @@ impl Device {
             .iter()
             .try_for_each(|change| self.apply(&mut subject, change, links, now));
         self.finish(subject);
-        if std::mem::take(&mut self.config.routes_changed) {
-            self.plane.set_routes(self.routes.clone());
+        if let Some(routes) = self.networks.take_changed() {
+            self.plane().set_routes(routes);
         }
         result
     }
@@ -214,11 +173,17 @@ impl Device {
             }
             Change::PersistentKeepalive(seconds) => {
                 starts = peer.timers.set_persistent_interval(*seconds) == 0 && *seconds != 0;
-                self.reschedule(id);
+                entry.reschedule(&mut self.context);
             }
-            Change::ReplaceAllowedIps => self.clear_allowed_ips(id),
-            Change::AllowedIp { ip, remove: true } => self.remove_allowed_ip(id, ip),
-            Change::AllowedIp { ip, remove: false } => self.add_allowed_ip(id, ip),
+            Change::ReplaceAllowedIps => self.networks.take_all(entry),
+            Change::AllowedIp { ip, remove: true } => self.networks.take(entry, ip),
+            Change::AllowedIp { ip, remove: false } => {
+                if let Some((former, place)) = self.networks.give(entry, ip)
+                    && let Some(former) = self.peers.get_mut(&former)
+                {
+                    former.config.allowed_ips.remove(&place);
+                }
+            }
             _ => {}
         }
         if let Subject::Peer { keepalive, .. } = subject {
@@ -227,11 +192,8 @@ impl Device {
     }
 
     fn name_peer(&mut self, key: &PublicKey) -> Result<Subject, ConfigError> {
-        if self
-            .identity
-            .as_ref()
-            .is_some_and(|identity| identity.public_key() == *key)
-        {
+        let identity = self.context.identity.as_ref();
+        if identity.is_some_and(|identity| identity.public_key() == *key) {
             return Ok(Subject::Nobody);
         }
         if let Some(&id) = self.by_key.get(key) {
@@ -261,13 +223,14 @@ impl Device {
         let Subject::Peer { id, keepalive, .. } = subject else {
             return;
         };
-        let Some(entry) = self.peers.get(&id) else {
+        let Some(entry) = self.peers.get_mut(&id) else {
             return;
         };
-        if keepalive && self.plane.is_up() && entry.shared.timers.persistent_interval().is_some() {
-            self.send_keepalive(id);
+        let context = &mut self.context;
+        if keepalive && context.plane.is_up() && entry.has_persistent_keepalive() {
+            entry.send_keepalive(context);
         }
-        self.send_staged(id);
+        entry.send_staged(context);
     }
 
     fn set_private_key(&mut self, key: Option<&PrivateKey>, now: Time) {
@@ -276,39 +239,19 @@ impl Device {
             return;
         }
         self.config.private_key = key.cloned();
-        self.identity = key.map(Identity::new);
-        let public = self.identity.as_ref().map(Identity::public_key);
+        self.context.identity = key.map(Identity::new);
+        let public = self.context.identity.as_ref().map(Identity::public_key);
         self.ingress.set_public_key(public.as_ref());
         if let Some(&id) = public.and_then(|public| self.by_key.get(&public)) {
             self.remove_peer(id);
         }
-        for id in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.change_identity(id, now);
-        }
-    }
-
-    /// Our private key changed: nothing more is sent to the peer under its sessions, though what
-    /// comes under them is received, and the next packet may start a handshake at once. The change
-    /// itself sends nothing, as the peer may not know the new key yet.
-    fn change_identity(&mut self, id: u64, now: Time) {
-        self.end_sending_to(id);
-        let Some(entry) = self.peers.get_mut(&id) else {
-            return;
-        };
-        if let Some(handshake) = &mut entry.handshake {
-            handshake.forget_static_static();
-        }
-        // A peer that was configured before there was any key has not started yet.
-        if self.identity.is_some() && self.plane.is_up() {
-            entry.shared.timers.start_persistent_keepalive(now);
-        }
-        self.reschedule(id);
+        self.each(|entry, context| entry.change_identity(context, now));
     }
 
     fn set_listen_port(&mut self, port: u16, links: &mut dyn Links) -> Result<(), ConfigError> {
         let is_new = port != self.config.listen_port;
         if self.config.link_up {
-            if is_new || !self.plane.is_up() {
+            if is_new || !self.plane().is_up() {
                 self.open(port, links)?;
             }
         } else if is_new {
@@ -339,60 +282,10 @@ impl Device {
     }
 
     fn remove_peer(&mut self, id: u64) {
-        self.clear_allowed_ips(id);
-        self.end_sessions(id);
-        let Some(entry) = self.peers.remove(&id) else {
-            return;
-        };
-        let peer = entry.shared;
-        peer.kill();
-        // Once more, for a session that the data path confirmed meanwhile.
-        self.plane.forget(peer.keypairs.clear());
-        self.plane
-            .drop_packets(Drop::StagedPurged, peer.staged.purge() as usize);
-        if let Some(at) = entry.scheduled {
-            self.schedule.remove(&(at, id));
-        }
-        self.by_key.remove(peer.public_key());
-    }
-
-    fn add_allowed_ip(&mut self, id: u64, ip: &AllowedIp) {
-        let Some(entry) = self.peers.get_mut(&id) else {
-            return;
-        };
-        self.config.last_place += 1;
-        let place = self.config.last_place;
-        let owner = entry.shared.clone();
-        entry.config.allowed_ips.insert(place, *ip);
-        let former_place = self.config.places.insert(*ip, place);
-        let former = self.routes.insert(ip.addr, ip.cidr, owner);
-        if let (Some(former), Some(place)) = (former, former_place)
-            && let Some(entry) = self.peers.get_mut(&former.id)
-        {
-            entry.config.allowed_ips.remove(&place);
-        }
-        self.config.routes_changed = true;
-    }
-
-    fn remove_allowed_ip(&mut self, id: u64, ip: &AllowedIp) {
-        let Some(entry) = self.peers.get_mut(&id) else {
-            return;
-        };
-        if self.routes.remove(ip.addr, ip.cidr, &entry.shared) {
-            let place = self.config.places.remove(ip);
-            place.and_then(|place| entry.config.allowed_ips.remove(&place));
-            self.config.routes_changed = true;
-        }
-    }
-
-    fn clear_allowed_ips(&mut self, id: u64) {
-        let Some(entry) = self.peers.get_mut(&id) else {
-            return;
-        };
-        for ip in std::mem::take(&mut entry.config.allowed_ips).into_values() {
-            self.routes.remove(ip.addr, ip.cidr, &entry.shared);
-            self.config.places.remove(&ip);
-            self.config.routes_changed = true;
+        if let Some(mut entry) = self.peers.remove(&id) {
+            self.by_key.remove(entry.shared.public_key());
+            self.networks.take_all(&mut entry);
+            entry.remove(&mut self.context);
         }
     }
 
@@ -400,7 +293,7 @@ impl Device {
     /// device that is up stays as it is. If the sockets cannot be opened, each later `set` tries again.
     pub fn up(&mut self, links: &mut dyn Links) -> Result<(), ConfigError> {
         self.config.link_up = true;
-        if self.plane.is_up() {
+        if self.plane().is_up() {
             return Ok(());
         }
         self.open(self.config.listen_port, links)
@@ -408,30 +301,25 @@ impl Device {
 
     /// Opens the sockets, in place of those there are. With the first, the device is up.
     fn open(&mut self, port: u16, links: &mut dyn Links) -> Result<(), ConfigError> {
-        let was_up = self.plane.is_up();
+        let was_up = self.plane().is_up();
         // Before the sockets, as with them the data path begins to read.
-        self.plane.set_up(true);
+        self.plane().set_up(true);
         // A first random port is kept for later.
         self.config.listen_port = match links.bind(port) {
             Ok(port) => port,
             Err(source) => {
-                self.plane.set_up(was_up);
+                self.plane().set_up(was_up);
                 return Err(ConfigError::Bind { port, source });
             }
         };
         if was_up {
             return Ok(());
         }
-        for (id, has_keepalive) in self
-            .peers
-            .iter()
-            .map(|(id, entry)| (*id, entry.shared.timers.persistent_interval().is_some()))
-            .collect::<Vec<_>>()
-        {
-            if has_keepalive {
-                self.send_keepalive(id);
+        self.each(|entry, context| {
+            if entry.has_persistent_keepalive() {
+                entry.send_keepalive(context);
             }
-        }
+        });
         Ok(())
     }
 
@@ -439,24 +327,10 @@ impl Device {
     /// configuration and replay protection stay.
     pub fn down(&mut self, links: &mut dyn Links) {
         self.config.link_up = false;
-        self.plane.set_up(false);
+        self.plane().set_up(false);
         links.close();
-        self.clear_transmits();
-        for id in self.peers.keys().copied().collect::<Vec<_>>() {
-            self.end_sessions(id);
-            let Some(entry) = self.peers.get_mut(&id) else {
-                continue;
-            };
-            entry.retransmit_handshake = None;
-            entry.zero_key_material = None;
-            entry.wants_another_keepalive = false;
-            let peer = entry.shared.clone();
-            peer.timers.clear();
-            peer.last_sent_handshake.clear();
-            self.plane
-                .drop_packets(Drop::StagedPurged, peer.staged.purge() as usize);
-            self.reschedule(id);
-        }
+        self.context.outgoing.clear();
+        self.each(Entry::stop);
     }
 
     /// The port that the sockets listen on, or will; 0: not chosen yet.
@@ -496,6 +370,25 @@ impl Device {
 }
 
 impl Entry {
+    fn has_persistent_keepalive(&self) -> bool {
+        self.shared.timers.persistent_interval().is_some()
+    }
+
+    /// Our private key changed: nothing more is sent to the peer under its sessions, though what
+    /// comes under them is received, and the next packet may start a handshake at once. The change
+    /// itself sends nothing, as the peer may not know the new key yet.
+    fn change_identity(&mut self, context: &mut Context, now: Time) {
+        self.end_sending(context);
+        if let Some(handshake) = &mut self.handshake {
+            handshake.forget_static_static();
+        }
+        // A peer that was configured before there was any key has not started yet.
+        if context.identity.is_some() && context.plane.is_up() {
+            self.shared.timers.start_persistent_keepalive(now);
+        }
+        self.reschedule(context);
+    }
+
     fn describe(&self) -> types::Peer {
         let peer = &self.shared;
         let last_handshake: Option<Wall> = self.last_handshake;

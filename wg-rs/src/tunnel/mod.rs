@@ -1,6 +1,7 @@
 //! The protocol, without I/O: takes bytes and the time, gives bytes, deadlines and events.
 //!
-//! - [`device`], [`config`]: the owner: configuration, handshakes, timers.
+//! - [`device`], [`config`]: the owner: configuration, handshakes, timers. Its part of a peer is an
+//!   `entry`; what all peers share of it is a `schedule`, `pending` handshakes and [`outgoing`] messages.
 //! - [`plane`], [`peer`], [`keypair`], [`index`]: what it shares with the data path, without locks.
 //! - [`send`], [`receive`]: the data path's part of the protocol, over bursts.
 
@@ -8,20 +9,25 @@ pub mod allowed_ips;
 pub mod config;
 pub mod device;
 pub mod drops;
+mod entry;
 mod handshake;
 pub mod index;
 pub mod ingress;
 pub mod keypair;
 pub mod messages;
+mod networks;
+pub mod outgoing;
 pub mod peer;
+mod pending;
 pub mod plane;
 pub mod ratelimiter;
 pub mod receive;
+mod schedule;
 pub mod send;
 mod staged;
 pub mod time;
 mod timers;
-pub mod transmit;
+mod transmit;
 
 #[cfg(test)]
 pub(crate) mod sim;

@@ -35,6 +35,15 @@ pub(crate) enum Event {
     Wake(Arc<Peer>),
 }
 
+impl Event {
+    /// Whom it is about.
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        let (Self::Handshake(peer) | Self::Confirmed(peer) | Self::Flush(peer) | Self::Wake(peer)) =
+            self;
+        peer
+    }
+}
+
 /// The shared view of a device. See the head of this file.
 pub struct Plane {
     up: AtomicBool,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use wg_crypto::{PrivateKey, PublicKey};
 
 use crate::tunnel::config::ConfigError;
-use crate::tunnel::device::Entry;
 use crate::tunnel::drops::Drop;
+use crate::tunnel::entry::Entry;
 use crate::tunnel::peer::Peer;
 use crate::tunnel::sim::*;
 use crate::uapi::types::Change;
@@ -123,7 +123,7 @@ fn another_private_key_sends_nothing_until_there_is_traffic() {
     sim.seen.clear();
     let old = sim.hosts[0].public();
     let new = change_key(&mut sim);
-    assert!(sim.hosts[0].device.handshakes.is_empty());
+    assert!(sim.hosts[0].device.context.pending.is_empty());
     sim.run(SECOND);
     assert!(sim.seen.is_empty());
     sim.set(
@@ -555,7 +555,7 @@ fn down_drops_what_was_staged() {
     sim.send(0, 1, 1);
     sim.down(0);
     assert_eq!(sim.hosts[0].drops(Drop::StagedPurged), 1);
-    assert!(sim.hosts[0].device.handshakes.is_empty());
+    assert!(sim.hosts[0].device.context.pending.is_empty());
     sim.hosts[1].deaf = false;
     sim.up(0);
     sim.run(20 * SECOND);

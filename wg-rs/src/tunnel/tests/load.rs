@@ -92,7 +92,7 @@ fn initiations_come_one_by_one_and_last() {
         assert!(first.is_initiation && out.len() == 148);
         initiations += 1;
         assert_eq!(
-            host.device.handshakes.len(),
+            host.device.context.pending.len(),
             initiations,
             "no more were made"
         );
@@ -113,7 +113,7 @@ fn initiations_come_one_by_one_and_last() {
         initiations += 1;
     }
     assert_eq!(initiations, 100);
-    assert_eq!(host.device.handshakes.len(), 100);
+    assert_eq!(host.device.context.pending.len(), 100);
 }
 
 /// Ten thousand timers that are due at once are fired in slices.

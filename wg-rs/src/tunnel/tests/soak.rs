@@ -60,7 +60,7 @@ fn after_any_weather_everyone_is_reached() {
                 host.device.plane().index.len() <= 6,
                 "at most three sessions a peer"
             );
-            assert!(host.device.handshakes.len() <= 2);
+            assert!(host.device.context.pending.len() <= 2);
         }
 
         sim.faults = Faults::default();

@@ -207,12 +207,12 @@ fn a_handshake_given_up_is_wiped_too() {
     sim.send(0, 1, 0);
     sim.run(120 * SECOND);
     assert_eq!(
-        sim.hosts[0].device.handshakes.len(),
+        sim.hosts[0].device.context.pending.len(),
         1,
         "a late response still counts"
     );
     sim.run(540 * SECOND);
-    assert!(sim.hosts[0].device.handshakes.is_empty());
+    assert!(sim.hosts[0].device.context.pending.is_empty());
 }
 
 #[test]
@@ -388,7 +388,11 @@ fn nothing_is_pending_long_after_the_last_packet() {
             .iter()
             .all(|host| host.device.next_timeout().is_none())
     );
-    assert!(sim.hosts.iter().all(|host| host.device.schedule.is_empty()));
+    assert!(
+        sim.hosts
+            .iter()
+            .all(|host| host.device.context.schedule.is_empty())
+    );
 }
 
 #[test]

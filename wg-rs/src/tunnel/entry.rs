@@ -1,0 +1,341 @@
+//! The owner's part of a peer: its configuration, its handshake, and the timers that only the owner
+//! knows. What it needs of the rest of the device comes as a [`Context`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand_core::RngCore;
+use tracing::debug;
+use wg_crypto::{Backend, Identity, PresharedKey, PrivateKey, ReceivedInitiation, SessionKeys};
+use zeroize::Zeroize;
+
+use super::drops::Drop;
+use super::handshake::{Handshake, Parties};
+use super::keypair::{Keypair, Origin};
+use super::messages::*;
+use super::outgoing::{Outgoing, Wants};
+use super::peer::{Endpoint, Peer};
+use super::pending::PendingHandshakes;
+use super::plane::Plane;
+use super::schedule::{Place, Schedule};
+use super::send::OutBuffer;
+use super::time::{Time, Wall};
+use crate::uapi::types::AllowedIp;
+
+/// What all peers of a device have in common.
+pub(super) struct Context {
+    pub(super) plane: Arc<Plane>,
+    pub(super) rng: Box<dyn RngCore + Send>,
+    /// What the keys of sessions are made for.
+    pub(super) backend: Backend,
+    pub(super) identity: Option<Identity>,
+    pub(super) pending: PendingHandshakes,
+    pub(super) schedule: Schedule,
+    pub(super) outgoing: Outgoing,
+    /// For staged packets; there once some were sent.
+    pub(super) buffer: Option<OutBuffer>,
+}
+
+/// The configuration of a peer, as far as only the owner needs it.
+#[derive(Default)]
+pub(super) struct PeerConfig {
+    pub(super) preshared_key: PresharedKey,
+    /// By place.
+    pub(super) allowed_ips: BTreeMap<u64, AllowedIp>,
+}
+
+/// The owner's part of a peer. See the head of the file.
+pub(super) struct Entry {
+    pub(super) shared: Arc<Peer>,
+    pub(super) config: PeerConfig,
+    /// There once a handshake was made or received.
+    pub(super) handshake: Option<Box<Handshake>>,
+    pub(super) last_handshake: Option<Wall>,
+    pub(super) retransmit_handshake: Option<Time>,
+    zero_key_material: Option<Time>,
+    place: Place,
+    pub(super) wants: Wants,
+}
+
+impl Entry {
+    pub(super) fn new(shared: Arc<Peer>) -> Self {
+        Self {
+            shared,
+            config: PeerConfig::default(),
+            handshake: None,
+            last_handshake: None,
+            retransmit_handshake: None,
+            zero_key_material: None,
+            place: Place::default(),
+            wants: Wants::default(),
+        }
+    }
+
+    pub(super) fn handshake(&mut self) -> &mut Handshake {
+        let key = self.shared.public_key();
+        self.handshake
+            .get_or_insert_with(|| Box::new(Handshake::new(key)))
+    }
+
+    /// Answers an initiation of this peer.
+    pub(super) fn answer(
+        &mut self,
+        context: &mut Context,
+        received: ReceivedInitiation,
+        len: usize,
+        from: Endpoint,
+        now: Time,
+    ) -> Result<(), Drop> {
+        let identity = context.identity.as_ref().ok_or(Drop::NoPrivateKey)?;
+        let receiver = received.sender();
+        let peer = self.shared.clone();
+        let parties = Parties {
+            local: identity,
+            remote: peer.public_key(),
+        };
+        let responder = self.handshake().accept_initiation(parties, received, now)?;
+        if Handshake::gives_way(parties)
+            && let Some(index) = self.handshake().clear()
+        {
+            context.pending.release(index);
+        }
+        peer.set_endpoint(from);
+        let ephemeral = random_key(&mut *context.rng);
+        let index = context.plane.index.reserve(&mut *context.rng);
+        let handshake = self.handshake.as_mut().expect("just used");
+        let (response, keys) = handshake
+            .respond(
+                responder,
+                &self.config.preshared_key,
+                ephemeral,
+                index,
+                context.backend,
+                now,
+            )
+            .inspect_err(|_| context.plane.index.release(index))?;
+        peer.last_sent_handshake.set(now);
+        debug!(%peer, from = %from.addr, "handshake initiation answered");
+        let origin = Origin {
+            local: index,
+            receiver,
+            is_initiator: false,
+            jitter: jitter(&mut *context.rng),
+            created: now,
+        };
+        self.begin_session(context, keys, origin);
+        self.send_message(context, from, &response, now);
+        self.authenticated(context, len, now);
+        self.reschedule(context);
+        Ok(())
+    }
+
+    /// Takes the response to the initiation of ours with this index.
+    pub(super) fn accept_response(
+        &mut self,
+        context: &mut Context,
+        message: &[u8; RESPONSE_SIZE],
+        from: Endpoint,
+        now: Time,
+        wall: Wall,
+    ) -> Result<(), Drop> {
+        let identity = context.identity.as_ref().ok_or(Drop::NoPrivateKey)?;
+        let local = receiver_index(message).ok_or(Drop::Malformed)?;
+        let receiver = sender_index(message).ok_or(Drop::Malformed)?;
+        let handshake = self.handshake.as_mut().ok_or(Drop::UnexpectedResponse)?;
+        let psk = &self.config.preshared_key;
+        let keys = handshake.accept_response(identity, psk, context.backend, message)?;
+        context.pending.complete(local);
+        self.shared.set_endpoint(from);
+        debug!(peer = %self.shared, from = %from.addr, "handshake response: new session");
+        let origin = Origin {
+            local,
+            receiver,
+            is_initiator: true,
+            jitter: jitter(&mut *context.rng),
+            created: now,
+        };
+        self.begin_session(context, keys, origin);
+        self.handshake_complete(wall);
+        self.authenticated(context, message.len(), now);
+        // Staged packets or, if there are none, a keepalive: the responder waits for either.
+        self.send_keepalive(context);
+        self.reschedule(context);
+        Ok(())
+    }
+
+    fn begin_session(&mut self, context: &mut Context, keys: SessionKeys, origin: Origin) {
+        let keypair = Keypair::new(&self.shared, keys, origin);
+        context.plane.index.insert(&keypair);
+        context.plane.forget(self.shared.keypairs.add(keypair));
+        self.zero_key_material = Some(origin.created + REJECT_AFTER_TIME * 3);
+    }
+
+    pub(super) fn handshake_complete(&mut self, wall: Wall) {
+        self.retransmit_handshake = None;
+        self.last_handshake = Some(wall);
+        let peer = &self.shared;
+        peer.handshake_attempts.store(0, Ordering::Relaxed);
+        peer.sent_lastminute_handshake
+            .store(false, Ordering::Relaxed);
+    }
+
+    /// A handshake message of the peer, `len` bytes long, was accepted.
+    fn authenticated(&self, context: &Context, len: usize, now: Time) {
+        let peer = &self.shared;
+        peer.add_rx_bytes(len);
+        peer.timers.any_authenticated_packet_received();
+        let wake = peer.timers.any_authenticated_packet_traversal(now);
+        context.plane.wake(peer, wake);
+    }
+
+    /// Fires the timers that are due.
+    pub(super) fn fire(&mut self, context: &mut Context, now: Time) {
+        let peer = self.shared.clone();
+        if self.retransmit_handshake.take_if(|at| *at <= now).is_some() {
+            self.retransmit(context, now);
+        }
+        if peer.timers.send_keepalive.take_due(now) {
+            // Armed when this one is sent, which would clear it.
+            self.wants.another_keepalive |= peer.timers.take_need_another_keepalive();
+            self.send_keepalive(context);
+        }
+        if peer.timers.new_handshake.take_due(now) {
+            peer.clear_source();
+            peer.handshake_attempts.store(0, Ordering::Relaxed);
+            self.send_initiation(context, now);
+        }
+        if peer.timers.persistent_keepalive.take_due(now)
+            && let Some(interval) = peer.timers.persistent_interval()
+        {
+            // The kernel arms it again only once something was sent, which may never be.
+            peer.timers.persistent_keepalive.set(now + interval);
+            self.send_keepalive(context);
+        }
+        if self.zero_key_material.take_if(|at| *at <= now).is_some() {
+            debug!(%peer, "sessions wiped");
+            self.end_sessions(context);
+        }
+    }
+
+    fn retransmit(&mut self, context: &mut Context, now: Time) {
+        let peer = &self.shared;
+        let attempts = peer.handshake_attempts.load(Ordering::Relaxed);
+        if attempts > MAX_TIMER_HANDSHAKES {
+            debug!(%peer, attempts, "handshake given up");
+            peer.timers.send_keepalive.clear();
+            context.drop_staged(peer);
+            self.zero_key_material
+                .get_or_insert(now + REJECT_AFTER_TIME * 3);
+            return;
+        }
+        if let Some(last) = peer.last_sent_handshake.get()
+            && peer.sent_handshake_lately(now)
+        {
+            // A response went out since: its session may still be confirmed, but need not be.
+            let jitter = jitter(&mut *context.rng);
+            self.retransmit_handshake = Some(last + REKEY_TIMEOUT + jitter);
+            return;
+        }
+        peer.handshake_attempts
+            .store(attempts + 1, Ordering::Relaxed);
+        peer.clear_source();
+        self.send_initiation(context, now);
+    }
+
+    /// Wipes sessions and the pending handshake.
+    pub(super) fn end_sessions(&mut self, context: &mut Context) {
+        self.end_handshake(context);
+        context.plane.forget(self.shared.keypairs.clear());
+    }
+
+    /// Nothing more is sent under the sessions there are; what comes under them is received. The next
+    /// packet may start a handshake at once.
+    pub(super) fn end_sending(&mut self, context: &mut Context) {
+        self.end_handshake(context);
+        self.shared.keypairs.end_sending();
+        self.shared.last_sent_handshake.clear();
+    }
+
+    /// Wipes the pending handshake.
+    fn end_handshake(&mut self, context: &mut Context) {
+        let handshake = self.handshake.as_mut();
+        if let Some(index) = handshake.and_then(|handshake| handshake.clear()) {
+            context.pending.release(index);
+        }
+    }
+
+    /// The link went down: wipes what a session is made of, and stops timers.
+    pub(super) fn stop(&mut self, context: &mut Context) {
+        self.end_sessions(context);
+        self.retransmit_handshake = None;
+        self.zero_key_material = None;
+        self.wants = Wants::default();
+        self.shared.timers.clear();
+        self.shared.last_sent_handshake.clear();
+        context.drop_staged(&self.shared);
+        self.reschedule(context);
+    }
+
+    /// The peer is removed: the data path is to forget it.
+    pub(super) fn remove(mut self, context: &mut Context) {
+        self.end_sessions(context);
+        self.shared.kill();
+        // Once more, for a session that the data path confirmed meanwhile.
+        context.plane.forget(self.shared.keypairs.clear());
+        context.drop_staged(&self.shared);
+        let id = self.shared.id;
+        context.schedule.put(id, &mut self.place, None);
+    }
+
+    /// Any of the five.
+    fn earliest_timer(&self) -> Option<Time> {
+        [
+            self.shared.timers.earliest(),
+            self.retransmit_handshake,
+            self.zero_key_material,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Moves the peer to its earliest timer in the schedule.
+    pub(super) fn reschedule(&mut self, context: &mut Context) {
+        loop {
+            let earliest = self.earliest_timer();
+            let id = self.shared.id;
+            context.schedule.put(id, &mut self.place, earliest);
+            match earliest {
+                Some(at) => self.shared.timers.wake_at.set(at),
+                None => self.shared.timers.wake_at.clear(),
+            }
+            // One armed meanwhile, by a thread that saw the old `wake_at`?
+            if self.earliest_timer() == earliest {
+                return;
+            }
+        }
+    }
+}
+
+impl Context {
+    fn drop_staged(&self, peer: &Peer) {
+        let purged = peer.staged.purge();
+        self.plane.drop_packets(Drop::StagedPurged, purged as usize);
+    }
+}
+
+/// To be called where the stack is wiped afterwards.
+pub(super) fn random_key(rng: &mut dyn RngCore) -> PrivateKey {
+    let mut bytes = [0; 32];
+    rng.fill_bytes(&mut bytes);
+    let key = PrivateKey::from_bytes(bytes);
+    bytes.zeroize();
+    key
+}
+
+pub(super) fn jitter(rng: &mut dyn RngCore) -> Duration {
+    let fraction = (u128::from(rng.next_u64()) * REKEY_TIMEOUT_JITTER_MAX.as_nanos()) >> 64;
+    Duration::from_nanos(fraction as u64)
+}
