@@ -12,6 +12,7 @@
 //! - [`tool`]: the `wg-rs` command.
 //!
 //! Both:
+//! - [`model`]: an interface, its peers and their networks, and changes of them.
 //! - [`sys`]: Linux, as safe functions. The only unsafe code of the workspace.
 //! - [`uapi`]: the configuration protocol that `wg` speaks, both ends.
 
@@ -21,6 +22,7 @@ pub mod backend;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod model;
 pub mod place;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -16,7 +16,7 @@ use super::entry::{Context, Entry};
 use super::messages::MAX_PEERS;
 use super::peer::{Endpoint, Peer};
 use super::time::{Time, Wall};
-use crate::uapi::types::{self, Change, Interface};
+use crate::model::{self, Change, Interface};
 
 /// What configuration does to the sockets.
 pub trait Links {
@@ -389,10 +389,10 @@ impl Entry {
         self.reschedule(context);
     }
 
-    fn describe(&self) -> types::Peer {
+    fn describe(&self) -> model::Peer {
         let peer = &self.shared;
         let last_handshake: Option<Wall> = self.last_handshake;
-        types::Peer {
+        model::Peer {
             public_key: *peer.public_key(),
             preshared_key: self.config.preshared_key.clone(),
             endpoint: peer.endpoint().map(|endpoint| endpoint.addr),

@@ -22,7 +22,7 @@ use super::plane::Plane;
 use super::schedule::{Place, Schedule};
 use super::send::OutBuffer;
 use super::time::{Time, Wall};
-use crate::uapi::types::AllowedIp;
+use crate::model::AllowedIp;
 
 /// What all peers of a device have in common.
 pub(super) struct Context {

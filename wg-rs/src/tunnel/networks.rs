@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::entry::Entry;
 use super::plane::Routes;
-use crate::uapi::types::AllowedIp;
+use crate::model::AllowedIp;
 
 /// Cryptokey routing, and the place of each network in its owner's list.
 #[derive(Default)]

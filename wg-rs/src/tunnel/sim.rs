@@ -24,7 +24,7 @@ use super::peer::{Endpoint, Peer, Source};
 use super::receive::InBurst;
 use super::send::{OpenBurst, OutBuffer, Prepared, Unroutable, outer_tos, route};
 use super::time::{Time, Wall};
-use crate::uapi::types::{self, AllowedIp, Change};
+use crate::model::{self, AllowedIp, Change};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MILLI: Duration = Duration::from_millis(1);
@@ -165,7 +165,7 @@ impl Host {
     }
 
     /// What `get` says of it.
-    pub fn peer(&self) -> types::Peer {
+    pub fn peer(&self) -> model::Peer {
         self.device.get().peers.remove(0)
     }
 

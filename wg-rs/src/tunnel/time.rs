@@ -3,6 +3,8 @@
 use std::ops::Add;
 use std::time::Duration;
 
+pub use crate::model::Wall;
+
 /// A moment in nanoseconds since an arbitrary origin. The daemon feeds it from
 /// `CLOCK_BOOTTIME`, so that time spent suspended ages sessions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -35,13 +37,4 @@ impl Add<Duration> for Time {
         let nanos = u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX);
         Time(self.0.saturating_add(nanos))
     }
-}
-
-/// Time of day, for handshake timestamps and for "latest handshake".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Wall {
-    /// Seconds since 1970-01-01 UTC.
-    pub secs: u64,
-    /// And nanoseconds.
-    pub nanos: u32,
 }

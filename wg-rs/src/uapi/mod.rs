@@ -10,9 +10,10 @@ mod lines;
 pub mod server;
 pub mod socket;
 pub mod text;
-pub mod types;
 
 use std::path::{Path, PathBuf};
+
+pub use crate::model as types;
 
 /// Where `wg` looks for `<interface>.sock`.
 pub const RUN_DIR: &str = "/var/run/wireguard";

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use wg_crypto::{PrivateKey, PublicKey};
 
+use crate::model::Change;
 use crate::tunnel::config::ConfigError;
 use crate::tunnel::drops::Drop;
 use crate::tunnel::entry::Entry;
 use crate::tunnel::peer::Peer;
 use crate::tunnel::sim::*;
-use crate::uapi::types::Change;
 
 fn private_key(key: &PrivateKey) -> Change {
     Change::PrivateKey(Some(Box::new(key.clone())))

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::model::Change;
 use crate::tunnel::drops::Drop;
 use crate::tunnel::messages::{DATA_OVERHEAD, MAX_STAGED_PACKETS};
 use crate::tunnel::peer::{Endpoint, Source};
 use crate::tunnel::send::Unroutable;
 use crate::tunnel::sim::*;
-use crate::uapi::types::Change;
 
 fn elsewhere() -> SocketAddr {
     "203.0.113.9:9999".parse().unwrap()

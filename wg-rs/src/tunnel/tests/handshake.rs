@@ -1,8 +1,8 @@
 //! Initiations, responses, and what is done to them on the way.
 
+use crate::model::Change;
 use crate::tunnel::drops::Drop;
 use crate::tunnel::sim::*;
-use crate::uapi::types::Change;
 
 /// tailscale-rs#334, and boringtun: a pending handshake cleared by a response that fails.
 #[test]

@@ -2,11 +2,11 @@
 
 use wg_crypto::{PrivateKey, PublicKey};
 
+use crate::model::Change;
 use crate::tunnel::drops::Drop;
 use crate::tunnel::sim::*;
 use crate::tunnel::staged::StagedPacket;
 use crate::tunnel::time::Wall;
-use crate::uapi::types::Change;
 
 const LOADED: usize = 512;
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rand::Rng;
 
+use crate::model::Change;
 use crate::tunnel::drops::Drop;
 use crate::tunnel::sim::*;
-use crate::uapi::types::Change;
 
 /// Three hosts under loss, repetition, reordering, NAT rebinding, links that go down, and live
 /// changes. Whatever happened, once the network is good again all of them reach each other.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use std::sync::Arc;
 
+use crate::model::Change;
 use crate::tunnel::drops::Drop;
 use crate::tunnel::messages::*;
 use crate::tunnel::sim::*;
 use crate::tunnel::time::Time;
-use crate::uapi::types::Change;
 
 fn gaps(times: &[Time]) -> Vec<Duration> {
     times

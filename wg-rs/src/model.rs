@@ -1,5 +1,6 @@
-//! An interface and its peers as the configuration protocol shows them, and the changes it asks
-//! for.
+//! An interface, its peers and their networks, as configuration shows them, and the changes that one may
+//! ask for. The tunnel applies them and is described in them; the configuration protocol, the tools and
+//! the kernel's netlink speak of the same.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
 use crate::sys::numeric::Ip;
-use crate::tunnel::time::Wall;
 
 /// The configuration and the state of an interface: the answer to a `get`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +91,15 @@ impl fmt::Display for AllowedIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", Ip(self.addr), self.cidr)
     }
+}
+
+/// Time of day, for handshake timestamps and for "latest handshake".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Wall {
+    /// Seconds since 1970-01-01 UTC.
+    pub secs: u64,
+    /// And nanoseconds.
+    pub nanos: u32,
 }
 
 /// One line of a `set`. Those from [`Change::UpdateOnly`] on speak of the last [`Change::Peer`],
