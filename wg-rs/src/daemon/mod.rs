@@ -35,6 +35,7 @@ use crate::sys;
 use crate::sys::process::background::{self, Background, Parent};
 use crate::sys::process::{confine, notify};
 use crate::sys::tun::{Tun, TunOffloads};
+use crate::tunnel::config::ConfigError;
 use crate::uapi::server::{self, Handler};
 use crate::uapi::socket::{BindError, Listener};
 use crate::uapi::{RUN_DIR, types};
@@ -242,6 +243,17 @@ fn default_workers() -> usize {
 }
 
 /// Both leave copies of keys on the stack as they move them.
+/// The error as the kernel module numbers it.
+fn errno(error: &ConfigError) -> Errno {
+    let said = |source: &io::Error| source.raw_os_error().map(Errno::from_raw);
+    match error {
+        ConfigError::Bind { source, .. } => said(source).unwrap_or(Errno::EADDRINUSE),
+        ConfigError::FwMark { source, .. } => said(source).unwrap_or(Errno::EIO),
+        ConfigError::TooManyPeers => Errno::ENOMEM,
+        ConfigError::NoPeer => Errno::EINVAL,
+    }
+}
+
 impl Handler for Interface {
     fn get(&self) -> Result<types::Interface, Errno> {
         Ok(wipe_stack_after(|| Interface::get(self)))
@@ -250,7 +262,33 @@ impl Handler for Interface {
     fn set(&self, changes: Vec<types::Change>) -> Result<(), Errno> {
         wipe_stack_after(|| Interface::set(self, &changes)).map_err(|error| {
             tracing::error!(%error, "configuration refused");
-            Errno::from_raw(error.errno())
+            errno(&error)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_numbers_of_the_kernel_module() {
+        let refused = || io::Error::from_raw_os_error(libc::EACCES);
+        let bind = |source| ConfigError::Bind { port: 53, source };
+        for (error, number) in [
+            (bind(refused()), Errno::EACCES),
+            (bind(io::ErrorKind::AddrInUse.into()), Errno::EADDRINUSE),
+            (
+                ConfigError::FwMark {
+                    mark: 1,
+                    source: refused(),
+                },
+                Errno::EACCES,
+            ),
+            (ConfigError::TooManyPeers, Errno::ENOMEM),
+            (ConfigError::NoPeer, Errno::EINVAL),
+        ] {
+            assert_eq!(errno(&error), number, "{error}");
+        }
     }
 }

@@ -62,18 +62,6 @@ pub enum ConfigError {
     NoPeer,
 }
 
-impl ConfigError {
-    /// The error as the kernel numbers it, positive.
-    pub fn errno(&self) -> i32 {
-        match self {
-            Self::Bind { source, .. } => source.raw_os_error().unwrap_or(libc::EADDRINUSE),
-            Self::FwMark { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
-            Self::TooManyPeers => libc::ENOMEM,
-            Self::NoPeer => libc::EINVAL,
-        }
-    }
-}
-
 /// Whom the next changes are about.
 #[derive(Clone, Copy)]
 enum Subject {

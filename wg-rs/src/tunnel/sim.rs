@@ -93,7 +93,7 @@ pub(crate) struct Sockets {
 impl Links for Sockets {
     fn bind(&mut self, port: u16) -> io::Result<u16> {
         if self.refuse {
-            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+            return Err(io::ErrorKind::AddrInUse.into());
         }
         self.binds += 1;
         self.port = Some(if port == 0 {
@@ -106,7 +106,7 @@ impl Links for Sockets {
 
     fn check(&mut self, _: u16) -> io::Result<()> {
         if self.refuse {
-            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+            return Err(io::ErrorKind::AddrInUse.into());
         }
         Ok(())
     }
