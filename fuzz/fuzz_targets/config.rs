@@ -12,7 +12,7 @@ use wg_crypto::PublicKey;
 use wg_rs::config::{
     Apply, Dialect, Endpoint, Reason, Settings, parse_args, parse_file, print, read_file,
 };
-use wg_rs::uapi::types::{Change, Interface, Peer};
+use wg_rs::model::{Change, Interface, Peer};
 
 const A: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
 const B: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";

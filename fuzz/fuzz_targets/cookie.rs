@@ -29,7 +29,8 @@ fuzz_target!(|input: (Vec<(u8, u8)>, Option<Vec<u8>>)| {
     let reply = raw.unwrap_or(reply);
 
     let from = Endpoint::from(addr(2));
-    pair.a.handle_message(pair.now, WALL, from, &reply, Backlog::default());
+    pair.a
+        .handle_message(pair.now, WALL, from, &reply, Backlog::default());
     assert!(
         transmits(&mut pair.a, pair.now).is_empty(),
         "a cookie reply is not answered"

@@ -33,8 +33,13 @@ fuzz_target!(|input: Input| {
     let mut pair = Pair::new();
     let initiation = pair.initiation();
     let right = if input.to_initiator {
-        pair.b
-            .handle_message(pair.now, WALL, Endpoint::from(addr(1)), &initiation, Backlog::default());
+        pair.b.handle_message(
+            pair.now,
+            WALL,
+            Endpoint::from(addr(1)),
+            &initiation,
+            Backlog::default(),
+        );
         transmits(&mut pair.b, pair.now).pop().expect("B answers")
     } else {
         initiation
@@ -84,7 +89,13 @@ fuzz_target!(|input: Input| {
         let cookies_only = answers.iter().all(|answer| answer.len() == 64 && loaded);
         assert!(cookies_only, "a wrong message is answered");
         // And the right one is still good.
-        receiver.handle_message(pair.now, WALL, Endpoint::from(addr(9)), &right, Backlog::default());
+        receiver.handle_message(
+            pair.now,
+            WALL,
+            Endpoint::from(addr(9)),
+            &right,
+            Backlog::default(),
+        );
         if !loaded {
             assert!(
                 !transmits(receiver, pair.now).is_empty(),

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use rand_core::RngCore;
 use wg_crypto::{Backend, PrivateKey, PublicKey};
+use wg_rs::model::{AllowedIp, Change, Wall};
 use wg_rs::tunnel::config::Links;
 use wg_rs::tunnel::device::Device;
 use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::{Endpoint, Peer};
 use wg_rs::tunnel::send::{OutBuffer, Prepared, route};
-use wg_rs::tunnel::time::{Time, Wall};
-use wg_rs::uapi::types::{AllowedIp, Change};
+use wg_rs::tunnel::time::Time;
 
 /// No randomness at all, but never the same number twice.
 struct Counter(u64);
@@ -105,11 +105,21 @@ impl Pair {
     pub fn with_session() -> Pair {
         let mut pair = Pair::new();
         let initiation = pair.initiation();
-        pair.b
-            .handle_message(pair.now, WALL, Endpoint::from(addr(1)), &initiation, Backlog::default());
+        pair.b.handle_message(
+            pair.now,
+            WALL,
+            Endpoint::from(addr(1)),
+            &initiation,
+            Backlog::default(),
+        );
         for response in transmits(&mut pair.b, pair.now) {
-            pair.a
-                .handle_message(pair.now, WALL, Endpoint::from(addr(2)), &response, Backlog::default());
+            pair.a.handle_message(
+                pair.now,
+                WALL,
+                Endpoint::from(addr(2)),
+                &response,
+                Backlog::default(),
+            );
         }
         assert!(
             !pair.transmits_of_a().is_empty(),

@@ -1,9 +1,9 @@
 //! What `up` does beside the link, which does not go with it: DNS, rules, a firewall, and the routes
 //! that say that there is no way.
 
+use wg_rs::model::Interface;
 use wg_rs::sys::netlink::{Route, Rule};
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::Interface;
 
 use crate::default_route;
 use crate::dns::Resolver;

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 
 use wg_crypto::key::PublicKey;
 use wg_rs::config::AllowedIpSetting;
+use wg_rs::model::AllowedIp;
 use wg_rs::sys::reason;
-use wg_rs::uapi::types::AllowedIp;
 use zeroize::Zeroizing;
 
 use crate::file::{self, Address, Error, File, Located, Location};

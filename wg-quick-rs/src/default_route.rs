@@ -9,10 +9,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use wg_rs::model::Change;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Netlink, Route, Rule};
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::Change;
 
 use crate::engine::Engine;
 use crate::failure::Failure;

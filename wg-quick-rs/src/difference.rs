@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use wg_crypto::key::PublicKey;
 use wg_rs::config::{PeerSettings, Settings};
-use wg_rs::uapi::types::{AllowedIp, Change, Interface, Peer};
+use wg_rs::model::{AllowedIp, Change, Interface, Peer};
 
 /// How one interface becomes another.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wg_rs::config::{Apply, Endpoint, Reason, Retries, Settings};
-use wg_rs::uapi::types::Change;
+use wg_rs::model::Change;
 
 use crate::console;
 use crate::failure::Failure;

@@ -9,9 +9,9 @@
 //! is refused: it is a stranger's.
 
 use wg_rs::backend::{Backends, Kind};
+use wg_rs::model::Interface;
 use wg_rs::place::{self, Namespace};
 use wg_rs::sys::netns::NetNs;
-use wg_rs::uapi::types::Interface;
 
 use crate::console;
 use crate::engine::Engine;

@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use wg_rs::uapi::types::Interface;
+use wg_rs::model::Interface;
 
 use crate::console;
 use crate::failure::Failure;

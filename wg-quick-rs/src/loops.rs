@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use wg_rs::config::{AllowedIpSetting, Endpoint};
+use wg_rs::model::AllowedIp;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
-use wg_rs::uapi::types::AllowedIp;
 
 use crate::console;
 use crate::failure::Failure;

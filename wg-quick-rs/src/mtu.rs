@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
+use wg_rs::model::Interface;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Netlink, Which};
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::Interface;
 
 /// Headers of the tunnel over IPv6, and of its padding's worst.
 const OVERHEAD: u32 = 80;

@@ -6,9 +6,9 @@
 
 use std::collections::HashSet;
 
+use wg_rs::model::{AllowedIp, Interface};
 use wg_rs::sys::netlink::Route;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
-use wg_rs::uapi::types::{AllowedIp, Interface};
 
 use crate::file::File;
 use crate::routes::{self, Wanted};

@@ -14,10 +14,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use wg_rs::config::{PeerSettings, Retries};
+use wg_rs::model::{AllowedIp, Change, Interface, Peer};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Route, Rule, Which};
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::{AllowedIp, Change, Interface, Peer};
 
 use crate::console;
 use crate::default_route;

@@ -21,7 +21,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use wg_crypto::key::PublicKey;
 use wg_rs::backend::Backends;
 use wg_rs::config::Endpoint;
-use wg_rs::uapi::types::{Change, Peer};
+use wg_rs::model::{Change, Peer};
 
 use crate::ask;
 use crate::console;
@@ -263,7 +263,7 @@ fn set(backends: &Backends, peer: &Stale, address: SocketAddr) -> Result<(), Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wg_rs::tunnel::time::Wall;
+    use wg_rs::model::Wall;
 
     const V6: &str = "[2001:db8::1]:1";
     const OTHER_V6: &str = "[2001:db8::2]:1";

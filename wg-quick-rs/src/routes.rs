@@ -1,9 +1,9 @@
 //! Which routes the allowed IPs make.
 
+use wg_rs::model::{AllowedIp, Interface};
 use wg_rs::sys::netlink::Route;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::{AllowedIp, Interface};
 
 use crate::file::Address;
 use crate::table::Table;
@@ -73,7 +73,7 @@ fn covers(wide: (std::net::IpAddr, u8), narrow: (std::net::IpAddr, u8)) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wg_rs::uapi::types::Peer;
+    use wg_rs::model::Peer;
 
     fn interface(ips: &[&str]) -> Interface {
         let ip = |text: &&str| {

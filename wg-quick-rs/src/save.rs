@@ -13,8 +13,8 @@ use std::ops::Range;
 
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use wg_rs::config::{Address, value};
+use wg_rs::model::{AllowedIp, Interface, Peer};
 use wg_rs::sys::numeric;
-use wg_rs::uapi::types::{AllowedIp, Interface, Peer};
 use zeroize::Zeroizing;
 
 use crate::edit::Edit;

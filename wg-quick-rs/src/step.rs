@@ -8,11 +8,11 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use wg_rs::model::Change;
 use wg_rs::place::{self, Ending, Namespace};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{self, Events, Groups, Netlink, Route, Rule};
 use wg_rs::sys::netns::NetNs;
-use wg_rs::uapi::types::Change;
 
 use crate::console;
 use crate::dns::Resolver;

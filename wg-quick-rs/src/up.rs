@@ -13,12 +13,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use wg_rs::backend::Backends;
+use wg_rs::model::Interface;
 use wg_rs::place::Namespace;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Netlink, Which};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::Interface;
 
 use crate::beside::Beside;
 use crate::console;

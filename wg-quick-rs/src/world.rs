@@ -8,11 +8,11 @@ use std::io;
 use std::net::IpAddr;
 
 use wg_rs::backend::Backends;
+use wg_rs::model::{Change, Interface};
 use wg_rs::place::Namespace;
 use wg_rs::sys::netlink::{self, Netlink};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
-use wg_rs::uapi::types::{Change, Interface};
 
 use crate::difference::without_taking;
 use crate::failure::Failure;

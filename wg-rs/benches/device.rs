@@ -8,12 +8,12 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use wg_crypto::{Backend, Identity, MacKeys, PrivateKey, PublicKey, Tai64n, create_initiation};
+use wg_rs::model::{AllowedIp, Change, Wall};
 use wg_rs::tunnel::config::Links;
 use wg_rs::tunnel::device::Device;
 use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::Endpoint;
-use wg_rs::tunnel::time::{Time, Wall};
-use wg_rs::uapi::types::{AllowedIp, Change};
+use wg_rs::tunnel::time::Time;
 
 const PEERS: u32 = 100_000;
 

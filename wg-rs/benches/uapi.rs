@@ -2,8 +2,8 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use wg_crypto::PublicKey;
+use wg_rs::model::{AllowedIp, Change, Interface, Peer};
 use wg_rs::uapi::text::{GetPrinter, parse_get, parse_set, print_change};
-use wg_rs::uapi::types::{AllowedIp, Change, Interface, Peer};
 
 const PEERS: u32 = 100_000;
 

@@ -14,8 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::errno::{Errno, errno};
+use crate::model::{Change, Interface};
 use crate::uapi::RUN_DIR;
-use crate::uapi::types::{Change, Interface};
 
 /// The kind of backend that an interface has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,9 +10,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::errno::Errno;
+use crate::model::{Change, Interface};
 use crate::uapi::client::{self, Client, ClientError};
 use crate::uapi::text::ReplyError;
-use crate::uapi::types::{Change, Interface};
 use crate::uapi::{self, SUFFIX};
 
 /// The names of all interfaces with a live socket in `dir`.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use wg_crypto::PublicKey;
 
-use crate::uapi::types::{Change, Interface, Peer};
+use crate::model::{Change, Interface, Peer};
 
 use super::{Endpoint, Error, PeerSettings, Place, Reason, Settings};
 

@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 
 use zeroize::Zeroizing;
 
+use crate::model::{Interface, Peer};
 use crate::sys::numeric;
-use crate::uapi::types::{Interface, Peer};
 
 /// What `wg showconf` prints, for `wg setconf` to read.
 pub fn print(interface: &Interface) -> Zeroizing<String> {
@@ -69,7 +69,7 @@ fn print_peer(peer: &Peer, out: &mut String) -> fmt::Result {
 mod tests {
     use super::*;
     use crate::config::{Apply, parse_file};
-    use crate::uapi::types::Change;
+    use crate::model::Change;
     use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
     const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";

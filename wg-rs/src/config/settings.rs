@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
 use super::Place;
-use crate::uapi::types::AllowedIp;
+use crate::model::AllowedIp;
 
 /// What is to become of an interface. `None` where nothing was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::model::AllowedIp;
 use crate::sys::resolve;
-use crate::uapi::types::AllowedIp;
 
 use super::error::{shown, shown_piece};
 use super::{Address, AllowedIpSetting, Endpoint, Reason};

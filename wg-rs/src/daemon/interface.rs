@@ -30,14 +30,14 @@ use crate::datapath::now;
 use crate::datapath::outbound::TunReader;
 use crate::datapath::readers::Readers;
 use crate::datapath::sockets::Sockets;
+use crate::model::{self, Wall};
 use crate::sys::process::clock;
 use crate::sys::tun::Tun;
 use crate::tunnel::config::ConfigError;
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::{Drop, Drops};
 use crate::tunnel::plane::Plane;
-use crate::tunnel::time::{Time, Wall};
-use crate::uapi::types;
+use crate::tunnel::time::Time;
 
 /// Bytes that one poll of the owner writes at most.
 const TRANSMIT_BUFFER: usize = 1 << 16;
@@ -124,7 +124,7 @@ impl Interface {
     ///
     /// # Errors
     /// What was wrong with the first that failed.
-    pub fn set(&self, changes: &[types::Change]) -> Result<(), ConfigError> {
+    pub fn set(&self, changes: &[model::Change]) -> Result<(), ConfigError> {
         let mut owner = self.shared.owner();
         let Owner { device, network } = &mut *owner;
         let result = device.set(changes, network, now());
@@ -140,7 +140,7 @@ impl Interface {
     }
 
     /// The configuration and state, for a `get`.
-    pub fn get(&self) -> types::Interface {
+    pub fn get(&self) -> model::Interface {
         self.shared.owner().device.get()
     }
 

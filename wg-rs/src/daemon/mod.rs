@@ -31,14 +31,15 @@ use wg_crypto::{Backend, wipe_stack_after};
 use self::control::{Control, End, Signals};
 use self::interface::Interface;
 use self::options::{Environment, Offloads, Options};
+use crate::model;
 use crate::sys;
 use crate::sys::process::background::{self, Background, Parent};
 use crate::sys::process::{confine, notify};
 use crate::sys::tun::{Tun, TunOffloads};
 use crate::tunnel::config::ConfigError;
+use crate::uapi::RUN_DIR;
 use crate::uapi::server::{self, Handler};
 use crate::uapi::socket::{BindError, Listener};
-use crate::uapi::{RUN_DIR, types};
 
 /// Cores from which on large bursts are shared out, and workers at most per direction.
 const CORES_TO_SPARE: usize = 4;
@@ -255,11 +256,11 @@ fn errno(error: &ConfigError) -> Errno {
 }
 
 impl Handler for Interface {
-    fn get(&self) -> Result<types::Interface, Errno> {
+    fn get(&self) -> Result<model::Interface, Errno> {
         Ok(wipe_stack_after(|| Interface::get(self)))
     }
 
-    fn set(&self, changes: Vec<types::Change>) -> Result<(), Errno> {
+    fn set(&self, changes: Vec<model::Change>) -> Result<(), Errno> {
         wipe_stack_after(|| Interface::set(self, &changes)).map_err(|error| {
             tracing::error!(%error, "configuration refused");
             errno(&error)

@@ -19,8 +19,8 @@ use super::out::print;
 use crate::backend::Errno;
 use crate::config::value::is_space;
 use crate::config::{self, Apply, INVALID_LENGTH, Settings, look_up, parse_args, parse_file};
+use crate::model::Change;
 use crate::sys::secrets;
-use crate::uapi::types::Change;
 
 /// `set IFACE WORD…`
 pub(crate) fn set(context: &Context, args: &[OsString]) -> ExitCode {

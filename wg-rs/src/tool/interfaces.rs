@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use crate::backend::{Backends, Kind};
+use crate::model::{Change, Interface};
 use crate::place;
-use crate::uapi::types::{Change, Interface};
 
 /// [`Backends`], or some of them.
 pub(crate) struct Interfaces {

@@ -20,11 +20,11 @@ use super::out::print;
 use crate::backend::{Backends, Kind};
 use crate::config::{self, Apply, Hint, value};
 use crate::daemon::options::interface_name;
+use crate::model::Change;
 use crate::place::{self, BackendChoice, FoundInterface, ListedInterface, Namespace, reason};
 use crate::sys::netlink::{self, Address, Netlink};
 use crate::sys::netns::NetNs;
 use crate::sys::secrets;
-use crate::uapi::types::Change;
 
 const NAMESPACES: &str = "\
 Namespaces:

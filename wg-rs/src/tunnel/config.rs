@@ -15,8 +15,8 @@ use super::device::Device;
 use super::entry::{Context, Entry};
 use super::messages::MAX_PEERS;
 use super::peer::{Endpoint, Peer};
-use super::time::{Time, Wall};
-use crate::model::{self, Change, Interface};
+use super::time::Time;
+use crate::model::{self, Change, Interface, Wall};
 
 /// What configuration does to the sockets.
 pub trait Links {

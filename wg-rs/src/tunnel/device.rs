@@ -33,7 +33,8 @@ use super::peer::{Endpoint, Peer};
 use super::pending::PendingHandshakes;
 use super::plane::{Event, Plane};
 use super::schedule::Schedule;
-use super::time::{Time, Wall};
+use super::time::Time;
+use crate::model::Wall;
 
 /// Peers whose timers are fired at a time.
 const PEERS_AT_ONCE: usize = 256;

@@ -21,8 +21,8 @@ use super::pending::PendingHandshakes;
 use super::plane::Plane;
 use super::schedule::{Place, Schedule};
 use super::send::OutBuffer;
-use super::time::{Time, Wall};
-use crate::model::AllowedIp;
+use super::time::Time;
+use crate::model::{AllowedIp, Wall};
 
 /// What all peers of a device have in common.
 pub(super) struct Context {

@@ -17,7 +17,8 @@ use wg_crypto::{
 
 use super::drops::Drop;
 use super::messages::*;
-use super::time::{Time, Wall};
+use super::time::Time;
+use crate::model::Wall;
 
 pub(crate) struct Handshake {
     pending: Option<Pending>,

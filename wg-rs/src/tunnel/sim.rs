@@ -23,8 +23,8 @@ use super::keypair::Keypair;
 use super::peer::{Endpoint, Peer, Source};
 use super::receive::InBurst;
 use super::send::{OpenBurst, OutBuffer, Prepared, Unroutable, outer_tos, route};
-use super::time::{Time, Wall};
-use crate::model::{self, AllowedIp, Change};
+use super::time::Time;
+use crate::model::{self, AllowedIp, Change, Wall};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MILLI: Duration = Duration::from_millis(1);

@@ -3,8 +3,6 @@
 use std::ops::Add;
 use std::time::Duration;
 
-pub use crate::model::Wall;
-
 /// A moment in nanoseconds since an arbitrary origin. The daemon feeds it from
 /// `CLOCK_BOOTTIME`, so that time spent suspended ages sessions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

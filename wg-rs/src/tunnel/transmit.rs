@@ -15,7 +15,8 @@ use super::messages::{HANDSHAKE_DSCP, INITIATION_SIZE, REKEY_TIMEOUT};
 use super::outgoing::Transmit;
 use super::peer::Endpoint;
 use super::send::{Receipt, Unstaged};
-use super::time::{Time, Wall};
+use super::time::Time;
+use crate::model::Wall;
 
 impl Entry {
     /// Wants an initiation sent, unless one was in the last five seconds.

@@ -11,7 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{Line, LineBuffer};
 use super::text::{GetParser, ReplyError, print_change};
-use super::types::{Change, Interface};
+use crate::model::{Change, Interface};
 
 /// Bytes read or written at a time.
 const CHUNK: usize = 64 << 10;

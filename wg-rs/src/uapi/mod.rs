@@ -1,8 +1,7 @@
 //! The configuration protocol of userspace WireGuard, as `wg` speaks it: text over a unix socket in
 //! `/var/run/wireguard` (<https://www.wireguard.com/xplatform/>).
 //!
-//! - [`types`]: what is configured, and the changes one asks for.
-//! - [`text`]: both as lines of text, and back.
+//! - [`text`]: an interface and changes of it ([`crate::model`]) as lines of text, and back.
 //! - [`socket`]: the socket file. [`server`]: the daemon's end. [`client`]: the end of tools and tests.
 
 pub mod client;
@@ -12,8 +11,6 @@ pub mod socket;
 pub mod text;
 
 use std::path::{Path, PathBuf};
-
-pub use crate::model as types;
 
 /// Where `wg` looks for `<interface>.sock`.
 pub const RUN_DIR: &str = "/var/run/wireguard";

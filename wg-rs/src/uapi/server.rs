@@ -22,7 +22,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::lines::{Line, LineBuffer};
 use super::socket::{Listener, SocketFile};
 use super::text::{GetPrinter, SetParser};
-use super::types::{Change, Interface};
+use crate::model::{Change, Interface};
 use crate::sys::async_fd;
 
 /// Clients at a time; more wait in the listen queue.
@@ -196,10 +196,10 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{AllowedIp, Peer};
     use crate::uapi::client::{Client, ClientError};
     use crate::uapi::socket::tests::TempDir;
     use crate::uapi::text::{ReplyError, parse_get};
-    use crate::uapi::types::{AllowedIp, Peer};
     use std::fs::{self, Permissions};
     use std::net::Ipv4Addr;
     use std::os::unix::fs::PermissionsExt;

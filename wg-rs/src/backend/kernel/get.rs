@@ -13,8 +13,7 @@ use netlink_packet_wireguard::{
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
 use super::message::Message;
-use crate::tunnel::time::Wall;
-use crate::uapi::types::{AllowedIp, Interface, Peer};
+use crate::model::{AllowedIp, Interface, Peer, Wall};
 
 /// Adds the contents of the next message.
 pub(super) fn collect(interface: &mut Interface, message: Message) -> io::Result<()> {

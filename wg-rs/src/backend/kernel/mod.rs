@@ -14,9 +14,9 @@ use netlink_packet_wireguard::{WireguardAttribute, WireguardCmd};
 
 use self::message::Message;
 use super::errno::Errno;
+use crate::model::{Change, Interface};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::generic::Generic;
-use crate::uapi::types::{Change, Interface};
 
 /// `IFNAMSIZ`: the bytes of a link's name, and a NUL at its end.
 const NAME_SIZE: usize = libc::IFNAMSIZ;

@@ -18,7 +18,7 @@ use netlink_packet_wireguard::{
 use wg_crypto::{PresharedKey, PublicKey};
 
 use super::message::Message;
-use crate::uapi::types::{AllowedIp, Change};
+use crate::model::{AllowedIp, Change};
 
 /// Bytes of attributes in one request. All peers of it are one attribute, and no attribute is
 /// longer than 64 KiB; a thousand allowed IPs should fit, so that their peer is never without some.

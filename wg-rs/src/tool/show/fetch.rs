@@ -3,8 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::model::Interface;
 use crate::tool::context::{Context, complain};
-use crate::uapi::types::Interface;
 
 /// The interfaces that are asked for.
 pub(super) enum Selection {

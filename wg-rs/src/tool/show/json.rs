@@ -9,8 +9,8 @@ use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 use zeroize::Zeroizing;
 
 use super::terminal::reveals_keys;
+use crate::model::{Interface, Peer};
 use crate::sys::numeric::Endpoint;
-use crate::uapi::types::{Interface, Peer};
 
 /// The layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +160,7 @@ impl Serialize for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnel::time::Wall;
-    use crate::uapi::types::AllowedIp;
+    use crate::model::{AllowedIp, Wall};
     use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
     fn shown(interfaces: &[(String, Interface)], reveal_keys: bool) -> String {

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::rates::Rates;
 use super::terminal::{BOLD, CYAN, GREEN, RED, RESET, Styled, YELLOW, reveals_keys};
+use crate::model::{Interface, Peer};
 use crate::sys::numeric::{Endpoint, Ip};
-use crate::uapi::types::{Interface, Peer};
 
 /// Units of time in seconds, with their names in the singular. A year has 365 days.
 const UNITS: [(u64, &str); 5] = [
@@ -173,7 +173,7 @@ impl Pretty<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnel::time::Wall;
+    use crate::model::Wall;
     use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
     fn plain() -> Pretty<'static> {
@@ -212,8 +212,7 @@ mod tests {
         peer.allowed_ips = ["10.9.0.2/32", "fd09::2/128"]
             .map(|ip| {
                 let (addr, cidr) = ip.split_once('/').unwrap();
-                crate::uapi::types::AllowedIp::new(addr.parse().unwrap(), cidr.parse().unwrap())
-                    .unwrap()
+                crate::model::AllowedIp::new(addr.parse().unwrap(), cidr.parse().unwrap()).unwrap()
             })
             .to_vec();
         Interface {

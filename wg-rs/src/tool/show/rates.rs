@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wg_crypto::PublicKey;
 
-use crate::uapi::types::{Interface, Peer};
+use crate::model::{Interface, Peer};
 
 /// Bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use wg_crypto::PrivateKey;
 
+use crate::model::{Interface, Peer};
 use crate::sys::numeric::Endpoint;
-use crate::uapi::types::{Interface, Peer};
 
 /// A parameter that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,8 +157,7 @@ fn or_none(value: Option<impl ToString>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnel::time::Wall;
-    use crate::uapi::types::AllowedIp;
+    use crate::model::{AllowedIp, Wall};
     use wg_crypto::{PresharedKey, PublicKey};
 
     const ONE: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";

@@ -18,10 +18,10 @@ use super::json::{self, Layout};
 use super::pretty::Pretty;
 use super::rates::Rates;
 use super::terminal;
+use crate::model::Interface;
 use crate::sys::terminal::{Size, size};
 use crate::tool::context::{Context, complain};
 use crate::tool::out::Out;
-use crate::uapi::types::Interface;
 
 const PERIOD: Duration = Duration::from_secs(1);
 

@@ -2,11 +2,10 @@
 
 use wg_crypto::{PrivateKey, PublicKey};
 
-use crate::model::Change;
+use crate::model::{Change, Wall};
 use crate::tunnel::drops::Drop;
 use crate::tunnel::sim::*;
 use crate::tunnel::staged::StagedPacket;
-use crate::tunnel::time::Wall;
 
 const LOADED: usize = 512;
 

@@ -10,12 +10,12 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use wg_crypto::{Backend, PresharedKey, PrivateKey};
 
+use crate::model::{Change, Wall};
 use crate::tunnel::device::Device;
 use crate::tunnel::ingress::Backlog;
 use crate::tunnel::peer::Endpoint;
 use crate::tunnel::sim::Sockets;
-use crate::tunnel::time::{Time, Wall};
-use crate::uapi::types::Change;
+use crate::tunnel::time::Time;
 
 /// How much of the stack is searched.
 const SEARCHED: usize = 128 * 1024;

@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use wg_crypto::{Backend, PrivateKey, PublicKey};
 
-use crate::model::Change;
+use crate::model::{Change, Wall};
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::Drop;
 use crate::tunnel::ingress::Backlog;
@@ -22,7 +22,7 @@ use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
 use crate::tunnel::send::{OpenBurst, OutBuffer, Prepared, route};
 use crate::tunnel::sim::{Sockets, allow, packet};
-use crate::tunnel::time::{Time, Wall};
+use crate::tunnel::time::Time;
 
 const PACKETS: u64 = 100_000;
 /// How far the sender may be ahead: what can be staged.

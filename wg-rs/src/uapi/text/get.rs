@@ -6,7 +6,7 @@ use std::str;
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
 use super::set::allowed_ip;
-use crate::uapi::types::{Interface, Peer};
+use crate::model::{Interface, Peer};
 
 /// Prints an interface in pieces, so that a large one needs no large buffer.
 pub struct GetPrinter<'a> {
@@ -260,8 +260,7 @@ pub fn parse_get(text: &[u8]) -> Result<Interface, ReplyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnel::time::Wall;
-    use crate::uapi::types::AllowedIp;
+    use crate::model::{AllowedIp, Wall};
     use proptest::prelude::*;
 
     fn print(interface: &Interface, enough: usize) -> Vec<u8> {

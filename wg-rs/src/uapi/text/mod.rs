@@ -46,8 +46,7 @@ mod arbitrary {
     use proptest::prelude::*;
     use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-    use crate::tunnel::time::Wall;
-    use crate::uapi::types::{AllowedIp, Change, Interface, Peer};
+    use crate::model::{AllowedIp, Change, Interface, Peer, Wall};
 
     fn private_key() -> impl Strategy<Value = Option<PrivateKey>> {
         option::of(any::<[u8; 32]>().prop_map(PrivateKey::from_bytes))

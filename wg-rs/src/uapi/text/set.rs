@@ -6,7 +6,7 @@ use std::str;
 use nix::errno::Errno;
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-use crate::uapi::types::{AllowedIp, Change};
+use crate::model::{AllowedIp, Change};
 
 /// More lines than a million peers need: memory is bounded.
 const MAX_CHANGES: usize = 1 << 23;
