@@ -23,7 +23,7 @@ fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("index_lookup");
     for peers in SIZES {
         let index = Index::default();
-        let sessions: Vec<Arc<Keypair>> = (0..peers)
+        let sessions: Vec<Arc<Keypair<Peer>>> = (0..peers)
             .map(|id| {
                 let peer = Arc::new(Peer::new(id, PublicKey::from_bytes(rng.random())));
                 let keys = SessionKeys {

@@ -21,6 +21,7 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use rand_core::RngCore;
 
 use super::keypair::{Discarded, Keypair};
+use super::peer::Peer;
 
 const MIN_SLOTS: usize = 64;
 
@@ -34,7 +35,7 @@ pub struct Index {
 struct Slot {
     /// The index that this slot is taken by. One that belongs elsewhere: it is free.
     index: AtomicU32,
-    session: ArcSwapOption<Keypair>,
+    session: ArcSwapOption<Keypair<Peer>>,
 }
 
 impl Default for Index {
@@ -49,7 +50,7 @@ impl Default for Index {
 impl Index {
     /// The session with this index. Guarded, not counted: a count lies in the session itself, which
     /// among very many is in no cache, and a lookup has no need to go there.
-    pub fn lookup(&self, index: u32) -> Guard<Option<Arc<Keypair>>> {
+    pub fn lookup(&self, index: u32) -> Guard<Option<Arc<Keypair<Peer>>>> {
         let slots = self.slots.load();
         let slot = &slots[place(index, slots.len())];
         if slot.index.load(Ordering::Acquire) != index {
@@ -101,7 +102,7 @@ impl Index {
     }
 
     /// Puts the session of a reserved index in its slot.
-    pub fn insert(&self, session: &Arc<Keypair>) {
+    pub fn insert(&self, session: &Arc<Keypair<Peer>>) {
         let _taken = self.taken();
         let slots = self.slots.load();
         let slot = &slots[place(session.local(), slots.len())];
@@ -123,7 +124,7 @@ impl Index {
     }
 
     /// Frees the slots of sessions that ended.
-    pub(crate) fn remove(&self, discarded: &Discarded) {
+    pub(crate) fn remove(&self, discarded: &Discarded<Peer>) {
         for session in discarded.iter().flatten() {
             self.release(session.local());
         }
@@ -179,7 +180,6 @@ mod tests {
 
     use super::*;
     use crate::tunnel::keypair::Origin;
-    use crate::tunnel::peer::Peer;
     use crate::tunnel::time::Time;
 
     #[test]

@@ -7,7 +7,8 @@
 //!   and `current` is only stored while it is held.
 //! - A session is in the device's index exactly as long as it is in a slot: whoever takes it out of
 //!   the one takes it out of the other. Then its keys are wiped as the last burst in flight lets go.
-//! - A session's way back to its peer is weak, so that there is no cycle.
+//! - A session points back to its peer weakly, so that there is no cycle. The peer's type is a parameter,
+//!   `P`, because the file of peers is built on this one.
 //! - The initiator's session is used at once. The responder's waits in `next` until the first data
 //!   packet proves that the initiator has it (key confirmation), and only then becomes current.
 
@@ -19,7 +20,6 @@ use arc_swap::{ArcSwapOption, Guard};
 use wg_crypto::{OpeningKey, ReplayWindow, SealingKey, SessionKeys};
 
 use super::messages::{REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME};
-use super::peer::Peer;
 use super::time::Time;
 
 /// How a session came about.
@@ -38,7 +38,7 @@ pub struct Origin {
 }
 
 /// One session of a peer: two keys, and what was sent and received under them.
-pub struct Keypair {
+pub struct Keypair<P> {
     pub(crate) sealing: SealingKey,
     pub(crate) opening: OpeningKey,
     /// The peer's index, put in packets sent.
@@ -54,12 +54,12 @@ pub struct Keypair {
     sends: AtomicBool,
     receives: AtomicBool,
     unconfirmed: AtomicBool,
-    peer: Weak<Peer>,
+    peer: Weak<P>,
 }
 
-impl Keypair {
+impl<P> Keypair<P> {
     /// A session of `peer` that nothing was sent or received under.
-    pub fn new(peer: &Arc<Peer>, keys: SessionKeys, origin: Origin) -> Arc<Self> {
+    pub fn new(peer: &Arc<P>, keys: SessionKeys, origin: Origin) -> Arc<Self> {
         let Origin {
             local,
             receiver,
@@ -90,7 +90,7 @@ impl Keypair {
     }
 
     /// The peer, unless it was removed.
-    pub fn peer(&self) -> Option<Arc<Peer>> {
+    pub fn peer(&self) -> Option<Arc<P>> {
         self.peer.upgrade()
     }
 
@@ -144,7 +144,7 @@ impl Keypair {
     }
 }
 
-impl std::fmt::Debug for Keypair {
+impl<P> std::fmt::Debug for Keypair<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keypair")
             .field("local", &self.local)
@@ -155,39 +155,50 @@ impl std::fmt::Debug for Keypair {
 }
 
 /// The sessions of one peer.
-#[derive(Default)]
-pub(crate) struct Keypairs {
-    current: ArcSwapOption<Keypair>,
-    others: Mutex<Others>,
+pub(crate) struct Keypairs<P> {
+    current: ArcSwapOption<Keypair<P>>,
+    others: Mutex<Others<P>>,
 }
 
-#[derive(Default)]
-struct Others {
-    previous: Option<Arc<Keypair>>,
-    next: Option<Arc<Keypair>>,
+struct Others<P> {
+    previous: Option<Arc<Keypair<P>>>,
+    next: Option<Arc<Keypair<P>>>,
+}
+
+impl<P> Default for Keypairs<P> {
+    fn default() -> Self {
+        let others = Others {
+            previous: None,
+            next: None,
+        };
+        Self {
+            current: ArcSwapOption::empty(),
+            others: Mutex::new(others),
+        }
+    }
 }
 
 /// Sessions that left their slots, to be taken out of the index.
-pub(crate) type Discarded = [Option<Arc<Keypair>>; 3];
+pub(crate) type Discarded<P> = [Option<Arc<Keypair<P>>>; 3];
 
-impl Keypairs {
-    pub(crate) fn current(&self) -> Guard<Option<Arc<Keypair>>> {
+impl<P> Keypairs<P> {
+    pub(crate) fn current(&self) -> Guard<Option<Arc<Keypair<P>>>> {
         self.current.load()
     }
 
-    fn others(&self) -> MutexGuard<'_, Others> {
+    fn others(&self) -> MutexGuard<'_, Others<P>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a packet with this receiver index may be one of ours.
     pub(crate) fn sends_as(&self, receiver: u32) -> bool {
-        let is_it = |keypair: &Arc<Keypair>| keypair.receiver == receiver;
+        let is_it = |keypair: &Arc<Keypair<P>>| keypair.receiver == receiver;
         self.current.load().as_ref().is_some_and(is_it)
             || self.others().previous.as_ref().is_some_and(is_it)
     }
 
     /// Takes a new session in. What is pushed out is returned.
-    pub(crate) fn add(&self, new: Arc<Keypair>) -> Discarded {
+    pub(crate) fn add(&self, new: Arc<Keypair<P>>) -> Discarded<P> {
         let mut others = self.others();
         if new.is_initiator {
             // A pending `next` that was never confirmed is demoted, not lost: its initiator may
@@ -204,7 +215,7 @@ impl Keypairs {
 
     /// Data was received with `keypair`. If it is `next` it becomes current: returns what was
     /// pushed out.
-    pub(crate) fn confirm(&self, keypair: &Arc<Keypair>) -> Option<Discarded> {
+    pub(crate) fn confirm(&self, keypair: &Arc<Keypair<P>>) -> Option<Discarded<P>> {
         if !keypair.is_unconfirmed() {
             return None;
         }
@@ -216,7 +227,7 @@ impl Keypairs {
     }
 
     /// Empties the slots and ends what was in them.
-    pub(crate) fn clear(&self) -> Discarded {
+    pub(crate) fn clear(&self) -> Discarded<P> {
         let mut others = self.others();
         let all = [
             others.next.take(),
@@ -230,9 +241,9 @@ impl Keypairs {
     }
 
     /// Empties the slots of sessions that are too old to be of use.
-    pub(crate) fn discard_outlasted(&self, now: Time) -> Discarded {
+    pub(crate) fn discard_outlasted(&self, now: Time) -> Discarded<P> {
         let mut others = self.others();
-        let outlasted = |keypair: &Arc<Keypair>| keypair.age(now) >= REJECT_AFTER_TIME;
+        let outlasted = |keypair: &Arc<Keypair<P>>| keypair.age(now) >= REJECT_AFTER_TIME;
         let current = self.current.load().as_ref().is_some_and(outlasted);
         [
             others.next.take_if(|next| outlasted(next)),
@@ -252,7 +263,8 @@ impl Keypairs {
     #[cfg(test)]
     pub(crate) fn slots(&self) -> [Option<u32>; 3] {
         let others = self.others();
-        let local = |keypair: &Option<Arc<Keypair>>| keypair.as_ref().map(|keypair| keypair.local);
+        let local =
+            |keypair: &Option<Arc<Keypair<P>>>| keypair.as_ref().map(|keypair| keypair.local);
         [
             local(&others.previous),
             local(&self.current.load()),

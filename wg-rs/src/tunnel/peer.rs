@@ -56,7 +56,7 @@ struct Slot {
 pub struct Peer {
     pub(crate) id: u64,
     public_key: PublicKey,
-    pub(crate) keypairs: Keypairs,
+    pub(crate) keypairs: Keypairs<Peer>,
     pub(crate) staged: StagedQueue,
     pub(crate) timers: Timers,
     endpoint: Mutex<Slot>,

@@ -171,7 +171,7 @@ impl Plane {
     }
 
     /// Takes sessions that left their slots out of the index.
-    pub(crate) fn forget(&self, discarded: Discarded) {
+    pub(crate) fn forget(&self, discarded: Discarded<Peer>) {
         self.index.remove(&discarded);
     }
 }

@@ -45,7 +45,7 @@ pub struct InBurst {
 /// Neighbouring data packets of one session.
 struct Run {
     bytes: Range<usize>,
-    keypair: Arc<Keypair>,
+    keypair: Arc<Keypair<Peer>>,
 }
 
 impl InBurst {
@@ -105,7 +105,7 @@ impl InBurst {
     pub fn classify(&mut self, plane: &Plane, now: Time, mut control: impl FnMut(&[u8], Endpoint)) {
         let Some(from) = self.from else { return };
         // The last index looked up, also if it is nobody's.
-        let mut last: Option<(u32, Guard<Option<Arc<Keypair>>>)> = None;
+        let mut last: Option<(u32, Guard<_>)> = None;
         let mut start = 0;
         while start < self.len {
             let end = (start + self.stride).min(self.len);
@@ -236,7 +236,7 @@ impl Default for InBurst {
     }
 }
 
-fn extend(runs: &mut Vec<Run>, bytes: Range<usize>, keypair: &Arc<Keypair>) {
+fn extend(runs: &mut Vec<Run>, bytes: Range<usize>, keypair: &Arc<Keypair<Peer>>) {
     match runs.last_mut() {
         Some(run) if run.bytes.end == bytes.start && Arc::ptr_eq(&run.keypair, keypair) => {
             run.bytes.end = bytes.end;

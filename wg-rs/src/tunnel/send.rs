@@ -154,7 +154,7 @@ impl OpenBurst {
 /// A burst that has its session and counters, to be sealed.
 pub struct PreparedBurst {
     burst: OpenBurst,
-    keypair: Arc<Keypair>,
+    keypair: Arc<Keypair<Peer>>,
     first: u64,
 }
 
@@ -187,7 +187,7 @@ impl PreparedBurst {
 /// A burst that is ready to be sent.
 pub struct SealedBurst {
     burst: OpenBurst,
-    keypair: Arc<Keypair>,
+    keypair: Arc<Keypair<Peer>>,
 }
 
 impl SealedBurst {

@@ -160,7 +160,7 @@ impl Host {
     }
 
     /// The session in use with it.
-    pub fn session(&self) -> Arc<Keypair> {
+    pub fn session(&self) -> Arc<Keypair<Peer>> {
         self.first().keypairs.current().clone().unwrap()
     }
 

@@ -550,6 +550,8 @@ fn ecn_inside_follows_congestion_outside() {
 /// One burst that the kernel glued together from two sessions, handshakes and junk.
 #[test]
 fn a_mixed_burst_is_taken_apart() {
+    use crate::tunnel::keypair::Keypair;
+    use crate::tunnel::peer::Peer;
     use crate::tunnel::receive::InBurst;
     let mut sim = Sim::session();
     let old = sim.hosts[0].session();
@@ -561,7 +563,7 @@ fn a_mixed_burst_is_taken_apart() {
     let plane = sim.hosts[1].device.plane().clone();
     let mut burst = InBurst::new();
     let stride = 148;
-    let mut seal = |slot: usize, keypair: &crate::tunnel::keypair::Keypair, counter, payload| {
+    let mut seal = |slot: usize, keypair: &Keypair<Peer>, counter, payload| {
         let inner = packet(0, 1, &[payload; 96]);
         let datagram = &mut burst.buffer()[slot * stride..(slot + 1) * stride];
         datagram[16..132].copy_from_slice(&inner);
