@@ -41,6 +41,9 @@ impl Links for NoLinks {
     fn bind(&mut self, _: u16) -> io::Result<u16> {
         Ok(51820)
     }
+    fn check(&mut self, _: u16) -> io::Result<()> {
+        Ok(())
+    }
     fn close(&mut self) {}
     fn set_fwmark(&mut self, _: u32) -> io::Result<()> {
         Ok(())
