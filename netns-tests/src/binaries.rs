@@ -19,7 +19,7 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 /// Builds a program of this workspace once per process, with the profile and into the target
-/// folder of the program that is running, and returns where it is. With [`PREBUILT`] in the
+/// folder of the program that is running, and returns where it is. With `NETNS_TESTS_PREBUILT` in the
 /// environment, as in the virtual machine, it is on PATH.
 pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
     if env::var_os(PREBUILT).is_some() {

@@ -4,7 +4,7 @@
 //! moves data: they are copied here, bounded, and dropped when there is no room, as in the kernel.
 //!
 //! Answers (responses and cookie replies) come before initiations: each ends something that we have
-//! begun. An initiation still gets its turn after [`ANSWERS_IN_A_ROW`] of them.
+//! begun. An initiation still gets its turn after `ANSWERS_IN_A_ROW` of them.
 //!
 //! A thread that moves data pays for a wakeup only if the protocol thread sleeps.
 

@@ -1,7 +1,7 @@
 //! What the owner is about to send: messages that are made, and peers for which something is yet to be
 //! made.
 //!
-//! Invariant: a peer is in a queue as long as its [`Wants`] say so, once.
+//! Invariant: a peer is in a queue as long as its `Wants` say so, once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
