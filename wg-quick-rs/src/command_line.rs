@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -13,8 +13,9 @@ use nix::unistd::geteuid;
 use wg_rs::place::Namespace;
 
 use crate::completions::{self, Shell};
-use crate::file::{File, Location, is_name};
-use crate::{check, console, down, qr, reload, reresolve, up};
+use crate::file::{Error, File, Location, is_name};
+use crate::steps::console;
+use crate::verbs::{check, down, qr, reload, reresolve, save, strip, up};
 
 /// Sets up WireGuard tunnels by their config files.
 #[derive(Debug, Parser)]
@@ -162,8 +163,8 @@ fn run(verb: Verb) -> ExitCode {
         } => as_root(|| with_file(file, |file| up::up(file, netns.as_ref()))),
         Verb::Down(RunningFile { file }) => as_root(|| load(file, down::down)),
         Verb::Reload(RunningFile { file }) => as_root(|| with_file(file, reload::reload)),
-        Verb::Save(RunningFile { file }) => as_root(|| with_file(file, down::save)),
-        Verb::Strip(OneFile { file }) => as_root(|| with_text(file, strip)),
+        Verb::Save(RunningFile { file }) => as_root(|| with_file(file, save::save)),
+        Verb::Strip(OneFile { file }) => as_root(|| with_text(file, strip::strip)),
         Verb::Check { files } => as_reader(files, || check::run(files)),
         Verb::Qr(OneFile { file }) => as_reader(std::slice::from_ref(file), || qr::run(file)),
         Verb::Completions { shell } => completions::print(*shell),
@@ -177,19 +178,6 @@ fn as_reader(files: &[String], work: impl FnOnce() -> ExitCode) -> ExitCode {
         as_root(work)
     } else {
         work()
-    }
-}
-
-/// Prints what `wg` understands of a file. What is wrong with it is for `wg` to say.
-fn strip(file: &File) -> ExitCode {
-    let mut out = io::stdout().lock();
-    let written = out
-        .write_all(&file.stripped)
-        .and_then(|()| out.write_all(b"\n"))
-        .and_then(|()| out.flush());
-    match written {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -209,7 +197,7 @@ fn with_text(argument: &str, work: impl FnOnce(&File) -> ExitCode) -> ExitCode {
     load(argument, |file, _| work(file))
 }
 
-fn load(argument: &str, work: impl FnOnce(&File, &[crate::file::Error]) -> ExitCode) -> ExitCode {
+fn load(argument: &str, work: impl FnOnce(&File, &[Error]) -> ExitCode) -> ExitCode {
     let read = Location::of(argument).and_then(|location| {
         if let Some(path) = location.world_accessible() {
             console::line(format_args!(

@@ -22,7 +22,7 @@ use wg_rs::config::{self, BYTE_ORDER_MARK, Dialect, Place, Settings, WG_QUICK, v
 pub use wg_rs::config::Address;
 use zeroize::Zeroizing;
 
-use crate::table::Table;
+use crate::file::table::Table;
 
 /// Where a file is looked for that is given by its interface only.
 pub const FOLDER: &str = "/etc/wireguard";

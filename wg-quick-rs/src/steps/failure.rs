@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use wg_rs::sys::netlink;
 
 use crate::file::File;
-use crate::signals;
+use crate::steps::signals;
 
 /// Why it is not done.
 #[derive(Debug, PartialEq, Eq)]

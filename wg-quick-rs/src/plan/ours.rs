@@ -11,9 +11,9 @@ use wg_rs::sys::netlink::Route;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 
 use crate::file::File;
-use crate::routes::{self, Wanted};
-use crate::table::Table;
-use crate::world::family;
+use crate::file::table::Table;
+use crate::plan::routes::{self, Wanted};
+use crate::steps::world::family;
 
 /// An interface, as `up` left it.
 #[derive(Clone, Copy, Debug)]

@@ -17,8 +17,8 @@ use wg_rs::model::{AllowedIp, Interface, Peer};
 use wg_rs::sys::numeric;
 use zeroize::Zeroizing;
 
-use crate::edit::Edit;
-use crate::lines::Section;
+use crate::file::edit::Edit;
+use crate::file::lines::Section;
 
 /// What is saved: an interface as it is now.
 #[derive(Clone, Copy, Debug)]

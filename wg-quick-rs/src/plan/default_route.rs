@@ -14,13 +14,13 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Netlink, Route, Rule};
 use wg_rs::sys::udp::Family;
 
-use crate::engine::Engine;
-use crate::failure::Failure;
-use crate::firewall::Firewall;
-use crate::lock::Lock;
-use crate::state::State;
-use crate::step::Step;
-use crate::world::{World, family};
+use crate::steps::engine::Engine;
+use crate::steps::failure::Failure;
+use crate::steps::firewall::Firewall;
+use crate::steps::lock::Lock;
+use crate::steps::state::State;
+use crate::steps::step::Step;
+use crate::steps::world::{World, family};
 
 /// The first table, and mark, that is tried.
 pub const FIRST_TABLE: u32 = 51820;

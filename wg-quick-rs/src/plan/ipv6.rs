@@ -9,11 +9,11 @@ use std::path::Path;
 
 use wg_rs::model::Interface;
 
-use crate::console;
-use crate::failure::Failure;
 use crate::file::File;
-use crate::table::Table;
-use crate::world::World;
+use crate::file::table::Table;
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::world::World;
 
 /// Which addresses and networks of a file are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

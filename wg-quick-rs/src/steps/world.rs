@@ -14,10 +14,10 @@ use wg_rs::sys::netlink::{self, Netlink};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
 
-use crate::difference::without_taking;
-use crate::failure::Failure;
 use crate::file::Address;
-use crate::signals::Signals;
+use crate::file::difference::without_taking;
+use crate::steps::failure::Failure;
+use crate::steps::signals::Signals;
 
 /// See the head of the file.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::replace::{overwrite, swap};
+use crate::file::replace::{overwrite, swap};
 
 /// The file.
 pub const PATH: &str = "/etc/resolv.conf";

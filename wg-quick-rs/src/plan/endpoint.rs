@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use wg_rs::config::{Apply, Endpoint, Reason, Retries, Settings};
 use wg_rs::model::Change;
 
-use crate::console;
-use crate::failure::Failure;
-use crate::signals::Signals;
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::signals::Signals;
 
 /// What `wg addconf` would ask for.
 ///

@@ -6,8 +6,8 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::udp::Family;
 
 use crate::file::Address;
-use crate::table::Table;
-use crate::world::family;
+use crate::file::table::Table;
+use crate::steps::world::family;
 
 /// One that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

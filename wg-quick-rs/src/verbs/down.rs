@@ -7,29 +7,24 @@
 //! What goes is what `up` recorded; of the file only the hooks are needed. Whose daemon was killed has
 //! no link any more, but what else there was is still to be cleaned up.
 
-use std::fs;
-use std::net::IpAddr;
 use std::process::ExitCode;
 
 use wg_rs::place;
 use wg_rs::sys::netlink::Which;
 use wg_rs::sys::udp::Family;
-use zeroize::Zeroizing;
 
-use crate::beside::{Beside, may_have_default_route};
-use crate::console;
-use crate::dns::{self, Resolver};
-use crate::engine::{self, Engine};
-use crate::failure::Failure;
-use crate::file::{Address, Error, File};
-use crate::find::{find, not_there};
-use crate::firewall::Present;
-use crate::ipv6::Ipv6;
-use crate::replace::replace;
-use crate::save::{Running, edited};
-use crate::step::Step;
-use crate::up::hooks;
-use crate::world::World;
+use crate::file::{Error, File};
+use crate::plan::beside::Beside;
+use crate::plan::find::{find, not_there};
+use crate::steps::console;
+use crate::steps::dns::{self, Resolver};
+use crate::steps::engine::{self, Engine};
+use crate::steps::failure::Failure;
+use crate::steps::firewall::Present;
+use crate::steps::step::Step;
+use crate::steps::world::World;
+use crate::verbs::save::save_config;
+use crate::verbs::up::hooks;
 
 /// Takes the interface of a file down, wherever it lives. `errors` are what is wrong with the file,
 /// which is no reason for it to stay up.
@@ -45,16 +40,6 @@ pub fn down(file: &File, errors: &[Error]) -> ExitCode {
         } else {
             clean_up(engine, file, left)
         }
-    })
-}
-
-/// Writes the state of an interface into its file.
-pub fn save(file: &File) -> ExitCode {
-    engine::with(&file.interface, |engine| {
-        if !find(engine, file)? {
-            return Err(not_there(file));
-        }
-        save_config(engine, file)
     })
 }
 
@@ -174,64 +159,4 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
         attempt(engine, result);
     }
     first
-}
-
-fn save_config(engine: &mut Engine, file: &File) -> Result<(), Failure> {
-    let world = &mut engine.world;
-    let interface = world.get()?;
-    let written = |address: &Address| file.addresses.iter().any(|one| one.value == *address);
-    let by_kernel = |address: &Address| match address.ip {
-        IpAddr::V6(ip) => ip.is_unicast_link_local() && !written(address),
-        IpAddr::V4(_) => false,
-    };
-    // What could not be set here is no less the file's.
-    let ipv6 = Ipv6::of(world, file)?;
-    let of_file = file.addresses.iter().map(|address| address.value);
-    let left_out = of_file.filter(|address| !ipv6.uses(address.ip));
-    let addresses: Vec<_> = world
-        .addresses()?
-        .iter()
-        .filter(|address| !by_kernel(address))
-        .copied()
-        .chain(left_out)
-        .collect();
-    let mtu = world.home.link(&file.interface)?.mtu;
-    let state = engine.state.as_ref();
-    let resolver = match state.and_then(|state| state.dns.clone()) {
-        Some(resolver) => Some(resolver),
-        None => Resolver::new(&file.dns, world),
-    };
-    let dns = resolver
-        .and_then(|resolver| resolver.current(world))
-        .map(|dns| dns.addresses())
-        // No record says nothing.
-        .filter(|servers| !servers.is_empty());
-    // Who chose them is known only where `up` recorded it. A port that a person chose is not to be
-    // lost.
-    let chosen_port = state.and_then(|state| state.chosen_port);
-    let chosen_port = chosen_port.filter(|_| matches!(file.settings.listen_port, None | Some(0)));
-    let chosen_mark = match (file.settings.fwmark, state) {
-        (None, Some(state)) => state.chosen_mark,
-        (None, None) if may_have_default_route(&interface, file) => Some(interface.fwmark),
-        _ => None,
-    };
-    let running = Running {
-        interface: &interface,
-        addresses: &addresses,
-        mtu,
-        dns: dns.as_deref(),
-        chosen_port: chosen_port.unwrap_or(0),
-        chosen_mark: chosen_mark.unwrap_or(0),
-    };
-    let old = Zeroizing::new(fs::read(&file.path)?);
-    let new = edited(&old, &running);
-    if *new != *old {
-        console::command(format_args!(
-            "wg showconf {} > {}",
-            file.interface,
-            file.path.display()
-        ));
-        replace(&file.path, &new).map_err(Failure::new)?;
-    }
-    Ok(())
 }

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use wg_rs::sys::udp::Family;
 
-use crate::console;
-use crate::failure::Failure;
-use crate::program::Program;
-use crate::world::World;
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::program::Program;
+use crate::steps::world::World;
 
 /// That of one family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::World;
+use crate::steps::world::World;
 
 /// Our own userspace implementation.
 pub const OURS: &str = "wireguard-rs";

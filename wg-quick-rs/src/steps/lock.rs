@@ -21,9 +21,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use wg_rs::uapi::RUN_DIR;
 
-use crate::console;
-use crate::failure::Failure;
-use crate::signals::Signals;
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::signals::Signals;
 
 /// The namespace we run in.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";

@@ -9,12 +9,12 @@
 use std::mem;
 use std::process::ExitCode;
 
-use crate::console;
-use crate::failure::Failure;
-use crate::lock::Turn;
-use crate::state::State;
-use crate::step::Step;
-use crate::world::World;
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::lock::Turn;
+use crate::steps::state::State;
+use crate::steps::step::Step;
+use crate::steps::world::World;
 
 /// Runs `work` on an interface that nobody else works on, and undoes what it did if it fails.
 pub fn with(interface: &str, work: impl FnOnce(&mut Engine) -> Result<(), Failure>) -> ExitCode {

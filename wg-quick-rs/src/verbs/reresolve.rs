@@ -23,9 +23,9 @@ use wg_rs::backend::Backends;
 use wg_rs::config::Endpoint;
 use wg_rs::model::{Change, Peer};
 
-use crate::ask;
-use crate::console;
 use crate::file::Location;
+use crate::plan::ask;
+use crate::steps::console;
 
 /// A session ends after 180 s, and is renewed after 120 s by a peer that can be reached.
 const FRESH: Duration = Duration::from_secs(135);

@@ -21,9 +21,9 @@ use wg_rs::config::{Endpoint, Settings};
 use wg_rs::sys::netlink::{Route, Rule};
 use wg_rs::uapi::RUN_DIR;
 
-use crate::dns::Resolver;
 use crate::file::Address;
-use crate::firewall::Firewall;
+use crate::steps::dns::Resolver;
+use crate::steps::firewall::Firewall;
 
 /// Of the format. What is added to it has a default and needs no new one.
 const VERSION: u32 = 1;

@@ -16,10 +16,10 @@ use wg_rs::model::AllowedIp;
 use wg_rs::sys::reason;
 use zeroize::Zeroizing;
 
+use crate::file::lines::{Section, What, lines};
+use crate::file::table::Table;
 use crate::file::{self, Address, Error, File, Located, Location};
-use crate::lines::{Section, What, lines};
-use crate::loops;
-use crate::table::Table;
+use crate::plan::loops;
 
 /// The least MTU that IPv6 works with (RFC 8200 section 5).
 const IPV6_MTU: u32 = 1280;

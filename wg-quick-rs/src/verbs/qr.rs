@@ -12,9 +12,9 @@ use std::process::ExitCode;
 use qrcode::{Color, EcLevel, QrCode};
 use zeroize::Zeroizing;
 
-use crate::console;
+use crate::file::lines::{Section, What, lines};
 use crate::file::{self, Location};
-use crate::lines::{Section, What, lines};
+use crate::steps::console;
 
 /// What the applications take.
 const INTERFACE: [&str; 5] = ["PrivateKey", "ListenPort", "Address", "DNS", "MTU"];

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use wg_rs::place::Namespace;
 
-use crate::console;
-use crate::failure::Failure;
 use crate::file::Dns;
-use crate::program::Program;
-use crate::replace::{overwrite, temporary};
-use crate::resolv_conf::{self, Former, PATH, PutBack};
-use crate::world::World;
+use crate::file::replace::{overwrite, temporary};
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::program::Program;
+use crate::steps::resolv_conf::{self, Former, PATH, PutBack};
+use crate::steps::world::World;
 
 /// What to tell, and whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,15 +5,15 @@ use wg_rs::model::Interface;
 use wg_rs::sys::netlink::{Route, Rule};
 use wg_rs::sys::udp::Family;
 
-use crate::default_route;
-use crate::dns::Resolver;
-use crate::failure::Failure;
 use crate::file::File;
-use crate::firewall::{Firewall, Present};
-use crate::state::State;
-use crate::step::Step;
-use crate::table::Table;
-use crate::world::{self, World};
+use crate::file::table::Table;
+use crate::plan::default_route;
+use crate::steps::dns::Resolver;
+use crate::steps::failure::Failure;
+use crate::steps::firewall::{Firewall, Present};
+use crate::steps::state::State;
+use crate::steps::step::Step;
+use crate::steps::world::{self, World};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 

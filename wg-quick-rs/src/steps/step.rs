@@ -14,14 +14,14 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{self, Events, Groups, Netlink, Route, Rule};
 use wg_rs::sys::netns::NetNs;
 
-use crate::console;
-use crate::dns::Resolver;
-use crate::failure::Failure;
 use crate::file::Address;
-use crate::firewall::{Firewall, Present};
-use crate::program::Program;
-use crate::state::State;
-use crate::world::{World, family, flag};
+use crate::steps::console;
+use crate::steps::dns::Resolver;
+use crate::steps::failure::Failure;
+use crate::steps::firewall::{Firewall, Present};
+use crate::steps::program::Program;
+use crate::steps::state::State;
+use crate::steps::world::{World, family, flag};
 
 /// What can be done, and undone.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use crate::lines::{HOOKS, Line, Section, What, lines, squeezed};
+use crate::file::lines::{HOOKS, Line, Section, What, lines, squeezed};
 
 /// A file under edit.
 pub struct Edit<'a> {

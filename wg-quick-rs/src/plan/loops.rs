@@ -9,11 +9,11 @@ use wg_rs::config::{AllowedIpSetting, Endpoint};
 use wg_rs::model::AllowedIp;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 
-use crate::console;
-use crate::failure::Failure;
+use crate::file::table::Table;
 use crate::file::{File, Located};
-use crate::table::Table;
-use crate::world::World;
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::world::World;
 
 /// What is known of the endpoints from the file alone, where they are no names. A hook that may make
 /// a rule or a route for one is trusted to do so.

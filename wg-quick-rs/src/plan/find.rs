@@ -13,12 +13,12 @@ use wg_rs::model::Interface;
 use wg_rs::place::{self, Namespace};
 use wg_rs::sys::netns::NetNs;
 
-use crate::console;
-use crate::engine::Engine;
-use crate::failure::Failure;
 use crate::file::File;
-use crate::state::{self, Home, State};
-use crate::world::World;
+use crate::steps::console;
+use crate::steps::engine::Engine;
+use crate::steps::failure::Failure;
+use crate::steps::state::{self, Home, State};
+use crate::steps::world::World;
 
 /// What is said where there is no such interface.
 pub fn not_there(file: &File) -> Failure {

@@ -1,0 +1,16 @@
+//! What a config file says: read, compared, edited, replaced.
+//!
+//! Here belongs what needs nothing but the text of a file. What it means for this host is in `plan`.
+
+pub mod difference;
+pub mod edit;
+pub mod hook_text;
+pub mod lines;
+mod parse;
+pub mod replace;
+pub mod saved;
+pub mod table;
+
+pub use parse::{
+    Address, Dns, Error, FOLDER, File, Hook, Located, Location, is_name, is_server, parse,
+};

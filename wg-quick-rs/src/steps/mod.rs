@@ -1,0 +1,17 @@
+//! What is done to the host, one step after the other, each undone if a later one fails.
+//!
+//! Here belongs how something is done, shown, undone and recorded; which steps there are to be is
+//! said in `plan` and `verbs`.
+
+pub mod console;
+pub mod dns;
+pub mod engine;
+pub mod failure;
+pub mod firewall;
+pub mod lock;
+pub mod program;
+mod resolv_conf;
+pub mod signals;
+pub mod state;
+pub mod step;
+pub mod world;

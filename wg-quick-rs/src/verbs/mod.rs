@@ -1,0 +1,10 @@
+//! The commands, one file each: `wg-quick-rs up` is in `up`.
+
+pub mod check;
+pub mod down;
+pub mod qr;
+pub mod reload;
+pub mod reresolve;
+pub mod save;
+pub mod strip;
+pub mod up;

@@ -1,0 +1,92 @@
+//! `save`: the state of a running interface, written into its file. So does `down`, with `SaveConfig`.
+
+use std::fs;
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use zeroize::Zeroizing;
+
+use crate::file::replace::replace;
+use crate::file::saved::{Running, edited};
+use crate::file::{Address, File};
+use crate::plan::beside::may_have_default_route;
+use crate::plan::find::{find, not_there};
+use crate::plan::ipv6::Ipv6;
+use crate::steps::console;
+use crate::steps::dns::Resolver;
+use crate::steps::engine::{self, Engine};
+use crate::steps::failure::Failure;
+
+/// Writes the state of an interface into its file.
+pub fn save(file: &File) -> ExitCode {
+    engine::with(&file.interface, |engine| {
+        if !find(engine, file)? {
+            return Err(not_there(file));
+        }
+        save_config(engine, file)
+    })
+}
+
+/// What [`save`] does, of an interface that was found.
+///
+/// # Errors
+/// It cannot be asked, or the file cannot be written.
+pub fn save_config(engine: &mut Engine, file: &File) -> Result<(), Failure> {
+    let world = &mut engine.world;
+    let interface = world.get()?;
+    let written = |address: &Address| file.addresses.iter().any(|one| one.value == *address);
+    let by_kernel = |address: &Address| match address.ip {
+        IpAddr::V6(ip) => ip.is_unicast_link_local() && !written(address),
+        IpAddr::V4(_) => false,
+    };
+    // What could not be set here is no less the file's.
+    let ipv6 = Ipv6::of(world, file)?;
+    let of_file = file.addresses.iter().map(|address| address.value);
+    let left_out = of_file.filter(|address| !ipv6.uses(address.ip));
+    let addresses: Vec<_> = world
+        .addresses()?
+        .iter()
+        .filter(|address| !by_kernel(address))
+        .copied()
+        .chain(left_out)
+        .collect();
+    let mtu = world.home.link(&file.interface)?.mtu;
+    let state = engine.state.as_ref();
+    let resolver = match state.and_then(|state| state.dns.clone()) {
+        Some(resolver) => Some(resolver),
+        None => Resolver::new(&file.dns, world),
+    };
+    let dns = resolver
+        .and_then(|resolver| resolver.current(world))
+        .map(|dns| dns.addresses())
+        // No record says nothing.
+        .filter(|servers| !servers.is_empty());
+    // Who chose them is known only where `up` recorded it. A port that a person chose is not to be
+    // lost.
+    let chosen_port = state.and_then(|state| state.chosen_port);
+    let chosen_port = chosen_port.filter(|_| matches!(file.settings.listen_port, None | Some(0)));
+    let chosen_mark = match (file.settings.fwmark, state) {
+        (None, Some(state)) => state.chosen_mark,
+        (None, None) if may_have_default_route(&interface, file) => Some(interface.fwmark),
+        _ => None,
+    };
+    let running = Running {
+        interface: &interface,
+        addresses: &addresses,
+        mtu,
+        dns: dns.as_deref(),
+        chosen_port: chosen_port.unwrap_or(0),
+        chosen_mark: chosen_mark.unwrap_or(0),
+    };
+    let old = Zeroizing::new(fs::read(&file.path)?);
+    let new = edited(&old, &running);
+    if *new != *old {
+        console::command(format_args!(
+            "wg showconf {} > {}",
+            file.interface,
+            file.path.display()
+        ));
+        replace(&file.path, &new).map_err(Failure::new)?;
+    }
+    Ok(())
+}
