@@ -144,7 +144,7 @@ fn of_peer(from: &Peer, to: &Peer) -> Vec<Change> {
 ///
 /// # Errors
 /// Of `endpoint`.
-pub fn target<E>(
+pub fn desired<E>(
     now: &Interface,
     settings: &Settings,
     keep_keys: bool,
@@ -326,7 +326,7 @@ mod tests {
         );
         let settings = parse_file("wg0.conf", text.as_bytes()).unwrap();
         let keep = |_: &PeerSettings, now| Ok::<_, Infallible>(now);
-        let Ok(target) = target(&now, &settings, false, keep);
+        let Ok(target) = desired(&now, &settings, false, keep);
         assert_eq!(
             Difference::new(&now, &target).more,
             [Change::Peer(key(1)), Change::PersistentKeepalive(0)]

@@ -13,7 +13,7 @@ use crate::steps::failure::Failure;
 use crate::steps::firewall::{Firewall, Present};
 use crate::steps::state::State;
 use crate::steps::step::Step;
-use crate::steps::world::{self, World};
+use crate::steps::target::{self, Target};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -37,7 +37,7 @@ impl Beside {
     ///
     /// # Errors
     /// The kernel's own trouble, or nft's.
-    pub fn recorded(world: &mut World, state: &State) -> Result<Self, Failure> {
+    pub fn recorded(target: &mut Target, state: &State) -> Result<Self, Failure> {
         let mut beside = Beside {
             resolver: state.dns.clone(),
             firewalls: state.firewalls.clone(),
@@ -46,7 +46,7 @@ impl Beside {
         for family in FAMILIES {
             let ours = |rule: &&Rule| rule.family == family;
             if state.rules.iter().any(|rule| ours(&rule)) {
-                let mut there = world.home.rules(family)?;
+                let mut there = target.home.rules(family)?;
                 for rule in state.rules.iter().filter(ours) {
                     if let Some(at) = there.iter().position(|one| one == rule) {
                         beside.rules.push(there.remove(at));
@@ -54,8 +54,8 @@ impl Beside {
                 }
             }
             for route in state.routes.iter().filter(|route| route.unreachable) {
-                if world::family(route.to.0) == family
-                    && world
+                if target::family(route.to.0) == family
+                    && target
                         .home
                         .unreachable_routes(family, route.table)?
                         .contains(route)
@@ -66,7 +66,7 @@ impl Beside {
         }
         beside.rules.sort_by_key(|rule| !rule.not);
         if !state.firewalls.is_empty() {
-            beside.firewall = Present::find(world)?;
+            beside.firewall = Present::find(target)?;
         }
         Ok(beside)
     }
@@ -75,14 +75,14 @@ impl Beside {
     ///
     /// # Errors
     /// Only the kernel's own trouble.
-    pub fn of_mark(world: &mut World, mark: u32) -> Result<Self, Failure> {
+    pub fn of_mark(target: &mut Target, mark: u32) -> Result<Self, Failure> {
         let mut beside = Beside {
-            rules: rules(world, mark)?,
+            rules: rules(target, mark)?,
             ..Beside::default()
         };
         for family in FAMILIES {
             let unreachable = default_route::unreachable(family, mark);
-            let there = world.home.unreachable_routes(family, mark)?;
+            let there = target.home.unreachable_routes(family, mark)?;
             beside
                 .routes
                 .extend(there.contains(&unreachable).then_some(unreachable));
@@ -95,21 +95,21 @@ impl Beside {
     /// # Errors
     /// The kernel's own trouble, or nft's.
     pub fn of_interface(
-        world: &mut World,
+        target: &mut Target,
         file: &File,
         interface: &Interface,
     ) -> Result<Self, Failure> {
         let mut beside = Beside::default();
-        if world.elsewhere.is_none() && may_have_default_route(interface, file) {
-            beside = Beside::of_mark(world, interface.fwmark)?;
-            beside.firewall = Present::find(world)?;
+        if target.elsewhere.is_none() && may_have_default_route(interface, file) {
+            beside = Beside::of_mark(target, interface.fwmark)?;
+            beside.firewall = Present::find(target)?;
             for family in beside.firewall.families().into_iter().rev() {
-                let firewall = default_route::firewall(world, family, interface.fwmark)?;
+                let firewall = default_route::firewall(target, family, interface.fwmark)?;
                 beside.firewalls.push(firewall);
             }
         }
         if !file.dns.is_empty() {
-            beside.resolver = Resolver::new(&file.dns, world);
+            beside.resolver = Resolver::new(&file.dns, target);
         }
         Ok(beside)
     }
@@ -158,10 +158,10 @@ pub fn may_have_default_route(interface: &Interface, file: &File) -> bool {
 }
 
 /// Of both families, in the order in which they go.
-fn rules(world: &mut World, mark: u32) -> Result<Vec<Rule>, Failure> {
+fn rules(target: &mut Target, mark: u32) -> Result<Vec<Rule>, Failure> {
     let mut rules = Vec::new();
     for family in FAMILIES {
-        let of_family = default_route::rules(&mut world.home, family, mark, None)?;
+        let of_family = default_route::rules(&mut target.home, family, mark, None)?;
         rules.extend(of_family.into_iter().rev());
     }
     Ok(rules)

@@ -14,13 +14,13 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Netlink, Route, Rule};
 use wg_rs::sys::udp::Family;
 
-use crate::steps::engine::Engine;
 use crate::steps::failure::Failure;
 use crate::steps::firewall::Firewall;
 use crate::steps::lock::Lock;
 use crate::steps::state::State;
 use crate::steps::step::Step;
-use crate::steps::world::{World, family};
+use crate::steps::target::{Target, family};
+use crate::steps::transaction::Transaction;
 
 /// The first table, and mark, that is tried.
 pub const FIRST_TABLE: u32 = 51820;
@@ -70,23 +70,23 @@ pub fn unreachable(of: Family, table: u32) -> Route {
 ///
 /// # Errors
 /// Of a step.
-pub fn add(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
-    if engine.world.elsewhere.is_some() {
+pub fn add(transaction: &mut Transaction, family: Family) -> Result<u32, Failure> {
+    if transaction.target.elsewhere.is_some() {
         // The tunnel's own packets leave elsewhere: no way round for them is needed.
-        let link = engine.world.link()?;
-        engine.run(Step::AddRoute(default_route(family, MAIN_TABLE, link)))?;
+        let link = transaction.target.link()?;
+        transaction.run(Step::AddRoute(default_route(family, MAIN_TABLE, link)))?;
         return Ok(0);
     }
     let mark = {
         // Its table is not empty any more once the route is there.
-        let _lock = Lock::of_tables(&engine.world.signals)?;
-        let mark = mark(engine)?;
-        add_rules(engine, family, mark)?;
-        add_route(engine, family, mark)?;
+        let _lock = Lock::of_tables(&transaction.target.signals)?;
+        let mark = mark(transaction)?;
+        add_rules(transaction, family, mark)?;
+        add_route(transaction, family, mark)?;
         mark
     };
-    let firewall = firewall(&mut engine.world, family, mark)?;
-    engine.run(Step::AddFirewall(firewall))?;
+    let firewall = firewall(&mut transaction.target, family, mark)?;
+    transaction.run(Step::AddFirewall(firewall))?;
     Ok(mark)
 }
 
@@ -94,19 +94,19 @@ pub fn add(engine: &mut Engine, family: Family) -> Result<u32, Failure> {
 ///
 /// # Errors
 /// Of a step.
-pub fn add_rules(engine: &mut Engine, family: Family, mark: u32) -> Result<(), Failure> {
+pub fn add_rules(transaction: &mut Transaction, family: Family, mark: u32) -> Result<(), Failure> {
     let (full, over) = (not_ours(family, mark), no_default(family));
     // The kernel puts a rule before all others; but behind those of priority 0, if there is one of
     // priority 1. There the second would pass over nothing.
     let is_first = |rule: &Rule| is(rule, full) && rule.priority == Some(0);
-    engine.run(Step::AddRule(full))?;
-    let there = engine.world.home.rules(family)?;
+    transaction.run(Step::AddRule(full))?;
+    let there = transaction.target.home.rules(family)?;
     if let Some(added) = there.iter().find(|rule| is_first(rule)) {
-        engine.run(Step::DeleteRule(*added))?;
-        engine.run(Step::AddRule(over))?;
-        return engine.run(Step::AddRule(full));
+        transaction.run(Step::DeleteRule(*added))?;
+        transaction.run(Step::AddRule(over))?;
+        return transaction.run(Step::AddRule(full));
     }
-    engine.run(Step::AddRule(over))
+    transaction.run(Step::AddRule(over))
 }
 
 /// Whether it is this rule, whatever its priority.
@@ -121,14 +121,14 @@ fn is(rule: &Rule, other: Rule) -> bool {
 ///
 /// # Errors
 /// Of a step.
-pub fn add_route(engine: &mut Engine, family: Family, mark: u32) -> Result<(), Failure> {
-    let link = engine.world.link()?;
-    engine.run(Step::AddRoute(default_route(family, mark, link)))?;
+pub fn add_route(transaction: &mut Transaction, family: Family, mark: u32) -> Result<(), Failure> {
+    let link = transaction.target.link()?;
+    transaction.run(Step::AddRoute(default_route(family, mark, link)))?;
     let unreachable = unreachable(family, mark);
-    let there = engine.world.home.unreachable_routes(family, mark)?;
+    let there = transaction.target.home.unreachable_routes(family, mark)?;
     if !there.contains(&unreachable) {
-        engine.run(Step::AddRoute(unreachable))?;
-    } else if let (Some(state), Some(before)) = (&mut engine.state, &engine.state_before)
+        transaction.run(Step::AddRoute(unreachable))?;
+    } else if let (Some(state), Some(before)) = (&mut transaction.state, &transaction.state_before)
         && before.routes.contains(&unreachable)
     {
         state.routes.push(unreachable);
@@ -138,7 +138,7 @@ pub fn add_route(engine: &mut Engine, family: Family, mark: u32) -> Result<(), F
         let before = std::fs::read_to_string(path).unwrap_or_default();
         if before.trim() != "1" {
             // It stays: another tunnel may need it by the time this one goes.
-            engine.run(Step::Sysctl(VALID_MARK.into(), "1".into(), None))?;
+            transaction.run(Step::Sysctl(VALID_MARK.into(), "1".into(), None))?;
         }
     }
     Ok(())
@@ -148,11 +148,11 @@ pub fn add_route(engine: &mut Engine, family: Family, mark: u32) -> Result<(), F
 ///
 /// # Errors
 /// There is no link.
-pub fn firewall(world: &mut World, of: Family, mark: u32) -> Result<Firewall, Failure> {
-    let mut addresses: Vec<IpAddr> = world.addresses()?.iter().map(|one| one.ip).collect();
+pub fn firewall(target: &mut Target, of: Family, mark: u32) -> Result<Firewall, Failure> {
+    let mut addresses: Vec<IpAddr> = target.addresses()?.iter().map(|one| one.ip).collect();
     addresses.retain(|ip| family(*ip) == of);
     Ok(Firewall {
-        interface: world.interface.clone(),
+        interface: target.interface.clone(),
         family: of,
         addresses,
         mark,
@@ -161,17 +161,17 @@ pub fn firewall(world: &mut World, of: Family, mark: u32) -> Result<Firewall, Fa
 
 /// The mark of the tunnel's packets, which is the number of its table too: the one it has, or a
 /// new one whose table nobody uses.
-fn mark(engine: &mut Engine) -> Result<u32, Failure> {
-    let mark = engine.world.get()?.fwmark;
+fn mark(transaction: &mut Transaction) -> Result<u32, Failure> {
+    let mark = transaction.target.get()?.fwmark;
     if mark != 0 {
         return Ok(mark);
     }
-    let table = free_table(&mut engine.world)?;
-    engine.run(Step::Set {
+    let table = free_table(&mut transaction.target)?;
+    transaction.run(Step::Set {
         changes: vec![Change::FwMark(table)],
         undo: vec![Change::FwMark(0)],
     })?;
-    if let Some(state) = &mut engine.state {
+    if let Some(state) = &mut transaction.state {
         state.chosen_mark = Some(table);
     }
     Ok(table)
@@ -181,9 +181,9 @@ fn mark(engine: &mut Engine) -> Result<u32, Failure> {
 ///
 /// # Errors
 /// Only the kernel's own trouble.
-pub fn free_table(world: &mut World) -> Result<u32, Failure> {
+pub fn free_table(target: &mut Target) -> Result<u32, Failure> {
     let mut table = FIRST_TABLE;
-    while !world.home.is_table_empty(table)? {
+    while !target.home.is_table_empty(table)? {
         table += 1;
     }
     Ok(table)

@@ -15,10 +15,10 @@ use wg_rs::sys::netns::NetNs;
 
 use crate::file::File;
 use crate::steps::console;
-use crate::steps::engine::Engine;
 use crate::steps::failure::Failure;
 use crate::steps::state::{self, Home, State};
-use crate::steps::world::World;
+use crate::steps::target::Target;
+use crate::steps::transaction::Transaction;
 
 /// What is said where there is no such interface.
 pub fn not_there(file: &File) -> Failure {
@@ -29,11 +29,11 @@ pub fn not_there(file: &File) -> Failure {
 }
 
 /// Finds the interface and what is known of it. False if there is none; what `up` recorded of it is
-/// in the engine also then.
+/// known to the transaction also then.
 ///
 /// # Errors
 /// It is not ours; or it is there, but cannot be reached.
-pub fn find(engine: &mut Engine, file: &File) -> Result<bool, Failure> {
+pub fn find(transaction: &mut Transaction, file: &File) -> Result<bool, Failure> {
     let name = &file.interface;
     let state = State::load(name).unwrap_or_else(|error| {
         console::note(format_args!(
@@ -42,16 +42,16 @@ pub fn find(engine: &mut Engine, file: &File) -> Result<bool, Failure> {
         None
     });
     let Some(state) = state else {
-        return find_unrecorded(&mut engine.world, file);
+        return find_unrecorded(&mut transaction.target, file);
     };
-    let found = find_recorded(&mut engine.world, &state)?;
-    if found || !find_unrecorded(&mut engine.world, file)? {
-        engine.state = Some(state);
+    let found = find_recorded(&mut transaction.target, &state)?;
+    if found || !find_unrecorded(&mut transaction.target, file)? {
+        transaction.state = Some(state);
         return Ok(found);
     }
     // It was moved, or made anew by somebody else.
-    if key_here(&engine.world, name) == state.public_key {
-        engine.state = Some(state);
+    if key_here(&transaction.target, name) == state.public_key {
+        transaction.state = Some(state);
     } else {
         console::note(format_args!(
             "`{name}' is not the interface that `up' made: what else `up' did is left as it is."
@@ -60,20 +60,20 @@ pub fn find(engine: &mut Engine, file: &File) -> Result<bool, Failure> {
     Ok(true)
 }
 
-fn find_recorded(world: &mut World, state: &State) -> Result<bool, Failure> {
+fn find_recorded(target: &mut Target, state: &State) -> Result<bool, Failure> {
     if let Some(home) = &state.home {
         match enter(home) {
-            Some((namespace, netns)) => world.move_home(namespace, netns)?,
+            Some((namespace, netns)) => target.move_home(namespace, netns)?,
             None => return Ok(false),
         }
     }
-    let is_it = match world.home.link(state.interface.as_str()) {
+    let is_it = match target.home.link(state.interface.as_str()) {
         Ok(link) => link.index == state.link,
         Err(error) if error.is_absent() => false,
         Err(error) => return Err(error.into()),
     };
     if !is_it && state.home.is_some() {
-        world.return_home()?;
+        target.return_home()?;
     }
     Ok(is_it)
 }
@@ -86,11 +86,11 @@ fn enter(home: &Home) -> Option<(Namespace, NetNs)> {
     (inode == home.inode).then_some((namespace, netns))
 }
 
-fn find_unrecorded(world: &mut World, file: &File) -> Result<bool, Failure> {
+fn find_unrecorded(target: &mut Target, file: &File) -> Result<bool, Failure> {
     let name = &file.interface;
     match Backends::new().kind(name)? {
         Some(Kind::Kernel) => {
-            let link = world.birth.link(name.as_str())?.index;
+            let link = target.birth.link(name.as_str())?.index;
             let here = state::namespace()?;
             match State::of_others(name)
                 .iter()
@@ -102,20 +102,20 @@ fn find_unrecorded(world: &mut World, file: &File) -> Result<bool, Failure> {
         }
         Some(Kind::Userspace) => match place::born_here(name) {
             Some(true) if place::lives_here(name) => Ok(true),
-            Some(true) => find_elsewhere(world, file, Kind::Userspace),
+            Some(true) => find_elsewhere(target, file, Kind::Userspace),
             Some(false) => Err(strangers(name)),
             // Its process is hidden from us. A link of its name here is most likely its own.
-            None if world.birth.link(name.as_str()).is_ok() => Ok(true),
+            None if target.birth.link(name.as_str()).is_ok() => Ok(true),
             None => Err(Failure::new(format_args!(
                 "the network interface of `{name}' cannot be found"
             ))),
         },
-        None => find_elsewhere(world, file, Kind::Kernel),
+        None => find_elsewhere(target, file, Kind::Kernel),
     }
 }
 
 /// In another namespace: the one that has the file's key, unless `up` made it elsewhere.
-fn find_elsewhere(world: &mut World, file: &File, kind: Kind) -> Result<bool, Failure> {
+fn find_elsewhere(target: &mut Target, file: &File, kind: Kind) -> Result<bool, Failure> {
     let name = &file.interface;
     let others = State::of_others(name);
     let mut places = Vec::new();
@@ -140,7 +140,7 @@ fn find_elsewhere(world: &mut World, file: &File, kind: Kind) -> Result<bool, Fa
         {
             continue;
         }
-        world.move_home(namespace, netns)?;
+        target.move_home(namespace, netns)?;
         return Ok(true);
     }
     if !places.is_empty() {
@@ -178,8 +178,8 @@ fn key_in(netns: &NetNs, name: &str) -> Option<String> {
     key(&netns.run(|| Backends::new().get(name)).ok()?.ok()?)
 }
 
-fn key_here(world: &World, name: &str) -> Option<String> {
-    let got = world.at_home(|| Backends::new().get(name));
+fn key_here(target: &Target, name: &str) -> Option<String> {
+    let got = target.at_home(|| Backends::new().get(name));
     key(&got.ok()?.ok()?)
 }
 

@@ -13,7 +13,7 @@ use crate::file::File;
 use crate::file::table::Table;
 use crate::steps::console;
 use crate::steps::failure::Failure;
-use crate::steps::world::World;
+use crate::steps::target::Target;
 
 /// Which addresses and networks of a file are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +26,9 @@ impl Ipv6 {
     ///
     /// # Errors
     /// Its namespace cannot be entered.
-    pub fn of(world: &World, file: &File) -> Result<Self, Failure> {
+    pub fn of(target: &Target, file: &File) -> Result<Self, Failure> {
         Ok(Ipv6 {
-            left_out: has_ipv4(file) && is_off(world)?,
+            left_out: has_ipv4(file) && is_off(target)?,
         })
     }
 
@@ -46,9 +46,9 @@ impl Ipv6 {
     ///
     /// # Errors
     /// The interface cannot be read.
-    pub fn warn(self, world: &World, file: &File) -> Result<(), Failure> {
+    pub fn warn(self, target: &Target, file: &File) -> Result<(), Failure> {
         if self.left_out {
-            let parts = parts(file, &world.get()?);
+            let parts = parts(file, &target.get()?);
             if !parts.is_empty() {
                 let parts = parts.join(" and ");
                 console::note(format_args!(
@@ -90,9 +90,9 @@ fn has_ipv4(file: &File) -> bool {
 }
 
 /// Whether the kernel refuses IPv6 addresses of this link: switched off by sysctl, or at boot.
-fn is_off(world: &World) -> io::Result<bool> {
-    let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", world.interface);
-    let read = world.at_home(|| fs::read_to_string(switch))?;
+fn is_off(target: &Target) -> io::Result<bool> {
+    let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", target.interface);
+    let read = target.at_home(|| fs::read_to_string(switch))?;
     Ok(match read {
         Ok(value) => value.trim() == "1",
         // Without any IPv6 there is no switch; without /proc/sys nobody knows.

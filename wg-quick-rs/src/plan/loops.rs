@@ -13,7 +13,7 @@ use crate::file::table::Table;
 use crate::file::{File, Located};
 use crate::steps::console;
 use crate::steps::failure::Failure;
-use crate::steps::world::World;
+use crate::steps::target::Target;
 
 /// What is known of the endpoints from the file alone, where they are no names. A hook that may make
 /// a rule or a route for one is trusted to do so.
@@ -72,24 +72,24 @@ fn contains(network: &AllowedIp, ip: IpAddr) -> bool {
 ///
 /// # Errors
 /// The interface cannot be read.
-pub fn warn(world: &mut World) -> Result<(), Failure> {
-    if world.elsewhere.is_some() {
+pub fn warn(target: &mut Target) -> Result<(), Failure> {
+    if target.elsewhere.is_some() {
         return Ok(());
     }
-    let interface = world.get()?;
-    let link = world.link()?;
+    let interface = target.get()?;
+    let link = target.link()?;
     for peer in &interface.peers {
         let Some(endpoint) = peer.endpoint else {
             continue;
         };
-        let hop = world.home.route_get(endpoint.ip(), None, interface.fwmark);
+        let hop = target.home.route_get(endpoint.ip(), None, interface.fwmark);
         if hop.is_ok_and(|hop| hop.link == link) {
             console::note(format_args!(
                 "Warning: the endpoint {endpoint} of peer {} is reached through `{}' itself, so its \
                  packets go nowhere. Add a route to {} by another interface, or take it out of \
                  AllowedIPs.",
                 peer.public_key,
-                world.interface,
+                target.interface,
                 endpoint.ip()
             ));
         }

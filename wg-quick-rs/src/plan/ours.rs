@@ -13,7 +13,7 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 use crate::file::File;
 use crate::file::table::Table;
 use crate::plan::routes::{self, Wanted};
-use crate::steps::world::family;
+use crate::steps::target::family;
 
 /// An interface, as `up` left it.
 #[derive(Clone, Copy, Debug)]

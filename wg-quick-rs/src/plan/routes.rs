@@ -7,7 +7,7 @@ use wg_rs::sys::udp::Family;
 
 use crate::file::Address;
 use crate::file::table::Table;
-use crate::steps::world::family;
+use crate::steps::target::family;
 
 /// One that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

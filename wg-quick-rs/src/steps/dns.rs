@@ -21,7 +21,7 @@ use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::program::Program;
 use crate::steps::resolv_conf::{self, Former, PATH, PutBack};
-use crate::steps::world::World;
+use crate::steps::target::Target;
 
 /// What to tell, and whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,9 +58,9 @@ fn is_of_resolved(resolvconf: &Path) -> bool {
 
 impl Resolver {
     /// The one of the place where the interface lives. `None` where there is none to tell.
-    pub fn new(dns: &Dns, world: &World) -> Option<Self> {
-        let way = match &world.elsewhere {
-            None => Way::here(&world.interface, dns),
+    pub fn new(dns: &Dns, target: &Target) -> Option<Self> {
+        let way = match &target.elsewhere {
+            None => Way::here(&target.interface, dns),
             Some((Namespace::Named(name), _)) => {
                 Way::File(Path::new(NETNS).join(name).join("resolv.conf"))
             }
@@ -80,21 +80,21 @@ impl Resolver {
     }
 
     /// Another way for the same, where this one has failed. What it did is taken back.
-    pub fn fallback(&self, world: &mut World) -> Option<Self> {
+    pub fn fallback(&self, target: &mut Target) -> Option<Self> {
         if !matches!(self.way, Way::Resolvconf(_) | Way::Resolvectl) {
             return None;
         }
-        let _ = self.unset(world);
+        let _ = self.unset(target);
         let dns = self.dns.clone();
         let way = Way::Itself(Former::Unknown);
         Some(Resolver { dns, way })
     }
 
     /// The same one, after what an earlier interface of this name set and never took back.
-    pub fn after(mut self, earlier: Option<&Self>, world: &World) -> Self {
+    pub fn after(mut self, earlier: Option<&Self>, target: &Target) -> Self {
         if let (Way::Itself(former), Some(earlier)) = (&mut self.way, earlier)
             && let Way::Itself(of_earlier) = &earlier.way
-            && is_ours(Path::new(PATH), &world.interface)
+            && is_ours(Path::new(PATH), &target.interface)
         {
             *former = of_earlier.clone();
         }
@@ -107,7 +107,7 @@ impl Resolver {
     /// The file cannot be read.
     pub fn knowing(
         mut self,
-        world: &World,
+        target: &Target,
         recorded: impl Fn(&str) -> Option<Self>,
     ) -> Result<Self, Failure> {
         let Way::Itself(former @ Former::Unknown) = &mut self.way else {
@@ -122,7 +122,7 @@ impl Resolver {
             Err(error) => return Err(Failure::new(format_args!("DNS: {PATH}: {error}"))),
         };
         match tunnel_of(&text) {
-            Some(tunnel) if tunnel == world.interface => {}
+            Some(tunnel) if tunnel == target.interface => {}
             Some(tunnel) => {
                 let before = match recorded(&tunnel).map(|resolver| resolver.way) {
                     Some(Way::Itself(before)) => before,
@@ -140,38 +140,38 @@ impl Resolver {
     }
 
     /// What is set now, as far as it can be known.
-    pub fn current(&self, world: &World) -> Option<Dns> {
+    pub fn current(&self, target: &Target) -> Option<Dns> {
         let text = match &self.way {
             Way::Resolvconf(record) => {
                 let resolvconf = Program::find("resolvconf")?;
                 if is_of_resolved(resolvconf.path()) {
-                    return shown_by_resolved(world);
+                    return shown_by_resolved(target);
                 }
-                let listed = resolvconf.args(["-l", record]).read(world);
+                let listed = resolvconf.args(["-l", record]).read(target);
                 let listed = listed.ok().filter(|listed| listed.status.success());
                 match listed {
                     Some(listed) => listed.output,
                     None => fs::read_to_string(format!("{RECORDS}/{record}")).ok()?,
                 }
             }
-            Way::Resolvectl => return shown_by_resolved(world),
+            Way::Resolvectl => return shown_by_resolved(target),
             Way::Itself(former) => {
                 let text = fs::read_to_string(PATH).ok()?;
-                if text == self.text(&world.interface, former) {
+                if text == self.text(&target.interface, former) {
                     return Some(self.dns.clone());
                 }
-                text.strip_prefix(&ours(&world.interface))?.into()
+                text.strip_prefix(&ours(&target.interface))?.into()
             }
-            Way::File(path) if !is_ours(path, &world.interface) => return None,
+            Way::File(path) if !is_ours(path, &target.interface) => return None,
             Way::File(path) => fs::read_to_string(path).ok()?,
         };
         Some(Dns::of_resolv_conf(&text))
     }
 
     /// Whether a later tunnel has put its own in the place of this.
-    pub fn is_covered(&self, world: &World) -> bool {
+    pub fn is_covered(&self, target: &Target) -> bool {
         let tunnel = || tunnel_of(&fs::read(PATH).ok()?);
-        matches!(self.way, Way::Itself(_)) && tunnel().is_some_and(|name| name != world.interface)
+        matches!(self.way, Way::Itself(_)) && tunnel().is_some_and(|name| name != target.interface)
     }
 
     /// Shows how it is set.
@@ -212,7 +212,7 @@ impl Resolver {
     ///
     /// # Errors
     /// What the program says.
-    pub fn set(&self, world: &World) -> Result<(), Failure> {
+    pub fn set(&self, target: &Target) -> Result<(), Failure> {
         match &self.way {
             Way::Resolvconf(record) => {
                 let text = self.dns.to_string();
@@ -220,18 +220,18 @@ impl Resolver {
                     "resolvconf",
                     &["-a", record, "-m", "0", "-x"],
                     Some(text),
-                    world,
+                    target,
                 )
             }
             Way::Resolvectl => self
-                .resolvectl(&world.interface)
+                .resolvectl(&target.interface)
                 .iter()
-                .try_for_each(|args| run("resolvectl", args, None, world)),
+                .try_for_each(|args| run("resolvectl", args, None, target)),
             Way::File(path) => self
-                .write(path, &world.interface)
+                .write(path, &target.interface)
                 .map_err(|error| Failure::new(format_args!("{}: {error}", path.display()))),
             Way::Itself(former) => {
-                let text = self.text(&world.interface, former);
+                let text = self.text(&target.interface, former);
                 resolv_conf::write(Path::new(PATH), text.as_bytes())
                     .map_err(|error| Failure::new(format_args!("DNS: {PATH}: {error}")))
             }
@@ -242,16 +242,16 @@ impl Resolver {
     ///
     /// # Errors
     /// What the program says.
-    pub fn unset(&self, world: &mut World) -> Result<(), Failure> {
-        let interface = &world.interface;
+    pub fn unset(&self, target: &mut Target) -> Result<(), Failure> {
+        let interface = &target.interface;
         match &self.way {
-            Way::Resolvconf(record) => run("resolvconf", &["-d", record, "-f"], None, world),
-            Way::Resolvectl => run("resolvectl", &["revert", interface], None, world),
+            Way::Resolvconf(record) => run("resolvconf", &["-d", record, "-f"], None, target),
+            Way::Resolvectl => run("resolvectl", &["revert", interface], None, target),
             Way::File(path) => remove(path, interface)
                 .map_err(|error| Failure::new(format_args!("{}: {error}", path.display()))),
             Way::Itself(former) => {
                 let text = self.text(interface, former);
-                let former = former.standing(|tunnel| world.home.link(tunnel).is_ok());
+                let former = former.standing(|tunnel| target.home.link(tunnel).is_ok());
                 let done = resolv_conf::put_back(Path::new(PATH), &text, former)
                     .map_err(|error| Failure::new(format_args!("DNS: {PATH}: {error}")))?;
                 console::note(match done {
@@ -330,11 +330,11 @@ impl Resolver {
     }
 }
 
-fn shown_by_resolved(world: &World) -> Option<Dns> {
+fn shown_by_resolved(target: &Target) -> Option<Dns> {
     let of = |what: &str| {
         let shown = Program::find("resolvectl")?
-            .args([what, world.interface.as_str()])
-            .read(world);
+            .args([what, target.interface.as_str()])
+            .read(target);
         shown.ok().map(|shown| shown.output)
     };
     Some(Dns::of_resolved(&of("dns")?, &of("domain")?))
@@ -468,13 +468,13 @@ impl std::fmt::Display for Dns {
     }
 }
 
-fn run(name: &str, args: &[&str], input: Option<String>, world: &World) -> Result<(), Failure> {
+fn run(name: &str, args: &[&str], input: Option<String>, target: &Target) -> Result<(), Failure> {
     let program = Program::find(name)
         .ok_or_else(|| Failure::new(format_args!("DNS: {name} is not installed any more")))?;
     let outcome = program
         .args(args)
         .input(input.unwrap_or_default())
-        .run(world)?;
+        .run(target)?;
     if outcome.status.success() {
         Ok(())
     } else {

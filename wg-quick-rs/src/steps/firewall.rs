@@ -13,7 +13,7 @@ use wg_rs::sys::udp::Family;
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::program::Program;
-use crate::steps::world::World;
+use crate::steps::target::Target;
 
 /// That of one family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,11 +44,11 @@ impl Firewall {
     ///
     /// # Errors
     /// What the program says; or that there is none.
-    pub fn add(&self, world: &World) -> Result<(), Failure> {
+    pub fn add(&self, target: &Target) -> Result<(), Failure> {
         if Program::find("nft").is_some() {
-            nft(self.for_nft(), world)
+            nft(self.for_nft(), target)
         } else {
-            restore(self.family, self.for_iptables(), world)
+            restore(self.family, self.for_iptables(), target)
         }
     }
 
@@ -56,7 +56,7 @@ impl Firewall {
     ///
     /// # Errors
     /// What the program says; or that there is none.
-    pub fn replace(&self, world: &World) -> Result<(), Failure> {
+    pub fn replace(&self, target: &Target) -> Result<(), Failure> {
         if Program::find("nft").is_some() {
             let table = format!(
                 "table {} {}",
@@ -65,11 +65,11 @@ impl Firewall {
             );
             // Deleting takes one that is there.
             let text = format!("add {table}\ndelete {table}\n{}", self.for_nft());
-            return nft(text, world);
+            return nft(text, target);
         }
-        let old = Present::look(world).of(self.family);
-        self.add(world)?;
-        old.delete(world)
+        let old = Present::look(target).of(self.family);
+        self.add(target)?;
+        old.delete(target)
     }
 
     fn for_nft(&self) -> String {
@@ -132,18 +132,18 @@ pub struct Present {
 const LIST: &[&str] = &["list", "tables"];
 
 impl Present {
-    /// Looks for what there is for the interface of `world`, made by either program.
-    pub fn look(world: &World) -> Self {
-        Present::among(&read("nft", LIST, world), world)
+    /// Looks for what there is for the interface of `target`, made by either program.
+    pub fn look(target: &Target) -> Self {
+        Present::among(&read("nft", LIST, target), target)
     }
 
     /// As [`Present::look`], where there should be something.
     ///
     /// # Errors
     /// Nothing was found, and nft did not say what there is.
-    pub fn find(world: &World) -> Result<Self, Failure> {
-        let listed = ask("nft", LIST, world);
-        let there = Present::among(listed.as_deref().unwrap_or_default(), world);
+    pub fn find(target: &Target) -> Result<Self, Failure> {
+        let listed = ask("nft", LIST, target);
+        let there = Present::among(listed.as_deref().unwrap_or_default(), target);
         match listed {
             Err(failure) if there.is_empty() => Err(failure),
             _ => Ok(there),
@@ -151,8 +151,8 @@ impl Present {
     }
 
     /// What there is, by the tables that nft listed.
-    fn among(listed: &str, world: &World) -> Self {
-        let ours = format!(" {}", table(&world.interface));
+    fn among(listed: &str, target: &Target) -> Self {
+        let ours = format!(" {}", table(&target.interface));
         let tables: Vec<String> = listed
             .lines()
             .map(|line| line.trim_end().to_owned())
@@ -162,8 +162,8 @@ impl Present {
         // Who has the one does without the other.
         if tables.is_empty() {
             for family in FAMILIES {
-                let saved = read(&format!("{}-save", iptables(family)), &[], world);
-                let deletion = deletion(&saved, &world.interface);
+                let saved = read(&format!("{}-save", iptables(family)), &[], target);
+                let deletion = deletion(&saved, &target.interface);
                 rules.extend(deletion.map(|deletion| (family, deletion)));
             }
         }
@@ -194,7 +194,7 @@ impl Present {
     }
 
     /// The mark it is about.
-    pub fn mark(&self, world: &World) -> Option<u32> {
+    pub fn mark(&self, target: &Target) -> Option<u32> {
         let in_rules = self
             .rules
             .iter()
@@ -202,7 +202,7 @@ impl Present {
         in_rules.or_else(|| {
             self.tables.iter().find_map(|table| {
                 let args: Vec<&str> = ["list"].into_iter().chain(table.split(' ')).collect();
-                number_behind("mark ", &read("nft", &args, world))
+                number_behind("mark ", &read("nft", &args, target))
             })
         })
     }
@@ -211,15 +211,15 @@ impl Present {
     ///
     /// # Errors
     /// What the program says.
-    pub fn delete(&self, world: &World) -> Result<(), Failure> {
+    pub fn delete(&self, target: &Target) -> Result<(), Failure> {
         if !self.tables.is_empty() {
             console::command("nft -f /dev/fd/63");
             let deletions = self.tables.iter().map(|table| format!("delete {table}\n"));
-            nft(deletions.collect(), world)?;
+            nft(deletions.collect(), target)?;
         }
         for (family, deletion) in &self.rules {
             console::command(format_args!("{}-restore -n", iptables(*family)));
-            restore(*family, deletion.clone(), world)?;
+            restore(*family, deletion.clone(), target)?;
         }
         Ok(())
     }
@@ -248,26 +248,26 @@ fn marker(interface: &str) -> String {
     format!("-m comment --comment \"wg-quick(8) rule for {interface}\"")
 }
 
-fn nft(text: String, world: &World) -> Result<(), Failure> {
-    run("nft", &["-f", "/dev/stdin"], text, world)
+fn nft(text: String, target: &Target) -> Result<(), Failure> {
+    run("nft", &["-f", "/dev/stdin"], text, target)
 }
 
-fn restore(family: Family, text: String, world: &World) -> Result<(), Failure> {
+fn restore(family: Family, text: String, target: &Target) -> Result<(), Failure> {
     run(
         &format!("{}-restore", iptables(family)),
         &["-n"],
         text,
-        world,
+        target,
     )
 }
 
-fn run(name: &str, args: &[&str], text: String, world: &World) -> Result<(), Failure> {
+fn run(name: &str, args: &[&str], text: String, target: &Target) -> Result<(), Failure> {
     let program = Program::find(name).ok_or_else(|| {
         Failure::new(format_args!(
             "a default route needs nft or iptables, and {name} is missing"
         ))
     })?;
-    let outcome = program.args(args).input(text).run(world)?;
+    let outcome = program.args(args).input(text).run(target)?;
     if outcome.status.success() {
         Ok(())
     } else {
@@ -276,16 +276,16 @@ fn run(name: &str, args: &[&str], text: String, world: &World) -> Result<(), Fai
 }
 
 /// What a program prints; nothing if there is no such program, or if it fails.
-fn read(name: &str, args: &[&str], world: &World) -> String {
-    ask(name, args, world).unwrap_or_default()
+fn read(name: &str, args: &[&str], target: &Target) -> String {
+    ask(name, args, target).unwrap_or_default()
 }
 
 /// What a program prints; nothing if there is no such program.
-fn ask(name: &str, args: &[&str], world: &World) -> Result<String, Failure> {
+fn ask(name: &str, args: &[&str], target: &Target) -> Result<String, Failure> {
     let Some(program) = Program::find(name) else {
         return Ok(String::new());
     };
-    let outcome = program.args(args).read(world)?;
+    let outcome = program.args(args).read(target)?;
     if !outcome.status.success() {
         return Err(Failure::new(format_args!(
             "{name} {}: {}",

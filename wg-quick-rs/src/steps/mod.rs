@@ -5,7 +5,6 @@
 
 pub mod console;
 pub mod dns;
-pub mod engine;
 pub mod failure;
 pub mod firewall;
 pub mod lock;
@@ -14,4 +13,5 @@ mod resolv_conf;
 pub mod signals;
 pub mod state;
 pub mod step;
-pub mod world;
+pub mod target;
+pub mod transaction;

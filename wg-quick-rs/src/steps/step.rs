@@ -21,7 +21,7 @@ use crate::steps::failure::Failure;
 use crate::steps::firewall::{Firewall, Present};
 use crate::steps::program::Program;
 use crate::steps::state::State;
-use crate::steps::world::{World, family, flag};
+use crate::steps::target::{Target, family, flag};
 
 /// What can be done, and undone.
 #[derive(Debug)]
@@ -153,8 +153,8 @@ impl Step {
     }
 
     /// Shows the command for it. Some have none of their own, and show what they find.
-    pub fn show(&self, world: &World) {
-        let name = &world.interface;
+    pub fn show(&self, target: &Target) {
+        let name = &target.interface;
         match self {
             Step::AddLink => {
                 console::command(format_args!("ip link add dev {name} type wireguard"))
@@ -167,7 +167,7 @@ impl Step {
                 let socket = place::socket(name);
                 match socket.exists() {
                     true => console::command(format_args!("rm -f {}", socket.display())),
-                    false => at(world, format_args!("link delete dev {name}")),
+                    false => at(target, format_args!("link delete dev {name}")),
                 }
             }
             Step::MoveLink(namespace, _) => {
@@ -184,18 +184,18 @@ impl Step {
             Step::AddAddress(address) => {
                 let flag = flag(family(address.ip));
                 at(
-                    world,
+                    target,
                     format_args!("{flag} address add {address} dev {name}"),
                 );
             }
             Step::DeleteAddress(address) => {
                 let flag = flag(family(address.ip));
                 at(
-                    world,
+                    target,
                     format_args!("{flag} address delete {address} dev {name}"),
                 );
             }
-            Step::Up { mtu, .. } => at(world, format_args!("link set mtu {mtu} up dev {name}")),
+            Step::Up { mtu, .. } => at(target, format_args!("link set mtu {mtu} up dev {name}")),
             Step::SetDns(resolver)
             | Step::SetDnsOrFile(resolver)
             | Step::ChangeDns { new: resolver, .. } => {
@@ -205,14 +205,14 @@ impl Step {
             Step::Sysctl(key, value, _) => {
                 console::command(format_args!("sysctl -q {key}={value}"))
             }
-            Step::AddRule(rule) => at(world, format_args!("{}", RuleText("add", rule))),
-            Step::DeleteRule(rule) => at(world, format_args!("{}", RuleText("delete", rule))),
-            Step::AddRoute(route) => at(world, format_args!("{}", RouteText("add", name, route))),
+            Step::AddRule(rule) => at(target, format_args!("{}", RuleText("add", rule))),
+            Step::DeleteRule(rule) => at(target, format_args!("{}", RuleText("delete", rule))),
+            Step::AddRoute(route) => at(target, format_args!("{}", RouteText("add", name, route))),
             Step::AppendRoute(route) => {
-                at(world, format_args!("{}", RouteText("append", name, route)));
+                at(target, format_args!("{}", RouteText("append", name, route)));
             }
             Step::DeleteRoute(route) => {
-                at(world, format_args!("{}", RouteText("delete", name, route)));
+                at(target, format_args!("{}", RouteText("delete", name, route)));
             }
             Step::AddFirewall(firewall) | Step::ReplaceFirewall { new: firewall, .. } => {
                 firewall.show();
@@ -226,16 +226,16 @@ impl Step {
     ///
     /// # Errors
     /// It failed.
-    pub fn run(self, world: &mut World, undo: &mut Vec<Step>) -> Result<(), Failure> {
+    pub fn run(self, target: &mut Target, undo: &mut Vec<Step>) -> Result<(), Failure> {
         match self {
             Step::AddLink => {
-                world.birth.add_link(&world.interface, "wireguard")?;
+                target.birth.add_link(&target.interface, "wireguard")?;
                 undo.push(Step::DeleteLink);
             }
             Step::StartDaemon(program) => {
-                let name = world.interface.clone();
+                let name = target.interface.clone();
                 // One that is there is not ours to delete.
-                match world.birth.link(&name) {
+                match target.birth.link(&name) {
                     Ok(_) => return Err(Failure::new(format_args!("`{name}' already exists"))),
                     Err(error) if error.is_absent() => undo.push(Step::DeleteLink),
                     Err(error) => return Err(error.into()),
@@ -247,109 +247,109 @@ impl Step {
                     .args(end_of_options.then_some("--"))
                     .args([name])
                     .of_terminal()
-                    .run(world)?;
+                    .run(target)?;
                 if !outcome.status.success() {
                     return Err(Failure::new(format_args!("{path}: {}", outcome.status)));
                 }
             }
             Step::DeleteLink => {
-                delete_link(world)?;
-                world.burn_bridges();
+                delete_link(target)?;
+                target.commit();
             }
             Step::MoveLink(namespace, netns) => {
-                let name = world.interface.clone();
+                let name = target.interface.clone();
                 // Once it has moved, it has to be found there to be undone.
                 let home = netns.run(Netlink::open)??;
-                world.birth.move_link(&name, netns.as_fd())?;
-                world.home = home;
-                world.elsewhere = Some((namespace, netns));
+                target.birth.move_link(&name, netns.as_fd())?;
+                target.home = home;
+                target.elsewhere = Some((namespace, netns));
                 // It is a new link to the IPv6 of this namespace.
-                world.home.set_addr_gen_mode_none(&name)?;
-                world.at_home(|| place::allow_ipv6(&name))?;
+                target.home.set_addr_gen_mode_none(&name)?;
+                target.at_home(|| place::allow_ipv6(&name))?;
             }
-            Step::AddConf(changes) => world.set(&changes)?,
+            Step::AddConf(changes) => target.set(&changes)?,
             Step::Set {
                 changes,
                 undo: back,
             } => {
-                world.set(&changes)?;
+                target.set(&changes)?;
                 undo.push(Step::Set {
                     changes: back,
                     undo: changes,
                 });
             }
             Step::AddAddress(address) => {
-                let full = of_link(address, world)?;
-                world.home.add_address_checked(&full)?;
+                let full = of_link(address, target)?;
+                target.home.add_address_checked(&full)?;
                 undo.push(Step::DeleteAddress(address));
             }
             Step::DeleteAddress(address) => {
-                let full = of_link(address, world)?;
-                world.home.delete_address(&full)?;
+                let full = of_link(address, target)?;
+                target.home.delete_address(&full)?;
                 undo.push(Step::AddAddress(address));
             }
             Step::Up { mtu, before } => {
-                let name = &world.interface;
-                world.home.set_mtu_and_up(name, mtu)?;
+                let name = &target.interface;
+                target.home.set_mtu_and_up(name, mtu)?;
                 undo.push(Step::Up {
                     mtu: before,
                     before: mtu,
                 });
             }
             Step::SetDns(resolver) => {
-                let resolver = resolver.knowing(world, dns_of)?;
+                let resolver = resolver.knowing(target, dns_of)?;
                 undo.push(Step::UnsetDns(resolver.clone()));
-                resolver.set(world)?;
+                resolver.set(target)?;
             }
             Step::SetDnsOrFile(resolver) => {
                 let mut of_program = Vec::new();
-                let set = Step::SetDns(resolver.clone()).run(world, &mut of_program);
+                let set = Step::SetDns(resolver.clone()).run(target, &mut of_program);
                 if let Err(failure) = &set
-                    && world.signals.caught().is_none()
-                    && let Some(file) = resolver.fallback(world)
+                    && target.signals.caught().is_none()
+                    && let Some(file) = resolver.fallback(target)
                 {
                     console::error(failure);
-                    file.show_set(&world.interface);
-                    return Step::SetDns(file).run(world, undo);
+                    file.show_set(&target.interface);
+                    return Step::SetDns(file).run(target, undo);
                 }
                 undo.append(&mut of_program);
                 set?;
             }
             Step::UnsetDns(resolver) => {
                 undo.push(Step::SetDns(resolver.clone()));
-                resolver.unset(world)?;
+                resolver.unset(target)?;
             }
             Step::ChangeDns { old, new } => {
                 undo.push(Step::ChangeDns {
                     old: new.clone(),
                     new: old,
                 });
-                new.set(world)?;
+                new.set(target)?;
             }
             Step::Sysctl(key, value, before) => {
                 let path = match key.contains('/') {
                     true => format!("/proc/sys/{key}"),
                     false => format!("/proc/sys/{}", key.replace('.', "/")),
                 };
-                let written = world.at_home(|| fs::write(&path, &value))?;
+                let written = target.at_home(|| fs::write(&path, &value))?;
                 written.map_err(|error| Failure::new(format_args!("{key}: {error}")))?;
                 undo.extend(before.map(|before| Step::Sysctl(key, before, Some(value))));
             }
-            Step::AddRule(rule) => add_rule(rule, world, undo)?,
+            Step::AddRule(rule) => add_rule(rule, target, undo)?,
             Step::DeleteRule(rule) => {
-                world.home.delete_rule(&rule)?;
+                target.home.delete_rule(&rule)?;
                 undo.push(Step::AddRule(rule));
             }
             Step::AddRoute(route) => {
-                world.home.add_route(&route)?;
+                target.home.add_route(&route)?;
                 undo.push(Step::DeleteRoute(route));
             }
             Step::AppendRoute(route) => {
-                world.home.append_route(&route)?;
+                target.home.append_route(&route)?;
                 undo.push(Step::DeleteRoute(route));
             }
             Step::DeleteRoute(route) => {
-                world.home.delete_route(&route)?;
+                target.home.delete_route(&route)?;
                 undo.push(Step::AddRoute(route));
             }
             Step::AddFirewall(firewall) => {
@@ -357,7 +357,7 @@ impl Step {
                     there: None,
                     undo: vec![firewall.clone()],
                 });
-                firewall.add(world)?;
+                firewall.add(target)?;
             }
             Step::ReplaceFirewall { old, new } => {
                 undo.push(match old {
@@ -370,7 +370,7 @@ impl Step {
                         undo: vec![new.clone()],
                     },
                 });
-                new.replace(world)?;
+                new.replace(target)?;
             }
             Step::DeleteFirewall {
                 there,
@@ -386,14 +386,14 @@ impl Step {
                             new: firewall,
                         }),
                 );
-                let there = there.unwrap_or_else(|| Present::look(world));
-                there.delete(world)?;
+                let there = there.unwrap_or_else(|| Present::look(target));
+                there.delete(target)?;
             }
             Step::Hook {
                 command,
                 file,
                 place,
-            } => match hook(&command, &file, world)? {
+            } => match hook(&command, &file, target)? {
                 0 => {}
                 code => return Err(Failure::Hook(place, code)),
             },
@@ -408,8 +408,8 @@ fn dns_of(tunnel: &str) -> Option<Resolver> {
 }
 
 /// Shows a command for ip(8) in the namespace where the interface lives.
-fn at(world: &World, command: std::fmt::Arguments) {
-    match &world.elsewhere {
+fn at(target: &Target, command: std::fmt::Arguments) {
+    match &target.elsewhere {
         Some((Namespace::Named(name), _)) => {
             console::command(format_args!("ip -n {name} {command}"))
         }
@@ -507,19 +507,19 @@ impl std::fmt::Display for RouteText<'_> {
     }
 }
 
-fn of_link(address: Address, world: &mut World) -> Result<netlink::Address, netlink::Error> {
+fn of_link(address: Address, target: &mut Target) -> Result<netlink::Address, netlink::Error> {
     Ok(netlink::Address {
-        link: world.link()?,
+        link: target.link()?,
         ip: address.ip,
         prefix: address.prefix,
     })
 }
 
 /// Without an error if there is none, and with the end of its daemon.
-fn delete_link(world: &mut World) -> Result<(), Failure> {
-    let name = &world.interface;
+fn delete_link(target: &mut Target) -> Result<(), Failure> {
+    let name = &target.interface;
     let ending = Ending::of(name);
-    let links = world.at_home(|| {
+    let links = target.at_home(|| {
         Events::open(Groups {
             links: true,
             ..Groups::default()
@@ -530,7 +530,7 @@ fn delete_link(world: &mut World) -> Result<(), Failure> {
     {
         return Ok(());
     }
-    match world.home.delete_link(name) {
+    match target.home.delete_link(name) {
         Ok(()) => ending.wait(),
         Err(error) if error.is_absent() => {}
         Err(error) => return Err(error.into()),
@@ -540,8 +540,8 @@ fn delete_link(world: &mut World) -> Result<(), Failure> {
 
 /// The kernel chooses where among the others, unless that is said. It is this very one that is
 /// deleted again, not one like it.
-fn add_rule(rule: Rule, world: &mut World, undo: &mut Vec<Step>) -> Result<(), Failure> {
-    world.home.add_rule(&rule)?;
+fn add_rule(rule: Rule, target: &mut Target, undo: &mut Vec<Step>) -> Result<(), Failure> {
+    target.home.add_rule(&rule)?;
     undo.push(Step::DeleteRule(rule));
     if rule.priority.is_none() {
         let same = |other: &&Rule| {
@@ -550,7 +550,7 @@ fn add_rule(rule: Rule, world: &mut World, undo: &mut Vec<Step>) -> Result<(), F
                 ..**other
             } == rule
         };
-        let rules = world.home.rules(rule.family)?;
+        let rules = target.home.rules(rule.family)?;
         let added = rules.iter().find(same).copied();
         undo.pop();
         undo.push(Step::DeleteRule(added.unwrap_or(rule)));
@@ -559,7 +559,7 @@ fn add_rule(rule: Rule, world: &mut World, undo: &mut Vec<Step>) -> Result<(), F
 }
 
 /// Runs a hook; its exit code.
-fn hook(command: &OsStr, file: &Path, world: &World) -> Result<i32, Failure> {
+fn hook(command: &OsStr, file: &Path, target: &Target) -> Result<i32, Failure> {
     let shell = match Program::find("bash") {
         // As within wg-quick, which is a script.
         Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c"]),
@@ -569,10 +569,10 @@ fn hook(command: &OsStr, file: &Path, world: &World) -> Result<i32, Failure> {
     };
     let outcome = shell
         .args([command, console::program().as_ref()])
-        .variable("INTERFACE", &world.interface)
+        .variable("INTERFACE", &target.interface)
         .variable("CONFIG_FILE", file)
         .of_terminal()
-        .run(world)?;
+        .run(target)?;
     Ok(outcome.code())
 }
 

@@ -18,11 +18,11 @@ use crate::plan::beside::Beside;
 use crate::plan::find::{find, not_there};
 use crate::steps::console;
 use crate::steps::dns::{self, Resolver};
-use crate::steps::engine::{self, Engine};
 use crate::steps::failure::Failure;
 use crate::steps::firewall::Present;
 use crate::steps::step::Step;
-use crate::steps::world::World;
+use crate::steps::target::Target;
+use crate::steps::transaction::{self, Transaction};
 use crate::verbs::save::save_config;
 use crate::verbs::up::hooks;
 
@@ -32,70 +32,74 @@ pub fn down(file: &File, errors: &[Error]) -> ExitCode {
     for error in errors {
         console::line(format_args!("Warning: {error}"));
     }
-    engine::to_end(&file.interface, |engine| {
+    transaction::to_end(&file.interface, |transaction| {
         // A socket that nobody answers at is forgotten when it is looked at.
         let left = place::socket(&file.interface).exists();
-        if find(engine, file)? {
-            take_down(engine, file, errors.is_empty())
+        if find(transaction, file)? {
+            take_down(transaction, file, errors.is_empty())
         } else {
-            clean_up(engine, file, left)
+            clean_up(transaction, file, left)
         }
     })
 }
 
-fn take_down(engine: &mut Engine, file: &File, is_whole: bool) -> Result<(), Failure> {
-    hooks(engine, file, "PreDown", &file.hooks.pre_down)?;
+fn take_down(transaction: &mut Transaction, file: &File, is_whole: bool) -> Result<(), Failure> {
+    hooks(transaction, file, "PreDown", &file.hooks.pre_down)?;
     let mut saved = Ok(());
     if file.save_config && is_whole {
-        save_config(engine, file)?;
+        save_config(transaction, file)?;
     } else if file.save_config {
         saved = Err(Failure::new(format_args!(
             "{}: not saved, because of the errors in it",
             file.path.display()
         )));
     }
-    let beside = match &engine.state {
-        Some(state) => Beside::recorded(&mut engine.world, state)?,
+    let beside = match &transaction.state {
+        Some(state) => Beside::recorded(&mut transaction.target, state)?,
         None => {
-            let interface = engine.world.get()?;
-            Beside::of_interface(&mut engine.world, file, &interface)?
+            let interface = transaction.target.get()?;
+            Beside::of_interface(&mut transaction.target, file, &interface)?
         }
     };
     for step in beside.steps() {
         match step {
             // As stock has it: a resolvconf that fails is no reason to stay up.
-            Step::UnsetDns(_) => engine.attempt(step)?,
-            step => engine.run(step)?,
+            Step::UnsetDns(_) => transaction.attempt(step)?,
+            step => transaction.run(step)?,
         }
     }
-    engine.run(Step::DeleteLink)?;
-    engine.forget();
-    hooks(engine, file, "PostDown", &file.hooks.post_down)?;
+    transaction.run(Step::DeleteLink)?;
+    transaction.forget();
+    hooks(transaction, file, "PostDown", &file.hooks.post_down)?;
     saved
 }
 
 /// What is left of an interface whose daemon was killed, and whether anything is.
-fn left(engine: &mut Engine, file: &File, socket_left: bool) -> Result<Option<Beside>, Failure> {
-    let world = &mut engine.world;
-    if let Some(state) = &engine.state {
-        return Beside::recorded(world, state).map(Some);
+fn left(
+    transaction: &mut Transaction,
+    file: &File,
+    socket_left: bool,
+) -> Result<Option<Beside>, Failure> {
+    let target = &mut transaction.target;
+    if let Some(state) = &transaction.state {
+        return Beside::recorded(target, state).map(Some);
     }
-    let firewall = Present::look(world);
-    let marks = [firewall.mark(world), file.settings.fwmark];
+    let firewall = Present::look(target);
+    let marks = [firewall.mark(target), file.settings.fwmark];
     let mut beside = Beside::default();
     for mark in marks.into_iter().flatten().filter(|mark| *mark != 0) {
         // Another interface's, if there is a route.
-        if beside.rules.is_empty() && !leads_somewhere(world, mark)? {
-            beside = Beside::of_mark(world, mark)?;
+        if beside.rules.is_empty() && !leads_somewhere(target, mark)? {
+            beside = Beside::of_mark(target, mark)?;
         }
     }
     beside.firewall = firewall;
     beside.resolver = match file.dns.is_empty() {
         true => None,
-        false => Resolver::new(&file.dns, world),
+        false => Resolver::new(&file.dns, target),
     };
     let knows_dns = |resolver: &Resolver| {
-        let current = resolver.current(world);
+        let current = resolver.current(target);
         current.is_some_and(|dns| !dns.is_empty())
     };
     // The socket is no more if somebody looked for it.
@@ -108,9 +112,9 @@ fn left(engine: &mut Engine, file: &File, socket_left: bool) -> Result<Option<Be
 }
 
 /// Whether there is a route in a table.
-fn leads_somewhere(world: &mut World, table: u32) -> Result<bool, Failure> {
+fn leads_somewhere(target: &mut Target, table: u32) -> Result<bool, Failure> {
     for family in [Family::V4, Family::V6] {
-        if !world
+        if !target
             .home
             .routes_of(family, Which::Table(table))?
             .is_empty()
@@ -122,10 +126,10 @@ fn leads_somewhere(world: &mut World, table: u32) -> Result<bool, Failure> {
 }
 
 /// Removes what is left of an interface whose daemon was killed. All of it goes, whatever fails.
-fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), Failure> {
-    let Some(beside) = left(engine, file, socket_left)? else {
+fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Result<(), Failure> {
+    let Some(beside) = left(transaction, file, socket_left)? else {
         // What was about to bring it up has undone all of it.
-        return match engine.ended_other() {
+        return match transaction.ended_other() {
             true => Ok(()),
             false => Err(not_there(file)),
         };
@@ -135,8 +139,8 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
         file.interface
     ));
     let mut first = Ok(());
-    let mut attempt = |engine: &mut Engine, result: Result<(), Failure>| {
-        engine.commit();
+    let mut attempt = |transaction: &mut Transaction, result: Result<(), Failure>| {
+        transaction.keep();
         // The first is said at the end.
         match result {
             Err(failure) if first.is_err() => console::error(failure),
@@ -145,18 +149,18 @@ fn clean_up(engine: &mut Engine, file: &File, socket_left: bool) -> Result<(), F
         }
     };
     for hook in &file.hooks.pre_down {
-        let result = hooks(engine, file, "PreDown", std::slice::from_ref(hook));
-        attempt(engine, result);
+        let result = hooks(transaction, file, "PreDown", std::slice::from_ref(hook));
+        attempt(transaction, result);
     }
     for step in beside.steps() {
-        let result = engine.run(step);
-        attempt(engine, result);
+        let result = transaction.run(step);
+        attempt(transaction, result);
     }
     dns::remove_files(&file.interface);
-    engine.forget();
+    transaction.forget();
     for hook in &file.hooks.post_down {
-        let result = hooks(engine, file, "PostDown", std::slice::from_ref(hook));
-        attempt(engine, result);
+        let result = hooks(transaction, file, "PostDown", std::slice::from_ref(hook));
+        attempt(transaction, result);
     }
     first
 }

@@ -19,7 +19,7 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Route, Rule, Which};
 use wg_rs::sys::udp::Family;
 
-use crate::file::difference::{Difference, moved_out, target, too_many};
+use crate::file::difference::{Difference, desired, moved_out, too_many};
 use crate::file::hook_text;
 use crate::file::table::Table;
 use crate::file::{Address, File};
@@ -32,34 +32,34 @@ use crate::plan::ours::Running;
 use crate::plan::routes::{self, Wanted, connected};
 use crate::steps::console;
 use crate::steps::dns::Resolver;
-use crate::steps::engine::{self, Engine};
 use crate::steps::failure::Failure;
 use crate::steps::firewall::{Firewall, Present};
 use crate::steps::state::{PeerOfFile, State};
 use crate::steps::step::Step;
-use crate::steps::world::{World, family};
+use crate::steps::target::{Target, family};
+use crate::steps::transaction::{self, Transaction};
 use crate::verbs::reresolve;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// Brings the interface of a file to it.
 pub fn reload(file: &File) -> std::process::ExitCode {
-    engine::with(&file.interface, |engine| {
-        if !find(engine, file)? {
+    transaction::with(&file.interface, |transaction| {
+        if !find(transaction, file)? {
             return Err(not_there(file));
         }
-        bring_to_file(engine, file)
+        bring_to_file(transaction, file)
     })
 }
 
-fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
-    let before = engine.world.get()?;
-    let known = engine.state.clone();
+fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
+    let before = transaction.target.get()?;
+    let known = transaction.state.clone();
     let known = known.as_ref();
-    engine.waits_for_names(true);
-    let mut after = wanted_interface(&engine.world, file, &before, known)?;
-    engine.waits_for_names(false);
-    let mut defaults = Defaults::now(&mut engine.world, known, file.table, &before)?;
+    transaction.waits_for_names(true);
+    let mut after = wanted_interface(&transaction.target, file, &before, known)?;
+    transaction.waits_for_names(false);
+    let mut defaults = Defaults::now(&mut transaction.target, known, file.table, &before)?;
     let stays = file.table == Table::Auto && has_default(&after);
     if file.settings.fwmark.is_none() {
         let is_ours = match known {
@@ -77,7 +77,7 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
             after.fwmark = chosen;
         } else if before.fwmark < default_route::FIRST_TABLE && before.fwmark != 0 {
             // Not one that `up` chooses: the file had it.
-            after.fwmark = default_route::free_table(&mut engine.world)?;
+            after.fwmark = default_route::free_table(&mut transaction.target)?;
         }
     }
     // Somebody may have reset the mark, while the rules know it still.
@@ -93,35 +93,43 @@ fn bring_to_file(engine: &mut Engine, file: &File) -> Result<(), Failure> {
     let back = Difference::new(&goal, &before);
     let back = [back.more, back.less].concat();
 
-    set(engine, more, back.clone())?;
-    set_mtu(engine, file)?;
-    let ipv6 = Ipv6::of(&engine.world, file)?;
-    ipv6.warn(&engine.world, file)?;
-    let addresses = Addresses::new(engine.world.addresses()?, file, ipv6, known);
-    addresses.add(engine)?;
+    set(transaction, more, back.clone())?;
+    set_mtu(transaction, file)?;
+    let ipv6 = Ipv6::of(&transaction.target, file)?;
+    ipv6.warn(&transaction.target, file)?;
+    let addresses = Addresses::new(transaction.target.addresses()?, file, ipv6, known);
+    addresses.add(transaction)?;
     if moves {
-        defaults.change_mark(engine, marks, &default_families(file.table, &after, ipv6))?;
+        defaults.change_mark(
+            transaction,
+            marks,
+            &default_families(file.table, &after, ipv6),
+        )?;
     }
-    let routes = Routes::new(engine, file, (&before, &after), &addresses, &defaults)?;
-    routes.add(engine, &mut defaults)?;
-    set_dns(engine, file)?;
-    addresses.delete(engine)?;
-    routes.delete(engine)?;
-    defaults.settle(engine, &routes.defaults)?;
-    set(engine, less, back.clone())?;
+    let routes = Routes::new(transaction, file, (&before, &after), &addresses, &defaults)?;
+    routes.add(transaction, &mut defaults)?;
+    set_dns(transaction, file)?;
+    addresses.delete(transaction)?;
+    routes.delete(transaction)?;
+    defaults.settle(transaction, &routes.defaults)?;
+    set(transaction, less, back.clone())?;
     // Who knows no way to take one network away may not say so.
-    let now = engine.world.get()?;
-    set(engine, moved_out(too_many(&now, &after)), back)?;
-    record(engine, file, &after)
+    let now = transaction.target.get()?;
+    set(transaction, moved_out(too_many(&now, &after)), back)?;
+    record(transaction, file, &after)
 }
 
 /// From now on what the file says is the file's.
-fn record(engine: &mut Engine, file: &File, after: &Interface) -> Result<(), Failure> {
-    let mark = match engine.state.as_ref().map(|state| state.firewalls.first()) {
+fn record(transaction: &mut Transaction, file: &File, after: &Interface) -> Result<(), Failure> {
+    let mark = match transaction
+        .state
+        .as_ref()
+        .map(|state| state.firewalls.first())
+    {
         Some(Some(firewall)) => Some(firewall.mark),
         _ => None,
     };
-    let Some(state) = &mut engine.state else {
+    let Some(state) = &mut transaction.state else {
         return Ok(());
     };
     let key = after.private_key.as_ref();
@@ -142,17 +150,21 @@ fn left(what: impl Display, why: &str) {
 
 const BY_A_HOOK: &str = ": a hook sets it";
 
-fn set(engine: &mut Engine, changes: Vec<Change>, undo: Vec<Change>) -> Result<(), Failure> {
+fn set(
+    transaction: &mut Transaction,
+    changes: Vec<Change>,
+    undo: Vec<Change>,
+) -> Result<(), Failure> {
     if changes.is_empty() {
         return Ok(());
     }
-    engine.run(Step::Set { changes, undo })
+    transaction.run(Step::Set { changes, undo })
 }
 
 /// What the file asks for. A peer whose name still stands for where it is stays there, and so does
 /// one whose name cannot be resolved now.
 fn wanted_interface(
-    world: &World,
+    target: &Target,
     file: &File,
     now: &Interface,
     known: Option<&State>,
@@ -180,8 +192,8 @@ fn wanted_interface(
         } else {
             retries
         };
-        let resolved = endpoint::resolve(endpoint, retries, &world.signals);
-        if let Some(signal) = world.signals.caught() {
+        let resolved = endpoint::resolve(endpoint, retries, &target.signals);
+        if let Some(signal) = target.signals.caught() {
             return Err(Failure::Signal(signal));
         }
         match (resolved, at) {
@@ -208,7 +220,7 @@ fn wanted_interface(
             (Err(reason), None) => Err(Failure::new(reason)),
         }
     };
-    let mut wanted = target(now, &file.settings, false, endpoint)?;
+    let mut wanted = desired(now, &file.settings, false, endpoint)?;
     keep_others(&mut wanted, now, file, known);
     Ok(wanted)
 }
@@ -297,24 +309,24 @@ fn has_default(interface: &Interface) -> bool {
     ips.any(|ip| ip.cidr == 0)
 }
 
-fn set_mtu(engine: &mut Engine, file: &File) -> Result<(), Failure> {
-    let link = engine.world.home.link(&file.interface)?;
-    let own = engine.world.elsewhere.is_none().then_some(link.index);
+fn set_mtu(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
+    let link = transaction.target.home.link(&file.interface)?;
+    let own = transaction.target.elsewhere.is_none().then_some(link.index);
     let wanted = match &file.mtu {
         Some(mtu) => mtu.value,
-        None if is_mtu_others(engine.state.as_ref(), file, link.mtu) => {
+        None if is_mtu_others(transaction.state.as_ref(), file, link.mtu) => {
             left(format_args!("MTU {}", link.mtu), BY_A_HOOK);
             link.mtu
         }
         None => {
-            let interface = engine.world.get()?;
-            mtu::of_way(&mut engine.world.birth, &interface, own)
+            let interface = transaction.target.get()?;
+            mtu::of_way(&mut transaction.target.birth, &interface, own)
         }
     };
     if link.mtu == wanted && link.up {
         return Ok(());
     }
-    engine.run(Step::Up {
+    transaction.run(Step::Up {
         mtu: wanted,
         before: link.mtu,
     })
@@ -359,7 +371,7 @@ impl Addresses {
         Addresses { there, new, gone }
     }
 
-    fn add(&self, engine: &mut Engine) -> Result<(), Failure> {
+    fn add(&self, transaction: &mut Transaction) -> Result<(), Failure> {
         for address in self
             .new
             .iter()
@@ -368,15 +380,15 @@ impl Addresses {
             // IPv6 knows an address once, whatever its network.
             let is_twin = |old: &&Address| old.ip == address.ip && old.ip.is_ipv6();
             if let Some(twin) = self.gone.iter().find(is_twin) {
-                engine.run(Step::DeleteAddress(*twin))?;
+                transaction.run(Step::DeleteAddress(*twin))?;
             }
-            engine.run(Step::AddAddress(*address))?;
+            transaction.run(Step::AddAddress(*address))?;
         }
         Ok(())
     }
 
-    fn delete(&self, engine: &mut Engine) -> Result<(), Failure> {
-        let there = engine.world.addresses()?;
+    fn delete(&self, transaction: &mut Transaction) -> Result<(), Failure> {
+        let there = transaction.target.addresses()?;
         let gone: Vec<_> = self
             .gone
             .iter()
@@ -386,20 +398,20 @@ impl Addresses {
         // otherwise.
         let key = format!(
             "net/ipv4/conf/{}/promote_secondaries",
-            engine.world.interface
+            transaction.target.interface
         );
         let path = format!("/proc/sys/{key}");
-        let value = engine.world.at_home(|| fs::read_to_string(&path))?;
+        let value = transaction.target.at_home(|| fs::read_to_string(&path))?;
         let promote = gone.iter().any(|address| address.ip.is_ipv4())
             && value.is_ok_and(|value| value.trim() == "0");
         if promote {
-            engine.run(Step::Sysctl(key.clone(), "1".into(), Some("0".into())))?;
+            transaction.run(Step::Sysctl(key.clone(), "1".into(), Some("0".into())))?;
         }
         for address in gone {
-            engine.run(Step::DeleteAddress(*address))?;
+            transaction.run(Step::DeleteAddress(*address))?;
         }
         if promote {
-            engine.run(Step::Sysctl(key, "0".into(), Some("1".into())))?;
+            transaction.run(Step::Sysctl(key, "0".into(), Some("1".into())))?;
         }
         Ok(())
     }
@@ -417,18 +429,23 @@ struct Routes {
 
 impl Routes {
     fn new(
-        engine: &mut Engine,
+        transaction: &mut Transaction,
         file: &File,
         (before, after): (&Interface, &Interface),
         addresses: &Addresses,
         rules: &Defaults,
     ) -> Result<Self, Failure> {
-        let link = engine.world.link()?;
+        let link = transaction.target.link()?;
         let mut now = Vec::new();
         for family in FAMILIES {
-            now.extend(engine.world.home.routes_of(family, Which::Link(link))?);
+            now.extend(
+                transaction
+                    .target
+                    .home
+                    .routes_of(family, Which::Link(link))?,
+            );
         }
-        let elsewhere = engine.world.elsewhere.is_some();
+        let elsewhere = transaction.target.elsewhere.is_some();
         let running = Running {
             interface: before,
             link,
@@ -436,7 +453,7 @@ impl Routes {
             has_rules: !rules.firewalls.is_empty(),
             marks: [after.fwmark, before.fwmark],
         };
-        let (ours, others) = match &engine.state {
+        let (ours, others) = match &transaction.state {
             Some(state) => now
                 .iter()
                 .partition(|route| state.routes.iter().any(|ours| same(ours, route))),
@@ -453,7 +470,7 @@ impl Routes {
         let stays = others.iter().filter(|route| !goes(route));
         let base: Vec<Route> = stays.chain(&new).copied().collect();
 
-        let ipv6 = Ipv6::of(&engine.world, file)?;
+        let ipv6 = Ipv6::of(&transaction.target, file)?;
         let (mut wanted, mut defaults) = (Vec::new(), Vec::new());
         for one in routes::wanted(after, file.table, link, &base) {
             match one {
@@ -477,16 +494,16 @@ impl Routes {
         })
     }
 
-    fn add(&self, engine: &mut Engine, defaults: &mut Defaults) -> Result<(), Failure> {
+    fn add(&self, transaction: &mut Transaction, defaults: &mut Defaults) -> Result<(), Failure> {
         let mut lasting = self.ours.clone();
         lasting.extend(self.others.iter().filter(|route| !route.by_kernel));
         let is_there = |route: &Route| lasting.iter().any(|other| same(route, other));
         for route in &self.wanted {
             let of = family(route.to.0);
             if route.to.1 == 0 && self.defaults.contains(&of) {
-                let mark = engine.world.get()?.fwmark;
+                let mark = transaction.target.get()?.fwmark;
                 if !defaults.has(of, mark) {
-                    defaults.add(engine, of)?;
+                    defaults.add(transaction, of)?;
                     continue;
                 }
             }
@@ -495,7 +512,7 @@ impl Routes {
             }
             // In the way until its address goes.
             let is_twin = |other: &Route| same(route, other) && route.to.0.is_ipv4();
-            engine.run(if self.others.iter().any(is_twin) {
+            transaction.run(if self.others.iter().any(is_twin) {
                 Step::AppendRoute(*route)
             } else {
                 Step::AddRoute(*route)
@@ -504,10 +521,10 @@ impl Routes {
         Ok(())
     }
 
-    fn delete(&self, engine: &mut Engine) -> Result<(), Failure> {
+    fn delete(&self, transaction: &mut Transaction) -> Result<(), Failure> {
         let is_wanted = |route: &Route| self.wanted.iter().any(|other| same(route, other));
         for route in self.ours.iter().filter(|route| !is_wanted(route)) {
-            engine.run(Step::DeleteRoute(*route))?;
+            transaction.run(Step::DeleteRoute(*route))?;
         }
         Ok(())
     }
@@ -525,7 +542,7 @@ struct Defaults {
 impl Defaults {
     /// With `Table = auto` by the rules; else those may be a hook's, and ours have a firewall.
     fn now(
-        world: &mut World,
+        target: &mut Target,
         known: Option<&State>,
         table: Table,
         interface: &Interface,
@@ -536,21 +553,21 @@ impl Defaults {
             let in_order = FAMILIES.map(|family| state.firewalls.iter().find(of(family)));
             for firewall in in_order.into_iter().flatten() {
                 let (family, mark) = (firewall.family, firewall.mark);
-                if !default_route::rules(&mut world.home, family, mark, known)?.is_empty() {
+                if !default_route::rules(&mut target.home, family, mark, known)?.is_empty() {
                     firewalls.push(firewall.clone());
                 }
             }
             return Ok(Defaults { firewalls });
         }
         let mark = interface.fwmark;
-        if world.elsewhere.is_none() && mark != 0 && has_default(interface) {
+        if target.elsewhere.is_none() && mark != 0 && has_default(interface) {
             let families = match table {
                 Table::Auto => FAMILIES.to_vec(),
-                _ => Present::look(world).families(),
+                _ => Present::look(target).families(),
             };
             for family in families {
-                if !default_route::rules(&mut world.home, family, mark, None)?.is_empty() {
-                    firewalls.push(default_route::firewall(world, family, mark)?);
+                if !default_route::rules(&mut target.home, family, mark, None)?.is_empty() {
+                    firewalls.push(default_route::firewall(target, family, mark)?);
                 }
             }
         }
@@ -563,9 +580,9 @@ impl Defaults {
     }
 
     /// With what goes with it.
-    fn add(&mut self, engine: &mut Engine, family: Family) -> Result<(), Failure> {
-        let mark = default_route::add(engine, family)?;
-        let new = default_route::firewall(&mut engine.world, family, mark)?;
+    fn add(&mut self, transaction: &mut Transaction, family: Family) -> Result<(), Failure> {
+        let mark = default_route::add(transaction, family)?;
+        let new = default_route::firewall(&mut transaction.target, family, mark)?;
         self.firewalls.push(new);
         Ok(())
     }
@@ -574,7 +591,7 @@ impl Defaults {
     /// packets with either mark out of the tunnel they come from.
     fn change_mark(
         &mut self,
-        engine: &mut Engine,
+        transaction: &mut Transaction,
         (old, new): (u32, u32),
         families: &[Family],
     ) -> Result<(), Failure> {
@@ -591,17 +608,17 @@ impl Defaults {
             .filter(|rule| had.contains(&rule.family) || families.contains(&rule.family))
             .collect();
         for family in families {
-            default_route::add_rules(engine, *family, new)?;
+            default_route::add_rules(transaction, *family, new)?;
         }
         // The kernel puts a rule before all others.
         for rule in &passing {
-            engine.run(Step::AddRule(*rule))?;
+            transaction.run(Step::AddRule(*rule))?;
         }
         for family in families {
-            default_route::add_route(engine, *family, new)?;
-            let firewall = default_route::firewall(&mut engine.world, *family, new)?;
+            default_route::add_route(transaction, *family, new)?;
+            let firewall = default_route::firewall(&mut transaction.target, *family, new)?;
             let there = self.firewalls.iter().position(|one| one.family == *family);
-            engine.run(match there.map(|at| self.firewalls.remove(at)) {
+            transaction.run(match there.map(|at| self.firewalls.remove(at)) {
                 Some(old) => Step::ReplaceFirewall {
                     old: Some(old),
                     new: firewall.clone(),
@@ -610,34 +627,34 @@ impl Defaults {
             })?;
             self.firewalls.push(firewall);
         }
-        engine.run(Step::Set {
+        transaction.run(Step::Set {
             changes: vec![Change::FwMark(new)],
             undo: vec![Change::FwMark(old)],
         })?;
         for family in had {
-            delete_rules(engine, family, old)?;
+            delete_rules(transaction, family, old)?;
         }
         for rule in passing.into_iter().rev() {
-            engine.run(Step::DeleteRule(rule))?;
+            transaction.run(Step::DeleteRule(rule))?;
         }
         Ok(())
     }
 
     /// Those of other families go; those that stay know the addresses there are now.
-    fn settle(&self, engine: &mut Engine, families: &[Family]) -> Result<(), Failure> {
-        let mark = engine.world.get()?.fwmark;
+    fn settle(&self, transaction: &mut Transaction, families: &[Family]) -> Result<(), Failure> {
+        let mark = transaction.target.get()?.fwmark;
         for old in &self.firewalls {
             if families.contains(&old.family) {
-                let new = default_route::firewall(&mut engine.world, old.family, mark)?;
+                let new = default_route::firewall(&mut transaction.target, old.family, mark)?;
                 if new != *old {
                     let old = Some(old.clone());
-                    engine.run(Step::ReplaceFirewall { old, new })?;
+                    transaction.run(Step::ReplaceFirewall { old, new })?;
                 }
                 continue;
             }
-            delete_rules(engine, old.family, old.mark)?;
-            engine.run(Step::DeleteFirewall {
-                there: Some(Present::find(&engine.world)?.of(old.family)),
+            delete_rules(transaction, old.family, old.mark)?;
+            transaction.run(Step::DeleteFirewall {
+                there: Some(Present::find(&transaction.target)?.of(old.family)),
                 undo: vec![old.clone()],
             })?;
         }
@@ -645,36 +662,39 @@ impl Defaults {
     }
 }
 
-fn delete_rules(engine: &mut Engine, family: Family, mark: u32) -> Result<(), Failure> {
-    let known = engine.state.as_ref();
-    let rules = default_route::rules(&mut engine.world.home, family, mark, known)?;
+fn delete_rules(transaction: &mut Transaction, family: Family, mark: u32) -> Result<(), Failure> {
+    let known = transaction.state.as_ref();
+    let rules = default_route::rules(&mut transaction.target.home, family, mark, known)?;
     for rule in rules.into_iter().rev() {
-        engine.run(Step::DeleteRule(rule))?;
+        transaction.run(Step::DeleteRule(rule))?;
     }
     let unreachable = default_route::unreachable(family, mark);
-    let there = engine.world.home.unreachable_routes(family, mark)?;
+    let there = transaction.target.home.unreachable_routes(family, mark)?;
     if there.contains(&unreachable) {
-        engine.run(Step::DeleteRoute(unreachable))?;
+        transaction.run(Step::DeleteRoute(unreachable))?;
     }
     Ok(())
 }
 
-fn set_dns(engine: &mut Engine, file: &File) -> Result<(), Failure> {
-    let is_told = engine.state.as_ref().map(|state| state.dns.is_some());
+fn set_dns(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
+    let is_told = transaction.state.as_ref().map(|state| state.dns.is_some());
     if file.dns.is_empty() && is_told == Some(false) {
         return Ok(());
     }
     // Whom `up' told is told again: only there is something to change or to take back.
-    let told = engine.state.as_ref().and_then(|state| state.dns.as_ref());
+    let told = transaction
+        .state
+        .as_ref()
+        .and_then(|state| state.dns.as_ref());
     let wanted = match told {
         Some(told) => told.with(file.dns.clone()),
-        None => match Resolver::new(&file.dns, &engine.world) {
+        None => match Resolver::new(&file.dns, &transaction.target) {
             Some(resolver) => resolver,
             None => return Ok(()),
         },
     };
-    let is_covered = told == Some(&wanted) && wanted.is_covered(&engine.world);
-    let current = wanted.current(&engine.world);
+    let is_covered = told == Some(&wanted) && wanted.is_covered(&transaction.target);
+    let current = wanted.current(&transaction.target);
     if is_covered || current.as_ref() == Some(&file.dns) {
         return Ok(());
     }
@@ -683,9 +703,9 @@ fn set_dns(engine: &mut Engine, file: &File) -> Result<(), Failure> {
         .filter(|dns| !dns.is_empty())
         .map(|dns| wanted.with(dns));
     match old {
-        Some(old) if file.dns.is_empty() => engine.run(Step::UnsetDns(old)),
-        Some(old) => engine.run(Step::ChangeDns { old, new: wanted }),
+        Some(old) if file.dns.is_empty() => transaction.run(Step::UnsetDns(old)),
+        Some(old) => transaction.run(Step::ChangeDns { old, new: wanted }),
         None if file.dns.is_empty() => Ok(()),
-        None => engine.run(Step::SetDns(wanted)),
+        None => transaction.run(Step::SetDns(wanted)),
     }
 }

@@ -14,16 +14,16 @@ use crate::plan::find::{find, not_there};
 use crate::plan::ipv6::Ipv6;
 use crate::steps::console;
 use crate::steps::dns::Resolver;
-use crate::steps::engine::{self, Engine};
 use crate::steps::failure::Failure;
+use crate::steps::transaction::{self, Transaction};
 
 /// Writes the state of an interface into its file.
 pub fn save(file: &File) -> ExitCode {
-    engine::with(&file.interface, |engine| {
-        if !find(engine, file)? {
+    transaction::with(&file.interface, |transaction| {
+        if !find(transaction, file)? {
             return Err(not_there(file));
         }
-        save_config(engine, file)
+        save_config(transaction, file)
     })
 }
 
@@ -31,33 +31,33 @@ pub fn save(file: &File) -> ExitCode {
 ///
 /// # Errors
 /// It cannot be asked, or the file cannot be written.
-pub fn save_config(engine: &mut Engine, file: &File) -> Result<(), Failure> {
-    let world = &mut engine.world;
-    let interface = world.get()?;
+pub fn save_config(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
+    let target = &mut transaction.target;
+    let interface = target.get()?;
     let written = |address: &Address| file.addresses.iter().any(|one| one.value == *address);
     let by_kernel = |address: &Address| match address.ip {
         IpAddr::V6(ip) => ip.is_unicast_link_local() && !written(address),
         IpAddr::V4(_) => false,
     };
     // What could not be set here is no less the file's.
-    let ipv6 = Ipv6::of(world, file)?;
+    let ipv6 = Ipv6::of(target, file)?;
     let of_file = file.addresses.iter().map(|address| address.value);
     let left_out = of_file.filter(|address| !ipv6.uses(address.ip));
-    let addresses: Vec<_> = world
+    let addresses: Vec<_> = target
         .addresses()?
         .iter()
         .filter(|address| !by_kernel(address))
         .copied()
         .chain(left_out)
         .collect();
-    let mtu = world.home.link(&file.interface)?.mtu;
-    let state = engine.state.as_ref();
+    let mtu = target.home.link(&file.interface)?.mtu;
+    let state = transaction.state.as_ref();
     let resolver = match state.and_then(|state| state.dns.clone()) {
         Some(resolver) => Some(resolver),
-        None => Resolver::new(&file.dns, world),
+        None => Resolver::new(&file.dns, target),
     };
     let dns = resolver
-        .and_then(|resolver| resolver.current(world))
+        .and_then(|resolver| resolver.current(target))
         .map(|dns| dns.addresses())
         // No record says nothing.
         .filter(|servers| !servers.is_empty());

@@ -31,12 +31,12 @@ use crate::plan::mtu;
 use crate::plan::routes::{self, Wanted};
 use crate::steps::console;
 use crate::steps::dns::Resolver;
-use crate::steps::engine::{self, Engine};
 use crate::steps::failure::{self, Failure};
 use crate::steps::program::{OURS, Program};
 use crate::steps::state::{self, Home, PeerOfFile, State};
 use crate::steps::step::Step;
-use crate::steps::world::{World, family};
+use crate::steps::target::{Target, family};
+use crate::steps::transaction::{self, Transaction};
 
 /// Names the userspace implementation to fall back to.
 const IMPLEMENTATION: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
@@ -47,16 +47,18 @@ const MODULE: &str = "/sys/module/wireguard";
 
 /// Brings the interface of a file up, to live in `namespace` if given.
 pub fn up(file: &File, namespace: Option<&Namespace>) -> ExitCode {
-    engine::with(&file.interface, |engine| bring_up(engine, file, namespace))
+    transaction::with(&file.interface, |transaction| {
+        bring_up(transaction, file, namespace)
+    })
 }
 
 fn bring_up(
-    engine: &mut Engine,
+    transaction: &mut Transaction,
     file: &File,
     namespace: Option<&Namespace>,
 ) -> Result<(), Failure> {
     let name = &file.interface;
-    let is_here = match engine.world.birth.link(name) {
+    let is_here = match transaction.target.birth.link(name) {
         Ok(_) => true,
         Err(error) if error.is_absent() => false,
         Err(error) => return Err(error.into()),
@@ -75,73 +77,75 @@ fn bring_up(
         None => None,
     };
     // A daemon that was killed left it.
-    engine.state_before = State::load(name).ok().flatten();
-    add_link(engine)?;
-    engine.state = Some(State::new(name)?);
+    transaction.state_before = State::load(name).ok().flatten();
+    add_link(transaction)?;
+    transaction.state = Some(State::new(name)?);
     if let Some((namespace, netns)) = place {
-        engine.run(Step::MoveLink(namespace, netns))?;
+        transaction.run(Step::MoveLink(namespace, netns))?;
     }
-    let link = engine.world.link()?;
-    let home = home(&engine.world)?;
-    record(engine, |state| (state.link, state.home) = (link, home));
-    hooks(engine, file, "PreUp", &file.hooks.pre_up)?;
+    let link = transaction.target.link()?;
+    let home = home(&transaction.target)?;
+    record(transaction, |state| (state.link, state.home) = (link, home));
+    hooks(transaction, file, "PreUp", &file.hooks.pre_up)?;
     let is_port_chosen = matches!(file.settings.listen_port, None | Some(0))
-        && (file.hooks.pre_up.is_empty() || engine.world.get()?.listen_port == 0);
-    engine.waits_for_names(true);
-    let changes = endpoint::changes(&file.settings, &engine.world.signals)?;
-    engine.waits_for_names(false);
-    engine.run(Step::AddConf(changes))?;
-    record(engine, |state| {
+        && (file.hooks.pre_up.is_empty() || transaction.target.get()?.listen_port == 0);
+    transaction.waits_for_names(true);
+    let changes = endpoint::changes(&file.settings, &transaction.target.signals)?;
+    transaction.waits_for_names(false);
+    transaction.run(Step::AddConf(changes))?;
+    record(transaction, |state| {
         state.peers = PeerOfFile::all(&file.settings);
         state.mark_of_file = file.settings.fwmark;
     });
-    let ipv6 = Ipv6::of(&engine.world, file)?;
-    ipv6.warn(&engine.world, file)?;
+    let ipv6 = Ipv6::of(&transaction.target, file)?;
+    ipv6.warn(&transaction.target, file)?;
     let addresses = file.addresses.iter();
     for address in addresses.filter(|address| ipv6.uses(address.value.ip)) {
-        let added = engine.run(Step::AddAddress(address.value));
+        let added = transaction.run(Step::AddAddress(address.value));
         added.map_err(|failure| failure.at(file, address.line, "Address"))?;
     }
-    set_up(engine, file)?;
-    let interface = engine.world.get()?;
-    record(engine, |state| {
+    set_up(transaction, file)?;
+    let interface = transaction.target.get()?;
+    record(transaction, |state| {
         state.public_key = public_key(&interface);
         state.chosen_port = is_port_chosen.then_some(interface.listen_port);
     });
     if !file.dns.is_empty()
-        && let Some(resolver) = Resolver::new(&file.dns, &engine.world)
+        && let Some(resolver) = Resolver::new(&file.dns, &transaction.target)
     {
-        let earlier = engine.state_before.as_ref();
+        let earlier = transaction.state_before.as_ref();
         let earlier = earlier.and_then(|earlier| earlier.dns.as_ref());
-        let resolver = resolver.after(earlier, &engine.world);
-        engine.run(Step::SetDnsOrFile(resolver))?;
+        let resolver = resolver.after(earlier, &transaction.target);
+        transaction.run(Step::SetDnsOrFile(resolver))?;
     }
-    let left = left_before(engine)?;
+    let left = left_before(transaction)?;
     if let Some(left) = &left {
         console::note(format_args!(
             "The daemon of an earlier `{name}' was killed: what it left is removed."
         ));
         if !left.firewall.is_empty() {
-            engine.run(Step::DeleteFirewall {
+            transaction.run(Step::DeleteFirewall {
                 there: Some(left.firewall.clone()),
                 undo: left.firewalls.clone(),
             })?;
         }
     }
-    add_routes(engine, file, &interface, ipv6)?;
+    add_routes(transaction, file, &interface, ipv6)?;
     // Only now: at no moment does a packet go out beside both.
     for step in left.map(Beside::without_firewall).into_iter().flatten() {
-        if !is_needed(&step, engine.state.as_ref()) {
-            engine.run(step)?;
+        if !is_needed(&step, transaction.state.as_ref()) {
+            transaction.run(step)?;
         }
     }
-    hooks(engine, file, "PostUp", &file.hooks.post_up)?;
+    hooks(transaction, file, "PostUp", &file.hooks.post_up)?;
     if !file.hooks.post_up.is_empty() {
         // They may have set it.
-        let interface = engine.world.get()?;
-        record(engine, |state| state.public_key = public_key(&interface));
+        let interface = transaction.target.get()?;
+        record(transaction, |state| {
+            state.public_key = public_key(&interface)
+        });
     }
-    if let Err(failure) = loops::warn(&mut engine.world) {
+    if let Err(failure) = loops::warn(&mut transaction.target) {
         console::note(format_args!(
             "Whether the endpoints are reached through `{name}' itself is not known: {failure}."
         ));
@@ -150,11 +154,11 @@ fn bring_up(
 }
 
 /// What is left of an earlier interface of this name.
-fn left_before(engine: &mut Engine) -> Result<Option<Beside>, Failure> {
-    let Some(before) = &engine.state_before else {
+fn left_before(transaction: &mut Transaction) -> Result<Option<Beside>, Failure> {
+    let Some(before) = &transaction.state_before else {
         return Ok(None);
     };
-    let left = Beside::recorded(&mut engine.world, before)?;
+    let left = Beside::recorded(&mut transaction.target, before)?;
     Ok(Some(left).filter(|left| !left.is_empty()))
 }
 
@@ -172,8 +176,8 @@ fn public_key(interface: &Interface) -> Option<String> {
     Some(key.public_key().to_base64())
 }
 
-fn home(world: &World) -> Result<Option<Home>, Failure> {
-    let Some((namespace, netns)) = &world.elsewhere else {
+fn home(target: &Target) -> Result<Option<Home>, Failure> {
+    let Some((namespace, netns)) = &target.elsewhere else {
         return Ok(None);
     };
     Ok(Some(Home {
@@ -182,8 +186,8 @@ fn home(world: &World) -> Result<Option<Home>, Failure> {
     }))
 }
 
-fn record(engine: &mut Engine, work: impl FnOnce(&mut State)) {
-    if let Some(state) = &mut engine.state {
+fn record(transaction: &mut Transaction, work: impl FnOnce(&mut State)) {
+    if let Some(state) = &mut transaction.state {
         work(state);
     }
 }
@@ -222,12 +226,15 @@ fn has_room(file: &File, namespace: &Namespace, netns: &NetNs) -> Result<(), Fai
 }
 
 /// By the kernel, or else by a program.
-fn add_link(engine: &mut Engine) -> Result<(), Failure> {
-    let Err(failure) = engine.run(Step::AddLink) else {
+fn add_link(transaction: &mut Transaction) -> Result<(), Failure> {
+    let Err(failure) = transaction.run(Step::AddLink) else {
         return Ok(());
     };
     // Somebody may have made one meanwhile, which is not ours.
-    let there = engine.world.birth.link(engine.world.interface.as_str());
+    let there = transaction
+        .target
+        .birth
+        .link(transaction.target.interface.as_str());
     let is_absent = there.is_err_and(|error| error.is_absent());
     if !is_absent || matches!(failure, Failure::Signal(_)) {
         return Err(failure);
@@ -236,7 +243,7 @@ fn add_link(engine: &mut Engine) -> Result<(), Failure> {
     let name = name.unwrap_or_else(|| OsString::from(OURS));
     // What ip(8) says in the end, and what scripts look for.
     let none = |failure| {
-        let interface = &engine.world.interface;
+        let interface = &transaction.target.interface;
         console::line(format_args!("Cannot find device \"{interface}\""));
         Err(failure)
     };
@@ -255,7 +262,7 @@ fn add_link(engine: &mut Engine) -> Result<(), Failure> {
     } else {
         "Missing WireGuard kernel module. Falling back to slow userspace implementation."
     });
-    engine.run(Step::StartDaemon(program))
+    transaction.run(Step::StartDaemon(program))
 }
 
 /// Runs the hooks of this key, one after the other.
@@ -263,13 +270,13 @@ fn add_link(engine: &mut Engine) -> Result<(), Failure> {
 /// # Errors
 /// One failed: the others are not run.
 pub fn hooks(
-    engine: &mut Engine,
+    transaction: &mut Transaction,
     file: &File,
     key: &str,
     hooks: &[Located<Hook>],
 ) -> Result<(), Failure> {
     for hook in hooks {
-        engine.run(Step::Hook {
+        transaction.run(Step::Hook {
             command: hook.value.command(&file.interface),
             file: file.path.clone(),
             place: failure::place(file, hook.line, key),
@@ -278,16 +285,16 @@ pub fn hooks(
     Ok(())
 }
 
-fn set_up(engine: &mut Engine, file: &File) -> Result<(), Failure> {
+fn set_up(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
     let mtu = match &file.mtu {
         Some(mtu) => mtu.value,
         None => {
-            let interface = engine.world.get()?;
-            mtu::of_way(&mut engine.world.birth, &interface, None)
+            let interface = transaction.target.get()?;
+            mtu::of_way(&mut transaction.target.birth, &interface, None)
         }
     };
-    let before = engine.world.home.link(&file.interface)?.mtu;
-    let up = engine.run(Step::Up { mtu, before });
+    let before = transaction.target.home.link(&file.interface)?.mtu;
+    let up = transaction.run(Step::Up { mtu, before });
     match &file.mtu {
         Some(mtu) => up.map_err(|failure| failure.at(file, mtu.line, "MTU")),
         None => up,
@@ -295,22 +302,29 @@ fn set_up(engine: &mut Engine, file: &File) -> Result<(), Failure> {
 }
 
 fn add_routes(
-    engine: &mut Engine,
+    transaction: &mut Transaction,
     file: &File,
     interface: &Interface,
     ipv6: Ipv6,
 ) -> Result<(), Failure> {
-    let link = engine.world.link()?;
+    let link = transaction.target.link()?;
     let mut there = Vec::new();
     for family in [Family::V4, Family::V6] {
-        there.extend(engine.world.home.routes_of(family, Which::Link(link))?);
+        there.extend(
+            transaction
+                .target
+                .home
+                .routes_of(family, Which::Link(link))?,
+        );
     }
     for wanted in routes::wanted(interface, file.table, link, &there) {
         match wanted {
-            Wanted::Route(route) if ipv6.uses(route.to.0) => engine.run(Step::AddRoute(route))?,
+            Wanted::Route(route) if ipv6.uses(route.to.0) => {
+                transaction.run(Step::AddRoute(route))?
+            }
             Wanted::Default(Family::V6) if ipv6.is_left_out() => {}
             Wanted::Default(family) => {
-                default_route::add(engine, family)?;
+                default_route::add(transaction, family)?;
             }
             Wanted::Route(_) => {}
         }

@@ -14,30 +14,36 @@ use crate::steps::failure::Failure;
 use crate::steps::lock::Turn;
 use crate::steps::state::State;
 use crate::steps::step::Step;
-use crate::steps::world::World;
+use crate::steps::target::Target;
 
 /// Runs `work` on an interface that nobody else works on, and undoes what it did if it fails.
-pub fn with(interface: &str, work: impl FnOnce(&mut Engine) -> Result<(), Failure>) -> ExitCode {
+pub fn with(
+    interface: &str,
+    work: impl FnOnce(&mut Transaction) -> Result<(), Failure>,
+) -> ExitCode {
     run(interface, false, work)
 }
 
 /// As [`with`], to take the interface away: one that waits for names, to bring it up, is ended.
-pub fn to_end(interface: &str, work: impl FnOnce(&mut Engine) -> Result<(), Failure>) -> ExitCode {
+pub fn to_end(
+    interface: &str,
+    work: impl FnOnce(&mut Transaction) -> Result<(), Failure>,
+) -> ExitCode {
     run(interface, true, work)
 }
 
 fn run(
     interface: &str,
     ends_waiting: bool,
-    work: impl FnOnce(&mut Engine) -> Result<(), Failure>,
+    work: impl FnOnce(&mut Transaction) -> Result<(), Failure>,
 ) -> ExitCode {
-    let ready = World::new(interface).and_then(|world| {
-        let turn = Turn::of_interface(interface, ends_waiting, &world.signals)?;
-        Ok((world, turn))
+    let ready = Target::new(interface).and_then(|target| {
+        let turn = Turn::of_interface(interface, ends_waiting, &target.signals)?;
+        Ok((target, turn))
     });
-    let mut engine = match ready {
-        Ok((world, turn)) => Engine {
-            world,
+    let mut transaction = match ready {
+        Ok((target, turn)) => Transaction {
+            target,
             turn,
             state: None,
             state_before: None,
@@ -48,15 +54,15 @@ fn run(
             return failure.code();
         }
     };
-    let result = work(&mut engine);
-    engine.end(result)
+    let result = work(&mut transaction);
+    transaction.end(result)
 }
 
 /// Does and undoes. See the head of the file.
 #[derive(Debug)]
-pub struct Engine {
+pub struct Transaction {
     /// What is worked on.
-    pub world: World,
+    pub target: Target,
     /// Our turn to work on it.
     turn: Turn,
     /// What is known of what was done to the interface. `None` where nothing was recorded.
@@ -67,14 +73,14 @@ pub struct Engine {
     undo: Vec<Step>,
 }
 
-impl Engine {
+impl Transaction {
     /// Does a step.
     ///
     /// # Errors
     /// It failed, or a signal came before or meanwhile.
     pub fn run(&mut self, step: Step) -> Result<(), Failure> {
         self.check()?;
-        step.show(&self.world);
+        step.show(&self.target);
         if step.is_others() {
             self.save_state();
         }
@@ -110,11 +116,11 @@ impl Engine {
 
     fn do_recorded(&mut self, step: Step) -> Result<(), Failure> {
         let mut undo = Vec::new();
-        let done = step.run(&mut self.world, &mut undo);
+        let done = step.run(&mut self.target, &mut undo);
         if let Some(state) = &mut self.state {
             undo.iter().for_each(|step| step.record(state));
         }
-        if self.world.has_no_return() {
+        if self.target.has_no_return() {
             self.undo.clear();
         } else {
             self.undo.extend(undo);
@@ -169,17 +175,17 @@ impl Engine {
     /// A signal came.
     pub fn check(&self) -> Result<(), Failure> {
         match self.signal() {
-            Some(signal) if !self.world.is_ending() => Err(signal),
+            Some(signal) if !self.target.is_ending() => Err(signal),
             _ => Ok(()),
         }
     }
 
     fn signal(&self) -> Option<Failure> {
-        self.world.signals.caught().map(Failure::Signal)
+        self.target.signals.caught().map(Failure::Signal)
     }
 
     /// What was done so far stays.
-    pub fn commit(&mut self) {
+    pub fn keep(&mut self) {
         self.undo.clear();
     }
 
@@ -192,7 +198,7 @@ impl Engine {
             return ExitCode::SUCCESS;
         };
         console::error(&failure);
-        self.world.begin_to_undo();
+        self.target.begin_to_undo();
         // What goes with the link need not be taken off it first.
         let link_goes = self
             .undo
@@ -205,7 +211,7 @@ impl Engine {
         console::note("Undoing what was done.");
         let mut undone = true;
         for step in mem::take(&mut self.undo).into_iter().rev() {
-            step.show(&self.world);
+            step.show(&self.target);
             if let Err(error) = self.do_recorded(step) {
                 console::error(format_args!("cannot be undone: {error}"));
                 undone = false;
@@ -219,7 +225,7 @@ impl Engine {
         if undone {
             console::note(format_args!(
                 "`{}' is as it was before.",
-                self.world.interface
+                self.target.interface
             ));
         }
         failure.code()

@@ -21,7 +21,7 @@ use crate::steps::signals::Signals;
 
 /// See the head of the file.
 #[derive(Debug)]
-pub struct World {
+pub struct Target {
     /// The interface.
     pub interface: String,
     /// Where it lives.
@@ -37,13 +37,13 @@ pub struct World {
     no_return: bool,
 }
 
-impl World {
+impl Target {
     /// With the interface living where we run.
     ///
     /// # Errors
     /// The system's own trouble.
     pub fn new(interface: &str) -> Result<Self, Failure> {
-        Ok(World {
+        Ok(Target {
             interface: interface.into(),
             home: Netlink::open()?,
             birth: Netlink::open()?,
@@ -107,7 +107,7 @@ impl World {
     }
 
     /// From now on there is no way back, only forward.
-    pub fn burn_bridges(&mut self) {
+    pub fn commit(&mut self) {
         self.no_return = true;
     }
 
