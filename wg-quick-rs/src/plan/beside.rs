@@ -11,6 +11,7 @@ use crate::plan::default_route;
 use crate::steps::dns::Resolver;
 use crate::steps::failure::Failure;
 use crate::steps::firewall::{Firewall, Present};
+use crate::steps::signals::Signals;
 use crate::steps::state::State;
 use crate::steps::step::Step;
 use crate::steps::target::{self, Target};
@@ -37,7 +38,11 @@ impl Beside {
     ///
     /// # Errors
     /// The kernel's own trouble, or nft's.
-    pub fn recorded(target: &mut Target, state: &State) -> Result<Self, Failure> {
+    pub fn recorded(
+        target: &mut Target,
+        signals: &Signals,
+        state: &State,
+    ) -> Result<Self, Failure> {
         let mut beside = Beside {
             resolver: state.dns.clone(),
             firewalls: state.firewalls.clone(),
@@ -66,7 +71,7 @@ impl Beside {
         }
         beside.rules.sort_by_key(|rule| !rule.not);
         if !state.firewalls.is_empty() {
-            beside.firewall = Present::find(target)?;
+            beside.firewall = Present::find(target, signals)?;
         }
         Ok(beside)
     }
@@ -96,13 +101,14 @@ impl Beside {
     /// The kernel's own trouble, or nft's.
     pub fn of_interface(
         target: &mut Target,
+        signals: &Signals,
         file: &File,
         interface: &Interface,
     ) -> Result<Self, Failure> {
         let mut beside = Beside::default();
         if target.elsewhere.is_none() && may_have_default_route(interface, file) {
             beside = Beside::of_mark(target, interface.fwmark)?;
-            beside.firewall = Present::find(target)?;
+            beside.firewall = Present::find(target, signals)?;
             for family in beside.firewall.families().into_iter().rev() {
                 let firewall = default_route::firewall(target, family, interface.fwmark)?;
                 beside.firewalls.push(firewall);

@@ -79,7 +79,7 @@ pub fn add(transaction: &mut Transaction, family: Family) -> Result<u32, Failure
     }
     let mark = {
         // Its table is not empty any more once the route is there.
-        let _lock = Lock::of_tables(&transaction.target.signals)?;
+        let _lock = Lock::of_tables(&transaction.signals)?;
         let mark = mark(transaction)?;
         add_rules(transaction, family, mark)?;
         add_route(transaction, family, mark)?;

@@ -21,6 +21,7 @@ use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::program::Program;
 use crate::steps::resolv_conf::{self, Former, PATH, PutBack};
+use crate::steps::signals::Signals;
 use crate::steps::target::Target;
 
 /// What to tell, and whom.
@@ -80,11 +81,11 @@ impl Resolver {
     }
 
     /// Another way for the same, where this one has failed. What it did is taken back.
-    pub fn fallback(&self, target: &mut Target) -> Option<Self> {
+    pub fn fallback(&self, target: &mut Target, signals: &Signals) -> Option<Self> {
         if !matches!(self.way, Way::Resolvconf(_) | Way::Resolvectl) {
             return None;
         }
-        let _ = self.unset(target);
+        let _ = self.unset(target, signals);
         let dns = self.dns.clone();
         let way = Way::Itself(Former::Unknown);
         Some(Resolver { dns, way })
@@ -140,21 +141,21 @@ impl Resolver {
     }
 
     /// What is set now, as far as it can be known.
-    pub fn current(&self, target: &Target) -> Option<Dns> {
+    pub fn current(&self, target: &Target, signals: &Signals) -> Option<Dns> {
         let text = match &self.way {
             Way::Resolvconf(record) => {
                 let resolvconf = Program::find("resolvconf")?;
                 if is_of_resolved(resolvconf.path()) {
-                    return shown_by_resolved(target);
+                    return shown_by_resolved(target, signals);
                 }
-                let listed = resolvconf.args(["-l", record]).read(target);
+                let listed = resolvconf.args(["-l", record]).read(target, signals);
                 let listed = listed.ok().filter(|listed| listed.status.success());
                 match listed {
                     Some(listed) => listed.output,
                     None => fs::read_to_string(format!("{RECORDS}/{record}")).ok()?,
                 }
             }
-            Way::Resolvectl => return shown_by_resolved(target),
+            Way::Resolvectl => return shown_by_resolved(target, signals),
             Way::Itself(former) => {
                 let text = fs::read_to_string(PATH).ok()?;
                 if text == self.text(&target.interface, former) {
@@ -212,7 +213,7 @@ impl Resolver {
     ///
     /// # Errors
     /// What the program says.
-    pub fn set(&self, target: &Target) -> Result<(), Failure> {
+    pub fn set(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         match &self.way {
             Way::Resolvconf(record) => {
                 let text = self.dns.to_string();
@@ -221,12 +222,13 @@ impl Resolver {
                     &["-a", record, "-m", "0", "-x"],
                     Some(text),
                     target,
+                    signals,
                 )
             }
             Way::Resolvectl => self
                 .resolvectl(&target.interface)
                 .iter()
-                .try_for_each(|args| run("resolvectl", args, None, target)),
+                .try_for_each(|args| run("resolvectl", args, None, target, signals)),
             Way::File(path) => self
                 .write(path, &target.interface)
                 .map_err(|error| Failure::new(format_args!("{}: {error}", path.display()))),
@@ -242,11 +244,13 @@ impl Resolver {
     ///
     /// # Errors
     /// What the program says.
-    pub fn unset(&self, target: &mut Target) -> Result<(), Failure> {
+    pub fn unset(&self, target: &mut Target, signals: &Signals) -> Result<(), Failure> {
         let interface = &target.interface;
         match &self.way {
-            Way::Resolvconf(record) => run("resolvconf", &["-d", record, "-f"], None, target),
-            Way::Resolvectl => run("resolvectl", &["revert", interface], None, target),
+            Way::Resolvconf(record) => {
+                run("resolvconf", &["-d", record, "-f"], None, target, signals)
+            }
+            Way::Resolvectl => run("resolvectl", &["revert", interface], None, target, signals),
             Way::File(path) => remove(path, interface)
                 .map_err(|error| Failure::new(format_args!("{}: {error}", path.display()))),
             Way::Itself(former) => {
@@ -330,11 +334,11 @@ impl Resolver {
     }
 }
 
-fn shown_by_resolved(target: &Target) -> Option<Dns> {
+fn shown_by_resolved(target: &Target, signals: &Signals) -> Option<Dns> {
     let of = |what: &str| {
         let shown = Program::find("resolvectl")?
             .args([what, target.interface.as_str()])
-            .read(target);
+            .read(target, signals);
         shown.ok().map(|shown| shown.output)
     };
     Some(Dns::of_resolved(&of("dns")?, &of("domain")?))
@@ -468,13 +472,19 @@ impl std::fmt::Display for Dns {
     }
 }
 
-fn run(name: &str, args: &[&str], input: Option<String>, target: &Target) -> Result<(), Failure> {
+fn run(
+    name: &str,
+    args: &[&str],
+    input: Option<String>,
+    target: &Target,
+    signals: &Signals,
+) -> Result<(), Failure> {
     let program = Program::find(name)
         .ok_or_else(|| Failure::new(format_args!("DNS: {name} is not installed any more")))?;
     let outcome = program
         .args(args)
         .input(input.unwrap_or_default())
-        .run(target)?;
+        .run(target, signals)?;
     if outcome.status.success() {
         Ok(())
     } else {

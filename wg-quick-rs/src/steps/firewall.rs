@@ -13,6 +13,7 @@ use wg_rs::sys::udp::Family;
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::program::Program;
+use crate::steps::signals::Signals;
 use crate::steps::target::Target;
 
 /// That of one family.
@@ -44,11 +45,11 @@ impl Firewall {
     ///
     /// # Errors
     /// What the program says; or that there is none.
-    pub fn add(&self, target: &Target) -> Result<(), Failure> {
+    pub fn add(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         if Program::find("nft").is_some() {
-            nft(self.for_nft(), target)
+            nft(self.for_nft(), target, signals)
         } else {
-            restore(self.family, self.for_iptables(), target)
+            restore(self.family, self.for_iptables(), target, signals)
         }
     }
 
@@ -56,7 +57,7 @@ impl Firewall {
     ///
     /// # Errors
     /// What the program says; or that there is none.
-    pub fn replace(&self, target: &Target) -> Result<(), Failure> {
+    pub fn replace(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         if Program::find("nft").is_some() {
             let table = format!(
                 "table {} {}",
@@ -65,11 +66,11 @@ impl Firewall {
             );
             // Deleting takes one that is there.
             let text = format!("add {table}\ndelete {table}\n{}", self.for_nft());
-            return nft(text, target);
+            return nft(text, target, signals);
         }
-        let old = Present::look(target).of(self.family);
-        self.add(target)?;
-        old.delete(target)
+        let old = Present::look(target, signals).of(self.family);
+        self.add(target, signals)?;
+        old.delete(target, signals)
     }
 
     fn for_nft(&self) -> String {
@@ -133,17 +134,17 @@ const LIST: &[&str] = &["list", "tables"];
 
 impl Present {
     /// Looks for what there is for the interface of `target`, made by either program.
-    pub fn look(target: &Target) -> Self {
-        Present::among(&read("nft", LIST, target), target)
+    pub fn look(target: &Target, signals: &Signals) -> Self {
+        Present::among(&read("nft", LIST, target, signals), target, signals)
     }
 
     /// As [`Present::look`], where there should be something.
     ///
     /// # Errors
     /// Nothing was found, and nft did not say what there is.
-    pub fn find(target: &Target) -> Result<Self, Failure> {
-        let listed = ask("nft", LIST, target);
-        let there = Present::among(listed.as_deref().unwrap_or_default(), target);
+    pub fn find(target: &Target, signals: &Signals) -> Result<Self, Failure> {
+        let listed = ask("nft", LIST, target, signals);
+        let there = Present::among(listed.as_deref().unwrap_or_default(), target, signals);
         match listed {
             Err(failure) if there.is_empty() => Err(failure),
             _ => Ok(there),
@@ -151,7 +152,7 @@ impl Present {
     }
 
     /// What there is, by the tables that nft listed.
-    fn among(listed: &str, target: &Target) -> Self {
+    fn among(listed: &str, target: &Target, signals: &Signals) -> Self {
         let ours = format!(" {}", table(&target.interface));
         let tables: Vec<String> = listed
             .lines()
@@ -162,7 +163,7 @@ impl Present {
         // Who has the one does without the other.
         if tables.is_empty() {
             for family in FAMILIES {
-                let saved = read(&format!("{}-save", iptables(family)), &[], target);
+                let saved = read(&format!("{}-save", iptables(family)), &[], target, signals);
                 let deletion = deletion(&saved, &target.interface);
                 rules.extend(deletion.map(|deletion| (family, deletion)));
             }
@@ -194,7 +195,7 @@ impl Present {
     }
 
     /// The mark it is about.
-    pub fn mark(&self, target: &Target) -> Option<u32> {
+    pub fn mark(&self, target: &Target, signals: &Signals) -> Option<u32> {
         let in_rules = self
             .rules
             .iter()
@@ -202,7 +203,7 @@ impl Present {
         in_rules.or_else(|| {
             self.tables.iter().find_map(|table| {
                 let args: Vec<&str> = ["list"].into_iter().chain(table.split(' ')).collect();
-                number_behind("mark ", &read("nft", &args, target))
+                number_behind("mark ", &read("nft", &args, target, signals))
             })
         })
     }
@@ -211,15 +212,15 @@ impl Present {
     ///
     /// # Errors
     /// What the program says.
-    pub fn delete(&self, target: &Target) -> Result<(), Failure> {
+    pub fn delete(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         if !self.tables.is_empty() {
             console::command("nft -f /dev/fd/63");
             let deletions = self.tables.iter().map(|table| format!("delete {table}\n"));
-            nft(deletions.collect(), target)?;
+            nft(deletions.collect(), target, signals)?;
         }
         for (family, deletion) in &self.rules {
             console::command(format_args!("{}-restore -n", iptables(*family)));
-            restore(*family, deletion.clone(), target)?;
+            restore(*family, deletion.clone(), target, signals)?;
         }
         Ok(())
     }
@@ -248,26 +249,38 @@ fn marker(interface: &str) -> String {
     format!("-m comment --comment \"wg-quick(8) rule for {interface}\"")
 }
 
-fn nft(text: String, target: &Target) -> Result<(), Failure> {
-    run("nft", &["-f", "/dev/stdin"], text, target)
+fn nft(text: String, target: &Target, signals: &Signals) -> Result<(), Failure> {
+    run("nft", &["-f", "/dev/stdin"], text, target, signals)
 }
 
-fn restore(family: Family, text: String, target: &Target) -> Result<(), Failure> {
+fn restore(
+    family: Family,
+    text: String,
+    target: &Target,
+    signals: &Signals,
+) -> Result<(), Failure> {
     run(
         &format!("{}-restore", iptables(family)),
         &["-n"],
         text,
         target,
+        signals,
     )
 }
 
-fn run(name: &str, args: &[&str], text: String, target: &Target) -> Result<(), Failure> {
+fn run(
+    name: &str,
+    args: &[&str],
+    text: String,
+    target: &Target,
+    signals: &Signals,
+) -> Result<(), Failure> {
     let program = Program::find(name).ok_or_else(|| {
         Failure::new(format_args!(
             "a default route needs nft or iptables, and {name} is missing"
         ))
     })?;
-    let outcome = program.args(args).input(text).run(target)?;
+    let outcome = program.args(args).input(text).run(target, signals)?;
     if outcome.status.success() {
         Ok(())
     } else {
@@ -276,16 +289,16 @@ fn run(name: &str, args: &[&str], text: String, target: &Target) -> Result<(), F
 }
 
 /// What a program prints; nothing if there is no such program, or if it fails.
-fn read(name: &str, args: &[&str], target: &Target) -> String {
-    ask(name, args, target).unwrap_or_default()
+fn read(name: &str, args: &[&str], target: &Target, signals: &Signals) -> String {
+    ask(name, args, target, signals).unwrap_or_default()
 }
 
 /// What a program prints; nothing if there is no such program.
-fn ask(name: &str, args: &[&str], target: &Target) -> Result<String, Failure> {
+fn ask(name: &str, args: &[&str], target: &Target, signals: &Signals) -> Result<String, Failure> {
     let Some(program) = Program::find(name) else {
         return Ok(String::new());
     };
-    let outcome = program.args(args).read(target)?;
+    let outcome = program.args(args).read(target, signals)?;
     if !outcome.status.success() {
         return Err(Failure::new(format_args!(
             "{name} {}: {}",

@@ -16,6 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::steps::signals::{Phase, Signals};
 use crate::steps::target::Target;
 
 /// Our own userspace implementation.
@@ -103,8 +104,8 @@ impl Program {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn run(self, target: &Target) -> io::Result<Outcome> {
-        self.run_with(target, Stdio::inherit())
+    pub fn run(self, target: &Target, signals: &Signals) -> io::Result<Outcome> {
+        self.run_with(target, signals, Stdio::inherit())
             .map(|status| Outcome {
                 status,
                 output: String::new(),
@@ -115,10 +116,10 @@ impl Program {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn read(mut self, target: &Target) -> io::Result<Outcome> {
+    pub fn read(mut self, target: &Target, signals: &Signals) -> io::Result<Outcome> {
         let mut out = memory()?;
         self.quiet = true;
-        let status = self.run_with(target, out.try_clone()?.into())?;
+        let status = self.run_with(target, signals, out.try_clone()?.into())?;
         let mut output = Vec::new();
         out.rewind()?;
         out.read_to_end(&mut output)?;
@@ -126,7 +127,7 @@ impl Program {
         Ok(Outcome { status, output })
     }
 
-    fn run_with(self, target: &Target, out: Stdio) -> io::Result<ExitStatus> {
+    fn run_with(self, target: &Target, signals: &Signals, out: Stdio) -> io::Result<ExitStatus> {
         let mut command = Command::new(&self.path);
         command.args(&self.args).env("PATH", path());
         command.env("LC_ALL", "C").stdout(out);
@@ -144,9 +145,9 @@ impl Program {
             command.process_group(0);
         }
         // It may send one itself as soon as it runs: that one came later.
-        let earlier = target.signals.count();
+        let earlier = signals.count();
         let child = target.at_home(|| command.spawn())??;
-        wait(child, earlier, target)
+        wait(child, earlier, signals)
     }
 }
 
@@ -163,12 +164,17 @@ fn memory() -> io::Result<File> {
 
 /// What there is to do in any case is not interrupted by the signal that came before, nor by one
 /// that comes with it; but what takes long is, and in an undo not only by a signal.
-fn wait(mut child: Child, earlier: usize, target: &Target) -> io::Result<ExitStatus> {
-    let (start, signals) = (Instant::now(), &target.signals);
-    let mut told = if target.is_ending() { earlier } else { 0 };
+fn wait(mut child: Child, earlier: usize, signals: &Signals) -> io::Result<ExitStatus> {
+    let start = Instant::now();
+    let is_undoing = signals.phase == Phase::Undoing;
+    let mut told = if signals.phase == Phase::Doing {
+        0
+    } else {
+        earlier
+    };
     let mut limits = [(LONG, Signal::SIGTERM), (TOO_LONG, Signal::SIGKILL)]
         .into_iter()
-        .filter(|_| target.undoing())
+        .filter(|_| is_undoing)
         .peekable();
     loop {
         if let Some(status) = child.try_wait()? {
@@ -178,7 +184,7 @@ fn wait(mut child: Child, earlier: usize, target: &Target) -> io::Result<ExitSta
         if count != told {
             told = count;
             if let Some(Ok(signal)) = signals.caught().map(Signal::try_from)
-                && (!target.undoing() || start.elapsed() > SHORT)
+                && (!is_undoing || start.elapsed() > SHORT)
             {
                 // Shells ignore SIGQUIT.
                 let is_quit = signal == Signal::SIGQUIT;

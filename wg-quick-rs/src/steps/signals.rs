@@ -13,6 +13,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 
+/// What a signal does to the work that is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It ends the work, and what was done is undone.
+    Doing,
+    /// It does nothing: there is no way back, and the rest is done first.
+    Committed,
+    /// It does nothing: the work is being undone.
+    Undoing,
+}
+
 /// The signals caught, from when this is made.
 #[derive(Debug)]
 pub struct Signals {
@@ -25,6 +36,8 @@ pub struct Signals {
     wakes: UnixStream,
     waker: UnixStream,
     in_background: bool,
+    /// What they do now.
+    pub phase: Phase,
 }
 
 /// Ends a [`Signals::wait`] from another thread.
@@ -56,6 +69,7 @@ impl Signals {
             wakes,
             waker,
             in_background,
+            phase: Phase::Doing,
         })
     }
 

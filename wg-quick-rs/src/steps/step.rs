@@ -20,6 +20,7 @@ use crate::steps::dns::Resolver;
 use crate::steps::failure::Failure;
 use crate::steps::firewall::{Firewall, Present};
 use crate::steps::program::Program;
+use crate::steps::signals::Signals;
 use crate::steps::state::State;
 use crate::steps::target::{Target, family, flag};
 
@@ -120,6 +121,11 @@ impl Step {
                 })
                 | Step::Up { .. }
         )
+    }
+
+    /// Whether there is no way back from it.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Step::DeleteLink)
     }
 
     /// Whether it runs what others wrote.
@@ -226,7 +232,12 @@ impl Step {
     ///
     /// # Errors
     /// It failed.
-    pub fn run(self, target: &mut Target, undo: &mut Vec<Step>) -> Result<(), Failure> {
+    pub fn run(
+        self,
+        target: &mut Target,
+        signals: &Signals,
+        undo: &mut Vec<Step>,
+    ) -> Result<(), Failure> {
         match self {
             Step::AddLink => {
                 target.birth.add_link(&target.interface, "wireguard")?;
@@ -247,15 +258,12 @@ impl Step {
                     .args(end_of_options.then_some("--"))
                     .args([name])
                     .of_terminal()
-                    .run(target)?;
+                    .run(target, signals)?;
                 if !outcome.status.success() {
                     return Err(Failure::new(format_args!("{path}: {}", outcome.status)));
                 }
             }
-            Step::DeleteLink => {
-                delete_link(target)?;
-                target.commit();
-            }
+            Step::DeleteLink => delete_link(target)?,
             Step::MoveLink(namespace, netns) => {
                 let name = target.interface.clone();
                 // Once it has moved, it has to be found there to be undone.
@@ -299,32 +307,32 @@ impl Step {
             Step::SetDns(resolver) => {
                 let resolver = resolver.knowing(target, dns_of)?;
                 undo.push(Step::UnsetDns(resolver.clone()));
-                resolver.set(target)?;
+                resolver.set(target, signals)?;
             }
             Step::SetDnsOrFile(resolver) => {
                 let mut of_program = Vec::new();
-                let set = Step::SetDns(resolver.clone()).run(target, &mut of_program);
+                let set = Step::SetDns(resolver.clone()).run(target, signals, &mut of_program);
                 if let Err(failure) = &set
-                    && target.signals.caught().is_none()
-                    && let Some(file) = resolver.fallback(target)
+                    && signals.caught().is_none()
+                    && let Some(file) = resolver.fallback(target, signals)
                 {
                     console::error(failure);
                     file.show_set(&target.interface);
-                    return Step::SetDns(file).run(target, undo);
+                    return Step::SetDns(file).run(target, signals, undo);
                 }
                 undo.append(&mut of_program);
                 set?;
             }
             Step::UnsetDns(resolver) => {
                 undo.push(Step::SetDns(resolver.clone()));
-                resolver.unset(target)?;
+                resolver.unset(target, signals)?;
             }
             Step::ChangeDns { old, new } => {
                 undo.push(Step::ChangeDns {
                     old: new.clone(),
                     new: old,
                 });
-                new.set(target)?;
+                new.set(target, signals)?;
             }
             Step::Sysctl(key, value, before) => {
                 let path = match key.contains('/') {
@@ -357,7 +365,7 @@ impl Step {
                     there: None,
                     undo: vec![firewall.clone()],
                 });
-                firewall.add(target)?;
+                firewall.add(target, signals)?;
             }
             Step::ReplaceFirewall { old, new } => {
                 undo.push(match old {
@@ -370,7 +378,7 @@ impl Step {
                         undo: vec![new.clone()],
                     },
                 });
-                new.replace(target)?;
+                new.replace(target, signals)?;
             }
             Step::DeleteFirewall {
                 there,
@@ -386,14 +394,14 @@ impl Step {
                             new: firewall,
                         }),
                 );
-                let there = there.unwrap_or_else(|| Present::look(target));
-                there.delete(target)?;
+                let there = there.unwrap_or_else(|| Present::look(target, signals));
+                there.delete(target, signals)?;
             }
             Step::Hook {
                 command,
                 file,
                 place,
-            } => match hook(&command, &file, target)? {
+            } => match hook(&command, &file, target, signals)? {
                 0 => {}
                 code => return Err(Failure::Hook(place, code)),
             },
@@ -559,7 +567,7 @@ fn add_rule(rule: Rule, target: &mut Target, undo: &mut Vec<Step>) -> Result<(),
 }
 
 /// Runs a hook; its exit code.
-fn hook(command: &OsStr, file: &Path, target: &Target) -> Result<i32, Failure> {
+fn hook(command: &OsStr, file: &Path, target: &Target, signals: &Signals) -> Result<i32, Failure> {
     let shell = match Program::find("bash") {
         // As within wg-quick, which is a script.
         Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c"]),
@@ -572,7 +580,7 @@ fn hook(command: &OsStr, file: &Path, target: &Target) -> Result<i32, Failure> {
         .variable("INTERFACE", &target.interface)
         .variable("CONFIG_FILE", file)
         .of_terminal()
-        .run(target)?;
+        .run(target, signals)?;
     Ok(outcome.code())
 }
 

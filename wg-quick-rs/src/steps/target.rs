@@ -17,7 +17,6 @@ use wg_rs::sys::udp::Family;
 use crate::file::Address;
 use crate::file::difference::without_taking;
 use crate::steps::failure::Failure;
-use crate::steps::signals::Signals;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -30,11 +29,7 @@ pub struct Target {
     pub birth: Netlink,
     /// The namespace it lives in, if not the one we run in.
     pub elsewhere: Option<(Namespace, NetNs)>,
-    /// What may end us.
-    pub signals: Signals,
     backends: Backends,
-    undoing: bool,
-    no_return: bool,
 }
 
 impl Target {
@@ -48,10 +43,7 @@ impl Target {
             home: Netlink::open()?,
             birth: Netlink::open()?,
             elsewhere: None,
-            signals: Signals::new()?,
             backends: Backends::new(),
-            undoing: false,
-            no_return: false,
         })
     }
 
@@ -84,31 +76,6 @@ impl Target {
             Some((_, netns)) => netns.run(work),
             None => Ok(work()),
         }
-    }
-
-    /// Whether what was done is being undone, which no signal is to stop.
-    pub fn undoing(&self) -> bool {
-        self.undoing
-    }
-
-    /// From now on it is.
-    pub fn begin_to_undo(&mut self) {
-        self.undoing = true;
-    }
-
-    /// Whether what is left is done in any case, signal or not: forward, or back.
-    pub fn is_ending(&self) -> bool {
-        self.undoing || self.no_return
-    }
-
-    /// Whether there is no way back.
-    pub fn has_no_return(&self) -> bool {
-        self.no_return
-    }
-
-    /// From now on there is no way back, only forward.
-    pub fn commit(&mut self) {
-        self.no_return = true;
     }
 
     /// Configuration and state.

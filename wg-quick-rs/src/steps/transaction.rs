@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::lock::Turn;
+use crate::steps::signals::{Phase, Signals};
 use crate::steps::state::State;
 use crate::steps::step::Step;
 use crate::steps::target::Target;
@@ -38,12 +39,14 @@ fn run(
     work: impl FnOnce(&mut Transaction) -> Result<(), Failure>,
 ) -> ExitCode {
     let ready = Target::new(interface).and_then(|target| {
-        let turn = Turn::of_interface(interface, ends_waiting, &target.signals)?;
-        Ok((target, turn))
+        let signals = Signals::new()?;
+        let turn = Turn::of_interface(interface, ends_waiting, &signals)?;
+        Ok((target, signals, turn))
     });
     let mut transaction = match ready {
-        Ok((target, turn)) => Transaction {
+        Ok((target, signals, turn)) => Transaction {
             target,
+            signals,
             turn,
             state: None,
             state_before: None,
@@ -63,6 +66,8 @@ fn run(
 pub struct Transaction {
     /// What is worked on.
     pub target: Target,
+    /// What may end it.
+    pub signals: Signals,
     /// Our turn to work on it.
     turn: Turn,
     /// What is known of what was done to the interface. `None` where nothing was recorded.
@@ -116,13 +121,15 @@ impl Transaction {
 
     fn do_recorded(&mut self, step: Step) -> Result<(), Failure> {
         let mut undo = Vec::new();
-        let done = step.run(&mut self.target, &mut undo);
+        let is_final = step.is_final();
+        let done = step.run(&mut self.target, &self.signals, &mut undo);
         if let Some(state) = &mut self.state {
             undo.iter().for_each(|step| step.record(state));
         }
-        if self.target.has_no_return() {
-            self.undo.clear();
-        } else {
+        if is_final && done.is_ok() {
+            self.commit();
+        }
+        if self.signals.phase != Phase::Committed {
             self.undo.extend(undo);
         }
         done
@@ -175,13 +182,21 @@ impl Transaction {
     /// A signal came.
     pub fn check(&self) -> Result<(), Failure> {
         match self.signal() {
-            Some(signal) if !self.target.is_ending() => Err(signal),
+            Some(signal) if self.signals.phase == Phase::Doing => Err(signal),
             _ => Ok(()),
         }
     }
 
     fn signal(&self) -> Option<Failure> {
-        self.target.signals.caught().map(Failure::Signal)
+        self.signals.caught().map(Failure::Signal)
+    }
+
+    /// There is no way back from here, only forward.
+    fn commit(&mut self) {
+        self.undo.clear();
+        if self.signals.phase == Phase::Doing {
+            self.signals.phase = Phase::Committed;
+        }
     }
 
     /// What was done so far stays.
@@ -198,7 +213,7 @@ impl Transaction {
             return ExitCode::SUCCESS;
         };
         console::error(&failure);
-        self.target.begin_to_undo();
+        self.signals.phase = Phase::Undoing;
         // What goes with the link need not be taken off it first.
         let link_goes = self
             .undo

@@ -55,10 +55,15 @@ fn take_down(transaction: &mut Transaction, file: &File, is_whole: bool) -> Resu
         )));
     }
     let beside = match &transaction.state {
-        Some(state) => Beside::recorded(&mut transaction.target, state)?,
+        Some(state) => Beside::recorded(&mut transaction.target, &transaction.signals, state)?,
         None => {
             let interface = transaction.target.get()?;
-            Beside::of_interface(&mut transaction.target, file, &interface)?
+            Beside::of_interface(
+                &mut transaction.target,
+                &transaction.signals,
+                file,
+                &interface,
+            )?
         }
     };
     for step in beside.steps() {
@@ -80,12 +85,12 @@ fn left(
     file: &File,
     socket_left: bool,
 ) -> Result<Option<Beside>, Failure> {
-    let target = &mut transaction.target;
+    let (target, signals) = (&mut transaction.target, &transaction.signals);
     if let Some(state) = &transaction.state {
-        return Beside::recorded(target, state).map(Some);
+        return Beside::recorded(target, signals, state).map(Some);
     }
-    let firewall = Present::look(target);
-    let marks = [firewall.mark(target), file.settings.fwmark];
+    let firewall = Present::look(target, signals);
+    let marks = [firewall.mark(target, signals), file.settings.fwmark];
     let mut beside = Beside::default();
     for mark in marks.into_iter().flatten().filter(|mark| *mark != 0) {
         // Another interface's, if there is a route.
@@ -99,7 +104,7 @@ fn left(
         false => Resolver::new(&file.dns, target),
     };
     let knows_dns = |resolver: &Resolver| {
-        let current = resolver.current(target);
+        let current = resolver.current(target, signals);
         current.is_some_and(|dns| !dns.is_empty())
     };
     // The socket is no more if somebody looked for it.

@@ -34,6 +34,7 @@ use crate::steps::console;
 use crate::steps::dns::Resolver;
 use crate::steps::failure::Failure;
 use crate::steps::firewall::{Firewall, Present};
+use crate::steps::signals::Signals;
 use crate::steps::state::{PeerOfFile, State};
 use crate::steps::step::Step;
 use crate::steps::target::{Target, family};
@@ -57,9 +58,15 @@ fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), Failu
     let known = transaction.state.clone();
     let known = known.as_ref();
     transaction.waits_for_names(true);
-    let mut after = wanted_interface(&transaction.target, file, &before, known)?;
+    let mut after = wanted_interface(&transaction.signals, file, &before, known)?;
     transaction.waits_for_names(false);
-    let mut defaults = Defaults::now(&mut transaction.target, known, file.table, &before)?;
+    let mut defaults = Defaults::now(
+        &mut transaction.target,
+        &transaction.signals,
+        known,
+        file.table,
+        &before,
+    )?;
     let stays = file.table == Table::Auto && has_default(&after);
     if file.settings.fwmark.is_none() {
         let is_ours = match known {
@@ -164,7 +171,7 @@ fn set(
 /// What the file asks for. A peer whose name still stands for where it is stays there, and so does
 /// one whose name cannot be resolved now.
 fn wanted_interface(
-    target: &Target,
+    signals: &Signals,
     file: &File,
     now: &Interface,
     known: Option<&State>,
@@ -192,8 +199,8 @@ fn wanted_interface(
         } else {
             retries
         };
-        let resolved = endpoint::resolve(endpoint, retries, &target.signals);
-        if let Some(signal) = target.signals.caught() {
+        let resolved = endpoint::resolve(endpoint, retries, signals);
+        if let Some(signal) = signals.caught() {
             return Err(Failure::Signal(signal));
         }
         match (resolved, at) {
@@ -543,6 +550,7 @@ impl Defaults {
     /// With `Table = auto` by the rules; else those may be a hook's, and ours have a firewall.
     fn now(
         target: &mut Target,
+        signals: &Signals,
         known: Option<&State>,
         table: Table,
         interface: &Interface,
@@ -563,7 +571,7 @@ impl Defaults {
         if target.elsewhere.is_none() && mark != 0 && has_default(interface) {
             let families = match table {
                 Table::Auto => FAMILIES.to_vec(),
-                _ => Present::look(target).families(),
+                _ => Present::look(target, signals).families(),
             };
             for family in families {
                 if !default_route::rules(&mut target.home, family, mark, None)?.is_empty() {
@@ -654,7 +662,9 @@ impl Defaults {
             }
             delete_rules(transaction, old.family, old.mark)?;
             transaction.run(Step::DeleteFirewall {
-                there: Some(Present::find(&transaction.target)?.of(old.family)),
+                there: Some(
+                    Present::find(&transaction.target, &transaction.signals)?.of(old.family),
+                ),
                 undo: vec![old.clone()],
             })?;
         }
@@ -694,7 +704,7 @@ fn set_dns(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
         },
     };
     let is_covered = told == Some(&wanted) && wanted.is_covered(&transaction.target);
-    let current = wanted.current(&transaction.target);
+    let current = wanted.current(&transaction.target, &transaction.signals);
     if is_covered || current.as_ref() == Some(&file.dns) {
         return Ok(());
     }

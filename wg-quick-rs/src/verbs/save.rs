@@ -57,7 +57,7 @@ pub fn save_config(transaction: &mut Transaction, file: &File) -> Result<(), Fai
         None => Resolver::new(&file.dns, target),
     };
     let dns = resolver
-        .and_then(|resolver| resolver.current(target))
+        .and_then(|resolver| resolver.current(target, &transaction.signals))
         .map(|dns| dns.addresses())
         // No record says nothing.
         .filter(|servers| !servers.is_empty());

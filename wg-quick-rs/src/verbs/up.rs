@@ -90,7 +90,7 @@ fn bring_up(
     let is_port_chosen = matches!(file.settings.listen_port, None | Some(0))
         && (file.hooks.pre_up.is_empty() || transaction.target.get()?.listen_port == 0);
     transaction.waits_for_names(true);
-    let changes = endpoint::changes(&file.settings, &transaction.target.signals)?;
+    let changes = endpoint::changes(&file.settings, &transaction.signals)?;
     transaction.waits_for_names(false);
     transaction.run(Step::AddConf(changes))?;
     record(transaction, |state| {
@@ -158,7 +158,7 @@ fn left_before(transaction: &mut Transaction) -> Result<Option<Beside>, Failure>
     let Some(before) = &transaction.state_before else {
         return Ok(None);
     };
-    let left = Beside::recorded(&mut transaction.target, before)?;
+    let left = Beside::recorded(&mut transaction.target, &transaction.signals, before)?;
     Ok(Some(left).filter(|left| !left.is_empty()))
 }
 
