@@ -35,7 +35,7 @@ use crate::sys::process::clock;
 use crate::sys::tun::Tun;
 use crate::tunnel::config::ConfigError;
 use crate::tunnel::device::Device;
-use crate::tunnel::drops::{Drop, Drops};
+use crate::tunnel::drops::{DropReason, Drops};
 use crate::tunnel::plane::Plane;
 use crate::tunnel::time::Time;
 
@@ -223,7 +223,8 @@ impl Shared {
             let sent = self.sockets.send(out, stride, to, tos, peer, now);
             if let Some(error) = sent.error {
                 tracing::debug!(%error, "sending failed");
-                self.plane.drop_packets(Drop::SendFailed, sent.refused);
+                self.plane
+                    .drop_packets(DropReason::SendFailed, sent.refused);
             }
             let is_initiation = transmit.is_initiation;
             transmit.sent(&self.plane, sent.bytes, now);
@@ -243,7 +244,7 @@ enum Progress {
     More,
 }
 
-impl std::ops::Drop for Interface {
+impl Drop for Interface {
     fn drop(&mut self) {
         self.down();
         self.shared.inbox.close();

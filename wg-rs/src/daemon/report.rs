@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::tunnel::drops::{Drop, Drops};
+use crate::tunnel::drops::{DropReason, Drops};
 
 /// Between two lines.
 pub const PERIOD: Duration = Duration::from_secs(10);
@@ -12,14 +12,14 @@ pub const PERIOD: Duration = Duration::from_secs(10);
 /// What was told already.
 #[derive(Debug)]
 pub struct Report {
-    told: [u64; Drop::ALL.len()],
+    told: [u64; DropReason::ALL.len()],
 }
 
 impl Report {
     /// Of nothing yet; `None` if nobody wants to know.
     pub fn new() -> Option<Self> {
         tracing::enabled!(tracing::Level::DEBUG).then(|| Report {
-            told: [0; Drop::ALL.len()],
+            told: [0; DropReason::ALL.len()],
         })
     }
 
@@ -34,7 +34,7 @@ impl Report {
     /// The reasons, each with its number of packets.
     fn news(&mut self, drops: &Drops) -> String {
         let mut news = String::new();
-        for (reason, told) in Drop::ALL.iter().zip(&mut self.told) {
+        for (reason, told) in DropReason::ALL.iter().zip(&mut self.told) {
             let count = drops.get(*reason);
             let new = count - std::mem::replace(told, count);
             if new > 0 {
@@ -55,14 +55,14 @@ mod tests {
     fn what_is_new_is_told_once() {
         let plane = Plane::new();
         let mut report = Report {
-            told: [0; Drop::ALL.len()],
+            told: [0; DropReason::ALL.len()],
         };
         assert_eq!(report.news(plane.drops()), "");
-        plane.drop_packets(Drop::NoPeer, 2);
-        plane.drop_packets(Drop::BadMac1, 1);
+        plane.drop_packets(DropReason::NoPeer, 2);
+        plane.drop_packets(DropReason::BadMac1, 1);
         let news = "no peer for the destination (2), wrong mac1 (1)";
         assert_eq!(report.news(plane.drops()), news);
-        plane.drop_packets(Drop::BadMac1, 3);
+        plane.drop_packets(DropReason::BadMac1, 3);
         assert_eq!(report.news(plane.drops()), "wrong mac1 (3)");
         assert_eq!(report.news(plane.drops()), "");
     }

@@ -22,7 +22,7 @@ use super::tun_io::TunIo;
 use super::turn::Turn;
 use super::virtio::{self, VirtioNetHdr};
 use crate::sys::udp::{Received, UdpSocket};
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::peer::{Endpoint, Source};
 use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
@@ -104,7 +104,7 @@ impl Delivery {
                 continue;
             };
             if error.raw_os_error() != Some(libc::EINVAL) || write.packets == 1 {
-                plane.drop_packets(Drop::DeliveryFailed, write.packets);
+                plane.drop_packets(DropReason::DeliveryFailed, write.packets);
                 continue;
             }
             if is_udp(&write) {
@@ -118,7 +118,7 @@ impl Delivery {
                     IoSlice::new(&bytes[packet.clone()]),
                 ];
                 if self.tun.send(&parts).is_err() {
-                    plane.drop_packets(Drop::DeliveryFailed, 1);
+                    plane.drop_packets(DropReason::DeliveryFailed, 1);
                 }
             }
         }
@@ -232,7 +232,7 @@ impl SocketReader {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "receiving failed");
-                    self.plane.drop_packets(Drop::ReceiveFailed, 1);
+                    self.plane.drop_packets(DropReason::ReceiveFailed, 1);
                 }
             }
         }
@@ -255,7 +255,7 @@ impl SocketReader {
         burst.received(len, stride, Endpoint { addr: from, src }, tos);
         burst.classify(&self.plane, now(), |message, from| {
             if !self.inbox.push(message, from) {
-                self.plane.drop_packets(Drop::HandshakeQueueFull, 1);
+                self.plane.drop_packets(DropReason::HandshakeQueueFull, 1);
             }
         });
         self.lane.run(burst)

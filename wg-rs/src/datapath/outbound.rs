@@ -23,7 +23,7 @@ use super::sockets::Sockets;
 use super::tun_io::TunIo;
 use super::turn::Turn;
 use super::virtio::{self, VirtioNetHdr};
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::MAX_PACKET;
 use crate::tunnel::peer::Peer;
 use crate::tunnel::plane::Plane;
@@ -82,14 +82,14 @@ impl Stages for Outbound {
 fn send(plane: &Plane, sockets: &Sockets, burst: &SealedBurst, now: Time) -> usize {
     let peer = burst.peer();
     let Some(endpoint) = peer.endpoint() else {
-        plane.drop_packets(Drop::NoEndpoint, burst.count());
+        plane.drop_packets(DropReason::NoEndpoint, burst.count());
         return 0;
     };
     let (datagrams, stride) = (burst.datagrams(), burst.stride());
     let sent = sockets.send(datagrams, stride, &endpoint, burst.tos(), Some(peer), now);
     if let Some(error) = sent.error {
         tracing::debug!(%error, "sending failed");
-        plane.drop_packets(Drop::SendFailed, sent.refused);
+        plane.drop_packets(DropReason::SendFailed, sent.refused);
     }
     sent.bytes
 }
@@ -187,7 +187,7 @@ impl TunReader {
     }
 
     fn failed(&mut self, error: &io::Error) {
-        self.plane.drop_packets(Drop::TunReadFailed, 1);
+        self.plane.drop_packets(DropReason::TunReadFailed, 1);
         if !std::mem::replace(&mut self.told_failure, true) {
             tracing::error!(%error, "cannot read a packet from the TUN device; going on with the next");
         }
@@ -196,7 +196,7 @@ impl TunReader {
     /// Puts the packets of one read into their peer's burst.
     fn take(&mut self, read: &[u8]) {
         let Some((header, packet)) = VirtioNetHdr::parse(read) else {
-            return self.plane.drop_packets(Drop::Malformed, 1);
+            return self.plane.drop_packets(DropReason::Malformed, 1);
         };
         let routes = self.plane.routes();
         let peer = match route(&routes, packet) {
@@ -210,14 +210,16 @@ impl TunReader {
             }
         };
         let Ok(segments) = Segmenter::new(header, packet) else {
-            return self.plane.drop_packets(Drop::Malformed, 1);
+            return self.plane.drop_packets(DropReason::Malformed, 1);
         };
         // The first is the longest.
         if segments.segment_len(0) > MAX_PACKET {
-            return self.plane.drop_packets(Drop::TooLong, segments.count());
+            return self
+                .plane
+                .drop_packets(DropReason::TooLong, segments.count());
         }
         if self.loops.is_ours(&self.plane, packet, peer) {
-            return self.plane.drop_packets(Drop::Loop, segments.count());
+            return self.plane.drop_packets(DropReason::Loop, segments.count());
         }
         let mtu = self.plane.mtu();
         let tos = outer_tos(packet);
@@ -332,8 +334,8 @@ mod tests {
         let reads = reads.chain([Err(libc::EINTR), junk(), Err(libc::EAGAIN)]);
         let (plane, mut reader) = reader(reads);
         assert_eq!(reader.turn().unwrap(), Turn::Drained);
-        assert_eq!(plane.drops().get(Drop::TunReadFailed), 4);
-        assert_eq!(plane.drops().get(Drop::NotIp), 5);
+        assert_eq!(plane.drops().get(DropReason::TunReadFailed), 4);
+        assert_eq!(plane.drops().get(DropReason::NotIp), 5);
         assert_eq!(reader.turn().unwrap(), Turn::Nothing);
     }
 
@@ -342,7 +344,7 @@ mod tests {
         let (plane, mut reader) = reader([Err(libc::EIO)]);
         for turn in 1..4 {
             assert_eq!(reader.turn().unwrap(), Turn::Failing);
-            let failed = plane.drops().get(Drop::TunReadFailed);
+            let failed = plane.drops().get(DropReason::TunReadFailed);
             assert_eq!(failed, turn * TURN_FAILURES as u64);
         }
     }
@@ -352,6 +354,6 @@ mod tests {
         let (plane, mut reader) = reader([junk(), Err(libc::EBADFD)]);
         let error = reader.turn().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADFD));
-        assert_eq!(plane.drops().get(Drop::NotIp), 1);
+        assert_eq!(plane.drops().get(DropReason::NotIp), 1);
     }
 }

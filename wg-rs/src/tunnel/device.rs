@@ -23,7 +23,7 @@ use rand_core::RngCore;
 use tracing::debug;
 use wg_crypto::{Backend, PrivateKey, PublicKey, receive_initiation, wipe_stack_after};
 
-use super::drops::Drop;
+use super::drops::DropReason;
 use super::entry::{Context, Entry};
 use super::ingress::{Backlog, Ingress, Verdict};
 use super::messages::*;
@@ -126,7 +126,7 @@ impl Device {
         backlog: Backlog,
     ) {
         let result = match Message::parse(message) {
-            _ if !self.plane().is_up() => Err(Drop::Down),
+            _ if !self.plane().is_up() => Err(DropReason::Down),
             Some(Message::Cookie(reply)) => self.consume_cookie(now, reply),
             Some(Message::Initiation(initiation)) => self
                 .admit(now, from, message, backlog)
@@ -136,7 +136,7 @@ impl Device {
                     wipe_stack_after(|| self.consume_response(now, wall, from, response))
                 })
             }
-            Some(Message::Data(_)) | None => Err(Drop::Malformed),
+            Some(Message::Data(_)) | None => Err(DropReason::Malformed),
         };
         if let Err(reason) = result {
             self.plane().drop_packets(reason, 1);
@@ -149,7 +149,7 @@ impl Device {
         from: Endpoint,
         message: &[u8],
         backlog: Backlog,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let Context {
             rng,
             pending,
@@ -171,7 +171,7 @@ impl Device {
                     is_initiation: false,
                 };
                 outgoing.message(transmit, &reply);
-                Err(Drop::CookieSent)
+                Err(DropReason::CookieSent)
             }
         }
     }
@@ -181,12 +181,17 @@ impl Device {
         now: Time,
         from: Endpoint,
         message: &[u8; INITIATION_SIZE],
-    ) -> Result<(), Drop> {
-        let identity = self.context.identity.as_ref().ok_or(Drop::NoPrivateKey)?;
-        let received = receive_initiation(identity, message).map_err(|_| Drop::BadInitiation)?;
+    ) -> Result<(), DropReason> {
+        let identity = self
+            .context
+            .identity
+            .as_ref()
+            .ok_or(DropReason::NoPrivateKey)?;
+        let received =
+            receive_initiation(identity, message).map_err(|_| DropReason::BadInitiation)?;
         let id = self.by_key.get(&received.remote());
         let entry = id.and_then(|id| self.peers.get_mut(id));
-        let entry = entry.ok_or(Drop::UnknownPeer)?;
+        let entry = entry.ok_or(DropReason::UnknownPeer)?;
         entry.answer(&mut self.context, received, message.len(), from, now)
     }
 
@@ -196,22 +201,22 @@ impl Device {
         wall: Wall,
         from: Endpoint,
         message: &[u8; RESPONSE_SIZE],
-    ) -> Result<(), Drop> {
-        let index = receiver_index(message).ok_or(Drop::Malformed)?;
+    ) -> Result<(), DropReason> {
+        let index = receiver_index(message).ok_or(DropReason::Malformed)?;
         let id = self.context.pending.peer(index);
         let entry = id.and_then(|id| self.peers.get_mut(&id));
-        let entry = entry.ok_or(Drop::UnexpectedResponse)?;
+        let entry = entry.ok_or(DropReason::UnexpectedResponse)?;
         entry.accept_response(&mut self.context, message, from, now, wall)
     }
 
-    fn consume_cookie(&mut self, now: Time, reply: &[u8; COOKIE_SIZE]) -> Result<(), Drop> {
-        let index = receiver_index(reply).ok_or(Drop::Malformed)?;
+    fn consume_cookie(&mut self, now: Time, reply: &[u8; COOKIE_SIZE]) -> Result<(), DropReason> {
+        let index = receiver_index(reply).ok_or(DropReason::Malformed)?;
         let Context { plane, pending, .. } = &self.context;
         let of_session = || Some(plane.index.lookup(index).as_ref()?.peer()?.id);
         let id = pending.peer(index).or_else(of_session);
         let entry = id.and_then(|id| self.peers.get_mut(&id));
-        let entry = entry.ok_or(Drop::BadCookie)?;
-        let handshake = entry.handshake.as_mut().ok_or(Drop::BadCookie)?;
+        let entry = entry.ok_or(DropReason::BadCookie)?;
+        let handshake = entry.handshake.as_mut().ok_or(DropReason::BadCookie)?;
         handshake.accept_cookie(reply, now)?;
         debug!(peer = %entry.shared, "cookie received");
         Ok(())

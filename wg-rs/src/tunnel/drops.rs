@@ -7,15 +7,15 @@ macro_rules! drops {
         /// A reason to drop a packet.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[non_exhaustive]
-        pub enum Drop { $($(#[$doc])* $name,)* }
+        pub enum DropReason { $($(#[$doc])* $name,)* }
 
-        impl Drop {
+        impl DropReason {
             /// Every reason, in the order of the counters.
-            pub const ALL: &[Drop] = &[$(Drop::$name,)*];
+            pub const ALL: &[DropReason] = &[$(DropReason::$name,)*];
 
             /// The reason in a few words.
             pub fn as_str(self) -> &'static str {
-                match self { $(Drop::$name => $text,)* }
+                match self { $(DropReason::$name => $text,)* }
             }
         }
     };
@@ -88,27 +88,27 @@ drops! {
 
 /// One counter for each reason.
 #[derive(Debug)]
-pub struct Drops([AtomicU64; Drop::ALL.len()]);
+pub struct Drops([AtomicU64; DropReason::ALL.len()]);
 
 impl Drops {
     pub(crate) fn new() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    pub(crate) fn add(&self, reason: Drop, packets: u64) {
+    pub(crate) fn add(&self, reason: DropReason, packets: u64) {
         if packets > 0 {
             self.0[reason as usize].fetch_add(packets, Relaxed);
         }
     }
 
     /// Packets dropped for `reason` since the device was made.
-    pub fn get(&self, reason: Drop) -> u64 {
+    pub fn get(&self, reason: DropReason) -> u64 {
         self.0[reason as usize].load(Relaxed)
     }
 
     /// Packets dropped for any reason.
     pub fn total(&self) -> u64 {
-        Drop::ALL.iter().map(|&reason| self.get(reason)).sum()
+        DropReason::ALL.iter().map(|&reason| self.get(reason)).sum()
     }
 }
 
@@ -119,15 +119,18 @@ mod tests {
     #[test]
     fn each_reason_has_its_own_counter_and_text() {
         let drops = Drops::new();
-        for (i, &reason) in Drop::ALL.iter().enumerate() {
+        for (i, &reason) in DropReason::ALL.iter().enumerate() {
             drops.add(reason, i as u64 + 1);
         }
-        for (i, &reason) in Drop::ALL.iter().enumerate() {
+        for (i, &reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(drops.get(reason), i as u64 + 1);
         }
-        let mut texts: Vec<_> = Drop::ALL.iter().map(|reason| reason.as_str()).collect();
+        let mut texts: Vec<_> = DropReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .collect();
         texts.sort_unstable();
         texts.dedup();
-        assert_eq!(texts.len(), Drop::ALL.len());
+        assert_eq!(texts.len(), DropReason::ALL.len());
     }
 }

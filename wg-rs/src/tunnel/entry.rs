@@ -11,7 +11,7 @@ use tracing::debug;
 use wg_crypto::{Backend, Identity, PresharedKey, PrivateKey, ReceivedInitiation, SessionKeys};
 use zeroize::Zeroize;
 
-use super::drops::Drop;
+use super::drops::DropReason;
 use super::handshake::{Handshake, Parties};
 use super::keypair::{Keypair, Origin};
 use super::messages::*;
@@ -87,8 +87,8 @@ impl Entry {
         len: usize,
         from: Endpoint,
         now: Time,
-    ) -> Result<(), Drop> {
-        let identity = context.identity.as_ref().ok_or(Drop::NoPrivateKey)?;
+    ) -> Result<(), DropReason> {
+        let identity = context.identity.as_ref().ok_or(DropReason::NoPrivateKey)?;
         let receiver = received.sender();
         let peer = self.shared.clone();
         let parties = Parties {
@@ -139,11 +139,14 @@ impl Entry {
         from: Endpoint,
         now: Time,
         wall: Wall,
-    ) -> Result<(), Drop> {
-        let identity = context.identity.as_ref().ok_or(Drop::NoPrivateKey)?;
-        let local = receiver_index(message).ok_or(Drop::Malformed)?;
-        let receiver = sender_index(message).ok_or(Drop::Malformed)?;
-        let handshake = self.handshake.as_mut().ok_or(Drop::UnexpectedResponse)?;
+    ) -> Result<(), DropReason> {
+        let identity = context.identity.as_ref().ok_or(DropReason::NoPrivateKey)?;
+        let local = receiver_index(message).ok_or(DropReason::Malformed)?;
+        let receiver = sender_index(message).ok_or(DropReason::Malformed)?;
+        let handshake = self
+            .handshake
+            .as_mut()
+            .ok_or(DropReason::UnexpectedResponse)?;
         let psk = &self.config.preshared_key;
         let keys = handshake.accept_response(identity, psk, context.backend, message)?;
         context.pending.complete(local);
@@ -322,7 +325,8 @@ impl Entry {
 impl Context {
     fn drop_staged(&self, peer: &Peer) {
         let purged = peer.staged.purge();
-        self.plane.drop_packets(Drop::StagedPurged, purged as usize);
+        self.plane
+            .drop_packets(DropReason::StagedPurged, purged as usize);
     }
 }
 

@@ -15,7 +15,7 @@ use wg_crypto::{
     Backend, Cookie, MacKeys, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n,
 };
 
-use super::drops::Drop;
+use super::drops::DropReason;
 use super::messages::*;
 use super::time::Time;
 use crate::model::Wall;
@@ -123,22 +123,24 @@ impl Handshake {
         parties: Parties<'_>,
         received: ReceivedInitiation,
         now: Time,
-    ) -> Result<Responder, Drop> {
+    ) -> Result<Responder, DropReason> {
         const INTERVAL: Duration =
             Duration::from_nanos(1_000_000_000 / INITIATIONS_PER_SECOND as u64);
-        let ss = self.static_static(parties).ok_or(Drop::BadInitiation)?;
-        let (timestamp, responder) = received.finish(ss).map_err(|_| Drop::BadInitiation)?;
+        let ss = self
+            .static_static(parties)
+            .ok_or(DropReason::BadInitiation)?;
+        let (timestamp, responder) = received.finish(ss).map_err(|_| DropReason::BadInitiation)?;
         if self
             .latest_timestamp
             .is_some_and(|latest| timestamp <= latest)
         {
-            return Err(Drop::ReplayedInitiation);
+            return Err(DropReason::ReplayedInitiation);
         }
         if self
             .last_initiation_consumption
             .is_some_and(|last| now < last + INTERVAL)
         {
-            return Err(Drop::FloodedInitiation);
+            return Err(DropReason::FloodedInitiation);
         }
         self.latest_timestamp = Some(timestamp);
         self.last_initiation_consumption = Some(now);
@@ -159,10 +161,10 @@ impl Handshake {
         index: u32,
         backend: Backend,
         now: Time,
-    ) -> Result<([u8; RESPONSE_SIZE], SessionKeys), Drop> {
+    ) -> Result<([u8; RESPONSE_SIZE], SessionKeys), DropReason> {
         let mut message = [0; RESPONSE_SIZE];
         let keys = responder.respond(psk, ephemeral, index, backend, &mut message);
-        let keys = keys.map_err(|_| Drop::BadInitiation)?;
+        let keys = keys.map_err(|_| DropReason::BadInitiation)?;
         self.sign(&mut message, now);
         Ok((message, keys))
     }
@@ -174,10 +176,13 @@ impl Handshake {
         psk: &PresharedKey,
         backend: Backend,
         message: &[u8; RESPONSE_SIZE],
-    ) -> Result<SessionKeys, Drop> {
-        let pending = self.pending.as_ref().ok_or(Drop::UnexpectedResponse)?;
+    ) -> Result<SessionKeys, DropReason> {
+        let pending = self
+            .pending
+            .as_ref()
+            .ok_or(DropReason::UnexpectedResponse)?;
         let keys = pending.initiation.finish(local, psk, backend, message);
-        let keys = keys.map_err(|_| Drop::BadResponse)?;
+        let keys = keys.map_err(|_| DropReason::BadResponse)?;
         self.pending = None;
         Ok(keys)
     }
@@ -187,12 +192,12 @@ impl Handshake {
         &mut self,
         reply: &[u8; COOKIE_SIZE],
         now: Time,
-    ) -> Result<(), Drop> {
-        let mac1 = self.mac1_sent.as_ref().ok_or(Drop::BadCookie)?;
+    ) -> Result<(), DropReason> {
+        let mac1 = self.mac1_sent.as_ref().ok_or(DropReason::BadCookie)?;
         let cookie = self
             .mac_keys
             .open_reply(reply, mac1)
-            .ok_or(Drop::BadCookie)?;
+            .ok_or(DropReason::BadCookie)?;
         self.cookie = Some((cookie, now));
         self.mac1_sent = None;
         Ok(())

@@ -17,7 +17,7 @@ use rand_core::RngCore;
 use wg_crypto::{Cookie, CookieSecret, MacKeys, PublicKey};
 use zeroize::Zeroize;
 
-use super::drops::Drop;
+use super::drops::DropReason;
 use super::messages::*;
 use super::ratelimiter::RateLimiter;
 use super::time::Time;
@@ -53,7 +53,7 @@ pub(super) struct Ingress {
 
 pub(super) enum Verdict {
     Admit,
-    Refuse(Drop),
+    Refuse(DropReason),
     Reply([u8; COOKIE_SIZE]),
 }
 
@@ -85,10 +85,10 @@ impl Ingress {
     ) -> Verdict {
         let under_load = self.under_load(now, backlog.of_others(pending));
         let Some(mac_keys) = &self.mac_keys else {
-            return Verdict::Refuse(Drop::NoPrivateKey);
+            return Verdict::Refuse(DropReason::NoPrivateKey);
         };
         if !mac_keys.verify_mac1(message) {
-            return Verdict::Refuse(Drop::BadMac1);
+            return Verdict::Refuse(DropReason::BadMac1);
         }
         if !under_load {
             return Verdict::Admit;
@@ -109,7 +109,7 @@ impl Ingress {
             return Verdict::Reply(mac_keys.create_reply(message, &cookie, nonce));
         }
         if !self.rate_limiter.allow(from.ip(), now) {
-            return Verdict::Refuse(Drop::RateLimited);
+            return Verdict::Refuse(DropReason::RateLimited);
         }
         Verdict::Admit
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 
 use super::allowed_ips::AllowedIps;
-use super::drops::{Drop, Drops};
+use super::drops::{DropReason, Drops};
 use super::index::Index;
 use super::keypair::Discarded;
 use super::messages::{Message, receiver_index, sender_index};
@@ -97,7 +97,7 @@ impl Plane {
     }
 
     /// Counts `packets` dropped for `reason`.
-    pub fn drop_packets(&self, reason: Drop, packets: usize) {
+    pub fn drop_packets(&self, reason: DropReason, packets: usize) {
         self.drops.add(reason, packets as u64);
     }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError};
 
 use arc_swap::Guard;
 
-use super::drops::Drop;
+use super::drops::DropReason;
 use super::keypair::Keypair;
 use super::messages::*;
 use super::peer::{Endpoint, Peer};
@@ -111,7 +111,7 @@ impl InBurst {
             let end = (start + self.stride).min(self.len);
             let datagram = &self.bytes[start..end];
             match Message::parse(datagram) {
-                None => plane.drop_packets(Drop::Malformed, 1),
+                None => plane.drop_packets(DropReason::Malformed, 1),
                 Some(Message::Data(_)) => {
                     let index = receiver_index(datagram).expect("data packets have a header");
                     if last.as_ref().is_none_or(|(known, _)| *known != index) {
@@ -121,8 +121,8 @@ impl InBurst {
                         Some(keypair) if keypair.can_receive(now) => {
                             extend(&mut self.runs, start..end, keypair);
                         }
-                        Some(_) => plane.drop_packets(Drop::SessionExpired, 1),
-                        None => plane.drop_packets(Drop::UnknownIndex, 1),
+                        Some(_) => plane.drop_packets(DropReason::SessionExpired, 1),
+                        None => plane.drop_packets(DropReason::UnknownIndex, 1),
                     }
                 }
                 Some(_) => control(datagram, from),
@@ -154,7 +154,7 @@ impl InBurst {
     pub fn accept(&mut self, plane: &Plane, now: Time) {
         let Some(from) = self.from else { return };
         if !plane.is_up() {
-            plane.drop_packets(Drop::Down, self.count());
+            plane.drop_packets(DropReason::Down, self.count());
             self.runs.clear();
             return;
         }
@@ -267,7 +267,7 @@ fn replay_check(
     if peer.is_none() {
         // The iterator is consumed so that the next run finds its own entries.
         authentic.for_each(drop);
-        plane.drop_packets(Drop::SessionExpired, count);
+        plane.drop_packets(DropReason::SessionExpired, count);
         return None;
     }
     let (mut forged, mut replayed) = (0, 0);
@@ -290,8 +290,8 @@ fn replay_check(
             packets.push(start + DATA_HEADER..end - wg_crypto::transport::TAG);
         }
     }
-    plane.drop_packets(Drop::Forged, forged);
-    plane.drop_packets(Drop::Replayed, replayed);
+    plane.drop_packets(DropReason::Forged, forged);
+    plane.drop_packets(DropReason::Replayed, replayed);
     peer
 }
 
@@ -302,12 +302,12 @@ fn inspect(
     outer_tos: u8,
     peer: &Arc<Peer>,
     routes: &Routes,
-) -> Result<usize, Drop> {
+) -> Result<usize, DropReason> {
     let (len, owner) = match packet[0] >> 4 {
         4 if packet.len() >= 20 => {
             let len = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
             if len < 20 || len > packet.len() {
-                return Err(Drop::InnerMalformed);
+                return Err(DropReason::InnerMalformed);
             }
             let source: [u8; 4] = packet[12..16].try_into().expect("4 bytes");
             (len, routes.lookup_v4(Ipv4Addr::from(source)))
@@ -315,15 +315,15 @@ fn inspect(
         6 if packet.len() >= 40 => {
             let len = 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
             if len > packet.len() {
-                return Err(Drop::InnerMalformed);
+                return Err(DropReason::InnerMalformed);
             }
             let source: [u8; 16] = packet[8..24].try_into().expect("16 bytes");
             (len, routes.lookup_v6(Ipv6Addr::from(source)))
         }
-        _ => return Err(Drop::InnerMalformed),
+        _ => return Err(DropReason::InnerMalformed),
     };
     if !owner.is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
-        return Err(Drop::NotAllowed);
+        return Err(DropReason::NotAllowed);
     }
     decapsulate_ecn(packet, outer_tos);
     Ok(len)

@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::drops::Drop;
+use super::drops::DropReason;
 use super::keypair::Keypair;
 use super::messages::*;
 use super::peer::Peer;
@@ -267,12 +267,12 @@ pub enum Unroutable {
     NoEndpoint,
 }
 
-impl From<Unroutable> for Drop {
+impl From<Unroutable> for DropReason {
     fn from(reason: Unroutable) -> Self {
         match reason {
-            Unroutable::NotIp => Drop::NotIp,
-            Unroutable::NoPeer => Drop::NoPeer,
-            Unroutable::NoEndpoint => Drop::NoEndpoint,
+            Unroutable::NotIp => DropReason::NotIp,
+            Unroutable::NoPeer => DropReason::NoPeer,
+            Unroutable::NoEndpoint => DropReason::NoEndpoint,
         }
     }
 }
@@ -320,11 +320,11 @@ impl Plane {
             return Prepared::Staged(burst.buffer);
         }
         if !self.is_up() || peer.is_dead() {
-            self.drop_packets(Drop::Down, burst.count());
+            self.drop_packets(DropReason::Down, burst.count());
             return Prepared::Staged(burst.buffer);
         }
         if !peer.has_endpoint() {
-            self.drop_packets(Drop::NoEndpoint, burst.count());
+            self.drop_packets(DropReason::NoEndpoint, burst.count());
             return Prepared::Staged(burst.buffer);
         }
         let mut burst = burst;
@@ -340,7 +340,7 @@ impl Plane {
             bytes: bytes[slot.start..slot.start + slot.len].into(),
         });
         let dropped = peer.staged.push(packets);
-        self.drop_packets(Drop::StagedOverflow, dropped as usize);
+        self.drop_packets(DropReason::StagedOverflow, dropped as usize);
         // Looked at after staging: the owner adds a session and then looks at the queue.
         let has_session =
             matches!(&*peer.keypairs.current(), Some(current) if current.can_send(now));
@@ -350,7 +350,7 @@ impl Plane {
             self.ask_handshake(&peer, now);
         }
         if peer.is_dead() || !self.is_up() {
-            self.drop_packets(Drop::StagedPurged, peer.staged.purge() as usize);
+            self.drop_packets(DropReason::StagedPurged, peer.staged.purge() as usize);
         }
         Prepared::Staged(burst.buffer)
     }

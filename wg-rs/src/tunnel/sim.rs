@@ -17,7 +17,7 @@ use wg_crypto::{Backend, PresharedKey, PrivateKey, PublicKey};
 
 use super::config::{ConfigError, Links};
 use super::device::Device;
-use super::drops::Drop;
+use super::drops::DropReason;
 use super::ingress::Backlog;
 use super::keypair::Keypair;
 use super::peer::{Endpoint, Peer, Source};
@@ -150,7 +150,7 @@ impl Host {
         self.key.public_key()
     }
 
-    pub fn drops(&self, reason: Drop) -> u64 {
+    pub fn drops(&self, reason: DropReason) -> u64 {
         self.device.plane().drops().get(reason)
     }
 

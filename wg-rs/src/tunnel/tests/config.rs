@@ -7,7 +7,7 @@ use wg_crypto::{PrivateKey, PublicKey};
 
 use crate::model::Change;
 use crate::tunnel::config::ConfigError;
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::entry::Entry;
 use crate::tunnel::peer::Peer;
 use crate::tunnel::sim::*;
@@ -88,7 +88,11 @@ fn a_changed_psk_counts_from_the_next_handshake() {
     sim.run(100 * SECOND);
     sim.send(0, 1, 3);
     sim.run(SECOND);
-    assert_eq!(sim.hosts[0].drops(Drop::BadResponse), 1, "now they differ");
+    assert_eq!(
+        sim.hosts[0].drops(DropReason::BadResponse),
+        1,
+        "now they differ"
+    );
     sim.set_peer(1, 0, &[psk(7)]);
     sim.run(6 * SECOND);
     assert_eq!(sim.hosts[1].payloads(), [1, 3]);
@@ -158,7 +162,7 @@ fn another_private_key_ends_sending_and_not_receiving() {
     sim.run(SECOND);
     assert_eq!(sim.count(0, DATA), 0);
     assert_eq!(sim.count(0, INITIATION), 1);
-    assert_eq!(sim.hosts[1].drops(Drop::UnknownPeer), 1);
+    assert_eq!(sim.hosts[1].drops(DropReason::UnknownPeer), 1);
 
     // Host 0 has answered and waits for the first packet.
     let mut sim = Sim::pair();
@@ -204,7 +208,7 @@ fn without_a_private_key_nothing_is_said() {
     sim.send(1, 0, 2);
     sim.run(20 * SECOND);
     assert!(sim.seen.iter().all(|seen| seen.from == 1));
-    assert!(sim.hosts[0].drops(Drop::NoPrivateKey) >= 1);
+    assert!(sim.hosts[0].drops(DropReason::NoPrivateKey) >= 1);
     sim.set(0, &[private_key(&key)]).unwrap();
     sim.send(0, 1, 3);
     sim.run(SECOND);
@@ -402,8 +406,8 @@ fn a_removed_peer_is_gone_at_once() {
     assert_eq!(session.strong_count(), 0);
     sim.run(20 * SECOND);
     assert!(sim.hosts[1].delivered.is_empty());
-    assert_eq!(sim.hosts[1].drops(Drop::UnknownIndex), 1);
-    assert!(sim.hosts[1].drops(Drop::UnknownPeer) >= 1);
+    assert_eq!(sim.hosts[1].drops(DropReason::UnknownIndex), 1);
+    assert!(sim.hosts[1].drops(DropReason::UnknownPeer) >= 1);
     assert_eq!(sim.hosts[1].device.next_timeout(), None);
     assert_eq!(
         Arc::strong_count(&peer),
@@ -437,10 +441,10 @@ fn bursts_in_flight_of_a_removed_peer_are_dropped() {
     sim.set_peer(1, 0, &[Change::Remove]);
     incoming.accept(&plane, sim.now);
     assert!(incoming.packets().is_empty());
-    assert_eq!(sim.hosts[1].drops(Drop::SessionExpired), 1);
+    assert_eq!(sim.hosts[1].drops(DropReason::SessionExpired), 1);
     let prepared = plane.prepare(outgoing, sim.now);
     assert!(matches!(prepared, Prepared::Staged(_)));
-    assert_eq!(sim.hosts[1].drops(Drop::Down), 1);
+    assert_eq!(sim.hosts[1].drops(DropReason::Down), 1);
 }
 
 #[test]
@@ -545,7 +549,7 @@ fn down_forgets_sessions_and_keeps_the_rest() {
     sim.run(SECOND);
     assert!(sim.hosts[1].delivered.is_empty());
     sim.send(1, 0, 1);
-    assert_eq!(sim.hosts[1].drops(Drop::Down), 1);
+    assert_eq!(sim.hosts[1].drops(DropReason::Down), 1);
     let peer = sim.hosts[1].peer();
     assert!(peer.endpoint.is_some() && peer.last_handshake.is_some() && peer.rx_bytes > 0);
     sim.up(1);
@@ -560,7 +564,7 @@ fn down_drops_what_was_staged() {
     sim.hosts[1].deaf = true;
     sim.send(0, 1, 1);
     sim.down(0);
-    assert_eq!(sim.hosts[0].drops(Drop::StagedPurged), 1);
+    assert_eq!(sim.hosts[0].drops(DropReason::StagedPurged), 1);
     assert!(sim.hosts[0].device.context.pending.is_empty());
     sim.hosts[1].deaf = false;
     sim.up(0);

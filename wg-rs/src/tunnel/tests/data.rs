@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::model::Change;
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::{DATA_OVERHEAD, MAX_STAGED_PACKETS};
 use crate::tunnel::peer::{Endpoint, Source};
 use crate::tunnel::send::Unroutable;
@@ -34,7 +34,7 @@ fn the_oldest_staged_packets_give_way() {
     sim.run(SECOND);
     assert_eq!(sim.hosts[1].payloads(), (72..200).collect::<Vec<_>>());
     assert_eq!(
-        sim.hosts[0].drops(Drop::StagedOverflow),
+        sim.hosts[0].drops(DropReason::StagedOverflow),
         200 - MAX_STAGED_PACKETS as u64
     );
 }
@@ -166,7 +166,11 @@ fn no_route_and_no_endpoint_are_told_apart_and_nothing_is_staged() {
             .peers()
             .all(|peer| peer.staged.is_idle())
     );
-    for (reason, count) in [(Drop::NoPeer, 1), (Drop::NoEndpoint, 1), (Drop::NotIp, 4)] {
+    for (reason, count) in [
+        (DropReason::NoPeer, 1),
+        (DropReason::NoEndpoint, 1),
+        (DropReason::NotIp, 4),
+    ] {
         assert_eq!(sim.hosts[0].drops(reason), count);
     }
     assert!(sim.seen.is_empty());
@@ -197,13 +201,13 @@ fn gotatun_0_7_2_spoofed_source() {
     sim.send_packets(1, &[from("10.9.0.8"), from("10.9.0.9"), from("10.8.0.1")]);
     sim.run(SECOND);
     assert_eq!(sim.hosts[0].delivered.len(), 1);
-    assert_eq!(sim.hosts[0].drops(Drop::NotAllowed), 2);
+    assert_eq!(sim.hosts[0].drops(DropReason::NotAllowed), 2);
 
     // A prefix that moved is not accepted from its former owner.
     sim.set_peer(0, 2, &[allow("10.9.0.0/24")]);
     sim.send_packets(1, &[from("10.9.0.8")]);
     sim.run(SECOND);
-    assert_eq!(sim.hosts[0].drops(Drop::NotAllowed), 3);
+    assert_eq!(sim.hosts[0].drops(DropReason::NotAllowed), 3);
 }
 
 /// netns.sh 9: the endpoint moves although the packet inside is dropped.
@@ -215,7 +219,7 @@ fn the_endpoint_moves_before_the_source_is_checked() {
     let rx = sim.hosts[0].peer().rx_bytes;
     sim.send(1, 0, 1);
     sim.run(SECOND);
-    assert_eq!(sim.hosts[0].drops(Drop::NotAllowed), 1);
+    assert_eq!(sim.hosts[0].drops(DropReason::NotAllowed), 1);
     assert_eq!(sim.hosts[0].peer().endpoint, Some(elsewhere()));
     assert_eq!(sim.hosts[0].peer().rx_bytes, rx, "not counted");
 }
@@ -254,7 +258,10 @@ fn inner_packets_that_are_none_are_dropped() {
         sim.inject(from, to, &datagram);
     }
     sim.run(SECOND);
-    assert_eq!(sim.hosts[1].drops(Drop::InnerMalformed), bad.len() as u64);
+    assert_eq!(
+        sim.hosts[1].drops(DropReason::InnerMalformed),
+        bad.len() as u64
+    );
     assert!(sim.hosts[1].delivered.is_empty());
 }
 
@@ -276,10 +283,13 @@ fn forged_and_replayed_packets_do_nothing() {
     sim.run(SECOND);
     let host = &sim.hosts[1];
     assert_eq!(
-        (host.drops(Drop::Replayed), host.drops(Drop::Forged)),
+        (
+            host.drops(DropReason::Replayed),
+            host.drops(DropReason::Forged)
+        ),
         (1, 3)
     );
-    assert_eq!(host.drops(Drop::UnknownIndex), 1);
+    assert_eq!(host.drops(DropReason::UnknownIndex), 1);
     assert_eq!(
         host.peer().endpoint,
         Some(sim.hosts[0].addr),
@@ -308,7 +318,11 @@ fn a_reordered_window_of_8128_packets_is_accepted() {
         sim.send_packets(0, &packets);
     }
     sim.run(2 * SECOND);
-    assert_eq!(sim.hosts[1].drops(Drop::Replayed), 1, "8192 are too many");
+    assert_eq!(
+        sim.hosts[1].drops(DropReason::Replayed),
+        1,
+        "8192 are too many"
+    );
 }
 
 #[test]
@@ -596,6 +610,11 @@ fn a_mixed_burst_is_taken_apart() {
         .collect();
     assert_eq!(payloads, [1, 2, 3, 4]);
     let drops = plane.drops();
-    let counts = [Drop::Replayed, Drop::Forged, Drop::Malformed].map(|reason| drops.get(reason));
+    let counts = [
+        DropReason::Replayed,
+        DropReason::Forged,
+        DropReason::Malformed,
+    ]
+    .map(|reason| drops.get(reason));
     assert_eq!(counts, [1, 1, 1]);
 }

@@ -1,7 +1,7 @@
 //! Initiations, responses, and what is done to them on the way.
 
 use crate::model::Change;
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::sim::*;
 
 /// tailscale-rs#334, and boringtun: a pending handshake cleared by a response that fails.
@@ -23,7 +23,7 @@ fn tailscale_rs_334_bad_response_clears_pending_handshake() {
         sim.inject("203.0.113.9:666".parse().unwrap(), response.to, &forged);
     }
     sim.run(20 * MILLI);
-    assert_eq!(sim.hosts[0].drops(Drop::BadResponse), 3);
+    assert_eq!(sim.hosts[0].drops(DropReason::BadResponse), 3);
     assert_eq!(
         sim.hosts[0].peer().endpoint,
         Some(sim.hosts[1].addr),
@@ -54,7 +54,7 @@ fn a_response_to_a_former_initiation_is_late() {
     sim.send(0, 1, 1);
     sim.run(7 * SECOND);
     assert_eq!(sim.count(0, INITIATION), 2);
-    assert_eq!(sim.hosts[0].drops(Drop::UnexpectedResponse), 1);
+    assert_eq!(sim.hosts[0].drops(DropReason::UnexpectedResponse), 1);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_replayed_initiation_is_refused() {
         &initiation.bytes,
     );
     sim.run(SECOND);
-    assert_eq!(sim.hosts[1].drops(Drop::ReplayedInitiation), 1);
+    assert_eq!(sim.hosts[1].drops(DropReason::ReplayedInitiation), 1);
     assert_eq!(sim.count(1, RESPONSE), 0);
     assert_eq!(sim.hosts[1].peer().endpoint, Some(sim.hosts[0].addr));
 }
@@ -86,7 +86,7 @@ fn an_initiation_of_an_earlier_time_is_refused() {
     sim.up(0);
     sim.send(0, 1, 1);
     sim.run(20 * SECOND);
-    assert!(sim.hosts[1].drops(Drop::ReplayedInitiation) >= 3);
+    assert!(sim.hosts[1].drops(DropReason::ReplayedInitiation) >= 3);
     assert!(sim.hosts[1].delivered.is_empty());
     sim.hosts[0].wall_error = 0;
     sim.run(6 * SECOND);
@@ -108,10 +108,13 @@ fn timestamp_memory_outlives_the_session_and_the_link() {
     sim.run(600 * SECOND);
     sim.down(1);
     sim.up(1);
-    let refused = sim.hosts[1].drops(Drop::ReplayedInitiation);
+    let refused = sim.hosts[1].drops(DropReason::ReplayedInitiation);
     sim.inject(recorded.to, recorded.to, &recorded.bytes);
     sim.run(SECOND);
-    assert_eq!(sim.hosts[1].drops(Drop::ReplayedInitiation), refused + 1);
+    assert_eq!(
+        sim.hosts[1].drops(DropReason::ReplayedInitiation),
+        refused + 1
+    );
 }
 
 #[test]
@@ -132,11 +135,11 @@ fn at_most_one_initiation_of_a_peer_in_20_milliseconds() {
     assert_eq!(sim.count(0, INITIATION), 5);
     assert_eq!(
         sim.count(1, RESPONSE) as u64
-            + sim.hosts[1].drops(Drop::FloodedInitiation)
-            + sim.hosts[1].drops(Drop::ReplayedInitiation),
+            + sim.hosts[1].drops(DropReason::FloodedInitiation)
+            + sim.hosts[1].drops(DropReason::ReplayedInitiation),
         5
     );
-    assert!(sim.hosts[1].drops(Drop::FloodedInitiation) >= 1);
+    assert!(sim.hosts[1].drops(DropReason::FloodedInitiation) >= 1);
 }
 
 /// boringtun#53: nanoseconds in the timestamp are a clock for whoever is spoken to.
@@ -164,7 +167,7 @@ fn strangers_and_reflections_are_dropped() {
     sim.introduce(2, 1); // 1 does not know 2
     sim.send(2, 1, 1);
     sim.run(SECOND);
-    assert_eq!(sim.hosts[1].drops(Drop::UnknownPeer), 1);
+    assert_eq!(sim.hosts[1].drops(DropReason::UnknownPeer), 1);
     assert_eq!(sim.count(1, RESPONSE), 0);
     sim.send(0, 1, 1);
     let initiation = sim.last(0, INITIATION);
@@ -172,7 +175,7 @@ fn strangers_and_reflections_are_dropped() {
     sim.inject(initiation.to, to, &initiation.bytes);
     sim.run(SECOND);
     assert_eq!(
-        sim.hosts[0].drops(Drop::BadMac1),
+        sim.hosts[0].drops(DropReason::BadMac1),
         1,
         "our own initiation back to us"
     );
@@ -183,14 +186,23 @@ fn junk_is_counted() {
     let mut sim = Sim::session();
     let (from, to) = ("203.0.113.9:666".parse().unwrap(), sim.hosts[1].addr);
     for (bytes, reason) in [
-        (vec![0; 148], Drop::Malformed),
-        (vec![1; 148], Drop::Malformed),
-        (vec![1, 0, 0, 0], Drop::Malformed),
-        ([&[1, 0, 0, 0][..], &[0; 144]].concat(), Drop::BadMac1),
-        ([&[2, 0, 0, 0][..], &[0; 88]].concat(), Drop::BadMac1),
-        ([&[3, 0, 0, 0][..], &[0; 60]].concat(), Drop::BadCookie),
-        ([&[4, 0, 0, 0][..], &[0; 27]].concat(), Drop::Malformed),
-        ([&[4, 0, 0, 0][..], &[0; 28]].concat(), Drop::UnknownIndex),
+        (vec![0; 148], DropReason::Malformed),
+        (vec![1; 148], DropReason::Malformed),
+        (vec![1, 0, 0, 0], DropReason::Malformed),
+        ([&[1, 0, 0, 0][..], &[0; 144]].concat(), DropReason::BadMac1),
+        ([&[2, 0, 0, 0][..], &[0; 88]].concat(), DropReason::BadMac1),
+        (
+            [&[3, 0, 0, 0][..], &[0; 60]].concat(),
+            DropReason::BadCookie,
+        ),
+        (
+            [&[4, 0, 0, 0][..], &[0; 27]].concat(),
+            DropReason::Malformed,
+        ),
+        (
+            [&[4, 0, 0, 0][..], &[0; 28]].concat(),
+            DropReason::UnknownIndex,
+        ),
     ] {
         let before = sim.hosts[1].drops(reason);
         sim.inject(from, to, &bytes);
@@ -212,7 +224,7 @@ fn psk_must_agree() {
     sim.set_peer(1, 0, &[psk(2)]);
     sim.send(0, 1, 1);
     sim.run(20 * SECOND);
-    assert!(sim.hosts[0].drops(Drop::BadResponse) >= 3);
+    assert!(sim.hosts[0].drops(DropReason::BadResponse) >= 3);
     assert!(sim.hosts[1].delivered.is_empty());
     sim.set_peer(1, 0, &[psk(1)]);
     sim.run(6 * SECOND);

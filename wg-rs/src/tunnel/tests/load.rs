@@ -3,7 +3,7 @@
 use wg_crypto::{PrivateKey, PublicKey};
 
 use crate::model::{Change, Wall};
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::sim::*;
 use crate::tunnel::staged::StagedPacket;
 
@@ -21,7 +21,7 @@ fn under_load_an_initiation_needs_a_cookie() {
     sim.run(SECOND);
     assert_eq!((sim.count(1, COOKIE), sim.count(1, RESPONSE)), (1, 0));
     assert_eq!(sim.last(1, COOKIE).tos, 0);
-    assert_eq!(sim.hosts[1].drops(Drop::CookieSent), 1);
+    assert_eq!(sim.hosts[1].drops(DropReason::CookieSent), 1);
     assert!(sim.hosts[1].peer().rx_bytes == 0 && sim.hosts[1].peer().tx_bytes == 0);
     assert_eq!(sim.hosts[0].peer().rx_bytes, 0, "a cookie is not counted");
     // The cookie is used at the next attempt, not at once.
@@ -176,7 +176,7 @@ fn boringtun_489_endpoint_roams_on_cookie_reply() {
     sim.run(SECOND);
     assert_eq!(sim.hosts[0].peer().endpoint, Some(sim.hosts[1].addr));
     // The one that came first was taken, the true one was a second for the same message.
-    assert_eq!(sim.hosts[0].drops(Drop::BadCookie), 1);
+    assert_eq!(sim.hosts[0].drops(DropReason::BadCookie), 1);
 }
 
 #[test]
@@ -246,7 +246,11 @@ fn gotatun_valid_mac2_is_unlimited() {
         sim.inject(from, initiation.to, &initiation.bytes);
     }
     sim.run(SECOND);
-    assert_eq!(sim.hosts[1].drops(Drop::RateLimited), 45, "five at once");
+    assert_eq!(
+        sim.hosts[1].drops(DropReason::RateLimited),
+        45,
+        "five at once"
+    );
 }
 
 /// boringtun: the 101st handshake of a second, of all peers together, forces cookies on everyone.
@@ -266,7 +270,7 @@ fn boringtun_global_limit_of_100_handshakes() {
     }
     sim.send(0, 1, 1);
     sim.run(SECOND);
-    assert_eq!(sim.hosts[1].drops(Drop::BadInitiation), 200);
+    assert_eq!(sim.hosts[1].drops(DropReason::BadInitiation), 200);
     assert_eq!(
         sim.hosts[1].payloads(),
         [1],
@@ -285,6 +289,6 @@ fn a_cookie_nobody_asked_for_is_dropped() {
     cookie[60] ^= 1;
     sim.inject(from, to, &cookie);
     sim.run(SECOND);
-    assert_eq!(sim.hosts[0].drops(Drop::BadCookie), 2);
+    assert_eq!(sim.hosts[0].drops(DropReason::BadCookie), 2);
     assert!(sim.set(0, &[Change::FwMark(1)]).is_ok());
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::*;
 use crate::tunnel::sim::*;
 
@@ -294,7 +294,7 @@ fn an_old_session_neither_sends_nor_receives() {
     sim.send(1, 0, 1);
     sim.run(5 * SECOND);
     assert!(sim.hosts[0].delivered.is_empty());
-    assert_eq!(sim.hosts[0].drops(Drop::SessionExpired), 1);
+    assert_eq!(sim.hosts[0].drops(DropReason::SessionExpired), 1);
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn a_receiver_refuses_a_counter_past_the_limit() {
         sim.run(SECOND);
         assert_eq!(sim.hosts[1].delivered.len(), accepted);
     }
-    assert_eq!(sim.hosts[1].drops(Drop::Replayed), 1);
+    assert_eq!(sim.hosts[1].drops(DropReason::Replayed), 1);
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn a_copy_of_the_machine_takes_no_response_to_the_initiation_of_both() {
     sim.run(50 * MILLI);
     sim.hosts[0].device.end_sending();
     sim.run(SECOND);
-    assert_eq!(sim.hosts[0].drops(Drop::UnexpectedResponse), 1);
+    assert_eq!(sim.hosts[0].drops(DropReason::UnexpectedResponse), 1);
     sim.run(5 * SECOND);
     assert_eq!(
         sim.hosts[1].payloads(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::Rng;
 
 use crate::model::Change;
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::sim::*;
 
 /// Three hosts under loss, repetition, reordering, NAT rebinding, links that go down, and live
@@ -55,7 +55,10 @@ fn after_any_weather_everyone_is_reached() {
         assert!(delivered > sent / 10, "seed {seed}: {delivered} of {sent}");
         assert!(delivered <= sent, "seed {seed}: delivered twice");
         for host in &sim.hosts {
-            assert_eq!(host.drops(Drop::Forged) + host.drops(Drop::Malformed), 0);
+            assert_eq!(
+                host.drops(DropReason::Forged) + host.drops(DropReason::Malformed),
+                0
+            );
             assert!(
                 host.device.plane().index.len() <= 6,
                 "at most three sessions a peer"

@@ -15,7 +15,7 @@ use wg_crypto::{Backend, PrivateKey, PublicKey};
 
 use crate::model::{Change, Wall};
 use crate::tunnel::device::Device;
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::ingress::Backlog;
 use crate::tunnel::peer::Endpoint;
 use crate::tunnel::plane::Plane;
@@ -286,10 +286,10 @@ fn many_threads_lose_nothing_and_keep_the_order() {
         assert!(last > 2800, "renewed to the end, last at {last}");
         let drops = node.plane.drops();
         for reason in [
-            Drop::StagedOverflow,
-            Drop::StagedPurged,
-            Drop::Replayed,
-            Drop::Forged,
+            DropReason::StagedOverflow,
+            DropReason::StagedPurged,
+            DropReason::Replayed,
+            DropReason::Forged,
         ] {
             assert_eq!(drops.get(reason), 0, "{reason:?}");
         }

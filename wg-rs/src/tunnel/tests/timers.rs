@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::sync::Arc;
 
 use crate::model::Change;
-use crate::tunnel::drops::Drop;
+use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::*;
 use crate::tunnel::sim::*;
 use crate::tunnel::time::Time;
@@ -39,7 +39,7 @@ fn a_handshake_is_retried_19_times_with_jitter_then_given_up() {
         gaps.iter().any(|gap| *gap < 5 * SECOND + 230 * MILLI),
         "jitter: {gaps:?}"
     );
-    assert_eq!(sim.hosts[0].drops(Drop::StagedPurged), 1);
+    assert_eq!(sim.hosts[0].drops(DropReason::StagedPurged), 1);
 
     // Nothing is left of it but the memory of the keys to be wiped.
     sim.run(600 * SECOND);
