@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use wg_rs::model::Interface;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
-use wg_rs::sys::netlink::{Netlink, Which};
+use wg_rs::sys::netlink::{Netlink, RouteFilter};
 use wg_rs::sys::udp::Family;
 
 /// Headers of the tunnel over IPv6, and of its padding's worst.
@@ -40,7 +40,7 @@ fn to(netlink: &mut Netlink, ip: IpAddr, mark: u32, own: Option<u32>) -> Option<
 
 fn by_default(netlink: &mut Netlink) -> Option<u32> {
     let routes = netlink
-        .routes_of(Family::V4, Which::Table(MAIN_TABLE))
+        .routes_of(Family::V4, RouteFilter::Table(MAIN_TABLE))
         .ok()?;
     let default = routes.iter().find(|route| route.to.1 == 0)?;
     default.mtu.or_else(|| of_link(netlink, default.link?))

@@ -10,7 +10,7 @@
 use std::process::ExitCode;
 
 use wg_rs::place;
-use wg_rs::sys::netlink::Which;
+use wg_rs::sys::netlink::RouteFilter;
 use wg_rs::sys::udp::Family;
 
 use crate::file::{Error, File};
@@ -121,7 +121,7 @@ fn leads_somewhere(target: &mut Target, table: u32) -> Result<bool, Failure> {
     for family in [Family::V4, Family::V6] {
         if !target
             .home
-            .routes_of(family, Which::Table(table))?
+            .routes_of(family, RouteFilter::Table(table))?
             .is_empty()
         {
             return Ok(true);

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use wg_rs::config::{PeerSettings, Retries};
 use wg_rs::model::{AllowedIp, Change, Interface, Peer};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
-use wg_rs::sys::netlink::{Route, Rule, Which};
+use wg_rs::sys::netlink::{Route, RouteFilter, Rule};
 use wg_rs::sys::udp::Family;
 
 use crate::file::difference::{Difference, desired, moved_out, too_many};
@@ -449,7 +449,7 @@ impl Routes {
                 transaction
                     .target
                     .home
-                    .routes_of(family, Which::Link(link))?,
+                    .routes_of(family, RouteFilter::Link(link))?,
             );
         }
         let elsewhere = transaction.target.elsewhere.is_some();

@@ -16,7 +16,7 @@ use wg_rs::backend::Backends;
 use wg_rs::model::Interface;
 use wg_rs::place::Namespace;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
-use wg_rs::sys::netlink::{Netlink, Which};
+use wg_rs::sys::netlink::{Netlink, RouteFilter};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
 
@@ -208,7 +208,7 @@ fn has_room(file: &File, namespace: &Namespace, netns: &NetNs) -> Result<(), Fai
         {
             continue;
         }
-        let routes = there.routes_of(of, Which::Table(MAIN_TABLE));
+        let routes = there.routes_of(of, RouteFilter::Table(MAIN_TABLE));
         for route in routes.unwrap_or_default() {
             // What another metric has does not stand in the way.
             let in_the_way = is_default(route.to.0, route.to.1)
@@ -314,7 +314,7 @@ fn add_routes(
             transaction
                 .target
                 .home
-                .routes_of(family, Which::Link(link))?,
+                .routes_of(family, RouteFilter::Link(link))?,
         );
     }
     for wanted in routes::wanted(interface, file.table, link, &there) {

@@ -3,7 +3,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use wg_rs::sys::netlink::{
-    Address, Changes, Event, Events, Groups, Netlink, NextHop, Route, Rule, Which,
+    Address, Changes, Event, Events, Groups, Netlink, NextHop, Route, RouteFilter, Rule,
 };
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::poll;
@@ -191,7 +191,7 @@ fn routes_are_added_listed_asked_for_and_removed() {
             } else {
                 Family::V6
             };
-            for which in [Which::Table(254), Which::Link(link)] {
+            for which in [RouteFilter::Table(254), RouteFilter::Link(link)] {
                 let listed = netlink.routes_of(family, which).unwrap();
                 assert!(listed.contains(&route), "{listed:?}");
                 // For the address of this family.
@@ -253,7 +253,9 @@ fn rules_choose_the_table_by_mark() {
             assert!(netlink.is_table_empty(51820).unwrap());
             netlink.add_route(&default).unwrap();
             assert!(!netlink.is_table_empty(51820).unwrap());
-            let routes = netlink.routes_of(family, Which::Table(51820)).unwrap();
+            let routes = netlink
+                .routes_of(family, RouteFilter::Table(51820))
+                .unwrap();
             assert_eq!(routes.len(), 1);
             // IPv6 routes get a metric if they have none.
             let same = |route: &Route| {

@@ -38,7 +38,7 @@ pub use changes::Changes;
 pub use event::{Event, Events, Groups};
 pub use keep::Kept;
 pub use link::{Link, LinkId};
-pub use route::{NextHop, Route, Which};
+pub use route::{NextHop, Route, RouteFilter};
 pub use rule::Rule;
 
 /// Opens a socket's network namespace (linux/sockios.h).

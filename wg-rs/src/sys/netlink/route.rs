@@ -151,7 +151,7 @@ impl fmt::Display for Route {
 
 /// Which routes to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum RouteFilter {
     /// Those of a table.
     Table(u32),
     /// Those that lead out by the link of this index.
@@ -248,11 +248,11 @@ impl Netlink {
     ///
     /// # Errors
     /// Only the kernel's own trouble.
-    pub fn routes_of(&mut self, family: Family, which: Which) -> Result<Vec<Route>, Error> {
+    pub fn routes_of(&mut self, family: Family, which: RouteFilter) -> Result<Vec<Route>, Error> {
         let mut routes = unicast(&self.dump_of(family, which)?);
         routes.retain(|route| match which {
-            Which::Table(table) => route.table == table,
-            Which::Link(link) => route.link == Some(link),
+            RouteFilter::Table(table) => route.table == table,
+            RouteFilter::Link(link) => route.link == Some(link),
         });
         Ok(routes)
     }
@@ -262,7 +262,7 @@ impl Netlink {
     /// # Errors
     /// Only the kernel's own trouble.
     pub fn unreachable_routes(&mut self, family: Family, table: u32) -> Result<Vec<Route>, Error> {
-        let replies = self.dump_of(family, Which::Table(table))?;
+        let replies = self.dump_of(family, RouteFilter::Table(table))?;
         let routes = replies.iter().filter_map(|reply| match reply {
             RouteNetlinkMessage::NewRoute(message) => Route::from_message(message),
             _ => None,
@@ -283,7 +283,7 @@ impl Netlink {
     /// Only the kernel's own trouble.
     pub fn is_table_empty(&mut self, table: u32) -> Result<bool, Error> {
         for family in [Family::V4, Family::V6] {
-            let replies = self.dump_of(family, Which::Table(table))?;
+            let replies = self.dump_of(family, RouteFilter::Table(table))?;
             let is_in = |reply: &RouteNetlinkMessage| match reply {
                 RouteNetlinkMessage::NewRoute(message) => {
                     Route::from_message(message).is_some_and(|route| route.table == table)
@@ -298,15 +298,19 @@ impl Netlink {
     }
 
     /// At least these routes.
-    fn dump_of(&mut self, family: Family, which: Which) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    fn dump_of(
+        &mut self,
+        family: Family,
+        which: RouteFilter,
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = match family {
             Family::V4 => AddressFamily::Inet,
             Family::V6 => AddressFamily::Inet6,
         };
         message.attributes.push(match which {
-            Which::Table(table) => RouteAttribute::Table(table),
-            Which::Link(link) => RouteAttribute::Oif(link),
+            RouteFilter::Table(table) => RouteAttribute::Table(table),
+            RouteFilter::Link(link) => RouteAttribute::Oif(link),
         });
         // Without it the kernel overlooks what was asked for, and gives all.
         let _ = self.channel.socket.set_netlink_get_strict_chk(true);
