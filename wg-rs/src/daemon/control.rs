@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::interface::Interface;
-use super::link::{State, Watch};
+use super::link::{LinkWatch, State};
 use super::machine::{Happened, Machine};
 use super::report::{PERIOD, Report};
 use crate::sys::async_fd;
@@ -74,7 +74,7 @@ impl Signals {
 /// Follows the link until the daemon is to end.
 pub struct Control<'a> {
     interface: &'a Interface,
-    watch: Watch,
+    watch: LinkWatch,
     events: Events,
     ready: AsyncFd<OwnedFd>,
     /// Has the name of the link.
@@ -95,7 +95,7 @@ impl<'a> Control<'a> {
     /// Of netlink.
     pub fn new(
         interface: &'a Interface,
-        watch: Watch,
+        watch: LinkWatch,
         events: Events,
         socket: Option<Arc<SocketFile>>,
     ) -> io::Result<Self> {
@@ -278,7 +278,7 @@ struct Heard {
 }
 
 /// Reads the events that are there, or as many as others can wait for.
-fn hear(events: &mut Events, watch: &Watch) -> io::Result<Heard> {
+fn hear(events: &mut Events, watch: &LinkWatch) -> io::Result<Heard> {
     let mut heard = Heard::default();
     for _ in 0..EVENTS_AT_ONCE {
         match events.recv() {

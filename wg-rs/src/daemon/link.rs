@@ -37,7 +37,7 @@ pub enum State {
 }
 
 /// The link. See the head of the file.
-pub struct Watch {
+pub struct LinkWatch {
     tun: Arc<Tun>,
     netlink: Netlink,
     /// Its index where it was last seen.
@@ -77,7 +77,7 @@ fn segments_per_send(mtu: u32) -> u32 {
     (MAX_DATAGRAM as u32 / (mtu + DATA_OVERHEAD as u32)).clamp(1, MAX_SEGMENTS as u32)
 }
 
-impl Watch {
+impl LinkWatch {
     /// Watches the link of `tun` from the namespace of the calling thread, and the stream of events
     /// to wait on. Begin with a look.
     ///
@@ -95,7 +95,7 @@ impl Watch {
                  namespace is noticed up to a second late"
             );
         }
-        let watch = Watch {
+        let watch = LinkWatch {
             tun,
             netlink: Netlink::open()?,
             seen: None,

@@ -200,7 +200,7 @@ fn serve(
     let tun = Arc::new(tun);
     confine::no_core_dumps().map_err(Fatal::new("cannot forbid core dumps"))?;
     let (watch, events) =
-        link::Watch::new(tun.clone()).map_err(Fatal::new("cannot watch the link"))?;
+        link::LinkWatch::new(tun.clone()).map_err(Fatal::new("cannot watch the link"))?;
     // Before there are threads: they have what this one has.
     confine::drop_capabilities().map_err(Fatal::new("cannot give up capabilities"))?;
 

@@ -44,7 +44,7 @@ pub trait Handler: Send + Sync + 'static {
 /// What watched a socket file. To close it takes the kernel a grace period, some 10 ms: who ends
 /// drops it last.
 #[derive(Debug)]
-pub struct Watch {
+pub struct SocketWatch {
     _inotify: OwnedFd,
 }
 
@@ -52,7 +52,7 @@ pub struct Watch {
 /// daemon to end. Dropped before that, it removes the file; either way it closes all connections.
 ///
 /// To be run by a tokio runtime with I/O and time enabled.
-pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<Watch> {
+pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<SocketWatch> {
     let (listener, file) = socket.into_parts();
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
@@ -85,7 +85,7 @@ pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<
 }
 
 /// Returns when `file` is no longer where it was.
-async fn deleted(file: Option<&SocketFile>) -> io::Result<Watch> {
+async fn deleted(file: Option<&SocketFile>) -> io::Result<SocketWatch> {
     let Some(file) = file else {
         return std::future::pending().await;
     };
@@ -102,7 +102,7 @@ async fn deleted(file: Option<&SocketFile>) -> io::Result<Watch> {
         let read = |fd: &OwnedFd| nix::unistd::read(fd, &mut events).map_err(io::Error::from);
         inotify.async_io(Interest::READABLE, read).await?;
     }
-    Ok(Watch {
+    Ok(SocketWatch {
         _inotify: inotify.into_inner(),
     })
 }
@@ -243,7 +243,7 @@ mod tests {
     struct Fixture {
         temp: TempDir,
         fake: Arc<Fake>,
-        server: JoinHandle<io::Result<Watch>>,
+        server: JoinHandle<io::Result<SocketWatch>>,
     }
 
     impl Fixture {
