@@ -15,7 +15,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use wg_crypto::{Backend, HEADER, OpeningKey, SealingKey, TAG};
+use wg_crypto::{AeadBackend, HEADER, OpeningKey, SealingKey, TAG};
 
 /// Packets, bytes of each, and how many times as fast it must be.
 const CASES: [(usize, usize, f64); 11] = [
@@ -48,7 +48,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(backend: Backend, packets: usize, len: usize) -> Self {
+    fn new(backend: AeadBackend, packets: usize, len: usize) -> Self {
         let stride = HEADER + len + TAG;
         let sealing = SealingKey::new(backend, &[7; 32]);
         let mut sealed = vec![1; packets * stride];
@@ -111,7 +111,7 @@ fn medians(sides: &mut [Side; 2], call: fn(&mut Side), rounds: usize) -> [f64; 2
 fn main() -> ExitCode {
     let given = |name| env::args().any(|argument| argument == name);
     let rounds = if given("--quick") { 21 } else { 301 };
-    let Some(ours) = Backend::avx512() else {
+    let Some(ours) = AeadBackend::avx512() else {
         println!("This CPU has no AVX-512: nothing to compare.");
         // `cargo bench` without a wish is not to fail for this.
         return if given("--check") { 2.into() } else { 0.into() };
@@ -119,14 +119,14 @@ fn main() -> ExitCode {
 
     println!(
         "ns per packet: {} / {ours}, the ratio of medians, and what it must be",
-        Backend::Library
+        AeadBackend::Library
     );
     println!("{:>12}  {:>28}  {:>28}", "", "seal", "open");
     let mut short = false;
     for (packets, len, bar) in CASES {
         print!("{packets:>4} x {len:>5}");
         for call in [Side::seal, Side::open] {
-            let mut sides = [Backend::Library, ours].map(|side| Side::new(side, packets, len));
+            let mut sides = [AeadBackend::Library, ours].map(|side| Side::new(side, packets, len));
             let [library, ours] = medians(&mut sides, call, rounds);
             let ratio = library / ours;
             let mark = if ratio < bar { "!" } else { " " };

@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use wg_crypto::{Backend, HEADER, OpeningKey, SealingKey, TAG};
+use wg_crypto::{AeadBackend, HEADER, OpeningKey, SealingKey, TAG};
 
 /// Packets and bytes of each: every way that ours takes.
 const CASES: [(usize, usize); 6] = [
@@ -87,7 +87,7 @@ impl Display for Test {
 /// An implementation.
 #[derive(Clone, Copy, PartialEq)]
 enum Aead {
-    Real(Backend),
+    Real(AeadBackend),
     Leaky,
 }
 
@@ -350,7 +350,7 @@ fn main() -> ExitCode {
         (None, Some(_)) => 2_000,
         (None, None) => 100_000,
     };
-    let ours = Backend::avx512().map(Aead::Real);
+    let ours = AeadBackend::avx512().map(Aead::Real);
     if ours.is_none() {
         println!("This CPU has no AVX-512: only AWS-LC is looked at.");
     }
@@ -362,7 +362,7 @@ fn main() -> ExitCode {
     };
     println!("largest t of {samples} samples; beyond {LIMIT} the time tells something");
     let mut failed = false;
-    for aead in ours.into_iter().chain([Aead::Real(Backend::Library)]) {
+    for aead in ours.into_iter().chain([Aead::Real(AeadBackend::Library)]) {
         for case in CASES {
             for test in Test::ALL {
                 // AWS-LC's is only for comparison.

@@ -7,8 +7,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use wg_crypto::{
-    Backend, Identity, Initiation, MacKeys, PresharedKey, PrivateKey, SessionKeys, SharedSecret,
-    Tai64n, create_initiation, receive_initiation,
+    AeadBackend, Identity, Initiation, MacKeys, PresharedKey, PrivateKey, SessionKeys,
+    SharedSecret, Tai64n, create_initiation, receive_initiation,
 };
 
 struct Pair {
@@ -64,7 +64,13 @@ impl Pair {
         let mut response = [0; 92];
         let ephemeral = PrivateKey::from_bytes(self.rng.random());
         let keys = responder
-            .respond(&self.psk, ephemeral, 2, Backend::fastest(), &mut response)
+            .respond(
+                &self.psk,
+                ephemeral,
+                2,
+                AeadBackend::fastest(),
+                &mut response,
+            )
             .unwrap();
         self.macs_i.sign(&mut response, None);
         (keys, response)
@@ -87,7 +93,12 @@ fn handshake(c: &mut Criterion) {
             (
                 made,
                 initiation
-                    .finish(&pair.initiator, &pair.psk, Backend::fastest(), &response)
+                    .finish(
+                        &pair.initiator,
+                        &pair.psk,
+                        AeadBackend::fastest(),
+                        &response,
+                    )
                     .unwrap(),
             )
         });

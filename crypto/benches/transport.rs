@@ -6,14 +6,14 @@
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use wg_crypto::{Backend, HEADER, OpeningKey, SealingKey, TAG};
+use wg_crypto::{AeadBackend, HEADER, OpeningKey, SealingKey, TAG};
 
 const BURST: usize = 45;
 
 fn single(c: &mut Criterion) {
     let (sealing, opening) = (
-        SealingKey::new(Backend::fastest(), &[7; 32]),
-        OpeningKey::new(Backend::fastest(), &[7; 32]),
+        SealingKey::new(AeadBackend::fastest(), &[7; 32]),
+        OpeningKey::new(AeadBackend::fastest(), &[7; 32]),
     );
     for len in [64, 128, 576, 1424, 8192] {
         let mut datagram = vec![1; HEADER + len + TAG];
@@ -44,8 +44,8 @@ fn single(c: &mut Criterion) {
 
 fn burst(c: &mut Criterion) {
     let (sealing, opening) = (
-        SealingKey::new(Backend::fastest(), &[7; 32]),
-        OpeningKey::new(Backend::fastest(), &[7; 32]),
+        SealingKey::new(AeadBackend::fastest(), &[7; 32]),
+        OpeningKey::new(AeadBackend::fastest(), &[7; 32]),
     );
     for len in [64, 1424] {
         let stride = HEADER + len + TAG;

@@ -10,7 +10,7 @@
 //! Time and randomness are arguments: whoever gives the same ones gets the same bytes. What came
 //! from the network is a fixed-size array or a slice whose length is checked; a bad message is an
 //! `Err`, `None` or `false`, and changes nothing but, for a data message, its own bytes. Which
-//! implementation data messages use ([`Backend`]) is an argument too.
+//! implementation data messages use ([`AeadBackend`]) is an argument too.
 //!
 //! A session, from nothing to the first packet:
 //!
@@ -43,12 +43,12 @@
 //! assert_eq!(timestamp, now);
 //! let mut response = [0; noise::RESPONSE_LEN];
 //! let ephemeral = PrivateKey::from_bytes(random());
-//! let bobs = responder.respond(&psk, ephemeral, 2, Backend::fastest(), &mut response)?;
+//! let bobs = responder.respond(&psk, ephemeral, 2, AeadBackend::fastest(), &mut response)?;
 //! MacKeys::new(&alice.public_key()).sign(&mut response, None);
 //!
 //! // Alice has a session, and sends "hello" in it, to index 2, as number 0.
 //! assert!(MacKeys::new(&alice.public_key()).verify_mac1(&response));
-//! let alices = initiation.finish(&alice, &psk, Backend::fastest(), &response)?;
+//! let alices = initiation.finish(&alice, &psk, AeadBackend::fastest(), &response)?;
 //! let mut datagram = [0; HEADER + 5 + TAG];
 //! datagram[HEADER..][..5].copy_from_slice(b"hello");
 //! alices.sealing.seal(2, 0, &mut datagram);
@@ -94,4 +94,4 @@ pub use noise::{
 pub use replay::{REJECT_AFTER_MESSAGES, ReplayWindow};
 pub use stack::wipe_stack_after;
 pub use tai64n::Tai64n;
-pub use transport::{Backend, HEADER, OpeningKey, SealingKey, TAG};
+pub use transport::{AeadBackend, HEADER, OpeningKey, SealingKey, TAG};

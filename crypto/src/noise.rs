@@ -26,7 +26,7 @@ use crate::{
     key::{PresharedKey, PrivateKey, PublicKey},
     symmetric::Symmetric,
     tai64n::Tai64n,
-    transport::{Backend, OpeningKey, SealingKey},
+    transport::{AeadBackend, OpeningKey, SealingKey},
     x25519::KeyPair,
 };
 
@@ -225,7 +225,7 @@ impl Responder {
         psk: &PresharedKey,
         ephemeral: PrivateKey,
         sender: u32,
-        backend: Backend,
+        backend: AeadBackend,
         out: &mut [u8; RESPONSE_LEN],
     ) -> Result<SessionKeys, HandshakeError> {
         let mut state = self.state;
@@ -263,7 +263,7 @@ impl Initiation {
         &self,
         local: &Identity,
         psk: &PresharedKey,
-        backend: Backend,
+        backend: AeadBackend,
         msg: &[u8; RESPONSE_LEN],
     ) -> Result<SessionKeys, HandshakeError> {
         let mut message = Fields(msg.as_slice());
@@ -399,7 +399,7 @@ mod tests {
             let ephemeral = private(&mut self.rng);
             let answer = self.receive(message).unwrap();
             let keys = answer
-                .respond(&self.psk, ephemeral, 8, Backend::Library, &mut response)
+                .respond(&self.psk, ephemeral, 8, AeadBackend::Library, &mut response)
                 .unwrap();
             (keys, response)
         }
@@ -418,7 +418,7 @@ mod tests {
             let (initiation, message) = pair.initiate();
             let (keys_r, response) = pair.respond(&message);
             let keys_i = initiation
-                .finish(&pair.initiator, &pair.psk, Backend::Library, &response)
+                .finish(&pair.initiator, &pair.psk, AeadBackend::Library, &response)
                 .unwrap();
             assert!(understands(&keys_i, &keys_r) && understands(&keys_r, &keys_i));
             assert!(!understands(&keys_i, &keys_i) && !understands(&keys_r, &keys_r));
@@ -448,11 +448,12 @@ mod tests {
             let mut changed = response;
             changed[bit / 8] ^= 1 << (bit % 8);
             let is_index = (32..64).contains(&bit);
-            let result = initiation.finish(&pair.initiator, &pair.psk, Backend::Library, &changed);
+            let result =
+                initiation.finish(&pair.initiator, &pair.psk, AeadBackend::Library, &changed);
             assert_eq!(result.is_ok(), is_index, "bit {bit}");
         }
         let keys_i = initiation
-            .finish(&pair.initiator, &pair.psk, Backend::Library, &response)
+            .finish(&pair.initiator, &pair.psk, AeadBackend::Library, &response)
             .unwrap();
         assert!(understands(&keys_i, &keys_r));
     }
@@ -485,7 +486,7 @@ mod tests {
             keys.verify_mac1(msg)
                 && cookie.verify_mac2(msg)
                 && initiation
-                    .finish(&pair.initiator, &pair.psk, Backend::Library, msg)
+                    .finish(&pair.initiator, &pair.psk, AeadBackend::Library, msg)
                     .is_ok()
         };
         assert!(accepts(&response));
@@ -503,7 +504,7 @@ mod tests {
         let (_, response) = pair.respond(&message);
         let refused = |msg: &[u8; RESPONSE_LEN]| {
             initiation
-                .finish(&pair.initiator, &pair.psk, Backend::Library, msg)
+                .finish(&pair.initiator, &pair.psk, AeadBackend::Library, msg)
                 .unwrap_err()
         };
 
@@ -528,7 +529,7 @@ mod tests {
         assert_eq!(refused(&changed), HandshakeError::LowOrder);
         let other = PresharedKey::default();
         let error = initiation
-            .finish(&pair.initiator, &other, Backend::Library, &response)
+            .finish(&pair.initiator, &other, AeadBackend::Library, &response)
             .unwrap_err();
         assert_eq!(error, HandshakeError::Decrypt);
     }
@@ -579,7 +580,7 @@ mod tests {
             &pair.psk,
             ephemeral,
             1,
-            Backend::Library,
+            AeadBackend::Library,
             &mut [0; RESPONSE_LEN],
         );
         assert_eq!(made.err(), Some(HandshakeError::LowOrder));

@@ -71,7 +71,7 @@ mod tests {
     }
 
     /// Both sides of a handshake, and a packet.
-    fn handshake(script: &mut Script, backend: Backend) {
+    fn handshake(script: &mut Script, backend: AeadBackend) {
         let out = &mut script.out;
         let [i, r] = [0, 1].map(|side| Identity::new(&script.statics[side]));
         let ss = i.static_static(&r.public_key()).unwrap();
@@ -136,7 +136,7 @@ mod tests {
 
     /// How many of the secrets' halves are on the stack after a handshake, under the pads of HMAC
     /// too.
-    fn left_behind(backend: Backend, run: fn(&mut Script, Backend)) -> usize {
+    fn left_behind(backend: AeadBackend, run: fn(&mut Script, AeadBackend)) -> usize {
         let secrets = thread::spawn(|| secrets(&script())).join().unwrap();
         let searcher = move || {
             let mut script = script();
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_handshake_leaves_no_secret_on_the_stack() {
-        for backend in [Backend::Library, Backend::fastest()] {
+        for backend in [AeadBackend::Library, AeadBackend::fastest()] {
             // The search finds what is there.
             assert_ne!(left_behind(backend, handshake), 0, "{backend}");
             let wiped = |script: &mut Script, backend| {

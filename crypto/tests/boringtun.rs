@@ -13,8 +13,8 @@ use common::{Host, ip_packet, open, private, psk, seal, timestamp};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use wg_crypto::{
-    Backend, Cookie, CookieSecret, MacKeys, PresharedKey, SessionKeys, Tai64n, create_initiation,
-    receive_initiation,
+    AeadBackend, Cookie, CookieSecret, MacKeys, PresharedKey, SessionKeys, Tai64n,
+    create_initiation, receive_initiation,
 };
 
 fn tunn(them: &Host, us: &Host, psk: &PresharedKey, limiter: Option<Arc<RateLimiter>>) -> Tunn {
@@ -108,7 +108,7 @@ fn we_initiate() {
         assert!(MacKeys::new(&us.public).verify_mac1(&response));
         let response = response.try_into().unwrap();
         let keys = state
-            .finish(&us.identity, &psk, Backend::fastest(), &response)
+            .finish(&us.identity, &psk, AeadBackend::fastest(), &response)
             .unwrap();
         let theirs = index(&response, 4);
 
@@ -144,7 +144,13 @@ fn they_initiate() {
 
         let (mut response, ours) = ([0; 92], rng.random());
         let keys = answer
-            .respond(&psk, private(rng), ours, Backend::fastest(), &mut response)
+            .respond(
+                &psk,
+                private(rng),
+                ours,
+                AeadBackend::fastest(),
+                &mut response,
+            )
             .unwrap();
         MacKeys::new(&them.public).sign(&mut response, None);
         let keepalive = sent(tunn.decapsulate(None, &response, buffer));
@@ -175,11 +181,11 @@ fn messages_with_another_psk_or_mac_are_refused() {
             .unwrap();
         assert!(
             state
-                .finish(&us.identity, &other, Backend::fastest(), &response)
+                .finish(&us.identity, &other, AeadBackend::fastest(), &response)
                 .is_err()
         );
         state
-            .finish(&us.identity, &psk, Backend::fastest(), &response)
+            .finish(&us.identity, &psk, AeadBackend::fastest(), &response)
             .unwrap();
     }
 }
@@ -214,7 +220,7 @@ fn they_are_under_load() {
             .try_into()
             .unwrap();
         state
-            .finish(&us.identity, &psk, Backend::fastest(), &response)
+            .finish(&us.identity, &psk, AeadBackend::fastest(), &response)
             .unwrap();
     }
 }

@@ -10,8 +10,8 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use snow::{Builder, HandshakeState, StatelessTransportState};
 use wg_crypto::{
-    Backend, HandshakeError, PresharedKey, PrivateKey, PublicKey, SessionKeys, create_initiation,
-    receive_initiation,
+    AeadBackend, HandshakeError, PresharedKey, PrivateKey, PublicKey, SessionKeys,
+    create_initiation, receive_initiation,
 };
 
 fn builder<'a>(
@@ -132,7 +132,7 @@ fn the_same_bytes_and_the_same_keys() {
                 &psk,
                 ephemeral_r.clone(),
                 index_r,
-                Backend::fastest(),
+                AeadBackend::fastest(),
                 &mut ours,
             )
             .unwrap();
@@ -140,7 +140,7 @@ fn the_same_bytes_and_the_same_keys() {
         assert_eq!(ours, theirs);
         assert_eq!(read(&mut snow_i, &ours[12..60]).unwrap(), []);
         let keys_i = initiation
-            .finish(&initiator.identity, &psk, Backend::fastest(), &theirs)
+            .finish(&initiator.identity, &psk, AeadBackend::fastest(), &theirs)
             .unwrap();
 
         exchange(
@@ -174,7 +174,13 @@ fn a_different_psk_is_refused_by_both() {
         let (_, answer) = received.finish(&ss).unwrap();
         let mut response = [0; 92];
         answer
-            .respond(&other, private(rng), 2, Backend::fastest(), &mut response)
+            .respond(
+                &other,
+                private(rng),
+                2,
+                AeadBackend::fastest(),
+                &mut response,
+            )
             .unwrap();
         assert!(read(&mut snow_i, &response[12..60]).is_err());
 
@@ -195,11 +201,16 @@ fn a_different_psk_is_refused_by_both() {
         read(&mut snow_r, &message[8..116]).unwrap();
         let response = framed(2, &[2, 1], &write(&mut snow_r, &[]));
         let error = initiation
-            .finish(&initiator.identity, &other, Backend::fastest(), &response)
+            .finish(
+                &initiator.identity,
+                &other,
+                AeadBackend::fastest(),
+                &response,
+            )
             .unwrap_err();
         assert_eq!(error, HandshakeError::Decrypt);
         initiation
-            .finish(&initiator.identity, &psk, Backend::fastest(), &response)
+            .finish(&initiator.identity, &psk, AeadBackend::fastest(), &response)
             .unwrap();
     }
 }

@@ -8,8 +8,8 @@ mod common;
 
 use common::{Host, open, seal};
 use wg_crypto::{
-    Backend, Cookie, CookieSecret, MacKeys, PresharedKey, PrivateKey, Tai64n, create_initiation,
-    receive_initiation,
+    AeadBackend, Cookie, CookieSecret, MacKeys, PresharedKey, PrivateKey, Tai64n,
+    create_initiation, receive_initiation,
 };
 
 const INITIATOR: [u8; 32] = [0x11; 32];
@@ -95,14 +95,20 @@ fn handshake_and_first_packets() {
         let mut message = [0xff; 92];
         let ephemeral = PrivateKey::from_bytes(EPHEMERAL_R);
         let keys_r = answer
-            .respond(&psk, ephemeral, INDEX_R, Backend::fastest(), &mut message)
+            .respond(
+                &psk,
+                ephemeral,
+                INDEX_R,
+                AeadBackend::fastest(),
+                &mut message,
+            )
             .unwrap();
         assert_eq!(hex(&message[..12]), "020000000807060504030201");
         assert_eq!(hex(&message[12..60]), answers.message_2);
         assert_eq!(message[60..], [0; 32]);
 
         let keys_i = initiation
-            .finish(&initiator.identity, &psk, Backend::fastest(), &message)
+            .finish(&initiator.identity, &psk, AeadBackend::fastest(), &message)
             .unwrap();
         let keepalive = seal(&keys_i.sealing, INDEX_R, 0, &[]);
         let header = "04000000080706050000000000000000";

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use wg_crypto::{Backend, HEADER, OpeningKey, SealingKey, TAG};
+use wg_crypto::{AeadBackend, HEADER, OpeningKey, SealingKey, TAG};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -23,7 +23,7 @@ struct Input {
 fuzz_target!(
     // Here, as it is an error to end where inputs are tried.
     init: {
-        if Backend::avx512().is_none() {
+        if AeadBackend::avx512().is_none() {
             eprintln!("NOT RUN: this CPU has no AVX-512");
             std::process::exit(0);
         }
@@ -32,8 +32,8 @@ fuzz_target!(
         let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(data)) else {
             return;
         };
-        let ours = Backend::avx512().expect("was there at the start");
-        let backends = [Backend::Library, ours];
+        let ours = AeadBackend::avx512().expect("was there at the start");
+        let backends = [AeadBackend::Library, ours];
         let stride = HEADER + TAG + usize::from(input.stride) % 9000;
         let count = 1 + usize::from(input.count) % 50;
         let last = stride - usize::from(input.short) % (stride - HEADER - TAG + 1);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rand_core::RngCore;
-use wg_crypto::{Backend, PrivateKey, PublicKey};
+use wg_crypto::{AeadBackend, PrivateKey, PublicKey};
 use wg_rs::model::{AllowedIp, Change, Wall};
 use wg_rs::tunnel::config::Links;
 use wg_rs::tunnel::device::Device;
@@ -73,8 +73,8 @@ pub fn addr(n: u8) -> SocketAddr {
 impl Pair {
     pub fn new() -> Pair {
         let mut pair = Pair {
-            a: Device::new(Box::new(Counter(1)), Backend::fastest()),
-            b: Device::new(Box::new(Counter(2)), Backend::fastest()),
+            a: Device::new(Box::new(Counter(1)), AeadBackend::fastest()),
+            b: Device::new(Box::new(Counter(2)), AeadBackend::fastest()),
             now: Time::from_nanos(1_000_000_000_000),
         };
         for (device, own, other) in [(&mut pair.a, 1, 2), (&mut pair.b, 2, 1)] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use wg_crypto::{Backend, Identity, MacKeys, PrivateKey, PublicKey, Tai64n, create_initiation};
+use wg_crypto::{AeadBackend, Identity, MacKeys, PrivateKey, PublicKey, Tai64n, create_initiation};
 use wg_rs::model::{AllowedIp, Change, Wall};
 use wg_rs::tunnel::config::Links;
 use wg_rs::tunnel::device::Device;
@@ -37,7 +37,10 @@ impl Links for Nowhere {
 }
 
 fn device(key: &PrivateKey) -> Device {
-    let mut device = Device::new(Box::new(ChaCha20Rng::seed_from_u64(1)), Backend::fastest());
+    let mut device = Device::new(
+        Box::new(ChaCha20Rng::seed_from_u64(1)),
+        AeadBackend::fastest(),
+    );
     let key = Change::PrivateKey(Some(Box::new(key.clone())));
     device.set(&[key], &mut Nowhere, Time::ZERO).unwrap();
     device.up(&mut Nowhere).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use wg_crypto::{Backend, OpeningKey, PublicKey, SealingKey, SessionKeys};
+use wg_crypto::{AeadBackend, OpeningKey, PublicKey, SealingKey, SessionKeys};
 use wg_rs::tunnel::index::Index;
 use wg_rs::tunnel::keypair::{Keypair, Origin};
 use wg_rs::tunnel::peer::Peer;
@@ -27,8 +27,8 @@ fn lookup(c: &mut Criterion) {
             .map(|id| {
                 let peer = Arc::new(Peer::new(id, PublicKey::from_bytes(rng.random())));
                 let keys = SessionKeys {
-                    sealing: SealingKey::new(Backend::fastest(), &rng.random()),
-                    opening: OpeningKey::new(Backend::fastest(), &rng.random()),
+                    sealing: SealingKey::new(AeadBackend::fastest(), &rng.random()),
+                    opening: OpeningKey::new(AeadBackend::fastest(), &rng.random()),
                 };
                 let origin = Origin {
                     local: index.reserve(&mut rng),

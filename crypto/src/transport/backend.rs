@@ -9,7 +9,7 @@ use crate::aead;
 
 /// An implementation of the transport's AEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
+pub enum AeadBackend {
     /// AWS-LC's, for every CPU.
     Library,
     /// Ours, for CPUs with AVX-512.
@@ -17,7 +17,7 @@ pub enum Backend {
     Avx512(Avx512),
 }
 
-impl Backend {
+impl AeadBackend {
     /// The fastest that this CPU can run.
     pub fn fastest() -> Self {
         Self::avx512().unwrap_or(Self::Library)
@@ -32,7 +32,7 @@ impl Backend {
     }
 }
 
-impl Display for Backend {
+impl Display for AeadBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Library => "ChaCha20-Poly1305 by AWS-LC",
@@ -50,11 +50,11 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) fn new(backend: Backend, key: &[u8; 32]) -> Self {
+    pub(super) fn new(backend: AeadBackend, key: &[u8; 32]) -> Self {
         match backend {
-            Backend::Library => Self::Library(aead::Key::new(key)),
+            AeadBackend::Library => Self::Library(aead::Key::new(key)),
             #[cfg(target_arch = "x86_64")]
-            Backend::Avx512(cpu) => Self::Avx512(avx512::Key::new(cpu, key)),
+            AeadBackend::Avx512(cpu) => Self::Avx512(avx512::Key::new(cpu, key)),
         }
     }
 

@@ -14,7 +14,7 @@
 mod avx512;
 mod backend;
 
-pub use backend::Backend;
+pub use backend::AeadBackend;
 
 use crate::aead;
 use backend::Key;
@@ -47,7 +47,7 @@ struct Packet<'a> {
 
 impl SealingKey {
     /// From the 32 bytes a handshake derived, or anybody's, for a test.
-    pub fn new(backend: Backend, key: &[u8; 32]) -> Self {
+    pub fn new(backend: AeadBackend, key: &[u8; 32]) -> Self {
         Self(Key::new(backend, key))
     }
 
@@ -90,7 +90,7 @@ impl SealingKey {
 
 impl OpeningKey {
     /// From the 32 bytes a handshake derived, or anybody's, for a test.
-    pub fn new(backend: Backend, key: &[u8; 32]) -> Self {
+    pub fn new(backend: AeadBackend, key: &[u8; 32]) -> Self {
         Self(Key::new(backend, key))
     }
 
@@ -167,8 +167,8 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
 
     /// What a program that leaves the choice to the CPU uses.
-    fn backend() -> Backend {
-        Backend::fastest()
+    fn backend() -> AeadBackend {
+        AeadBackend::fastest()
     }
 
     fn pair(rng: &mut ChaCha20Rng) -> ([u8; 32], SealingKey, OpeningKey) {

@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Mutex, MutexGuard};
 use rand_core::{OsRng, TryRngCore};
-use wg_crypto::Backend;
+use wg_crypto::AeadBackend;
 
 use super::network::{Network, Parts};
 use super::options::Offloads;
@@ -78,7 +78,7 @@ impl Interface {
     /// Of making threads.
     pub fn start(
         tun: Arc<Tun>,
-        backend: Backend,
+        backend: AeadBackend,
         offloads: Offloads,
         workers: usize,
         tun_gone: impl FnOnce(io::Error) + Send + 'static,

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use nix::errno::Errno;
 use tokio::sync::oneshot;
-use wg_crypto::{Backend, wipe_stack_after};
+use wg_crypto::{AeadBackend, wipe_stack_after};
 
 use self::control::{Control, End, Signals};
 use self::interface::Interface;
@@ -166,7 +166,7 @@ fn listen(interface: &str) -> Result<Listener, BindError> {
 }
 
 /// Serves until the end, having told a waiting parent how the start went.
-fn in_foreground(options: &Options, aead: Backend) -> Result<(), Fatal> {
+fn in_foreground(options: &Options, aead: AeadBackend) -> Result<(), Fatal> {
     let mut parent = Parent::take().map_err(Fatal::new("parent"))?;
     let result = serve(options, aead, parent.is_some(), || {
         if let Some(parent) = parent.take() {
@@ -184,7 +184,7 @@ fn in_foreground(options: &Options, aead: Backend) -> Result<(), Fatal> {
 
 fn serve(
     options: &Options,
-    aead: Backend,
+    aead: AeadBackend,
     prepared: bool,
     ready: impl FnOnce(),
 ) -> Result<(), Fatal> {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use clap::Parser;
-use wg_crypto::Backend;
+use wg_crypto::AeadBackend;
 
 use crate::sys::process::background;
 use crate::sys::udp::segmentation_corrupts;
@@ -53,12 +53,12 @@ fn long_version() -> &'static str {
 ///
 /// # Errors
 /// The value is unknown, or this CPU cannot run what it names.
-pub fn aead(var: impl Fn(&str) -> Option<OsString>) -> Result<Backend, String> {
+pub fn aead(var: impl Fn(&str) -> Option<OsString>) -> Result<AeadBackend, String> {
     let value = var("WG_AEAD").unwrap_or_default();
     match value.to_string_lossy().as_ref() {
-        "" => Ok(Backend::fastest()),
-        "library" => Ok(Backend::Library),
-        "avx512" => Backend::avx512()
+        "" => Ok(AeadBackend::fastest()),
+        "library" => Ok(AeadBackend::Library),
+        "avx512" => AeadBackend::avx512()
             .ok_or_else(|| "WG_AEAD=avx512: this CPU lacks AVX-512 (IFMA, VBMI2)".into()),
         other => Err(format!(
             "WG_AEAD: `{other}' is neither `library' nor `avx512'"
@@ -266,12 +266,12 @@ mod tests {
                 value.map(OsString::from)
             })
         };
-        assert_eq!(aead(None), Ok(Backend::fastest()));
-        assert_eq!(aead(Some("")), Ok(Backend::fastest()));
-        assert_eq!(aead(Some("library")), Ok(Backend::Library));
-        match Backend::avx512() {
+        assert_eq!(aead(None), Ok(AeadBackend::fastest()));
+        assert_eq!(aead(Some("")), Ok(AeadBackend::fastest()));
+        assert_eq!(aead(Some("library")), Ok(AeadBackend::Library));
+        match AeadBackend::avx512() {
             Some(ours) => {
-                assert_eq!(Backend::fastest(), ours);
+                assert_eq!(AeadBackend::fastest(), ours);
                 assert_eq!(aead(Some("avx512")), Ok(ours));
             }
             None => assert!(aead(Some("avx512")).unwrap_err().contains("CPU")),

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 
 use rand_core::RngCore;
 use tracing::debug;
-use wg_crypto::{Backend, PrivateKey, PublicKey, receive_initiation, wipe_stack_after};
+use wg_crypto::{AeadBackend, PrivateKey, PublicKey, receive_initiation, wipe_stack_after};
 
 use super::drops::DropReason;
 use super::entry::{Context, Entry};
@@ -77,7 +77,7 @@ pub struct Device {
 impl Device {
     /// A device without keys, peers or sockets, down. `rng` must be fit for keys; data is encrypted
     /// by `backend`.
-    pub fn new(mut rng: Box<dyn RngCore + Send>, backend: Backend) -> Self {
+    pub fn new(mut rng: Box<dyn RngCore + Send>, backend: AeadBackend) -> Self {
         let plane = Arc::new(Plane::new());
         Self {
             config: Config::default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand_core::RngCore;
 use tracing::debug;
-use wg_crypto::{Backend, Identity, PresharedKey, PrivateKey, ReceivedInitiation, SessionKeys};
+use wg_crypto::{AeadBackend, Identity, PresharedKey, PrivateKey, ReceivedInitiation, SessionKeys};
 use zeroize::Zeroize;
 
 use super::drops::DropReason;
@@ -29,7 +29,7 @@ pub(super) struct Context {
     pub(super) plane: Arc<Plane>,
     pub(super) rng: Box<dyn RngCore + Send>,
     /// What the keys of sessions are made for.
-    pub(super) backend: Backend,
+    pub(super) backend: AeadBackend,
     pub(super) identity: Option<Identity>,
     pub(super) pending: PendingHandshakes,
     pub(super) schedule: Schedule,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use wg_crypto::noise::{self, Identity, Initiation, ReceivedInitiation, Responder, SharedSecret};
 use wg_crypto::{
-    Backend, Cookie, MacKeys, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n,
+    AeadBackend, Cookie, MacKeys, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n,
 };
 
 use super::drops::DropReason;
@@ -159,7 +159,7 @@ impl Handshake {
         psk: &PresharedKey,
         ephemeral: PrivateKey,
         index: u32,
-        backend: Backend,
+        backend: AeadBackend,
         now: Time,
     ) -> Result<([u8; RESPONSE_SIZE], SessionKeys), DropReason> {
         let mut message = [0; RESPONSE_SIZE];
@@ -174,7 +174,7 @@ impl Handshake {
         &mut self,
         local: &Identity,
         psk: &PresharedKey,
-        backend: Backend,
+        backend: AeadBackend,
         message: &[u8; RESPONSE_SIZE],
     ) -> Result<SessionKeys, DropReason> {
         let pending = self

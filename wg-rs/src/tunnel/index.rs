@@ -176,7 +176,7 @@ mod tests {
 
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
-    use wg_crypto::{Backend, OpeningKey, PublicKey, SealingKey, SessionKeys};
+    use wg_crypto::{AeadBackend, OpeningKey, PublicKey, SealingKey, SessionKeys};
 
     use super::*;
     use crate::tunnel::keypair::Origin;
@@ -195,8 +195,8 @@ mod tests {
                     let at = rng.random_range(0..reserved.len());
                     let local = reserved.swap_remove(at);
                     let keys = SessionKeys {
-                        sealing: SealingKey::new(Backend::Library, &[1; 32]),
-                        opening: OpeningKey::new(Backend::Library, &[1; 32]),
+                        sealing: SealingKey::new(AeadBackend::Library, &[1; 32]),
+                        opening: OpeningKey::new(AeadBackend::Library, &[1; 32]),
                     };
                     let origin = Origin {
                         local,

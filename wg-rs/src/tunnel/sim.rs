@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use wg_crypto::{Backend, PresharedKey, PrivateKey, PublicKey};
+use wg_crypto::{AeadBackend, PresharedKey, PrivateKey, PublicKey};
 
 use super::config::{ConfigError, Links};
 use super::device::Device;
@@ -202,7 +202,7 @@ impl Sim {
             let key = PrivateKey::from_bytes(rng.random());
             let mut device = Device::new(
                 Box::new(ChaCha20Rng::from_seed(rng.random())),
-                Backend::fastest(),
+                AeadBackend::fastest(),
             );
             let mut sockets = Sockets::default();
             device

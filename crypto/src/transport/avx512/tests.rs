@@ -15,7 +15,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::vector::store;
 use super::{Avx512, GROUP, Key, Packet, TAG, poly1305_blocks, poly1305_packets, poly1305_scalar};
-use crate::transport::{Backend, HEADER, OpeningKey, SealingKey, backend};
+use crate::transport::{AeadBackend, HEADER, OpeningKey, SealingKey, backend};
 
 fn cpu(test: &str) -> Option<Avx512> {
     let cpu = Avx512::detect();
@@ -49,7 +49,7 @@ fn keys(cpu: Avx512, rng: &mut ChaCha20Rng) -> (Key, backend::Key) {
     let key = rng.random();
     (
         Key::new(cpu, &key),
-        backend::Key::new(Backend::Library, &key),
+        backend::Key::new(AeadBackend::Library, &key),
     )
 }
 
@@ -191,7 +191,7 @@ fn data_messages_are_as_the_library_has_them() {
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     for round in 0..300 {
         let key = rng.random();
-        let backends = [Backend::Library, Backend::Avx512(cpu)];
+        let backends = [AeadBackend::Library, AeadBackend::Avx512(cpu)];
         let stride = rng.random_range(HEADER + TAG..if round % 8 == 0 { 1500 } else { 250 });
         let last = rng.random_range(HEADER + TAG..=stride);
         let count = rng.random_range(1..50);

@@ -8,7 +8,7 @@ use std::thread;
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use wg_crypto::{Backend, PresharedKey, PrivateKey};
+use wg_crypto::{AeadBackend, PresharedKey, PrivateKey};
 
 use crate::model::{Change, Wall};
 use crate::tunnel::device::Device;
@@ -77,7 +77,7 @@ fn a_handshake_leaves_no_key_on_the_stack() {
     let mut devices: Vec<Device> = [0, 1]
         .map(|number| {
             let rng = Noting(ChaCha20Rng::from_seed(rng.random()), secrets.clone());
-            let mut device = Device::new(Box::new(rng), Backend::fastest());
+            let mut device = Device::new(Box::new(rng), AeadBackend::fastest());
             let changes = [
                 Change::PrivateKey(Some(Box::new(keys[number].clone()))),
                 Change::Peer(keys[1 - number].public_key()),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use wg_crypto::{Backend, PrivateKey, PublicKey};
+use wg_crypto::{AeadBackend, PrivateKey, PublicKey};
 
 use crate::model::{Change, Wall};
 use crate::tunnel::device::Device;
@@ -214,7 +214,7 @@ fn many_threads_lose_nothing_and_keep_the_order() {
         .map(|(number, network, control): (usize, _, Sender<Vec<u8>>)| {
             let mut device = Device::new(
                 Box::new(ChaCha20Rng::from_seed(rng.random())),
-                Backend::fastest(),
+                AeadBackend::fastest(),
             );
             let other = 1 - number;
             let changes = [
