@@ -12,5 +12,5 @@ pub mod saved;
 pub mod table;
 
 pub use parse::{
-    Address, Dns, Error, FOLDER, File, Hook, Located, Location, is_name, is_server, parse,
+    Address, ConfigValue, Dns, Error, FOLDER, File, Hook, Location, is_name, is_server, parse,
 };

@@ -37,11 +37,11 @@ pub struct File {
     /// The interface it is for.
     pub interface: String,
     /// `Address`, in order.
-    pub addresses: Vec<Located<Address>>,
+    pub addresses: Vec<ConfigValue<Address>>,
     /// `DNS`.
     pub dns: Dns,
     /// `MTU`; computed if there is none.
-    pub mtu: Option<Located<u32>>,
+    pub mtu: Option<ConfigValue<u32>>,
     /// `Table`.
     pub table: Table,
     /// `PreUp`, `PostUp`, `PreDown`, `PostDown`.
@@ -56,7 +56,7 @@ pub struct File {
 
 /// A value and the line it stands on, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Located<T> {
+pub struct ConfigValue<T> {
     /// The line.
     pub line: usize,
     /// The value.
@@ -106,13 +106,13 @@ impl Hook {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hooks {
     /// Once the interface exists, before anything else.
-    pub pre_up: Vec<Located<Hook>>,
+    pub pre_up: Vec<ConfigValue<Hook>>,
     /// When all is up.
-    pub post_up: Vec<Located<Hook>>,
+    pub post_up: Vec<ConfigValue<Hook>>,
     /// While all is up still.
-    pub pre_down: Vec<Located<Hook>>,
+    pub pre_down: Vec<ConfigValue<Hook>>,
     /// When nothing is left.
-    pub post_down: Vec<Located<Hook>>,
+    pub post_down: Vec<ConfigValue<Hook>>,
 }
 
 /// What is wrong with a file, and where.
@@ -138,7 +138,7 @@ impl fmt::Display for Error {
 
 impl Hooks {
     /// Those of a key, if it is one of hooks.
-    fn of(&mut self, key: &str) -> Option<&mut Vec<Located<Hook>>> {
+    fn of(&mut self, key: &str) -> Option<&mut Vec<ConfigValue<Hook>>> {
         match key {
             "PreUp" => Some(&mut self.pre_up),
             "PostUp" => Some(&mut self.post_up),
@@ -377,7 +377,7 @@ impl Reader {
             let value: Vec<u8> = value.filter(|b| *b != 0).collect();
             if !value.is_empty() {
                 let value = Hook(value);
-                hooks.push(Located {
+                hooks.push(ConfigValue {
                     line: number,
                     value,
                 });
@@ -409,7 +409,7 @@ impl Reader {
             "Address" => {
                 for word in words(value) {
                     let value = value::address(word).map_err(|reason| reason.to_string())?;
-                    file.addresses.push(Located { line, value });
+                    file.addresses.push(ConfigValue { line, value });
                 }
             }
             "DNS" => {
@@ -429,7 +429,7 @@ impl Reader {
                 };
                 file.mtu = match value {
                     "" => None,
-                    value => Some(Located {
+                    value => Some(ConfigValue {
                         line,
                         value: number(value)?,
                     }),
@@ -469,7 +469,7 @@ mod tests {
         file
     }
 
-    fn values<T: Clone>(list: &[Located<T>]) -> Vec<T> {
+    fn values<T: Clone>(list: &[ConfigValue<T>]) -> Vec<T> {
         list.iter().map(|located| located.value.clone()).collect()
     }
 
@@ -499,13 +499,13 @@ mod tests {
         assert_eq!(file.dns.search, ["example.org"]);
         assert_eq!(
             file.mtu,
-            Some(Located {
+            Some(ConfigValue {
                 line: 5,
                 value: 1280
             })
         );
         assert_eq!(file.table, Table::Off);
-        let texts = |hooks: &[Located<Hook>]| -> Vec<String> {
+        let texts = |hooks: &[ConfigValue<Hook>]| -> Vec<String> {
             let texts = hooks.iter().map(|hook| hook.value.text().into_owned());
             texts.collect()
         };

@@ -10,14 +10,14 @@ use wg_rs::model::AllowedIp;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 
 use crate::file::table::Table;
-use crate::file::{File, Located};
+use crate::file::{ConfigValue, File};
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::target::Target;
 
 /// What is known of the endpoints from the file alone, where they are no names. A hook that may make
 /// a rule or a route for one is trusted to do so.
-pub fn in_file(file: &File) -> Vec<Located<String>> {
+pub fn in_file(file: &File) -> Vec<ConfigValue<String>> {
     let peers = &file.settings.peers;
     let networks = || {
         let all = peers.iter().flat_map(|peer| &peer.allowed_ips);
@@ -32,13 +32,13 @@ pub fn in_file(file: &File) -> Vec<Located<String>> {
     caught.collect()
 }
 
-fn message(endpoint: &Endpoint, ip: IpAddr, network: &AllowedIpSetting) -> Located<String> {
+fn message(endpoint: &Endpoint, ip: IpAddr, network: &AllowedIpSetting) -> ConfigValue<String> {
     let value = format!(
         "{ip} is in the AllowedIPs {} (line {}), and no rule keeps it out: unless this host has \
          another route to it, the tunnel's packets will be sent into the tunnel itself",
         network.ip, network.line
     );
-    Located {
+    ConfigValue {
         line: endpoint.line,
         value,
     }

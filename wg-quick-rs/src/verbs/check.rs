@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::file::lines::{Section, What, lines};
 use crate::file::table::Table;
-use crate::file::{self, Address, Error, File, Located, Location};
+use crate::file::{self, Address, ConfigValue, Error, File, Location};
 use crate::plan::loops;
 
 /// The least MTU that IPv6 works with (RFC 8200 section 5).
@@ -213,7 +213,7 @@ impl Findings<'_> {
         for (n, at) in file.addresses.iter().enumerate() {
             let Address { ip, prefix } = at.value;
             // IPv6 knows an address once, whatever its network.
-            let is_twin = |other: &&Located<Address>| {
+            let is_twin = |other: &&ConfigValue<Address>| {
                 other.value == at.value || ip.is_ipv6() && other.value.ip == ip
             };
             if let IpAddr::V6(ip) = ip
@@ -259,7 +259,7 @@ impl Findings<'_> {
                 );
             }
         }
-        for Located { line, value } in loops::in_file(file) {
+        for ConfigValue { line, value } in loops::in_file(file) {
             self.warn(line, format_args!("Endpoint: {value}"));
         }
     }

@@ -21,7 +21,7 @@ use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
 
 use crate::file::table::Table;
-use crate::file::{File, Hook, Located};
+use crate::file::{ConfigValue, File, Hook};
 use crate::plan::beside::Beside;
 use crate::plan::default_route;
 use crate::plan::endpoint;
@@ -273,7 +273,7 @@ pub fn hooks(
     transaction: &mut Transaction,
     file: &File,
     key: &str,
-    hooks: &[Located<Hook>],
+    hooks: &[ConfigValue<Hook>],
 ) -> Result<(), Failure> {
     for hook in hooks {
         transaction.run(Step::Hook {
