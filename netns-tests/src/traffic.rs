@@ -195,12 +195,13 @@ impl Checksum {
 /// Traffic that goes on until it is dropped or [`Load::stop`]ped.
 #[derive(Debug)]
 pub struct Load {
-    running: Arc<Running>,
+    progress: Arc<Progress>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
+/// What its threads have done, and whether they are to stop.
 #[derive(Debug, Default)]
-struct Running {
+struct Progress {
     stop: AtomicBool,
     sent: AtomicU64,
     received: AtomicU64,
@@ -210,30 +211,30 @@ impl Load {
     /// TCP streams from one host to another's address; counts bytes.
     pub fn tcp(from: &Host, to: (&Host, IpAddr), streams: usize) -> io::Result<Load> {
         let mut load = Load {
-            running: Arc::default(),
+            progress: Arc::default(),
             threads: Vec::new(),
         };
         for _ in 0..streams {
             let listener = to.0.run(|| TcpListener::bind((to.1, 0)))?;
             let target = listener.local_addr()?;
-            let running = load.running.clone();
+            let progress = load.progress.clone();
             load.threads.push(to.0.thread(move || {
                 let mut stream = accept(&listener)?;
                 let mut block = vec![0; BLOCK];
                 loop {
                     match stream.read(&mut block)? {
                         0 => return Ok(()),
-                        len => running.received.fetch_add(len as u64, Relaxed),
+                        len => progress.received.fetch_add(len as u64, Relaxed),
                     };
                 }
             }));
-            let running = load.running.clone();
+            let progress = load.progress.clone();
             load.threads.push(from.thread(move || {
                 let mut stream = connect(target)?;
                 let block = vec![0x5a; BLOCK];
-                while !running.stop.load(Relaxed) {
+                while !progress.stop.load(Relaxed) {
                     let len = stream.write(&block)?;
-                    running.sent.fetch_add(len as u64, Relaxed);
+                    progress.sent.fetch_add(len as u64, Relaxed);
                 }
                 Ok(())
             }));
@@ -247,16 +248,16 @@ impl Load {
         let target = socket.local_addr()?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let mut load = Load {
-            running: Arc::default(),
+            progress: Arc::default(),
             threads: Vec::new(),
         };
-        let running = load.running.clone();
+        let progress = load.progress.clone();
         load.threads.push(to.0.thread(move || {
             let mut datagram = vec![0; 65536];
-            while !running.stop.load(Relaxed) {
+            while !progress.stop.load(Relaxed) {
                 match socket.recv(&mut datagram) {
                     Ok(len) if len == size => {
-                        running.received.fetch_add(1, Relaxed);
+                        progress.received.fetch_add(1, Relaxed);
                     }
                     Ok(len) => {
                         let text = format!("a datagram of {size} bytes arrived with {len}");
@@ -268,7 +269,7 @@ impl Load {
             }
             Ok(())
         }));
-        let running = load.running.clone();
+        let progress = load.progress.clone();
         let any: SocketAddr = if to.1.is_ipv4() {
             ([0; 4], 0).into()
         } else {
@@ -278,9 +279,9 @@ impl Load {
             let socket = UdpSocket::bind(any)?;
             socket.connect(target)?;
             let datagram = vec![0x5a; size];
-            while !running.stop.load(Relaxed) {
+            while !progress.stop.load(Relaxed) {
                 match socket.send(&datagram) {
-                    Ok(_) => running.sent.fetch_add(1, Relaxed),
+                    Ok(_) => progress.sent.fetch_add(1, Relaxed),
                     Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => 0,
                     Err(error) => return Err(error),
                 };
@@ -293,8 +294,8 @@ impl Load {
     /// Bytes (TCP) or datagrams (UDP) handed to the kernel so far, and received so far.
     pub fn counts(&self) -> (u64, u64) {
         (
-            self.running.sent.load(Relaxed),
-            self.running.received.load(Relaxed),
+            self.progress.sent.load(Relaxed),
+            self.progress.received.load(Relaxed),
         )
     }
 
@@ -308,7 +309,7 @@ impl Load {
 
     /// Ends it; the error of whichever thread had one.
     pub fn stop(mut self) -> io::Result<()> {
-        self.running.stop.store(true, Relaxed);
+        self.progress.stop.store(true, Relaxed);
         self.threads
             .drain(..)
             .map(join)
@@ -318,7 +319,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.running.stop.store(true, Relaxed);
+        self.progress.stop.store(true, Relaxed);
     }
 }
 

@@ -22,7 +22,7 @@ use crate::file::lines::Section;
 
 /// What is saved: an interface as it is now.
 #[derive(Clone, Copy, Debug)]
-pub struct Running<'a> {
+pub struct Snapshot<'a> {
     /// Keys, port, mark and peers.
     pub interface: &'a Interface,
     /// Its addresses with the lengths of their prefixes. Link-local ones that the kernel made are
@@ -39,10 +39,10 @@ pub struct Running<'a> {
 }
 
 /// The text of the file `old`, brought to what is running.
-pub fn edited(old: &[u8], running: &Running) -> Zeroizing<Vec<u8>> {
+pub fn edited(old: &[u8], snapshot: &Snapshot) -> Zeroizing<Vec<u8>> {
     let mut text = Edit::new(old);
-    interface(&mut text, running);
-    let peers = &running.interface.peers;
+    interface(&mut text, snapshot);
+    let peers = &snapshot.interface.peers;
     let known = peers_of_file(&mut text, peers);
     for new in peers
         .iter()
@@ -53,7 +53,7 @@ pub fn edited(old: &[u8], running: &Running) -> Zeroizing<Vec<u8>> {
     text.finish()
 }
 
-fn interface(text: &mut Edit, running: &Running) {
+fn interface(text: &mut Edit, snapshot: &Snapshot) {
     let of = |(section, range): &(Section, Range<usize>)| {
         (*section == Section::Interface).then(|| range.clone())
     };
@@ -63,16 +63,16 @@ fn interface(text: &mut Edit, running: &Running) {
         listen_port,
         fwmark,
         ..
-    } = running.interface;
+    } = snapshot.interface;
 
     text.list(
         &part,
         "Address",
-        running.addresses,
+        snapshot.addresses,
         |text| value::address(text).ok(),
         Address::to_string,
     );
-    if let Some(dns) = running.dns {
+    if let Some(dns) = snapshot.dns {
         text.list(
             &part,
             "DNS",
@@ -85,22 +85,22 @@ fn interface(text: &mut Edit, running: &Running) {
     if let Some(at) = text.find(&part, "MTU")
         && !text.text(at).is_empty()
     {
-        let mtu = running.mtu.to_string();
+        let mtu = snapshot.mtu.to_string();
         text.scalar(&part, "MTU", Some(mtu.clone()), |text| text == mtu);
     }
     let port = Some(*listen_port)
-        .filter(|port| *port != 0 && *port != running.chosen_port)
+        .filter(|port| *port != 0 && *port != snapshot.chosen_port)
         .map(|port| port.to_string());
     // Without a socket yet, there is none to write.
-    let keep = *listen_port == 0 || *listen_port == running.chosen_port;
+    let keep = *listen_port == 0 || *listen_port == snapshot.chosen_port;
     text.scalar(&part, "ListenPort", port, |text| {
         keep || text.parse() == Ok(*listen_port)
     });
     let mark = Some(*fwmark)
-        .filter(|mark| *mark != 0 && *mark != running.chosen_mark)
+        .filter(|mark| *mark != 0 && *mark != snapshot.chosen_mark)
         .map(|mark| format!("{mark:#x}"));
     text.scalar(&part, "FwMark", mark, |text| {
-        let chosen = *fwmark != 0 && *fwmark == running.chosen_mark;
+        let chosen = *fwmark != 0 && *fwmark == snapshot.chosen_mark;
         chosen || value::fwmark(text) == Ok(*fwmark)
     });
     let key = private_key.as_ref().map(|key| key.to_base64());
@@ -111,7 +111,7 @@ fn interface(text: &mut Edit, running: &Running) {
 }
 
 /// Edits and takes out peers; those of the file.
-fn peers_of_file(text: &mut Edit, running: &[Peer]) -> Vec<PublicKey> {
+fn peers_of_file(text: &mut Edit, peers: &[Peer]) -> Vec<PublicKey> {
     let mut found: Vec<(PublicKey, Vec<Range<usize>>)> = Vec::new();
     for (section, range) in &text.sections {
         let part = std::slice::from_ref(range);
@@ -126,7 +126,7 @@ fn peers_of_file(text: &mut Edit, running: &[Peer]) -> Vec<PublicKey> {
         }
     }
     for (key, part) in &found {
-        match running.iter().find(|peer| peer.public_key == *key) {
+        match peers.iter().find(|peer| peer.public_key == *key) {
             Some(peer) => edit_peer(text, part, peer),
             None => part.iter().for_each(|section| text.remove(section)),
         }
@@ -230,7 +230,7 @@ mod tests {
             .iter()
             .map(|text| value::address(text).unwrap())
             .collect();
-        let running = Running {
+        let snapshot = Snapshot {
             interface,
             addresses: &addresses,
             mtu: 1400,
@@ -238,8 +238,8 @@ mod tests {
             chosen_port: 0,
             chosen_mark: 0,
         };
-        let new = edited(old.as_bytes(), &running);
-        assert_eq!(edited(&new, &running), new, "saved twice");
+        let new = edited(old.as_bytes(), &snapshot);
+        assert_eq!(edited(&new, &snapshot), new, "saved twice");
         String::from_utf8(new.to_vec()).unwrap()
     }
 
@@ -272,23 +272,23 @@ mod tests {
 
     #[test]
     fn nothing_differs() {
-        let (text, running) = typical();
-        assert_eq!(saved(&text, &running, &ADDRESSES), text);
+        let (text, snapshot) = typical();
+        assert_eq!(saved(&text, &snapshot, &ADDRESSES), text);
         let crlf = text.replace('\n', "\r\n");
-        assert_eq!(saved(&crlf, &running, &ADDRESSES), crlf);
+        assert_eq!(saved(&crlf, &snapshot, &ADDRESSES), crlf);
         let open = text.trim_end();
-        assert_eq!(saved(open, &running, &ADDRESSES), open);
+        assert_eq!(saved(open, &snapshot, &ADDRESSES), open);
     }
 
     #[test]
     fn what_differs_is_replaced_where_it_stands() {
-        let (text, mut running) = typical();
-        running.listen_port = 1;
-        running.fwmark = 0x33;
-        running.peers[0].persistent_keepalive = 25;
-        running.peers[0].allowed_ips.remove(1);
-        running.peers[1].allowed_ips = vec![allowed_ip("10.0.0.4").unwrap()];
-        running.peers[1].endpoint = Some("[2001:db8::1]:9".parse().unwrap());
+        let (text, mut snapshot) = typical();
+        snapshot.listen_port = 1;
+        snapshot.fwmark = 0x33;
+        snapshot.peers[0].persistent_keepalive = 25;
+        snapshot.peers[0].allowed_ips.remove(1);
+        snapshot.peers[1].allowed_ips = vec![allowed_ip("10.0.0.4").unwrap()];
+        snapshot.peers[1].endpoint = Some("[2001:db8::1]:9".parse().unwrap());
         let want = text
             .replace("10.0.0.1/24,fd00::1/64", "10.0.0.1/24, 10.1.0.1/16")
             .replace("ListenPort = 51820", "ListenPort = 1")
@@ -297,7 +297,7 @@ mod tests {
             .replace("= off", "= 25")
             .replace("10.0.0.3/32\n", "10.0.0.4/32\nEndpoint = [2001:db8::1]:9\n");
         assert_eq!(
-            saved(&text, &running, &["10.0.0.1/24", "10.1.0.1/16"]),
+            saved(&text, &snapshot, &["10.0.0.1/24", "10.1.0.1/16"]),
             want
         );
     }
@@ -307,30 +307,30 @@ mod tests {
         let text = "[Interface]\nAddress = 10.0.0.1/255.255.255.0, 10.0.1.1\nMTU = 1300\nMTU =\n\
                     FwMark = 0X33\n";
         let text = text.replace("0X33", "0x0033");
-        let mut running = interface(vec![peer(1, &[], Some("[fe80::1%1]:51820"))]);
-        (running.private_key, running.fwmark) = (None, 0x33);
+        let mut snapshot = interface(vec![peer(1, &[], Some("[fe80::1%1]:51820"))]);
+        (snapshot.private_key, snapshot.fwmark) = (None, 0x33);
         let ports = "ListenPort = 51820\n[Peer]\n";
         let text = format!(
             "{text}{ports}PublicKey = {}\nEndpoint = [fe80::1%lo]:51820\n",
             public(1)
         );
         let addresses = ["10.0.0.1/24", "10.0.1.1/32"];
-        assert_eq!(saved(&text, &running, &addresses), text);
+        assert_eq!(saved(&text, &snapshot, &addresses), text);
         // A scope is written as the name of its link.
         let want = text.replace("]:51820", "]:7");
-        running.peers[0].endpoint = "[fe80::1%1]:7".parse().ok();
-        assert_eq!(saved(&text, &running, &addresses), want);
-        let new = saved(ports, &running, &[]);
+        snapshot.peers[0].endpoint = "[fe80::1%1]:7".parse().ok();
+        assert_eq!(saved(&text, &snapshot, &addresses), want);
+        let new = saved(ports, &snapshot, &[]);
         assert!(new.contains("Endpoint = [fe80::1%lo]:7\n"), "{new}");
     }
 
     #[test]
     fn peers_come_and_go_with_their_comments() {
-        let (text, mut running) = typical();
-        running.peers.remove(1);
+        let (text, mut snapshot) = typical();
+        snapshot.peers.remove(1);
         let mut new = peer(3, &["10.0.0.9", "10.0.0.8"], Some("192.0.2.3:3"));
         new.preshared_key = PresharedKey::from_bytes([9; 32]);
-        running.peers.push(new.clone());
+        snapshot.peers.push(new.clone());
         let bob = text.find("# Bob").unwrap();
         let want = format!(
             "{}[Peer]\nPublicKey = {}\nPresharedKey = {}\nAllowedIPs = 10.0.0.9/32, 10.0.0.8/32\n\
@@ -339,24 +339,24 @@ mod tests {
             public(3),
             *new.preshared_key.to_base64()
         );
-        assert_eq!(saved(&text, &running, &ADDRESSES), want);
+        assert_eq!(saved(&text, &snapshot, &ADDRESSES), want);
 
-        let (text, mut running) = typical();
-        running.peers.remove(0);
+        let (text, mut snapshot) = typical();
+        snapshot.peers.remove(0);
         let (alice, phones) = (text.find("# Alice").unwrap(), text.find("# ---").unwrap());
         let want = [&text[..alice], &text[phones..]].concat();
-        assert_eq!(saved(&text, &running, &ADDRESSES), want);
+        assert_eq!(saved(&text, &snapshot, &ADDRESSES), want);
 
-        running.peers.clear();
+        snapshot.peers.clear();
         let want = format!("{}# --- phones ---\n", &text[..alice]);
-        assert_eq!(saved(&text, &running, &ADDRESSES), want);
+        assert_eq!(saved(&text, &snapshot, &ADDRESSES), want);
     }
 
     #[test]
     fn what_is_gone_is_taken_out() {
-        let (text, mut running) = typical();
-        running.private_key = None;
-        running.peers[0].allowed_ips.clear();
+        let (text, mut snapshot) = typical();
+        snapshot.private_key = None;
+        snapshot.peers[0].allowed_ips.clear();
         let want = text
             .replace(&format!("PrivateKey={}\n", *key().to_base64()), "")
             .replace("address = 10.0.0.1/24,fd00::1/64   # both\n", "")
@@ -364,16 +364,16 @@ mod tests {
                 "AllowedIPs = 10.0.0.2/32, 10.9.0.7/24\nAllowedIPs = fd00::2/128\n",
                 "",
             );
-        assert_eq!(saved(&text, &running, &[]), want);
+        assert_eq!(saved(&text, &snapshot, &[]), want);
     }
 
     #[test]
     fn what_up_chose_is_not_written() {
-        let mut running = interface(vec![]);
-        running.fwmark = 51820;
+        let mut snapshot = interface(vec![]);
+        snapshot.fwmark = 51820;
         let text = format!("[Interface]\nPrivateKey = {}\n", *key().to_base64());
-        let mut state = Running {
-            interface: &running,
+        let mut state = Snapshot {
+            interface: &snapshot,
             addresses: &[],
             mtu: 1420,
             dns: None,
@@ -397,12 +397,12 @@ mod tests {
 
     #[test]
     fn dns_and_mtu() {
-        let (text, running) = typical();
+        let (text, snapshot) = typical();
         let text = text.replace("#MTU = 1300", "MTU = 1300");
         let addresses = ADDRESSES.map(|text| value::address(text).unwrap());
         let servers = ["10.0.0.54".parse().unwrap(), "fd00::53".parse().unwrap()];
-        let state = Running {
-            interface: &running,
+        let state = Snapshot {
+            interface: &snapshot,
             addresses: &addresses,
             mtu: 1400,
             dns: Some(&servers),
@@ -427,21 +427,21 @@ mod tests {
              Persistent Keepalive = 25\n[Interface]\nListenPort = 51820\nPrivateKey = {}\n[Peer]\nEndpoint = x\n",
             *key().to_base64()
         );
-        let mut running = interface(vec![peer(1, &["10.1.0.0/16"], None)]);
-        running.peers[0].persistent_keepalive = 25;
-        assert_eq!(saved(&text, &running, &[]), text);
-        running.peers[0]
+        let mut snapshot = interface(vec![peer(1, &["10.1.0.0/16"], None)]);
+        snapshot.peers[0].persistent_keepalive = 25;
+        assert_eq!(saved(&text, &snapshot, &[]), text);
+        snapshot.peers[0]
             .allowed_ips
             .push(allowed_ip("10.3.0.0/16").unwrap());
         let want = text.replace(
             "+10.1.0.0/16, 10.2.0.0 / 16,-10.2.0.0/16",
             "10.1.0.0/16, 10.3.0.0/16",
         );
-        assert_eq!(saved(&text, &running, &[]), want);
+        assert_eq!(saved(&text, &snapshot, &[]), want);
         let latin = [text.as_bytes(), b"# caf\xe9\n"].concat();
-        running.peers[0].allowed_ips.pop();
-        let state = Running {
-            interface: &running,
+        snapshot.peers[0].allowed_ips.pop();
+        let state = Snapshot {
+            interface: &snapshot,
             addresses: &[],
             mtu: 0,
             dns: None,
@@ -458,7 +458,7 @@ mod tests {
             *key().to_base64(),
             public(1)
         );
-        let running = interface(vec![peer(1, &[], None)]);
-        assert_eq!(saved("", &running, &["10.0.0.1/24"]), want);
+        let snapshot = interface(vec![peer(1, &[], None)]);
+        assert_eq!(saved("", &snapshot, &["10.0.0.1/24"]), want);
     }
 }

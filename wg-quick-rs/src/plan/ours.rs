@@ -15,9 +15,9 @@ use crate::file::table::Table;
 use crate::plan::routes::{self, Wanted};
 use crate::steps::target::family;
 
-/// An interface, as `up` left it.
+/// The interface whose routes are looked at, as `up` left it.
 #[derive(Clone, Copy, Debug)]
-pub struct Running<'a> {
+pub struct RouteOwner<'a> {
     /// Its configuration.
     pub interface: &'a Interface,
     /// The link's index.
@@ -30,7 +30,7 @@ pub struct Running<'a> {
     pub marks: [u32; 2],
 }
 
-impl Running<'_> {
+impl RouteOwner<'_> {
     /// Those of the link's routes that are ours, and the others.
     pub fn part(&self, routes: &[Route], file: &File) -> (Vec<Route>, Vec<Route>) {
         let ips = self

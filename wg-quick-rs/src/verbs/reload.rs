@@ -28,7 +28,7 @@ use crate::plan::endpoint;
 use crate::plan::find::{find, not_there};
 use crate::plan::ipv6::Ipv6;
 use crate::plan::mtu;
-use crate::plan::ours::Running;
+use crate::plan::ours::RouteOwner;
 use crate::plan::routes::{self, Wanted, connected};
 use crate::steps::console;
 use crate::steps::dns::Resolver;
@@ -453,7 +453,7 @@ impl Routes {
             );
         }
         let elsewhere = transaction.target.elsewhere.is_some();
-        let running = Running {
+        let owner = RouteOwner {
             interface: before,
             link,
             elsewhere,
@@ -464,7 +464,7 @@ impl Routes {
             Some(state) => now
                 .iter()
                 .partition(|route| state.routes.iter().any(|ours| same(ours, route))),
-            None => running.part(&now, file),
+            None => owner.part(&now, file),
         };
         let of = |addresses: &[Address]| -> Vec<Route> {
             let connected = addresses

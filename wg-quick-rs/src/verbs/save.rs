@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 use crate::file::replace::replace;
-use crate::file::saved::{Running, edited};
+use crate::file::saved::{Snapshot, edited};
 use crate::file::{Address, File};
 use crate::plan::beside::may_have_default_route;
 use crate::plan::find::{find, not_there};
@@ -70,7 +70,7 @@ pub fn save_config(transaction: &mut Transaction, file: &File) -> Result<(), Fai
         (None, None) if may_have_default_route(&interface, file) => Some(interface.fwmark),
         _ => None,
     };
-    let running = Running {
+    let snapshot = Snapshot {
         interface: &interface,
         addresses: &addresses,
         mtu,
@@ -79,7 +79,7 @@ pub fn save_config(transaction: &mut Transaction, file: &File) -> Result<(), Fai
         chosen_mark: chosen_mark.unwrap_or(0),
     };
     let old = Zeroizing::new(fs::read(&file.path)?);
-    let new = edited(&old, &running);
+    let new = edited(&old, &snapshot);
     if *new != *old {
         console::command(format_args!(
             "wg showconf {} > {}",
