@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wg_rs::config::{self, BYTE_ORDER_MARK, Dialect, Place, Settings, WG_QUICK, value};
+use wg_rs::config::{self, BYTE_ORDER_MARK, Dialect, Position, Settings, WG_QUICK, value};
 
 pub use wg_rs::config::Address;
 use zeroize::Zeroizing;
@@ -299,12 +299,12 @@ pub fn parse(name: &str, interface: &str, text: &[u8]) -> (File, Vec<Error>) {
 impl From<config::Error> for Error {
     fn from(error: config::Error) -> Self {
         let whole = error.to_string();
-        let (file, line) = match &error.place {
-            Place::Line { file, line } => (file.clone(), Some(*line)),
-            Place::CommandLine => ("".into(), None),
+        let (file, line) = match &error.position {
+            Position::Line { file, line } => (file.clone(), Some(*line)),
+            Position::CommandLine => ("".into(), None),
         };
         let message = whole
-            .strip_prefix(&error.place.to_string())
+            .strip_prefix(&error.position.to_string())
             .unwrap_or(&whole)
             .into();
         Error {

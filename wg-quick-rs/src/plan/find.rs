@@ -118,15 +118,15 @@ fn find_unrecorded(target: &mut Target, file: &File) -> Result<bool, Failure> {
 fn find_elsewhere(target: &mut Target, file: &File, kind: Kind) -> Result<bool, Failure> {
     let name = &file.interface;
     let others = State::of_others(name);
-    let mut places = Vec::new();
-    for placed in place::list_without_containers().map_err(Failure::new)? {
-        if placed.name != *name || placed.backend != kind {
+    let mut namespaces = Vec::new();
+    for listed in place::list_without_containers().map_err(Failure::new)? {
+        if listed.name != *name || listed.backend != kind {
             continue;
         }
-        let Some(namespace) = placed.lives_in else {
+        let Some(namespace) = listed.lives_in else {
             continue;
         };
-        places.push(namespace.to_string());
+        namespaces.push(namespace.to_string());
         let Ok(netns) = namespace.open() else {
             continue;
         };
@@ -143,20 +143,20 @@ fn find_elsewhere(target: &mut Target, file: &File, kind: Kind) -> Result<bool, 
         target.move_home(namespace, netns)?;
         return Ok(true);
     }
-    if !places.is_empty() {
+    if !namespaces.is_empty() {
         console::note(format_args!(
             "An interface `{name}' that is not of this file lives in {}.",
-            places.join(", ")
+            namespaces.join(", ")
         ));
     }
     Ok(false)
 }
 
 fn strangers(name: &str) -> Failure {
-    let listed = place::list().unwrap_or_default();
-    let placed = listed.into_iter().find(|placed| placed.name == *name);
-    let born = placed.as_ref().and_then(|placed| placed.born_in.clone());
-    let lives = placed.and_then(|placed| placed.lives_in);
+    let all = place::list().unwrap_or_default();
+    let listed = all.into_iter().find(|listed| listed.name == *name);
+    let born = listed.as_ref().and_then(|listed| listed.born_in.clone());
+    let lives = listed.and_then(|listed| listed.lives_in);
     let text = |verb: &str, namespace: Option<Namespace>| {
         namespace.map_or(String::new(), |namespace| {
             format!("; it {verb} {namespace}")

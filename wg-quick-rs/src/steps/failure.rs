@@ -30,7 +30,7 @@ impl Failure {
     pub fn at(self, file: &File, line: usize, key: &str) -> Self {
         match self {
             Failure::Message(message) => {
-                Failure::Message(format!("{}: {message}", place(file, line, key)))
+                Failure::Message(format!("{}: {message}", position(file, line, key)))
             }
             failure => failure,
         }
@@ -48,7 +48,7 @@ impl Failure {
 }
 
 /// A key in a line of a file, as errors have it.
-pub fn place(file: &File, line: usize, key: &str) -> String {
+pub fn position(file: &File, line: usize, key: &str) -> String {
     format!("{}:{line}: {key}", file.path.display())
 }
 

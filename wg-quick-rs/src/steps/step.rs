@@ -103,7 +103,7 @@ pub enum Step {
         /// The file it is from.
         file: PathBuf,
         /// Where it is in there, for errors.
-        place: String,
+        position: String,
     },
 }
 
@@ -329,10 +329,10 @@ impl Step {
             Step::Hook {
                 command,
                 file,
-                place,
+                position,
             } => match hook(&command, &file, target, signals)? {
                 0 => {}
-                code => return Err(Failure::Hook(place, code)),
+                code => return Err(Failure::Hook(position, code)),
             },
         }
         Ok(())

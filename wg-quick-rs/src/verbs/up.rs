@@ -68,7 +68,7 @@ fn bring_up(
         return Err(Failure::new(format_args!("`{name}' already exists")));
     }
     // Before anything is made: it may not be there.
-    let place = match namespace {
+    let elsewhere = match namespace {
         Some(namespace) => {
             let netns = namespace.open().map_err(Failure::new)?;
             has_room(file, namespace, &netns)?;
@@ -80,7 +80,7 @@ fn bring_up(
     transaction.state_before = State::load(name).ok().flatten();
     add_link(transaction)?;
     transaction.state = Some(State::new(name)?);
-    if let Some((namespace, netns)) = place {
+    if let Some((namespace, netns)) = elsewhere {
         transaction.run(Step::MoveLink(namespace, netns))?;
     }
     let link = transaction.target.link()?;
@@ -279,7 +279,7 @@ pub fn hooks(
         transaction.run(Step::Hook {
             command: hook.value.command(&file.interface),
             file: file.path.clone(),
-            place: failure::place(file, hook.line, key),
+            position: failure::position(file, hook.line, key),
         })?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::error::{near, shown, shown_word};
 use super::value::is_space;
-use super::{Error, Hint, PeerSettings, Place, Reason, Settings, value};
+use super::{Error, Hint, PeerSettings, Position, Reason, Settings, value};
 
 const INTERFACE: [&str; 4] = ["listen-port", "fwmark", "private-key", "peer"];
 const PEER: [&str; 6] = [
@@ -67,7 +67,7 @@ pub fn parse_args(
 
 fn error(key: Option<&'static str>, reason: Reason, hint: Option<Hint>) -> Error {
     Error {
-        place: Place::CommandLine,
+        position: Position::CommandLine,
         key,
         reason,
         hint,

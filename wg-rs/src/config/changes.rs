@@ -7,7 +7,7 @@ use wg_crypto::PublicKey;
 
 use crate::model::{Change, Interface, Peer};
 
-use super::{Endpoint, Error, PeerSettings, Place, Reason, Settings};
+use super::{Endpoint, Error, PeerSettings, Position, Reason, Settings};
 
 /// What becomes of that which the settings do not speak of.
 #[derive(Clone, Copy, Debug)]
@@ -81,12 +81,12 @@ impl Settings {
     }
 
     fn unresolved(&self, endpoint: &Endpoint, reason: Reason) -> Error {
-        let place = match reason {
-            Reason::Retries(_) => Place::CommandLine,
-            _ => self.place(endpoint.line),
+        let position = match reason {
+            Reason::Retries(_) => Position::CommandLine,
+            _ => self.position(endpoint.line),
         };
         Error {
-            place,
+            position,
             key: None,
             reason,
             hint: None,

@@ -9,7 +9,7 @@ use wg_crypto::KeyError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// Where it was found.
-    pub place: Place,
+    pub position: Position,
     /// The key of the file or the argument that the value is for.
     pub key: Option<&'static str>,
     /// What is wrong.
@@ -22,7 +22,7 @@ impl std::error::Error for Error {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.place.fmt(f)?;
+        self.position.fmt(f)?;
         if let Some(key) = self.key {
             write!(f, "{key}: ")?;
         }
@@ -38,7 +38,7 @@ impl fmt::Display for Error {
 
 /// Where the text is. Shown with a colon and a space behind it, if it is shown at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Position {
     /// In a file.
     Line {
         /// As it was called.
@@ -50,11 +50,11 @@ pub enum Place {
     CommandLine,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Line { file, line } => write!(f, "{file}:{line}: "),
-            Place::CommandLine => Ok(()),
+            Position::Line { file, line } => write!(f, "{file}:{line}: "),
+            Position::CommandLine => Ok(()),
         }
     }
 }

@@ -172,9 +172,9 @@ impl Reader {
         reason: Reason,
         hint: Option<Hint>,
     ) {
-        let place = self.settings.place(line);
+        let position = self.settings.position(line);
         let error = Error {
-            place,
+            position,
             key,
             reason,
             hint,
@@ -229,7 +229,7 @@ fn first_word(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Place;
+    use crate::config::Position;
 
     const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
     const OTHER: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
@@ -575,9 +575,9 @@ mod tests {
         let errors = parse_file("wg0.conf", text.as_bytes()).unwrap_err();
         let lines: Vec<_> = errors
             .iter()
-            .map(|error| match &error.place {
-                Place::Line { line, .. } => *line,
-                Place::CommandLine => 0,
+            .map(|error| match &error.position {
+                Position::Line { line, .. } => *line,
+                Position::CommandLine => 0,
             })
             .collect();
         assert_eq!(lines, [2, 3, 4, 5, 8]);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-use super::Place;
+use super::Position;
 use crate::model::AllowedIp;
 
 /// What is to become of an interface. `None` where nothing was said.
@@ -122,13 +122,13 @@ impl fmt::Display for Endpoint {
 
 impl Settings {
     /// Where a line of this is.
-    pub(super) fn place(&self, line: usize) -> Place {
+    pub(super) fn position(&self, line: usize) -> Position {
         match &self.file {
-            Some(file) => Place::Line {
+            Some(file) => Position::Line {
                 file: Arc::clone(file),
                 line,
             },
-            None => Place::CommandLine,
+            None => Position::CommandLine,
         }
     }
 
@@ -138,7 +138,7 @@ impl Settings {
         ips.filter(|ip| ip.written != ip.ip.addr).map(|ip| {
             format!(
                 "{}Warning: AllowedIP has nonzero host part: {}/{}",
-                self.place(ip.line),
+                self.position(ip.line),
                 ip.written,
                 ip.ip.cidr
             )

@@ -1,4 +1,5 @@
-//! What the interface is to become: what the file says, and of what others set what it does not speak of.
+//! The interface that the file asks for. What hooks and people set, and the file does not mention, is
+//! kept.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
