@@ -19,7 +19,7 @@ use super::outgoing::{Outgoing, Wants};
 use super::peer::{Endpoint, Peer};
 use super::pending::PendingHandshakes;
 use super::plane::Plane;
-use super::schedule::{Place, Schedule};
+use super::schedule::{Schedule, ScheduledAt};
 use super::send::OutBuffer;
 use super::time::Time;
 use crate::model::{AllowedIp, Wall};
@@ -55,7 +55,7 @@ pub(super) struct Entry {
     pub(super) last_handshake: Option<Wall>,
     pub(super) retransmit_handshake: Option<Time>,
     zero_key_material: Option<Time>,
-    place: Place,
+    scheduled: ScheduledAt,
     pub(super) wants: Wants,
 }
 
@@ -68,7 +68,7 @@ impl Entry {
             last_handshake: None,
             retransmit_handshake: None,
             zero_key_material: None,
-            place: Place::default(),
+            scheduled: ScheduledAt::default(),
             wants: Wants::default(),
         }
     }
@@ -289,7 +289,7 @@ impl Entry {
         context.plane.forget(self.shared.keypairs.clear());
         context.drop_staged(&self.shared);
         let id = self.shared.id;
-        context.schedule.put(id, &mut self.place, None);
+        context.schedule.put(id, &mut self.scheduled, None);
     }
 
     /// Any of the five.
@@ -309,7 +309,7 @@ impl Entry {
         loop {
             let earliest = self.earliest_timer();
             let id = self.shared.id;
-            context.schedule.put(id, &mut self.place, earliest);
+            context.schedule.put(id, &mut self.scheduled, earliest);
             match earliest {
                 Some(at) => self.shared.timers.wake_at.set(at),
                 None => self.shared.timers.wake_at.clear(),

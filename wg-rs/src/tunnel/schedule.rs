@@ -1,7 +1,7 @@
 //! When the owner has to look at each peer next.
 //!
-//! Invariant: a peer is in the schedule at most once, at its [`Place`]; one without a pending timer is
-//! not in it, so that idle peers cost nothing.
+//! Invariant: a peer is in the schedule at most once, at its [`ScheduledAt`]; one without a pending
+//! timer is not in it, so that idle peers cost nothing.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +11,9 @@ use super::time::Time;
 #[derive(Default)]
 pub(super) struct Schedule(BTreeSet<(Time, u64)>);
 
-/// Where a peer is in the schedule.
+/// The time at which a peer is in the schedule, if it is.
 #[derive(Default)]
-pub(super) struct Place(Option<Time>);
+pub(super) struct ScheduledAt(Option<Time>);
 
 impl Schedule {
     /// When the first peer is to be looked at.
@@ -28,17 +28,17 @@ impl Schedule {
     }
 
     /// Moves a peer from its place to `at`, or takes it out.
-    pub(super) fn put(&mut self, id: u64, place: &mut Place, at: Option<Time>) {
-        if place.0 == at {
+    pub(super) fn put(&mut self, id: u64, scheduled: &mut ScheduledAt, at: Option<Time>) {
+        if scheduled.0 == at {
             return;
         }
-        if let Some(former) = place.0 {
+        if let Some(former) = scheduled.0 {
             self.0.remove(&(former, id));
         }
         if let Some(at) = at {
             self.0.insert((at, id));
         }
-        place.0 = at;
+        scheduled.0 = at;
     }
 
     #[cfg(test)]
@@ -55,7 +55,7 @@ mod tests {
     fn a_peer_is_in_it_once() {
         let at = |nanos| Some(Time::from_nanos(nanos));
         let mut schedule = Schedule::default();
-        let (mut one, mut two) = (Place::default(), Place::default());
+        let (mut one, mut two) = (ScheduledAt::default(), ScheduledAt::default());
         schedule.put(1, &mut one, at(20));
         schedule.put(2, &mut two, at(10));
         schedule.put(1, &mut one, at(5));
