@@ -185,12 +185,12 @@ impl Input {
 }
 
 /// Where all samples are worked on.
-struct Place {
+struct Workspace {
     burst: Vec<u8>,
     accepted: Vec<bool>,
 }
 
-impl Place {
+impl Workspace {
     /// How long one sample takes, in nanoseconds.
     fn time(&mut self, aead: Aead, test: Test, stride: usize, input: &Input) -> f64 {
         for _ in 0..2 {
@@ -226,7 +226,7 @@ fn largest_t(
         packets,
         stride: HEADER + len + TAG,
     };
-    let mut place = Place {
+    let mut workspace = Workspace {
         burst: vec![0; packets * shape.stride],
         accepted: Vec::with_capacity(packets),
     };
@@ -238,7 +238,7 @@ fn largest_t(
             .collect();
         let mut times = [0.0; POOL];
         for (time, input) in times.iter_mut().zip(&inputs) {
-            *time = place.time(aead, test, shape.stride, input);
+            *time = workspace.time(aead, test, shape.stride, input);
         }
         for (time, input) in times.iter().zip(&inputs).filter(|_| pool > 0) {
             classes[input.class].push(*time);

@@ -27,12 +27,12 @@ const BLOCK: usize = 64;
 
 /// A block of a packet: 0 is that of the Poly1305 key, 1 is that of its first 64 bytes.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Place {
+pub(super) struct BlockPosition {
     packet: usize,
     block: u32,
 }
 
-impl Place {
+impl BlockPosition {
     /// Combines its text with `keystream`; none if it is a key's, or beyond the packet's end.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
@@ -59,14 +59,14 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
-    fn next(&mut self, packets: &[Packet]) -> Option<Place> {
+    fn next(&mut self, packets: &[Packet]) -> Option<BlockPosition> {
         while let Some(packet) = packets.get(self.packet) {
             let len = packet.body.len();
             let offset = self.offset.max(in_own_passes(len));
             if offset < len {
                 self.offset = offset + BLOCK;
                 let block = (1 + offset / BLOCK) as u32;
-                return Some(Place {
+                return Some(BlockPosition {
                     packet: self.packet,
                     block,
                 });
@@ -80,7 +80,7 @@ impl Leftovers {
 /// Up to sixteen blocks of any packets.
 #[derive(Default)]
 pub(super) struct Batch {
-    places: [Place; BLOCKS],
+    positions: [BlockPosition; BLOCKS],
     len: usize,
     blocks: [u32; BLOCKS],
     counters: [[u32; BLOCKS]; 2],
@@ -91,7 +91,7 @@ impl Batch {
     pub(super) fn with_keys(packets: &[Packet], leftovers: &mut Leftovers) -> Self {
         let mut batch = Self::default();
         for packet in 0..packets.len() {
-            batch.push(packets, Place { packet, block: 0 });
+            batch.push(packets, BlockPosition { packet, block: 0 });
         }
         batch.fill(packets, leftovers);
         batch
@@ -109,16 +109,16 @@ impl Batch {
 
     fn fill(&mut self, packets: &[Packet], leftovers: &mut Leftovers) {
         while self.len < BLOCKS
-            && let Some(place) = leftovers.next(packets)
+            && let Some(position) = leftovers.next(packets)
         {
-            self.push(packets, place);
+            self.push(packets, position);
         }
     }
 
-    fn push(&mut self, packets: &[Packet], place: Place) {
-        let counter = packets[place.packet].counter;
-        self.places[self.len] = place;
-        self.blocks[self.len] = place.block;
+    fn push(&mut self, packets: &[Packet], position: BlockPosition) {
+        let counter = packets[position.packet].counter;
+        self.positions[self.len] = position;
+        self.blocks[self.len] = position.block;
         self.counters[0][self.len] = counter as u32;
         self.counters[1][self.len] = (counter >> 32) as u32;
         self.len += 1;
@@ -157,8 +157,8 @@ impl Batch {
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     pub(super) fn combine(&self, packets: &mut [Packet], keystream: &[V]) {
-        for (place, &keystream) in self.places[..self.len].iter().zip(keystream) {
-            place.combine(packets, keystream);
+        for (position, &keystream) in self.positions[..self.len].iter().zip(keystream) {
+            position.combine(packets, keystream);
         }
     }
 }
@@ -174,7 +174,7 @@ pub(super) struct Passes<'key> {
     /// Of the pass before, if there is one: its keystream by words.
     keystream: [V; 16],
     #[zeroize(skip)]
-    pending: Option<[Place; BLOCKS]>,
+    pending: Option<[BlockPosition; BLOCKS]>,
 }
 
 impl<'key> Passes<'key> {
@@ -208,10 +208,10 @@ impl<'key> Passes<'key> {
             }
             self.pass_of_any(packets, &batch);
         };
-        if let Some(places) = self.pending {
+        if let Some(positions) = self.pending {
             let blocks = Zeroizing::new(transpose(&self.keystream));
-            for (place, &block) in places.iter().zip(&*blocks) {
-                place.combine(packets, block);
+            for (position, &block) in positions.iter().zip(&*blocks) {
+                position.combine(packets, block);
             }
         }
         // Half a pass or less is cheaper by rows.
@@ -231,14 +231,14 @@ impl<'key> Passes<'key> {
         self.state = state_by_words(self.key, from_block(first), in_all_lanes(counter));
         let words_13_on = [0, counter as u32, (counter >> 32) as u32];
         self.started = first_column_round(self.key, &self.state, &words_13_on);
-        let mut places = [Place {
+        let mut positions = [BlockPosition {
             packet,
             block: first,
         }; BLOCKS];
         (0..)
-            .zip(&mut places)
-            .for_each(|(i, place)| place.block += i);
-        self.rounds(packets, places);
+            .zip(&mut positions)
+            .for_each(|(i, position)| position.block += i);
+        self.rounds(packets, positions);
     }
 
     /// Sixteen blocks of any packets: only column 1 starts as the same.
@@ -247,13 +247,13 @@ impl<'key> Passes<'key> {
         let (blocks, counters) = batch.lanes();
         self.state = state_by_words(self.key, blocks, counters);
         self.started = first_column_round(self.key, &self.state, &[0]);
-        self.rounds(packets, batch.places);
+        self.rounds(packets, batch.positions);
     }
 
     /// The rest of the rounds, and what is pending meanwhile.
     #[inline(never)]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-    fn rounds(&mut self, packets: &mut [Packet], places: [Place; BLOCKS]) {
+    fn rounds(&mut self, packets: &mut [Packet], positions: [BlockPosition; BLOCKS]) {
         let mut x = self.started;
         diagonals(&mut x);
         if self.pending.is_some() {
@@ -272,7 +272,7 @@ impl<'key> Passes<'key> {
         }
         double_round(&mut x);
         add(&mut x, &self.state);
-        (self.keystream, self.pending) = (x, Some(places));
+        (self.keystream, self.pending) = (x, Some(positions));
     }
 
     /// The first half of the transpose, of four words: in place.
@@ -288,13 +288,13 @@ impl<'key> Passes<'key> {
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn combine(&mut self, packets: &mut [Packet], column: usize) {
-        let Some(places) = &self.pending else {
+        let Some(positions) = &self.pending else {
             return;
         };
         let of = |quad: usize| self.keystream[4 * quad + column];
         let blocks = transpose_parts(of(0), of(1), of(2), of(3));
         for (part, block) in blocks.into_iter().enumerate() {
-            places[4 * part + column].combine(packets, block);
+            positions[4 * part + column].combine(packets, block);
         }
     }
 }
