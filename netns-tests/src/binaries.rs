@@ -32,7 +32,7 @@ pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
     if let Some(path) = built.get(program) {
         return Ok(path.clone());
     }
-    let place = Place::of(&env::current_exe()?)?;
+    let folder = BuildFolder::of(&env::current_exe()?)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command.args([
@@ -45,9 +45,9 @@ pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
         "--manifest-path",
     ]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-    command.arg("--target-dir").arg(&place.target);
-    command.args(["--profile", &place.profile]);
-    if let Some(triple) = &place.triple {
+    command.arg("--target-dir").arg(&folder.target);
+    command.args(["--profile", &folder.profile]);
+    if let Some(triple) = &folder.triple {
         command.args(["--target", triple]);
     }
     // What Cargo tells a program that it runs would tell it, of other packages, that they changed.
@@ -71,7 +71,7 @@ pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
             "{program} could not be built: {command:?}"
         )));
     }
-    let path = place.programs.join(program);
+    let path = folder.programs.join(program);
     built.insert(program.into(), path.clone());
     Ok(path)
 }
@@ -84,15 +84,15 @@ pub fn wg_rs() -> io::Result<String> {
 
 /// Where Cargo put a program: TARGET/[TRIPLE/]PROFILE/[deps|examples/]program.
 #[derive(Debug, PartialEq)]
-struct Place {
+struct BuildFolder {
     target: PathBuf,
     triple: Option<String>,
     profile: String,
     programs: PathBuf,
 }
 
-impl Place {
-    fn of(exe: &Path) -> io::Result<Place> {
+impl BuildFolder {
+    fn of(exe: &Path) -> io::Result<BuildFolder> {
         let unknown = || io::Error::other(format!("{} is not in a target folder", exe.display()));
         let mut programs = exe.parent().ok_or_else(unknown)?;
         if programs.ends_with("deps") || programs.ends_with("examples") {
@@ -113,7 +113,7 @@ impl Place {
             triple = Some(folder);
             target = target.parent().ok_or_else(unknown)?;
         }
-        Ok(Place {
+        Ok(BuildFolder {
             target: target.into(),
             triple,
             profile,
@@ -129,8 +129,13 @@ mod tests {
     #[test]
     fn places() {
         let of = |exe: &str| {
-            let place = Place::of(Path::new(exe)).unwrap();
-            (place.target, place.triple, place.profile, place.programs)
+            let folder = BuildFolder::of(Path::new(exe)).unwrap();
+            (
+                folder.target,
+                folder.triple,
+                folder.profile,
+                folder.programs,
+            )
         };
         assert_eq!(
             of("/x/target/debug/deps/interop-0123"),

@@ -45,7 +45,7 @@ impl Kind {
 
 /// A running engine.
 #[derive(Debug)]
-pub struct Engine {
+pub struct ContainerEngine {
     kind: Kind,
     host: Host,
     folder: PathBuf,
@@ -53,10 +53,10 @@ pub struct Engine {
     had_etc_docker: bool,
 }
 
-impl Engine {
+impl ContainerEngine {
     /// Starts one in `host`, whose /run becomes its own; `None` if this machine lacks it, which a
     /// test says by [`require`].
-    pub fn start(kind: Kind, host: &Host) -> io::Result<Option<Engine>> {
+    pub fn start(kind: Kind, host: &Host) -> io::Result<Option<ContainerEngine>> {
         for program in kind.programs() {
             if require(program, binaries::on_path(program)).is_none() {
                 return Ok(None);
@@ -65,7 +65,7 @@ impl Engine {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("netns-tests-{}-{count}", std::process::id());
-        let mut engine = Engine {
+        let mut engine = ContainerEngine {
             kind,
             host: host.clone(),
             folder: std::env::temp_dir().join(name),
@@ -187,7 +187,7 @@ impl Engine {
         self.run_with(container, network, &[])
     }
 
-    /// As [`Engine::run`], with these further options.
+    /// As [`ContainerEngine::run`], with these further options.
     pub fn run_with(&self, container: &str, network: &str, options: &[&str]) -> io::Result<()> {
         let mut args = vec!["run", "-d", "--name", container, "--network", network];
         if self.kind == Kind::Podman {
@@ -217,7 +217,7 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for ContainerEngine {
     fn drop(&mut self) {
         if let Ok(containers) = self.command(&["ps", "--all", "--quiet"]) {
             for container in containers.split_whitespace() {

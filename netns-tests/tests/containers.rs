@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use netns_tests::containers::{Engine, Kind};
+use netns_tests::containers::{ContainerEngine, Kind};
 use netns_tests::{
     Config, Daemon, Hosts, Keys, PATIENCE, Peer, Proc, SOCKETS, State, Uapi, Via, Wg, binaries,
     netlink, ping_all, until,
@@ -21,18 +21,18 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// An engine on one host, the far end of a tunnel on another. Fields are dropped in this order.
-struct Site {
-    engine: Engine,
+struct ContainerTunnel {
+    engine: ContainerEngine,
     far: Wg,
     keys: [Keys; 2],
     program: String,
     hosts: Hosts,
 }
 
-impl Site {
-    fn new(kind: Kind) -> io::Result<Option<Site>> {
+impl ContainerTunnel {
+    fn new(kind: Kind) -> io::Result<Option<ContainerTunnel>> {
         let hosts = Hosts::new(1500)?;
-        let Some(engine) = Engine::start(kind, &hosts.hosts[0])? else {
+        let Some(engine) = ContainerEngine::start(kind, &hosts.hosts[0])? else {
             return Ok(None);
         };
         let keys = [Keys::generate(), Keys::generate()];
@@ -46,7 +46,7 @@ impl Site {
         let peer = allow(Peer::new(keys[1].public), FAR).at(([192, 0, 2, 2], PORT));
         let file = Config::new(&keys[0], PORT).peer(peer).file(&[]);
         hosts.hosts[0].write(&format!("{SOCKETS}/wg0.conf"), &file)?;
-        Ok(Some(Site {
+        Ok(Some(ContainerTunnel {
             engine,
             far,
             keys,
@@ -116,18 +116,18 @@ impl Site {
 /// the other end and nothing else; the session is kept when the interface comes home and goes again;
 /// with the container everything goes.
 fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
-    let Some(site) = Site::new(kind)? else {
+    let Some(setup) = ContainerTunnel::new(kind)? else {
         return Ok(());
     };
-    let host = &site.hosts.hosts[0];
+    let host = &setup.hosts.hosts[0];
     let before = State::of(host)?;
-    site.engine.run("web", "none")?;
-    assert_eq!(site.links("web")?, ["lo"]);
+    setup.engine.run("web", "none")?;
+    assert_eq!(setup.links("web")?, ["lo"]);
 
-    site.add("web")?;
-    assert_eq!(site.links("web")?, ["lo", "wg0"]);
-    assert_eq!(site.lives_in()?, site.engine.namespace("web"));
-    site.engine.inside("web")?.reach(ip(FAR[0]), PATIENCE)?;
+    setup.add("web")?;
+    assert_eq!(setup.links("web")?, ["lo", "wg0"]);
+    assert_eq!(setup.lives_in()?, setup.engine.namespace("web"));
+    setup.engine.inside("web")?.reach(ip(FAR[0]), PATIENCE)?;
     let ping = |to: &str| {
         let ping = [
             "exec",
@@ -141,7 +141,7 @@ fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
             "2",
             to,
         ];
-        site.engine.command(&ping)
+        setup.engine.command(&ping)
     };
     for to in FAR {
         ping(to)?;
@@ -152,32 +152,32 @@ fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
         assert!(error.contains("unreachable"), "{to}: {error}");
     }
 
-    let session = site.session()?;
+    let session = setup.session()?;
     assert!(session.iter().all(Option::is_some));
-    let home = format!("pid:{}", site.daemon()?);
-    site.link(&[
+    let home = format!("pid:{}", setup.daemon()?);
+    setup.link(&[
         "move",
         "wg0",
         &home,
         "--netns",
-        &site.engine.namespace("web"),
+        &setup.engine.namespace("web"),
     ])?;
-    assert_eq!(site.links("web")?, ["lo"]);
+    assert_eq!(setup.links("web")?, ["lo"]);
     FAR.iter().try_for_each(|to| ping_all(host, ip(to), 3))?;
     assert_eq!(
-        site.session()?,
+        setup.session()?,
         session,
         "a new handshake after coming home"
     );
-    site.link(&["move", "wg0", &site.engine.namespace("web")])?;
+    setup.link(&["move", "wg0", &setup.engine.namespace("web")])?;
     ping(FAR[0])?;
     assert_eq!(
-        site.session()?,
+        setup.session()?,
         session,
         "a new handshake after going again"
     );
 
-    site.engine.remove("web")?;
+    setup.engine.remove("web")?;
     until(PATIENCE, "everything to go with the container", || {
         Ok(before.against(&State::of(host)?).none().then_some(()))
     })
@@ -185,25 +185,25 @@ fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
         let left = State::of(host).map(|now| before.against(&now).to_string());
         io::Error::other(format!("{error}: {left:?}"))
     })?;
-    assert_eq!(site.link(&["list"])?, "");
+    assert_eq!(setup.link(&["list"])?, "");
     Ok(())
 }
 
 /// Each is one line, and leaves nothing.
 fn what_no_tunnel_can_be_placed_in(kind: Kind) -> io::Result<()> {
-    let Some(site) = Site::new(kind)? else {
+    let Some(setup) = ContainerTunnel::new(kind)? else {
         return Ok(());
     };
-    let host = &site.hosts.hosts[0];
+    let host = &setup.hosts.hosts[0];
     let name = match kind {
         Kind::Docker => "Docker",
         Kind::Podman => "Podman",
     };
-    site.engine.run("shared", "host")?;
-    site.engine.run("ended", "none")?;
-    site.engine.command(&["kill", "ended"])?;
+    setup.engine.run("shared", "host")?;
+    setup.engine.run("ended", "none")?;
+    setup.engine.command(&["kill", "ended"])?;
     until(PATIENCE, "the container to end", || {
-        let pid = site
+        let pid = setup
             .engine
             .command(&["inspect", "--format", "{{.State.Pid}}", "ended"])?;
         Ok((pid.trim() == "0").then_some(()))
@@ -216,15 +216,15 @@ fn what_no_tunnel_can_be_placed_in(kind: Kind) -> io::Result<()> {
             "the container has the host's network, not one of its own".into(),
         ),
     ] {
-        let error = site.add(container).expect_err("must fail").to_string();
-        let namespace = site.engine.namespace(container);
+        let error = setup.add(container).expect_err("must fail").to_string();
+        let namespace = setup.engine.namespace(container);
         let line = format!("cannot enter namespace {namespace}: {line}");
         assert!(error.ends_with(&line), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     let nowhere = "unix:///nonexistent/socket";
-    let args = ["add", "wg0", "--netns", &site.engine.namespace("shared")];
-    let error = site
+    let args = ["add", "wg0", "--netns", &setup.engine.namespace("shared")];
+    let error = setup
         .spawn(&args, nowhere)?
         .success(PATIENCE)
         .expect_err("must fail")
@@ -242,7 +242,7 @@ fn what_no_tunnel_can_be_placed_in(kind: Kind) -> io::Result<()> {
 /// configured by hand, then by `wg-quick-rs`.
 fn the_daemon_in_an_ordinary_container(kind: Kind) -> io::Result<()> {
     let hosts = Hosts::new(1500)?;
-    let Some(engine) = Engine::start(kind, &hosts.hosts[0])? else {
+    let Some(engine) = ContainerEngine::start(kind, &hosts.hosts[0])? else {
         return Ok(());
     };
     let quick = binaries::build("wg-quick-rs", "wg-quick-rs")?;

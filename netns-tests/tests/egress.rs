@@ -12,7 +12,7 @@ use netns_tests::{
 use nix::sys::signal::Signal;
 
 /// A hub and two peers, each on a cable of its own. Tunnel addresses: 10.78.0.1, .2 and .3.
-struct Site {
+struct Star {
     hub: Host,
     peers: Vec<Host>,
     // Ends are dropped before the lab.
@@ -20,8 +20,8 @@ struct Site {
     _lab: Lab,
 }
 
-impl Site {
-    fn new() -> io::Result<Site> {
+impl Star {
+    fn new() -> io::Result<Star> {
         let lab = Lab::new()?;
         let daemon = Daemon::ours()?;
         let hub = lab.host("hub")?;
@@ -56,7 +56,7 @@ impl Site {
         for n in 2..4 {
             hub.reach([10, 78, 0, n], PATIENCE)?;
         }
-        Ok(Site {
+        Ok(Star {
             hub,
             peers,
             _wgs: wgs,
@@ -72,14 +72,14 @@ fn a_slow_link_of_one_peer_leaves_the_others_alone() -> io::Result<()> {
     if require("tc", binaries::on_path("tc")).is_none() {
         return Ok(());
     }
-    let site = Site::new()?;
-    assert_eq!(site.peers.len(), 2);
+    let star = Star::new()?;
+    assert_eq!(star.peers.len(), 2);
     let slow = "qdisc add dev eth2 root tbf rate 10mbit burst 32kb limit 64mb";
     let args: Vec<&str> = slow.split(' ').collect();
-    site.hub.sh("tc", &args)?;
+    star.hub.sh("tc", &args)?;
     // Ten times what the link carries, for as long as anybody asks.
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let flood = site.hub.thread(move || -> io::Result<u64> {
+    let flood = star.hub.thread(move || -> io::Result<u64> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         let mut sent = 0;
         while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
@@ -92,7 +92,7 @@ fn a_slow_link_of_one_peer_leaves_the_others_alone() -> io::Result<()> {
         Ok(sent)
     });
     let queue_is_full = || {
-        let shown = site.hub.sh("tc", &["-s", "qdisc", "show", "dev", "eth2"])?;
+        let shown = star.hub.sh("tc", &["-s", "qdisc", "show", "dev", "eth2"])?;
         let backlog = shown.split("backlog ").nth(1).unwrap_or_default();
         let waits = backlog.contains("Mb") || backlog.contains("Kb");
         Ok(waits.then_some(()))
@@ -101,7 +101,7 @@ fn a_slow_link_of_one_peer_leaves_the_others_alone() -> io::Result<()> {
     // Of a few rounds one must be good: this machine may be busy with something else.
     let mut rounds = Vec::new();
     for _ in 0..5 {
-        let pinged = site.hub.ping(&Ping {
+        let pinged = star.hub.ping(&Ping {
             count: 80,
             interval: Duration::from_millis(10),
             timeout: Duration::from_secs(1),

@@ -15,14 +15,14 @@ const OTHERS: usize = 999;
 const BETWEEN: u64 = 150;
 
 /// A tunnel whose end `a` has 999 more peers, each with networks of its own, by a file.
-struct Site {
+struct LargeTunnel {
     tunnel: Tunnel,
     file: Config,
     program: String,
 }
 
-impl Site {
-    fn new() -> io::Result<Site> {
+impl LargeTunnel {
+    fn new() -> io::Result<LargeTunnel> {
         let daemon = Daemon::ours()?;
         let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
         let mut file = Config::new(&tunnel.a.keys, netns_tests::End::PORT);
@@ -37,13 +37,13 @@ impl Site {
             .at(tunnel.b.endpoint(Family::V4));
         // In the middle, so that there are peers before and behind it.
         file.peers.insert(OTHERS / 2, b);
-        let site = Site {
+        let large = LargeTunnel {
             tunnel,
             file,
             program: binaries::wg_rs()?,
         };
-        site.apply("setconf", &site.file)?;
-        Ok(site)
+        large.apply("setconf", &large.file)?;
+        Ok(large)
     }
 
     fn run(&self, args: &[&str]) -> io::Result<()> {
@@ -87,8 +87,8 @@ impl Site {
 
 #[test]
 fn syncconf_of_a_thousand_peers_with_one_change() -> io::Result<()> {
-    let site = Site::new()?;
-    let mut changed = site.file.clone();
+    let large = LargeTunnel::new()?;
+    let mut changed = large.file.clone();
     changed.peers[7].keepalive = Some(25);
     let mut without = changed.clone();
     let gone = without.peers.remove(3);
@@ -96,13 +96,13 @@ fn syncconf_of_a_thousand_peers_with_one_change() -> io::Result<()> {
     with_another
         .peers
         .push(Peer::new(Key::random().public()).allow([10, 200, 0, 1], 32));
-    site.lossless(&[
-        ("one keepalive", &|| site.apply("syncconf", &changed)),
-        ("one peer less", &|| site.apply("syncconf", &without)),
-        ("one peer more", &|| site.apply("syncconf", &with_another)),
-        ("as it was", &|| site.apply("syncconf", &site.file)),
+    large.lossless(&[
+        ("one keepalive", &|| large.apply("syncconf", &changed)),
+        ("one peer less", &|| large.apply("syncconf", &without)),
+        ("one peer more", &|| large.apply("syncconf", &with_another)),
+        ("as it was", &|| large.apply("syncconf", &large.file)),
     ])?;
-    let now = site.tunnel.a.wg.get()?;
+    let now = large.tunnel.a.wg.get()?;
     assert_eq!(now.peers.len(), OTHERS + 1);
     assert!(now.peer(gone.public_key).is_ok());
     Ok(())
@@ -110,19 +110,23 @@ fn syncconf_of_a_thousand_peers_with_one_change() -> io::Result<()> {
 
 #[test]
 fn set_on_the_very_peer() -> io::Result<()> {
-    let site = Site::new()?;
-    let b = site.tunnel.b.keys.public.to_string();
+    let large = LargeTunnel::new()?;
+    let b = large.tunnel.b.keys.public.to_string();
     let (v4, v6) = (
-        site.tunnel.b.inner(Family::V4),
-        site.tunnel.b.inner(Family::V6),
+        large.tunnel.b.inner(Family::V4),
+        large.tunnel.b.inner(Family::V6),
     );
-    let endpoint = site.tunnel.b.endpoint(Family::V4).to_string();
+    let endpoint = large.tunnel.b.endpoint(Family::V4).to_string();
     let key = format!("{SOCKETS}/psk");
-    site.tunnel.a.host.write(&key, &Key::random().to_string())?;
+    large
+        .tunnel
+        .a
+        .host
+        .write(&key, &Key::random().to_string())?;
     let same = format!("{v4}/32,{v6}/128");
     let wider = format!("{v6}/128,{v4}/24,10.250.0.0/16");
-    let set = |words: &[&str]| site.run(&[&["set", "wg0", "peer", &b], words].concat());
-    site.lossless(&[
+    let set = |words: &[&str]| large.run(&[&["set", "wg0", "peer", &b], words].concat());
+    large.lossless(&[
         ("the same allowed IPs, often", &|| {
             (0..20).try_for_each(|_| set(&["allowed-ips", &same]))
         }),
@@ -141,14 +145,14 @@ fn set_on_the_very_peer() -> io::Result<()> {
 /// What the other tests rest on: a change that does lose packets is seen.
 #[test]
 fn a_moment_without_allowed_ips_is_seen() -> io::Result<()> {
-    let site = Site::new()?;
-    let (a, b) = (&site.tunnel.a, &site.tunnel.b);
+    let large = LargeTunnel::new()?;
+    let (a, b) = (&large.tunnel.a, &large.tunnel.b);
     let key = b.keys.public.to_string();
     let stream = Paced::start(&a.host, (&b.host, b.inner(Family::V4)))?;
     stream.go_on(BETWEEN)?;
-    site.run(&["set", "wg0", "peer", &key, "allowed-ips", ""])?;
+    large.run(&["set", "wg0", "peer", &key, "allowed-ips", ""])?;
     let all = format!("{}/32", b.inner(Family::V4));
-    site.run(&["set", "wg0", "peer", &key, "allowed-ips", &all])?;
+    large.run(&["set", "wg0", "peer", &key, "allowed-ips", &all])?;
     stream.go_on(BETWEEN)?;
     let count = stream.finish()?;
     assert!(count.lost() > 0, "{count:?}");

@@ -18,7 +18,7 @@ const PORT: u16 = 51820;
 
 /// Two hosts with a cable: b with a tunnel interface, a with the file of its own, and in a the named
 /// namespaces `web` and `db`. Fields are dropped in this order.
-struct Site {
+struct Pair {
     b: Wg,
     a: Host,
     keys: [Keys; 2],
@@ -34,8 +34,8 @@ fn named(name: &str) -> String {
     format!("/run/netns/{name}")
 }
 
-impl Site {
-    fn new() -> io::Result<Site> {
+impl Pair {
+    fn new() -> io::Result<Pair> {
         let hosts = Hosts::new(1500)?;
         let [a, b] = hosts.hosts.clone();
         let keys = [Keys::generate(), Keys::generate()];
@@ -54,7 +54,7 @@ impl Site {
         for name in ["web", "db"] {
             a.sh("ip", &["netns", "add", name])?;
         }
-        Ok(Site {
+        Ok(Pair {
             b,
             a,
             keys,
@@ -146,50 +146,50 @@ impl Site {
 
 #[test]
 fn a_session_goes_where_the_link_goes() -> io::Result<()> {
-    let site = Site::new()?;
-    let before = State::of(&site.a)?;
-    site.add("web")?;
-    site.lives(&site.inside("web")?)?;
-    let session = site.session()?;
+    let pair = Pair::new()?;
+    let before = State::of(&pair.a)?;
+    pair.add("web")?;
+    pair.lives(&pair.inside("web")?)?;
+    let session = pair.session()?;
     assert!(session.iter().all(Option::is_some));
 
-    let home = site.a.in_netns("/proc/thread-self/ns/net")?;
-    let home_name = site.home()?;
-    let mut process = site
+    let home = pair.a.in_netns("/proc/thread-self/ns/net")?;
+    let home_name = pair.home()?;
+    let mut process = pair
         .inside("db")?
         .spawn(std::process::Command::new("sleep").arg("60"))?;
     let pid = format!("pid:{}", process.pid());
-    let db = site.inside("db")?;
+    let db = pair.inside("db")?;
     let mut from = "web";
     for (to, there) in [
         ("db", &db),
-        ("web", &site.inside("web")?),
+        ("web", &pair.inside("web")?),
         (&*home_name, &home),
         (&*pid, &db),
         // It is there already.
         ("db", &db),
-        ("web", &site.inside("web")?),
+        ("web", &pair.inside("web")?),
     ] {
-        site.link_in(from, &["move", "wg0", to])?;
-        site.lives(there)?;
+        pair.link_in(from, &["move", "wg0", to])?;
+        pair.lives(there)?;
         assert_eq!(
-            site.session()?,
+            pair.session()?,
             session,
             "a new handshake after moving to {to}"
         );
-        let ports = site.a.udp_ports()?;
+        let ports = pair.a.udp_ports()?;
         assert!(ports.contains(&PORT), "the socket left home: {ports:?}");
         from = to;
     }
     process.signal(Signal::SIGKILL)?;
     process.wait(PATIENCE)?;
 
-    site.link(&["del", "wg0", "--netns", "web"])?;
-    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
+    pair.link(&["del", "wg0", "--netns", "web"])?;
+    assert!(pair.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
     until(PATIENCE, "the daemon to end", || {
-        Ok(before.against(&State::of(&site.a)?).none().then_some(()))
+        Ok(before.against(&State::of(&pair.a)?).none().then_some(()))
     })?;
-    site.refused(&["del", "wg0"], "wg0: no such WireGuard interface");
+    pair.refused(&["del", "wg0"], "wg0: no such WireGuard interface");
     Ok(())
 }
 
@@ -199,17 +199,17 @@ fn a_move_is_not_interrupted() -> io::Result<()> {
     let Some(_) = require("strace", binaries::on_path("strace")) else {
         return Ok(());
     };
-    let site = Site::new()?;
-    site.add("web")?;
+    let pair = Pair::new()?;
+    pair.add("web")?;
     // All that is asked by netlink is asked while signals wait.
     let strace = [
         "-f",
         "--output=/dev/null",
         "--trace=sendto",
         "--inject=sendto:signal=SIGINT",
-        &site.program,
+        &pair.program,
     ];
-    let moved = site.a.sh(
+    let moved = pair.a.sh(
         "strace",
         &[
             &strace[..],
@@ -220,42 +220,42 @@ fn a_move_is_not_interrupted() -> io::Result<()> {
     // The signal has its effect when the link has arrived.
     let error = moved.expect_err("must end by the signal").to_string();
     assert!(error.contains("signal 2"), "{error}");
-    site.lives(&site.inside("db")?)?;
-    site.link_in("db", &["del", "wg0"]).map(drop)
+    pair.lives(&pair.inside("db")?)?;
+    pair.link_in("db", &["del", "wg0"]).map(drop)
 }
 
 /// A link that is down stays so, and one that is moved while it is down is not set up.
 #[test]
 fn a_link_that_is_down_arrives_so() -> io::Result<()> {
-    let site = Site::new()?;
-    site.link(&["add", "wg0", "--address", "10.77.0.1", "--mtu", "1380"])?;
-    site.link(&["move", "wg0", "web"])?;
-    let link = site
+    let pair = Pair::new()?;
+    pair.link(&["add", "wg0", "--address", "10.77.0.1", "--mtu", "1380"])?;
+    pair.link(&["move", "wg0", "web"])?;
+    let link = pair
         .inside("web")?
         .run(|| netlink::link("wg0"))?
         .expect("wg0 is there");
     assert!(!link.up);
     assert_eq!(link.mtu, 1380);
-    let addresses = site
+    let addresses = pair
         .a
         .sh("ip", &["-n", "web", "-o", "addr", "show", "dev", "wg0"])?;
     assert!(addresses.contains("inet 10.77.0.1/32"), "{addresses}");
-    site.link_in("web", &["delete", "wg0"]).map(drop)
+    pair.link_in("web", &["delete", "wg0"]).map(drop)
 }
 
 /// Signals wait while `add` is at work. Its daemon hears them all the same.
 #[test]
 fn the_daemon_of_a_link_ends_when_told() -> io::Result<()> {
-    let site = Site::new()?;
-    let before = State::of(&site.a)?;
+    let pair = Pair::new()?;
+    let before = State::of(&pair.a)?;
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        site.link(&["add", "wg0", "--netns", "web"])?;
-        let pid = site.daemon()? as i32;
+        pair.link(&["add", "wg0", "--netns", "web"])?;
+        let pid = pair.daemon()? as i32;
         assert_eq!(process::status(pid, "SigBlk")?, "0000000000000000");
         kill(Pid::from_raw(pid), signal)?;
         until(PATIENCE, &format!("the daemon to end by {signal}"), || {
-            let link = site.inside("web")?.run(|| netlink::link("wg0"))?;
-            let left = before.against(&State::of(&site.a)?);
+            let link = pair.inside("web")?.run(|| netlink::link("wg0"))?;
+            let left = before.against(&State::of(&pair.a)?);
             Ok((link.is_none() && left.none()).then_some(()))
         })?;
     }
@@ -264,12 +264,12 @@ fn the_daemon_of_a_link_ends_when_told() -> io::Result<()> {
 
 #[test]
 fn the_list_says_where() -> io::Result<()> {
-    let site = Site::new()?;
-    assert_eq!(site.link(&["list"])?, "");
-    assert_eq!(site.link(&["list", "--json"])?, "[]\n");
-    site.add("web")?;
-    site.link(&["add", "wg1"])?;
-    let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
+    let pair = Pair::new()?;
+    assert_eq!(pair.link(&["list"])?, "");
+    assert_eq!(pair.link(&["list", "--json"])?, "[]\n");
+    pair.add("web")?;
+    pair.link(&["add", "wg1"])?;
+    let list: serde_json::Value = serde_json::from_str(&pair.link(&["list", "--json"])?)?;
     let link = |n: usize, field: &str| list[n][field].clone();
     assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
     assert_eq!(link(0, "name"), "wg0");
@@ -285,7 +285,7 @@ fn the_list_says_where() -> io::Result<()> {
         "{list}"
     );
     assert_eq!(link(1, "livesIn"), home);
-    let table = site.link(&["list"])?;
+    let table = pair.link(&["list"])?;
     let lines: Vec<Vec<&str>> = table
         .lines()
         .map(|l| l.split_whitespace().collect())
@@ -297,9 +297,9 @@ fn the_list_says_where() -> io::Result<()> {
 
 #[test]
 fn what_cannot_be_moved_stays_as_it_is() -> io::Result<()> {
-    let site = Site::new()?;
-    site.add("web")?;
-    let web = site.inside("web")?;
+    let pair = Pair::new()?;
+    pair.add("web")?;
+    let web = pair.inside("web")?;
     web.sh(
         "ip",
         &["route", "add", "198.51.100.0/24", "via", B[0], "dev", "wg0"],
@@ -308,43 +308,43 @@ fn what_cannot_be_moved_stays_as_it_is() -> io::Result<()> {
         "ip",
         &["-6", "route", "add", "default", "dev", "wg0", "metric", "7"],
     )?;
-    site.a.sh(
+    pair.a.sh(
         "ip",
         &[
             "-n", "db", "link", "add", "wg0", "type", "veth", "peer", "x",
         ],
     )?;
-    let (before, session) = (State::of(&web)?, site.session()?);
+    let (before, session) = (State::of(&web)?, pair.session()?);
     let unchanged = |what: &str| -> io::Result<()> {
         let differences = before.against(&State::of(&web)?);
         assert!(differences.none(), "{what}: {differences}");
-        site.lives(&web)?;
-        assert_eq!(site.session()?, session, "{what}: a new handshake");
+        pair.lives(&web)?;
+        assert_eq!(pair.session()?, session, "{what}: a new handshake");
         Ok(())
     };
 
     let from_web = |to| ["move", "wg0", to, "--netns", "web"];
-    site.refused(
+    pair.refused(
         &from_web("db"),
         "cannot move wg0 to db: the name is taken there",
     );
     unchanged("name taken")?;
     let none = "cannot enter namespace nosuch: there is no namespace of this name in /run/netns";
-    site.refused(&from_web("nosuch"), none);
-    site.refused(&["move", "wg0", "db", "--netns", "nosuch"], none);
+    pair.refused(&from_web("nosuch"), none);
+    pair.refused(&["move", "wg0", "db", "--netns", "nosuch"], none);
     let no_process = "cannot enter namespace pid:4194305: no such process";
-    site.refused(&from_web("pid:4194305"), no_process);
+    pair.refused(&from_web("pid:4194305"), no_process);
     let no_namespace = "cannot enter namespace path:/etc/passwd: it is not a network namespace";
-    site.refused(&from_web("path:/etc/passwd"), no_namespace);
+    pair.refused(&from_web("path:/etc/passwd"), no_namespace);
     unchanged("no namespace")?;
 
     // IPv6 is off there and cannot be switched on: found out when the link is there already.
-    site.a.sh("ip", &["netns", "add", "four"])?;
-    let four = site.inside("four")?;
+    pair.a.sh("ip", &["netns", "add", "four"])?;
+    let four = pair.inside("four")?;
     four.write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
     let read_only = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys";
-    site.a.sh("sh", &["-euc", read_only])?;
-    let error = site
+    pair.a.sh("sh", &["-euc", read_only])?;
+    let error = pair
         .link(&from_web("four"))
         .expect_err("must fail")
         .to_string();
@@ -360,9 +360,9 @@ fn what_cannot_be_moved_stays_as_it_is() -> io::Result<()> {
         "--reuid=65534",
         "--regid=65534",
         "--clear-groups",
-        &site.program,
+        &pair.program,
     ];
-    let error = site
+    let error = pair
         .a
         .sh(
             "setpriv",
@@ -379,43 +379,43 @@ fn what_cannot_be_moved_stays_as_it_is() -> io::Result<()> {
 
 #[test]
 fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
-    let site = Site::new()?;
+    let pair = Pair::new()?;
     let config = format!("{SOCKETS}/wg0.conf");
-    let before = State::of(&site.a)?;
+    let before = State::of(&pair.a)?;
     let unchanged = |what: &str| {
         until(
             PATIENCE,
             &format!("nothing to be left after {what}"),
-            || Ok(before.against(&State::of(&site.a)?).none().then_some(())),
+            || Ok(before.against(&State::of(&pair.a)?).none().then_some(())),
         )
     };
     let wrong = format!("{SOCKETS}/wrong.conf");
-    site.a
+    pair.a
         .write(&wrong, "[Interface]\nPrivateKey = x\nListenPort = 1\n")?;
-    let error = site
+    let error = pair
         .link(&["add", "wg0", "--config", &wrong])
         .expect_err("must fail")
         .to_string();
     assert!(error.contains(&format!("{wrong}:2: ")), "{error}");
-    site.refused(
+    pair.refused(
         &["add", "wg0", "--config", "/no/such"],
         "/no/such: No such file or directory",
     );
     let none = "cannot enter namespace nosuch: there is no namespace of this name in /run/netns";
-    site.refused(&["add", "wg0", "--netns", "nosuch"], none);
+    pair.refused(&["add", "wg0", "--netns", "nosuch"], none);
     unchanged("bad input")?;
 
     // From here on it is made, and taken back.
-    site.a.sh(
+    pair.a.sh(
         "ip",
         &[
             "-n", "db", "link", "add", "wg0", "type", "veth", "peer", "x",
         ],
     )?;
     let taken = "cannot move wg0 to db: the name is taken there";
-    site.refused(&["add", "wg0", "--netns", "db", "--config", &config], taken);
+    pair.refused(&["add", "wg0", "--netns", "db", "--config", &config], taken);
     unchanged("a name taken there")?;
-    let error = site
+    let error = pair
         .link(&[
             "add",
             "wg0",
@@ -428,13 +428,13 @@ fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
         .to_string();
     assert!(error.contains("cannot add address 10.77.0.1/24"), "{error}");
     unchanged("an address twice")?;
-    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
+    assert!(pair.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
 
     // What was made is taken back without looking for it: whose TUN it is may not be seen here.
-    let blind = ["--bounding-set=-sys_ptrace", &site.program, "link"];
+    let blind = ["--bounding-set=-sys_ptrace", &pair.program, "link"];
     let twice = "10.77.0.1/24,10.77.0.1/24";
     let add = ["add", "wg0", "--netns", "web", "--address", twice];
-    let error = site
+    let error = pair
         .a
         .sh("setpriv", &[&blind[..], &add].concat())
         .expect_err("must fail")
@@ -442,15 +442,15 @@ fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
     assert!(error.contains("cannot add address 10.77.0.1/24"), "{error}");
     assert!(!error.contains("then also"), "{error}");
     unchanged("an address twice, without a look at the daemon")?;
-    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
+    assert!(pair.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
 
     let unprivileged = [
         "--reuid=65534",
         "--regid=65534",
         "--clear-groups",
-        &site.program,
+        &pair.program,
     ];
-    let error = site
+    let error = pair
         .a
         .sh(
             "setpriv",
@@ -469,53 +469,53 @@ fn what_cannot_be_added_leaves_nothing() -> io::Result<()> {
 /// daemon's socket can be reached from everywhere. The error says where it lives.
 #[test]
 fn only_an_interface_of_the_namespace_is_touched() -> io::Result<()> {
-    let site = Site::new()?;
-    site.link(&["add", "wg0", "--address", A[0]])?;
-    let home = site.home()?;
+    let pair = Pair::new()?;
+    pair.link(&["add", "wg0", "--address", A[0]])?;
+    let home = pair.home()?;
     let elsewhere = |places: &str| {
         format!(
             "wg0: no such WireGuard interface in this network namespace; there is one in {places} (to act \
              there, use --netns)"
         )
     };
-    let before = State::of(&site.a)?;
+    let before = State::of(&pair.a)?;
     for args in [&["del", "wg0"][..], &["move", "wg0", "web"]] {
-        let error = site.link_in("db", args).expect_err("must fail").to_string();
+        let error = pair.link_in("db", args).expect_err("must fail").to_string();
         assert!(
             error.contains("in this network namespace; there is one in pid:"),
             "{args:?}: {error}"
         );
-        let differences = before.against(&State::of(&site.a)?);
+        let differences = before.against(&State::of(&pair.a)?);
         assert!(differences.none(), "{args:?}: {differences}");
     }
     // Once it lives there, it is touched from there only.
-    site.link(&["move", "wg0", "db"])?;
+    pair.link(&["move", "wg0", "db"])?;
     for args in [&["del", "wg0"][..], &["move", "wg0", "web"]] {
-        site.refused(args, &elsewhere("db"));
+        pair.refused(args, &elsewhere("db"));
     }
-    site.refused(&["move", "wg0", "db", "--netns", "web"], &elsewhere("db"));
-    site.link_in("db", &["move", "wg0", "web"])?;
-    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
-    site.link_in("web", &["move", "wg0", &home])?;
-    site.link(&["del", "wg0"]).map(drop)
+    pair.refused(&["move", "wg0", "db", "--netns", "web"], &elsewhere("db"));
+    pair.link_in("db", &["move", "wg0", "web"])?;
+    assert!(pair.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
+    pair.link_in("web", &["move", "wg0", &home])?;
+    pair.link(&["del", "wg0"]).map(drop)
 }
 
 /// In an ordinary container not even root may look into another process (no CAP_SYS_PTRACE): an interface
 /// that is right here is moved and deleted all the same.
 #[test]
 fn an_interface_is_moved_and_deleted_without_a_look_into_its_daemon() -> io::Result<()> {
-    let site = Site::new()?;
-    let before = State::of(&site.a)?;
+    let pair = Pair::new()?;
+    let before = State::of(&pair.a)?;
     let blind = |args: &[&str]| {
-        let words = ["--bounding-set=-sys_ptrace", &site.program, "link"];
-        site.a.sh("setpriv", &[&words[..], args].concat())
+        let words = ["--bounding-set=-sys_ptrace", &pair.program, "link"];
+        pair.a.sh("setpriv", &[&words[..], args].concat())
     };
     blind(&["add", "wg0"])?;
     assert!(blind(&["list"])?.contains("wg0"));
     blind(&["del", "wg0"])?;
-    site.link(&["add", "wg0", "--address", A[0]])?;
+    pair.link(&["add", "wg0", "--address", A[0]])?;
     blind(&["move", "wg0", "web"])?;
-    let web = site.inside("web")?;
+    let web = pair.inside("web")?;
     assert!(web.run(|| netlink::link("wg0"))?.is_some());
     // There is none here any more, and where it is now cannot be seen.
     let error = blind(&["del", "wg0"]).expect_err("must fail").to_string();
@@ -524,7 +524,7 @@ fn an_interface_is_moved_and_deleted_without_a_look_into_its_daemon() -> io::Res
     blind(&["del", "wg0", "--netns", "web"])?;
     assert!(web.run(|| netlink::link("wg0"))?.is_none());
     until(PATIENCE, "the daemon to end", || {
-        Ok(before.against(&State::of(&site.a)?).none().then_some(()))
+        Ok(before.against(&State::of(&pair.a)?).none().then_some(()))
     })
 }
 
@@ -535,10 +535,10 @@ fn a_users_own_interface_is_never_taken_for_the_daemons() -> io::Result<()> {
     let Some(go) = require("wireguard-go", Daemon::installed("wireguard-go")) else {
         return Ok(());
     };
-    let site = Site::new()?;
+    let pair = Pair::new()?;
     let go = go.path().expect("a program");
     let tun = format!("{SOCKETS}/tun");
-    site.a.sh("mknod", &["-m", "666", &tun, "c", "10", "200"])?;
+    pair.a.sh("mknod", &["-m", "666", &tun, "c", "10", "200"])?;
     let script = format!(
         "mount --bind {tun} /dev/net/tun
          mount -t tmpfs run /run
@@ -550,7 +550,7 @@ fn a_users_own_interface_is_never_taken_for_the_daemons() -> io::Result<()> {
     let mut user = std::process::Command::new("setpriv");
     user.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     user.args(["unshare", "-Urnmpf", "--kill-child", "sh", "-euc", &script]);
-    let mut user = site.a.spawn(&mut user)?;
+    let mut user = pair.a.spawn(&mut user)?;
     until(PATIENCE, "the user's own daemon", || {
         if let Some(status) = user.ended()? {
             let text = format!("it ended with {status}: {}", user.output());
@@ -558,17 +558,17 @@ fn a_users_own_interface_is_never_taken_for_the_daemons() -> io::Result<()> {
         }
         Ok(user.output().contains("READY").then_some(()))
     })?;
-    let theirs = site.a.in_netns(&format!("/proc/{}/ns/net", user.pid()))?;
+    let theirs = pair.a.in_netns(&format!("/proc/{}/ns/net", user.pid()))?;
     assert!(theirs.run(|| netlink::link("wg0"))?.is_some());
 
     // His has the lower process IDs, and who first listened at the socket of ours is gone.
-    site.a.sh(go, &["wg0"])?;
-    let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
+    pair.a.sh(go, &["wg0"])?;
+    let list: serde_json::Value = serde_json::from_str(&pair.link(&["list", "--json"])?)?;
     assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
     assert_eq!(list[0]["livesIn"], list[0]["bornIn"], "{list}");
-    site.link(&["move", "wg0", "web"])?;
-    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
-    site.link_in("web", &["del", "wg0"])?;
+    pair.link(&["move", "wg0", "web"])?;
+    assert!(pair.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
+    pair.link_in("web", &["del", "wg0"])?;
     assert!(theirs.run(|| netlink::link("wg0"))?.is_some());
     user.signal(Signal::SIGKILL)?;
     user.wait(PATIENCE)?;
@@ -580,11 +580,11 @@ fn a_users_own_interface_is_never_taken_for_the_daemons() -> io::Result<()> {
 /// `--netns` also serves behind the command, where `wg` would take it for an interface.
 #[test]
 fn a_namespace_may_follow_the_command() -> io::Result<()> {
-    let site = Site::new()?;
-    site.add("web")?;
+    let pair = Pair::new()?;
+    pair.add("web")?;
     let run = |line: &str| {
         let args: Vec<_> = line.split_whitespace().collect();
-        site.a.sh(&site.program, &args)
+        pair.a.sh(&pair.program, &args)
     };
     for line in [
         "--netns web show wg0 listen-port",
@@ -606,22 +606,22 @@ fn a_namespace_may_follow_the_command() -> io::Result<()> {
         ),
         "{error}"
     );
-    site.link_in("web", &["del", "wg0"]).map(drop)
+    pair.link_in("web", &["del", "wg0"]).map(drop)
 }
 
 /// A file with settings of wg-quick's is refused, with the command that it is for.
 #[test]
 fn a_file_for_wg_quick_is_for_wg_quick() -> io::Result<()> {
-    let site = Site::new()?;
+    let pair = Pair::new()?;
     let file = format!("{SOCKETS}/quick.conf");
-    site.a
+    pair.a
         .write(&file, "[Interface]\nAddress = 10.0.0.1/24\nMTU = 1400\n")?;
     let line = format!(
         "{file} is a file for wg-quick: bring it up with `wg-quick-rs up {file} --netns web', or use the \
          output of `wg-quick-rs strip {file}'"
     );
-    site.refused(&["add", "wg0", "--netns", "web", "--config", &file], &line);
-    assert_eq!(site.link(&["list"])?, "");
+    pair.refused(&["add", "wg0", "--netns", "web", "--config", &file], &line);
+    assert_eq!(pair.link(&["list"])?, "");
     Ok(())
 }
 
@@ -629,7 +629,7 @@ fn a_file_for_wg_quick_is_for_wg_quick() -> io::Result<()> {
 /// is wanted of it.
 #[test]
 fn an_engine_that_hangs_is_not_waited_for() -> io::Result<()> {
-    let site = Site::new()?;
+    let pair = Pair::new()?;
     let sockets: Vec<_> = ["docker", "podman"]
         .iter()
         .map(|engine| {
@@ -641,12 +641,12 @@ fn an_engine_that_hangs_is_not_waited_for() -> io::Result<()> {
         .collect::<io::Result<_>>()?;
     let host = |n: usize| format!("unix://{}", sockets[n].0.display());
     let list = || {
-        let mut command = std::process::Command::new(&site.program);
+        let mut command = std::process::Command::new(&pair.program);
         command.args(["link", "list", "--json"]);
         command.env("DOCKER_HOST", host(0));
         command.env("CONTAINER_HOST", host(1));
         let start = std::time::Instant::now();
-        let told = site.a.spawn(&mut command)?.success(PATIENCE)?;
+        let told = pair.a.spawn(&mut command)?.success(PATIENCE)?;
         Ok::<_, io::Error>((told, start.elapsed()))
     };
     let asked = |n: usize| -> io::Result<bool> {
@@ -656,7 +656,7 @@ fn an_engine_that_hangs_is_not_waited_for() -> io::Result<()> {
     };
     assert_eq!(list()?.0, "[]\n");
     assert!(!asked(0)? && !asked(1)?, "asked for names of nothing");
-    site.link(&["add", "wg0"])?;
+    pair.link(&["add", "wg0"])?;
     let (told, took) = list()?;
     assert!(told.contains("\"name\": \"wg0\""), "{told}");
     // 20 seconds, were each waited for.
@@ -665,43 +665,43 @@ fn an_engine_that_hangs_is_not_waited_for() -> io::Result<()> {
     for (path, _) in &sockets {
         std::fs::remove_file(path)?;
     }
-    site.link(&["del", "wg0"]).map(drop)
+    pair.link(&["del", "wg0"]).map(drop)
 }
 
 /// The sockets of all namespaces are in one directory: a name is taken wherever its link lives.
 #[test]
 fn a_name_is_taken_here_and_elsewhere() -> io::Result<()> {
-    let site = Site::new()?;
-    site.add("web")?;
+    let pair = Pair::new()?;
+    pair.add("web")?;
     let line = "cannot create wg0: the name is taken by the daemon at /var/run/wireguard/wg0.sock";
     for backend in ["userspace", "kernel"] {
-        site.refused(&["add", "wg0", "--backend", backend], line);
+        pair.refused(&["add", "wg0", "--backend", backend], line);
     }
-    let elsewhere = ["netns", "exec", "db", &site.program, "link", "add", "wg0"];
-    let error = site
+    let elsewhere = ["netns", "exec", "db", &pair.program, "link", "add", "wg0"];
+    let error = pair
         .a
         .sh("ip", &elsewhere)
         .expect_err("must fail")
         .to_string();
     assert!(error.ends_with(line), "{error}");
     let line = "cannot create eth0: the name is taken by another link";
-    site.refused(&["add", "eth0"], line);
-    site.refused(&["del", "eth0"], "eth0: no such WireGuard interface");
-    site.lives(&site.inside("web")?)
+    pair.refused(&["add", "eth0"], line);
+    pair.refused(&["del", "eth0"], "eth0: no such WireGuard interface");
+    pair.lives(&pair.inside("web")?)
 }
 
 /// With the module it is made: that is tested in the virtual machine (`kernel.rs`).
 #[test]
 fn without_the_module_the_kernels_interface_is_refused() -> io::Result<()> {
-    let site = Site::new()?;
-    let module = site.b.host.run(|| netlink::add_wireguard("probe"));
+    let pair = Pair::new()?;
+    let module = pair.b.host.run(|| netlink::add_wireguard("probe"));
     if module.is_ok() {
         skipped("a kernel without the WireGuard module");
         return Ok(());
     }
     let line = "cannot create wg0: this kernel has no WireGuard module";
     let add = ["add", "wg0", "--backend", "kernel", "--netns", "web"];
-    site.refused(&add, line);
+    pair.refused(&add, line);
     Ok(())
 }
 
@@ -711,14 +711,14 @@ fn another_daemon_is_moved_too() -> io::Result<()> {
     let Some(go) = require("wireguard-go", Daemon::installed("wireguard-go")) else {
         return Ok(());
     };
-    let site = Site::new()?;
-    site.a.sh(go.path().expect("a program"), &["wg0"])?;
-    site.link(&["move", "wg0", "web"])?;
-    assert!(site.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
-    let list: serde_json::Value = serde_json::from_str(&site.link(&["list", "--json"])?)?;
+    let pair = Pair::new()?;
+    pair.a.sh(go.path().expect("a program"), &["wg0"])?;
+    pair.link(&["move", "wg0", "web"])?;
+    assert!(pair.inside("web")?.run(|| netlink::link("wg0"))?.is_some());
+    let list: serde_json::Value = serde_json::from_str(&pair.link(&["list", "--json"])?)?;
     assert_eq!(list[0]["livesIn"], "web", "{list}");
-    site.link_in("web", &["del", "wg0"])?;
-    assert_eq!(site.link(&["list"])?, "");
+    pair.link_in("web", &["del", "wg0"])?;
+    assert_eq!(pair.link(&["list"])?, "");
     Ok(())
 }
 
@@ -729,22 +729,22 @@ fn two_other_daemons_are_told_apart() -> io::Result<()> {
     let Some(go) = require("wireguard-go", Daemon::installed("wireguard-go")) else {
         return Ok(());
     };
-    let site = Site::new()?;
+    let pair = Pair::new()?;
     let go = go.path().expect("a program");
-    site.a.sh(go, &["wg0"])?;
-    site.a.sh(go, &["wg1"])?;
-    site.link(&["move", "wg1", "web"])?;
-    assert!(site.inside("web")?.run(|| netlink::link("wg1"))?.is_some());
-    site.link(&["move", "wg0", "db"])?;
-    let db = site.inside("db")?;
+    pair.a.sh(go, &["wg0"])?;
+    pair.a.sh(go, &["wg1"])?;
+    pair.link(&["move", "wg1", "web"])?;
+    assert!(pair.inside("web")?.run(|| netlink::link("wg1"))?.is_some());
+    pair.link(&["move", "wg0", "db"])?;
+    let db = pair.inside("db")?;
     db.sh("ip", &["link", "set", "wg0", "name", "renamed"])?;
-    site.link_in("db", &["move", "wg0", "web"])?;
-    let web = site.inside("web")?;
+    pair.link_in("db", &["move", "wg0", "web"])?;
+    let web = pair.inside("web")?;
     assert!(web.run(|| netlink::link("renamed"))?.is_some());
-    site.link_in("web", &["del", "wg0"])?;
+    pair.link_in("web", &["del", "wg0"])?;
     assert!(web.run(|| netlink::link("renamed"))?.is_none());
     assert!(web.run(|| netlink::link("wg1"))?.is_some());
-    site.link_in("web", &["del", "wg1"])?;
-    assert_eq!(site.link(&["list"])?, "");
+    pair.link_in("web", &["del", "wg1"])?;
+    assert_eq!(pair.link(&["list"])?, "");
     Ok(())
 }

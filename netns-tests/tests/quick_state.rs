@@ -14,7 +14,7 @@ const PEER2: &str = "Hf4iFwCZpxMqHkRCCSxXC4nYVCOAxIlKe5IIQKuMUSw=";
 const PSK: &str = "cGVyaGFwcyBub3Qgc28gc2VjcmV0IGFmdGVyIGFsbCE=";
 
 /// A host with a default route, its state before, and the program.
-struct Bench {
+struct TestHost {
     site: Site,
     quick: Quick,
     before: netns_tests::State,
@@ -22,8 +22,8 @@ struct Bench {
     _lab: Lab,
 }
 
-impl Bench {
-    fn new() -> io::Result<Option<Bench>> {
+impl TestHost {
+    fn new() -> io::Result<Option<TestHost>> {
         let lab = Lab::new()?;
         let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
             return Ok(None);
@@ -45,7 +45,7 @@ impl Bench {
         })?;
         site.place(&quick)?;
         let before = site.state()?;
-        Ok(Some(Bench {
+        Ok(Some(TestHost {
             site,
             quick,
             before,
@@ -103,107 +103,105 @@ fn full(more: &str) -> String {
 
 #[test]
 fn an_interface_of_another_namespace_is_refused() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
-    bench.file("", &full(""))?;
-    bench.ok("up")?;
-    let up = bench.site.state()?;
+    host.file("", &full(""))?;
+    host.ok("up")?;
+    let up = host.site.state()?;
     // Another one's, and then one that has the same key.
     for key in [OTHER_KEY, KEY] {
         let text = format!("[Interface]\nPrivateKey = {key}\nAddress = 10.9.9.9/24\nFwMark = 9\n");
-        bench.site.configure("wg0", &text)?;
+        host.site.configure("wg0", &text)?;
         for verb in ["down", "reload", "save"] {
-            let run = bench.site.sh(&format!(
+            let run = host.site.sh(&format!(
                 "ip netns exec other wg-quick-rs {verb} wg0 2>&1 && echo well || :"
             ))?;
             assert!(!run.contains("well"), "{verb}: {run}");
             assert!(run.contains("from another network namespace"), "{run}");
             assert!(!run.contains("[#]"), "{verb}: {run}");
-            assert_eq!(bench.site.host.read("/etc/wireguard/wg0.conf")?, text);
-            let changed = up.against(&bench.site.state()?);
+            assert_eq!(host.site.host.read("/etc/wireguard/wg0.conf")?, text);
+            let changed = up.against(&host.site.state()?);
             assert!(changed.none(), "{verb}: {changed}");
         }
     }
-    bench.file("", "")?;
-    bench.ok("down")?;
-    bench.nothing_left()
+    host.file("", "")?;
+    host.ok("down")?;
+    host.nothing_left()
 }
 
 #[test]
 fn down_takes_away_what_up_did_whatever_the_file_says_now() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
     let edits: [&dyn Fn() -> io::Result<()>; 5] = [
-        &|| bench.file("Adress = 10.0.0.1\nMTU = big\nSaveConfig = true", &full("")),
-        &|| bench.file("Table = off", &full("")),
-        &|| bench.file("", ""),
-        &|| bench.file("FwMark = 7\nDNS = 10.0.0.9", &full("")),
+        &|| host.file("Adress = 10.0.0.1\nMTU = big\nSaveConfig = true", &full("")),
+        &|| host.file("Table = off", &full("")),
+        &|| host.file("", ""),
+        &|| host.file("FwMark = 7\nDNS = 10.0.0.9", &full("")),
         &|| {
-            bench
-                .site
+            host.site
                 .sh("wg syncconf wg0 <(wg-quick-rs strip wg0)")
                 .map(|_| ())
         },
     ];
     for (number, edit) in edits.into_iter().enumerate() {
-        bench.file("DNS = 10.0.0.1", &full(""))?;
-        bench.ok("up")?;
+        host.file("DNS = 10.0.0.1", &full(""))?;
+        host.ok("up")?;
         edit()?;
-        let run = bench.run("down")?;
+        let run = host.run("down")?;
         // What could not be saved is said, and is no reason to stay up.
         let code = i32::from(number == 0);
         assert_eq!(run.code, Some(code), "{number}: {}", run.output);
-        bench.nothing_left()?;
+        host.nothing_left()?;
     }
     Ok(())
 }
 
 #[test]
 fn rules_are_removed_as_they_were_installed() -> io::Result<()> {
-    let Some(mut bench) = Bench::new()? else {
+    let Some(mut host) = TestHost::new()? else {
         return Ok(());
     };
-    bench
-        .site
+    host.site
         .sh("ip rule add pref 1 from 198.51.100.1 lookup 7")?;
-    bench.before = bench.site.state()?;
-    bench.file("", &full(""))?;
-    bench.ok("up")?;
+    host.before = host.site.state()?;
+    host.file("", &full(""))?;
+    host.ok("up")?;
     // What passes over default routes comes first, or the neighbours are in the tunnel.
-    let rules = bench.site.sh("ip rule show")?;
+    let rules = host.site.sh("ip rule show")?;
     let at = |text: &str| rules.find(text);
     assert!(
         at("suppress_prefixlength 0") < at("not from all fwmark"),
         "{rules}"
     );
-    let way = bench.site.sh("ip route get 192.0.2.77")?;
+    let way = host.site.sh("ip route get 192.0.2.77")?;
     assert!(way.contains("dev eth0"), "{way}");
-    bench.ok("down")?;
-    bench.nothing_left()
+    host.ok("down")?;
+    host.nothing_left()
 }
 
 #[test]
 fn a_port_set_at_run_time_is_saved() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
-    bench.file("SaveConfig = true", "")?;
-    bench.ok("up")?;
-    bench.ok("save")?;
-    let chosen = bench.site.host.read("/etc/wireguard/wg0.conf")?;
+    host.file("SaveConfig = true", "")?;
+    host.ok("up")?;
+    host.ok("save")?;
+    let chosen = host.site.host.read("/etc/wireguard/wg0.conf")?;
     assert!(!chosen.contains("ListenPort"), "{chosen}");
-    bench.site.sh("wg set wg0 listen-port 4711")?;
-    bench.ok("down")?;
-    let saved = bench.site.host.read("/etc/wireguard/wg0.conf")?;
+    host.site.sh("wg set wg0 listen-port 4711")?;
+    host.ok("down")?;
+    let saved = host.site.host.read("/etc/wireguard/wg0.conf")?;
     assert!(saved.contains("ListenPort = 4711"), "{saved}");
     Ok(())
 }
 
 #[test]
 fn reload_leaves_what_hooks_set_and_only_that() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
     let hooks = format!(
@@ -213,21 +211,21 @@ fn reload_leaves_what_hooks_set_and_only_that() -> io::Result<()> {
          PostUp = : --clamp-mss-to-pmtu"
     );
     let peer = |more: &str| format!("[Peer]\nPublicKey = {PEER}\nAllowedIPs = 10.7.0.0/24\n{more}");
-    bench.file(
+    host.file(
         &format!("Address = 10.0.0.3/32\n{hooks}"),
         &peer(&format!("PresharedKey = {PSK}")),
     )?;
-    bench.ok("up")?;
-    bench.file(&hooks.replace("MTU = 1300\n", ""), &peer(""))?;
-    let said = bench.ok("reload")?;
-    let addresses = bench.site.sh("ip -o addr show dev wg0; ip link show wg0")?;
+    host.ok("up")?;
+    host.file(&hooks.replace("MTU = 1300\n", ""), &peer(""))?;
+    let said = host.ok("reload")?;
+    let addresses = host.site.sh("ip -o addr show dev wg0; ip link show wg0")?;
     assert!(addresses.contains("10.0.0.33/32"), "{addresses}");
     assert!(!addresses.contains("10.0.0.3/32"), "{addresses}");
     assert!(addresses.contains("mtu 1420"), "{addresses}");
-    let keys = bench.shown("preshared-keys")?;
+    let keys = host.shown("preshared-keys")?;
     assert!(keys.contains(&format!("{PEER}\t(none)")), "{keys}");
     assert!(keys.contains(&format!("{PEER2}\t{PSK}")), "{keys}");
-    let ips = bench.shown("allowed-ips")?;
+    let ips = host.shown("allowed-ips")?;
     assert!(ips.contains(&format!("{PEER2}\t10.8.0.0/24")), "{ips}");
     for left in ["address 10.0.0.33/32", &format!("peer {PEER2}")] {
         assert!(said.contains(&format!("{left} is left as it is")), "{said}");
@@ -237,147 +235,145 @@ fn reload_leaves_what_hooks_set_and_only_that() -> io::Result<()> {
 
 #[test]
 fn a_peer_that_roamed_stays_where_it_is() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
-    bench.file("", &full(""))?;
-    bench.ok("up")?;
-    bench
-        .site
+    host.file("", &full(""))?;
+    host.ok("up")?;
+    host.site
         .sh(&format!("wg set wg0 peer {PEER} endpoint 192.0.2.9:9"))?;
-    bench.ok("reload")?;
-    let endpoints = bench.shown("endpoints")?;
+    host.ok("reload")?;
+    let endpoints = host.shown("endpoints")?;
     assert!(endpoints.contains("192.0.2.9:9"), "{endpoints}");
     // The file has another one now.
-    bench.file("", &full("").replace("192.0.2.1:5", "192.0.2.1:6"))?;
-    bench.ok("reload")?;
-    let endpoints = bench.shown("endpoints")?;
+    host.file("", &full("").replace("192.0.2.1:5", "192.0.2.1:6"))?;
+    host.ok("reload")?;
+    let endpoints = host.shown("endpoints")?;
     assert!(endpoints.contains("192.0.2.1:6"), "{endpoints}");
     Ok(())
 }
 
 #[test]
 fn a_killed_daemon_leaks_nothing() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
-    bench.file("DNS = 10.0.0.1", &full(""))?;
+    host.file("DNS = 10.0.0.1", &full(""))?;
     let ways = || {
-        bench
-            .site
+        host.site
             .sh("ip route get 203.0.113.1 2>&1 || :; ip route get 192.0.2.77")
     };
-    bench.ok("up")?;
+    host.ok("up")?;
     let way = ways()?;
     assert!(way.contains("203.0.113.1 dev wg0"), "{way}");
-    if bench.site.host.processes()?.is_empty() {
+    if host.site.host.processes()?.is_empty() {
         // The kernel's module is not killed.
-        return bench.ok("down").map(|_| ());
+        return host.ok("down").map(|_| ());
     }
     for _ in 0..2 {
-        bench.kill_daemons()?;
+        host.kill_daemons()?;
         let way = ways()?;
         assert!(way.contains("No route to host"), "{way}");
         assert!(way.contains("192.0.2.77 dev eth0"), "{way}");
         // It is put back, and what was left goes: as from the beginning.
-        bench.ok("up")?;
-        let rules = bench.site.sh("ip rule show")?;
+        host.ok("up")?;
+        let rules = host.site.sh("ip rule show")?;
         assert_eq!(rules.lines().count(), 5, "{rules}");
         let way = ways()?;
         assert!(way.contains("203.0.113.1 dev wg0"), "{way}");
     }
-    bench.ok("down")?;
-    bench.nothing_left()?;
+    host.ok("down")?;
+    host.nothing_left()?;
     // Nor is anything left where it is not put back.
-    bench.ok("up")?;
-    bench.kill_daemons()?;
-    bench.ok("down")?;
-    bench.nothing_left()
+    host.ok("up")?;
+    host.kill_daemons()?;
+    host.ok("down")?;
+    host.nothing_left()
 }
 
 #[test]
 fn a_failed_up_leaves_the_mark_valid_for_others() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
     let valid = "/proc/sys/net/ipv4/conf/all/src_valid_mark";
-    bench.site.sh(&format!("echo 0 > {valid}"))?;
-    bench.file("PostUp = false", &full(""))?;
-    assert_eq!(bench.run("up")?.code, Some(1));
-    assert_eq!(bench.site.host.read(valid)?.trim(), "1");
-    bench.nothing_left()
+    host.site.sh(&format!("echo 0 > {valid}"))?;
+    host.file("PostUp = false", &full(""))?;
+    assert_eq!(host.run("up")?.code, Some(1));
+    assert_eq!(host.site.host.read(valid)?.trim(), "1");
+    host.nothing_left()
 }
 
 #[test]
 fn a_full_run_prevents_nothing() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
-    bench.file("", &full(""))?;
+    host.file("", &full(""))?;
     let folder = "/var/run/wireguard";
-    bench.site.sh(&format!(
+    host.site.sh(&format!(
         "mount -t tmpfs -o size=64k,nr_inodes=20 small {folder}"
     ))?;
     // Neither the record nor who holds the lock can be written; files can be made, as the daemon's
     // socket is.
     let fill = format!("cat /dev/zero > {folder}/fill 2> /dev/null || [ -s {folder}/fill ]");
-    bench.site.sh(&fill)?;
-    let said = bench.ok("up")?;
+    host.site.sh(&fill)?;
+    let said = host.ok("up")?;
     assert!(said.contains("cannot be recorded"), "{said}");
-    bench.ok("down")?;
-    bench.site.sh(&format!("rm {folder}/fill"))?;
-    bench.nothing_left()?;
+    host.ok("down")?;
+    host.site.sh(&format!("rm {folder}/fill"))?;
+    host.nothing_left()?;
     // No file can be made.
-    bench.ok("up")?;
+    host.ok("up")?;
     let files =
         format!("for i in {{1..20}}; do : 2> /dev/null > {folder}/fill.$i || exit 0; done; exit 1");
-    bench.site.sh(&files)?;
-    bench.ok("down")?;
-    bench.site.sh(&format!("rm {folder}/fill*"))?;
-    bench.nothing_left()
+    host.site.sh(&files)?;
+    host.ok("down")?;
+    host.site.sh(&format!("rm {folder}/fill*"))?;
+    host.nothing_left()
 }
 
 #[test]
 fn down_ends_an_up_that_waits_for_names() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
-    bench.file(
+    host.file(
         "",
         &full("").replace("192.0.2.1:5", "no.such.name.invalid:5"),
     )?;
-    let mut command = bench.site.command(&bench.quick, &["up", "wg0"])?;
+    let mut command = host.site.command(&host.quick, &["up", "wg0"])?;
     command.env("WG_ENDPOINT_RESOLUTION_RETRIES", "infinity");
-    let up = bench.site.host.spawn(&mut command)?;
+    let up = host.site.host.spawn(&mut command)?;
     until(PATIENCE, "the name to be asked for", || {
         Ok(up.output().contains("Trying again").then_some(()))
     })?;
-    bench.ok("down")?;
-    let up = bench.site.finish(up)?;
+    host.ok("down")?;
+    let up = host.site.finish(up)?;
     assert_eq!(up.code, Some(128 + 15), "{}", up.output);
-    bench.nothing_left()
+    host.nothing_left()
 }
 
 #[test]
 fn a_job_that_a_hook_leaves_behind_waits_for_up() -> io::Result<()> {
-    let Some(bench) = Bench::new()? else {
+    let Some(host) = TestHost::new()? else {
         return Ok(());
     };
     // The job runs on while the next hook waits.
-    bench.file(
+    host.file(
         "PreUp = wg-quick-rs down %i > /etc/job 2>&1 &\n\
          PostUp = until grep -q 'is being changed' /etc/job; do sleep 0.05; done",
         &full(""),
     )?;
-    let run = bench.run("up")?;
+    let run = host.run("up")?;
     assert_eq!(run.code, Some(0), "{}", run.output);
     until(PATIENCE, "the job to take it down", || {
-        let links = bench.site.sh("ip link show")?;
+        let links = host.site.sh("ip link show")?;
         Ok((!links.contains("wg0")).then_some(()))
     })
     .map_err(|error| {
-        let job = bench.site.host.read("/etc/job").unwrap_or_default();
+        let job = host.site.host.read("/etc/job").unwrap_or_default();
         io::Error::other(format!("{error}: {job}"))
     })?;
-    bench.nothing_left()
+    host.nothing_left()
 }

@@ -21,7 +21,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use netns_tests::containers::{Engine, Kind};
+use netns_tests::containers::{ContainerEngine, Kind};
 use netns_tests::quick::{BIN, Quick, Site};
 use netns_tests::{Host, Lab, PATIENCE, binaries, require, until};
 
@@ -200,8 +200,8 @@ fn answer(query: &[u8]) -> Vec<u8> {
 }
 
 /// An engine whose image `nginx` is what the README uses of that one: it runs on, and asks for names.
-fn engine(site: &Site) -> io::Result<Option<Engine>> {
-    let Some(engine) = Engine::start(Kind::Docker, &site.host)? else {
+fn engine(site: &Site) -> io::Result<Option<ContainerEngine>> {
+    let Some(engine) = ContainerEngine::start(Kind::Docker, &site.host)? else {
         return Ok(None);
     };
     site.sh(

@@ -134,7 +134,7 @@ pub struct Sample {
     pub more_is_better: bool,
 }
 
-struct Place {
+struct MeasuredHosts {
     hosts: [Host; 2],
     addresses: [IpAddr; 2],
     pids: Vec<i32>,
@@ -150,10 +150,10 @@ pub fn take(
 ) -> io::Result<Vec<Sample>> {
     let mtu = conditions.mtu;
     let mut samples = Vec::new();
-    let mut all = |place: &Place| -> io::Result<()> {
-        place.set_congestion_control(&conditions.congestion_control)?;
+    let mut all = |hosts: &MeasuredHosts| -> io::Result<()> {
+        hosts.set_congestion_control(&conditions.congestion_control)?;
         for bench in benches {
-            let failed = match place.take(*bench, conditions.window) {
+            let failed = match hosts.take(*bench, conditions.window) {
                 Ok(taken) => {
                     samples.extend(taken);
                     None
@@ -162,7 +162,7 @@ pub fn take(
             };
             progress(&bench.name(), failed);
         }
-        if let Some(peak) = place.peak_memory()? {
+        if let Some(peak) = hosts.peak_memory()? {
             let mebibytes = peak as f64 / f64::from(1 << 20);
             samples.push(Sample {
                 metric: "memory".into(),
@@ -177,7 +177,7 @@ pub fn take(
         Setup::Plain => {
             let hosts = Hosts::new(mtu + 80)?;
             let addresses = [0, 1].map(|n| hosts.address(n, Family::V4));
-            all(&Place {
+            all(&MeasuredHosts {
                 hosts: hosts.hosts.clone(),
                 addresses,
                 pids: Vec::new(),
@@ -192,7 +192,7 @@ pub fn take(
             let tunnel = Tunnel::new(&plan)?;
             tunnel.a.host.reach(tunnel.b.inner(Family::V4), PATIENCE)?;
             let ends = [&tunnel.a, &tunnel.b];
-            all(&Place {
+            all(&MeasuredHosts {
                 hosts: ends.map(|end| end.host.clone()),
                 addresses: ends.map(|end| end.inner(Family::V4)),
                 pids: ends.iter().filter_map(|end| end.wg.pid().ok()).collect(),
@@ -202,7 +202,7 @@ pub fn take(
     Ok(samples)
 }
 
-impl Place {
+impl MeasuredHosts {
     fn set_congestion_control(&self, name: &str) -> io::Result<()> {
         for host in &self.hosts {
             host.run(|| fs::write(CONGESTION_CONTROL, name))
