@@ -1,9 +1,14 @@
 //! `wg-quick-rs` acts by what `up` did and recorded, not by what its file or a name may mean now.
 
 use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use netns_tests::quick::{Quick, Run, Site};
-use netns_tests::{Lab, PATIENCE, until};
+use netns_tests::quick::{BIN, LOG, Quick, Run, Site};
+use netns_tests::{Host, Lab, PATIENCE, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -11,6 +16,8 @@ const KEY: &str = "6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=";
 const OTHER_KEY: &str = "QAzFSKnTvSjbNxfqDm0mzDzTzU5iElvIMEQlDPhL3WQ=";
 const PEER: &str = "eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw=";
 const PEER2: &str = "Hf4iFwCZpxMqHkRCCSxXC4nYVCOAxIlKe5IIQKuMUSw=";
+/// Outside of the networks of a host.
+const NAME_SERVER: [u8; 4] = [198, 51, 100, 53];
 const PSK: &str = "cGVyaGFwcyBub3Qgc28gc2VjcmV0IGFmdGVyIGFsbCE=";
 
 /// A host with a default route, its state before, and the program.
@@ -85,16 +92,23 @@ impl TestHost {
     fn shown(&self, what: &str) -> io::Result<String> {
         self.site.sh(&format!("wg show wg0 {what}"))
     }
+}
 
-    fn kill_daemons(&self) -> io::Result<()> {
-        for pid in self.site.host.processes()? {
-            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        }
-        until(PATIENCE, "the link to go", || {
-            let links = self.site.sh("ip link show")?;
-            Ok((!links.contains("wg0")).then_some(()))
-        })
+/// Kills the daemon, and waits until its link is gone. False if there is none: the kernel's module is
+/// not killed.
+fn kill_daemons(site: &Site) -> io::Result<bool> {
+    let all = site.host.processes()?;
+    for pid in &all {
+        kill(Pid::from_raw(*pid), Signal::SIGKILL)?;
     }
+    if all.is_empty() {
+        return Ok(false);
+    }
+    until(PATIENCE, "the link to go", || {
+        let links = site.sh("ip link show")?;
+        Ok((!links.contains("wg0")).then_some(()))
+    })?;
+    Ok(true)
 }
 
 fn full(more: &str) -> String {
@@ -271,7 +285,7 @@ fn a_killed_daemon_leaks_nothing() -> io::Result<()> {
         return host.ok("down").map(|_| ());
     }
     for _ in 0..2 {
-        host.kill_daemons()?;
+        kill_daemons(&host.site)?;
         let way = ways()?;
         assert!(way.contains("No route to host"), "{way}");
         assert!(way.contains("192.0.2.77 dev eth0"), "{way}");
@@ -286,9 +300,157 @@ fn a_killed_daemon_leaks_nothing() -> io::Result<()> {
     host.nothing_left()?;
     // Nor is anything left where it is not put back.
     host.ok("up")?;
-    host.kill_daemons()?;
+    kill_daemons(&host.site)?;
     host.ok("down")?;
     host.nothing_left()
+}
+
+/// A server for names outside of the host's networks, which knows one: `vpn.example` is 192.0.2.1.
+struct NameServer {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl NameServer {
+    fn start(host: &Host) -> io::Result<NameServer> {
+        let socket = host.run(|| UdpSocket::bind((Ipv4Addr::from(NAME_SERVER), 53)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let end = Arc::new(AtomicBool::new(false));
+        let told = end.clone();
+        let serve = move || {
+            let mut buffer = [0; 512];
+            while !told.load(Ordering::Relaxed) {
+                let (len, from) = match socket.recv_from(&mut buffer) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    Err(error) => return Err(error),
+                };
+                if let Some(answer) = answer(&buffer[..len]) {
+                    socket.send_to(&answer, from)?;
+                }
+            }
+            Ok(())
+        };
+        Ok(NameServer {
+            end,
+            thread: Some(thread::spawn(serve)),
+        })
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The answer to a question (RFC 1035, section 4.1): no address but for the one name.
+fn answer(question: &[u8]) -> Option<Vec<u8>> {
+    let name = b"\x03vpn\x07example\0";
+    let behind = 12 + name.len();
+    let is_known = question.get(12..behind)? == name;
+    let is_address = question.get(behind..behind + 2)? == [0, 1];
+    let mut answer = question.get(..behind + 4)?.to_vec();
+    (answer[2], answer[3]) = (0x81, if is_known { 0x80 } else { 0x83 });
+    answer[4..12].copy_from_slice(&[0, 1, 0, u8::from(is_known && is_address), 0, 0, 0, 0]);
+    if is_known && is_address {
+        answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
+    }
+    Some(answer)
+}
+
+/// What is left of a killed daemon's tunnel keeps everything from being sent in clear, questions for
+/// names too. `up` gets an answer all the same, and runs the hooks that nobody has run.
+#[test]
+fn up_after_a_kill_resolves_names_and_runs_the_hooks_of_down_once() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some(mut site) = Site::new(&lab, "site")? else {
+        return Ok(());
+    };
+    let quick = Quick::ours()?;
+    let gateway = lab.host("gateway")?;
+    lab.cable((&site.host, "eth0"), (&gateway, "eth0"), 1500)?;
+    site.host.address("eth0", [192, 0, 2, 2], 24)?;
+    gateway.address("eth0", [192, 0, 2, 1], 24)?;
+    gateway.address("lo", NAME_SERVER, 32)?;
+    let _server = NameServer::start(&gateway)?;
+    // Then DNS is in /etc/resolv.conf itself.
+    site.hide("resolvectl")?;
+    site.sh(&format!(
+        "rm -f {BIN}/resolvconf /etc/netns-tests/all/resolvconf
+         ip route add default via 192.0.2.1
+         echo 'hosts: files dns' > /etc/nsswitch.conf
+         echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark
+         rm -f /etc/resolv.conf"
+    ))?;
+    let resolv_conf = format!(
+        "nameserver {}\noptions timeout:2\n",
+        Ipv4Addr::from(NAME_SERVER)
+    );
+    site.host.write("/etc/resolv.conf", &resolv_conf)?;
+    let before = site.state()?;
+    let hooks = format!(
+        "PostUp = echo PostUp >> {LOG}
+         PreDown = ip route get 203.0.113.1 2>&1 | grep -q 'dev eth0' && echo leak >> {LOG}; echo PreDown >> {LOG}
+         PreDown = ip link show dev %i > /dev/null
+         PostDown = echo PostDown >> {LOG}"
+    );
+    let file = |more: &str| {
+        let text = format!(
+            "[Interface]\nPrivateKey = {KEY}\nAddress = 10.0.0.2/24\n{hooks}\n{more}\n\
+             [Peer]\nPublicKey = {PEER}\nEndpoint = vpn.example:5\nAllowedIPs = 0.0.0.0/0\n"
+        );
+        site.configure("wg0", &text)
+    };
+    let run = |verb: &str| {
+        let mut command = site.command(&quick, &[verb, "wg0"])?;
+        command.env("WG_ENDPOINT_RESOLUTION_RETRIES", "0");
+        site.finish(site.host.spawn(&mut command)?)
+    };
+    let log = || -> io::Result<String> {
+        let log = site.host.read(LOG)?;
+        site.host.write(LOG, "")?;
+        Ok(log.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    for dns in ["", "DNS = 10.0.0.1"] {
+        file(dns)?;
+        run("up")?.success()?;
+        assert_eq!(log()?, "PostUp");
+        if !kill_daemons(&site)? {
+            return run("down")?.success().map(drop);
+        }
+        let said = run("up")?.success()?;
+        // The second hook of PreDown failed, and was no reason to stop.
+        assert_eq!(log()?, "PreDown PostDown PostUp", "{dns}: {said}");
+        assert!(said.contains("PreDown: exit code 1; going on"), "{said}");
+        let shown = site.sh("wg show wg0 endpoints; wg show wg0 fwmark; ip -4 rule show")?;
+        assert!(shown.contains("192.0.2.1:5"), "{shown}");
+        // The mark is the same one, with one pair of rules.
+        assert!(shown.contains("0xca6c"), "{shown}");
+        assert_eq!(shown.lines().count(), 7, "{shown}");
+
+        // A failed `up` leaves nothing of the hooks to do.
+        kill_daemons(&site)?;
+        file(&format!("{dns}\nPreUp = false"))?;
+        assert_eq!(run("up")?.code, Some(1));
+        assert_eq!(log()?, "PreDown PostDown");
+        assert!(
+            site.sh("ip route get 203.0.113.1 2>&1 || :")?
+                .contains("No route to host")
+        );
+        file(dns)?;
+        run("up")?.success()?;
+        assert_eq!(log()?, "PostUp");
+        run("down")?.success()?;
+        assert_eq!(log()?, "PreDown PostDown");
+        let left = before.against(&site.state()?);
+        assert!(left.none(), "{left}");
+        assert_eq!(site.host.read("/etc/resolv.conf")?, resolv_conf);
+    }
+    Ok(())
 }
 
 #[test]

@@ -15,6 +15,10 @@ use rand_core::{OsRng, TryRngCore};
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, Question, TYPE};
 use wg_rs::config::Endpoint;
+use wg_rs::sys::resolve::Failure;
+
+use crate::steps::dns::Resolver;
+use crate::steps::state::State;
 
 /// How long one server is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,38 +31,90 @@ const LONGEST: usize = 4096;
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 const FOLDERS: [&str; 2] = ["/run/resolvconf/interface", "/run/resolvconf/interfaces"];
 
-/// The addresses of an endpoint, by packets with this mark; none if no server answers.
-pub fn addresses(endpoint: &Endpoint, mark: u32) -> Vec<SocketAddr> {
-    let servers = servers();
-    let found = servers.iter().map(|server| {
-        let server = SocketAddr::new(*server, PORT);
-        let of = |kind| ask(server, &endpoint.host, kind, mark).unwrap_or_default();
-        let found = [of(TYPE::AAAA), of(TYPE::A)].concat();
-        let found = found
-            .into_iter()
-            .map(|ip| SocketAddr::new(ip, endpoint.port));
-        found.collect::<Vec<_>>()
-    });
-    found
-        .into_iter()
-        .find(|found| !found.is_empty())
-        .unwrap_or_default()
+/// The way around a tunnel.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// Packets with this mark take it.
+    mark: u32,
+    /// Name servers that were there before the tunnel.
+    former: Vec<IpAddr>,
 }
 
-/// All name servers that this host knows, those of other interfaces first.
-fn servers() -> Vec<IpAddr> {
-    let folders = FOLDERS.iter().flat_map(fs::read_dir).flatten().flatten();
-    let records = folders.map(|record| record.path());
-    let files = records.chain(FILES.map(PathBuf::from));
-    let texts = files.filter_map(|file| fs::read_to_string(file).ok());
-    let mut servers: Vec<IpAddr> = Vec::new();
-    for server in texts.flat_map(|text| of_resolv_conf(&text)) {
-        // One that runs here asks the same servers as the system does.
-        if !server.is_loopback() && !servers.contains(&server) {
-            servers.push(server);
+impl Around {
+    /// For packets with this mark; `state` is what was recorded of the tunnel.
+    pub fn new(mark: u32, state: Option<&State>) -> Self {
+        let resolver = state.and_then(|state| state.dns.as_ref());
+        let texts = resolver.map_or_else(Vec::new, Resolver::former);
+        let servers = |text: &[u8]| of_resolv_conf(&String::from_utf8_lossy(text));
+        Around {
+            mark,
+            former: texts.into_iter().flat_map(servers).collect(),
         }
     }
-    servers
+
+    /// All addresses of an endpoint, those that can be reached first, never none: as the system has
+    /// them, or else the servers outside.
+    ///
+    /// # Errors
+    /// Nobody has an answer: what the system said.
+    pub fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
+        let mut addresses = endpoint.addresses().or_else(|failure| {
+            Some(self.by_servers(endpoint))
+                .filter(|addresses| !addresses.is_empty())
+                .ok_or(failure)
+        })?;
+        addresses.sort_by_key(|address| !self.reaches(*address));
+        Ok(addresses)
+    }
+
+    /// Whether there is a route.
+    pub fn reaches(&self, to: SocketAddr) -> bool {
+        let any: IpAddr = match to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let try_it = || -> io::Result<()> {
+            let socket = UdpSocket::bind((any, 0))?;
+            setsockopt(&socket, sockopt::Mark, &self.mark)?;
+            socket.connect(to)
+        };
+        try_it().is_ok()
+    }
+
+    /// The addresses that the first server that answers has; none if none does.
+    fn by_servers(&self, endpoint: &Endpoint) -> Vec<SocketAddr> {
+        let found = self.servers().into_iter().map(|server| {
+            let server = SocketAddr::new(server, PORT);
+            let of = |kind| ask(server, &endpoint.host, kind, self.mark).unwrap_or_default();
+            let found = [of(TYPE::AAAA), of(TYPE::A)].concat();
+            let found = found
+                .into_iter()
+                .map(|ip| SocketAddr::new(ip, endpoint.port));
+            found.collect::<Vec<_>>()
+        });
+        found
+            .into_iter()
+            .find(|found| !found.is_empty())
+            .unwrap_or_default()
+    }
+
+    /// All name servers that this host knows: those before the tunnel first, then those of other
+    /// interfaces.
+    fn servers(&self) -> Vec<IpAddr> {
+        let folders = FOLDERS.iter().flat_map(fs::read_dir).flatten().flatten();
+        let records = folders.map(|record| record.path());
+        let files = records.chain(FILES.map(PathBuf::from));
+        let texts = files.filter_map(|file| fs::read_to_string(file).ok());
+        let now = texts.flat_map(|text| of_resolv_conf(&text));
+        let mut servers: Vec<IpAddr> = Vec::new();
+        for server in self.former.iter().copied().chain(now) {
+            // One that runs here asks the same servers as the system does.
+            if !server.is_loopback() && !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        servers
+    }
 }
 
 fn of_resolv_conf(text: &str) -> Vec<IpAddr> {
@@ -127,6 +183,13 @@ fn answer(bytes: &[u8], id: u16) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn routes_are_asked_for() {
+        let around = Around::new(0, None);
+        assert!(around.reaches("127.0.0.1:9".parse().unwrap()));
+        assert!(!around.reaches("255.255.255.255:9".parse().unwrap()));
+    }
 
     #[test]
     fn servers_of_a_file() {

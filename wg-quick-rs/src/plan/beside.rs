@@ -120,6 +120,11 @@ impl Beside {
         Ok(beside)
     }
 
+    /// What the packets have that the rules let pass by the tunnel.
+    pub fn mark(&self) -> Option<u32> {
+        self.rules.iter().find(|rule| rule.not)?.fwmark
+    }
+
     /// Nothing.
     pub fn is_empty(&self) -> bool {
         let none = self.rules.is_empty() && self.routes.is_empty();

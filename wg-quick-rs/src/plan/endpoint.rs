@@ -9,18 +9,24 @@ use std::time::{Duration, Instant};
 use wg_rs::config::{Apply, Endpoint, Reason, Retries, Settings};
 use wg_rs::model::Change;
 
+use crate::plan::ask::Around;
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::signals::Signals;
 
-/// What `wg addconf` would ask for.
+/// What `wg addconf` would ask for. Names that the system cannot resolve are asked for `around` a
+/// tunnel, if there is one in the way.
 ///
 /// # Errors
 /// An endpoint cannot be resolved; or a signal came meanwhile.
-pub fn changes(settings: &Settings, signals: &Signals) -> Result<Vec<Change>, Failure> {
+pub fn changes(
+    settings: &Settings,
+    around: Option<&Around>,
+    signals: &Signals,
+) -> Result<Vec<Change>, Failure> {
     settings.warnings().for_each(console::line);
     let retries = Retries::from_env().map_err(Failure::new)?;
-    let resolve = |endpoint: &Endpoint| resolve(endpoint, retries, signals);
+    let resolve = |endpoint: &Endpoint| resolve(endpoint, around, retries, signals);
     let changes = settings.changes(Apply::AddConf, resolve);
     if let Some(signal) = signals.caught() {
         return Err(Failure::Signal(signal));
@@ -34,6 +40,7 @@ pub fn changes(settings: &Settings, signals: &Signals) -> Result<Vec<Change>, Fa
 /// What the resolver says last; anything at all when a signal came.
 pub fn resolve(
     endpoint: &Endpoint,
+    around: Option<&Around>,
     retries: Retries,
     signals: &Signals,
 ) -> Result<SocketAddr, Reason> {
@@ -55,8 +62,13 @@ pub fn resolve(
         }
     };
     let endpoint = endpoint.clone();
+    let around = around.cloned();
     thread::spawn(move || {
-        let resolved = endpoint.resolve(retries, &mut |reason, delay| {
+        let ask = |endpoint: &Endpoint| match &around {
+            Some(around) => around.addresses(endpoint),
+            None => endpoint.addresses(),
+        };
+        let resolved = endpoint.resolve_by(ask, retries, &mut |reason, delay| {
             let _ = send.send(News::Pause(reason.to_string(), delay));
             wake();
             told.recv().is_ok()

@@ -60,12 +60,28 @@ pub fn find(transaction: &mut Transaction, file: &File) -> Result<bool, Failure>
     Ok(true)
 }
 
-fn find_recorded(target: &mut Target, state: &State) -> Result<bool, Failure> {
-    if let Some(home) = &state.home {
-        match enter(home) {
-            Some((namespace, netns)) => target.move_home(namespace, netns)?,
-            None => return Ok(false),
-        }
+/// Goes to where the interface lived that `up` recorded. False if that namespace is gone.
+///
+/// # Errors
+/// The system's own trouble.
+pub fn go_home(target: &mut Target, state: &State) -> Result<bool, Failure> {
+    let Some(home) = &state.home else {
+        return Ok(true);
+    };
+    let Some((namespace, netns)) = enter(home) else {
+        return Ok(false);
+    };
+    target.move_home(namespace, netns)?;
+    Ok(true)
+}
+
+/// Goes to where the interface lives that `up` recorded, if it is there still.
+///
+/// # Errors
+/// The system's own trouble.
+pub fn find_recorded(target: &mut Target, state: &State) -> Result<bool, Failure> {
+    if !go_home(target, state)? {
+        return Ok(false);
     }
     let is_it = match target.home.link(state.interface.as_str()) {
         Ok(link) => link.index == state.link,

@@ -140,6 +140,14 @@ impl Resolver {
         Ok(self)
     }
 
+    /// What was in /etc/resolv.conf before, where that was replaced.
+    pub fn former(&self) -> Vec<&[u8]> {
+        match &self.way {
+            Way::Itself(former) => former.texts(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What is set now, as far as it can be known.
     pub fn current(&self, target: &Target, signals: &Signals) -> Option<Dns> {
         let text = match &self.way {

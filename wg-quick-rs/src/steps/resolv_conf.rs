@@ -47,6 +47,20 @@ impl Former {
         }
     }
 
+    /// All texts that are known: this one, and those of before other tunnels.
+    pub fn texts(&self) -> Vec<&[u8]> {
+        let mut texts = Vec::new();
+        let mut former = Some(self);
+        while let Some(one) = former {
+            texts.extend(one.text());
+            former = match one {
+                Former::Tunnel { before, .. } => Some(before.as_ref()),
+                _ => None,
+            };
+        }
+        texts
+    }
+
     /// The last one that is still of use: what a tunnel that is down by now had put there is not.
     pub fn standing(&self, mut is_up: impl FnMut(&str) -> bool) -> &Former {
         let mut former = self;

@@ -65,6 +65,8 @@ pub struct State {
     pub dns: Option<Resolver>,
     /// The peers of the file.
     pub peers: Vec<PeerOfFile>,
+    /// The daemon was killed, and PreDown and PostDown were run since: not to be run twice.
+    pub is_after_hooks: bool,
 }
 
 /// The namespace that a link was moved to.

@@ -111,8 +111,8 @@ impl Transaction {
     /// A signal came before or meanwhile.
     pub fn attempt(&mut self, step: Step) -> Result<(), Failure> {
         match self.run(step) {
-            Err(Failure::Message(message)) => {
-                console::error(format_args!("{message}; going on"));
+            Err(failure @ (Failure::Message(_) | Failure::Hook(..))) => {
+                console::error(format_args!("{failure}; going on"));
                 Ok(())
             }
             done => done,

@@ -15,7 +15,7 @@ use wg_rs::sys::udp::Family;
 
 use crate::file::{Error, File};
 use crate::plan::beside::Beside;
-use crate::plan::find::{find, not_there};
+use crate::plan::find::{self, find, not_there};
 use crate::steps::console;
 use crate::steps::dns::{self, Resolver};
 use crate::steps::failure::Failure;
@@ -143,6 +143,13 @@ fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Re
         "`{}' is gone already, its daemon was killed. Cleaning up.",
         file.interface
     ));
+    let is_for_hooks = match transaction.state.clone() {
+        // `up' has run them, and failed later.
+        Some(state) if state.is_after_hooks => false,
+        Some(state) => find::go_home(&mut transaction.target, &state)?,
+        None => true,
+    };
+    let of_hooks = |hooks| if is_for_hooks { hooks } else { &[][..] };
     let mut first = Ok(());
     let mut attempt = |transaction: &mut Transaction, result: Result<(), Failure>| {
         transaction.keep();
@@ -153,7 +160,7 @@ fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Re
             Ok(()) => {}
         }
     };
-    for hook in &file.hooks.pre_down {
+    for hook in of_hooks(&file.hooks.pre_down) {
         let result = hooks(transaction, file, "PreDown", std::slice::from_ref(hook));
         attempt(transaction, result);
     }
@@ -163,7 +170,7 @@ fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Re
     }
     dns::remove_files(&file.interface);
     transaction.forget();
-    for hook in &file.hooks.post_down {
+    for hook in of_hooks(&file.hooks.post_down) {
         let result = hooks(transaction, file, "PostDown", std::slice::from_ref(hook));
         attempt(transaction, result);
     }

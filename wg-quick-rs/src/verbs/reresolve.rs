@@ -11,21 +11,20 @@
 //! that sends in vain shows that within one retry of its handshake.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::sys::socket::{setsockopt, sockopt};
 use wg_crypto::key::PublicKey;
 use wg_rs::backend::Backends;
 use wg_rs::config::Endpoint;
 use wg_rs::model::{Change, Peer};
 
 use crate::file::Location;
-use crate::plan::ask;
+use crate::plan::ask::Around;
 use crate::steps::console;
+use crate::steps::state::State;
 
 /// A session ends after 180 s, and is renewed after 120 s by a peer that can be reached.
 const FRESH: Duration = Duration::from_secs(135);
@@ -42,8 +41,8 @@ struct Stale {
     key: PublicKey,
     name: Endpoint,
     tx_bytes: u64,
-    /// The interface's mark: its packets take another way than others.
-    mark: u32,
+    /// The way that the interface's own packets take.
+    around: Around,
     /// Those there is a route to, the preferred one first.
     addresses: Vec<SocketAddr>,
 }
@@ -108,6 +107,8 @@ fn find(backends: &Backends, location: &Location) -> Result<Vec<Stale>, String> 
     let running = backends
         .get(name)
         .map_err(|error| format!("{name}: Unable to access interface: {error}"))?;
+    let state = State::load(name).ok().flatten();
+    let around = Around::new(running.fwmark, state.as_ref());
     let now = SystemTime::now();
     let stale = running.peers.iter().filter(|peer| !is_fresh(peer, now));
     Ok(stale
@@ -117,7 +118,7 @@ fn find(backends: &Backends, location: &Location) -> Result<Vec<Stale>, String> 
                 key: peer.public_key,
                 name: (*named.get(&peer.public_key)?).clone(),
                 tx_bytes: peer.tx_bytes,
-                mark: running.fwmark,
+                around: around.clone(),
                 addresses: Vec::new(),
             })
         })
@@ -138,16 +139,10 @@ fn resolve(stale: &mut [Stale]) -> Vec<String> {
     for some in stale.chunks_mut(AT_ONCE) {
         let answers = thread::scope(|scope| {
             let ask = |peer: &mut Stale| {
-                let asked = peer.name.addresses().or_else(|error| {
-                    // The name server may be behind the very tunnel.
-                    let addresses = ask::addresses(&peer.name, peer.mark);
-                    Some(addresses)
-                        .filter(|addresses| !addresses.is_empty())
-                        .ok_or(error)
-                });
-                match asked {
+                // The name server may be behind the very tunnel.
+                match peer.around.addresses(&peer.name) {
                     Ok(mut addresses) => {
-                        addresses.retain(|address| has_route(*address, peer.mark));
+                        addresses.retain(|address| peer.around.reaches(*address));
                         peer.addresses = addresses;
                         None
                     }
@@ -164,20 +159,6 @@ fn resolve(stale: &mut [Stale]) -> Vec<String> {
         errors.extend(answers);
     }
     errors
-}
-
-/// Whether packets with this mark have a way to go there.
-fn has_route(to: SocketAddr, mark: u32) -> bool {
-    let any: IpAddr = match to {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let try_it = || -> io::Result<()> {
-        let socket = UdpSocket::bind((any, 0))?;
-        setsockopt(&socket, sockopt::Mark, &mark)?;
-        socket.connect(to)
-    };
-    try_it().is_ok()
 }
 
 /// Sets what there is to set, and waits for peers that may be sending in vain.
@@ -305,11 +286,5 @@ mod tests {
         assert!(!is_fresh(&peer(864), now));
         assert!(is_fresh(&peer(2000), now));
         assert!(!is_fresh(&Peer::new(PublicKey::from_bytes([1; 32])), now));
-    }
-
-    #[test]
-    fn routes_are_asked_for() {
-        assert!(has_route("127.0.0.1:9".parse().unwrap(), 0));
-        assert!(!has_route("255.255.255.255:9".parse().unwrap(), 0));
     }
 }

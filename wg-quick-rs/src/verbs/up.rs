@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use wg_rs::backend::Backends;
-use wg_rs::model::Interface;
+use wg_rs::model::{Change, Interface};
 use wg_rs::place::Namespace;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Netlink, RouteFilter};
@@ -22,9 +22,11 @@ use wg_rs::sys::udp::Family;
 
 use crate::file::table::Table;
 use crate::file::{ConfigValue, File, Hook};
+use crate::plan::ask::Around;
 use crate::plan::beside::Beside;
 use crate::plan::default_route;
 use crate::plan::endpoint;
+use crate::plan::find;
 use crate::plan::ipv6::Ipv6;
 use crate::plan::loops;
 use crate::plan::mtu;
@@ -77,7 +79,23 @@ fn bring_up(
         None => None,
     };
     // A daemon that was killed left it.
-    transaction.state_before = State::load(name).ok().flatten();
+    if let Some(before) = State::load(name).ok().flatten() {
+        if find::find_recorded(&mut transaction.target, &before)? {
+            return Err(Failure::new(format_args!(
+                "`{name}' already exists; it lives in another network namespace"
+            )));
+        }
+        transaction.state_before = Some(before);
+    }
+    let left = left_before(transaction)?;
+    if left.is_some() {
+        console::note(format_args!(
+            "The daemon of an earlier `{name}' was killed: what it left is removed."
+        ));
+    }
+    // What it left keeps all from being sent in clear meanwhile.
+    run_hooks_before(transaction, file)?;
+    let mark_before = left.as_ref().and_then(Beside::mark);
     add_link(transaction)?;
     transaction.state = Some(State::new(name)?);
     if let Some((namespace, netns)) = elsewhere {
@@ -90,13 +108,17 @@ fn bring_up(
     let is_port_chosen = matches!(file.settings.listen_port, None | Some(0))
         && (file.hooks.pre_up.is_empty() || transaction.target.get()?.listen_port == 0);
     transaction.waits_for_names(true);
-    let changes = endpoint::changes(&file.settings, &transaction.signals)?;
+    // Nor are the names of peers resolved through what it left.
+    let around = mark_before.map(|mark| Around::new(mark, transaction.state_before.as_ref()));
+    let signals = &transaction.signals;
+    let changes = endpoint::changes(&file.settings, around.as_ref(), signals)?;
     transaction.waits_for_names(false);
     transaction.run(Step::AddConf(changes))?;
     record(transaction, |state| {
         state.peers = PeerOfFile::all(&file.settings);
         state.mark_of_file = file.settings.fwmark;
     });
+    take_mark(transaction, file, mark_before)?;
     let ipv6 = Ipv6::of(&transaction.target, file)?;
     ipv6.warn(&transaction.target, file)?;
     let addresses = file.addresses.iter();
@@ -118,17 +140,13 @@ fn bring_up(
         let resolver = resolver.after(earlier, &transaction.target);
         transaction.run(Step::SetDnsOrFile(resolver))?;
     }
+    // Hooks may have taken some of it away.
     let left = left_before(transaction)?;
-    if let Some(left) = &left {
-        console::note(format_args!(
-            "The daemon of an earlier `{name}' was killed: what it left is removed."
-        ));
-        if !left.firewall.is_empty() {
-            transaction.run(Step::DeleteFirewall {
-                there: Some(left.firewall.clone()),
-                undo: left.firewalls.clone(),
-            })?;
-        }
+    if let Some(left) = left.as_ref().filter(|left| !left.firewall.is_empty()) {
+        transaction.run(Step::DeleteFirewall {
+            there: Some(left.firewall.clone()),
+            undo: left.firewalls.clone(),
+        })?;
     }
     add_routes(transaction, file, &interface, ipv6)?;
     // Only now: at no moment does a packet go out beside both.
@@ -160,6 +178,66 @@ fn left_before(transaction: &mut Transaction) -> Result<Option<Beside>, Failure>
     };
     let left = Beside::recorded(&mut transaction.target, &transaction.signals, before)?;
     Ok(Some(left).filter(|left| !left.is_empty()))
+}
+
+/// Runs the hooks for taking down an earlier interface whose daemon was killed, once. All of them are
+/// run, whatever fails.
+fn run_hooks_before(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
+    let Some(before) = transaction
+        .state_before
+        .as_ref()
+        .filter(|before| !before.is_after_hooks)
+    else {
+        return Ok(());
+    };
+    if find::go_home(&mut transaction.target, before)? {
+        let hooks = [
+            ("PreDown", &file.hooks.pre_down),
+            ("PostDown", &file.hooks.post_down),
+        ];
+        for (key, hooks) in hooks {
+            for hook in hooks {
+                transaction.attempt(step(file, key, hook))?;
+            }
+        }
+    }
+    transaction.target.return_home()?;
+    if let Some(before) = &mut transaction.state_before {
+        before.is_after_hooks = true;
+        // At worst they are run again.
+        let _ = before.save();
+    }
+    Ok(())
+}
+
+/// The mark that was chosen for an earlier interface is this one's too: its packets have their way
+/// from the beginning, beside what is left.
+fn take_mark(
+    transaction: &mut Transaction,
+    file: &File,
+    before: Option<u32>,
+) -> Result<(), Failure> {
+    let chosen = transaction
+        .state_before
+        .as_ref()
+        .and_then(|state| state.chosen_mark);
+    let Some(mark) = before.filter(|mark| chosen == Some(*mark)) else {
+        return Ok(());
+    };
+    let peers = file.settings.peers.iter();
+    let mut allowed = peers.flat_map(|peer| &peer.allowed_ips);
+    let is_wanted = file.table == Table::Auto
+        && transaction.target.elsewhere.is_none()
+        && allowed.any(|allowed| allowed.ip.cidr == 0);
+    if !is_wanted || transaction.target.get()?.fwmark != 0 {
+        return Ok(());
+    }
+    transaction.run(Step::Set {
+        changes: vec![Change::FwMark(mark)],
+        undo: vec![Change::FwMark(0)],
+    })?;
+    record(transaction, |state| state.chosen_mark = Some(mark));
+    Ok(())
 }
 
 /// Whether a step would take away what this interface has too.
@@ -276,13 +354,17 @@ pub fn hooks(
     hooks: &[ConfigValue<Hook>],
 ) -> Result<(), Failure> {
     for hook in hooks {
-        transaction.run(Step::Hook {
-            command: hook.value.command(&file.interface),
-            file: file.path.clone(),
-            position: failure::position(file, hook.line, key),
-        })?;
+        transaction.run(step(file, key, hook))?;
     }
     Ok(())
+}
+
+fn step(file: &File, key: &str, hook: &ConfigValue<Hook>) -> Step {
+    Step::Hook {
+        command: hook.value.command(&file.interface),
+        file: file.path.clone(),
+        position: failure::position(file, hook.line, key),
+    }
 }
 
 fn set_up(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {

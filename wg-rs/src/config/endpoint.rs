@@ -55,8 +55,19 @@ impl Endpoint {
         retries: Retries,
         pause: &mut dyn FnMut(&Reason, Duration) -> bool,
     ) -> Result<SocketAddr, Reason> {
+        self.resolve_by(Endpoint::addresses, retries, pause)
+    }
+
+    /// As [`Endpoint::resolve`], where another one than the system is asked: `ask` returns all its
+    /// addresses, the preferred one first, never none.
+    pub fn resolve_by(
+        &self,
+        ask: impl Fn(&Endpoint) -> Result<Vec<SocketAddr>, resolve::Failure>,
+        retries: Retries,
+        pause: &mut dyn FnMut(&Reason, Duration) -> bool,
+    ) -> Result<SocketAddr, Reason> {
         let ask = || {
-            self.addresses().map(|addrs| addrs[0]).map_err(|failure| {
+            ask(self).map(|addrs| addrs[0]).map_err(|failure| {
                 let text = shown(&self.to_string());
                 let reason = Reason::Unresolved(failure.to_string(), text);
                 (reason, failure.is_final())

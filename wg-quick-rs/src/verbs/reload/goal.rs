@@ -53,7 +53,7 @@ pub fn wanted_interface(
         } else {
             retries
         };
-        let resolved = endpoint::resolve(endpoint, retries, signals);
+        let resolved = endpoint::resolve(endpoint, None, retries, signals);
         if let Some(signal) = signals.caught() {
             return Err(Failure::Signal(signal));
         }
