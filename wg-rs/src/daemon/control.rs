@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::interface::Interface;
+use super::interface::RunningInterface;
 use super::link::{LinkWatch, State};
 use super::machine::{Happened, Machine};
 use super::report::{PERIOD, Report};
@@ -73,7 +73,7 @@ impl Signals {
 
 /// Follows the link until the daemon is to end.
 pub struct Control<'a> {
-    interface: &'a Interface,
+    interface: &'a RunningInterface,
     watch: LinkWatch,
     events: Events,
     ready: AsyncFd<OwnedFd>,
@@ -94,7 +94,7 @@ impl<'a> Control<'a> {
     /// # Errors
     /// Of netlink.
     pub fn new(
-        interface: &'a Interface,
+        interface: &'a RunningInterface,
         watch: LinkWatch,
         events: Events,
         socket: Option<Arc<SocketFile>>,

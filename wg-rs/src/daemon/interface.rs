@@ -45,7 +45,7 @@ const TRANSMIT_BUFFER: usize = 1 << 16;
 const SENDS_IN_A_TURN: usize = 16;
 
 /// A tunnel that runs. Dropping it ends its threads.
-pub struct Interface {
+pub struct RunningInterface {
     shared: Arc<Shared>,
     protocol: Option<JoinHandle<()>>,
 }
@@ -70,7 +70,7 @@ fn wall() -> Wall {
     }
 }
 
-impl Interface {
+impl RunningInterface {
     /// A tunnel over `tun`, encrypted by `backend` with so many workers per direction, its link down
     /// as yet. `tun_gone` is called when the TUN device cannot be read any more.
     ///
@@ -114,7 +114,7 @@ impl Interface {
                 let shared = shared.clone();
                 move || shared.run_protocol()
             })?;
-        Ok(Interface {
+        Ok(RunningInterface {
             shared,
             protocol: Some(protocol),
         })
@@ -244,7 +244,7 @@ enum Progress {
     More,
 }
 
-impl Drop for Interface {
+impl Drop for RunningInterface {
     fn drop(&mut self) {
         self.down();
         self.shared.inbox.close();

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use wg_crypto::{AeadBackend, wipe_stack_after};
 
 use self::control::{Control, End, Signals};
-use self::interface::Interface;
+use self::interface::RunningInterface;
 use self::options::{Environment, Offloads, Options};
 use crate::model;
 use crate::sys;
@@ -206,7 +206,7 @@ fn serve(
 
     let (gone, tun_gone) = oneshot::channel();
     let workers = options.workers.map_or_else(default_workers, usize::from);
-    let interface = Interface::start(tun, aead, options.offload, workers, move |error| {
+    let interface = RunningInterface::start(tun, aead, options.offload, workers, move |error| {
         let _ = gone.send(error);
     });
     let interface = Arc::new(interface.map_err(Fatal::new("cannot start threads"))?);
@@ -255,13 +255,13 @@ fn errno(error: &ConfigError) -> Errno {
     }
 }
 
-impl Handler for Interface {
+impl Handler for RunningInterface {
     fn get(&self) -> Result<model::Interface, Errno> {
-        Ok(wipe_stack_after(|| Interface::get(self)))
+        Ok(wipe_stack_after(|| RunningInterface::get(self)))
     }
 
     fn set(&self, changes: Vec<model::Change>) -> Result<(), Errno> {
-        wipe_stack_after(|| Interface::set(self, &changes)).map_err(|error| {
+        wipe_stack_after(|| RunningInterface::set(self, &changes)).map_err(|error| {
             tracing::error!(%error, "configuration refused");
             errno(&error)
         })
