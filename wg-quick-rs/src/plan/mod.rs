@@ -8,6 +8,7 @@ pub mod beside;
 pub mod default_route;
 pub mod endpoint;
 pub mod find;
+pub mod hooks;
 pub mod ipv6;
 pub mod loops;
 pub mod mtu;

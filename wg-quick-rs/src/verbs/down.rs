@@ -16,6 +16,7 @@ use wg_rs::sys::udp::Family;
 use crate::file::{Error, File};
 use crate::plan::beside::Beside;
 use crate::plan::find::{self, find, not_there};
+use crate::plan::hooks;
 use crate::steps::console;
 use crate::steps::dns::{self, Resolver};
 use crate::steps::failure::Failure;
@@ -24,7 +25,6 @@ use crate::steps::step::Step;
 use crate::steps::target::Target;
 use crate::steps::transaction::{self, Transaction};
 use crate::verbs::save::save_config;
-use crate::verbs::up::hooks;
 
 /// Takes the interface of a file down, wherever it lives. `errors` are what is wrong with the file,
 /// which is no reason for it to stay up.
@@ -44,7 +44,7 @@ pub fn down(file: &File, errors: &[Error]) -> ExitCode {
 }
 
 fn take_down(transaction: &mut Transaction, file: &File, is_whole: bool) -> Result<(), Failure> {
-    hooks(transaction, file, "PreDown", &file.hooks.pre_down)?;
+    hooks::run(transaction, file, "PreDown", &file.hooks.pre_down)?;
     let mut saved = Ok(());
     if file.save_config && is_whole {
         save_config(transaction, file)?;
@@ -75,7 +75,7 @@ fn take_down(transaction: &mut Transaction, file: &File, is_whole: bool) -> Resu
     }
     transaction.run(Step::DeleteLink)?;
     transaction.forget();
-    hooks(transaction, file, "PostDown", &file.hooks.post_down)?;
+    hooks::run(transaction, file, "PostDown", &file.hooks.post_down)?;
     saved
 }
 
@@ -161,7 +161,7 @@ fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Re
         }
     };
     for hook in of_hooks(&file.hooks.pre_down) {
-        let result = hooks(transaction, file, "PreDown", std::slice::from_ref(hook));
+        let result = hooks::run(transaction, file, "PreDown", std::slice::from_ref(hook));
         attempt(transaction, result);
     }
     for step in beside.steps() {
@@ -171,7 +171,7 @@ fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Re
     dns::remove_files(&file.interface);
     transaction.forget();
     for hook in of_hooks(&file.hooks.post_down) {
-        let result = hooks(transaction, file, "PostDown", std::slice::from_ref(hook));
+        let result = hooks::run(transaction, file, "PostDown", std::slice::from_ref(hook));
         attempt(transaction, result);
     }
     first

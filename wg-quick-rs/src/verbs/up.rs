@@ -20,20 +20,21 @@ use wg_rs::sys::netlink::{Netlink, RouteFilter};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
 
+use crate::file::File;
 use crate::file::table::Table;
-use crate::file::{ConfigValue, File, Hook};
 use crate::plan::ask::Around;
 use crate::plan::beside::Beside;
 use crate::plan::default_route;
 use crate::plan::endpoint;
 use crate::plan::find;
+use crate::plan::hooks;
 use crate::plan::ipv6::Ipv6;
 use crate::plan::loops;
 use crate::plan::mtu;
 use crate::plan::routes::{self, Wanted};
 use crate::steps::console;
 use crate::steps::dns::Resolver;
-use crate::steps::failure::{self, Failure};
+use crate::steps::failure::Failure;
 use crate::steps::program::{OURS, Program};
 use crate::steps::state::{self, Home, PeerOfFile, State};
 use crate::steps::step::Step;
@@ -104,7 +105,7 @@ fn bring_up(
     let link = transaction.target.link()?;
     let home = home(&transaction.target)?;
     record(transaction, |state| (state.link, state.home) = (link, home));
-    hooks(transaction, file, "PreUp", &file.hooks.pre_up)?;
+    hooks::run(transaction, file, "PreUp", &file.hooks.pre_up)?;
     let is_port_chosen = matches!(file.settings.listen_port, None | Some(0))
         && (file.hooks.pre_up.is_empty() || transaction.target.get()?.listen_port == 0);
     transaction.waits_for_names(true);
@@ -155,7 +156,7 @@ fn bring_up(
             transaction.run(step)?;
         }
     }
-    hooks(transaction, file, "PostUp", &file.hooks.post_up)?;
+    hooks::run(transaction, file, "PostUp", &file.hooks.post_up)?;
     if !file.hooks.post_up.is_empty() {
         // They may have set it.
         let interface = transaction.target.get()?;
@@ -197,7 +198,7 @@ fn run_hooks_before(transaction: &mut Transaction, file: &File) -> Result<(), Fa
         ];
         for (key, hooks) in hooks {
             for hook in hooks {
-                transaction.attempt(step(file, key, hook))?;
+                transaction.attempt(hooks::step(file, key, hook))?;
             }
         }
     }
@@ -341,30 +342,6 @@ fn add_link(transaction: &mut Transaction) -> Result<(), Failure> {
         "Missing WireGuard kernel module. Falling back to slow userspace implementation."
     });
     transaction.run(Step::StartDaemon(program))
-}
-
-/// Runs the hooks of this key, one after the other.
-///
-/// # Errors
-/// One failed: the others are not run.
-pub fn hooks(
-    transaction: &mut Transaction,
-    file: &File,
-    key: &str,
-    hooks: &[ConfigValue<Hook>],
-) -> Result<(), Failure> {
-    for hook in hooks {
-        transaction.run(step(file, key, hook))?;
-    }
-    Ok(())
-}
-
-fn step(file: &File, key: &str, hook: &ConfigValue<Hook>) -> Step {
-    Step::Hook {
-        command: hook.value.command(&file.interface),
-        file: file.path.clone(),
-        position: failure::position(file, hook.line, key),
-    }
 }
 
 fn set_up(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
