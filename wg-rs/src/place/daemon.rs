@@ -23,6 +23,7 @@ use crate::sys::netlink::{Event, Events};
 use crate::sys::netns::NetNs;
 use crate::sys::poll;
 use crate::sys::process::background;
+use crate::sys::process::notify;
 use crate::sys::process::other::{self, Process};
 use crate::sys::tun;
 use crate::uapi::{self, RUN_DIR};
@@ -67,7 +68,7 @@ pub(super) fn start(name: &str) -> Result<(), Error> {
         background::TUN_FD,
         background::UAPI_FD,
         background::READY_FD,
-        "NOTIFY_SOCKET",
+        notify::VARIABLE,
     ] {
         command.env_remove(variable);
     }
@@ -119,26 +120,16 @@ pub(super) fn find(name: &str) -> Result<Daemon, Error> {
         name: name.into(),
         reason,
     };
-    let stream = UnixStream::connect(socket(name)).map_err(|error| hidden(reason(&error)))?;
-    let listener = getsockopt(&stream, PeerCredentials).map(|peer| peer.pid());
-    let listener = listener.ok().and_then(|pid| u32::try_from(pid).ok());
-    let listener = listener.filter(|pid| *pid > 0);
-    let socket = match accepted(&stream) {
-        Ok(inode) => Some(PathBuf::from(format!("socket:[{inode}]"))),
-        // The kernel lacks unix_diag: then it must be the process that listened.
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(hidden(reason(&error))),
-    };
-    let others = other::ids().filter(|pid| Some(*pid) != listener && socket.is_some());
+    let connection = Connection::open(name).map_err(|error| hidden(reason(&error)))?;
     let mut no_permission = false;
-    for pid in listener.into_iter().chain(others) {
-        match of_process(pid, socket.as_deref(), name) {
+    for pid in connection.processes() {
+        match of_process(pid, &connection, name) {
             Ok(Some(Some(daemon))) => return Ok(daemon),
             Ok(Some(None)) => {
                 let name = name.into();
                 return Err(Error::NoLink { name, pid });
             }
-            Err(error) if Some(pid) == listener => {
+            Err(error) if Some(pid) == connection.listener => {
                 no_permission = error.kind() == ErrorKind::PermissionDenied;
             }
             Ok(None) | Err(_) => {}
@@ -149,6 +140,64 @@ pub(super) fn find(name: &str) -> Result<Daemon, Error> {
     } else {
         "its daemon is not among the processes that can be seen from here".into()
     }))
+}
+
+/// The ID of the process that answers at the socket of `name`. `None` if nobody does, or it cannot be
+/// seen. Where nobody may ask for its TUN, as in some
+/// containers, this is known all the same.
+pub fn pid(name: &str) -> Option<u32> {
+    let connection = Connection::open(name).ok()?;
+    connection.processes().find(|pid| {
+        let process = Process::open(*pid);
+        process.is_ok_and(|process| connection.is_with(&process).unwrap_or(false))
+    })
+}
+
+/// A connection to a daemon.
+struct Connection {
+    /// Keeps the other end open.
+    _stream: UnixStream,
+    /// The process that listened.
+    listener: Option<u32>,
+    /// The other end, as /proc has it. `None`: the kernel lacks unix_diag.
+    other_end: Option<PathBuf>,
+}
+
+impl Connection {
+    fn open(name: &str) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket(name))?;
+        let listener = getsockopt(&stream, PeerCredentials).map(|peer| peer.pid());
+        let listener = listener.ok().and_then(|pid| u32::try_from(pid).ok());
+        let other_end = match accepted(&stream) {
+            Ok(inode) => Some(PathBuf::from(format!("socket:[{inode}]"))),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Connection {
+            _stream: stream,
+            listener: listener.filter(|pid| *pid > 0),
+            other_end,
+        })
+    }
+
+    /// Those that may hold the other end, the likeliest first. Without unix_diag it must be the one that
+    /// listened.
+    fn processes(&self) -> impl Iterator<Item = u32> {
+        let others =
+            other::ids().filter(|pid| Some(*pid) != self.listener && self.other_end.is_some());
+        self.listener.into_iter().chain(others)
+    }
+
+    /// Whether this process holds the other end, as far as that can be known.
+    fn is_with(&self, process: &Process) -> io::Result<bool> {
+        let Some(other_end) = &self.other_end else {
+            return Ok(true);
+        };
+        let descriptors = process.descriptors()?;
+        Ok(descriptors
+            .iter()
+            .any(|(_, leads_to)| leads_to == other_end))
+    }
 }
 
 /// The inode of the socket that accepted this connection.
@@ -171,15 +220,12 @@ fn accepted(stream: &UnixStream) -> io::Result<u32> {
     }
 }
 
-/// `None` if this process does not hold `socket`, if that is known; else its link for `name`, if it has
-/// one.
-fn of_process(pid: u32, socket: Option<&Path>, name: &str) -> io::Result<Option<Option<Daemon>>> {
+/// `None` if this process does not hold the other end of the connection; else its link for `name`, if it
+/// has one.
+fn of_process(pid: u32, to: &Connection, name: &str) -> io::Result<Option<Option<Daemon>>> {
     let process = Process::open(pid)?;
-    if let Some(socket) = socket {
-        let descriptors = process.descriptors()?;
-        if descriptors.iter().all(|(_, leads_to)| leads_to != socket) {
-            return Ok(None);
-        }
+    if !to.is_with(&process)? {
+        return Ok(None);
     }
     let mut links = tun::held_by(&process)?;
     let link = links.iter().position(|(link, _)| link == name);

@@ -19,7 +19,7 @@ mod namespace;
 mod survey;
 
 pub use create::{BackendChoice, create};
-pub use daemon::{Ending, socket};
+pub use daemon::{Ending, pid, socket};
 pub use error::Error;
 pub(crate) use error::reason;
 pub use find::{

@@ -7,8 +7,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+/// Names the socket.
+pub const VARIABLE: &str = "NOTIFY_SOCKET";
 /// The interface exists and is configurable.
 pub const READY: &str = "READY=1";
+/// Together with a process ID: the service's main process from now on.
+pub const MAIN_PID: &str = "MAINPID=";
 /// The daemon is about to end.
 pub const STOPPING: &str = "STOPPING=1";
 
@@ -17,7 +21,7 @@ pub const STOPPING: &str = "STOPPING=1";
 /// # Errors
 /// The name is of no other form, or nobody listens there.
 pub fn notify(state: &str) -> io::Result<bool> {
-    match std::env::var_os("NOTIFY_SOCKET") {
+    match std::env::var_os(VARIABLE) {
         Some(name) => notify_to(&name, state).map(|()| true),
         None => Ok(false),
     }
