@@ -252,6 +252,9 @@ fn installed_used_and_removed() -> io::Result<()> {
 const SCRIPT: &str = r#"
 set -eux
 export SYSTEMD_PAGER=
+gone() { if "$@"; then exit 1; fi; }
+main_process() { systemctl show --property MainPID --value wg-quick-rs@wg0.service; }
+await() { n=0; until "$@"; do n=$((n + 1)); test $n -lt 300; sleep 0.1; done; }
 units='wg-quick-rs@wg0.service wg-quick-rs-reresolve.service wg-quick-rs-reresolve.timer wg-quick-rs.target'
 test -z "$(systemd-analyze verify --man=no $units 2>&1)"
 systemd-analyze security --no-pager --threshold=25 wg-quick-rs-reresolve.service
@@ -280,13 +283,47 @@ wg-rs show wg0 endpoints | grep 192.0.2.2
 systemctl restart wg-quick-rs@wg0.service
 ip link show wg0
 systemctl stop wg-quick-rs@wg0.service
-! ip link show wg0
-! mountpoint /run/hook
+gone ip link show wg0
+gone mountpoint /run/hook
+
+# A daemon that is killed is followed by another one. Until then nothing is sent in clear, and what the
+# hooks did is not done twice.
+ip route add default via 192.0.2.2
+sed -i 's|Endpoint = .*|Endpoint = 192.0.2.2:51820|; s|AllowedIPs = .*|AllowedIPs = 0.0.0.0/0|
+  /^Address/aPreDown = (ip route get 203.0.113.1 2>\&1 || :) >> /ways' /etc/wireguard/wg0.conf
+systemctl start wg-quick-rs@wg0.service || { journalctl --no-pager --unit wg-quick-rs@wg0.service; exit 1; }
+is_another() {
+  new=$(main_process)
+  test "$(systemctl is-active wg-quick-rs@wg0.service)" = active -a "$new" != 0 -a "$new" != "$daemon"
+}
+for round in 1 2; do
+  daemon=$(pidof wireguard-rs)
+  test "$(main_process)" = "$daemon"
+  kill -9 "$daemon"
+  await is_another
+  test "$(pidof wireguard-rs)" = "$new"
+  ping -c 1 -W 20 10.77.0.2
+  ip route get 203.0.113.1 | grep 'dev wg0'
+  test "$(ip -4 rule show | grep -c fwmark)" = 1
+  test "$(ip -4 rule show | grep -c suppress_prefixlength)" = 1
+  test "$(grep -c /run/hook /proc/mounts)" = 1
+  test "$(wc -l < /ways)" = $round
+done
+gone grep 'dev' /ways
+# One that is asked to end is not. The unit is stopped as ever.
+is_without() { test "$(main_process)" = 0; }
+kill "$(pidof wireguard-rs)"
+await is_without
+systemctl is-active wg-quick-rs@wg0.service
+systemctl stop wg-quick-rs@wg0.service
+test "$(ip -4 rule show | wc -l)" = 3
+gone mountpoint /run/hook
+test "$(wc -l < /ways)" = 3
 
 # A tunnel without programs could not be taken down: removal does.
 systemctl start wg-quick-rs@wg0.service
 dpkg --remove wg-rs
-! ip link show wg0
+gone ip link show wg0
 dpkg --purge wg-rs
 test -z "$(find /etc/systemd/system -lname '*wg-quick-rs*')"
 echo PASSED
@@ -353,6 +390,9 @@ fn the_units_run_under_systemd() -> io::Result<()> {
         "cd /etc/systemd/system; ln -s ../test.service multi-user.target.wants/\n\
          for unit in networkd networkd-wait-online; do ln -sf /dev/null systemd-$unit.service; done",
     )?;
+    // In the container it cannot be written.
+    let valid_mark = "/proc/sys/net/ipv4/conf/all/src_valid_mark";
+    debian.host.write(valid_mark, "1")?;
     // systemd-nspawn mounts its own.
     debian.sh("umount -R /dev /run /proc")?;
 

@@ -146,12 +146,9 @@ fn wg_rs() -> io::Result<()> {
         assert!(page.contains(&format!(".Cm {parameter}")), "{parameter}");
     }
 
-    // Taken away from the daemon that `link add` starts.
-    let theirs = names(&["NOTIFY_SOCKET"]);
-    let code = environment_of_code(
+    let read = environment_of_code(
         &["tool", "config", "place", "backend"].map(|folder| format!("wg-rs/src/{folder}")),
     )?;
-    let read: Names = code.difference(&theirs).cloned().collect();
     assert_eq!(read, environment_of_page(&page), "environment");
     Ok(())
 }
@@ -251,9 +248,14 @@ fn wg_quick_rs() -> io::Result<()> {
         assert!(help.contains(key), "{key} is not in the help");
     }
 
-    let folders = ["wg-quick-rs/src", "wg-rs/src/config", "wg-rs/src/place"];
+    let folders = [
+        "wg-quick-rs/src",
+        "wg-rs/src/config",
+        "wg-rs/src/place",
+        "wg-rs/src/sys/process/notify.rs",
+    ];
     // What it gives to hooks and programs, and what the daemon reads.
-    let given = names(&["CONFIG_FILE", "LC_ALL", "NOTIFY_SOCKET", "LOG_LEVEL"]);
+    let given = names(&["CONFIG_FILE", "LC_ALL", "LOG_LEVEL"]);
     let code = environment_of_code(&folders)?;
     let read: Names = code.difference(&given).cloned().collect();
     // By their look, variables are told from other words by an underscore.

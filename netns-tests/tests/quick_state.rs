@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use netns_tests::quick::{BIN, LOG, Quick, Run, Site};
-use netns_tests::{Host, Lab, PATIENCE, until};
+use netns_tests::{Host, Lab, PATIENCE, SOCKETS, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -451,6 +452,55 @@ fn up_after_a_kill_resolves_names_and_runs_the_hooks_of_down_once() -> io::Resul
         assert_eq!(site.host.read("/etc/resolv.conf")?, resolv_conf);
     }
     Ok(())
+}
+
+/// It is told the process of the daemon; hooks, the daemon and scripts of other units do not speak for
+/// the unit.
+#[test]
+fn the_service_manager_is_told_which_process_to_watch() -> io::Result<()> {
+    let Some(host) = TestHost::new()? else {
+        return Ok(());
+    };
+    let path = format!("{SOCKETS}/notify");
+    let notify = host.site.host.run(|| UnixDatagram::bind(&path))?;
+    let told = || -> io::Result<Option<String>> {
+        let mut buffer = [0; 100];
+        match notify.recv(&mut buffer) {
+            Ok(len) => Ok(Some(String::from_utf8_lossy(&buffer[..len]).into_owned())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    notify.set_nonblocking(true)?;
+    host.file(&format!("PostUp = env > {LOG}"), &full(""))?;
+    let up = |started: Option<&str>| {
+        let mut command = host.site.command(&host.quick, &["up", "wg0"])?;
+        command.env("NOTIFY_SOCKET", &path);
+        match started {
+            Some(pid) => command.env("SYSTEMD_EXEC_PID", pid),
+            None => command.env_remove("SYSTEMD_EXEC_PID"),
+        };
+        host.site.finish(host.site.host.spawn(&mut command)?)
+    };
+    up(None)?.success()?;
+    let said = match host.site.host.processes()?[..] {
+        [] => "READY=1".into(),
+        [daemon] => format!("READY=1\nMAINPID={daemon}"),
+        ref others => panic!("{others:?}"),
+    };
+    assert_eq!(told()?, Some(said));
+    let variables = host.site.host.read(LOG)?;
+    assert!(!variables.contains("NOTIFY_SOCKET"), "{variables}");
+    host.ok("down")?;
+    // Nor does it hear of what did not come up, or of what another process runs.
+    host.file("PostUp = false", &full(""))?;
+    assert_eq!(up(None)?.code, Some(1));
+    host.file("", &full(""))?;
+    up(Some("1"))?.success()?;
+    host.ok("down")?;
+    assert_eq!(told()?, None);
+    host.site.sh(&format!("rm {path}"))?;
+    host.nothing_left()
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod firewall;
 pub mod lock;
 pub mod program;
 mod resolv_conf;
+pub mod service_manager;
 mod shown;
 pub mod signals;
 pub mod state;

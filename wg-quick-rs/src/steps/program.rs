@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use wg_rs::sys::process::notify;
 
 use crate::steps::signals::{Phase, Signals};
 use crate::steps::target::Target;
@@ -131,6 +132,8 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.args(&self.args).env("PATH", path());
         command.env("LC_ALL", "C").stdout(out);
+        // It is not who is to say that the tunnel is up.
+        command.env_remove(notify::VARIABLE);
         command.envs(self.variables);
         if self.quiet {
             command.stderr(Stdio::null());

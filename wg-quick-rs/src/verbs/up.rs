@@ -36,6 +36,7 @@ use crate::steps::console;
 use crate::steps::dns::Resolver;
 use crate::steps::failure::Failure;
 use crate::steps::program::{OURS, Program};
+use crate::steps::service_manager;
 use crate::steps::state::{self, Home, PeerOfFile, State};
 use crate::steps::step::Step;
 use crate::steps::target::{Target, family};
@@ -169,6 +170,8 @@ fn bring_up(
             "Whether the endpoints are reached through `{name}' itself is not known: {failure}."
         ));
     }
+    transaction.check()?;
+    service_manager::tell_up(name);
     Ok(())
 }
 
