@@ -302,6 +302,32 @@ fn a_killed_daemon_leaks_nothing() -> io::Result<()> {
     // Nor is anything left where it is not put back.
     host.ok("up")?;
     kill_daemons(&host.site)?;
+    // In another namespace it would not be put back, and nobody would know of it any more.
+    let moved = host
+        .site
+        .run(&host.quick, &["up", "wg0", "--netns", "other"])?;
+    assert_eq!(moved.code, Some(1), "{}", moved.output);
+    assert!(moved.output.contains("down wg0' removes it"));
+    host.ok("down")?;
+    host.nothing_left()?;
+    // The hooks of one that lived there are run there.
+    let hooks = format!("PreDown = ip -o link show > {LOG}\nDNS = 10.0.0.1");
+    host.file(&hooks, &full(""))?;
+    let up = || {
+        let up = host
+            .site
+            .run(&host.quick, &["up", "wg0", "--netns", "other"]);
+        up?.success()
+    };
+    up()?;
+    kill_daemons(&host.site)?;
+    until(PATIENCE, "the link to go", || {
+        let links = host.site.sh("ip -n other link show")?;
+        Ok((!links.contains("wg0")).then_some(()))
+    })?;
+    up()?;
+    let links = host.site.host.read(LOG)?;
+    assert!(links.contains("lo:") && !links.contains("eth0"), "{links}");
     host.ok("down")?;
     host.nothing_left()
 }

@@ -90,6 +90,16 @@ fn bring_up(
         transaction.state_before = Some(before);
     }
     let left = left_before(transaction)?;
+    let lived_here = transaction
+        .state_before
+        .as_ref()
+        .is_some_and(|before| before.home.is_none());
+    if left.is_some() && lived_here && elsewhere.is_some() {
+        return Err(Failure::new(format_args!(
+            "the daemon of an earlier `{name}' was killed, and what it left is here: `{} down {name}' removes it",
+            console::program()
+        )));
+    }
     if left.is_some() {
         console::note(format_args!(
             "The daemon of an earlier `{name}' was killed: what it left is removed."
