@@ -113,20 +113,20 @@ fn machine(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
     ];
     site.sh(&format!(
         "rm {BIN}/wireguard-rs
-         for folder in /usr/local /root; do
+         for folder in /usr/local /srv; do
              layer=/var/run/wireguard/.layer$folder
              mkdir -p $layer/upper $layer/work
              mount -t overlay -o lowerdir=$folder,upperdir=$layer/upper,workdir=$layer/work \
                  overlay $folder
          done
          rm -f /usr/local/bin/{{wg-rs,wg-quick-rs,wireguard-rs}}
-         mkdir -p /etc/systemd/system /root/wg-rs/target/release
-         ln -s {ROOT}/man {ROOT}/wg-quick-rs /root/wg-rs/
+         mkdir -p /etc/systemd/system /srv/wg-rs/target/release
+         ln -s {ROOT}/man {ROOT}/wg-quick-rs /srv/wg-rs/
          echo 192.0.2.2 vpn.example.com >> /etc/hosts"
     ))?;
     for program in programs {
         site.sh(&format!(
-            "cp {} /root/wg-rs/target/release/",
+            "cp {} /srv/wg-rs/target/release/",
             program.display()
         ))?;
     }
@@ -137,7 +137,7 @@ fn machine(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
 fn run(site: &Site, block: &Block, more: &str) -> io::Result<String> {
     let script = format!(
         "{more}\nexport PATH={BIN}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         cd /root/wg-rs\n{}",
+         cd /srv/wg-rs\n{}",
         block.text
     );
     site.sh(&script).map_err(|error| {
@@ -308,7 +308,7 @@ fn holds(block: &Block, said: &str, site: &Site) -> io::Result<()> {
     }
     if block.text.contains("LOG_LEVEL") {
         until(PATIENCE, "a handshake in the log", || {
-            let log = site.sh("cat /root/wg-rs/wg0.log")?;
+            let log = site.sh("cat /srv/wg-rs/wg0.log")?;
             Ok(log.to_lowercase().contains("handshake").then_some(()))
         })?;
     }
