@@ -133,7 +133,7 @@ impl Paced {
         })
     }
 
-    /// Ends it, once all have arrived or none come any more.
+    /// Ends it, once all have arrived or no more come.
     pub fn finish(mut self) -> io::Result<Count> {
         self.shared.stop.store(true, Relaxed);
         join(self.sender.take())?;

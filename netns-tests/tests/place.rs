@@ -519,7 +519,7 @@ fn an_interface_is_moved_and_deleted_without_a_look_into_its_daemon() -> io::Res
     blind(&["move", "wg0", "web"])?;
     let web = pair.inside("web")?;
     assert!(web.run(|| netlink::link("wg0"))?.is_some());
-    // There is none here any more, and where it is now cannot be seen.
+    // It is no longer here, and where it is now cannot be seen.
     let error = blind(&["del", "wg0"]).expect_err("must fail").to_string();
     let line = "cannot find the network interface of wg0: no permission to look at its daemon";
     assert!(error.ends_with(line), "{error}");

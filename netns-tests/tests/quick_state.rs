@@ -302,7 +302,7 @@ fn a_killed_daemon_leaks_nothing() -> io::Result<()> {
     // Nor is anything left where it is not put back.
     host.ok("up")?;
     kill_daemons(&host.site)?;
-    // In another namespace it would not be put back, and nobody would know of it any more.
+    // In another namespace it would not be put back, and nobody would know of it.
     let moved = host
         .site
         .run(&host.quick, &["up", "wg0", "--netns", "other"])?;

@@ -403,7 +403,7 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
         }
     }
 
-    // All goes out in clear until the tunnel is there, and nothing any more from then on.
+    // Everything goes out in clear until the tunnel is there, and nothing from then on.
     site.configure("wg0", &a.file())?;
     let in_clear = in_clear_while(&site, &sniffer, || {
         site.run(&ours, &["up", "wg0"])?.success().map(|_| ())

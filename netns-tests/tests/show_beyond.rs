@@ -38,7 +38,7 @@ fn a_watch_ends_cleanly() -> io::Result<()> {
     })?;
     watch.signal(Signal::SIGINT)?;
     assert!(watch.wait(PATIENCE)?.success());
-    // And when nobody reads any more.
+    // And when nobody reads its output.
     let line = format!("{} show --watch | head -n 1", wg_rs.display());
     assert_eq!(host.sh("sh", &["-c", &line])?, "interface: wg7\n");
     Ok(())

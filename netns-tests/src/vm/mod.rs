@@ -284,8 +284,8 @@ fn initramfs(kernel: &Path) -> io::Result<Archive> {
     Ok(archive)
 }
 
-/// The agent in the machine: runs the tests it is asked for, each in a process, until nobody asks
-/// any more.
+/// The agent in the machine: runs the tests it is asked for, each in a process, until no more are
+/// asked for.
 pub fn serve() -> io::Result<()> {
     let port = File::options().read(true).write(true).open(PORT)?;
     let answers = Arc::new(Mutex::new(port.try_clone()?));

@@ -191,7 +191,7 @@ impl<'a> Edit<'a> {
         for edited in &mut self.lines[start..end] {
             edited.fate = Fate::Drop;
         }
-        // At the end of the file, the blank lines above have nothing to part any more.
+        // At the end of the file, the blank lines above no longer separate anything.
         if end == self.lines.len() {
             let kept = |edited: &Edited| {
                 !matches!(edited.fate, Fate::Drop) && edited.line.what != What::Blank

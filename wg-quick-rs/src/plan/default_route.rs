@@ -78,7 +78,7 @@ pub fn add(transaction: &mut Transaction, family: Family) -> Result<u32, Failure
         return Ok(0);
     }
     let mark = {
-        // Its table is not empty any more once the route is there.
+        // Its table is no longer empty once the route is there.
         let _lock = Lock::of_tables(&transaction.signals)?;
         let mark = mark(transaction)?;
         add_rules(transaction, family, mark)?;

@@ -58,9 +58,9 @@ pub enum Step {
     SetDns(Resolver),
     /// The same, in /etc/resolv.conf itself where whoever keeps it fails.
     SetDnsOrFile(Resolver),
-    /// None any more.
+    /// Removes the DNS settings.
     UnsetDns(Resolver),
-    /// Others than before.
+    /// Replaces the DNS settings.
     ChangeDns {
         /// Those before.
         old: Resolver,

@@ -2,7 +2,7 @@
 //! is done, the last first.
 //!
 //! ```text
-//! step ─► shown ─► done ─► its undoing kept ─► … ─► commit: nothing to undo any more
+//! step ─► shown ─► done ─► its undoing kept ─► … ─► commit: nothing left to undo
 //!                   └ failed, or a signal ─► undo: what was kept, in reverse ─► exit code
 //! ```
 

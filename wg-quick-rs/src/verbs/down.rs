@@ -4,8 +4,8 @@
 //! PreDown ─► saved, if SaveConfig ─► DNS ─► rules ─► firewall ─► link ─► PostDown
 //!                                                                 └ from here there is no way back
 //! ```
-//! What goes is what `up` recorded; of the file only the hooks are needed. Whose daemon was killed has
-//! no link any more, but what else there was is still to be cleaned up.
+//! What goes is what `up` recorded; of the file only the hooks are needed. An interface whose daemon was killed
+//! no longer has a link, but what else there was must still be cleaned up.
 
 use std::process::ExitCode;
 

@@ -72,7 +72,7 @@ fn wall() -> Wall {
 
 impl RunningInterface {
     /// A tunnel over `tun`, encrypted by `backend` with so many workers per direction, its link down
-    /// as yet. `tun_gone` is called when the TUN device cannot be read any more.
+    /// as yet. `tun_gone` is called when the TUN device can no longer be read.
     ///
     /// # Errors
     /// Of making threads.

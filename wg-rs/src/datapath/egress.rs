@@ -69,7 +69,7 @@ pub struct Sent {
     pub refused: usize,
     /// Why, of the first of these: ENETUNREACH, EPERM (a firewall), ENOBUFS, EAGAIN, …
     pub error: Option<io::Error>,
-    /// The source address is no address of ours any more: the burst was sent without it.
+    /// The source address is no longer ours: the burst was sent without it.
     pub bad_source: bool,
 }
 

@@ -228,7 +228,7 @@ impl Shared {
         self.taken.notify_all();
     }
 
-    /// The TUN is gone: nothing will be read any more.
+    /// The TUN is gone: nothing more will be read.
     fn end(&self, error: io::Error) {
         self.stop_all();
         if let Some(gone) = lock(&self.gone).take() {

@@ -110,7 +110,7 @@ impl Judge {
         };
         match netlink.route_get(to, Some(source.ip), self.mark) {
             Ok(hop) => hop.local || source.ifindex == 0 || hop.link == source.ifindex,
-            // No address of ours any more; or there is no route whatever the source.
+            // The source is no longer ours, or there is no route from any source.
             Err(_) => netlink.route_get(to, None, self.mark).is_err(),
         }
     }

@@ -90,7 +90,7 @@ impl NetNs {
         File::open(path).map(|file| NetNs(file.into()))
     }
 
-    /// A new, empty one, that vanishes when nobody holds it and nothing is in it any more.
+    /// A new, empty one, which vanishes when nobody holds it and nothing is in it.
     ///
     /// # Errors
     /// EPERM: no CAP_SYS_ADMIN.

@@ -93,7 +93,7 @@ fn lookup(host: Option<&str>, service: &str, flags: i32) -> Result<Vec<SocketAdd
         addrs.extend(name.addr());
         next = entry.ai_next;
     }
-    // SAFETY: it came from `getaddrinfo`, and nothing of it is used any more.
+    // SAFETY: it came from `getaddrinfo`, and nothing of it is used afterwards.
     unsafe { libc::freeaddrinfo(list) };
     if addrs.is_empty() {
         return Err(failure(libc::EAI_NODATA));

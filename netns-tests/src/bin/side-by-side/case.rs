@@ -34,7 +34,7 @@ pub enum State {
 pub enum Fake {
     /// Answers every request so, and closes.
     Says(&'static str),
-    /// Nobody listens at its socket any more.
+    /// Nobody listens at its socket.
     Stale,
 }
 
