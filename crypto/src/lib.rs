@@ -75,6 +75,7 @@ macro_rules! redacted {
 mod aead;
 pub mod cookie;
 mod encoding;
+mod fields;
 mod hash;
 pub mod key;
 pub mod noise;

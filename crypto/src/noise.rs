@@ -23,6 +23,7 @@
 
 use crate::{
     aead,
+    fields::Fields,
     key::{PresharedKey, PrivateKey, PublicKey},
     symmetric::Symmetric,
     tai64n::Tai64n,
@@ -306,34 +307,6 @@ redacted!(Identity, Initiation, ReceivedInitiation, Responder);
 
 fn dh(local: &KeyPair, remote: &PublicKey) -> Result<SharedSecret, HandshakeError> {
     local.dh(remote).ok_or(HandshakeError::LowOrder)
-}
-
-/// A message, field after field: what is left of it.
-struct Fields<T>(T);
-
-impl Fields<&[u8]> {
-    fn get<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self
-            .0
-            .split_first_chunk()
-            .expect("a field of a message of its size");
-        self.0 = rest;
-        *field
-    }
-}
-
-impl<'a> Fields<&'a mut [u8]> {
-    fn take<const N: usize>(&mut self) -> &'a mut [u8; N] {
-        let (field, rest) = std::mem::take(&mut self.0)
-            .split_first_chunk_mut()
-            .expect("a field of a message of its size");
-        self.0 = rest;
-        field
-    }
-
-    fn put<const N: usize>(&mut self, field: &[u8; N]) {
-        *self.take() = *field;
-    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 //! notes each datagram sent. A host's `addr` is what others see: changing it is roaming, or a NAT
 //! that forgot.
 
+mod packet;
+mod sockets;
+
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use wg_crypto::{AeadBackend, PresharedKey, PrivateKey, PublicKey};
 
-use super::config::{ConfigError, Links};
+use super::config::ConfigError;
 use super::device::Device;
 use super::drops::DropReason;
 use super::ingress::Backlog;
@@ -25,6 +27,9 @@ use super::receive::InBurst;
 use super::send::{OpenBurst, OutBuffer, Prepared, Unroutable, outer_tos, route};
 use super::time::Time;
 use crate::model::{self, AllowedIp, Change, Wall};
+
+pub(crate) use packet::{checksum, packet, packet_between};
+pub(crate) use sockets::Sockets;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MILLI: Duration = Duration::from_millis(1);
@@ -79,46 +84,6 @@ struct Flight {
     tos: u8,
     stride: usize,
     bytes: Vec<u8>,
-}
-
-/// The sockets of a host.
-#[derive(Default)]
-pub(crate) struct Sockets {
-    pub refuse: bool,
-    pub port: Option<u16>,
-    pub binds: usize,
-    pub fwmark: u32,
-}
-
-impl Links for Sockets {
-    fn bind(&mut self, port: u16) -> io::Result<u16> {
-        if self.refuse {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        self.binds += 1;
-        self.port = Some(if port == 0 {
-            40_000 + self.binds as u16
-        } else {
-            port
-        });
-        Ok(self.port.expect("just set"))
-    }
-
-    fn check(&mut self, _: u16) -> io::Result<()> {
-        if self.refuse {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        Ok(())
-    }
-
-    fn close(&mut self) {
-        self.port = None;
-    }
-
-    fn set_fwmark(&mut self, mark: u32) -> io::Result<()> {
-        self.fwmark = mark;
-        Ok(())
-    }
 }
 
 pub(crate) struct Host {
@@ -593,53 +558,4 @@ pub(crate) fn network_of(text: &str) -> AllowedIp {
 
 pub(crate) fn psk(byte: u8) -> Change {
     Change::PresharedKey(Box::new(PresharedKey::from_bytes([byte; 32])))
-}
-
-/// An IPv4 packet between the inner addresses of two hosts.
-pub(crate) fn packet(from: usize, to: usize, payload: &[u8]) -> Vec<u8> {
-    let inner = |host: usize| format!("10.0.0.{}", host + 1).parse().unwrap();
-    packet_between(inner(from), inner(to), payload)
-}
-
-/// An IP packet; the checksum of an IPv4 header is right.
-pub(crate) fn packet_between(from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
-    match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let mut packet = vec![0; 20];
-            packet[0] = 0x45;
-            packet[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
-            packet[8] = 64;
-            packet[9] = 17;
-            packet[12..16].copy_from_slice(&from.octets());
-            packet[16..20].copy_from_slice(&to.octets());
-            let sum = checksum(&packet);
-            packet[10..12].copy_from_slice(&sum.to_be_bytes());
-            packet.extend_from_slice(payload);
-            packet
-        }
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            let mut packet = vec![0; 40];
-            packet[0] = 0x60;
-            packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
-            packet[6] = 17;
-            packet[7] = 64;
-            packet[8..24].copy_from_slice(&from.octets());
-            packet[24..40].copy_from_slice(&to.octets());
-            packet.extend_from_slice(payload);
-            packet
-        }
-        _ => panic!("families differ"),
-    }
-}
-
-/// The Internet checksum; of a header that holds its own, 0.
-pub(crate) fn checksum(header: &[u8]) -> u16 {
-    let mut sum: u32 = header
-        .chunks(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
-    while sum >> 16 != 0 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }

@@ -1,18 +1,14 @@
-//! Data packets: routes, order, padding, checks, roaming, counters, ECN.
+//! Data packets: routes, order, padding, checks, counters.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::elsewhere;
 use crate::model::Change;
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::{DATA_OVERHEAD, MAX_STAGED_PACKETS};
-use crate::tunnel::peer::{Endpoint, Source};
+use crate::tunnel::peer::Endpoint;
 use crate::tunnel::send::Unroutable;
 use crate::tunnel::sim::*;
-
-fn elsewhere() -> SocketAddr {
-    "203.0.113.9:9999".parse().unwrap()
-}
 
 #[test]
 fn staged_packets_go_first_and_in_order() {
@@ -210,20 +206,6 @@ fn gotatun_0_7_2_spoofed_source() {
     assert_eq!(sim.hosts[0].drops(DropReason::NotAllowed), 3);
 }
 
-/// netns.sh 9: the endpoint moves although the packet inside is dropped.
-#[test]
-fn the_endpoint_moves_before_the_source_is_checked() {
-    let mut sim = Sim::session();
-    sim.set_peer(0, 1, &[disallow("10.0.0.2/32")]);
-    sim.hosts[1].addr = elsewhere();
-    let rx = sim.hosts[0].peer().rx_bytes;
-    sim.send(1, 0, 1);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[0].drops(DropReason::NotAllowed), 1);
-    assert_eq!(sim.hosts[0].peer().endpoint, Some(elsewhere()));
-    assert_eq!(sim.hosts[0].peer().rx_bytes, rx, "not counted");
-}
-
 #[test]
 fn inner_packets_that_are_none_are_dropped() {
     let mut sim = Sim::session();
@@ -325,102 +307,6 @@ fn a_reordered_window_of_8128_packets_is_accepted() {
     );
 }
 
-#[test]
-fn endpoints_roam_on_data_initiation_and_response() {
-    // Data.
-    let mut sim = Sim::session();
-    sim.hosts[0].addr = elsewhere();
-    sim.send(0, 1, 1);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[1].peer().endpoint, Some(elsewhere()));
-    sim.send(1, 0, 2);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[0].payloads(), [2]);
-
-    // Initiation: the responder did not know where, to a family it did not expect.
-    let mut sim = Sim::pair();
-    let key = sim.hosts[0].public();
-    sim.set(
-        1,
-        &[
-            Change::ReplacePeers,
-            Change::Peer(key),
-            allow("10.0.0.1/32"),
-        ],
-    )
-    .unwrap();
-    sim.hosts[0].addr = "[2001:db8::7]:9998".parse().unwrap();
-    sim.send(0, 1, 1);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[1].peer().endpoint, Some(sim.hosts[0].addr));
-    assert_eq!(sim.hosts[1].payloads(), [1]);
-
-    // Response: the responder answers from another address than was written to.
-    let mut sim = Sim::pair();
-    sim.faults.delay = 100 * MILLI;
-    sim.send(0, 1, 1);
-    sim.run(150 * MILLI);
-    let response = sim.last(1, RESPONSE);
-    sim.hosts[1].addr = elsewhere();
-    sim.faults.delay = MILLI;
-    sim.inject(elsewhere(), response.to, &response.bytes);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[0].peer().endpoint, Some(elsewhere()));
-    assert_eq!(sim.hosts[1].payloads(), [1]);
-}
-
-#[test]
-fn a_keepalive_roams_too() {
-    let mut sim = Sim::session();
-    sim.hosts[0].addr = elsewhere();
-    sim.set_peer(0, 1, &[Change::PersistentKeepalive(25)]);
-    sim.run(SECOND);
-    assert_eq!(sim.keepalives(0).len(), 1);
-    assert_eq!(sim.hosts[1].peer().endpoint, Some(elsewhere()));
-}
-
-#[test]
-fn nat_rebinding_in_mid_flow_loses_only_what_was_under_way() {
-    let mut sim = Sim::session();
-    for round in 0..20u16 {
-        sim.hosts[0].addr = SocketAddr::new(elsewhere().ip(), 1000 + round);
-        sim.send(0, 1, 1);
-        sim.run(50 * MILLI);
-        sim.send(1, 0, 2);
-        sim.run(50 * MILLI);
-    }
-    assert_eq!(sim.hosts[1].delivered.len(), 20);
-    assert_eq!(sim.hosts[0].delivered.len(), 20);
-    assert_eq!(sim.count(0, INITIATION) + sim.count(1, INITIATION), 0);
-}
-
-#[test]
-fn our_address_is_learned_from_what_comes_in() {
-    let mut sim = Sim::session();
-    let peer = sim.hosts[1].first();
-    let src = Some(Source {
-        ip: sim.hosts[1].addr.ip(),
-        ifindex: 2,
-    });
-    assert_eq!(
-        peer.endpoint(),
-        Some(Endpoint {
-            addr: sim.hosts[0].addr,
-            src
-        })
-    );
-    for change in [Change::FwMark(5), Change::ListenPort(7)] {
-        sim.set(1, &[change]).unwrap();
-        assert_eq!(peer.endpoint().unwrap().src, None);
-        sim.send(0, 1, 1);
-        sim.run(SECOND);
-        assert_eq!(peer.endpoint().unwrap().src, src);
-    }
-    let addr = sim.hosts[0].addr;
-    sim.set_peer(1, 0, &[Change::Endpoint(addr)]);
-    assert_eq!(peer.endpoint().unwrap().src, None, "set by hand");
-}
-
 /// netns.sh 3: exact counters after ten pings.
 #[test]
 fn counters_are_the_kernels() {
@@ -472,93 +358,6 @@ fn handshake_messages_that_the_network_refuses_are_not_counted() {
     // An initiation, and the packet that was staged.
     assert_eq!(sim.hosts[0].peer().tx_bytes, 148 + 80);
     assert_eq!(sim.hosts[1].peer().tx_bytes, 92);
-}
-
-#[test]
-fn ecn_outside_follows_inside() {
-    let mut sim = Sim::session();
-    for (inner, outer) in [
-        (0, 0),
-        (1, 1),
-        (2, 2),
-        (3, 2),
-        (0xb8, 0),
-        (0xfd, 1),
-        (0xff, 2),
-    ] {
-        let mut v4 = packet(0, 1, &[1; 20]);
-        v4[1] = inner;
-        sim.send_packets(0, &[v4]);
-        assert_eq!(sim.last(0, DATA).tos, outer, "IPv4 {inner:#x}");
-        let mut v6 = packet_between(
-            "fd00::1".parse().unwrap(),
-            "fd00::2".parse().unwrap(),
-            &[1; 20],
-        );
-        v6[0] |= inner >> 4;
-        v6[1] |= inner << 4;
-        sim.send_packets(0, &[v6]);
-        assert_eq!(sim.last(0, DATA).tos, outer, "IPv6 {inner:#x}");
-    }
-}
-
-#[test]
-fn ecn_inside_follows_congestion_outside() {
-    use crate::tunnel::receive::InBurst;
-    let sim = Sim::session();
-    let current = sim.hosts[0].session();
-    let plane = sim.hosts[1].device.plane().clone();
-    let mut burst = InBurst::new();
-    let mut counter = 1000;
-    for (inner, outer, want) in [
-        (0, 3, 0), // Not-ECT inside is delivered as it is
-        (1, 3, 3),
-        (2, 3, 3),
-        (3, 0, 3),
-        (2, 1, 1),
-        (1, 2, 1),
-        (2, 0, 2),
-        (0xb9, 3, 0xbb),
-    ] {
-        for v6 in [false, true] {
-            let mut packet = if v6 {
-                packet_between(
-                    "fd00::1".parse().unwrap(),
-                    "fd00::2".parse().unwrap(),
-                    &[1; 8],
-                )
-            } else {
-                packet(0, 1, &[1; 8])
-            };
-            if v6 {
-                packet[0] |= inner >> 4;
-                packet[1] |= inner << 4;
-            } else {
-                packet[1] = inner;
-                packet[10..12].fill(0);
-                let sum = checksum(&packet[..20]);
-                packet[10..12].copy_from_slice(&sum.to_be_bytes());
-            }
-            let len = DATA_OVERHEAD + packet.len();
-            burst.buffer()[16..16 + packet.len()].copy_from_slice(&packet);
-            current
-                .sealing
-                .seal(current.receiver, counter, &mut burst.buffer()[..len]);
-            counter += 1;
-            burst.received(len, 0, Endpoint::from(elsewhere()), outer);
-            burst.classify(&plane, sim.now, |_, _| unreachable!());
-            burst.open();
-            burst.accept(&plane, sim.now);
-            let got = &burst.bytes()[burst.packets()[0].clone()];
-            let tos = if v6 {
-                got[0] << 4 | got[1] >> 4
-            } else {
-                got[1]
-            };
-            assert_eq!(tos, want, "inner {inner:#x}, outer {outer}");
-            assert!(v6 || checksum(&got[..20]) == 0);
-        }
-    }
 }
 
 /// One burst that the kernel glued together from two sessions, handshakes and junk.
