@@ -2,72 +2,39 @@
 //!
 //! ```text
 //! socket, TUN thread  move data (datapath/readers.rs)
-//! protocol thread     handshakes, events of the data path, timers
+//! protocol thread     handshakes, events of the data path, timers (datapath/protocol.rs)
 //! control thread      UAPI, link events, signals (control.rs)
 //! ```
 //!
 //! The tunnel's owner (configuration, handshakes, timers) is behind one lock, taken by the protocol
 //! and the control thread only: never by a thread that moves data.
-//!
-//! The protocol thread works in turns: a message that came in, timers that are due, some of what is to
-//! be sent, one initiation of ours at most. After each it hands the lock to whoever waits for it, so
-//! that `wg show` is answered at once while handshakes flood in or ten thousand peers start. Nobody
-//! else sends: who changes something tells the protocol thread.
 
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::{Mutex, MutexGuard};
 use rand_core::{OsRng, TryRngCore};
 use wg_crypto::AeadBackend;
 
-use super::network::{Network, Parts};
 use super::options::Offloads;
 use crate::datapath::inbound::Delivery;
-use crate::datapath::inbox::{Inbox, Wakeup};
+use crate::datapath::inbox::Inbox;
+use crate::datapath::network::{Network, Parts};
 use crate::datapath::now;
 use crate::datapath::outbound::TunReader;
+use crate::datapath::protocol::{Owner, Protocol};
 use crate::datapath::readers::Readers;
 use crate::datapath::sockets::Sockets;
-use crate::model::{self, Wall};
-use crate::sys::process::clock;
+use crate::model;
 use crate::sys::tun::Tun;
 use crate::tunnel::config::ConfigError;
 use crate::tunnel::device::Device;
-use crate::tunnel::drops::{DropReason, Drops};
-use crate::tunnel::plane::Plane;
-use crate::tunnel::time::Time;
-
-/// Bytes that one poll of the owner writes at most.
-const TRANSMIT_BUFFER: usize = 1 << 16;
-/// Sends in one turn at most: so long somebody else may wait for the owner.
-const SENDS_IN_A_TURN: usize = 16;
+use crate::tunnel::drops::Drops;
 
 /// A tunnel that runs. Dropping it ends its threads.
 pub struct RunningInterface {
-    shared: Arc<Shared>,
+    shared: Arc<Protocol<Network>>,
     protocol: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    owner: Mutex<Owner>,
-    plane: Arc<Plane>,
-    sockets: Arc<Sockets>,
-    inbox: Arc<Inbox>,
-}
-
-struct Owner {
-    device: Device,
-    network: Network,
-}
-
-fn wall() -> Wall {
-    let now = clock::wall();
-    Wall {
-        secs: now.as_secs(),
-        nanos: now.subsec_nanos(),
-    }
 }
 
 impl RunningInterface {
@@ -95,24 +62,24 @@ impl RunningInterface {
         let network = Network::new(Parts {
             plane: plane.clone(),
             sockets: sockets.clone(),
-            readers: Readers::start(tun.clone(), tun_reader, sockets.clone(), tun_gone)?,
+            readers: Box::new(Readers::start(
+                tun.clone(),
+                tun_reader,
+                sockets.clone(),
+                tun_gone,
+            )?),
             inbox: inbox.clone(),
             delivery: Arc::new(Delivery::new(tun)),
-            offloads,
+            gso: offloads.segments(),
+            gro: offloads.gro,
             workers,
         });
-        let owner = Owner { device, network };
-        let shared = Arc::new(Shared {
-            owner: Mutex::new(owner),
-            plane,
-            sockets,
-            inbox,
-        });
+        let shared = Arc::new(Protocol::new(device, network, sockets, inbox));
         let protocol = std::thread::Builder::new()
             .name("wg-protocol".into())
             .spawn({
                 let shared = shared.clone();
-                move || shared.run_protocol()
+                move || shared.run()
             })?;
         Ok(RunningInterface {
             shared,
@@ -185,63 +152,6 @@ impl RunningInterface {
     pub fn set_mtu(&self, mtu: u32) {
         self.shared.plane.set_mtu(mtu as usize);
     }
-}
-
-impl Shared {
-    fn owner(&self) -> MutexGuard<'_, Owner> {
-        self.owner.lock()
-    }
-
-    fn run_protocol(&self) {
-        let mut out = Vec::with_capacity(TRANSMIT_BUFFER);
-        let mut deadline = None;
-        while let Wakeup::Turn(message, backlog) = self.inbox.wait(deadline) {
-            let mut owner = self.owner();
-            let device = &mut owner.device;
-            if let Some(message) = message {
-                device.handle_message(now(), wall(), message.from, message.bytes(), backlog);
-            }
-            // Handles the data path's events as well.
-            device.handle_timeout(now(), wall());
-            deadline = match self.transmit(device, &mut out) {
-                Progress::Done => device.next_timeout(),
-                Progress::More => Some(Time::ZERO),
-            };
-            MutexGuard::unlock_fair(owner);
-        }
-    }
-
-    /// Sends what the owner has to send, as far as it fits in a turn.
-    fn transmit(&self, device: &mut Device, out: &mut Vec<u8>) -> Progress {
-        for _ in 0..SENDS_IN_A_TURN {
-            let Some(transmit) = device.poll_transmit(now(), wall(), out) else {
-                return Progress::Done;
-            };
-            let now = now();
-            let peer = transmit.peer().map(|peer| &**peer);
-            let (to, stride, tos) = (&transmit.to, transmit.stride, transmit.tos);
-            let sent = self.sockets.send(out, stride, to, tos, peer, now);
-            if let Some(error) = sent.error {
-                tracing::debug!(%error, "sending failed");
-                self.plane
-                    .drop_packets(DropReason::SendFailed, sent.refused);
-            }
-            let is_initiation = transmit.is_initiation;
-            transmit.sent(&self.plane, sent.bytes, now);
-            if is_initiation {
-                break;
-            }
-        }
-        Progress::More
-    }
-}
-
-/// How far a turn got.
-enum Progress {
-    /// There is nothing more to send.
-    Done,
-    /// There may be more.
-    More,
 }
 
 impl Drop for RunningInterface {

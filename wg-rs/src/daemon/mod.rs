@@ -10,7 +10,6 @@ pub mod interface;
 pub mod link;
 mod log;
 pub mod machine;
-pub mod network;
 pub mod options;
 mod report;
 

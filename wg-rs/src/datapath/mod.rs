@@ -15,7 +15,8 @@
 //!
 //! What runs: [`outbound`] reads the TUN and [`inbound`] a socket, a turn at a time; [`readers`] are the
 //! two threads that take these turns; a [`lane`] carries bursts through workers, where there are cores
-//! to spare, and finishes them in order.
+//! to spare, and finishes them in order. [`network`] opens the sockets, and [`protocol`] is the thread of
+//! handshakes and timers.
 
 pub mod checksum;
 pub mod coalesce;
@@ -26,7 +27,9 @@ pub mod inbox;
 mod ip;
 pub mod lane;
 pub mod loops;
+pub mod network;
 pub mod outbound;
+pub mod protocol;
 pub mod readers;
 pub mod refusals;
 pub mod segment;

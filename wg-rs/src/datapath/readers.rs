@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::inbound::SocketReader;
+use super::network::ReadsSockets;
 use super::outbound::TunReader;
 use super::sockets::Sockets;
 use super::turn::Turn;
@@ -110,9 +111,10 @@ impl Readers {
         })?);
         Ok(())
     }
+}
 
-    /// Reads these sockets, in place of those read until now, which are closed when this returns.
-    pub fn set_sockets(&self, sockets: Vec<SocketReader>) {
+impl ReadsSockets for Readers {
+    fn set_sockets(&self, sockets: Vec<SocketReader>) {
         let mut waiting = lock(&self.shared.sockets);
         *waiting = Some(sockets);
         self.shared.wake_socket_thread.signal();

@@ -6,17 +6,21 @@
 use std::io;
 use std::sync::Arc;
 
-use super::options::Offloads;
-use crate::datapath::inbound::{Delivery, SocketReader};
-use crate::datapath::inbox::Inbox;
-use crate::datapath::readers::Readers;
-use crate::datapath::sockets::Sockets;
+use super::inbound::{Delivery, SocketReader};
+use super::inbox::Inbox;
+use super::sockets::Sockets;
 use crate::sys::udp::{Family, UdpOptions, UdpSocket};
 use crate::tunnel::config::Links;
 use crate::tunnel::plane::Plane;
 
 /// How often a random IPv4 port may turn out to be taken for IPv6 (the kernel's number).
 const PORT_RETRIES: usize = 100;
+
+/// The threads that read the sockets.
+pub trait ReadsSockets: Send {
+    /// Reads these sockets, in place of those read until now, which are closed when this returns.
+    fn set_sockets(&self, sockets: Vec<SocketReader>);
+}
 
 /// What every reader of a socket needs.
 pub struct Parts {
@@ -25,13 +29,15 @@ pub struct Parts {
     /// Where senders find the sockets.
     pub sockets: Arc<Sockets>,
     /// The threads that read them.
-    pub readers: Readers,
+    pub readers: Box<dyn ReadsSockets>,
     /// Where handshake messages go.
     pub inbox: Arc<Inbox>,
     /// Where packets go.
     pub delivery: Arc<Delivery>,
-    /// Which offloads the sockets may use.
-    pub offloads: Offloads,
+    /// Whether the sockets send with UDP_SEGMENT.
+    pub gso: bool,
+    /// Whether they receive with UDP_GRO.
+    pub gro: bool,
     /// Workers per socket.
     pub workers: usize,
 }
@@ -72,8 +78,8 @@ type Pair = (Option<Arc<UdpSocket>>, Option<Arc<UdpSocket>>);
 impl Network {
     fn open(&self, port: u16) -> io::Result<(u16, Pair)> {
         let options = UdpOptions {
-            gso: self.parts.offloads.segments(),
-            gro: self.parts.offloads.gro,
+            gso: self.parts.gso,
+            gro: self.parts.gro,
             fwmark: self.fwmark,
         };
         let bind = |family, port| match UdpSocket::bind(family, port, &options) {
