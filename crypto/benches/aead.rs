@@ -1,14 +1,15 @@
-//! Our AEAD on AVX-512 against AWS-LC's, interleaved: single packets and bursts, sealed and opened.
+//! Compares our AEAD on AVX-512 with AWS-LC's, interleaved: single packets and bursts, sealing and
+//! opening.
 //!
 //! ```text
 //! cargo bench -p wg-crypto --bench aead              # the table
-//! cargo bench -p wg-crypto --bench aead -- --check   # exit code 1 where a bar falls short
+//!  cargo bench -p wg-crypto --bench aead -- --check   # exit code 1 if a required ratio is not reached
 //! ```
 //!
-//! Exit code 2: this CPU has no AVX-512. `--quick` takes fewer rounds. A round times both sides one
-//! right after the other, which of them first changes every round; the ratio is that of medians.
-//! An opened packet has to be sealed again, so opening is timed with a copy of the ciphertext
-//! before it, on both sides.
+//! Exit code 2 means that this CPU has no AVX-512. `--quick` runs fewer rounds. A round times both
+//! sides one after the other, and the order alternates. The ratio is the ratio of the medians.
+//! Opening needs a sealed packet each time, so on both sides the measured time includes a copy of
+//! the ciphertext.
 
 use std::env;
 use std::hint::black_box;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use wg_crypto::{AeadBackend, HEADER, OpeningKey, SealingKey, TAG};
 
-/// Packets, bytes of each, and how many times as fast it must be.
+/// Number of packets, bytes of each, and the required ratio (how many times as fast as AWS-LC).
 const CASES: [(usize, usize, f64); 11] = [
     (1, 64, 1.0),
     (1, 128, 1.0),
@@ -32,11 +33,11 @@ const CASES: [(usize, usize, f64); 11] = [
     (45, 1424, 1.8),
 ];
 
-/// How long one side of a round takes: long enough for the clock, short enough for an interruption
-/// to hit few of them.
+/// Duration of one side of a round: long enough for the clock's resolution, and short enough that
+/// few rounds are interrupted.
 const ROUND: Duration = Duration::from_micros(300);
 
-/// One side: a key and its burst.
+/// One side of the comparison: a key and a burst.
 struct Side {
     sealing: SealingKey,
     opening: OpeningKey,
@@ -85,14 +86,14 @@ impl Side {
     }
 }
 
-/// Median times of one call of each side, in nanoseconds.
+/// The median time of one call on each side, in nanoseconds.
 fn medians(sides: &mut [Side; 2], call: fn(&mut Side), rounds: usize) -> [f64; 2] {
     let time = |side: &mut Side, calls: u32| {
         let start = Instant::now();
         (0..calls).for_each(|_| call(side));
         start.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
     };
-    // A warm-up, and how many calls a round takes.
+    // Warms up, and finds out how many calls fit in a round.
     let one = time(&mut sides[0], 200).max(1.0);
     time(&mut sides[1], 200);
     let calls = ((ROUND.as_nanos() as f64 / one) as u32).max(1);
@@ -113,12 +114,12 @@ fn main() -> ExitCode {
     let rounds = if given("--quick") { 21 } else { 301 };
     let Some(ours) = AeadBackend::avx512() else {
         println!("This CPU has no AVX-512: nothing to compare.");
-        // `cargo bench` without a wish is not to fail for this.
+        // A plain `cargo bench` must not fail because of that.
         return if given("--check") { 2.into() } else { 0.into() };
     };
 
     println!(
-        "ns per packet: {} / {ours}, the ratio of medians, and what it must be",
+        "ns per packet: {} / {ours}, the ratio of medians, and the required ratio",
         AeadBackend::Library
     );
     println!("{:>12}  {:>28}  {:>28}", "", "seal", "open");
@@ -137,7 +138,7 @@ fn main() -> ExitCode {
         println!();
     }
     if short {
-        println!("What is marked with ! is too slow.");
+        println!("Cases marked with ! are too slow.");
     }
     ExitCode::from(u8::from(short && given("--check")))
 }

@@ -1,24 +1,26 @@
-//! Whether the time that sealing and opening take tells anything of what is secret: after "Dude, is
-//! my code constant time?" (Reparaz, Balasch, Verbauwhede, 2017).
+//! Tests whether the time of sealing and opening depends on secrets, by the method of "Dude, is my
+//! code constant time?" (Reparaz, Balasch, Verbauwhede, 2017).
 //!
 //! ```text
-//! cargo bench -p wg-crypto --bench constant_time                    # 100 000 samples a test
+//! cargo bench -p wg-crypto --bench constant_time                    # 100 000 samples for each
+//! test
 //! cargo bench -p wg-crypto --bench constant_time -- --samples 1000000
-//! cargo bench -p wg-crypto --bench constant_time -- --check         # exit code 1 where it fails
+//! cargo bench -p wg-crypto --bench constant_time -- --check         # exit code 1 if a test fails
 //! ```
 //!
-//! Both implementations are looked at, ours if the CPU has AVX-512. Each test has two classes of
-//! inputs, one fixed and one random. Welch's t compares their times: all of them, and those below
-//! some percentiles, as what is slow is slow for other reasons. Beyond 4.5 there may be a difference;
-//! beyond 10, it is no accident.
+//! Both implementations are tested; ours only if the CPU has AVX-512. Each test has two classes of
+//! inputs: one fixed input and random ones. Welch's t compares the times of the classes: all times,
+//! and those below some percentiles, because slow samples are slow for other reasons. Above 4.5
+//! there may be a difference; above 10 it is not chance.
 //!
-//! The classes must differ in nothing but their content. So 64 inputs of both are made beforehand, in
-//! one way and in one pool; a sample only picks one by its index and copies it to the place where all
-//! are worked on, twice, which leaves the caches alike whatever was there before.
+//! The classes must differ in nothing but their content. So 64 inputs of both classes are made in
+//! advance, in the same way and in one pool. A sample picks one by its index and copies it twice to
+//! the buffer that all samples use, which leaves the caches in the same state whatever they held
+//! before.
 //!
-//! A test that cannot fail shows nothing. So there is a third implementation, which leaks: a Poly1305
-//! that branches on its carries, and a comparison of tags that ends at the first wrong byte. Every one
-//! of the tests must find it out, or the run as a whole has failed.
+//! To prove that the tests can fail, there is a third implementation that leaks: a Poly1305 that
+//! branches on carries, and a comparison of tags that stops at the first wrong byte. Every test
+//! must detect it, or the whole run fails.
 
 use std::env;
 use std::fmt::{self, Display};
@@ -30,7 +32,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wg_crypto::{AeadBackend, HEADER, OpeningKey, SealingKey, TAG};
 
-/// Packets and bytes of each: every way that ours takes.
+/// Number of packets and bytes of each: together they take every code path of our implementation.
 const CASES: [(usize, usize); 6] = [
     (1, 64),
     (1, 576),
@@ -39,16 +41,16 @@ const CASES: [(usize, usize); 6] = [
     (16, 64),
     (16, 1424),
 ];
-/// What the leak is looked for in.
+/// The case in which the leak must be detected.
 const LEAKY_CASE: (usize, usize) = (1, 576);
-/// Inputs that are made at once.
+/// Inputs that are made in advance.
 const POOL: usize = 64;
-/// How much of the samples, from the fastest on.
+/// The percentages of the samples that are compared, from the fastest on.
 const PERCENTILES: [usize; 5] = [100, 99, 90, 75, 50];
-/// Beyond this, the time tells something.
+/// Above this t, the time depends on the input.
 const LIMIT: f64 = 10.0;
 
-/// What is timed, and in what the inputs of the two classes differ.
+/// The operation that is timed, and the part of the input in which the two classes differ.
 #[derive(Clone, Copy, PartialEq)]
 enum Test {
     SealKey,
@@ -95,7 +97,7 @@ impl Display for Aead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Real(backend) => backend.fmt(f),
-            Self::Leaky => f.write_str("one that leaks"),
+            Self::Leaky => f.write_str("leaking test implementation"),
         }
     }
 }
@@ -139,14 +141,14 @@ impl Key {
     }
 }
 
-/// Packets that are worked on together.
+/// Number of packets that are processed together, and their length.
 #[derive(Clone, Copy)]
 struct Shape {
     packets: usize,
     stride: usize,
 }
 
-/// What one sample starts from.
+/// The input of one sample.
 struct Input {
     class: usize,
     key: [u8; 32],
@@ -154,7 +156,8 @@ struct Input {
 }
 
 impl Input {
-    /// Of a random class; 0 is the fixed one. Whatever the class, the same is done.
+    /// An input of a class: 0 is the fixed one, the others are random. Both are made in the same
+    /// way.
     fn new(aead: Aead, test: Test, shape: Shape, rng: &mut ChaCha8Rng) -> Self {
         let Shape { packets, stride } = shape;
         let class = rng.random_range(0..2);
@@ -184,7 +187,7 @@ impl Input {
     }
 }
 
-/// Where all samples are worked on.
+/// The buffer that all samples use.
 struct Workspace {
     burst: Vec<u8>,
     accepted: Vec<bool>,
@@ -231,7 +234,7 @@ fn largest_t(
         accepted: Vec::with_capacity(packets),
     };
     let mut classes = [vec![], vec![]];
-    // The first pool warms up.
+    // The first pool is a warm-up.
     for pool in 0..=samples.div_ceil(POOL) {
         let inputs: Vec<Input> = (0..POOL)
             .map(|_| Input::new(aead, test, shape, rng))
@@ -253,7 +256,7 @@ fn largest_t(
     PERCENTILES.into_iter().map(below).fold(0.0, f64::max)
 }
 
-/// Welch's t of the times of both classes that are not above `limit`.
+/// Welch's t for the times of both classes that are at most `limit`.
 fn welch_t(classes: &[Vec<f64>; 2], limit: f64) -> f64 {
     let [a, b] = [0, 1].map(|class| {
         let times = classes[class].iter().filter(|time| **time <= limit);
@@ -264,11 +267,11 @@ fn welch_t(classes: &[Vec<f64>; 2], limit: f64) -> f64 {
         let squares: f64 = times.map(|time| (time - mean).powi(2)).sum();
         (mean, squares / (count - 1.0) / count)
     });
-    // Times that are all the same differ by nothing, or by everything.
+    // If all times are equal, t is zero or infinite.
     ((a.0 - b.0) / (a.1 + b.1).sqrt().max(1e-9)).abs()
 }
 
-/// What an AEAD must not do. There is no encryption: tags are enough.
+/// An AEAD with leaks. It does not encrypt, because tags are enough for the tests.
 mod leaky {
     use super::{HEADER, TAG};
 
@@ -278,7 +281,7 @@ mod leaky {
         *tag = poly1305(key, &text[HEADER..]);
     }
 
-    /// Whether the tag is right, by a comparison that ends at the first wrong byte.
+    /// Whether the tag is right; the comparison stops at the first wrong byte.
     pub fn open(key: &[u8; 32], datagram: &[u8]) -> bool {
         let (text, tag) = datagram.split_last_chunk::<TAG>().expect("a tag");
         let right = poly1305(key, &text[HEADER..]);
@@ -290,14 +293,14 @@ mod leaky {
         true
     }
 
-    /// A call, so that no compiler makes one comparison of the sixteen.
+    /// A function of its own, so that the compiler does not merge the sixteen comparisons into one.
     #[inline(never)]
     fn different(a: u8, b: u8) -> bool {
         a != b
     }
 
-    /// As in `transport/avx512/poly1305_scalar.rs`, but for the branch where the sum with a block
-    /// carries. The body is whole blocks; its length is left out.
+    /// Like `transport/avx512/poly1305_scalar.rs`, but with a branch on the carry of each addition.
+    /// The body consists of whole blocks, and its length is not hashed.
     fn poly1305(key: &[u8; 32], body: &[u8]) -> [u8; TAG] {
         let mut words = key
             .as_chunks()
@@ -335,7 +338,7 @@ mod leaky {
         number.wrapping_add(s).to_le_bytes()
     }
 
-    /// A call, so that no compiler makes a sum without a branch of it.
+    /// A function of its own, so that the compiler does not remove the branch.
     #[inline(never)]
     fn plus_one(high: u128) -> u128 {
         high + 1
@@ -352,7 +355,7 @@ fn main() -> ExitCode {
     };
     let ours = AeadBackend::avx512().map(Aead::Real);
     if ours.is_none() {
-        println!("This CPU has no AVX-512: only AWS-LC is looked at.");
+        println!("This CPU has no AVX-512: only AWS-LC is tested.");
     }
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut row = |aead, case: (usize, usize), test| {
@@ -360,19 +363,19 @@ fn main() -> ExitCode {
         println!("{t:>8.1}  {:>2} x {:>4}  {test}  ({aead})", case.0, case.1);
         t
     };
-    println!("largest t of {samples} samples; beyond {LIMIT} the time tells something");
+    println!("largest t of {samples} samples; above {LIMIT} the time depends on the input");
     let mut failed = false;
     for aead in ours.into_iter().chain([Aead::Real(AeadBackend::Library)]) {
         for case in CASES {
             for test in Test::ALL {
-                // AWS-LC's is only for comparison.
+                // AWS-LC is tested only for comparison.
                 failed |= row(aead, case, test) > LIMIT && Some(aead) == ours;
             }
         }
     }
     for test in Test::ALL {
         if row(Aead::Leaky, LEAKY_CASE, test) <= LIMIT {
-            println!("This test would not find a leak.");
+            println!("The tests did not detect the leaking implementation.");
             failed = true;
         }
     }

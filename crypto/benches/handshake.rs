@@ -1,5 +1,6 @@
-//! Handshakes a second on one core, as responder (what an attacker may ask for) and as initiator,
-//! MACs included; and what it costs to refuse a message with a wrong MAC, or of a stranger.
+//! Handshakes per second on one core, including the MACs: as responder (which an attacker can
+//! trigger) and as initiator; and the cost of refusing a message with a wrong MAC or from a
+//! stranger.
 
 use std::{hint::black_box, time::Duration};
 

@@ -1,7 +1,6 @@
-//! Sealing and opening data messages: one packet, and bursts of 45 as UDP_SEGMENT sends them.
+//! Sealing and opening data messages: single packets, and bursts of 45 as sent with UDP_SEGMENT.
 //!
-//! An opened packet has to be sealed again before the next round, so opening is timed with a copy
-//! of the ciphertext before it.
+//! Opening needs a sealed packet each time, so the measured time includes a copy of the ciphertext.
 
 use std::{hint::black_box, time::Duration};
 

@@ -1,11 +1,11 @@
-//! ChaCha20-Poly1305 (RFC 8439) in place, for handshakes and for one packet at a time.
+//! ChaCha20-Poly1305 (RFC 8439) in place, for handshakes and for single packets.
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-/// Bytes of a tag.
+/// Length of a tag in bytes.
 pub(crate) const TAG: usize = 16;
 
-/// A key. aws-lc keeps it on its own heap and wipes it when freed.
+/// A key. AWS-LC keeps it on its own heap and wipes it when it is freed.
 pub(crate) struct Key(LessSafeKey);
 
 impl Key {
@@ -14,16 +14,17 @@ impl Key {
         Self(LessSafeKey::new(key))
     }
 
-    /// Seals `text` in place and writes its tag. The caller never repeats a nonce.
+    /// Seals `text` in place and writes its tag. The caller must never use a nonce twice with one
+    /// key.
     #[inline]
     pub(crate) fn seal(&self, nonce: [u8; 12], aad: &[u8], text: &mut [u8], tag: &mut [u8; TAG]) {
         self.0
             .seal_in_place_scatter(Nonce::from(&nonce), Aad::from(aad), text, &[], tag)
-            .expect("only a text of 256 GiB is too long");
+            .expect("the text is shorter than 256 GiB");
     }
 
-    /// Opens `text` in place. If it is refused, what is left in `text` is unspecified, but no
-    /// plaintext.
+    /// Opens `text` in place and returns whether it is authentic. The content of a refused `text`
+    /// is unspecified, but it is never plaintext.
     #[inline]
     #[must_use]
     pub(crate) fn open(
@@ -51,7 +52,14 @@ mod tests {
             .collect()
     }
 
-    fn check(key: &[u8], nonce: [u8; 12], aad: &[u8], text: &[u8], sealed: &[u8], tag: &[u8]) {
+    fn check_both_ways(
+        key: &[u8],
+        nonce: [u8; 12],
+        aad: &[u8],
+        text: &[u8],
+        sealed: &[u8],
+        tag: &[u8],
+    ) {
         let key = Key::new(key.try_into().unwrap());
         let (mut buffer, mut written) = (text.to_vec(), [0; TAG]);
         key.seal(nonce, aad, &mut buffer, &mut written);
@@ -74,7 +82,7 @@ mod tests {
         ));
         let nonce = [7, 0, 0, 0, 0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47];
         let aad = hex("50515253c0c1c2c3c4c5c6c7");
-        check(
+        check_both_ways(
             &key,
             nonce,
             &aad,
@@ -106,7 +114,7 @@ mod tests {
         let nonce = [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
         let aad = hex("f33388860000000000004e91");
         let tag = hex("eead9d67890cbb22392336fea1851f38");
-        check(&key, nonce, &aad, text.as_bytes(), &sealed, &tag);
+        check_both_ways(&key, nonce, &aad, text.as_bytes(), &sealed, &tag);
     }
 
     #[test]
@@ -114,7 +122,7 @@ mod tests {
         let set = aead::TestSet::load(aead::TestName::ChaCha20Poly1305).unwrap();
         let (mut valid, mut invalid) = (0, 0);
         for test in set.test_groups.iter().flat_map(|group| &group.tests) {
-            // Nonces of other sizes cannot even be said here.
+            // The type of `open` admits only nonces of 12 bytes.
             let Ok(nonce) = test.nonce[..].try_into() else {
                 assert_eq!(test.result, TestResult::Invalid);
                 continue;
@@ -131,7 +139,7 @@ mod tests {
                 assert!(!opened, "test {}", test.tc_id);
                 invalid += 1;
             } else {
-                check(&test.key, nonce, &test.aad, &test.pt, &test.ct, &test.tag);
+                check_both_ways(&test.key, nonce, &test.aad, &test.pt, &test.ct, &test.tag);
                 valid += 1;
             }
         }

@@ -1,15 +1,15 @@
-//! The two MACs at the end of a handshake message, and the cookie between them (paper, section
-//! 5.4.4 and 5.4.7).
+//! The two MACs at the end of a handshake message, and cookie replies (paper, sections 5.4.4 and
+//! 5.4.7).
 //!
 //! ```text
 //! handshake message: | type, sender, … | mac1 16 | mac2 16 |
-//!     mac1: keyed by the receiver's public key, over all before it. Shows that the sender knows
-//!           whom it speaks to.
-//!     mac2: keyed by a cookie, over all before it, mac1 included. Shows that the sender receives at
-//!           the address it sends from. Zero without a cookie.
+//!  mac1: keyed by the receiver's public key, over all bytes before it. It shows that the sender
+//!      knows the receiver's public key.
+//!  mac2: keyed by a cookie, over all bytes before it, including mac1. It shows that the sender
+//!      receives at the address that it sends from. Zero if the sender has no cookie.
 //! cookie reply:      | 3 0 0 0 | receiver u32 | nonce 24 | cookie 16, sealed | tag 16 |
-//!     sealed by XChaCha20-Poly1305 with the mac1 it answers as associated data, so that only
-//!     who sent that message, or saw it, can be given a cookie.
+//!  sealed by XChaCha20-Poly1305 with the mac1 of the answered message as associated data, so
+//!  that only a host that sent or saw that message can receive a valid cookie.
 //! ```
 
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::AeadInOut};
@@ -21,17 +21,18 @@ use crate::{
     key::PublicKey,
 };
 
-/// Bytes of a cookie reply.
+/// Length of a cookie reply in bytes.
 pub const COOKIE_REPLY_LEN: usize = 64;
-/// Bytes of a MAC, and of a cookie.
+/// Length of a MAC, and of a cookie, in bytes.
 pub const MAC_LEN: usize = 16;
 
 const MESSAGE_COOKIE_REPLY: u32 = 3;
 const LABEL_MAC1: &[u8] = b"mac1----";
 const LABEL_COOKIE: &[u8] = b"cookie--";
 
-/// The keys that follow from the public key of a message's receiver: of our own to check what
-/// comes in, of a peer's to sign what goes out.
+/// The keys of both MACs, derived from the public key of a message's receiver. Our own public key
+/// gives the keys to check received messages; a peer's gives the keys to sign messages to that
+/// peer.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct MacKeys {
     mac1: [u8; 32],
@@ -39,7 +40,7 @@ pub struct MacKeys {
 }
 
 impl MacKeys {
-    /// For messages to whoever has `public`.
+    /// Keys for messages to the owner of `public`.
     pub fn new(public: &PublicKey) -> Self {
         Self {
             mac1: hash(&[LABEL_MAC1, public.as_bytes()]),
@@ -47,33 +48,38 @@ impl MacKeys {
         }
     }
 
-    /// The first MAC of a message, given without its MACs.
+    /// The first MAC of a message that is given without its MACs.
     pub fn mac1(&self, msg_without_macs: &[u8]) -> [u8; MAC_LEN] {
         mac(&self.mac1, msg_without_macs)
     }
 
-    /// Whether the first MAC of a whole message is right. False too if it is too short for MACs.
+    /// Whether the first MAC of a complete message is right. False if the message is too short for
+    /// MACs.
     #[must_use]
     pub fn verify_mac1(&self, msg: &[u8]) -> bool {
         split(msg).is_some_and(|(body, mac1, _)| self.mac1(body).ct_eq(mac1).into())
     }
 
-    /// Fills in both MACs of a whole message, the second with zeros if there is no cookie, and
-    /// gives the first, which is needed to open a cookie reply.
+    /// Writes both MACs of a complete message and returns the first, which is needed to open a
+    /// cookie reply. Without a cookie the second MAC is zero.
     ///
     /// # Panics
-    /// If `msg` is too short for MACs.
+    /// If `msg` is too short for the MACs.
     pub fn sign(&self, msg: &mut [u8], cookie: Option<&Cookie>) -> [u8; MAC_LEN] {
-        let (signed, mac2) = msg.split_last_chunk_mut().expect("room for mac2");
-        let (body, mac1) = signed.split_last_chunk_mut().expect("room for mac1");
+        let (signed, mac2) = msg
+            .split_last_chunk_mut()
+            .expect("msg is long enough for mac2");
+        let (body, mac1) = signed
+            .split_last_chunk_mut()
+            .expect("msg is long enough for mac1");
         *mac1 = self.mac1(body);
         let mac1 = *mac1;
         *mac2 = cookie.map_or([0; MAC_LEN], |cookie| mac(&cookie.0, signed));
         mac1
     }
 
-    /// The answer, giving `cookie`, to a handshake message whose first MAC is right. The nonce
-    /// is random: it must not come twice.
+    /// A cookie reply with `cookie`, in answer to a handshake message whose first MAC is right.
+    /// `nonce` is random and must never be used twice.
     ///
     /// # Panics
     /// If `msg` is too short for a handshake message.
@@ -83,7 +89,7 @@ impl MacKeys {
         cookie: &Cookie,
         nonce: [u8; 24],
     ) -> [u8; COOKIE_REPLY_LEN] {
-        let (body, mac1, _) = split(msg).expect("room for MACs");
+        let (body, mac1, _) = split(msg).expect("msg is long enough for the MACs");
         let mut reply = [0; COOKIE_REPLY_LEN];
         reply[..4].copy_from_slice(&MESSAGE_COOKIE_REPLY.to_le_bytes());
         reply[4..8].copy_from_slice(&body[4..8]);
@@ -96,8 +102,8 @@ impl MacKeys {
         reply
     }
 
-    /// The cookie in a reply to the message whose first MAC was `mac1_sent`. None if it is not a
-    /// cookie reply, or not an authentic one to that message.
+    /// The cookie in `reply`, which answers the message whose first MAC was `mac1_sent`. None if
+    /// `reply` is not a cookie reply, or is not authentic for that message.
     pub fn open_reply(
         &self,
         reply: &[u8; COOKIE_REPLY_LEN],
@@ -121,19 +127,20 @@ impl MacKeys {
     }
 }
 
-/// What a receiver under load hands to a sender, and wants to see used.
+/// A proof of address ownership: a receiver under load sends it, and the sender must then use it in
+/// mac2.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Cookie([u8; MAC_LEN]);
 
 impl Cookie {
-    /// The cookie of `source`, the address and port a message came from, in any encoding that is
-    /// always the same.
+    /// The cookie for `source`: the address and port that a message came from, in any encoding that
+    /// is always the same for the same address.
     pub fn derive(secret: &CookieSecret, source: &[u8]) -> Self {
         Self(mac(&secret.0, source))
     }
 
-    /// Whether the second MAC of a whole message was made with this cookie. False too if it is
-    /// too short for MACs.
+    /// Whether the second MAC of a complete message was made with this cookie. False if the message
+    /// is too short for MACs.
     #[must_use]
     pub fn verify_mac2(&self, msg: &[u8]) -> bool {
         msg.split_last_chunk::<MAC_LEN>()
@@ -141,12 +148,12 @@ impl Cookie {
     }
 }
 
-/// The secret cookies are derived from; the caller makes a new one every two minutes.
+/// The secret that cookies are derived from. The caller makes a new one every two minutes.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct CookieSecret([u8; 32]);
 
 impl CookieSecret {
-    /// From 32 random bytes.
+    /// A secret from 32 random bytes.
     pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
         let secret = Self(bytes);
         bytes.zeroize();
@@ -156,7 +163,7 @@ impl CookieSecret {
 
 redacted!(MacKeys, Cookie, CookieSecret);
 
-/// What is before the MACs, and the two; None if the message is too short for them.
+/// The bytes before the MACs, and the two MACs. None if the message is too short.
 fn split(msg: &[u8]) -> Option<(&[u8], &[u8; MAC_LEN], &[u8; MAC_LEN])> {
     let (signed, mac2) = msg.split_last_chunk()?;
     let (body, mac1) = signed.split_last_chunk()?;
@@ -195,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_breaks_a_mac() {
+    fn every_flipped_bit_invalidates_a_mac() {
         let mut message = [0xff; 92];
         keys().sign(&mut message, Some(&cookie(b"a")));
         for bit in 0..92 * 8 {
@@ -217,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_gives_the_cookie_to_who_sent_the_message() {
+    fn only_the_sender_can_open_a_reply() {
         let mut message = [0xff; 148];
         message[4..8].copy_from_slice(&[1, 2, 3, 4]);
         let mac1 = keys().sign(&mut message, None);
@@ -232,8 +239,8 @@ mod tests {
         assert!(other.open_reply(&reply, &mac1).is_none());
     }
 
-    /// The receiver's index is for whoever looks up the message that is answered; the mac1 found
-    /// there must fit.
+    /// The receiver's index is not authenticated by the reply itself: the caller uses it to find
+    /// the message that is answered, and the mac1 of that message must then match.
     #[test]
     fn every_flipped_bit_of_a_reply_is_refused() {
         let mut message = [0xff; 148];

@@ -1,33 +1,33 @@
-//! Base64 and hex of 32 bytes, strict, and in constant time but for their lengths: secrets pass
-//! through here.
+//! Base64 and hex forms of 32 bytes. Decoding is strict and takes constant time for a given length,
+//! because secrets pass through it.
 
 use base64ct::{Base64, Encoding};
 use zeroize::Zeroizing;
 
-/// Characters of the base64 form, its one `=` included.
+/// Length of the base64 form in characters, including its one `=`.
 const BASE64_LEN: usize = 44;
-/// Characters of the hex form.
+/// Length of the hex form in characters.
 const HEX_LEN: usize = 64;
 
-/// Why a text is not a key. It never contains the text.
+/// Why a text is not a key. The error never contains the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The base64 form is 44 characters; this many bytes were given.
+    /// The base64 form has 44 characters; the text had this many bytes.
     #[error("a base64 key has 44 characters, not {0}")]
     Base64Length(usize),
-    /// 44 characters, but not the base64 of 32 bytes: a foreign character, no `=` at the end, or
-    /// spare bits set.
+    /// The text has 44 characters but is not the base64 form of 32 bytes: it has an invalid
+    /// character, no `=` at the end, or spare bits that are not zero.
     #[error("not the base64 form of a 32-byte key")]
     Base64,
-    /// The hex form is 64 characters; this many bytes were given.
+    /// The hex form has 64 characters; the text had this many bytes.
     #[error("a hexadecimal key has 64 characters, not {0}")]
     HexLength(usize),
-    /// 64 characters, but not all of them hexadecimal digits.
+    /// The text has 64 characters, but not all are hexadecimal digits.
     #[error("not the hexadecimal form of a 32-byte key")]
     Hex,
 }
 
-/// RFC 4648 section 4, with padding, and with the two spare bits zero (section 3.5).
+/// Decodes RFC 4648 section 4: with padding, and with the two spare bits zero (section 3.5).
 pub(crate) fn base64_decode(text: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     if text.len() != BASE64_LEN {
         return Err(KeyError::Base64Length(text.len()));
@@ -43,7 +43,7 @@ pub(crate) fn base64_encode(bytes: &[u8; 32]) -> String {
     Base64::encode_string(bytes)
 }
 
-/// RFC 4648 section 8, with digits of either case.
+/// Decodes RFC 4648 section 8, in upper or lower case.
 pub(crate) fn hex_decode(text: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     if text.len() != HEX_LEN {
         return Err(KeyError::HexLength(text.len()));
@@ -55,7 +55,7 @@ pub(crate) fn hex_decode(text: &str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     }
 }
 
-/// In lower case.
+/// Encodes in lower case.
 pub(crate) fn hex_encode(bytes: &[u8; 32]) -> String {
     base16ct::lower::encode_string(bytes)
 }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_and_spare_bits_are_strict() {
+    fn wrong_lengths_and_spare_bits_are_refused() {
         let zero = base64_encode(&[0; 32]);
         assert_eq!(zero, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
         for spare in ["B", "C", "D"] {

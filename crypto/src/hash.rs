@@ -1,4 +1,4 @@
-//! BLAKE2s (RFC 7693) in the forms of the paper's section 5.4: Hash, Mac, Hmac and Kdf.
+//! BLAKE2s (RFC 7693) in the forms that the paper's section 5.4 uses: Hash, Mac, Hmac and Kdf.
 
 use blake2::{
     Blake2s256, Blake2sMac, Blake2sVarCore, Digest,
@@ -6,14 +6,15 @@ use blake2::{
 };
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-// Keys pass through what both states consist of: their crate must have been built to wipe it.
+// The states of both hashes hold keys. This fails to compile if the `blake2` crate does not wipe
+// them.
 const _: fn() = || {
     fn wiped<T: ZeroizeOnDrop>() {}
     wiped::<Blake2sVarCore>();
     wiped::<Buffer<Blake2sVarCore>>();
 };
 
-/// BLAKE2s of the concatenation of `parts`, 32 bytes.
+/// BLAKE2s of the concatenated `parts`: 32 bytes.
 pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut state = Blake2s256::new();
     for part in parts {
@@ -22,14 +23,14 @@ pub(crate) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     state.finalize().into()
 }
 
-/// Keyed BLAKE2s of 16 bytes. The key has 1 to 32 bytes.
+/// Keyed BLAKE2s: 16 bytes. The key has 1 to 32 bytes.
 pub(crate) fn mac(key: &[u8], input: &[u8]) -> [u8; 16] {
     let mut state = Blake2sMac::<U16>::new_from_slice(key).expect("the key has 1 to 32 bytes");
     Mac::update(&mut state, input);
     state.finalize_fixed().into()
 }
 
-/// HMAC (RFC 2104) over BLAKE2s, with a key of 32 bytes: the block has 64, the rest is zero.
+/// HMAC (RFC 2104) over BLAKE2s. The key of 32 bytes is padded with zeros to the block of 64.
 fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let pad = |with: u8| {
         let mut block = Zeroizing::new([with; 64]);
@@ -46,7 +47,7 @@ fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(hash(&[pad(0x5c).as_slice(), inner.as_slice()]))
 }
 
-/// Kdf_n: HKDF (RFC 5869) with the chaining key as its salt and no info.
+/// Kdf_n: HKDF (RFC 5869) with the chaining key as salt and without info.
 pub(crate) fn kdf<const N: usize>(chaining: &[u8; 32], input: &[u8]) -> [Zeroizing<[u8; 32]>; N] {
     let secret = hmac(chaining, &[input]);
     let mut outputs = std::array::from_fn(|_| Zeroizing::new([0; 32]));
@@ -77,8 +78,9 @@ mod tests {
         assert_eq!(hash(&[b"a", b"", b"bc"]), hash(&[b"abc"]));
     }
 
-    /// RFC 7693 appendix E: a hash over the hashes, keyed and not, of inputs of many lengths.
-    /// What this crate uses (32 bytes unkeyed, 16 keyed) goes through its own functions.
+    /// RFC 7693 appendix E: one hash over the keyed and unkeyed hashes of inputs of many lengths.
+    /// The two forms that this crate uses (32 bytes unkeyed, 16 bytes keyed) are computed by its
+    /// own functions.
     #[test]
     fn rfc7693_self_test() {
         fn sequence(len: usize) -> Vec<u8> {

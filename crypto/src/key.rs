@@ -1,7 +1,7 @@
-//! The three kinds of key, 32 bytes each, and their text forms.
+//! The three kinds of keys, 32 bytes each, and their text forms.
 //!
-//! Secrets are wiped when dropped, compared in constant time, and never printed: their `Debug`
-//! says nothing, and no error carries the text it was made from.
+//! Secret keys are wiped when dropped, compared in constant time, and never printed: `Debug` shows
+//! only the type, and no error contains the text that it is about.
 
 use std::fmt;
 
@@ -14,21 +14,21 @@ pub use crate::encoding::KeyError;
 
 /// A Curve25519 private key, clamped (RFC 7748 section 5).
 ///
-/// All-zero bytes are kept as they are: the interfaces that carry keys mean "no key" by them, and
-/// [`PrivateKey::is_zero`] tells.
+/// All-zero bytes are kept: the configuration interfaces use them for "no key" (see
+/// [`PrivateKey::is_zero`]).
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct PrivateKey([u8; 32]);
 
-/// A Curve25519 public key: any 32 bytes, as RFC 7748 has it.
+/// A Curve25519 public key: any 32 bytes (RFC 7748 section 5).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey([u8; 32]);
 
-/// The optional symmetric key of two peers. Zero, the default, stands for none.
+/// The optional symmetric key that two peers share. The default, zero, means no key.
 #[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
 pub struct PresharedKey([u8; 32]);
 
 impl PrivateKey {
-    /// Clamps `bytes`, unless they are all zero.
+    /// A private key from `bytes`, which are clamped unless they are all zero.
     pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
         if !is_zero(&bytes) {
             bytes[0] &= 248;
@@ -41,14 +41,14 @@ impl PrivateKey {
 }
 
 impl PublicKey {
-    /// Takes the bytes as they are.
+    /// A public key from any 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 }
 
 impl PresharedKey {
-    /// Takes the bytes as they are.
+    /// A preshared key from any 32 bytes.
     pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
         let key = Self(bytes);
         bytes.zeroize();
@@ -59,27 +59,33 @@ impl PresharedKey {
 macro_rules! forms {
     ($key:ident, $text:ty) => {
         impl $key {
-            /// The key itself.
+            /// The 32 bytes of the key.
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
             }
 
-            /// Reads the base64 form: exactly 44 characters, no spare bits set.
+            /// Reads the base64 form: exactly 44 characters, with zero spare bits.
+            ///
+            /// # Errors
+            /// [`KeyError::Base64Length`] or [`KeyError::Base64`].
             pub fn from_base64(text: &str) -> Result<Self, KeyError> {
                 Ok(Self::from_bytes(*encoding::base64_decode(text)?))
             }
 
-            /// Reads the hexadecimal form: exactly 64 digits of either case.
+            /// Reads the hexadecimal form: exactly 64 digits, in upper or lower case.
+            ///
+            /// # Errors
+            /// [`KeyError::HexLength`] or [`KeyError::Hex`].
             pub fn from_hex(text: &str) -> Result<Self, KeyError> {
                 Ok(Self::from_bytes(*encoding::hex_decode(text)?))
             }
 
-            /// The base64 form, 44 characters.
+            /// The base64 form: 44 characters.
             pub fn to_base64(&self) -> $text {
                 encoding::base64_encode(&self.0).into()
             }
 
-            /// The hexadecimal form, 64 lower-case digits.
+            /// The hexadecimal form: 64 lower-case digits.
             pub fn to_hex(&self) -> $text {
                 encoding::hex_encode(&self.0).into()
             }
@@ -132,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_key_reads_back_clamped() {
+    fn a_private_key_is_clamped() {
         let key = PrivateKey::from_bytes([0xff; 32]);
         let mut clamped = [0xff; 32];
         (clamped[0], clamped[31]) = (0xf8, 0x7f);
@@ -157,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_no_key() {
+    fn zero_keys_are_kept_and_recognised() {
         assert!(PrivateKey::from_bytes([0; 32]).is_zero());
         assert!(PresharedKey::default().is_zero());
         assert!(!PresharedKey::from_bytes([1; 32]).is_zero());

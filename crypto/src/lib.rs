@@ -2,15 +2,15 @@
 //!
 //! - [`key`]: the keys of an interface and its peers, and their text forms.
 //! - [`noise`]: the handshake that turns them into a session.
-//! - [`cookie`]: the two MACs of a handshake message, and the cookie replies of one under load.
+//! - [`cookie`]: the two MACs of a handshake message, and the cookie replies of a host under load.
 //! - [`tai64n`]: the timestamp in an initiation.
 //! - [`transport`]: data messages, sealed and opened in place, one by one or as a burst.
-//! - [`replay`]: which counters of a session have been seen.
+//! - [`replay`]: which counters a session has received.
 //!
-//! Time and randomness are arguments: whoever gives the same ones gets the same bytes. What came
-//! from the network is a fixed-size array or a slice whose length is checked; a bad message is an
-//! `Err`, `None` or `false`, and changes nothing but, for a data message, its own bytes. Which
-//! implementation data messages use ([`AeadBackend`]) is an argument too.
+//! The caller passes in time and randomness: the same arguments always give the same bytes. Input
+//! from the network is a fixed-size array, or a slice whose length is checked. A bad message gives
+//! `Err`, `None` or `false` and changes nothing, except that a refused data message loses its body.
+//! The caller also chooses the implementation that seals data messages ([`AeadBackend`]).
 //!
 //! A session, from nothing to the first packet:
 //!
@@ -25,8 +25,8 @@
 //! let bob = Identity::new(&PrivateKey::from_bytes(random()));
 //! let psk = PresharedKey::default();
 //!
-//! // Alice, who wants to be answered at index 1, writes to Bob, and signs for him.
-//! let ss = alice.static_static(&bob.public_key()).expect("Bob's key is of full order");
+//! // Alice starts a handshake with Bob. Her index is 1, and the MACs are made for Bob.
+//! let ss = alice.static_static(&bob.public_key()).expect("Bob's key is not of low order");
 //! let mut message = [0; noise::INITIATION_LEN];
 //! let now = Tai64n::from_unix(1_700_000_000, 0);
 //! let ephemeral = PrivateKey::from_bytes(random());
@@ -34,11 +34,11 @@
 //!     create_initiation(&alice, &bob.public_key(), &ss, ephemeral, 1, now, &mut message)?;
 //! MacKeys::new(&bob.public_key()).sign(&mut message, None);
 //!
-//! // Bob checks that it is meant for him, sees who it is from, then that it is new, and answers.
+//! // Bob checks that the message is for him, reads who sent it and when, and answers.
 //! assert!(MacKeys::new(&bob.public_key()).verify_mac1(&message));
 //! let received = receive_initiation(&bob, &message)?;
 //! assert_eq!(received.remote(), alice.public_key());
-//! let ss = bob.static_static(&received.remote()).expect("as above");
+//! let ss = bob.static_static(&received.remote()).expect("Alice's key is not of low order");
 //! let (timestamp, responder) = received.finish(&ss)?;
 //! assert_eq!(timestamp, now);
 //! let mut response = [0; noise::RESPONSE_LEN];
@@ -46,14 +46,14 @@
 //! let bobs = responder.respond(&psk, ephemeral, 2, AeadBackend::fastest(), &mut response)?;
 //! MacKeys::new(&alice.public_key()).sign(&mut response, None);
 //!
-//! // Alice has a session, and sends "hello" in it, to index 2, as number 0.
+//! // Alice now has a session. She sends "hello" to index 2, with counter 0.
 //! assert!(MacKeys::new(&alice.public_key()).verify_mac1(&response));
 //! let alices = initiation.finish(&alice, &psk, AeadBackend::fastest(), &response)?;
 //! let mut datagram = [0; HEADER + 5 + TAG];
 //! datagram[HEADER..][..5].copy_from_slice(b"hello");
 //! alices.sealing.seal(2, 0, &mut datagram);
 //!
-//! // Bob opens it where it lies, and remembers its number.
+//! // Bob opens the datagram in place, and records its counter.
 //! assert!(bobs.opening.open(&mut datagram));
 //! assert!(ReplayWindow::new().accept(0));
 //! assert_eq!(&datagram[HEADER..][..5], b"hello");
@@ -61,7 +61,7 @@
 //! ```
 #![deny(unsafe_code)]
 
-/// `Debug` for what must not be seen: the name of its type, and nothing of its value.
+/// Implements `Debug` for secret types: prints the name of the type and nothing of its value.
 macro_rules! redacted {
     ($($secret:ident),+) => { $(
         impl std::fmt::Debug for $secret {

@@ -1,7 +1,7 @@
 //! The handshake: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (paper, section 5.4).
 //!
 //! ```text
-//!     <- s                                   the responder's static key is known beforehand
+//!      <- s                                   the responder's static key is known in advance
 //!     ...
 //!     -> e, es, s, ss, {timestamp}           message 1, initiation, 148 bytes
 //!     <- e, ee, se, psk, {}                  message 2, response, 92 bytes
@@ -9,17 +9,17 @@
 //! initiator                                  responder
 //! create_initiation -> Initiation
 //!                       --- message 1 --->   receive_initiation -> ReceivedInitiation
-//!                                            (who is it? fetch its ss)
+//!                                             (the caller looks up the peer and its ss)
 //!                                            .finish -> timestamp, Responder
-//!                                            (is the timestamp new? fetch its psk)
+//!                                             (the caller checks the timestamp and looks up the psk)
 //!                       <--- message 2 ---   .respond -> SessionKeys
 //! .finish -> SessionKeys
 //! ```
 //!
-//! The responder stops twice because only the caller knows peers: a message from a stranger costs
-//! one Diffie-Hellman, and a whole handshake three and one base point multiplication, ss being
-//! computed once a peer. The last 32 bytes of both messages are the MACs, left zero here: they
-//! belong to [`crate::cookie`].
+//! The responder works in three calls because only the caller knows the peers. A message from a
+//! stranger costs one Diffie-Hellman operation. A complete handshake costs three and one base point
+//! multiplication, because ss is computed only once for each peer. The last 32 bytes of both
+//! messages are the MACs; this file leaves them zero and [`crate::cookie`] fills them in.
 
 use crate::{
     aead,
@@ -33,9 +33,9 @@ use crate::{
 
 pub use crate::x25519::SharedSecret;
 
-/// Bytes of an initiation.
+/// Length of an initiation in bytes.
 pub const INITIATION_LEN: usize = 148;
-/// Bytes of a response.
+/// Length of a response in bytes.
 pub const RESPONSE_LEN: usize = 92;
 
 const MESSAGE_INITIATION: u32 = 1;
@@ -45,56 +45,57 @@ const SEALED_KEY: usize = 32 + aead::TAG;
 const SEALED_TIMESTAMP: usize = 12 + aead::TAG;
 const SEALED_NOTHING: usize = aead::TAG;
 
-/// Why a handshake message could not be made or was refused.
+/// Why a handshake message could not be created or was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// The type word is not that of the message expected.
-    #[error("not the handshake message expected")]
+    /// The type field is not that of the expected message.
+    #[error("unexpected type of handshake message")]
     Type,
-    /// The response is for another index than the initiation was sent from.
-    #[error("response to another initiation")]
+    /// The response is for a different index than the one the initiation was sent from.
+    #[error("response to a different initiation")]
     Receiver,
-    /// A key in the message is a point of low order.
+    /// A public key is a point of low order.
     #[error("public key of low order")]
     LowOrder,
-    /// A field of the message was not sealed by whom it should be, or was changed.
-    #[error("message not authentic")]
+    /// A field was changed, or was not sealed by the expected peer.
+    #[error("message is not authentic")]
     Decrypt,
 }
 
-/// A local static key, ready for Diffie-Hellman. Wiped when dropped.
+/// The local static key, prepared for Diffie-Hellman. It is wiped when dropped.
 pub struct Identity(KeyPair);
 
 impl Identity {
-    /// Costs one base point multiplication.
+    /// Prepares a private key. Costs one base point multiplication.
     pub fn new(key: &PrivateKey) -> Self {
         Self(KeyPair::new(key))
     }
 
-    /// The public half.
+    /// The public key.
     pub fn public_key(&self) -> PublicKey {
         self.0.public
     }
 
-    /// What this key has in common with a peer's static key: constant for the two, so to be kept
-    /// by the caller. None if `remote` is a point of low order, with which no handshake is possible.
+    /// The Diffie-Hellman secret of this key and a peer's static key. It never changes for the two,
+    /// so the caller keeps it. None if `remote` is a point of low order: no handshake is possible
+    /// with it.
     pub fn static_static(&self, remote: &PublicKey) -> Option<SharedSecret> {
         self.0.dh(remote)
     }
 }
 
-/// What the initiator remembers between message 1 and message 2.
+/// The initiator's state between message 1 and message 2.
 pub struct Initiation {
     state: Symmetric,
     ephemeral: KeyPair,
     sender: u32,
 }
 
-/// Writes message 1 to `out`, from index `sender`, its MACs zero. `ss` is
-/// [`Identity::static_static`] of `local` and `remote`; `ephemeral` is fresh from a random source.
+/// Writes message 1 to `out`, with zero MACs. `ss` is [`Identity::static_static`] of `local` and
+/// `remote`, `ephemeral` is a new random key, and `sender` is the local index.
 ///
 /// # Errors
-/// [`HandshakeError::LowOrder`] if `remote` is one.
+/// [`HandshakeError::LowOrder`] if `remote` is a point of low order.
 pub fn create_initiation(
     local: &Identity,
     remote: &PublicKey,
@@ -129,7 +130,7 @@ pub fn create_initiation(
     })
 }
 
-/// An initiation whose sender is known, but not yet proved.
+/// A received initiation that names its sender but does not yet prove it.
 pub struct ReceivedInitiation {
     state: Symmetric,
     ephemeral: PublicKey,
@@ -138,7 +139,7 @@ pub struct ReceivedInitiation {
     timestamp: [u8; SEALED_TIMESTAMP],
 }
 
-/// Reads message 1 as far as the sender's static key.
+/// Reads message 1 up to the sender's static key.
 ///
 /// # Errors
 /// [`HandshakeError::Type`], [`HandshakeError::LowOrder`] or [`HandshakeError::Decrypt`].
@@ -169,21 +170,21 @@ pub fn receive_initiation(
 }
 
 impl ReceivedInitiation {
-    /// The static key the sender claims.
+    /// The static key that the sender claims to have.
     pub fn remote(&self) -> PublicKey {
         self.remote
     }
 
-    /// The index the sender wants to be answered at.
+    /// The index that the sender expects the response at.
     pub fn sender(&self) -> u32 {
         self.sender
     }
 
-    /// Proves that the sender has the static key it claims, and reads its timestamp. `ss` is
+    /// Verifies that the sender has the static key that it claims, and reads its timestamp. `ss` is
     /// [`Identity::static_static`] with [`ReceivedInitiation::remote`].
     ///
     /// # Errors
-    /// [`HandshakeError::Decrypt`].
+    /// [`HandshakeError::Decrypt`] if the sender does not have that key.
     pub fn finish(mut self, ss: &SharedSecret) -> Result<(Tai64n, Responder), HandshakeError> {
         let key = self.state.mix_dh_key(ss);
         let timestamp = self.state.open(&key, self.timestamp);
@@ -207,7 +208,7 @@ impl ReceivedInitiation {
     }
 }
 
-/// What the responder needs to answer.
+/// The responder's state between message 1 and message 2.
 pub struct Responder {
     state: Symmetric,
     ephemeral: PublicKey,
@@ -216,11 +217,11 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Writes message 2 to `out`, from index `sender`, its MACs zero. `ephemeral` is fresh from a
-    /// random source. The keys are for `backend`.
+    /// Writes message 2 to `out`, with zero MACs. `ephemeral` is a new random key and `sender` is
+    /// the local index. The session keys are made for `backend`.
     ///
     /// # Errors
-    /// [`HandshakeError::LowOrder`] if one of the initiator's keys is one.
+    /// [`HandshakeError::LowOrder`] if one of the initiator's keys is a point of low order.
     pub fn respond(
         self,
         psk: &PresharedKey,
@@ -255,8 +256,8 @@ impl Responder {
 }
 
 impl Initiation {
-    /// Reads message 2. A bad one changes nothing: the right one may still come. The keys are for
-    /// `backend`.
+    /// Reads message 2. A refused message changes nothing, so the right one is still accepted
+    /// later. The session keys are made for `backend`.
     ///
     /// # Errors
     /// Any [`HandshakeError`].
@@ -271,7 +272,7 @@ impl Initiation {
         if u32::from_le_bytes(message.get()) != MESSAGE_RESPONSE {
             return Err(HandshakeError::Type);
         }
-        // The responder's own index is the caller's business.
+        // The caller reads the responder's index.
         let _sender: [u8; 4] = message.get();
         if u32::from_le_bytes(message.get()) != self.sender {
             return Err(HandshakeError::Receiver);
@@ -294,12 +295,12 @@ impl Initiation {
     }
 }
 
-/// The two keys of a session, as this side uses them.
+/// The two keys of a session, from the point of view of this side.
 #[derive(Debug)]
 pub struct SessionKeys {
-    /// For what this side sends.
+    /// Seals the packets that this side sends.
     pub sealing: SealingKey,
-    /// For what this side receives.
+    /// Opens the packets that this side receives.
     pub opening: OpeningKey,
 }
 
@@ -320,7 +321,7 @@ mod tests {
         PrivateKey::from_bytes(rng.random())
     }
 
-    /// Two hosts, and what each has sent the other so far.
+    /// Two hosts and the secrets between them.
     struct Pair {
         rng: ChaCha20Rng,
         initiator: Identity,
@@ -378,7 +379,7 @@ mod tests {
         }
     }
 
-    fn understands(from: &SessionKeys, to: &SessionKeys) -> bool {
+    fn can_open(from: &SessionKeys, to: &SessionKeys) -> bool {
         let mut datagram = [0; transport::HEADER + 5 + transport::TAG];
         from.sealing.seal(1, 2, &mut datagram);
         to.opening.open(&mut datagram)
@@ -393,13 +394,13 @@ mod tests {
             let keys_i = initiation
                 .finish(&pair.initiator, &pair.psk, AeadBackend::Library, &response)
                 .unwrap();
-            assert!(understands(&keys_i, &keys_r) && understands(&keys_r, &keys_i));
-            assert!(!understands(&keys_i, &keys_i) && !understands(&keys_r, &keys_r));
+            assert!(can_open(&keys_i, &keys_r) && can_open(&keys_r, &keys_i));
+            assert!(!can_open(&keys_i, &keys_i) && !can_open(&keys_r, &keys_r));
         }
     }
 
-    /// By Noise alone, as if the changer had made new MACs, which anybody can who knows the public
-    /// key: all but the sender's index, which no version of the protocol authenticates otherwise.
+    /// Only the Noise fields are checked, because anybody who knows the public key can make new
+    /// MACs. The sender's index is the only part of the message that Noise does not authenticate.
     #[test]
     fn every_flipped_bit_of_an_initiation_is_refused() {
         let mut pair = Pair::new(1);
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_of_a_response_is_refused_and_the_right_one_still_taken() {
+    fn every_flipped_bit_of_a_response_is_refused_and_the_right_one_is_still_accepted() {
         let mut pair = Pair::new(2);
         let (initiation, message) = pair.initiate();
         let (keys_r, response) = pair.respond(&message);
@@ -428,10 +429,10 @@ mod tests {
         let keys_i = initiation
             .finish(&pair.initiator, &pair.psk, AeadBackend::Library, &response)
             .unwrap();
-        assert!(understands(&keys_i, &keys_r));
+        assert!(can_open(&keys_i, &keys_r));
     }
 
-    /// As a receiver under load checks them: nothing at all may change.
+    /// Under load a receiver also checks both MACs, so that no bit of the message may change.
     #[test]
     fn every_flipped_bit_of_a_signed_message_is_refused() {
         let mut pair = Pair::new(3);
@@ -471,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_was_wrong() {
+    fn each_fault_has_its_own_error() {
         let mut pair = Pair::new(4);
         let (initiation, message) = pair.initiate();
         let (_, response) = pair.respond(&message);
@@ -508,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_for_somebody_else_is_refused() {
+    fn a_message_for_another_receiver_is_refused() {
         let mut pair = Pair::new(5);
         let (_, message) = pair.initiate();
         let stranger = Identity::new(&private(&mut pair.rng));
@@ -518,7 +519,7 @@ mod tests {
         );
     }
 
-    /// Somebody who knows only the public keys can name another as the sender, but not prove it.
+    /// A sender that knows only public keys can claim another identity, but cannot prove it.
     #[test]
     fn a_claimed_identity_must_be_proved() {
         let mut pair = Pair::new(6);
@@ -534,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn low_order_points_are_refused_everywhere() {
+    fn low_order_points_are_refused() {
         let mut pair = Pair::new(7);
         let zero = PublicKey::from_bytes([0; 32]);
         assert!(pair.initiator.static_static(&zero).is_none());

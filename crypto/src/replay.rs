@@ -1,7 +1,8 @@
 //! The sliding window of counters (RFC 6479).
 //!
-//! A ring of 128 words of 64 counters each. Moving forward clears whole words, never shifts; the
-//! word being filled is not full, so 8192 bits make a window of 8128.
+//! The window is a ring of 128 words with 64 counters each. Moving it forward clears whole words
+//! and never shifts. The newest word is only partly filled, so 8192 bits make a window of 8128
+//! counters.
 
 /// Counters from here on are never used (paper, section 6.1).
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - WINDOW - 1;
@@ -9,10 +10,10 @@ pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - WINDOW - 1;
 const BITS: u64 = 8192;
 const WORD: u64 = 64;
 const WORDS: u64 = BITS / WORD;
-/// How far below the greatest counter another may still be accepted.
+/// How far below the greatest received counter another counter may still be accepted.
 const WINDOW: u64 = BITS - WORD;
 
-/// Which counters of a session have been received.
+/// The set of counters that a session has received.
 #[derive(Clone, Debug)]
 pub struct ReplayWindow {
     greatest: u64,
@@ -20,7 +21,7 @@ pub struct ReplayWindow {
 }
 
 impl ReplayWindow {
-    /// Nothing received.
+    /// A window that has received no counter.
     pub const fn new() -> Self {
         Self {
             greatest: 0,
@@ -28,8 +29,9 @@ impl ReplayWindow {
         }
     }
 
-    /// Takes the counter of an authenticated packet. False, and nothing changed, if it was taken
-    /// before, is too old to tell, or is at or past [`REJECT_AFTER_MESSAGES`].
+    /// Records the counter of an authenticated packet. Returns false and changes nothing if the
+    /// counter was recorded before, is older than the window, or is at or above
+    /// [`REJECT_AFTER_MESSAGES`].
     #[must_use]
     pub fn accept(&mut self, counter: u64) -> bool {
         if counter >= REJECT_AFTER_MESSAGES || self.greatest.saturating_sub(counter) > WINDOW {
@@ -63,15 +65,15 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
     use std::collections::HashSet;
 
-    /// One more than the window: the first distance that is too far.
+    /// One more than the window: the smallest distance that is too far.
     const LIMIT: u64 = WINDOW + 1;
 
-    /// The cases of the kernel's selftest, by their description: around 0, around the window's
-    /// width, a jump of several windows, and around the last counter.
+    /// The cases of the kernel's self-test, in our own words: around 0, around the window's width,
+    /// a jump of several windows, and around the last counter.
     #[test]
-    fn script() {
+    fn kernel_selftest_cases() {
         let last = REJECT_AFTER_MESSAGES - 1;
-        let script = [
+        let kernel_selftest_cases = [
             (0, true),
             (1, true),
             (1, false),
@@ -111,7 +113,7 @@ mod tests {
             (0, false),
         ];
         let mut window = ReplayWindow::new();
-        for (i, (counter, expected)) in script.into_iter().enumerate() {
+        for (i, (counter, expected)) in kernel_selftest_cases.into_iter().enumerate() {
             assert_eq!(window.accept(counter), expected, "step {i}: {counter}");
         }
     }
@@ -163,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_a_set() {
+    fn agrees_with_a_hash_set() {
         let mut rng = ChaCha20Rng::seed_from_u64(6479);
         for _ in 0..40 {
             let mut window = ReplayWindow::new();
             let mut seen = HashSet::new();
             let mut greatest: u64 = 0;
-            // Half of the walks end at the last counter.
+            // Half of the random walks end at the last counter.
             if rng.random() {
                 greatest = REJECT_AFTER_MESSAGES - rng.random_range(1..30_000);
                 assert!(window.accept(greatest));

@@ -1,22 +1,23 @@
-//! What a computation leaves on the stack: nothing.
+//! Wipes the secrets that a computation leaves on the stack.
 //!
-//! A value that is moved leaves its bytes where it was, the compiler spills registers, and libraries
-//! work on copies of their own. None of these is wiped when a value is dropped, so the stack is
-//! wiped as a whole, once a computation with secrets is done.
+//! A moved value leaves its bytes at the old place, the compiler spills registers, and libraries
+//! work on copies of their own. Dropping a value wipes none of these, so the whole stack is wiped
+//! after a computation with secrets.
 
 use zeroize::Zeroize;
 
-/// More bytes than a handshake needs of the stack.
+/// In bytes: more stack than a handshake uses.
 const DEPTH: usize = 16 * 1024;
 
-/// Runs `work`, then wipes the stack that it used: the first 16 KiB below the caller.
+/// Runs `work`, then wipes the 16 KiB of stack below the caller, which `work` used.
 pub fn wipe_stack_after<T>(work: impl FnOnce() -> T) -> T {
     let result = run(work);
     wipe();
     result
 }
 
-/// Its frame, and those of all that it calls, begin where that of [`wipe`] does.
+/// Its frame, and the frames of all functions that it calls, begin where the frame of [`wipe`]
+/// begins.
 #[inline(never)]
 fn run<T>(work: impl FnOnce() -> T) -> T {
     work()
@@ -40,10 +41,10 @@ mod tests {
     use crate::x25519::KeyPair;
     use crate::*;
 
-    /// How much of the stack is searched: far more than is wiped.
+    /// How many bytes of the stack are searched: far more than are wiped.
     const SEARCHED: usize = 256 * 1024;
 
-    /// All that goes into a handshake. It lives on the heap.
+    /// All inputs of a handshake. It lives on the heap.
     struct Script {
         statics: [PrivateKey; 2],
         ephemerals: [PrivateKey; 2],
@@ -70,7 +71,7 @@ mod tests {
         })
     }
 
-    /// Both sides of a handshake, and a packet.
+    /// Both sides of a handshake, and one packet.
     fn handshake(script: &mut Script, backend: AeadBackend) {
         let out = &mut script.out;
         let [i, r] = [0, 1].map(|side| Identity::new(&script.statics[side]));
@@ -97,7 +98,7 @@ mod tests {
         out.keys.extend([initiators, responders]);
     }
 
-    /// Everything in the handshake that nobody else may know.
+    /// All secrets of the handshake.
     fn secrets(script: &Script) -> Vec<[u8; 32]> {
         let mut secrets: Vec<_> = script
             .statics
@@ -112,7 +113,7 @@ mod tests {
         let ([s_i, s_r], [e_i, e_r]) = (pairs(&script.statics), pairs(&script.ephemerals));
         let [es, ss, ee, se] = [(&e_i, &s_r), (&s_i, &s_r), (&e_i, &e_r), (&s_i, &e_r)]
             .map(|(ours, theirs)| ours.dh(&theirs.public).unwrap());
-        // The hash takes no part in the keys.
+        // The hash H is not part of the keys.
         let mut state = Symmetric::new(&s_r.public);
         state.mix_ephemeral(&e_i.public);
         secrets.push(*state.mix_dh_key(&es));
@@ -126,7 +127,7 @@ mod tests {
         secrets
     }
 
-    /// Calls `work` further down than the caller's own frame reaches.
+    /// Calls `work` with a frame that is further down than the caller's own frame.
     #[inline(never)]
     fn deeper(work: impl FnOnce()) {
         let room = black_box([0_u8; 4096]);
@@ -134,8 +135,8 @@ mod tests {
         black_box(room);
     }
 
-    /// How many of the secrets' halves are on the stack after a handshake, under the pads of HMAC
-    /// too.
+    /// How many halves of the secrets are on the stack after a handshake, plain or under the pads
+    /// of HMAC.
     fn left_behind(backend: AeadBackend, run: fn(&mut Script, AeadBackend)) -> usize {
         let secrets = thread::spawn(|| secrets(&script())).join().unwrap();
         let searcher = move || {
@@ -157,7 +158,7 @@ mod tests {
                 .filter(|form| stack.windows(16).any(|window| window == form))
                 .count()
         };
-        // Of this size, all of which there is from the start.
+        // The whole stack exists from the start, with this size.
         let thread = thread::Builder::new().stack_size(4 * SEARCHED);
         thread.spawn(searcher).unwrap().join().unwrap()
     }
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn a_handshake_leaves_no_secret_on_the_stack() {
         for backend in [AeadBackend::Library, AeadBackend::fastest()] {
-            // The search finds what is there.
+            // The search finds secrets if they are not wiped.
             assert_ne!(left_behind(backend, handshake), 0, "{backend}");
             let wiped = |script: &mut Script, backend| {
                 wipe_stack_after(|| handshake(script, backend));

@@ -1,5 +1,5 @@
-//! The state of a handshake under way: everything said so far, hashed, and everything agreed so
-//! far, as a key (the Noise framework's SymmetricState; paper, section 5.4).
+//! The symmetric state of a handshake: a hash of all messages so far, and a key from all secrets so
+//! far (the SymmetricState of the Noise framework; paper, section 5.4).
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
 
 pub(crate) type Key = Zeroizing<[u8; 32]>;
 
-/// The chaining key C and the hash H of everything so far.
+/// The chaining key C and the hash H.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Symmetric {
     chaining: [u8; 32],
@@ -47,31 +47,32 @@ impl Symmetric {
         outputs
     }
 
-    /// Token "e". With a psk modifier, an ephemeral key goes into both.
+    /// Token "e". In a pattern with a psk, an ephemeral key is mixed into both the hash and the
+    /// chaining key.
     pub(crate) fn mix_ephemeral(&mut self, ephemeral: &PublicKey) {
         self.mix_hash(ephemeral.as_bytes());
         let [_] = self.mix_key(ephemeral.as_bytes());
     }
 
-    /// A Diffie-Hellman token after which nothing is sealed.
+    /// A Diffie-Hellman token that is followed by another token.
     pub(crate) fn mix_dh(&mut self, secret: &SharedSecret) {
         let [_] = self.mix_key(&secret.0);
     }
 
-    /// A Diffie-Hellman token, and the key to seal with after it.
+    /// A Diffie-Hellman token, and the key for the field that follows it.
     pub(crate) fn mix_dh_key(&mut self, secret: &SharedSecret) -> Key {
         let [_, key] = self.mix_key(&secret.0);
         key
     }
 
-    /// Token "psk", and the key to seal with after it.
+    /// Token "psk", and the key for the field that follows it.
     pub(crate) fn mix_psk(&mut self, psk: &PresharedKey) -> Key {
         let [_, temp, key] = self.mix_key(psk.as_bytes());
         self.mix_hash(temp.as_slice());
         key
     }
 
-    /// Seals `text` into `out`. Each key seals once, so the nonce is zero.
+    /// Seals `text` into `out`. Each key seals only one field, so the nonce is zero.
     pub(crate) fn seal<const N: usize>(&mut self, key: &Key, text: &[u8], out: &mut [u8; N]) {
         let (body, tag) = out.split_last_chunk_mut().expect("room for a tag");
         body.copy_from_slice(text);
@@ -79,7 +80,7 @@ impl Symmetric {
         self.mix_hash(out);
     }
 
-    /// Opens a field of `S` bytes, the tag among them. None if it is not authentic.
+    /// Opens a field of `S` bytes, including its tag. None if it is not authentic.
     pub(crate) fn open<const S: usize, const N: usize>(
         &mut self,
         key: &Key,
@@ -95,7 +96,7 @@ impl Symmetric {
         Some(text)
     }
 
-    /// The transport keys: initiator to responder, responder to initiator.
+    /// The transport keys: from initiator to responder, and from responder to initiator.
     pub(crate) fn split(&self) -> [Key; 2] {
         kdf(&self.chaining, &[])
     }

@@ -1,22 +1,22 @@
-//! The timestamp of an initiation: TAI64N, blurred.
+//! The timestamp of an initiation: TAI64N with reduced precision.
 //!
-//! Initiations of a peer are accepted in strictly rising order of it, which is what makes a
-//! recorded one useless (paper, section 5.1). Its low bits are cleared so that it tells little
-//! about the sender's clock.
+//! A peer's initiations must have strictly increasing timestamps, so that a recorded initiation
+//! cannot be replayed (paper, section 5.1). The low bits are cleared to reveal little about the
+//! sender's clock.
 
-/// TAI64N: seconds and nanoseconds, both big-endian, so that order is the order of the bytes.
-/// The default, zero, is before every real one.
+/// TAI64N: 8 bytes of seconds and 4 bytes of nanoseconds, big-endian, so that the byte order is the
+/// time order. The default, zero, is before every real timestamp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tai64n([u8; 12]);
 
-/// The label of 1970-01-01 00:00:00 UTC: 2^62, and the ten seconds TAI was ahead.
+/// The label of 1970-01-01 00:00:00 UTC: 2^62, plus the ten seconds by which TAI was ahead.
 const UNIX_EPOCH: u64 = (1 << 62) + 10;
-/// Nanoseconds are rounded down to a multiple of this: 16.8 ms, just under the 20 ms that lie
-/// between two initiations, so that each is still later than the one before.
+/// Nanoseconds are rounded down to a multiple of this: 16.8 ms. Two initiations are at least 20 ms
+/// apart, so each still has a later timestamp than the one before.
 const GRANULARITY: u32 = 1 << 24;
 
 impl Tai64n {
-    /// From wall-clock time since the Unix epoch, leap seconds ignored as by everybody.
+    /// From the time since the Unix epoch. Leap seconds are ignored, as in all implementations.
     pub fn from_unix(secs: u64, nanos: u32) -> Self {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&UNIX_EPOCH.wrapping_add(secs).to_be_bytes());
@@ -24,12 +24,12 @@ impl Tai64n {
         Self(bytes)
     }
 
-    /// As it came in a message: any 12 bytes.
+    /// From the 12 bytes in a message. Any bytes are accepted.
     pub const fn from_bytes(bytes: [u8; 12]) -> Self {
         Self(bytes)
     }
 
-    /// As it goes into a message.
+    /// The 12 bytes for a message.
     pub const fn as_bytes(&self) -> &[u8; 12] {
         &self.0
     }
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn nanoseconds_are_blurred_but_20_ms_are_told_apart() {
+    fn nanoseconds_are_rounded_but_20_ms_remain_distinct() {
         assert_eq!(
             Tai64n::from_unix(7, 0),
             Tai64n::from_unix(7, GRANULARITY - 1)
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn order_is_that_of_time() {
+    fn order_follows_time() {
         let rising = [
             (0, 0),
             (0, GRANULARITY),

@@ -1,18 +1,18 @@
-//! X25519 (RFC 7748): a private key made ready once, and Diffie-Hellman with it.
+//! X25519 (RFC 7748): a prepared private key, and Diffie-Hellman with it.
 
 use aws_lc_rs::agreement;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::key::{PrivateKey, PublicKey};
 
-/// What two keys have in common. Wiped when dropped, never printed.
+/// The 32-byte result of Diffie-Hellman. It is wiped when dropped and never printed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SharedSecret(pub(crate) [u8; 32]);
 
 redacted!(SharedSecret);
 
-/// A private key with its public key. Making one costs a base point multiplication, since aws-lc
-/// derives the public key as it takes the private one; it is wiped by aws-lc when freed.
+/// A private key with its public key. Creating it costs a base point multiplication, because AWS-LC
+/// derives the public key from the private key. AWS-LC wipes the private key when it is freed.
 pub(crate) struct KeyPair {
     private: agreement::PrivateKey,
     pub(crate) public: PublicKey,
@@ -35,8 +35,8 @@ impl KeyPair {
         }
     }
 
-    /// None if `remote` is a point of low order, so that the result would be zero whatever our key
-    /// is (RFC 7748 section 6.1): aws-lc tells.
+    /// None if `remote` is a point of low order: the result would be zero for any private key (RFC
+    /// 7748 section 6.1). AWS-LC detects this.
     pub(crate) fn dh(&self, remote: &PublicKey) -> Option<SharedSecret> {
         let remote = agreement::UnparsedPublicKey::new(&agreement::X25519, remote.as_bytes());
         agreement::agree(&self.private, remote, (), |secret| {
@@ -49,7 +49,7 @@ impl KeyPair {
 }
 
 impl PrivateKey {
-    /// The public key of this private key: one base point multiplication.
+    /// The public key of this private key. Costs one base point multiplication.
     pub fn public_key(&self) -> PublicKey {
         KeyPair::new(self).public
     }
@@ -71,7 +71,7 @@ mod tests {
             .map(|secret| secret.0)
     }
 
-    /// RFC 7748 section 5.2, the two single vectors.
+    /// RFC 7748 section 5.2, the first two vectors.
     #[test]
     fn rfc7748_function() {
         let vectors = [
@@ -91,7 +91,7 @@ mod tests {
         }
     }
 
-    /// RFC 7748 section 5.2, the iterated vector: after one and after a thousand rounds.
+    /// RFC 7748 section 5.2, the iterated vector: after 1 and after 1000 rounds.
     #[test]
     fn rfc7748_iterated() {
         let mut k = [0; 32];
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(x25519(bob, alice_public), Some(shared));
     }
 
-    /// The points whose order divides 8, and the same ones written less canonically.
+    /// The points whose order divides 8, in canonical and non-canonical form.
     #[test]
     fn points_of_low_order_are_refused() {
         let points = [

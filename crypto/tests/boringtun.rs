@@ -1,5 +1,5 @@
-//! Against `boringtun`, a whole WireGuard: its `Tunn` is the peer, in both roles, with psk and
-//! without; and each side puts the other under load and gives it a cookie.
+//! Compares with `boringtun`, a complete WireGuard implementation. Its `Tunn` is the peer, in both
+//! roles, with and without a psk; and each side sends cookies to the other as if under load.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn tunn(them: &Host, us: &Host, psk: &PresharedKey, limiter: Option<Arc<RateLimi
     )
 }
 
-/// What a `Tunn` sends.
+/// The message that a `Tunn` sends.
 fn sent(result: TunnResult<'_>) -> Vec<u8> {
     match result {
         TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),
@@ -40,7 +40,7 @@ fn index(message: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(message[at..at + 4].try_into().unwrap())
 }
 
-/// An initiation of ours, signed, and its first MAC.
+/// Our signed initiation, and its first MAC.
 fn initiate(
     rng: &mut ChaCha20Rng,
     us: &Host,
@@ -64,7 +64,7 @@ fn initiate(
     (message, mac1, state)
 }
 
-/// Packets both ways, and a changed one each way.
+/// Sends packets in both directions, and one modified packet in each direction.
 fn exchange(rng: &mut ChaCha20Rng, tunn: &mut Tunn, keys: &SessionKeys, theirs: u32, ours: u32) {
     let buffer = &mut [0; 2000];
     for counter in 1..5 {
@@ -123,7 +123,7 @@ fn we_initiate() {
 }
 
 #[test]
-fn they_initiate() {
+fn boringtun_initiates() {
     let rng = &mut ChaCha20Rng::seed_from_u64(21);
     for _ in 0..200 {
         let (us, them, psk) = (Host::random(rng), Host::random(rng), psk(rng));
@@ -138,7 +138,7 @@ fn they_initiate() {
         let theirs = received.sender();
         let ss = us.identity.static_static(&them.public).unwrap();
         let (ts, answer) = received.finish(&ss).unwrap();
-        // It counts leap seconds, we do not.
+        // boringtun's timestamp includes leap seconds, ours does not.
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
         assert!(Tai64n::from_unix(now - 100, 0) < ts && ts < Tai64n::from_unix(now + 100, 0));
 
@@ -191,7 +191,7 @@ fn messages_with_another_psk_or_mac_are_refused() {
 }
 
 #[test]
-fn they_are_under_load() {
+fn boringtun_is_under_load() {
     let rng = &mut ChaCha20Rng::seed_from_u64(23);
     for _ in 0..100 {
         let (us, them, psk) = (Host::random(rng), Host::random(rng), psk(rng));
@@ -208,7 +208,7 @@ fn they_are_under_load() {
         assert!(keys.open_reply(&reply, &[0; 16]).is_none());
         let cookie = keys.open_reply(&reply, &mac1).unwrap();
 
-        // A cookie that is not theirs gets another reply; theirs gets a response.
+        // A wrong cookie gets another cookie reply; the right cookie gets a response.
         let wrong = Cookie::derive(&CookieSecret::from_bytes(rng.random()), b"anywhere");
         let (message, _, _) = initiate(rng, &us, &them, Tai64n::from_unix(2, 0), Some(&wrong));
         assert_eq!(

@@ -1,7 +1,7 @@
-//! Against `snow`, an implementation of the Noise framework: with the same ephemeral keys it
-//! makes the same bytes as we do, and each accepts what the other made.
+//! Compares with `snow`, an implementation of the Noise framework: with the same ephemeral keys
+//! both make the same bytes, and each accepts the messages of the other.
 //!
-//! snow knows nothing of WireGuard's framing: it sees a message without header and MACs.
+//! snow does not know WireGuard's framing: it gets messages without header and MACs.
 
 mod common;
 
@@ -43,7 +43,7 @@ fn read(state: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>, snow::Err
     Ok(payload)
 }
 
-/// A message as it goes over the wire, its MACs zero.
+/// A message in WireGuard's format, with zero MACs.
 fn framed<const N: usize>(kind: u8, indices: &[u32], noise: &[u8]) -> [u8; N] {
     let mut message = vec![kind, 0, 0, 0];
     message.extend(indices.iter().flat_map(|index| index.to_le_bytes()));
@@ -52,7 +52,7 @@ fn framed<const N: usize>(kind: u8, indices: &[u32], noise: &[u8]) -> [u8; N] {
     message.try_into().unwrap()
 }
 
-/// Packets of ours to them and of theirs to us.
+/// Sends packets in both directions.
 fn exchange(rng: &mut ChaCha20Rng, ours: &SessionKeys, theirs: &StatelessTransportState) {
     for _ in 0..4 {
         let mut plain = vec![0; rng.random_range(0..1500)];
@@ -77,7 +77,7 @@ fn exchange(rng: &mut ChaCha20Rng, ours: &SessionKeys, theirs: &StatelessTranspo
 }
 
 #[test]
-fn the_same_bytes_and_the_same_keys() {
+fn both_make_the_same_bytes_and_keys() {
     let rng = &mut ChaCha20Rng::seed_from_u64(10);
     for _ in 0..300 {
         let (initiator, responder) = (Host::random(rng), Host::random(rng));
@@ -93,7 +93,7 @@ fn the_same_bytes_and_the_same_keys() {
             .build_responder()
             .unwrap();
 
-        // Message 1: made twice, read twice, each by the other.
+        // Message 1: each implementation writes it, and reads the other's.
         let mut ours = [0xff; 148];
         let ss = initiator.identity.static_static(&responder.public).unwrap();
         let initiation = create_initiation(

@@ -1,4 +1,4 @@
-//! A handshake and its first packets as known answers.
+//! Known answers for a handshake and its first packets.
 //!
 //! The messages were made by `snow` 0.10 (pattern Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s, prologue
 //! "WireGuard v1 zx2c4 Jason@zx2c4.com", `fixed_ephemeral_key_for_testing_only`, stateless
@@ -20,7 +20,7 @@ const INDEX_I: u32 = 0x0102_0304;
 const INDEX_R: u32 = 0x0506_0708;
 const TIMESTAMP: [u8; 12] = [0x40, 0, 0, 0, 0x65, 0x53, 0xf1, 0x0a, 0x3b, 0, 0, 0];
 
-/// The same with any psk, which is mixed in later.
+/// The same for any psk, which is mixed in later.
 const MESSAGE_1: &str = concat!(
     "7b0d47d93427f8311160781c7c733fd89f88970aef490d8aa0ee19a4cb8a1b14",
     "81e498317da959fba46669572516a5e6c021bfa620bb6c56ca0082e1feae1498",
@@ -35,7 +35,7 @@ const MAC2: &str = "c36befc6f2aba0e2c74154be80e3c918";
 struct Answers {
     psk: [u8; 32],
     message_2: &'static str,
-    /// Nothing, from the initiator with counter 0.
+    /// An empty packet from the initiator, with counter 0.
     keepalive: &'static str,
     /// "to the initiator", with counter 0x0102030405060708.
     data: &'static str,

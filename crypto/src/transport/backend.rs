@@ -1,4 +1,5 @@
-//! Which implementation of ChaCha20-Poly1305 data messages use: the program chooses one.
+//! The implementation of ChaCha20-Poly1305 that seals and opens data messages. The caller chooses
+//! it.
 
 use std::fmt::{self, Display};
 
@@ -10,20 +11,20 @@ use crate::aead;
 /// An implementation of the transport's AEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AeadBackend {
-    /// AWS-LC's, for every CPU.
+    /// The implementation of AWS-LC, for every CPU.
     Library,
-    /// Ours, for CPUs with AVX-512.
+    /// Our own implementation, for CPUs with AVX-512.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
 }
 
 impl AeadBackend {
-    /// The fastest that this CPU can run.
+    /// The fastest implementation that this CPU can run.
     pub fn fastest() -> Self {
         Self::avx512().unwrap_or(Self::Library)
     }
 
-    /// Ours, if this CPU can run it.
+    /// Our own implementation, if this CPU can run it.
     pub fn avx512() -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         return Avx512::detect().map(Self::Avx512);
@@ -42,7 +43,7 @@ impl Display for AeadBackend {
     }
 }
 
-/// A key of either.
+/// A key of either implementation.
 pub(super) enum Key {
     Library(aead::Key),
     #[cfg(target_arch = "x86_64")]
@@ -91,7 +92,8 @@ impl Key {
         }
     }
 
-    /// Opens up to [`super::GROUP`] packets, and says which are authentic: a bit for each.
+    /// Opens up to [`super::GROUP`] packets. Returns one bit for each packet: whether it is
+    /// authentic.
     #[inline]
     #[must_use]
     pub(super) fn open_group(&self, packets: &mut [Packet]) -> u16 {

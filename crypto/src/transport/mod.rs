@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! datagram: | 4 0 0 0 | receiver u32 | counter u64 | body … | tag 16 |      little-endian
-//! burst:    | datagram 0 | datagram 1 | … | the last, maybe shorter |       each at `stride`
+//! burst:    | datagram 0 | datagram 1 | … | the last, may be shorter |      `stride` bytes each
 //! ```
 //!
-//! The nonce is four zero bytes and the counter (paper, section 5.4.6), and there is no associated
-//! data: a header's type and receiver are not authenticated, its counter is, as the nonce.
-//! Keys are shared by reference, so that a burst may be worked on by any thread; nothing here
-//! allocates, but for `accepted` when it has to grow.
+//! The nonce is four zero bytes and the counter (paper, section 5.4.6). There is no associated
+//! data, so the type and the receiver in the header are not authenticated; the counter is, as part
+//! of the nonce. Keys are shared by reference, so any thread may work on a burst. Nothing here
+//! allocates, except for `accepted` when it has to grow.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -19,54 +19,54 @@ pub use backend::AeadBackend;
 use crate::aead;
 use backend::Key;
 
-/// Bytes before the body: type, receiver, counter.
+/// Length of the header in bytes: type, receiver, counter.
 pub const HEADER: usize = 16;
-/// Bytes after the body.
+/// Length of the tag in bytes.
 pub const TAG: usize = aead::TAG;
 
-/// Type word of a data message.
+/// Type field of a data message.
 const MESSAGE_DATA: u32 = 4;
 
-/// Packets of a burst that are worked on at once.
+/// Packets of a burst that are processed at once.
 const GROUP: usize = 16;
 
-/// The key this side sends with.
+/// The key for packets that this side sends.
 pub struct SealingKey(Key);
 
-/// The key this side receives with.
+/// The key for packets that this side receives.
 pub struct OpeningKey(Key);
 
-/// What is sealed and opened. Being borrowed, no two overlap.
+/// One packet to seal or open. The borrows guarantee that packets do not overlap.
 #[derive(Default)]
 struct Packet<'a> {
     counter: u64,
     body: &'a mut [u8],
-    /// [`TAG`] bytes, or none of a packet that is not there.
+    /// [`TAG`] bytes; empty in an unused entry.
     tag: &'a mut [u8],
 }
 
 impl SealingKey {
-    /// From the 32 bytes a handshake derived, or anybody's, for a test.
+    /// A key from the 32 bytes that a handshake derived. A test may use any bytes.
     pub fn new(backend: AeadBackend, key: &[u8; 32]) -> Self {
         Self(Key::new(backend, key))
     }
 
-    /// Seals `datagram`: [`HEADER`] bytes, written here, the body, and [`TAG`] bytes, written here.
-    /// A counter must never be used twice with one key.
+    /// Seals `datagram`: [`HEADER`] bytes, the body, and [`TAG`] bytes. Writes the header and the
+    /// tag. A counter must never be used twice with one key.
     ///
     /// # Panics
-    /// If there is no room for header and tag.
+    /// If `datagram` is too short for header and tag.
     #[inline]
     pub fn seal(&self, receiver: u32, counter: u64, datagram: &mut [u8]) {
         let (body, tag) = to_seal(receiver, counter, datagram);
         self.0.seal(counter, body, tag);
     }
 
-    /// Seals datagrams that lie `stride` bytes apart, the last of which may be shorter, with the
-    /// counters `first`, `first + 1`, ….
+    /// Seals datagrams of `stride` bytes each, of which the last may be shorter, with the counters
+    /// `first`, `first + 1`, ….
     ///
     /// # Panics
-    /// If a datagram, the last included, has no room for header and tag, or the counters would
+    /// If a datagram, including the last, is too short for header and tag, or if the counters
     /// overflow.
     pub fn seal_burst(&self, receiver: u32, first: u64, burst: &mut [u8], stride: usize) {
         if burst.is_empty() {
@@ -89,26 +89,26 @@ impl SealingKey {
 }
 
 impl OpeningKey {
-    /// From the 32 bytes a handshake derived, or anybody's, for a test.
+    /// A key from the 32 bytes that a handshake derived. A test may use any bytes.
     pub fn new(backend: AeadBackend, key: &[u8; 32]) -> Self {
         Self(Key::new(backend, key))
     }
 
-    /// Opens `datagram` under the counter in its header, and leaves the plaintext where the
-    /// ciphertext was, at `HEADER..len - TAG`; header and tag stay as they were. False if it is
-    /// too short or not authentic.
+    /// Opens `datagram` with the counter in its header. The plaintext replaces the ciphertext, at
+    /// `HEADER..len - TAG`; header and tag do not change. Returns false if the datagram is too
+    /// short or not authentic.
     ///
-    /// The body of a refused datagram is lost: it may have been overwritten (with no plaintext),
-    /// so it cannot be tried again with another key.
+    /// The body of a refused datagram is lost: it may have been overwritten (never with plaintext),
+    /// so it cannot be opened with another key.
     #[inline]
     #[must_use]
     pub fn open(&self, datagram: &mut [u8]) -> bool {
         to_open(datagram).is_some_and(|(counter, body, tag)| self.0.open(counter, body, tag))
     }
 
-    /// Opens datagrams that lie `stride` bytes apart, the last of which may be shorter. Afterwards
-    /// `accepted` holds one entry for each, in order, and nothing else; one that is refused does
-    /// not touch the others.
+    /// Opens datagrams of `stride` bytes each, of which the last may be shorter. `accepted` is
+    /// replaced by one entry for each datagram, in order. A refused datagram does not affect the
+    /// others.
     pub fn open_burst(&self, burst: &mut [u8], stride: usize, accepted: &mut Vec<bool>) {
         accepted.clear();
         for group in burst.chunks_mut(stride.saturating_mul(GROUP)) {
@@ -133,17 +133,17 @@ impl OpeningKey {
 
 redacted!(SealingKey, OpeningKey);
 
-/// Writes the header; the body and room for the tag.
+/// Writes the header; returns the body and the space for the tag.
 #[inline]
 fn to_seal(receiver: u32, counter: u64, datagram: &mut [u8]) -> (&mut [u8], &mut [u8; TAG]) {
-    let (header, body, tag) = parts(datagram).expect("room for header and tag");
+    let (header, body, tag) = parts(datagram).expect("datagram too short for header and tag");
     header[..4].copy_from_slice(&MESSAGE_DATA.to_le_bytes());
     header[4..8].copy_from_slice(&receiver.to_le_bytes());
     header[8..].copy_from_slice(&counter.to_le_bytes());
     (body, tag)
 }
 
-/// The counter in the header, the body and the tag; None if there is no room for them.
+/// The counter in the header, the body and the tag. None if the datagram is too short.
 #[inline]
 fn to_open(datagram: &mut [u8]) -> Option<(u64, &mut [u8], &mut [u8; TAG])> {
     let (header, body, tag) = parts(datagram)?;
@@ -151,7 +151,7 @@ fn to_open(datagram: &mut [u8]) -> Option<(u64, &mut [u8], &mut [u8; TAG])> {
     Some((counter, body, tag))
 }
 
-/// Header, body and tag; None if there is no room for the first and the last.
+/// Header, body and tag. None if the datagram is too short for header and tag.
 #[inline]
 fn parts(datagram: &mut [u8]) -> Option<(&mut [u8; HEADER], &mut [u8], &mut [u8; TAG])> {
     let (header, rest) = datagram.split_first_chunk_mut()?;
@@ -166,7 +166,7 @@ mod tests {
     use rand::{Rng, RngCore, SeedableRng};
     use rand_chacha::ChaCha20Rng;
 
-    /// What a program that leaves the choice to the CPU uses.
+    /// The backend that a program uses by default.
     fn backend() -> AeadBackend {
         AeadBackend::fastest()
     }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_as_another_implementation_has_it() {
+    fn agrees_with_another_implementation() {
         let mut rng = ChaCha20Rng::seed_from_u64(2);
         let lens: Vec<usize> = (0..300).chain((0..40).map(|i| 300 + i * 229)).collect();
         for len in lens {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_its_packets() {
+    fn a_burst_gives_the_same_bytes_as_single_packets() {
         let mut rng = ChaCha20Rng::seed_from_u64(3);
         for round in 0..300 {
             let (_, sealing, opening) = pair(&mut rng);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn tampered_members_of_a_burst_are_refused_alone() {
+    fn only_tampered_packets_of_a_burst_are_refused() {
         let mut rng = ChaCha20Rng::seed_from_u64(4);
         let mut accepted = Vec::new();
         for _ in 0..300 {
@@ -278,7 +278,7 @@ mod tests {
             let intact: Vec<bool> = (0..count).map(|_| rng.random_bool(0.7)).collect();
             for (datagram, intact) in burst.chunks_mut(stride).zip(&intact) {
                 if !intact {
-                    // Anywhere from the counter on: type and receiver are not authenticated.
+                    // Any byte from the counter on: type and receiver are not authenticated.
                     let at = rng.random_range(8..stride);
                     datagram[at] ^= 1 << rng.random_range(0..8);
                 }
@@ -289,7 +289,7 @@ mod tests {
                 burst.chunks(stride).zip(plain.chunks(stride)).zip(&intact)
             {
                 let body = HEADER..stride - TAG;
-                // A single byte may be right by chance.
+                // A single byte may match by chance.
                 if *intact || body.len() > 8 {
                     assert_eq!(opened[body.clone()] == plain[body], *intact);
                 }
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_and_extended_are_refused() {
+    fn truncated_and_extended_datagrams_are_refused() {
         let mut rng = ChaCha20Rng::seed_from_u64(6);
         let (_, sealing, opening) = pair(&mut rng);
         let mut sealed = vec![0; HEADER + 40 + TAG];
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_end_of_a_burst_is_refused_alone() {
+    fn only_a_too_short_last_packet_is_refused() {
         let mut rng = ChaCha20Rng::seed_from_u64(7);
         let (_, sealing, opening) = pair(&mut rng);
         let mut burst = vec![0; 100 * 3];
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn another_key_or_counter_refuses() {
+    fn another_key_or_counter_is_refused() {
         let mut rng = ChaCha20Rng::seed_from_u64(8);
         let (_, sealing, opening) = pair(&mut rng);
         let (_, _, other) = pair(&mut rng);
@@ -356,14 +356,14 @@ mod tests {
     }
 
     #[test]
-    #[should_panic = "room for header and tag"]
-    fn sealing_needs_room() {
+    #[should_panic = "datagram too short for header and tag"]
+    fn sealing_a_too_short_datagram_panics() {
         SealingKey::new(backend(), &[0; 32]).seal(0, 0, &mut [0; HEADER + TAG - 1]);
     }
 
     #[test]
     #[should_panic = "counters overflow"]
-    fn sealing_never_wraps_the_counter() {
+    fn sealing_panics_before_the_counter_overflows() {
         SealingKey::new(backend(), &[0; 32]).seal_burst(0, u64::MAX - 1, &mut [0; 96], 32);
     }
 

@@ -1,4 +1,4 @@
-//! What the tests against other implementations share: random hosts and packets.
+//! Random hosts and packets for the tests against other implementations.
 #![allow(dead_code)] // Each test takes what it needs.
 
 use rand::{Rng, RngCore};
@@ -7,7 +7,7 @@ use wg_crypto::{
     HEADER, Identity, OpeningKey, PresharedKey, PrivateKey, PublicKey, SealingKey, TAG, Tai64n,
 };
 
-/// Somebody with a key.
+/// A host with a key pair.
 pub struct Host {
     pub key: PrivateKey,
     pub identity: Identity,
@@ -34,7 +34,7 @@ pub fn private(rng: &mut ChaCha20Rng) -> PrivateKey {
     PrivateKey::from_bytes(rng.random())
 }
 
-/// Zero, which is none, half of the time.
+/// Zero, which means no key, in half of the cases.
 pub fn psk(rng: &mut ChaCha20Rng) -> PresharedKey {
     if rng.random() {
         PresharedKey::from_bytes(rng.random())
@@ -50,7 +50,7 @@ pub fn timestamp(rng: &mut ChaCha20Rng) -> Tai64n {
     )
 }
 
-/// A whole packet, random but for what makes it IPv4 or IPv6 of its length.
+/// An IP packet with random content, but with the right version and length.
 pub fn ip_packet(rng: &mut ChaCha20Rng) -> Vec<u8> {
     let mut packet = vec![0; rng.random_range(40..1500)];
     rng.fill_bytes(&mut packet);

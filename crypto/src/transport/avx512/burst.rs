@@ -1,10 +1,10 @@
 //! Up to sixteen packets at once, each under its own counter.
 //!
 //! ```text
-//! key pass:   | block 0 of packet 0 | of packet 1 | … | of packet n | blocks left over … |
-//!               by words: r and s of eight packets are lanes already
+//! key pass:   | block 0 of packet 0 | of packet 1 | … | of packet n | blocks of leftovers … |
+//!               by words: the lanes already hold r and s of eight packets
 //! seal:       key pass, data passes, tags of 8 packets, tags of the other 8
-//! open:       key pass, tags, compared; data passes for what is right
+//! open:       key pass, tags, comparison; data passes for authentic packets only
 //! ```
 
 use std::arch::x86_64::*;
@@ -17,8 +17,8 @@ use super::poly1305_packets::{Keys, LANES};
 use super::vector::{V, load, store};
 use super::{GROUP, Packet};
 
-/// What the key pass makes: the Poly1305 keys, and the keystream for lanes that were left. It is
-/// made where it stays: a copy that is moved from is not wiped.
+/// The result of the key pass: the Poly1305 keys, and keystream in the lanes that remain. It is
+/// written in its final place, because a moved value leaves a copy that is not wiped.
 struct KeyPass {
     keys: [Keys; 2],
     batch: Batch,
@@ -63,7 +63,7 @@ impl KeyPass {
         tags
     }
 
-    /// Combines all text with its keystream.
+    /// Combines all text with its keystream (XOR).
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn combine(&self, key: &Words, packets: &mut [Packet], leftovers: Leftovers) {
@@ -75,7 +75,7 @@ impl KeyPass {
     }
 }
 
-/// Seals the packets, tags included.
+/// Seals the packets and writes their tags.
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn seal(key: &Words, packets: &mut [Packet]) {
     let mut leftovers = Leftovers::default();
@@ -94,7 +94,8 @@ pub(super) fn seal(key: &Words, packets: &mut [Packet]) {
     }
 }
 
-/// Opens the packets, and says which are authentic: a bit for each. The others stay as they were.
+/// Opens the packets. Returns one bit for each packet: whether it is authentic. Refused packets do
+/// not change.
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn open(key: &Words, packets: &mut [Packet]) -> u16 {
     let mut leftovers = Leftovers::default();
@@ -115,7 +116,7 @@ pub(super) fn open(key: &Words, packets: &mut [Packet]) -> u16 {
         authentic |= right << (LANES * eight);
         for (i, packet) in packets.iter_mut().enumerate() {
             if right >> i & 1 == 0 {
-                // Nothing that comes after sees the text.
+                // The later passes skip the text of a refused packet.
                 packet.body = &mut [];
             }
         }

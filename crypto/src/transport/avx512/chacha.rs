@@ -6,13 +6,13 @@
 //! ```
 //!
 //! By words, both halves of a double round are the same instructions on other registers, and 16
-//! independent quarter rounds hide all latency; the blocks have to be transposed at the end. By
-//! rows, the diagonals are reached by rotating rows 1 to 3, and the first block is there as soon
-//! as the last: for a few blocks.
+//! independent quarter rounds hide all latency, but the blocks have to be transposed at the end. By
+//! rows, rows 1 to 3 are rotated to reach the diagonals, and all blocks are finished early: this is
+//! for few blocks.
 //!
 //! WireGuard's nonce is four zero bytes and the packet's counter, so word 13 of the state is 0,
-//! and words 14 and 15 are the halves of that counter. Word 12 is the number of the block: 0 makes
-//! the key of Poly1305, 1 and on the keystream.
+//! and words 14 and 15 are the halves of that counter. Word 12 is the number of the block: block 0
+//! gives the key of Poly1305, and block 1 and the following ones the keystream.
 
 use std::arch::x86_64::*;
 
@@ -24,7 +24,7 @@ pub(super) type Words = [u32; 8];
 /// "expand 32-byte k": words 0 to 3.
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
-/// Quarter rounds side by side on the given words, each step of all before the next step of any.
+/// Quarter rounds on the given words. Each step is done for all of them before the next step.
 macro_rules! quarter_rounds {
     ($x:ident, $([$a:expr, $b:expr, $c:expr, $d:expr]),+) => {
         quarter_rounds!(@ $x, 16, $([$a, $b, $d]),+);
@@ -70,7 +70,7 @@ pub(super) fn double_round(x: &mut [V; 16]) {
     diagonals(x);
 }
 
-/// Sixteen states by words: of the blocks `blocks`, of packets whose counters have these halves.
+/// Sixteen states by words, for the given block numbers and halves of the packets' counters.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn state_by_words(key: &Words, blocks: V, counters: [V; 2]) -> [V; 16] {
@@ -82,8 +82,8 @@ pub(super) fn state_by_words(key: &Words, blocks: V, counters: [V; 2]) -> [V; 16
     x
 }
 
-/// The first column round of `state`. Column 0 differs between the blocks; the columns from 1 on
-/// whose last words are given do not, and are worked out once.
+/// The first column round of `state`. Column 0 differs between the blocks. The columns from 1 on
+/// whose last words are given are the same in all blocks, and are computed once.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn first_column_round<const SAME: usize>(
@@ -118,14 +118,14 @@ fn quarter_round([mut a, mut b, mut c, mut d]: [u32; 4]) -> [u32; 4] {
     [a, b, c, d]
 }
 
-/// Both halves of a packet's counter, in all lanes.
+/// Both halves of a packet's counter, copied to all lanes.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn in_all_lanes(counter: u64) -> [V; 2] {
     [counter, counter >> 32].map(|half| _mm512_set1_epi32(half as i32))
 }
 
-/// The numbers of 16 blocks in a row.
+/// The numbers of 16 consecutive blocks.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn from_block(first: u32) -> V {
@@ -154,7 +154,7 @@ pub(super) fn add<const N: usize>(x: &mut [V; N], state: &[V; N]) {
     }
 }
 
-/// From words of 16 blocks to the 16 blocks: a 16 × 16 transpose.
+/// Transposes (16 × 16) the words of 16 blocks to the 16 blocks.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn transpose(x: &[V; 16]) -> [V; 16] {
@@ -175,7 +175,7 @@ pub(super) fn transpose(x: &[V; 16]) -> [V; 16] {
     blocks
 }
 
-/// Rows 0 to 2, the same for all blocks.
+/// Rows 0 to 2, which are the same for all blocks.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn key_rows(key: &Words) -> [V; 3] {
@@ -188,7 +188,7 @@ fn key_rows(key: &Words) -> [V; 3] {
     ]
 }
 
-/// Row 3 of four blocks in a row of one packet.
+/// Row 3 of four consecutive blocks of one packet.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn last_row(counter: u64, first: u32) -> V {
@@ -202,7 +202,7 @@ pub(super) fn last_row(counter: u64, first: u32) -> V {
     _mm512_add_epi32(_mm512_broadcast_i32x4(row), blocks)
 }
 
-/// Turns the rows of four blocks so that diagonals are columns, and with `BACK` back again.
+/// Rotates the rows of four blocks so that diagonals become columns; `BACK` rotates them back.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn turn<const BACK: bool>(rows: &mut [V]) {
@@ -268,8 +268,8 @@ pub(super) fn eight_blocks(key: &Words, last_rows: [V; 2]) -> [V; 8] {
     x
 }
 
-/// Blocks 0 to 7 by rows and 8 to 23, of one packet, in one loop: eight alone would wait for their
-/// own results. The state takes 24 of the 32 registers.
+/// Blocks 0 to 7 by rows and 8 to 23 by words, of one packet, in one loop: the eight blocks alone
+/// would wait for their own results. The state uses 24 of the 32 registers.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn first_24_blocks(key: &Words, counter: u64, blocks: &mut [V; 24]) {

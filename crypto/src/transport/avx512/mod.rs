@@ -1,5 +1,5 @@
-//! ChaCha20-Poly1305 for data messages, on CPUs with AVX-512 (F, BW, DQ, VL, IFMA, VBMI2): Intel's
-//! from Ice Lake on, AMD's from Zen 4 on.
+//! ChaCha20-Poly1305 for data messages, on CPUs with AVX-512 (F, BW, DQ, VL, IFMA, VBMI2): Intel
+//! Ice Lake and later, AMD Zen 4 and later.
 //!
 //! ```text
 //! vector             memory, transposes          the only loads and stores
@@ -8,15 +8,15 @@
 //! poly1305_packets   tags of a burst             lane = packet
 //! poly1305_blocks    tag of a packet             lane = block
 //! poly1305_scalar    tag of a small packet
-//! passes             keystream of a burst        16 blocks at a time, whose ever they are
+//! passes             keystream of a burst        16 blocks at a time, of any packets
 //! burst, single      seal and open
 //! ```
 //!
-//! Constant time: no branch, index or length depends on a key, on keystream, on text or on a tag,
-//! but for whether a tag was right. Lengths, counters and the shape of a burst are public.
+//! Constant time: no branch, index or length depends on a key, keystream, text or tag, except for
+//! whether a tag is right. Lengths, counters and the shape of a burst are public.
 //!
-//! Tables of keystream, keys and powers of keys are wiped where they go out of scope. What the
-//! compiler spills of its registers is not.
+//! Arrays of keystream, keys and powers of keys are wiped when they go out of scope. Registers that
+//! the compiler spills are not.
 
 mod burst;
 mod chacha;
@@ -34,14 +34,14 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{GROUP, Packet, TAG};
 
-/// Proof that the CPU has all that is needed: there is one only if [`Avx512::detect`] made it.
+/// Proof that the CPU has all required features: only [`Avx512::detect`] can create one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx512(());
 
 impl Avx512 {
-    /// Whether this CPU, and the system, can.
+    /// Detects whether the CPU and the operating system support all required features.
     pub fn detect() -> Option<Self> {
-        // Everything that a function in here enables, and what that implies.
+        // All features that functions in this folder enable, and the features that those imply.
         let all = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
@@ -53,7 +53,7 @@ impl Avx512 {
     }
 }
 
-/// A key, for this CPU.
+/// A key for this implementation.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(super) struct Key {
     words: chacha::Words,
@@ -74,11 +74,12 @@ impl Key {
     /// Seals one packet.
     pub(super) fn seal(&self, counter: u64, body: &mut [u8], tag: &mut [u8; TAG]) {
         check(body);
-        // SAFETY: there is an `Avx512`, so the CPU has what the function enables.
+        // SAFETY: only `detect` creates an `Avx512`, so the CPU has the features that the function
+        // enables.
         *tag = unsafe { single::seal(&self.words, counter, body) };
     }
 
-    /// Opens one packet. The body of one that is refused stays as it was.
+    /// Opens one packet. A refused body does not change.
     pub(super) fn open(&self, counter: u64, body: &mut [u8], tag: &[u8; TAG]) -> bool {
         check(body);
         // SAFETY: as in `seal`.
@@ -92,15 +93,16 @@ impl Key {
         unsafe { burst::seal(&self.words, packets) }
     }
 
-    /// Opens up to [`GROUP`] packets at once, and says which are authentic, a bit for each. The
-    /// bodies of the others stay as they were.
+    /// Opens up to [`GROUP`] packets at once. Returns one bit for each packet: whether it is
+    /// authentic. Refused bodies do not change.
     pub(super) fn open_burst(&self, packets: &mut [Packet]) -> u16 {
         check_all(packets);
         // SAFETY: as in `seal`.
         unsafe { burst::open(&self.words, packets) }
     }
 
-    /// Whether packets are better off as a burst: of few, each one alone has more of the lanes.
+    /// Whether a burst is faster than single packets: with few packets, a single one fills more
+    /// lanes.
     pub(super) fn prefers_burst(packets: &[Packet]) -> bool {
         match packets {
             [] => false,
@@ -110,7 +112,7 @@ impl Key {
     }
 }
 
-/// Blocks are numbered with 32 bits. That packets do not overlap is in their type.
+/// Block numbers have 32 bits. The type of the packets guarantees that they do not overlap.
 fn check(body: &[u8]) {
     assert!(body.len() < 64 * (u32::MAX as usize - GROUP), "too long");
 }

@@ -1,14 +1,14 @@
-//! The keystream of a burst: sixteen blocks a pass, whose ever they are.
+//! The keystream of a burst, in passes of sixteen blocks of any packets.
 //!
 //! ```text
 //! a packet of 1424 bytes:  | block 1 … block 16 | 17 … 23 |
-//!                            a pass of its own    left over, to passes with other packets' blocks
+//!                            own pass             left over, in passes with blocks of other packets
 //! pass n:                  rounds      rounds      …
 //! pass n - 1:              transpose   combine with the text
 //! ```
 //!
-//! Rotations have one execution port, shuffles the other: so a pass leaves its keystream by words,
-//! and the next one transposes and uses it between its own rounds.
+//! Rotations and shuffles use different execution ports. So a pass leaves its keystream in the
+//! layout by words, and the next pass transposes and uses that keystream between its own rounds.
 
 use std::arch::x86_64::*;
 
@@ -21,11 +21,11 @@ use super::chacha::{
 };
 use super::vector::{V, load, transpose_parts, transpose_words, xor_block};
 
-/// Blocks of a pass.
+/// Number of blocks in a pass.
 pub(super) const BLOCKS: usize = 16;
 const BLOCK: usize = 64;
 
-/// A block of a packet: 0 is that of the Poly1305 key, 1 is that of its first 64 bytes.
+/// A block of a packet. Block 0 gives the Poly1305 key; block 1 is for the first 64 bytes of text.
 #[derive(Clone, Copy, Default)]
 pub(super) struct BlockPosition {
     packet: usize,
@@ -33,7 +33,8 @@ pub(super) struct BlockPosition {
 }
 
 impl BlockPosition {
-    /// Combines its text with `keystream`; none if it is a key's, or beyond the packet's end.
+    /// Combines the block's text with `keystream` (XOR). Does nothing for block 0, and beyond the
+    /// packet's end.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     pub(super) fn combine(self, packets: &mut [Packet], keystream: V) {
@@ -46,12 +47,12 @@ impl BlockPosition {
     }
 }
 
-/// Bytes of a packet that go in passes of its own: the last of them may end within its 16th block.
+/// Bytes of a packet that are handled in its own passes. The last may end within its 16th block.
 fn in_own_passes(len: usize) -> usize {
     ((len + BLOCK - 1) & !(BLOCKS * BLOCK - 1)).min(len)
 }
 
-/// What is next of the blocks that go in no pass of their own.
+/// Iterates over the blocks that are not in a pass of their own packet.
 #[derive(Default)]
 pub(super) struct Leftovers {
     packet: usize,
@@ -87,7 +88,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// The blocks of the Poly1305 keys, in the order of the packets, then what is left over.
+    /// The blocks of the Poly1305 keys, in the order of the packets, followed by leftovers.
     pub(super) fn with_keys(packets: &[Packet], leftovers: &mut Leftovers) -> Self {
         let mut batch = Self::default();
         for packet in 0..packets.len() {
@@ -124,7 +125,7 @@ impl Batch {
         self.len += 1;
     }
 
-    /// The block numbers and the counters' halves, one block a lane.
+    /// The block numbers and the halves of the counters, with one block in each lane.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn lanes(&self) -> (V, [V; 2]) {
@@ -140,7 +141,7 @@ impl Batch {
         blocks_by_words(key, blocks, counters)
     }
 
-    /// Row 3 of four blocks, from number `first` of the batch on.
+    /// Row 3 of four blocks, starting at block `first` of the batch.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn last_row(&self, first: usize) -> V {
@@ -163,12 +164,12 @@ impl Batch {
     }
 }
 
-/// Passes in a row, each of which combines the keystream of the one before with its text.
+/// A sequence of passes. Each combines the keystream of the pass before with its text.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(super) struct Passes<'key> {
     #[zeroize(skip)]
     key: &'key Words,
-    /// Of the pass: the state, and what the first column round made of it.
+    /// Of the current pass: the state, and the state after the first column round.
     state: [V; 16],
     started: [V; 16],
     /// Of the pass before, if there is one: its keystream by words.
@@ -191,7 +192,8 @@ impl<'key> Passes<'key> {
         }
     }
 
-    /// Combines all text with its keystream, but for what `leftovers` gave out before.
+    /// Combines all text with its keystream, except for the blocks that `leftovers` has already
+    /// returned.
     #[inline(never)]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     pub(super) fn run(&mut self, packets: &mut [Packet], mut leftovers: Leftovers) {
@@ -214,7 +216,7 @@ impl<'key> Passes<'key> {
                 position.combine(packets, block);
             }
         }
-        // Half a pass or less is cheaper by rows.
+        // For half a pass or less, the layout by rows is faster.
         if last.len > 4 {
             let rows = [last.last_row(0), last.last_row(4)];
             last.combine(packets, &eight_blocks(self.key, rows));
@@ -223,8 +225,8 @@ impl<'key> Passes<'key> {
         }
     }
 
-    /// Sixteen blocks of one packet, which start as the same but for their numbers: the first
-    /// round of columns 1 to 3 is done once for all of them.
+    /// Sixteen blocks of one packet. Their states differ only in the block number, so the first
+    /// round of columns 1 to 3 is computed once for all of them.
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn pass_of_one(&mut self, packets: &mut [Packet], packet: usize, first: u32) {
         let counter = packets[packet].counter;
@@ -241,7 +243,7 @@ impl<'key> Passes<'key> {
         self.rounds(packets, positions);
     }
 
-    /// Sixteen blocks of any packets: only column 1 starts as the same.
+    /// Sixteen blocks of any packets. Only column 1 is the same in all of them.
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn pass_of_any(&mut self, packets: &mut [Packet], batch: &Batch) {
         let (blocks, counters) = batch.lanes();
@@ -250,7 +252,7 @@ impl<'key> Passes<'key> {
         self.rounds(packets, batch.positions);
     }
 
-    /// The rest of the rounds, and what is pending meanwhile.
+    /// The remaining rounds. Between them, the keystream of the pass before is transposed and used.
     #[inline(never)]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn rounds(&mut self, packets: &mut [Packet], positions: [BlockPosition; BLOCKS]) {
@@ -275,7 +277,7 @@ impl<'key> Passes<'key> {
         (self.keystream, self.pending) = (x, Some(positions));
     }
 
-    /// The first half of the transpose, of four words: in place.
+    /// The first half of the transpose, for four words, in place.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn transpose_words(&mut self, quad: usize) {
@@ -284,7 +286,8 @@ impl<'key> Passes<'key> {
         *words = transpose_words(a, b, c, d);
     }
 
-    /// The second half, of every fourth block from `column` on, and its use.
+    /// The second half, for every fourth block from `column` on; combines these blocks with their
+    /// text.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn combine(&mut self, packets: &mut [Packet], column: usize) {

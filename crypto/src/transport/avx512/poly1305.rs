@@ -1,5 +1,4 @@
-//! Poly1305 (RFC 8439, section 2.5) in eight lanes: the arithmetic that both ways of filling the
-//! lanes share.
+//! Poly1305 (RFC 8439, section 2.5) in eight lanes: the arithmetic for both ways to fill the lanes.
 //!
 //! ```text
 //! a number modulo p = 2^130 - 5:  | limb 0: 44 bits | limb 1: 44 bits | limb 2: 42 bits |
@@ -15,10 +14,11 @@
 //! limb 2:  a0 r2       + a1 r1       + a2 r0               times 2^88
 //! ```
 //!
-//! for what is beyond limb 2 has a weight of 2^132 = 4 · 2^130, which is 20 modulo p.
+//! because the part beyond limb 2 has a weight of 2^132 = 4 · 2^130, which is 20 modulo p.
 //!
-//! Bounds. Call a number *reduced* if limb 0 < 2^44, limb 1 < 2^44 + 2^13 and limb 2 < 2^42: that
-//! is what [`Products::carry`] returns. A block of a message has limbs below 2^44, 2^44 and 2^41.
+//! Bounds. A number is called *reduced* if limb 0 < 2^44, limb 1 < 2^44 + 2^13 and limb 2 < 2^42.
+//! [`Products::carry`] returns such numbers. A block of a message has limbs below 2^44, 2^44 and
+//! 2^41.
 //!
 //! - Factors. In `a` is a reduced number, a block, or their sum: limbs < 2^45 + 2^13, 2^43 at the
 //!   top. In `r` is a reduced power of the key: limbs as above, and 20 times one is < 2^49. All
@@ -42,7 +42,7 @@ const BITS_44: i64 = (1 << 44) - 1;
 const BITS_42: i64 = (1 << 42) - 1;
 /// 2^128 in limb 2: the bit behind a whole block.
 const HIGH_BIT: i64 = 1 << 40;
-/// What the key's r keeps of its halves.
+/// The mask for both halves of a key's r (clamping).
 const CLAMP: [i64; 2] = [0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc];
 
 /// A number in each lane.
@@ -56,7 +56,7 @@ pub(super) struct Factor {
     times_20: [V; 2],
 }
 
-/// A sum of products, before carries: the limbs, from low halves and from high halves.
+/// A sum of products before carries, by limb: the low halves and the high halves.
 pub(super) struct Products {
     low: [V; 3],
     high: [V; 3],
@@ -75,7 +75,7 @@ impl Limbs {
         Self([_mm512_setzero_si512(); 3])
     }
 
-    /// From the halves of 128 bits, and [`high_bit`] or zero.
+    /// Numbers from the low and high halves of 128 bits, and [`high_bit`] or zero.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     pub(super) fn from_halves(low: V, high: V, high_bit: V) -> Self {
@@ -87,7 +87,7 @@ impl Limbs {
         ])
     }
 
-    /// The r of keys, from their halves.
+    /// The clamped r of the keys, from their halves.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     pub(super) fn clamped(low: V, high: V) -> Self {
@@ -98,7 +98,7 @@ impl Limbs {
         )
     }
 
-    /// Without carries: the result is a factor, but not reduced.
+    /// Adds without carries: the sum may be used as a factor `a`, but is not reduced.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     pub(super) fn plus(self, other: Self) -> Self {
@@ -119,15 +119,16 @@ impl Limbs {
         products.carry()
     }
 
-    /// The tags of messages, in halves: modulo p, plus the second half of the keys, modulo 2^128.
-    /// Of a reduced number, or a sum of eight.
+    /// The tags, in halves: the number modulo p, plus the second half of the key, modulo 2^128.
+    /// `self` is reduced, or is a sum of eight reduced numbers.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     pub(super) fn finish(self, s: [V; 2]) -> [V; 2] {
         let (bits_44, bits_42) = (_mm512_set1_epi64(BITS_44), _mm512_set1_epi64(BITS_42));
         let Self([mut h0, mut h1, mut h2]) = self;
-        // k is < 2^4 at first, so that the number is < 2^130 + 2^7 then; after the second time it is
-        // < 2^130, and small if anything went around: the last step carries no further than limb 1.
+        // At first k < 2^4, so the number is then < 2^130 + 2^7. After the second time it is <
+        // 2^130, and it is small if anything was carried around: the last step carries no further
+        // than limb 1.
         for _ in 0..2 {
             h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
             h0 = _mm512_and_si512(h0, bits_44);
@@ -140,7 +141,8 @@ impl Limbs {
         h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
         h0 = _mm512_and_si512(h0, bits_44);
 
-        // It is p or more where 5 more reach 2^130; the rest is then what is to be taken.
+        // The number is p or more where adding 5 reaches 2^130. The result is then what is left of
+        // the sum.
         let g0 = _mm512_add_epi64(h0, _mm512_set1_epi64(5));
         let g1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(g0));
         let g2 = _mm512_add_epi64(h2, _mm512_srli_epi64::<44>(g1));
@@ -173,7 +175,7 @@ impl Factor {
 }
 
 impl Products {
-    /// Nothing but `start`.
+    /// A sum that contains only `start`.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     pub(super) fn new(start: Limbs) -> Self {
@@ -183,7 +185,7 @@ impl Products {
         }
     }
 
-    /// Adds `a` times `factor`: not more than four times before [`Self::carry`].
+    /// Adds `a` times `factor`. At most four calls are allowed before [`Self::carry`].
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     pub(super) fn add(&mut self, a: Limbs, factor: &Factor) {

@@ -1,4 +1,4 @@
-//! Poly1305 of one packet: one block in each lane.
+//! Poly1305 of one packet, with one block in each lane.
 //!
 //! ```text
 //! two rows of 64 bytes:  | lo0 hi0 lo1 hi1 lo2 hi2 lo3 hi3 | lo4 hi4 … lo7 hi7 |
@@ -9,10 +9,10 @@
 //!                            summed over the lanes
 //! ```
 //!
-//! Lane i of h holds the blocks i, i + 8, i + 16, …, as a polynomial in r^8 whose last coefficient
-//! is not multiplied. At the end lane i is n - i blocks from the end, which may be before it: with
-//! 8 groups behind it, lane i of h wants r^(8 + n - i) - 8. So both h and the last blocks take
-//! their powers from one row of exponents, at different places:
+//! Lane i of h holds the blocks i, i + 8, i + 16, … as a polynomial in r^8 whose last coefficient
+//! is not yet multiplied. When n blocks remain, lane i of h must be multiplied by r^(8 + n - i) and
+//! the last block in lane i by r^(n - i). Both take their powers from one row of exponents, at
+//! different offsets:
 //!
 //! ```text
 //! exponents   16 15 … 9 | 8 7 … 1 | 0 0 … 0        (r^16 … r^1, then the number zero)
@@ -27,15 +27,15 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::poly1305::{Factor, Limbs, Products, high_bit};
 use super::vector::{V, load, load_partial, store};
 
-/// Bytes of a group, eight blocks.
+/// Bytes in a group of eight blocks.
 const GROUP: usize = 128;
 
-/// A key: the powers that a message needs, and what is added at the end.
+/// A key: the powers of r that a message needs, and the number that is added at the end.
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct Key {
     r8: Factor,
     r16: Factor,
-    /// r^16 to r^9, by lanes, and r^8 to r^1.
+    /// r^16 to r^9, and r^8 to r^1, one in each lane.
     falling: [Limbs; 2],
     s: [u64; 2],
 }
@@ -45,7 +45,7 @@ struct Key {
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn tag(key: &[u64; 4], body: &[u8]) -> [u8; 16] {
     let key = Key::new(key);
-    // At least one block stays for the end: that of the lengths.
+    // At least one block remains for the end: the block of the lengths.
     let groups = body.len().div_ceil(16) / 8;
     let (whole, _) = body.as_chunks::<64>();
     let mut h = Limbs::zero();
@@ -59,7 +59,7 @@ pub(super) fn tag(key: &[u64; 4], body: &[u8]) -> [u8; 16] {
         group += 2;
     }
     while group < groups {
-        // 113 to 127 bytes are eight blocks too.
+        // 113 to 127 bytes are also eight blocks.
         let [a, b] = rows(&body[GROUP * group..]);
         let mut sum = Products::new(blocks(a, b));
         sum.add(h, &key.r8);
@@ -76,7 +76,7 @@ impl Key {
         let [low, high] = [key[0], key[1]].map(|half| _mm512_set1_epi64(half.cast_signed()));
         let r = Limbs::clamped(low, high);
         let r2 = r.times(&Factor::new(r));
-        // Lanes of exponents, from the first: 2 1 2 1 …, then 4 3 4 3 …, 4 3 2 1 …, 8 7 6 5 ….
+        // The exponents, from the first lane: 2 1 2 1 …, then 4 3 4 3 …, 4 3 2 1 …, 8 7 6 5 ….
         let by_2 = blend(0b0101_0101, r, r2);
         let upper_2 = by_2.times(&Factor::new(r2));
         let by_4 = blend(0b0011_0011, by_2, upper_2);
@@ -93,14 +93,14 @@ impl Key {
         }
     }
 
-    /// The last blocks, the length's among them, and the sum of the lanes.
+    /// Adds the last blocks, including the lengths, and sums the lanes.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn finish(&self, h: Limbs, body: &[u8], groups: usize) -> [u8; 16] {
         let left = body.get(GROUP * groups..).unwrap_or(&[]);
         let count = left.len().div_ceil(16) + 1;
         let [a, b] = rows(left);
-        // The length of the text is the high half of the last block; the low half, the length of
+        // The high half of the last block is the length of the text. The low half, the length of
         // the associated data, is zero.
         let place = 1_u16 << (2 * count - 1);
         let len = _mm512_set1_epi64(body.len() as i64);
@@ -122,7 +122,7 @@ impl Key {
     }
 }
 
-/// The first 128 bytes of `left`, or all of it and then zeros.
+/// The first 128 bytes of `left`, padded with zeros.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn rows(left: &[u8]) -> [V; 2] {
@@ -145,7 +145,7 @@ fn blocks(a: V, b: V) -> Limbs {
     Limbs::from_halves(low, high, high_bit())
 }
 
-/// Lanes of `b` where the mask has a bit, and of `a` where it has none.
+/// Takes lanes from `b` where the mask has a bit, and from `a` elsewhere.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn blend(mask: u8, a: Limbs, b: Limbs) -> Limbs {
@@ -157,7 +157,7 @@ fn blend(mask: u8, a: Limbs, b: Limbs) -> Limbs {
     ])
 }
 
-/// Lane 0 in all lanes.
+/// Copies lane 0 to all lanes.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn first_lane(limbs: Limbs) -> Limbs {
@@ -169,7 +169,7 @@ fn first_lane(limbs: Limbs) -> Limbs {
     ])
 }
 
-/// Eight lanes of the sixteen of `a` and `b`, from number `at` on.
+/// Eight of the sixteen lanes of `a` and `b`, starting at lane `at`.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn window(a: Limbs, b: Limbs, at: usize) -> Limbs {
@@ -183,7 +183,7 @@ fn window(a: Limbs, b: Limbs, at: usize) -> Limbs {
     ])
 }
 
-/// The sum of all lanes, in each.
+/// The sum of all lanes, in every lane.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn sum_of_lanes(v: V) -> V {

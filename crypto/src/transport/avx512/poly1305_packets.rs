@@ -1,4 +1,4 @@
-//! Poly1305 of up to eight packets: one in each lane.
+//! Poly1305 of up to eight packets, with one packet in each lane.
 //!
 //! ```text
 //! four blocks of each:  row i    = | lo0 hi0 | lo1 hi1 | lo2 hi2 | lo3 hi3 |     of packet i
@@ -6,13 +6,13 @@
 //! a step:               h = (h + block 0) r^4 + block 1 r^3 + block 2 r^2 + block 3 r
 //! ```
 //!
-//! A packet needs its own powers of r only up to r^4, computed for all lanes at once, and no sum
-//! across lanes. Packets end together, so a shorter one begins with blocks of nothing: zeros
-//! without the bit behind them leave h at 0.
+//! A packet needs only the powers r to r^4 of its own key, which are computed for all lanes at
+//! once, and no sum across lanes. All packets end in the same step, so a shorter packet starts with
+//! empty blocks: zeros without a high bit leave h at 0.
 //!
 //! ```text
-//! packet 0  |..:..:..:..|##:##:##:##| … |##:##:##:# |      . nothing, no high bit
-//! packet 1  |##:##:##:##|##:##:##:##| … |##:##:##:##|      # data, zeros up to the block's end
+//!  packet 0  |..:..:..:..|##:##:##:##| … |##:##:##:# |      . empty, no high bit
+//!  packet 1  |##:##:##:##|##:##:##:##| … |##:##:##:##|      # data, padded with zeros
 //!            uneven       even steps      uneven
 //! ```
 
@@ -25,12 +25,12 @@ use super::Packet;
 use super::poly1305::{Factor, Limbs, Products, high_bit};
 use super::vector::{V, load, load_partial, transpose_parts};
 
-/// Lanes of a vector.
+/// Number of lanes in a vector.
 pub(super) const LANES: usize = 8;
-/// Bytes of a step, four blocks.
+/// Bytes in a step of four blocks.
 const STEP: usize = 64;
 
-/// The keys of eight packets: the powers r^1 to r^4, and what is added at the end.
+/// The keys of eight packets: the powers r to r^4, and the number that is added at the end.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(super) struct Keys {
     powers: [Factor; 4],
@@ -77,19 +77,19 @@ impl Keys {
         h = self.uneven(h, packets, &plan, 0..plan.even.start);
         h = self.even(h, packets, &plan);
         h = self.uneven(h, packets, &plan, plan.even.end..plan.steps);
-        // The last block: the length of the associated data, which is none, and of the text.
+        // The last block: the lengths of the associated data (zero) and of the text.
         let lengths = Limbs::from_halves(_mm512_setzero_si512(), load(&plan.lens), high_bit());
         h.plus(lengths).times(&self.powers[0]).finish(self.s)
     }
 
-    /// Steps in which every packet has four whole blocks.
+    /// The steps in which every packet has four whole blocks.
     #[inline]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn even(&self, mut h: Limbs, packets: &[Packet], plan: &Plan) -> Limbs {
         if plan.even.is_empty() {
             return h;
         }
-        // Lanes without a packet hash the first once more, for nobody.
+        // Unused lanes hash the first packet again; the result is ignored.
         let mut lanes: [&[[u8; STEP]]; LANES] = [&[]; LANES];
         for (lane, steps) in lanes.iter_mut().enumerate() {
             let lane = if lane < packets.len() { lane } else { 0 };
@@ -117,7 +117,7 @@ impl Keys {
         h
     }
 
-    /// Steps in which some packet has not begun, or ends.
+    /// The steps in which a packet has not begun, or ends.
     #[inline(never)]
     #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
     fn uneven(&self, mut h: Limbs, packets: &[Packet], plan: &Plan, steps: Range<usize>) -> Limbs {
@@ -155,18 +155,18 @@ impl Keys {
         sum.add(Limbs::from_halves(l1, h1, high_bits[1]), r3);
         sum.add(Limbs::from_halves(l2, h2, high_bits[2]), r2);
         sum.add(Limbs::from_halves(l3, h3, high_bits[3]), r1);
-        // What waits for the step before comes last.
+        // The product that depends on the previous step comes last.
         sum.add(Limbs::from_halves(l0, h0, high_bits[0]).plus(h), r4);
         sum.carry()
     }
 }
 
-/// Which steps there are, and where each packet is in them.
+/// The steps, and where each packet is in them.
 struct Plan {
     steps: usize,
-    /// Those in which every packet has four whole blocks.
+    /// The steps in which every packet has four whole blocks.
     even: Range<usize>,
-    /// Bytes of nothing before each packet.
+    /// Empty bytes before each packet.
     nothing: [usize; LANES],
     lens: [u64; LANES],
 }

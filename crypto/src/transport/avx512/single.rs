@@ -1,4 +1,4 @@
-//! One packet.
+//! Seals and opens a single packet.
 //!
 //! ```text
 //! up to 192 bytes:    4 blocks by rows                            scalar Poly1305
@@ -18,7 +18,7 @@ use super::chacha::{
 use super::vector::{V, store, xor_block};
 use super::{poly1305_blocks, poly1305_scalar};
 
-/// Up to here the four blocks that come at once are enough.
+/// Up to this length four blocks are enough.
 const SMALL: usize = 192;
 
 /// Seals `body`, and returns its tag.
@@ -30,7 +30,7 @@ pub(super) fn seal(key: &Words, counter: u64, body: &mut [u8]) -> [u8; 16] {
     })
 }
 
-/// Opens `body` if `expected` is its tag; leaves it as it was if not.
+/// Opens `body` if `expected` is its tag; otherwise `body` does not change.
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn open(key: &Words, counter: u64, body: &mut [u8], expected: &[u8; 16]) -> bool {
     with_first_blocks(key, counter, body.len(), |first| {
@@ -49,14 +49,14 @@ pub(super) fn open(key: &Words, counter: u64, body: &mut [u8], expected: &[u8; 1
 fn tag(block_0: V, body: &[u8]) -> [u8; 16] {
     let mut words = Zeroizing::new([0; 8]);
     store(&mut words, block_0);
-    let key = words.first_chunk().expect("four of eight");
+    let key = words.first_chunk().expect("eight words hold a key of four");
     match body.len() {
         0..=SMALL => poly1305_scalar::tag(key, body),
         _ => poly1305_blocks::tag(key, body),
     }
 }
 
-/// Makes the first blocks, as many as are best made at once, for `then`.
+/// Calls `then` with the first blocks: as many as are fastest to compute together.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn with_first_blocks<T>(key: &Words, counter: u64, len: usize, then: impl FnOnce(&[V]) -> T) -> T {
@@ -72,7 +72,8 @@ fn with_first_blocks<T>(key: &Words, counter: u64, len: usize, then: impl FnOnce
     }
 }
 
-/// Combines `body` with its keystream, of which `first` is the beginning, with block 0.
+/// Combines `body` with its keystream. `first` is the beginning of the keystream, including block
+/// 0.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn combine(key: &Words, counter: u64, body: &mut [u8], first: &[V]) {

@@ -1,11 +1,12 @@
-//! Against AWS-LC, byte for byte, and against a Poly1305 that is too simple to be wrong.
+//! Compares this implementation with AWS-LC, byte for byte, and with a very simple Poly1305.
 //!
-//! A CPU without AVX-512 runs nothing of this, and says so; `.ci/avx512` runs it in an emulator
-//! then. `WG_AEAD_TEST=required` makes that a failure, and `WG_AEAD_BURSTS` is how many bursts are
-//! tried: 100000 took a while.
+//! A CPU without AVX-512 skips these tests and says so; `.ci/avx512` then runs them in an emulator.
+//! `WG_AEAD_TEST=required` makes skipping a failure. `WG_AEAD_BURSTS` sets how many bursts are
+//! tried.
 //!
-//! Of the AEAD's vectors in RFC 8439 and in Wycheproof's set none applies: all have associated
-//! data, or a nonce that does not begin with four zeros. Of the RFC's others two do.
+//! None of the AEAD vectors in RFC 8439 and in Wycheproof's set can be used: all of them have
+//! associated data, or a nonce that does not begin with four zeros. Two other vectors of the RFC
+//! can.
 
 use std::array::from_fn;
 use std::io::Write;
@@ -24,7 +25,7 @@ fn cpu(test: &str) -> Option<Avx512> {
             std::env::var_os("WG_AEAD_TEST").is_none_or(|test| test != "required"),
             "this CPU has no AVX-512"
         );
-        // Past what the test harness captures.
+        // Written directly, because the test harness captures the usual output.
         let _ = writeln!(
             std::io::stderr().lock(),
             "NOT RUN: {test}: this CPU has no AVX-512. Run .ci/avx512, which emulates one."
@@ -39,12 +40,12 @@ fn bytes(rng: &mut ChaCha20Rng, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Small, large, or anything; its high half too.
+/// A small or a large counter, or any, in which the high half is also used.
 fn counter(rng: &mut ChaCha20Rng) -> u64 {
     rng.random::<u64>() >> rng.random_range(0..64)
 }
 
-/// A key of either implementation.
+/// A key of each implementation.
 fn keys(cpu: Avx512, rng: &mut ChaCha20Rng) -> (Key, backend::Key) {
     let key = rng.random();
     (
@@ -54,12 +55,12 @@ fn keys(cpu: Avx512, rng: &mut ChaCha20Rng) -> (Key, backend::Key) {
 }
 
 #[test]
-fn every_length_is_as_the_library_has_it() {
+fn every_length_agrees_with_the_library() {
     let Some(cpu) = cpu("every length") else {
         return;
     };
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    // What is around the text must stay.
+    // The bytes around the text must not change.
     const MARGIN: usize = 80;
     for len in 0..=9000 {
         let (ours, library) = keys(cpu, &mut rng);
@@ -79,7 +80,7 @@ fn every_length_is_as_the_library_has_it() {
         );
         assert_eq!(opened, plain);
 
-        // A wrong bit, in the tag or in the text: refused, and nothing is touched.
+        // One wrong bit in the tag or in the text: the packet is refused and does not change.
         let mut wrong = sealed;
         let bit = rng.random_range(0..8 * (TAG + len));
         match (bit / 8).checked_sub(TAG) {
@@ -92,7 +93,7 @@ fn every_length_is_as_the_library_has_it() {
     }
 }
 
-/// The lengths of a burst's packets.
+/// The lengths of the packets of a burst.
 fn lens(rng: &mut ChaCha20Rng) -> Vec<usize> {
     let count = rng.random_range(1..=GROUP);
     let most = [16, 130, 600, 1500, 4000][rng.random_range(0..5)];
@@ -113,7 +114,7 @@ fn lens(rng: &mut ChaCha20Rng) -> Vec<usize> {
     lens
 }
 
-/// The packets in `buffer`: of these lengths, each with a gap and room for a tag.
+/// The packets in `buffer`, of the given lengths, each followed by a gap and the space for a tag.
 fn packets<'a>(mut buffer: &'a mut [u8], lens: &[usize], counters: &[u64]) -> Vec<Packet<'a>> {
     let mut packets = Vec::new();
     for (&len, &counter) in lens.iter().zip(counters) {
@@ -129,7 +130,7 @@ fn packets<'a>(mut buffer: &'a mut [u8], lens: &[usize], counters: &[u64]) -> Ve
 const GAP: usize = 7;
 
 #[test]
-fn bursts_are_as_the_library_has_them() {
+fn bursts_agree_with_the_library() {
     let Some(cpu) = cpu("bursts") else { return };
     let bursts = std::env::var("WG_AEAD_BURSTS").map_or(2000, |n| n.parse().unwrap());
     let mut rng = ChaCha20Rng::seed_from_u64(2);
@@ -147,7 +148,7 @@ fn bursts_are_as_the_library_has_them() {
         library.seal_group(&mut packets(&mut expected, &lens, &counters));
         assert_eq!(sealed, expected, "{lens:?}");
 
-        // Some are changed, or are under another counter.
+        // Some packets are changed, or get another counter.
         let mut tampered = sealed.clone();
         let mut counters = counters;
         let mut right = 0;
@@ -168,7 +169,8 @@ fn bursts_are_as_the_library_has_them() {
             ours.open_burst(&mut packets(&mut opened, &lens, &counters)),
             right
         );
-        // What is right is plain again, and all else, gaps and tags too, is as it was.
+        // Authentic packets are plaintext again. All other bytes, including gaps and tags, are
+        // unchanged.
         let mut expected = tampered;
         let mut at = 0;
         for (i, len) in lens.iter().enumerate() {
@@ -182,9 +184,9 @@ fn bursts_are_as_the_library_has_them() {
     }
 }
 
-/// Through the calls of the data path, across groups and with a last one that is too short.
+/// Uses the functions of the data path, with several groups and a last packet that is too short.
 #[test]
-fn data_messages_are_as_the_library_has_them() {
+fn data_messages_agree_with_the_library() {
     let Some(cpu) = cpu("data messages") else {
         return;
     };
@@ -219,7 +221,7 @@ fn data_messages_are_as_the_library_has_them() {
             let key = OpeningKey::new(backend, &key);
             key.open_burst(&mut opened, stride, &mut accepted);
             for (datagram, accepted) in opened.chunks_mut(stride).zip(&accepted) {
-                // In what is refused each may leave what it likes.
+                // Each implementation may leave different bytes in a refused packet.
                 if !accepted {
                     datagram.fill(0);
                 }
@@ -230,7 +232,7 @@ fn data_messages_are_as_the_library_has_them() {
     }
 }
 
-/// Poly1305 in digits of eight bits, of a text and the block of its length.
+/// Poly1305 with digits of eight bits, of a text and the block of its length.
 fn simple_tag(key: &[u64; 4], text: &[u8]) -> [u8; 16] {
     let digits = |halves: [u64; 2]| -> [u32; 17] {
         from_fn(|i| {
@@ -261,7 +263,7 @@ fn simple_tag(key: &[u64; 4], text: &[u8]) -> [u8; 16] {
             h,
             from_fn(|i| block.get(i).map_or(1, |&byte| u32::from(byte))),
         );
-        // Digit 17 weighs 2^136 = 64 · 2^130, which is 320.
+        // Digit 17 has the weight 2^136 = 64 · 2^130, which is 320.
         let mut product: [u32; 17] = from_fn(|i| {
             let digit = |j| {
                 if j <= i {
@@ -318,7 +320,7 @@ fn tags_by_packets(keys: &[[u64; 4]; 8], texts: &mut [Vec<u8>]) -> [[u8; 16]; 8]
 
 #[allow(unsafe_code)]
 fn check_tags(_: Avx512, keys: &[[u64; 4]; 8], mut texts: Vec<Vec<u8>>) {
-    // SAFETY: there is an `Avx512`, so the CPU has what the functions enable.
+    // SAFETY: there is an `Avx512`, so the CPU has the features that the functions enable.
     let by_packets = unsafe { tags_by_packets(keys, &mut texts) };
     for ((key, text), by_packets) in keys.iter().zip(&texts).zip(by_packets) {
         let expected = simple_tag(key, text);
@@ -336,7 +338,7 @@ fn check_tags(_: Avx512, keys: &[[u64; 4]; 8], mut texts: Vec<Vec<u8>>) {
     }
 }
 
-/// Halves of r: 0, 1, the most, and a bit or all bits on either side of a limb's edge.
+/// Halves of r: 0, 1, the greatest, and single or all bits on either side of a limb's edge.
 fn extreme_rs() -> Vec<[u64; 2]> {
     let mut numbers = vec![0, 1, u128::MAX];
     for edge in [26, 32, 44, 52, 64, 88, 104, 124] {
@@ -361,7 +363,7 @@ fn extreme_tags_are_right() {
     let mut rng = ChaCha20Rng::seed_from_u64(4);
     let rs = extreme_rs();
     let ss = [[0, 0], [u64::MAX; 2], [u64::MAX, 0], [1, u64::MAX]];
-    // Each r, and each s, gets into each lane.
+    // Each r and each s is used in each lane.
     for round in 0..8 * rs.len() {
         let keys = from_fn(|lane| {
             let ([r0, r1], [s0, s1]) = (rs[(round + lane) % rs.len()], ss[(round + lane) % 4]);
@@ -375,21 +377,21 @@ fn extreme_tags_are_right() {
             check_tags(cpu, &keys, texts(&mut || rng.random_range(0..600)));
         }
     }
-    // All lengths, with the largest numbers there are.
+    // All lengths, with the largest numbers.
     for len in 0..520 {
         check_tags(cpu, &[[u64::MAX; 4]; 8], vec![vec![0xff; len]; 8]);
     }
 }
 
-/// With an r of 1 the number before the end is the sum of the blocks: here any near p, where the
-/// last subtraction is decided, and near every limb's edge.
+/// With r = 1 the number before the end is the sum of the blocks. The sums are near p, where the
+/// last subtraction is decided, and near the edges of every limb.
 #[test]
 fn sums_at_every_edge_are_right() {
     let Some(cpu) = cpu("sums at edges") else {
         return;
     };
     for blocks in (2..40).step_by(4) {
-        // Blocks have 2^128 each: with that of the length, 3 · 2^128, and 4 · 2^128 = 5 some times.
+        // Each block adds 2^128: with the length's block 3 · 2^128, and sometimes 4 · 2^128 = 5.
         let len = (blocks as u128 * 16) << 64;
         for near in [0, 44, 64, 88, 127].map(|bit| u128::MAX << bit) {
             for more in 0..60 {
@@ -416,7 +418,8 @@ fn sums_at_every_edge_are_right() {
     }
 }
 
-/// RFC 8439, section 2.4.2: its nonce begins with zeros, and its block 1 is where ours starts.
+/// RFC 8439, section 2.4.2. Its nonce begins with zeros, and its text begins with block 1, like
+/// ours.
 #[test]
 fn rfc8439_keystream() {
     let Some(cpu) = cpu("RFC 8439") else { return };
@@ -445,7 +448,7 @@ fn rfc8439_keystream() {
     assert_eq!(texts, [text; GROUP]);
 }
 
-/// RFC 8439, section 2.6.2, by the tag of no text.
+/// RFC 8439, section 2.6.2, checked with the tag of an empty text.
 #[test]
 fn rfc8439_poly1305_key() {
     let Some(cpu) = cpu("RFC 8439") else { return };
@@ -462,7 +465,7 @@ fn rfc8439_poly1305_key() {
 }
 
 #[test]
-fn a_burst_of_none_is_nothing() {
+fn an_empty_burst_does_nothing() {
     let Some(cpu) = cpu("an empty burst") else {
         return;
     };

@@ -1,7 +1,7 @@
-//! A 512-bit vector, and the only places where one meets memory.
+//! A 512-bit vector, and all its loads from memory and stores to memory.
 //!
-//! Everything that is `unsafe` in this file is one of four instructions, between a vector and a
-//! slice or an array that the function was given: nothing is read or written outside of it.
+//! The `unsafe` code in this file is four instructions that copy between a vector and a slice or
+//! array that is passed to the function. They read and write nothing outside of it.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +20,7 @@ impl Word for u64 {}
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn load<T: Word, const N: usize>(from: &[T; N]) -> V {
     const { assert!(size_of::<[T; N]>() == size_of::<V>()) };
-    // SAFETY: `from` is 64 initialised bytes; no alignment is asked for.
+    // SAFETY: `from` is 64 initialised bytes, and the instruction needs no alignment.
     unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
@@ -28,35 +28,36 @@ pub(super) fn load<T: Word, const N: usize>(from: &[T; N]) -> V {
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn store<T: Word, const N: usize>(to: &mut [T; N], value: V) {
     const { assert!(size_of::<[T; N]>() == size_of::<V>()) };
-    // SAFETY: `to` is 64 bytes that may take any value; no alignment is asked for.
+    // SAFETY: `to` is 64 bytes that may have any value, and the instruction needs no alignment.
     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value) }
 }
 
-/// The first 64 bytes of `from`, or all of it and then zeros.
+/// The first 64 bytes of `from`, padded with zeros.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn load_partial(from: &[u8]) -> V {
-    // SAFETY: only the bytes that the mask names are read, and it names none past the slice's end.
+    // SAFETY: only the bytes in the mask are read, and all of them are within the slice.
     unsafe { _mm512_maskz_loadu_epi8(first_bytes(from.len()), from.as_ptr().cast()) }
 }
 
-/// The first bytes of `value`, as many as `to` has room for.
+/// Stores as many of the first bytes of `value` as fit in `to`.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn store_partial(to: &mut [u8], value: V) {
     let mask = first_bytes(to.len());
-    // SAFETY: only the bytes that the mask names are written: none past the slice's end.
+    // SAFETY: only the bytes in the mask are written, and all of them are within the slice.
     unsafe { _mm512_mask_storeu_epi8(to.as_mut_ptr().cast(), mask, value) }
 }
 
-/// A bit for each of the first `len` of 64 bytes.
+/// A mask with one bit for each of the first `len` of 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 fn first_bytes(len: usize) -> u64 {
     _bzhi_u64(!0, len.min(64) as u32)
 }
 
-/// Combines a block of keystream with the first 64 bytes of `text`, or with all of it.
+/// Combines (XOR) a block of keystream with the first 64 bytes of `text`, or with all of a shorter
+/// `text`.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn xor_block(text: &mut [u8], keystream: V) {
