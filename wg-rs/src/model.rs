@@ -2,12 +2,16 @@
 //! ask for. The tunnel applies them and is described in them; the configuration protocol, the tools and
 //! the kernel's netlink speak of the same.
 
+mod extension;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
 use crate::sys::numeric::Ip;
+
+pub use extension::{Extension, Extensions, Label, NotALabel};
 
 /// The configuration and the state of an interface: the answer to a `get`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Peer {
     pub persistent_keepalive: u16,
     /// In the order in which they were added.
     pub allowed_ips: Vec<AllowedIp>,
+    /// What a `get` does not tell: known inside of our daemon, and to whoever asks it for its status.
+    pub extensions: Extensions,
 }
 
 impl Peer {
@@ -55,6 +61,7 @@ impl Peer {
             rx_bytes: 0,
             persistent_keepalive: 0,
             allowed_ips: Vec::new(),
+            extensions: Extensions::default(),
         }
     }
 }
@@ -139,6 +146,8 @@ pub enum Change {
     },
     /// It speaks version 1, the only one.
     ProtocolVersion,
+    /// What only our daemon knows.
+    Extension(Extension),
 }
 
 #[cfg(test)]

@@ -132,6 +132,9 @@ fn of_peer(from: &Peer, to: &Peer) -> Vec<Change> {
     if from.persistent_keepalive != to.persistent_keepalive {
         changes.push(Change::PersistentKeepalive(to.persistent_keepalive));
     }
+    let extensions = to.extensions.all().into_iter().zip(from.extensions.all());
+    let new = extensions.filter(|(to, from)| to != from);
+    changes.extend(new.map(|(to, _)| Change::Extension(to)));
     let there: HashSet<_> = ips(from).collect();
     let new = ips(to).filter(|ip| !there.contains(ip));
     changes.extend(new.map(|ip| Change::AllowedIp { ip, remove: false }));
@@ -197,6 +200,9 @@ pub fn desired<E>(
         peer.endpoint = endpoint(wanted, peer.endpoint)?;
         if let Some(seconds) = wanted.persistent_keepalive {
             peer.persistent_keepalive = seconds;
+        }
+        for extension in &wanted.extensions {
+            peer.extensions.set(extension);
         }
         if wanted.replace_allowed_ips {
             peer.allowed_ips.clear();

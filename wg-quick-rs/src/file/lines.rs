@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use wg_rs::config::BYTE_ORDER_MARK;
+use wg_rs::config::{BYTE_ORDER_MARK, EXTENSION_MARK};
 
 /// One line of a file.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub enum What {
     /// The head of a section.
     Head(Section),
     /// A key, and where its value stands in the line: without white space around it, without the
-    /// comment that may follow.
+    /// comment that may follow. The key of a `#@` line has that in front: `#@ Name`.
     Key(String, Range<usize>),
     /// None of these.
     Other,
@@ -78,16 +78,19 @@ fn what(raw: &[u8], is_first: bool) -> What {
         .strip_prefix(BYTE_ORDER_MARK)
         .filter(|_| is_first)
         .unwrap_or(raw);
+    let start = text.trim_ascii_start();
+    let extension = start.strip_prefix(EXTENSION_MARK.as_bytes());
+    let text = extension.unwrap_or(text);
     let stop = text.iter().position(|byte| *byte == b'#');
     let plain = text[..stop.unwrap_or(text.len())].trim_ascii();
     if plain.is_empty() {
-        return if stop.is_some() {
+        return if stop.is_some() || extension.is_some() {
             What::Comment
         } else {
             What::Blank
         };
     }
-    if plain.starts_with(b"[") {
+    if plain.starts_with(b"[") && extension.is_none() {
         let head = squeezed(plain);
         return What::Head(if head.eq_ignore_ascii_case("[Interface]") {
             Section::Interface
@@ -100,7 +103,10 @@ fn what(raw: &[u8], is_first: bool) -> What {
     let Some(equals) = plain.iter().position(|byte| *byte == b'=') else {
         return What::Other;
     };
-    let key = squeezed(&plain[..equals]);
+    let mut key = squeezed(&plain[..equals]);
+    if extension.is_some() {
+        key = format!("{EXTENSION_MARK} {key}");
+    }
     let is_hook = HOOKS.iter().any(|hook| key.eq_ignore_ascii_case(hook));
     let whole = if is_hook { text.trim_ascii() } else { plain };
     let value = whole[equals + 1..].trim_ascii();
@@ -153,6 +159,10 @@ mod tests {
             kind("\u{feff}[Interface]".as_bytes()),
             What::Head(Section::Interface)
         );
+        assert_eq!(key(" #@ Name = alice # phone\n"), pair("#@ Name", "alice"));
+        assert_eq!(key("#@name=alice"), pair("#@ name", "alice"));
+        assert_eq!(kind(b"#@\n"), What::Comment);
+        assert_eq!(kind(b"#@ [Peer]\n"), What::Other);
         assert_eq!(lines(b"a\n\nb").count(), 3);
         assert_eq!(lines(b"").count(), 0);
     }

@@ -353,6 +353,28 @@ mod tests {
     }
 
     #[test]
+    fn names_stay_and_go_with_their_peers() {
+        let (text, mut snapshot) = typical();
+        let text = text
+            .replace("[Peer]\nPublicKey", "[Peer]\n#@ Name = x\nPublicKey")
+            .replacen("Name = x", "Name = alice", 1)
+            .replace(
+                "AllowedIPs = 10.0.0.3/32\n",
+                "AllowedIPs = 10.0.0.3/32\n#@ Name = bob\n",
+            );
+        assert_eq!(saved(&text, &snapshot, &ADDRESSES), text);
+        snapshot.peers.remove(0);
+        let left = saved(&text, &snapshot, &ADDRESSES);
+        assert!(
+            !left.contains("alice") && left.contains("#@ Name = bob"),
+            "{left}"
+        );
+        snapshot.peers.clear();
+        let left = saved(&text, &snapshot, &ADDRESSES);
+        assert!(!left.contains("#@"), "{left}");
+    }
+
+    #[test]
     fn what_is_gone_is_taken_out() {
         let (text, mut snapshot) = typical();
         snapshot.private_key = None;

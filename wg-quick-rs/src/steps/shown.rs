@@ -129,7 +129,8 @@ impl fmt::Display for SetText<'_> {
                 Change::ReplacePeers
                 | Change::UpdateOnly
                 | Change::ReplaceAllowedIps
-                | Change::ProtocolVersion => {}
+                | Change::ProtocolVersion
+                | Change::Extension(_) => {}
             }
         }
         Ok(())

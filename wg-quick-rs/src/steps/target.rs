@@ -16,6 +16,7 @@ use wg_rs::sys::udp::Family;
 
 use crate::file::Address;
 use crate::file::difference::without_taking;
+use crate::steps::console;
 use crate::steps::failure::Failure;
 
 /// See the head of the file.
@@ -94,7 +95,7 @@ impl Target {
     /// `Unable to modify interface: …`
     pub fn set(&self, changes: &[Change]) -> Result<(), Failure> {
         let attempt = |changes: &[Change]| {
-            let set = self.at_home(|| self.backends.set(&self.interface, changes));
+            let set = self.at_home(|| self.backends.set_without_unknown(&self.interface, changes));
             set.and_then(|set| set)
         };
         let mut set = attempt(changes);
@@ -103,7 +104,15 @@ impl Target {
         {
             set = attempt(&others);
         }
-        set.map_err(|error| Failure::new(format_args!("Unable to modify interface: {error}")))
+        for extension in set.iter().flatten() {
+            console::note(format_args!(
+                "`{}' is not wireguard-rs's, and does without `{}'.",
+                self.interface,
+                extension.key()
+            ));
+        }
+        set.map(drop)
+            .map_err(|error| Failure::new(format_args!("Unable to modify interface: {error}")))
     }
 
     /// The link's index.

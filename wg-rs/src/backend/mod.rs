@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::errno::{Errno, errno};
-use crate::model::{Change, Interface};
+use crate::model::{Change, Extension, Interface};
 use crate::uapi::RUN_DIR;
 
 /// The kind of backend that an interface has.
@@ -103,5 +103,40 @@ impl Backends {
             Some(socket) => userspace::set(&socket, changes),
             None => kernel::set(name, changes),
         }
+    }
+
+    /// As [`Backends::set`], without the extensions if it is not our daemon's interface. Returns those that
+    /// people miss by that, one of a kind.
+    ///
+    /// # Errors
+    /// As for [`Backends::set`].
+    pub fn set_without_unknown(
+        &self,
+        name: &str,
+        changes: &[Change],
+    ) -> io::Result<Vec<Extension>> {
+        let extension = |change: &Change| match change {
+            Change::Extension(extension) => Some(extension.clone()),
+            _ => None,
+        };
+        match self.set(name, changes) {
+            // Other daemons' word for a key that they do not know, and ours for the kernel.
+            Err(error)
+                if matches!(errno(&error), Some(libc::EINVAL | libc::EOPNOTSUPP))
+                    && changes.iter().any(|change| extension(change).is_some()) => {}
+            result => return result.map(|()| Vec::new()),
+        }
+        let (mut rest, mut missed) = (Vec::with_capacity(changes.len()), Vec::new());
+        for change in changes {
+            match extension(change) {
+                None => rest.push(change.clone()),
+                Some(extension) if extension.is_missed() => missed.push(extension),
+                Some(_) => {}
+            }
+        }
+        self.set(name, &rest)?;
+        missed.sort_by_key(Extension::key);
+        missed.dedup_by_key(|extension| extension.key());
+        Ok(missed)
     }
 }

@@ -81,6 +81,7 @@ fn plain(error: io::Error) -> io::Error {
 mod tests {
     use super::*;
     use crate::backend::{Backends, Kind, errno};
+    use crate::model::Extension;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
     use std::thread;
@@ -173,6 +174,43 @@ mod tests {
             "01".repeat(32)
         );
         assert_eq!(asked.join().unwrap(), text);
+    }
+
+    /// Others apply what they understand before they refuse: all of it is said again.
+    #[test]
+    fn a_daemon_that_knows_no_extensions_is_asked_without() {
+        let dir = TempDir::new("extensions");
+        let backends = Backends::in_dir(&dir.0);
+        let changes = [
+            Change::Peer(PublicKey::from_bytes([1; 32])),
+            Change::Extension(Extension::Name("alice".parse().ok())),
+            Change::PersistentKeepalive(7),
+        ];
+        let key = "01".repeat(32);
+        let with =
+            format!("set=1\npublic_key={key}\nname=alice\npersistent_keepalive_interval=7\n\n");
+        let without = with.replace("name=alice\n", "");
+        let listener = dir.listen("wg0");
+        let second = listener.try_clone().unwrap();
+        let daemons = thread::spawn(move || {
+            let first = daemon(listener, "errno=-22\n\n").join().unwrap();
+            [first, daemon(second, "errno=0\n\n").join().unwrap()]
+        });
+        assert!(
+            backends
+                .set_without_unknown("wg0", &changes)
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(daemons.join().unwrap(), [with.clone(), without]);
+
+        let asked = daemon(dir.listen("wg1"), "errno=0\n\n");
+        backends.set_without_unknown("wg1", &changes).unwrap();
+        assert_eq!(asked.join().unwrap(), with);
+        let asked = daemon(dir.listen("wg2"), "errno=-98\n\n");
+        let error = backends.set_without_unknown("wg2", &changes).unwrap_err();
+        assert_eq!(errno(&error), Some(libc::EADDRINUSE));
+        asked.join().unwrap();
     }
 
     #[test]

@@ -9,17 +9,20 @@ use wg_crypto::{KeyError, PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::error::{near, shown, shown_word};
+use super::extensions::label;
 use super::value::is_space;
 use super::{Error, Hint, PeerSettings, Position, Reason, Settings, value};
+use crate::model::Extension;
 
 const INTERFACE: [&str; 4] = ["listen-port", "fwmark", "private-key", "peer"];
-const PEER: [&str; 6] = [
+const PEER: [&str; 7] = [
     "peer",
     "remove",
     "preshared-key",
     "endpoint",
     "persistent-keepalive",
     "allowed-ips",
+    "name",
 ];
 
 /// What is wrong with a key file that is too short, in the words of `wg`.
@@ -116,6 +119,13 @@ fn set_peer(
             let bare: String = text.chars().filter(|c| !is_space(*c)).collect();
             peer.allow(value::allowed_ips(&bare)?, 0);
         }
+        "name" => {
+            let name = match &**text {
+                "" => None,
+                text => Some(label(text)?),
+            };
+            peer.extend(Extension::Name(name));
+        }
         _ => {
             let key = key_file(value, read, PresharedKey::from_base64)?;
             peer.preshared_key = Some(Box::new(key.unwrap_or_default()));
@@ -149,6 +159,8 @@ fn key_file<K>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::model::Label;
 
     const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
 
@@ -191,6 +203,8 @@ mod tests {
             "192.0.2.1:55",
             "persistent-keepalive",
             "off",
+            "name",
+            "alice",
             "peer",
             KEY,
             "remove",
@@ -216,6 +230,7 @@ mod tests {
         assert_eq!(first.endpoint.as_ref().unwrap().to_string(), "192.0.2.1:55");
         assert_eq!(first.persistent_keepalive, Some(0));
         assert!(first.replace_allowed_ips && first.allowed_ips.len() == 1);
+        assert_eq!(first.name().map(Label::as_str), Some("alice"));
         let removed = PeerSettings {
             remove: true,
             ..PeerSettings::new(public_key)
@@ -325,6 +340,11 @@ mod tests {
             (
                 &["peer", KEY, "endpoint", ""],
                 "endpoint: Unable to parse empty endpoint",
+            ),
+            (
+                &["peer", KEY, "name", "2"],
+                "name: `2' is no name: a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 \
+                 and `-', and is not `localhost'",
             ),
             (
                 &["peer", KEY, "endpoint", "x"],

@@ -1,11 +1,13 @@
 //! Settings to changes, in the order in which `wg` sends them.
+//!
+//! Extensions are sent only where something is said of them: every other daemon refuses them.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use wg_crypto::PublicKey;
 
-use crate::model::{Change, Interface, Peer};
+use crate::model::{Change, Extension, Interface, Peer};
 
 use super::{Endpoint, Error, PeerSettings, Position, Reason, Settings};
 
@@ -74,8 +76,14 @@ impl Settings {
         // Of a peer that comes twice, the first takes away what is not said.
         let mut present: HashMap<PublicKey, &Peer> =
             present.iter().map(|peer| (peer.public_key, peer)).collect();
+        // A file that has none may be meant for any daemon.
+        let extended = all && self.peers.iter().any(|peer| !peer.extensions.is_empty());
         for (peer, address) in self.peers.iter().zip(addresses) {
-            peer.change(*address, present.remove(&peer.public_key), &mut changes);
+            let synced = present.remove(&peer.public_key);
+            peer.change(*address, synced, &mut changes);
+            if !peer.remove {
+                peer.change_extensions(extended, synced, &mut changes);
+            }
         }
         changes
     }
@@ -106,6 +114,20 @@ impl Settings {
 }
 
 impl PeerSettings {
+    /// Those that are not said are off in a file that has `all` the say, or if the peer has them now.
+    fn change_extensions(&self, all: bool, synced: Option<&Peer>, changes: &mut Vec<Change>) {
+        let now = synced.map(|peer| peer.extensions.all());
+        for off in Extension::OFF {
+            let said = self.extensions.iter().find(|said| said.key() == off.key());
+            let is_on = now
+                .iter()
+                .flatten()
+                .any(|now| now.key() == off.key() && !now.is_off());
+            let change = said.cloned().or((all || is_on).then_some(off));
+            changes.extend(change.map(Change::Extension));
+        }
+    }
+
     /// `synced` is the peer as it is now, to lose what is not said here.
     fn change(
         &self,
@@ -208,6 +230,27 @@ mod tests {
     const FULL_PEERS: &str = "public_key=B preshared_key=D endpoint=[::1]:9 \
         persistent_keepalive_interval=5 replace_allowed_ips=true allowed_ip=10.0.0.1/32 \
         allowed_ip=fd00::/8 public_key=E replace_allowed_ips=true";
+
+    #[test]
+    fn what_is_not_said_of_extensions_is_off_where_a_file_has_any() {
+        let text = "[Peer]\n#@ Name = b\nPublicKey=<2>\n[Peer]\nPublicKey=<5>\n";
+        let b = "public_key=B replace_allowed_ips=true";
+        let e = "public_key=E replace_allowed_ips=true";
+        let reset = "private_key=@ listen_port=0 fwmark=0";
+        assert_eq!(of_file(text, Apply::AddConf), format!("{b} name=b {e}"));
+        assert_eq!(
+            of_file(text, Apply::SetConf),
+            format!("{reset} replace_peers=true {b} name=b {e} name=")
+        );
+        // Of a file without any, that is known only of what the daemon tells.
+        let text = text.replace("#@", "#");
+        assert!(!of_file(&text, Apply::SetConf).contains("name"));
+        let mut now = interface();
+        now.peers[1].extensions.name = "b".parse().ok();
+        let synced = of_file(&text, Apply::SyncConf(&now));
+        assert_eq!(synced.matches("name=").count(), 1, "{synced}");
+        assert!(!of_file(&text, Apply::AddConf).contains("name"));
+    }
 
     #[test]
     fn setconf_resets_what_is_not_said() {

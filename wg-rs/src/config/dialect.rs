@@ -2,6 +2,7 @@
 
 use super::Hint;
 use super::error::near;
+use super::extensions;
 
 /// Whose file it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,9 @@ impl Dialect {
         };
         if find(key, others).is_some() {
             return Some(Hint::Section(other));
+        }
+        if let Some(written) = extensions::unmarked(key, in_peer) {
+            return Some(Hint::Near(written));
         }
         match self {
             Dialect::Wg if find(key, WG_QUICK).is_some() => Some(Hint::WgQuick),

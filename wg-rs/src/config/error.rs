@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use wg_crypto::KeyError;
 
+use crate::model::{Label, NotALabel};
+
 /// What is wrong, and where. Shown as `wg0.conf:7: AllowedIPs: Unable to parse IP address: ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
@@ -100,6 +102,12 @@ pub enum Reason {
     /// No interval.
     #[error("Persistent keepalive interval is neither 0/off nor 1-65535: `{0}'")]
     PersistentKeepalive(String),
+    /// No name of a peer.
+    #[error("`{0}' is no name: {1}")]
+    Label(String, NotALabel),
+    /// The name of another peer of the file, and the line of its section.
+    #[error("`{0}' is the name of the peer in line {1} already")]
+    NameTaken(Label, usize),
     /// No address.
     #[error("Unable to parse IP address: `{0}'")]
     Ip(String),

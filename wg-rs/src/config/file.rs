@@ -1,9 +1,10 @@
 //! A configuration file to settings.
 //!
-//! Line by line: what follows `#` is dropped, then all white space wherever it is, and what is left is
+//! Line by line: `#@` lines are for `extensions`, elsewhere what follows `#` is dropped, then all white space wherever it is, and what is left is
 //! nothing, a section, or `Key=value`. Sections may come again, and of a key that does the last one
 //! counts; allowed IPs add up. All that is wrong is found at once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
@@ -11,10 +12,12 @@ use zeroize::Zeroizing;
 
 use super::dialect::{INTERFACE, PEER, find};
 use super::error::{near, shown_word};
+use super::extensions::{self, Place};
 use super::value::is_space;
 use super::{
     BYTE_ORDER_MARK, Dialect, Endpoint, Error, Hint, PeerSettings, Reason, Settings, value,
 };
+use crate::model::Label;
 
 /// Reads what `wg setconf` takes. `name` is what errors call the file; they are in the order of their
 /// lines.
@@ -45,6 +48,7 @@ pub fn read_file(name: &str, text: &[u8], dialect: Dialect) -> (Settings, Vec<Er
         reader.line(line);
     }
     reader.end_section();
+    reader.check_names();
     reader.errors.sort_by_key(|(line, _)| *line);
     let errors = reader.errors.into_iter().map(|(_, error)| error).collect();
     (reader.settings, errors)
@@ -70,6 +74,10 @@ struct Reader {
 
 impl Reader {
     fn line(&mut self, line: &[u8]) {
+        if let Some(text) = extensions::text_of(line) {
+            self.extension(text);
+            return;
+        }
         let line = line.split(|b| *b == b'#').next().unwrap_or_default();
         // Never grown, so nothing of it stays behind elsewhere.
         let mut bare = Zeroizing::new(Vec::with_capacity(line.len()));
@@ -90,6 +98,37 @@ impl Reader {
                 None => self.unrecognized(first_word(line), None),
             },
             (Err(_), _) => self.unrecognized(first_word(line), None),
+        }
+    }
+
+    fn extension(&mut self, text: &[u8]) {
+        let place = match &mut self.section {
+            Section::Interface => Place::Interface(&mut self.settings),
+            Section::Peer(peer, _) => Place::Peer(peer),
+            Section::None => Place::Nowhere,
+            Section::Unknown => return,
+        };
+        if let Err((key, reason, hint)) = extensions::read(text, self.line, place) {
+            self.error(self.line, key, reason, hint);
+        }
+    }
+
+    /// A name stands for one peer.
+    fn check_names(&mut self) {
+        let mut named: HashMap<&Label, &PeerSettings> = HashMap::new();
+        let mut taken = Vec::new();
+        for peer in &self.settings.peers {
+            let Some(name) = peer.name() else { continue };
+            match named.get(name) {
+                Some(first) if first.public_key != peer.public_key => {
+                    taken.push((peer.line, Reason::NameTaken(name.clone(), first.line)));
+                }
+                Some(_) => {}
+                None => drop(named.insert(name, peer)),
+            }
+        }
+        for (line, reason) in taken {
+            self.error(line, Some("Name"), reason, None);
         }
     }
 

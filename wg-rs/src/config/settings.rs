@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
 use super::Position;
-use crate::model::AllowedIp;
+use crate::model::{AllowedIp, Extension, Label};
 
 /// What is to become of an interface. `None` where nothing was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Settings {
     pub listen_port: Option<u16>,
     /// 0 for none.
     pub fwmark: Option<u32>,
+    /// Where others reach the interface (`#@ Endpoint`): for their files, not for the interface.
+    pub own_endpoint: Option<Endpoint>,
     /// In their order; the same peer may come twice.
     pub peers: Vec<PeerSettings>,
 }
@@ -42,6 +44,8 @@ pub struct PeerSettings {
     pub replace_allowed_ips: bool,
     /// Those it gets, and those it loses.
     pub allowed_ips: Vec<AllowedIpSetting>,
+    /// What only our daemon knows; at most one of a kind.
+    pub extensions: Vec<Extension>,
     /// The line of its `[Peer]`; 0 where there is no file.
     pub line: usize,
     /// The line of its `PublicKey`; 0 where there is no file.
@@ -59,9 +63,24 @@ impl PeerSettings {
             persistent_keepalive: None,
             replace_allowed_ips: false,
             allowed_ips: Vec::new(),
+            extensions: Vec::new(),
             line: 0,
             public_key_line: 0,
         }
+    }
+
+    /// Says an extension, in place of what was said of its kind.
+    pub(super) fn extend(&mut self, extension: Extension) {
+        self.extensions.retain(|said| said.key() != extension.key());
+        self.extensions.push(extension);
+    }
+
+    /// Its name, if it is given one.
+    pub fn name(&self) -> Option<&Label> {
+        let mut names = self.extensions.iter().map(|extension| match extension {
+            Extension::Name(name) => name.as_ref(),
+        });
+        names.next().flatten()
     }
 
     /// Adds allowed IPs. Whether they replace those it has, the last to be added decide.

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::context::{Context, complain};
 use super::keys::KEY_LEN;
 use super::out::print;
-use crate::backend::Errno;
+use crate::backend::{Errno, errno};
 use crate::config::value::is_space;
 use crate::config::{self, Apply, INVALID_LENGTH, Settings, look_up, parse_args, parse_file};
 use crate::model::Change;
@@ -31,8 +31,36 @@ pub(crate) fn set(context: &Context, args: &[OsString]) -> ExitCode {
         return context.usage();
     }
     match parse_args(words, read_key) {
-        Ok(settings) => change(context, interface, &settings, Apply::AddConf),
+        Ok(settings) => set_all(context, interface, &settings),
         Err(error) => complain(error),
+    }
+}
+
+/// What the command line says, or nothing.
+fn set_all(context: &Context, interface: &OsStr, settings: &Settings) -> ExitCode {
+    let changes = match addresses(settings) {
+        Ok(addresses) => settings.changes_to(Apply::AddConf, &addresses),
+        Err(status) => return status,
+    };
+    let name = interface.to_string_lossy();
+    let Err(error) = context.interfaces.set(&name, &changes) else {
+        return ExitCode::SUCCESS;
+    };
+    let extension = settings
+        .peers
+        .iter()
+        .flat_map(|peer| &peer.extensions)
+        .next();
+    match (extension, errno(&error)) {
+        (Some(extension), Some(libc::EINVAL)) => complain(format_args!(
+            "Unable to modify interface: the daemon of {name} does not know `{}'",
+            extension.key()
+        )),
+        (Some(extension), Some(libc::EOPNOTSUPP)) => complain(format_args!(
+            "Unable to modify interface: the kernel, whose interface {name} is, does not know `{}'",
+            extension.key()
+        )),
+        _ => complain(format_args!("Unable to modify interface: {error}")),
     }
 }
 
@@ -112,11 +140,17 @@ fn addresses(settings: &Settings) -> Result<Vec<Option<SocketAddr>>, ExitCode> {
 }
 
 fn make(context: &Context, interface: &OsStr, changes: &[Change]) -> ExitCode {
-    match context
-        .interfaces
-        .set(&interface.to_string_lossy(), changes)
-    {
-        Ok(()) => ExitCode::SUCCESS,
+    let name = interface.to_string_lossy();
+    match context.interfaces.set_without_unknown(&name, changes) {
+        Ok(missed) => {
+            for extension in missed {
+                complain(format_args!(
+                    "Warning: {name} is not wireguard-rs's, and does without `{}'",
+                    extension.key()
+                ));
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => complain(format_args!("Unable to modify interface: {error}")),
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::backend::{Backends, Kind};
-use crate::model::{Change, Interface};
+use crate::model::{Change, Extension, Interface};
 use crate::place;
 
 /// [`Backends`], or some of them.
@@ -55,6 +55,15 @@ impl Interfaces {
     /// See [`Backends::set`].
     pub fn set(&self, name: &str, changes: &[Change]) -> io::Result<()> {
         self.of(name)?.set(name, changes)
+    }
+
+    /// See [`Backends::set_without_unknown`].
+    pub fn set_without_unknown(
+        &self,
+        name: &str,
+        changes: &[Change],
+    ) -> io::Result<Vec<Extension>> {
+        self.of(name)?.set_without_unknown(name, changes)
     }
 
     fn of(&self, name: &str) -> io::Result<&Backends> {

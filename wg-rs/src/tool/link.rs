@@ -227,7 +227,7 @@ impl Add {
         if let Some(changes) = changes {
             // Where it was born: that is where the kernel's is to be found.
             Backends::new()
-                .set(&self.interface, changes)
+                .set_without_unknown(&self.interface, changes)
                 .map_err(|error| format!("Unable to modify interface: {error}"))?;
         }
         if let Some((namespace, target)) = target {

@@ -6,6 +6,7 @@
 //!
 //! Cryptokey routing is changed in `networks`, and the data path gets a copy at the end of a `set`.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::entry::{Context, Entry};
 use super::messages::MAX_PEERS;
 use super::peer::{Endpoint, Peer};
 use super::time::Time;
-use crate::model::{self, Change, Interface, Wall};
+use crate::model::{self, Change, Extensions, Interface, Wall};
 
 /// What configuration does to the sockets.
 pub trait Links {
@@ -100,6 +101,7 @@ impl Device {
             .iter()
             .try_for_each(|change| self.apply(&mut subject, change, links, now));
         self.finish(subject);
+        self.config.removed = HashMap::new();
         if let Some(routes) = self.networks.take_changed() {
             self.plane().set_routes(routes);
         }
@@ -172,6 +174,12 @@ impl Device {
                     former.config.allowed_ips.remove(&place);
                 }
             }
+            Change::Extension(extension) => {
+                let mut extensions = entry.config.extensions.take().unwrap_or_default();
+                extensions.set(extension);
+                let is_any = *extensions != Extensions::default();
+                entry.config.extensions = is_any.then_some(extensions);
+            }
             _ => {}
         }
         if let Subject::Peer { keepalive, .. } = subject {
@@ -196,8 +204,9 @@ impl Device {
         }
         self.config.last_peer += 1;
         let id = self.config.last_peer;
-        self.peers
-            .insert(id, Entry::new(Arc::new(Peer::new(id, *key))));
+        let mut entry = Entry::new(Arc::new(Peer::new(id, *key)));
+        entry.config.extensions = self.config.removed.remove(key);
+        self.peers.insert(id, entry);
         self.by_key.insert(*key, id);
         Ok(Subject::Peer {
             id,
@@ -271,7 +280,11 @@ impl Device {
 
     fn remove_peer(&mut self, id: u64) {
         if let Some(mut entry) = self.peers.remove(&id) {
-            self.by_key.remove(entry.shared.public_key());
+            let key = entry.shared.public_key();
+            self.by_key.remove(key);
+            if let Some(extensions) = entry.config.extensions.take() {
+                self.config.removed.insert(*key, extensions);
+            }
             self.networks.take_all(&mut entry);
             entry.remove(&mut self.context);
         }
@@ -392,6 +405,12 @@ impl Entry {
                 .persistent_interval()
                 .map_or(0, |interval| interval.as_secs() as u16),
             allowed_ips: self.config.allowed_ips.values().copied().collect(),
+            extensions: self
+                .config
+                .extensions
+                .as_deref()
+                .cloned()
+                .unwrap_or_default(),
         }
     }
 }

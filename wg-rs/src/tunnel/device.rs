@@ -34,7 +34,7 @@ use super::pending::PendingHandshakes;
 use super::plane::{Event, Plane};
 use super::schedule::Schedule;
 use super::time::Time;
-use crate::model::Wall;
+use crate::model::{Extensions, Wall};
 
 /// Peers whose timers are fired at a time.
 const PEERS_AT_ONCE: usize = 256;
@@ -48,6 +48,9 @@ pub(super) struct Config {
     pub(super) link_up: bool,
     pub(super) last_peer: u64,
     pub(super) max_peers: usize,
+    /// Extensions of the peers that the current `set` has removed: it may name them again, as stock `wg
+    /// setconf` does, which knows nothing of extensions.
+    pub(super) removed: HashMap<PublicKey, Box<Extensions>>,
 }
 
 impl Default for Config {
@@ -59,6 +62,7 @@ impl Default for Config {
             link_up: false,
             last_peer: 0,
             max_peers: MAX_PEERS,
+            removed: HashMap::new(),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::plane::Plane;
 use super::schedule::{Schedule, ScheduledAt};
 use super::send::OutBuffer;
 use super::time::Time;
-use crate::model::{AllowedIp, Wall};
+use crate::model::{AllowedIp, Extensions, Wall};
 
 /// What all peers of a device have in common.
 pub(super) struct Context {
@@ -44,6 +44,8 @@ pub(super) struct PeerConfig {
     pub(super) preshared_key: PresharedKey,
     /// By place.
     pub(super) allowed_ips: BTreeMap<u64, AllowedIp>,
+    /// What a set said beyond WireGuard, if anything.
+    pub(super) extensions: Option<Box<Extensions>>,
 }
 
 /// The owner's part of a peer. See the head of the file.

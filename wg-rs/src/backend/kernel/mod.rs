@@ -47,9 +47,15 @@ pub(super) fn get(name: &str) -> io::Result<Interface> {
     open()?.dump(request, get::collect).map_err(plain)
 }
 
-/// A name that no link can have is one that no link has. (`wg` would cut it to one that exists.)
+/// Extensions are refused before anything is changed. A name that no link can have is one that no link has. (`wg` would cut it to one that exists.)
 pub(super) fn set(name: &str, changes: &[Change]) -> io::Result<()> {
     let mut kernel = open()?;
+    if changes
+        .iter()
+        .any(|change| matches!(change, Change::Extension(_)))
+    {
+        return Err(Errno(libc::EOPNOTSUPP).into());
+    }
     if name.len() >= NAME_SIZE {
         return Err(Errno(libc::ENODEV).into());
     }

@@ -213,6 +213,7 @@ fn set<'a>(interface: &'a str, words: &[&'a str]) -> Next<'a> {
             "endpoint",
             "persistent-keepalive",
             "allowed-ips",
+            "name",
             "remove",
             "peer",
         ]

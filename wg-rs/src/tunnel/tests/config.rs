@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wg_crypto::PublicKey;
 
 use super::{key, keys};
-use crate::model::Change;
+use crate::model::{Change, Extension};
 use crate::tunnel::config::ConfigError;
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::entry::Entry;
@@ -18,6 +18,35 @@ fn networks(sim: &Sim, host: usize, peer: usize) -> Vec<String> {
     let peers = sim.hosts[host].device.get().peers;
     let peer = peers.iter().find(|peer| peer.public_key == key).unwrap();
     peer.allowed_ips.iter().map(ToString::to_string).collect()
+}
+
+/// What stock `wg` does not know of, its `setconf` does not take away.
+#[test]
+fn extensions_stay_with_a_peer_that_one_set_removes_and_names_again() {
+    let name = |text: &str| Change::Extension(Extension::Name(text.parse().ok()));
+    let mut sim = Sim::pair();
+    let key = sim.hosts[1].public();
+    let name_of = |sim: &Sim| {
+        sim.hosts[0]
+            .peer()
+            .extensions
+            .name
+            .map(|name| name.to_string())
+    };
+    sim.set_peer(0, 1, &[name("alice")]);
+    assert_eq!(name_of(&sim).as_deref(), Some("alice"));
+    sim.set(0, &[Change::ReplacePeers, Change::Peer(key)])
+        .unwrap();
+    assert_eq!(name_of(&sim).as_deref(), Some("alice"));
+    sim.set(0, &[Change::ReplacePeers, Change::Peer(key), name("bob")])
+        .unwrap();
+    assert_eq!(name_of(&sim).as_deref(), Some("bob"));
+    sim.set_peer(0, 1, &[name("")]);
+    assert_eq!(name_of(&sim), None);
+    sim.set_peer(0, 1, &[name("alice")]);
+    sim.set_peer(0, 1, &[Change::Remove]);
+    sim.set(0, &[Change::Peer(key)]).unwrap();
+    assert_eq!(name_of(&sim), None, "another set knows nothing of it");
 }
 
 /// gotatun removes and makes anew the peer that `wg set` touches: session, counters, staged packets

@@ -46,7 +46,7 @@ mod arbitrary {
     use proptest::prelude::*;
     use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-    use crate::model::{AllowedIp, Change, Interface, Peer, Wall};
+    use crate::model::{AllowedIp, Change, Extension, Interface, Peer, Wall};
 
     fn private_key() -> impl Strategy<Value = Option<PrivateKey>> {
         option::of(any::<[u8; 32]>().prop_map(PrivateKey::from_bytes))
@@ -143,6 +143,10 @@ mod arbitrary {
             Just(Change::ReplaceAllowedIps),
             (allowed_ip(), any::<bool>()).prop_map(|(ip, remove)| Change::AllowedIp { ip, remove }),
             Just(Change::ProtocolVersion),
+            option::of("[b-k][a-z0-9-]{0,30}").prop_map(|name| {
+                let name = name.map(|name| name.parse().unwrap());
+                Change::Extension(Extension::Name(name))
+            }),
         ];
         let device = prop::collection::vec(of_device, 0..6);
         let peers = (public_key(), prop::collection::vec(of_peer, 0..20));

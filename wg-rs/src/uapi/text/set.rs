@@ -6,7 +6,7 @@ use std::str;
 use nix::errno::Errno;
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-use crate::model::{AllowedIp, Change};
+use crate::model::{AllowedIp, Change, Extension};
 
 /// More lines than a million peers need: memory is bounded.
 const MAX_CHANGES: usize = 1 << 23;
@@ -121,7 +121,7 @@ const HEX: &str = "64 hexadecimal digits";
 const TRUE: &str = "true";
 
 /// Those that a large `set` repeats for each peer come first.
-const KEYS: [Key; 13] = [
+const KEYS: [Key; 14] = [
     Key {
         name: "public_key",
         value: HEX,
@@ -188,6 +188,18 @@ const KEYS: [Key; 13] = [
         value: "1",
         of_peer: Some(true),
         parse: |v| (v == "1").then_some(Change::ProtocolVersion),
+    },
+    Key {
+        name: "name",
+        value: "a label, or nothing for no name",
+        of_peer: Some(true),
+        parse: |v| {
+            let name = match v {
+                "" => None,
+                v => Some(v.parse().ok()?),
+            };
+            Some(Change::Extension(Extension::Name(name)))
+        },
     },
     Key {
         name: "private_key",
@@ -258,6 +270,13 @@ pub fn print_change(change: &Change, out: &mut Vec<u8>) {
             writeln!(out, "allowed_ip={}{ip}", if *remove { "-" } else { "" })
         }
         Change::ProtocolVersion => writeln!(out, "protocol_version=1"),
+        Change::Extension(extension) => {
+            let key = extension.key();
+            match extension {
+                Extension::Name(Some(name)) => writeln!(out, "{key}={name}"),
+                Extension::Name(None) => writeln!(out, "{key}="),
+            }
+        }
     };
 }
 
@@ -376,6 +395,7 @@ mod tests {
             "public_key=".into(),
             format!("public_key={short}"),
             "protocol_version=1".into(),
+            "name=alice".into(),
             "allowed_ip=1.1.1.1/32".into(),
             "remove=true".into(),
             "update_only=true".into(),
@@ -429,6 +449,9 @@ mod tests {
             "allowed_ip=+1.2.3.4/32".into(),
             "allowed_ip=fe80::1%lo/128".into(),
             "allowed_ip=1.2.3.4/32,1.2.3.5/32".into(),
+            "name=Alice".into(),
+            "name=localhost".into(),
+            format!("name={}", "a".repeat(32)),
             "protocol_version=2".into(),
             "protocol_version=0".into(),
             "protocol_version=".into(),

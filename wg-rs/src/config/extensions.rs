@@ -1,0 +1,262 @@
+//! `#@ Key = value`: settings of ours in lines that are comments to every other program.
+//!
+//! `#@` is the first thing in its line; another `#` ends the value. What `Key` may be is in [`KEYS`] and
+//! nowhere else: its section, and how its value becomes a setting. An unknown key is an error, as silence
+//! would leave off what somebody asked for.
+
+use super::error::{near, shown, shown_word};
+use super::value::{endpoint, is_space};
+use super::{Endpoint, Hint, PeerSettings, Reason, Settings};
+use crate::model::{Extension, Label};
+
+/// What such a line begins with.
+pub const MARK: &str = "#@";
+
+/// A key, the section it belongs in, and what its value is for.
+struct Key {
+    name: &'static str,
+    /// As [`super::Error`] suggests it.
+    written: &'static str,
+    meaning: Meaning,
+}
+
+enum Meaning {
+    /// In `[Interface]`.
+    Interface(fn(&mut Settings, &str, usize) -> Result<(), Reason>),
+    /// In `[Peer]`: a change of the peer in the daemon.
+    Peer(fn(&str) -> Result<Extension, Reason>),
+}
+
+/// All keys. One that may stand in both sections is here twice.
+const KEYS: &[Key] = &[
+    Key {
+        name: "Name",
+        written: "#@ Name",
+        meaning: Meaning::Peer(|text| Ok(Extension::Name(Some(label(text)?)))),
+    },
+    // Where others reach this interface; `wg-quick-rs add` writes it into their files.
+    Key {
+        name: "Endpoint",
+        written: "#@ Endpoint",
+        meaning: Meaning::Interface(|settings, text, line| {
+            settings.own_endpoint = Some(Endpoint {
+                line,
+                ..endpoint(text)?
+            });
+            Ok(())
+        }),
+    },
+];
+
+impl Key {
+    fn is_of_peer(&self) -> bool {
+        matches!(self.meaning, Meaning::Peer(_))
+    }
+}
+
+/// The name of a peer or a group.
+pub(super) fn label(text: &str) -> Result<Label, Reason> {
+    text.parse()
+        .map_err(|error| Reason::Label(shown(text), error))
+}
+
+/// What is wrong with a `#@` line: the key, if it is known, the reason, and what may have been meant.
+pub(super) type Wrong = (Option<&'static str>, Reason, Option<Hint>);
+
+/// Where a line stands.
+pub(super) enum Place<'a> {
+    /// In `[Interface]`.
+    Interface(&'a mut Settings),
+    /// In `[Peer]`.
+    Peer(&'a mut PeerSettings),
+    /// Before the first section.
+    Nowhere,
+}
+
+/// The text behind [`MARK`], if the line is one of ours.
+pub(super) fn text_of(line: &[u8]) -> Option<&[u8]> {
+    let start = line.iter().position(|b| !is_space(*b))?;
+    line[start..].strip_prefix(MARK.as_bytes())
+}
+
+/// Reads the text behind [`MARK`] in line `number` of a file.
+pub(super) fn read(text: &[u8], number: usize, place: Place<'_>) -> Result<(), Wrong> {
+    let text = text.split(|b| *b == b'#').next().unwrap_or_default();
+    let text = String::from_utf8_lossy(text);
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (
+            key.trim_matches(is_space),
+            Some(value.trim_matches(is_space)),
+        ),
+        None => (text.trim_matches(is_space), None),
+    };
+    let in_peer = matches!(place, Place::Peer(_));
+    let here = |known: &&Key| known.is_of_peer() == in_peer;
+    let unknown = |hint| Err((None, unrecognized(key), hint));
+    let known = KEYS
+        .iter()
+        .filter(|known| known.name.eq_ignore_ascii_case(key));
+    let Some(known) = known
+        .clone()
+        .find(|known| here(known) && !matches!(place, Place::Nowhere))
+    else {
+        let elsewhere = known.clone().next().map(|known| match known.is_of_peer() {
+            true => Hint::Section("Peer"),
+            false => Hint::Section("Interface"),
+        });
+        let names = KEYS.iter().filter(here).map(|known| known.name);
+        return unknown(elsewhere.or_else(|| near(key, names)));
+    };
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Err((None, Reason::Line(format!("{MARK} {}=", known.name)), None));
+    };
+    let set = match (&known.meaning, place) {
+        (Meaning::Interface(set), Place::Interface(settings)) => set(settings, value, number),
+        (Meaning::Peer(parse), Place::Peer(peer)) => {
+            parse(value).map(|extension| peer.extend(extension))
+        }
+        _ => Ok(()),
+    };
+    set.map_err(|reason| (Some(known.name), reason, None))
+}
+
+fn unrecognized(key: &str) -> Reason {
+    // What follows the first word may be anything.
+    let word = key.split(is_space).next().unwrap_or_default();
+    Reason::Line(format!("{MARK} {}", shown_word(word)))
+}
+
+/// What to write for a key that lacks its mark.
+pub(super) fn unmarked(key: &str, in_peer: bool) -> Option<&'static str> {
+    let here = KEYS.iter().filter(|known| known.is_of_peer() == in_peer);
+    let found = |known: &&Key| known.name.eq_ignore_ascii_case(key);
+    here.clone().find(found).map(|known| known.written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Dialect, parse_file, read_file};
+
+    const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+    const OTHER: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+    fn name(text: &str) -> Extension {
+        Extension::Name(Some(text.parse().unwrap()))
+    }
+
+    fn peer(lines: &str) -> Result<Vec<Extension>, String> {
+        let text = format!("[Peer]\n{lines}\nPublicKey = {KEY}\n");
+        match parse_file("f", text.as_bytes()) {
+            Ok(settings) => Ok(settings.peers[0].extensions.clone()),
+            Err(errors) => Err(errors[0].to_string()),
+        }
+    }
+
+    #[test]
+    fn a_name() {
+        for line in [
+            "#@ Name = alice",
+            "#@Name=alice",
+            " \t#@\tname =\talice \r",
+            "#@ NAME = alice # the phone",
+            "#@ Name = bob\n#@ Name = alice",
+        ] {
+            assert_eq!(peer(line), Ok(vec![name("alice")]), "{line}");
+        }
+        for line in ["", "# @ Name = alice", "## Name", "# Name = x #@ Name = y"] {
+            assert_eq!(peer(line), Ok(vec![]), "{line}");
+        }
+    }
+
+    #[test]
+    fn where_others_reach_the_interface() {
+        let text = b"[Interface]\n#@ Endpoint = vpn.example:51820\n[Peer]\n#Endpoint";
+        let (settings, _) = read_file("f", text, Dialect::Wg);
+        let endpoint = settings.own_endpoint.unwrap();
+        assert_eq!(
+            (endpoint.to_string().as_str(), endpoint.line),
+            ("vpn.example:51820", 2)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let rule = "a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 and `-', and is \
+                    not `localhost'";
+        for (line, expected) in [
+            (
+                "#@ Nmae = alice",
+                "Line unrecognized: `#@ Nmae' (did you mean `Name'?)".into(),
+            ),
+            ("#@ Color = red", "Line unrecognized: `#@ Color'".into()),
+            ("#@", "Line unrecognized: `#@ '".into()),
+            ("#@ Name", "Line unrecognized: `#@ Name='".into()),
+            ("#@ Name = # alice", "Line unrecognized: `#@ Name='".into()),
+            ("#@ my notes", "Line unrecognized: `#@ my'".into()),
+            (
+                "#@ Endpoint = a:1",
+                "Line unrecognized: `#@ Endpoint' (it belongs in [Interface])".into(),
+            ),
+            (
+                "#@ Name = Alice",
+                format!("Name: `Alice' is no name: {rule}"),
+            ),
+            (
+                "#@ Name = al ice",
+                format!("Name: `al ice' is no name: {rule}"),
+            ),
+            (
+                "Name = alice",
+                "Line unrecognized: `Name' (did you mean `#@ Name'?)".into(),
+            ),
+        ] {
+            assert_eq!(peer(line), Err(format!("f:2: {expected}")), "{line}");
+        }
+        for (text, expected) in [
+            (
+                "[Interface]\n#@ Name = a",
+                "f:2: Line unrecognized: `#@ Name' (it belongs in [Peer])",
+            ),
+            (
+                "#@ Name = a\n[Interface]",
+                "f:1: Line unrecognized: `#@ Name' (it belongs in [Peer])",
+            ),
+            (
+                "[Interface]\n#@ Endpoint = a",
+                "f:2: Endpoint: Unable to find port of endpoint: `a'",
+            ),
+        ] {
+            let errors = parse_file("f", text.as_bytes()).unwrap_err();
+            assert_eq!(errors[0].to_string(), expected, "{text}");
+        }
+        let secret = "oJ7v3VvCvK1kG0hS4mWvQW3t0C2kz3zQmJ5cJz9R8E4=";
+        for line in [format!("#@ {secret}"), format!("#@ Name = {secret}")] {
+            let error = peer(&line).unwrap_err();
+            assert!(
+                error.contains("(hidden)") && !error.contains(&secret[3..12]),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_two_peers_have_one_name() {
+        let text = |second: &str| {
+            format!(
+                "[Peer]\n#@ Name = alice\nPublicKey = {KEY}\n\
+                 [Peer]\nPublicKey = {second}\n#@ Name = alice\n"
+            )
+        };
+        let errors = parse_file("f", text(OTHER).as_bytes()).unwrap_err();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(
+            errors[0].to_string(),
+            "f:4: Name: `alice' is the name of the peer in line 1 already"
+        );
+        assert!(
+            parse_file("f", text(KEY).as_bytes()).is_ok(),
+            "one peer, in two sections"
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! What our daemon knows of a peer beyond WireGuard. Files say it in `#@` lines (`config/extensions.rs`),
+//! `set=1` in keys of its own (`uapi/text/set.rs`); `get=1` never shows it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One DNS label in lower case, `[a-z][a-z0-9-]{0,30}`, but not `localhost`: the name of a peer or a
+/// group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(Box<str>);
+
+impl Label {
+    /// Bytes in the longest one.
+    pub const MAX_LEN: usize = 31;
+
+    /// The label as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The text is no [`Label`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 and `-', and is not `localhost'"
+)]
+pub struct NotALabel;
+
+impl FromStr for Label {
+    type Err = NotALabel;
+
+    fn from_str(text: &str) -> Result<Self, NotALabel> {
+        let rest = text.strip_prefix(|c: char| c.is_ascii_lowercase());
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let is_label = rest.is_some_and(|rest| rest.bytes().all(allowed))
+            && text.len() <= Label::MAX_LEN
+            && text != "localhost";
+        is_label.then(|| Label(text.into())).ok_or(NotALabel)
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One value of a peer's [`Extensions`], as a change of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// What people call the peer; `None` for no name.
+    Name(Option<Label>),
+}
+
+impl Extension {
+    /// Each of them as it is where nothing was ever said.
+    pub const OFF: [Extension; 1] = [Extension::Name(None)];
+
+    /// The key of `set=1`, and the word of `wg-rs set`.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Extension::Name(_) => "name",
+        }
+    }
+
+    /// Whether people are to be told that an interface cannot have it. A name is but shown.
+    pub fn is_missed(&self) -> bool {
+        !self.is_off() && !matches!(self, Extension::Name(_))
+    }
+
+    /// Whether it is as if nothing had been said.
+    pub fn is_off(&self) -> bool {
+        Extension::OFF.contains(self)
+    }
+}
+
+/// All that is known of one peer; by default nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// What people call the peer.
+    pub name: Option<Label>,
+}
+
+impl Extensions {
+    /// Each of them, as it is.
+    pub fn all(&self) -> [Extension; 1] {
+        [Extension::Name(self.name.clone())]
+    }
+
+    /// Makes a change.
+    pub fn set(&mut self, extension: &Extension) {
+        match extension {
+            Extension::Name(name) => self.name.clone_from(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels() {
+        let longest = "a".repeat(Label::MAX_LEN);
+        for text in ["a", "alice", "alice-2", "x-", &longest] {
+            assert_eq!(text.parse::<Label>().unwrap().as_str(), text);
+        }
+        for text in [
+            "",
+            "Alice",
+            "2alice",
+            "-a",
+            "al ice",
+            "alice.example",
+            "al_ice",
+            "alicé",
+            "localhost",
+            "a\n",
+            &format!("{longest}a"),
+        ] {
+            assert_eq!(text.parse::<Label>(), Err(NotALabel), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_off_is_the_default() {
+        let mut extensions = Extensions {
+            name: "alice".parse().ok(),
+        };
+        for off in &Extension::OFF {
+            assert!(off.is_off());
+            extensions.set(off);
+        }
+        assert_eq!(extensions, Extensions::default());
+        assert!(!Extension::Name("alice".parse().ok()).is_off());
+    }
+}
