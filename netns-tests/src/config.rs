@@ -20,12 +20,12 @@ pub struct Config {
     /// Remove all peers first.
     pub replace_peers: bool,
     /// Peers to add or change, in this order.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<PeerConfig>,
 }
 
 /// What to set on a peer.
 #[derive(Debug, Clone)]
-pub struct Peer {
+pub struct PeerConfig {
     /// Which peer.
     pub public_key: Key,
     /// Remove it.
@@ -42,10 +42,10 @@ pub struct Peer {
     pub allowed_ips: Vec<(IpAddr, u8)>,
 }
 
-impl Peer {
+impl PeerConfig {
     /// Nothing but the key.
-    pub fn new(public_key: Key) -> Peer {
-        Peer {
+    pub fn new(public_key: Key) -> PeerConfig {
+        PeerConfig {
             public_key,
             remove: false,
             preshared_key: None,
@@ -57,33 +57,33 @@ impl Peer {
     }
 
     /// Removes the peer.
-    pub fn removed(public_key: Key) -> Peer {
-        Peer {
+    pub fn removed(public_key: Key) -> PeerConfig {
+        PeerConfig {
             remove: true,
-            ..Peer::new(public_key)
+            ..PeerConfig::new(public_key)
         }
     }
 
     /// Adds one allowed IP.
-    pub fn allow(mut self, address: impl Into<IpAddr>, prefix: u8) -> Peer {
+    pub fn allow(mut self, address: impl Into<IpAddr>, prefix: u8) -> PeerConfig {
         self.allowed_ips.push((address.into(), prefix));
         self
     }
 
     /// Sets the endpoint.
-    pub fn at(mut self, endpoint: impl Into<SocketAddr>) -> Peer {
+    pub fn at(mut self, endpoint: impl Into<SocketAddr>) -> PeerConfig {
         self.endpoint = Some(endpoint.into());
         self
     }
 
     /// Sets the persistent keepalive, seconds.
-    pub fn keepalive(mut self, seconds: u16) -> Peer {
+    pub fn keepalive(mut self, seconds: u16) -> PeerConfig {
         self.keepalive = Some(seconds);
         self
     }
 
     /// Sets the preshared key.
-    pub fn preshared(mut self, key: Key) -> Peer {
+    pub fn preshared(mut self, key: Key) -> PeerConfig {
         self.preshared_key = Some(key);
         self
     }
@@ -100,12 +100,12 @@ impl Config {
     }
 
     /// A change of this peer only.
-    pub fn of(peer: Peer) -> Config {
+    pub fn of(peer: PeerConfig) -> Config {
         Config::default().peer(peer)
     }
 
     /// Adds a peer.
-    pub fn peer(mut self, peer: Peer) -> Config {
+    pub fn peer(mut self, peer: PeerConfig) -> Config {
         self.peers.push(peer);
         self
     }
@@ -190,7 +190,7 @@ impl Config {
 
 /// An interface as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Interface {
+pub struct InterfaceState {
     /// Private key.
     pub private_key: Option<Key>,
     /// UDP port; 0 when it has none.
@@ -222,7 +222,7 @@ pub struct PeerState {
     pub allowed_ips: Vec<(IpAddr, u8)>,
 }
 
-impl Interface {
+impl InterfaceState {
     /// The peer with this key.
     pub fn peer(&self, key: Key) -> io::Result<&PeerState> {
         self.peers
@@ -232,8 +232,8 @@ impl Interface {
     }
 
     /// Reads the answer to `get=1`; its `errno` other than 0 is the error.
-    pub fn from_uapi(text: &str) -> io::Result<Interface> {
-        let mut interface = Interface::default();
+    pub fn from_uapi(text: &str) -> io::Result<InterfaceState> {
+        let mut interface = InterfaceState::default();
         let (mut seconds, mut errno) = (0, None);
         for line in text.lines().filter(|line| !line.is_empty()) {
             let unreadable =
@@ -284,8 +284,8 @@ impl Interface {
     }
 
     /// Reads what `wg show IFACE dump` prints.
-    pub fn from_dump(text: &str) -> io::Result<Interface> {
-        let mut interface = Interface::default();
+    pub fn from_dump(text: &str) -> io::Result<InterfaceState> {
+        let mut interface = InterfaceState::default();
         for (n, line) in text.lines().enumerate() {
             let unreadable =
                 || io::Error::new(io::ErrorKind::InvalidData, format!("wg dump line {line:?}"));
@@ -358,15 +358,15 @@ mod tests {
             "{}\t{}\t7\t0xca6c\n{}\t{psk}\t[fd00::1]:9\t10.0.0.0/8,fd00::/16\t12\t6\t5\t25\n",
             keys.private, keys.public, peer.public
         );
-        let interface = Interface::from_uapi(&uapi).unwrap();
-        assert_eq!(interface, Interface::from_dump(&dump).unwrap());
+        let interface = InterfaceState::from_uapi(&uapi).unwrap();
+        assert_eq!(interface, InterfaceState::from_dump(&dump).unwrap());
         assert_eq!(interface.peer(peer.public).unwrap().rx_bytes, 6);
         assert_eq!(
-            Interface::from_uapi("errno=-22\n\n")
+            InterfaceState::from_uapi("errno=-22\n\n")
                 .unwrap_err()
                 .raw_os_error(),
             Some(libc::EINVAL)
         );
-        assert!(Interface::from_uapi("listen_port=7\n").is_err());
+        assert!(InterfaceState::from_uapi("listen_port=7\n").is_err());
     }
 }

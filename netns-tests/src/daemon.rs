@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::netlink::{self, Route};
 use crate::{
-    Config, Host, Interface, Key, PeerState, Proc, SOCKETS, Uapi, binaries, process, require, until,
+    Config, Host, InterfaceState, Key, PeerState, Proc, SOCKETS, Uapi, binaries, process, require,
+    until,
 };
 
 /// How long a daemon may take to start or to end, on a machine that is busy with other tests.
@@ -228,11 +229,11 @@ impl Wg {
     }
 
     /// Its state.
-    pub fn get(&self) -> io::Result<Interface> {
+    pub fn get(&self) -> io::Result<InterfaceState> {
         match self.via {
             Via::Uapi => Uapi::connect(&self.host, &self.name)?.get(),
             Via::StockWg => {
-                Interface::from_dump(&self.host.sh("wg", &["show", &self.name, "dump"])?)
+                InterfaceState::from_dump(&self.host.sh("wg", &["show", &self.name, "dump"])?)
             }
         }
     }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 
 use crate::state::names;
-use crate::{Daemon, Host, Lab, Proc, SOCKETS, State, binaries, require};
+use crate::{Daemon, Host, HostState, Lab, Proc, SOCKETS, binaries, require};
 
 /// Folder of the stand-ins, before all others on PATH.
 pub const BIN: &str = "/etc/netns-tests/bin";
@@ -132,7 +132,7 @@ impl Run {
 }
 
 impl Site {
-    /// A host with nothing but its loopback. `require`s the tools that [`State::of`] reads with.
+    /// A host with nothing but its loopback. `require`s the tools that [`HostState::of`] reads with.
     pub fn new(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
         for tool in ["ip", "nft", "wg", "bash"] {
             if require(tool, binaries::on_path(tool)).is_none() {
@@ -182,6 +182,15 @@ impl Site {
             Ok(())
         })?;
         self.path = env::join_paths([BIN, folder]).map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// Leaves no program for DNS, as in a container: neither `resolvectl` nor `resolvconf`.
+    pub fn hide_dns_programs(&mut self) -> io::Result<()> {
+        self.hide("resolvectl")?;
+        self.sh(&format!(
+            "rm -f {BIN}/resolvconf /etc/netns-tests/all/resolvconf"
+        ))?;
         Ok(())
     }
 
@@ -261,8 +270,8 @@ impl Site {
     }
 
     /// The host's state, with the records of the `resolvconf` there.
-    pub fn state(&self) -> io::Result<State> {
-        let mut state = State::of(&self.host)?;
+    pub fn state(&self) -> io::Result<HostState> {
+        let mut state = HostState::of(&self.host)?;
         let records = self.host.run(|| names(Path::new(DNS), ""))?;
         for record in records {
             state.put(
@@ -274,8 +283,8 @@ impl Site {
     }
 
     /// The calls of the stand-ins and the log of the hooks so far, both emptied.
-    pub fn heard(&self) -> io::Result<State> {
-        let mut heard = State::default();
+    pub fn heard(&self) -> io::Result<HostState> {
+        let mut heard = HostState::default();
         for (part, file) in [("calls", CALLS), ("log", LOG)] {
             heard.put(part, self.lines(file)?);
             self.host.write(file, "")?;

@@ -17,7 +17,7 @@ use crate::Host;
 
 /// An IP packet that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Seen {
+pub struct SeenPacket {
     /// Source address.
     pub from: IpAddr,
     /// Destination address.
@@ -31,7 +31,7 @@ pub struct Seen {
 /// Listens until it is dropped.
 #[derive(Debug)]
 pub struct Sniffer {
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<SeenPacket>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,7 +73,7 @@ impl Sniffer {
     }
 
     /// What was seen since it was last asked.
-    pub fn take(&self) -> Vec<Seen> {
+    pub fn take(&self) -> Vec<SeenPacket> {
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -88,7 +88,7 @@ impl Drop for Sniffer {
 }
 
 /// Of an Ethernet frame; `None` when it is not IP.
-fn packet(frame: &[u8]) -> Option<Seen> {
+fn packet(frame: &[u8]) -> Option<SeenPacket> {
     let (header, packet) = frame.split_at_checked(14)?;
     let address = |at: usize, len: usize| -> Option<IpAddr> {
         let bytes = packet.get(at..at + len)?;
@@ -108,7 +108,7 @@ fn packet(frame: &[u8]) -> Option<Seen> {
     let port = packet
         .get(payload + 2..payload + 4)
         .map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
-    Some(Seen {
+    Some(SeenPacket {
         from,
         to,
         protocol,

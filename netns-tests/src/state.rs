@@ -25,13 +25,13 @@ const ASK: &str = "
 /// The state of a host, by part ("links", "rules -6", …), each a list of lines without what differs
 /// from run to run: interface indexes, times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct State(BTreeMap<String, Vec<String>>);
+pub struct HostState(BTreeMap<String, Vec<String>>);
 
-impl State {
+impl HostState {
     /// Reads it with `ip`, `nft` and `wg`, and from /proc, when its addresses serve. The host must have none but fixed MAC
     /// addresses, if the states of two hosts are to be compared.
-    pub fn of(host: &Host) -> io::Result<State> {
-        let mut state = State::default();
+    pub fn of(host: &Host) -> io::Result<HostState> {
+        let mut state = HostState::default();
         let what = "addresses to be known as unique, and daemons to answer or be gone";
         let told = until(PATIENCE, what, || {
             match host.sh("sh", &["-euc", ASK]) {
@@ -68,13 +68,13 @@ impl State {
     }
 
     /// The same, its parts under names with this before them.
-    pub fn under(self, prefix: &str) -> State {
+    pub fn under(self, prefix: &str) -> HostState {
         let named = |(part, lines)| (format!("{prefix}{part}"), lines);
-        State(self.0.into_iter().map(named).collect())
+        HostState(self.0.into_iter().map(named).collect())
     }
 
     /// Adds the parts of another.
-    pub fn take(&mut self, other: State) {
+    pub fn take(&mut self, other: HostState) {
         self.0.extend(other.0);
     }
 
@@ -103,7 +103,7 @@ impl State {
     }
 
     /// What is in only one of the two: lines with `-` are this one's, with `+` the other's.
-    pub fn against(&self, other: &State) -> Differences {
+    pub fn against(&self, other: &HostState) -> Differences {
         let mut all = Vec::new();
         let parts: std::collections::BTreeSet<&String> =
             self.0.keys().chain(other.0.keys()).collect();
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn differences_name_part_and_side() {
         let state = |lines: &[&str]| {
-            let mut state = State::default();
+            let mut state = HostState::default();
             state.put("links", lines.iter().map(|l| (*l).to_owned()).collect());
             state
         };
@@ -207,7 +207,7 @@ mod tests {
                 .len(),
             1
         );
-        assert_eq!(a.against(&State::default()).0.len(), 2);
+        assert_eq!(a.against(&HostState::default()).0.len(), 2);
     }
 
     #[test]
@@ -243,16 +243,16 @@ mod tests {
                 "echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark",
             ),
         ];
-        let before = State::of(&host)?;
+        let before = HostState::of(&host)?;
         for (part, change, back) in changes {
             host.sh("sh", &["-c", change])?;
-            let seen = before.against(&State::of(&host)?);
+            let seen = before.against(&HostState::of(&host)?);
             assert!(
                 seen.0.iter().any(|line| line.starts_with(part)),
                 "{change}: {seen}"
             );
             host.sh("sh", &["-c", back])?;
-            let left = before.against(&State::of(&host)?);
+            let left = before.against(&HostState::of(&host)?);
             assert!(left.none(), "{back}: {left}");
         }
         Ok(())

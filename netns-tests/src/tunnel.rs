@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::daemon::PATIENCE;
-use crate::{Config, Daemon, Host, Key, Keys, Lab, Peer, Ping, Via, Wg, transfer};
+use crate::{Config, Daemon, Host, Key, Keys, Lab, PeerConfig, Ping, Via, Wg, transfer};
 
 /// IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Tunnel {
             let number = n as u8 + 1;
             let host = hosts[n].clone();
             let wg = plan.daemons[n].start(&host, "wg0", plan.via)?;
-            let mut peer = Peer::new(keys[1 - n].public)
+            let mut peer = PeerConfig::new(keys[1 - n].public)
                 .allow(inner(Family::V4, 3 - number), 32)
                 .allow(inner(Family::V6, 3 - number), 128);
             peer.preshared_key = preshared;

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::{Config, Host, Interface, SOCKETS};
+use crate::{Config, Host, InterfaceState, SOCKETS};
 
 /// A connection to an interface's UAPI socket.
 #[derive(Debug)]
@@ -50,12 +50,12 @@ impl Uapi {
     }
 
     /// The interface's state.
-    pub fn get(&mut self) -> io::Result<Interface> {
-        Interface::from_uapi(&self.ask("get=1\n\n")?)
+    pub fn get(&mut self) -> io::Result<InterfaceState> {
+        InterfaceState::from_uapi(&self.ask("get=1\n\n")?)
     }
 
     /// Applies a configuration; the daemon's errno is the error.
     pub fn set(&mut self, config: &Config) -> io::Result<()> {
-        Interface::from_uapi(&self.ask(&config.uapi())?).map(|_| ())
+        InterfaceState::from_uapi(&self.ask(&config.uapi())?).map(|_| ())
     }
 }

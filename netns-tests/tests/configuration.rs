@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 
-use netns_tests::{Config, Daemon, Key, Keys, Lab, PATIENCE, Peer, Via};
+use netns_tests::{Config, Daemon, Key, Keys, Lab, PATIENCE, PeerConfig, Via};
 
 /// 25: an interface's own key is no peer of it.
 #[test]
@@ -13,7 +13,7 @@ fn the_own_public_key_is_no_peer() -> io::Result<()> {
     let host = lab.host("alone")?;
     let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
     let (own, other) = (Keys::generate(), Keys::generate());
-    wg.set(&Config::of(Peer::new(own.public)).peer(Peer::new(other.public)))?;
+    wg.set(&Config::of(PeerConfig::new(own.public)).peer(PeerConfig::new(other.public)))?;
     assert_eq!(
         wg.get()?.peers.len(),
         2,
@@ -24,13 +24,15 @@ fn the_own_public_key_is_no_peer() -> io::Result<()> {
         ..Config::default()
     })?;
     assert_eq!(wg.get()?.peers.len(), 1, "setting the key removes the peer");
-    wg.set(&Config::of(Peer::new(own.public).allow([10, 0, 0, 0], 8)))?;
+    wg.set(&Config::of(
+        PeerConfig::new(own.public).allow([10, 0, 0, 0], 8),
+    ))?;
     assert_eq!(wg.get()?.peers.len(), 1, "adding it is ignored");
     wg.set(&Config {
         private_key: Some(Keys::generate().private),
         ..Config::default()
     })?;
-    wg.set(&Config::of(Peer::new(own.public)))?;
+    wg.set(&Config::of(PeerConfig::new(own.public)))?;
     assert_eq!(
         wg.get()?.peers.len(),
         2,
@@ -58,9 +60,9 @@ fn keys_are_clamped_and_removed() -> io::Result<()> {
     set([0; 32])?;
     assert_eq!(wg.get()?.private_key, None);
     let (peer, psk) = (Keys::generate().public, Key::random());
-    wg.set(&Config::of(Peer::new(peer).preshared(psk)))?;
+    wg.set(&Config::of(PeerConfig::new(peer).preshared(psk)))?;
     assert_eq!(wg.peer(peer)?.preshared_key, Some(psk));
-    wg.set(&Config::of(Peer::new(peer).preshared(Key([0; 32]))))?;
+    wg.set(&Config::of(PeerConfig::new(peer).preshared(Key([0; 32]))))?;
     assert_eq!(wg.peer(peer)?.preshared_key, None);
     Ok(())
 }
@@ -80,9 +82,9 @@ fn very_many_allowed_ips() -> io::Result<()> {
             networks.push((IpAddr::from([0xfd00, high, low, 0, 0, 0, 0, 0]), 48));
         }
     }
-    wg.set(&Config::of(Peer {
+    wg.set(&Config::of(PeerConfig {
         allowed_ips: networks.clone(),
-        ..Peer::new(peer)
+        ..PeerConfig::new(peer)
     }))?;
     assert!(
         wg.peer(peer)?.allowed_ips == networks,
@@ -113,7 +115,7 @@ fn low_order_peers_are_never_spoken_to() -> io::Result<()> {
         let key = Key::from_hex(key).expect("64 digits");
         config
             .peers
-            .push(Peer::new(key).at(listener.local_addr()?).keepalive(1));
+            .push(PeerConfig::new(key).at(listener.local_addr()?).keepalive(1));
     }
     wg.set(&config)?;
     wg.up(1420, &[([10, 77, 0, 1].into(), 24)])?;
@@ -121,7 +123,9 @@ fn low_order_peers_are_never_spoken_to() -> io::Result<()> {
     // An honest peer's retry comes after 5 s: by its second initiation the others had theirs.
     let honest = Keys::generate().public;
     wg.set(&Config::of(
-        Peer::new(honest).at(listener.local_addr()?).keepalive(1),
+        PeerConfig::new(honest)
+            .at(listener.local_addr()?)
+            .keepalive(1),
     ))?;
     for _ in 0..2 {
         assert_eq!(listener.recv(&mut [0; 2048])?, 148, "an initiation");
@@ -145,9 +149,9 @@ fn nested_networks_change_their_owner() -> io::Result<()> {
     let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
     let (one, two) = (Keys::generate().public, Keys::generate().public);
     let all = |peer| {
-        Peer {
+        PeerConfig {
             replace_allowed_ips: true,
-            ..Peer::new(peer)
+            ..PeerConfig::new(peer)
         }
         .allow([0, 0, 0, 0], 0)
         .allow([10, 0, 0, 0], 8)
@@ -156,11 +160,11 @@ fn nested_networks_change_their_owner() -> io::Result<()> {
         .allow([0xfd00, 0, 0, 0, 0, 0, 0, 0], 8)
     };
     for (owner, other) in [(one, two), (two, one), (one, two)] {
-        wg.set(&Config::of(Peer::new(other)).peer(all(owner)))?;
+        wg.set(&Config::of(PeerConfig::new(other)).peer(all(owner)))?;
         assert_eq!(wg.peer(owner)?.allowed_ips, all(owner).allowed_ips);
         assert_eq!(wg.peer(other)?.allowed_ips, []);
     }
-    wg.set(&Config::of(Peer::removed(one)))?;
+    wg.set(&Config::of(PeerConfig::removed(one)))?;
     assert_eq!(wg.get()?.peers.len(), 1);
     Ok(())
 }

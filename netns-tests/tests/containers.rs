@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use netns_tests::containers::{ContainerEngine, Kind};
 use netns_tests::{
-    Config, Daemon, Hosts, Keys, PATIENCE, Peer, Proc, SOCKETS, State, Uapi, Via, Wg, binaries,
-    netlink, ping_all, until,
+    Config, Daemon, HostState, Hosts, Keys, PATIENCE, PeerConfig, Proc, SOCKETS, Uapi, Via, Wg,
+    binaries, netlink, ping_all, until,
 };
 
 const PORT: u16 = 51820;
@@ -36,14 +36,14 @@ impl ContainerTunnel {
             return Ok(None);
         };
         let keys = [Keys::generate(), Keys::generate()];
-        let allow = |peer: Peer, addresses: [&str; 2]| {
+        let allow = |peer: PeerConfig, addresses: [&str; 2]| {
             peer.allow(ip(addresses[0]), 32)
                 .allow(ip(addresses[1]), 128)
         };
         let far = Daemon::ours()?.start(&hosts.hosts[1], "wg0", Via::Uapi)?;
-        far.set(&Config::new(&keys[1], PORT).peer(allow(Peer::new(keys[0].public), NEAR)))?;
+        far.set(&Config::new(&keys[1], PORT).peer(allow(PeerConfig::new(keys[0].public), NEAR)))?;
         far.up(1420, &[(ip(FAR[0]), 24), (ip(FAR[1]), 64)])?;
-        let peer = allow(Peer::new(keys[1].public), FAR).at(([192, 0, 2, 2], PORT));
+        let peer = allow(PeerConfig::new(keys[1].public), FAR).at(([192, 0, 2, 2], PORT));
         let file = Config::new(&keys[0], PORT).peer(peer).file(&[]);
         hosts.hosts[0].write(&format!("{SOCKETS}/wg0.conf"), &file)?;
         Ok(Some(ContainerTunnel {
@@ -120,7 +120,7 @@ fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
         return Ok(());
     };
     let host = &setup.hosts.hosts[0];
-    let before = State::of(host)?;
+    let before = HostState::of(host)?;
     setup.engine.run("web", "none")?;
     assert_eq!(setup.links("web")?, ["lo"]);
 
@@ -179,10 +179,10 @@ fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
 
     setup.engine.remove("web")?;
     until(PATIENCE, "everything to go with the container", || {
-        Ok(before.against(&State::of(host)?).none().then_some(()))
+        Ok(before.against(&HostState::of(host)?).none().then_some(()))
     })
     .map_err(|error| {
-        let left = State::of(host).map(|now| before.against(&now).to_string());
+        let left = HostState::of(host).map(|now| before.against(&now).to_string());
         io::Error::other(format!("{error}: {left:?}"))
     })?;
     assert_eq!(setup.link(&["list"])?, "");
@@ -273,9 +273,11 @@ fn the_daemon_in_an_ordinary_container(kind: Kind) -> io::Result<()> {
     far_host.address("eth1", [198, 51, 100, 2], 24)?;
     let keys = [Keys::generate(), Keys::generate()];
     let far = Daemon::ours()?.start(far_host, "wg0", Via::Uapi)?;
-    far.set(&Config::new(&keys[1], PORT).peer(Peer::new(keys[0].public).allow(ip(NEAR[0]), 32)))?;
+    far.set(
+        &Config::new(&keys[1], PORT).peer(PeerConfig::new(keys[0].public).allow(ip(NEAR[0]), 32)),
+    )?;
     far.up(1420, &[(ip(FAR[0]), 24)])?;
-    let peer = Peer::new(keys[1].public)
+    let peer = PeerConfig::new(keys[1].public)
         .allow(ip(FAR[0]), 32)
         .at(([198, 51, 100, 2], PORT));
     let address = format!("{}/24", NEAR[0]);

@@ -145,6 +145,13 @@ fn output_that_cannot_be_written_kills_no_program() -> io::Result<()> {
     Ok(())
 }
 
+/// A daemon on `host` whose interface is to listen on `port`; the link is down.
+fn configured(host: &Host, port: u16) -> io::Result<Wg> {
+    let wg = Daemon::ours()?.start(host, "wg0", Via::Uapi)?;
+    wg.set(&Config::new(&Keys::generate(), port))?;
+    Ok(wg)
+}
+
 fn port_is_refused(wg: &Wg, port: u16) -> io::Result<()> {
     let before = wg.get()?;
     let config = Config::new(&Keys::generate(), port);
@@ -160,8 +167,7 @@ fn port_is_refused(wg: &Wg, port: u16) -> io::Result<()> {
 #[test]
 fn a_port_that_is_taken_is_refused_and_nothing_is_changed() -> io::Result<()> {
     let (_lab, host) = alone()?;
-    let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
-    wg.set(&Config::new(&Keys::generate(), 1000))?;
+    let wg = configured(&host, 1000)?;
     for (family, address) in [(Family::V4, "0.0.0.0:2000"), (Family::V6, "[::]:2000")] {
         let taken = host.run(|| UdpSocket::bind(address))?;
         for up in [false, true] {
@@ -184,8 +190,7 @@ fn a_port_that_is_taken_is_refused_and_nothing_is_changed() -> io::Result<()> {
 #[test]
 fn a_link_whose_port_was_taken_meanwhile_goes_down_again_and_says_why() -> io::Result<()> {
     let (_lab, host) = alone()?;
-    let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
-    wg.set(&Config::new(&Keys::generate(), 2000))?;
+    let wg = configured(&host, 2000)?;
     let taken = host.run(|| UdpSocket::bind("0.0.0.0:2000"))?;
     host.run(|| netlink::set_up("wg0", true))?;
     until(PATIENCE, "the link to go down", || {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use netns_tests::netlink::Route;
 use netns_tests::{
-    Config, Daemon, Family, Host, Keys, Lab, PATIENCE, Peer, Ping, Plan, Tunnel, Via, Wg, binaries,
-    require, until,
+    Config, Daemon, Family, Host, Keys, Lab, PATIENCE, PeerConfig, Ping, Plan, Tunnel, Via, Wg,
+    binaries, require, until,
 };
 use nix::sys::signal::Signal;
 
@@ -36,12 +36,12 @@ impl Star {
             host.address("eth0", [198, 51, n, 2], 24)?;
             let own = Keys::generate();
             config = config.peer(
-                Peer::new(own.public)
+                PeerConfig::new(own.public)
                     .allow([10, 78, 0, n], 32)
                     .at(([198, 51, n, 2], 51820)),
             );
             let wg = daemon.start(&host, "wg0", Via::Uapi)?;
-            let peer = Peer::new(keys.public)
+            let peer = PeerConfig::new(keys.public)
                 .allow([10, 78, 0, 1], 32)
                 .at(([198, 51, n, 1], 51820));
             wg.set(&Config::new(&own, 51820).peer(peer))?;
@@ -131,7 +131,7 @@ fn a_routing_loop_is_cut_and_reported_once() -> io::Result<()> {
     let (here, there) = (&tunnel.a, &tunnel.b);
     let endpoint = there.outer(Family::V4);
     here.wg.set(&Config::of(
-        Peer::new(there.keys.public).allow(endpoint, 32),
+        PeerConfig::new(there.keys.public).allow(endpoint, 32),
     ))?;
     let sent =
         |tunnel: &Tunnel| Ok::<_, io::Error>(tunnel.a.wg.peer(tunnel.b.keys.public)?.tx_bytes);

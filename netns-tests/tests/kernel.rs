@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use netns_tests::{
-    Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, Peer, Plan, SOCKETS, Tunnel, Via,
-    Wg, binaries, netlink, ping_all, rekey, until, vm,
+    Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Plan, SOCKETS, Tunnel,
+    Via, Wg, binaries, netlink, ping_all, rekey, until, vm,
 };
 
 /// On an emulated processor that all tests share.
@@ -84,7 +84,7 @@ fn roaming() {
                 ..Config::default()
             })?;
             tunnel.follows((new, 9999).into())?;
-            let peer = Peer::new(b.keys.public)
+            let peer = PeerConfig::new(b.keys.public)
                 .at(b.endpoint(Family::V6))
                 .allow(b.inner(Family::V4), 32)
                 .allow(b.inner(Family::V6), 128);
@@ -238,7 +238,7 @@ fn setconf_addconf_and_syncconf() {
     vm::inside(|| {
         let pair = Pair::new()?;
         let keys = Keys::generate();
-        let peer = |i: u8| Peer::new(Key([i; 32])).allow([10, i, 0, 0], 16);
+        let peer = |i: u8| PeerConfig::new(Key([i; 32])).allow([10, i, 0, 0], 16);
         let full = Config::new(&keys, 7001)
             .peer(peer(1).at(([192, 0, 2, 1], 9)).keepalive(5))
             .peer(
@@ -254,7 +254,7 @@ fn setconf_addconf_and_syncconf() {
         other.fwmark = Some(7);
         let more = Config::default()
             .peer(peer(5))
-            .peer(Peer::new(Key([1; 32])));
+            .peer(PeerConfig::new(Key([1; 32])));
         for (verb, config) in [
             ("setconf", &full),
             ("addconf", &more),
@@ -322,12 +322,12 @@ fn a_thousand_allowed_ips_and_a_thousand_peers() {
         let v4 = |i: u16| Ipv4Addr::from_bits(0x0a00_0000 | u32::from(i) << 2);
         let v6 = |i: u16| Ipv6Addr::from_bits(0xfd << 120 | u128::from(i) << 32);
         let keys = Keys::generate();
-        let mut fat = Peer::new(number(1001));
+        let mut fat = PeerConfig::new(number(1001));
         for i in 0..1000 {
             fat = fat.allow(v4(i), 30).allow(v6(i), 96);
         }
         let mut config = Config::new(&keys, 7000)
-            .peer(Peer::new(number(1000)))
+            .peer(PeerConfig::new(number(1000)))
             .peer(fat);
         pair.change("setconf wg0 /dev/stdin", &config.file(&[]))?;
         let shown = pair.show("show wg0 allowed-ips")?;
@@ -335,7 +335,7 @@ fn a_thousand_allowed_ips_and_a_thousand_peers() {
 
         for i in 0..1000 {
             let psk = Key([i as u8 | 1; 32]);
-            let peer = Peer::new(number(i)).allow(v4(i), 30).allow(v6(i), 96);
+            let peer = PeerConfig::new(number(i)).allow(v4(i), 30).allow(v6(i), 96);
             config = config.peer(peer.preshared(psk).at((v4(i), 9)));
         }
         pair.change("syncconf wg0 /dev/stdin", &config.file(&[]))?;
@@ -418,7 +418,7 @@ fn a_link_is_added_moved_and_deleted() {
             "{listed}"
         );
 
-        let config = Config::new(&Keys::generate(), 7777).peer(Peer::new(b.keys.public));
+        let config = Config::new(&Keys::generate(), 7777).peer(PeerConfig::new(b.keys.public));
         let add = format!(
             "link add wg1 --backend kernel --netns {namespace} --config /dev/stdin \
              --address 10.99.0.1/24,fd99::1/64 --mtu 1300 --up"
@@ -489,7 +489,7 @@ fn wg_quick_rs_up_reload_and_down() {
         let ours = Keys::generate();
         let theirs = Keys::generate().public;
         let write = |networks: &[[u8; 4]], lines: &[&str]| {
-            let peer = Peer::new(theirs);
+            let peer = PeerConfig::new(theirs);
             let peer = networks.iter().fold(peer, |peer, ip| peer.allow(*ip, 16));
             let config = Config {
                 private_key: Some(ours.private),

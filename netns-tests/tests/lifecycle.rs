@@ -339,7 +339,7 @@ fn a_host_without_ipv6() -> io::Result<()> {
         let inner = |n: usize| IpAddr::from([10, 77, 0, n as u8 + 1]);
         host.address("eth0", outer(n), 24)?;
         let wg = daemon.start(host, "wg0", Via::Uapi)?;
-        let peer = netns_tests::Peer::new(keys[1 - n].public)
+        let peer = netns_tests::PeerConfig::new(keys[1 - n].public)
             .at((outer(1 - n), 51820))
             .allow(inner(1 - n), 32);
         wg.set(&Config::new(&keys[n], 51820).peer(peer))?;

@@ -6,7 +6,7 @@
 use std::io;
 
 use netns_tests::{
-    Config, Daemon, Family, Key, Keys, PATIENCE, Paced, Peer, Plan, SOCKETS, Tunnel, binaries,
+    Config, Daemon, Family, Key, Keys, PATIENCE, Paced, PeerConfig, Plan, SOCKETS, Tunnel, binaries,
 };
 
 /// Peers of the file, besides the one with the transfer.
@@ -28,10 +28,10 @@ impl LargeTunnel {
         let mut file = Config::new(&tunnel.a.keys, netns_tests::End::PORT);
         for n in 0..OTHERS {
             let [high, low] = u16::try_from(n).expect("few").to_be_bytes();
-            let peer = Peer::new(Keys::generate().public).allow([10, 100, high, low], 32);
+            let peer = PeerConfig::new(Keys::generate().public).allow([10, 100, high, low], 32);
             file = file.peer(peer.at(([198, 51, 100, 1], 1000)));
         }
-        let b = Peer::new(tunnel.b.keys.public)
+        let b = PeerConfig::new(tunnel.b.keys.public)
             .allow(tunnel.b.inner(Family::V4), 32)
             .allow(tunnel.b.inner(Family::V6), 128)
             .at(tunnel.b.endpoint(Family::V4));
@@ -95,7 +95,7 @@ fn syncconf_of_a_thousand_peers_with_one_change() -> io::Result<()> {
     let mut with_another = without.clone();
     with_another
         .peers
-        .push(Peer::new(Key::random().public()).allow([10, 200, 0, 1], 32));
+        .push(PeerConfig::new(Key::random().public()).allow([10, 200, 0, 1], 32));
     large.lossless(&[
         ("one keepalive", &|| large.apply("syncconf", &changed)),
         ("one peer less", &|| large.apply("syncconf", &without)),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use netns_tests::{Config, Daemon, Host, Key, Keys, Lab, Peer, Via, Wg};
+use netns_tests::{Config, Daemon, Host, Key, Keys, Lab, PeerConfig, Via, Wg};
 use nix::sys::socket::{setsockopt, sockopt};
 
 const INITIATION: u8 = 1;
@@ -115,7 +115,7 @@ fn a_thousand_peers_have_their_sessions_soon_after_link_up() -> io::Result<()> {
     let wg = Daemon::ours()?.start(&hub, "wg0", Via::Uapi)?;
     let mut config = Config::new(&ours, 51820);
     for keys in &theirs {
-        let peer = Peer::new(keys.public).at(([192, 0, 2, 2], PORT));
+        let peer = PeerConfig::new(keys.public).at(([192, 0, 2, 2], PORT));
         config.peers.push(peer.keepalive(25));
     }
     wg.set(&config)?;
@@ -148,7 +148,7 @@ fn the_state_is_shown_at_once_while_ten_thousand_peers_start() -> io::Result<()>
     let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
     let mut config = Config::new(&Keys::generate(), 0);
     for _ in 0..PEERS {
-        let peer = Peer::new(Keys::generate().public).at(([127, 0, 0, 1], 9));
+        let peer = PeerConfig::new(Keys::generate().public).at(([127, 0, 0, 1], 9));
         config.peers.push(peer.keepalive(25));
     }
     wg.set(&config)?;

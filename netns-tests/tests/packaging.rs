@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use netns_tests::{
-    Config, Daemon, Host, Key, Keys, Lab, PATIENCE, Peer, Via, Wg, binaries, require, until,
+    Config, Daemon, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Via, Wg, binaries, require, until,
 };
 use nix::mount::{MsFlags, mount};
 
@@ -122,7 +122,7 @@ impl Debian {
         gateway.address("eth0", [192, 0, 2, 2], 24)?;
         let (client, server) = (Keys::generate(), Keys::generate());
         let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
-        let peer = Peer::new(client.public).allow([10, 77, 0, 1], 32);
+        let peer = PeerConfig::new(client.public).allow([10, 77, 0, 1], 32);
         wg.set(&Config::new(&server, 51820).peer(peer))?;
         wg.up(1420, &[([10, 77, 0, 2].into(), 24)])?;
         let debian = Debian {

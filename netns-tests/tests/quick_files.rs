@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use netns_tests::quick::{Quick, Site};
-use netns_tests::{Config, Daemon, Host, Key, Keys, Lab, PATIENCE, Peer, Via, Wg};
+use netns_tests::{Config, Daemon, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Via, Wg};
 
 const CONF: &str = "/etc/wireguard/wg0.conf";
 
@@ -113,7 +113,7 @@ impl Named {
         }
         let (us, peer) = (Keys::generate(), Keys::generate());
         let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
-        let client = Peer::new(us.public).allow([10, 77, 0, 1], 32);
+        let client = PeerConfig::new(us.public).allow([10, 77, 0, 1], 32);
         wg.set(&Config::new(&peer, 51820).peer(client))?;
         wg.up(1420, &[([10, 77, 0, 2].into(), 24)])?;
         let named = Named {

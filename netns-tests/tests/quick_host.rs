@@ -12,6 +12,9 @@ const NO_IPV6: &str = "
     echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6
     echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6";
 
+/// The resolver's configuration.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// A host with a way out, and the program; `None` where a tool is missing.
 fn place(lab: &Lab) -> io::Result<Option<(Site, Quick)>> {
     let Some(site) = Site::new(lab, "site")? else {
@@ -199,16 +202,12 @@ fn a_resolvconf_that_fails_does_not_keep_the_tunnel_up() -> io::Result<()> {
 /// Neither resolvconf nor resolvectl is there, as in a container: the file itself is used.
 #[test]
 fn without_a_program_for_dns_the_file_itself_is_replaced() -> io::Result<()> {
-    const FILE: &str = "/etc/resolv.conf";
     const BEFORE: &str = "nameserver 192.0.2.53\noptions edns0\n";
     let lab = Lab::new()?;
     let Some((mut site, quick)) = place(&lab)? else {
         return Ok(());
     };
-    site.hide("resolvectl")?;
-    site.sh(&format!(
-        "rm -f {BIN}/resolvconf /etc/netns-tests/all/resolvconf"
-    ))?;
+    site.hide_dns_programs()?;
     let text = config("Address = 10.0.0.2/32\nDNS = 10.0.0.1, corp.example");
     let ours = "# Made by wg-quick-rs for wg0.\nnameserver 10.0.0.1\nsearch corp.example\n";
     for place in [
@@ -217,19 +216,26 @@ fn without_a_program_for_dns_the_file_itself_is_replaced() -> io::Result<()> {
         "rm /etc/resolv.conf; touch /etc/resolv.conf; mount --bind /etc/real.conf /etc/resolv.conf",
     ] {
         site.sh(place)?;
-        site.host.write(FILE, BEFORE)?;
-        let inode = site.sh(&format!("stat -c '%i %N' {FILE}; stat -Lc '%a %u' {FILE}"))?;
+        site.host.write(RESOLV_CONF, BEFORE)?;
+        let inode = site.sh(&format!(
+            "stat -c '%i %N' {RESOLV_CONF}; stat -Lc '%a %u' {RESOLV_CONF}"
+        ))?;
         site.configure("wg0", &text)?;
         let up = site.run(&quick, &["up", "wg0"])?.success()?;
         assert!(up.contains("itself is replaced"), "{up}");
-        assert_eq!(site.host.read(FILE)?, ours);
+        assert_eq!(site.host.read(RESOLV_CONF)?, ours);
         site.configure("wg0", &text.replace("10.0.0.1,", "10.0.0.9,"))?;
         site.run(&quick, &["reload", "wg0"])?.success()?;
-        assert_eq!(site.host.read(FILE)?, ours.replace("10.0.0.1", "10.0.0.9"));
+        assert_eq!(
+            site.host.read(RESOLV_CONF)?,
+            ours.replace("10.0.0.1", "10.0.0.9")
+        );
         let down = site.run(&quick, &["down", "wg0"])?.success()?;
         assert!(down.contains("put back"), "{down}");
-        assert_eq!(site.host.read(FILE)?, BEFORE);
-        let after = site.sh(&format!("stat -c '%i %N' {FILE}; stat -Lc '%a %u' {FILE}"))?;
+        assert_eq!(site.host.read(RESOLV_CONF)?, BEFORE);
+        let after = site.sh(&format!(
+            "stat -c '%i %N' {RESOLV_CONF}; stat -Lc '%a %u' {RESOLV_CONF}"
+        ))?;
         // The file may be another one, the link and the mount are the same.
         if !place.is_empty() {
             assert_eq!(after, inode);
@@ -240,17 +246,17 @@ fn without_a_program_for_dns_the_file_itself_is_replaced() -> io::Result<()> {
     // What others have written since is theirs.
     site.configure("wg0", &text)?;
     site.run(&quick, &["up", "wg0"])?.success()?;
-    site.host.write(FILE, "nameserver 192.0.2.54\n")?;
+    site.host.write(RESOLV_CONF, "nameserver 192.0.2.54\n")?;
     let down = site.run(&quick, &["down", "wg0"])?.success()?;
     assert!(down.contains("changed by others"), "{down}");
-    assert_eq!(site.host.read(FILE)?, "nameserver 192.0.2.54\n");
+    assert_eq!(site.host.read(RESOLV_CONF)?, "nameserver 192.0.2.54\n");
     // A resolvconf that fails is as good as none.
     site.stand_in("resolvconf", "#!/bin/sh\nexit 1\n")?;
     let up = site.run(&quick, &["up", "wg0"])?.success()?;
     assert!(up.contains("resolvconf: exit status: 1"), "{up}");
-    assert_eq!(site.host.read(FILE)?, ours);
+    assert_eq!(site.host.read(RESOLV_CONF)?, ours);
     site.run(&quick, &["down", "wg0"])?.success()?;
-    assert_eq!(site.host.read(FILE)?, "nameserver 192.0.2.54\n");
+    assert_eq!(site.host.read(RESOLV_CONF)?, "nameserver 192.0.2.54\n");
     // The daemon was killed: what was there before it is still known.
     site.sh(&format!("rm {BIN}/resolvconf"))?;
     site.run(&quick, &["up", "wg0"])?.success()?;
@@ -261,25 +267,21 @@ fn without_a_program_for_dns_the_file_itself_is_replaced() -> io::Result<()> {
         Ok((!site.sh("ip link show")?.contains("wg0")).then_some(()))
     })?;
     site.run(&quick, &["up", "wg0"])?.success()?;
-    assert_eq!(site.host.read(FILE)?, ours);
+    assert_eq!(site.host.read(RESOLV_CONF)?, ours);
     site.run(&quick, &["down", "wg0"])?.success()?;
-    assert_eq!(site.host.read(FILE)?, "nameserver 192.0.2.54\n");
+    assert_eq!(site.host.read(RESOLV_CONF)?, "nameserver 192.0.2.54\n");
     Ok(())
 }
 
 /// In whatever order they go, the servers of the host are back at the end.
 #[test]
 fn two_tunnels_put_back_resolv_conf_in_any_order() -> io::Result<()> {
-    const FILE: &str = "/etc/resolv.conf";
     const BEFORE: &str = "nameserver 192.0.2.53\n";
     let lab = Lab::new()?;
     let Some((mut site, quick)) = place(&lab)? else {
         return Ok(());
     };
-    site.hide("resolvectl")?;
-    site.sh(&format!(
-        "rm -f {BIN}/resolvconf /etc/netns-tests/all/resolvconf"
-    ))?;
+    site.hide_dns_programs()?;
     for (name, allowed_ips) in [("wg0", "10.0.0.0/24"), ("wg1", "10.1.0.0/24")] {
         let dns = format!("Address = 10.0.0.2/32\nDNS = {name}.example");
         let text = config(&dns).replace("0.0.0.0/0, ::/0", allowed_ips);
@@ -288,20 +290,20 @@ fn two_tunnels_put_back_resolv_conf_in_any_order() -> io::Result<()> {
     let ours = |name| {
         format!("# Made by wg-quick-rs for {name}.\nnameserver 192.0.2.53\nsearch {name}.example\n")
     };
-    site.host.write(FILE, BEFORE)?;
+    site.host.write(RESOLV_CONF, BEFORE)?;
     for first in ["wg0", "wg1"] {
         site.run(&quick, &["up", "wg0"])?.success()?;
         site.run(&quick, &["up", "wg1"])?.success()?;
         site.run(&quick, &["reload", "wg0"])?.success()?;
-        assert_eq!(site.host.read(FILE)?, ours("wg1"));
+        assert_eq!(site.host.read(RESOLV_CONF)?, ours("wg1"));
         let (last, between) = match first {
             "wg0" => ("wg1", ours("wg1")),
             _ => ("wg0", ours("wg0")),
         };
         site.run(&quick, &["down", first])?.success()?;
-        assert_eq!(site.host.read(FILE)?, between);
+        assert_eq!(site.host.read(RESOLV_CONF)?, between);
         site.run(&quick, &["down", last])?.success()?;
-        assert_eq!(site.host.read(FILE)?, BEFORE);
+        assert_eq!(site.host.read(RESOLV_CONF)?, BEFORE);
     }
     Ok(())
 }

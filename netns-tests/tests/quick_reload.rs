@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use netns_tests::quick::{Quick, Run, Site};
-use netns_tests::{Config, Daemon, Host, Keys, Lab, PATIENCE, Paced, Peer, State, Via, until};
+use netns_tests::{
+    Config, Daemon, Host, HostState, Keys, Lab, PATIENCE, Paced, PeerConfig, Via, Wg, until,
+};
 
 /// Datagrams before, and after, each reload.
 const AROUND: u64 = 50;
@@ -179,7 +181,7 @@ const CHANGES: &[Change] = &[
 ];
 
 /// What a file makes of a fresh host. The port is another each time.
-fn fresh(quick: &Quick, file: &str) -> io::Result<State> {
+fn fresh(quick: &Quick, file: &str) -> io::Result<HostState> {
     let lab = Lab::new()?;
     let (site, _gateway) = cabled(&lab)?.expect("the tools were there");
     site.configure("wg0", file)?;
@@ -189,7 +191,7 @@ fn fresh(quick: &Quick, file: &str) -> io::Result<State> {
 
 /// Without what need not be alike: the port, where the rules stand, which of the firewall's tables
 /// is first, and the sysctl that stays.
-fn state(site: &Site) -> io::Result<State> {
+fn state(site: &Site) -> io::Result<HostState> {
     let mut state = site.state()?;
     state.forget("ListenPort = ");
     state.forget("ipv4.all.src_valid_mark = ");
@@ -293,28 +295,69 @@ fn is_old(handshake: Option<SystemTime>) -> bool {
     age.is_none_or(|age| age > Duration::from_secs(100))
 }
 
-/// Each change in turn, with datagrams both ways.
+/// A client whose tunnel to the gateway is up. Its fields are dropped in this order.
+struct TunnelUp {
+    wg: Wg,
+    site: Site,
+    gateway: Host,
+    quick: Quick,
+    here: Keys,
+    there: Keys,
+    file: File,
+    _lab: Lab,
+}
+
+impl TunnelUp {
+    /// Brings the tunnel up by the usual file, after `change`; `None` if a tool is missing.
+    fn new(change: fn(&mut File)) -> io::Result<Option<TunnelUp>> {
+        let lab = Lab::new()?;
+        let Some((site, gateway)) = cabled(&lab)? else {
+            return Ok(None);
+        };
+        let quick = Quick::ours()?;
+        let (here, there) = (Keys::generate(), Keys::generate());
+        let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
+        let client = PeerConfig::new(here.public)
+            .allow(HERE, 32)
+            .allow([0xfd77, 0, 0, 0, 0, 0, 0, 1], 128);
+        wg.set(&Config::new(&there, 51820).peer(client))?;
+        wg.up(1420, &[(THERE[0], 24), (THERE[1], 64)])?;
+
+        let mut file = File::new(&here, &there, &Keys::generate().public.to_string());
+        change(&mut file);
+        site.configure("wg0", &file.text())?;
+        site.run(&quick, &["up", "wg0"])?.success()?;
+        for address in THERE {
+            site.host.reach(address, PATIENCE)?;
+        }
+        Ok(Some(TunnelUp {
+            wg,
+            site,
+            gateway,
+            quick,
+            here,
+            there,
+            file,
+            _lab: lab,
+        }))
+    }
+}
+
+/// Makes each change in turn, while datagrams go both ways.
 fn lose_nothing(start: fn(&mut File), changes: &[Change]) -> io::Result<()> {
-    let lab = Lab::new()?;
-    let Some((site, gateway)) = cabled(&lab)? else {
+    let Some(TunnelUp {
+        wg,
+        site,
+        gateway,
+        quick,
+        here,
+        mut file,
+        _lab,
+        ..
+    }) = TunnelUp::new(start)?
+    else {
         return Ok(());
     };
-    let quick = Quick::ours()?;
-    let (here, there) = (Keys::generate(), Keys::generate());
-    let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
-    let peer = Peer::new(here.public)
-        .allow(HERE, 32)
-        .allow([0xfd77, 0, 0, 0, 0, 0, 0, 1], 128);
-    wg.set(&Config::new(&there, 51820).peer(peer))?;
-    wg.up(1420, &[(THERE[0], 24), (THERE[1], 64)])?;
-
-    let mut file = File::new(&here, &there, &Keys::generate().public.to_string());
-    start(&mut file);
-    site.configure("wg0", &file.text())?;
-    site.run(&quick, &["up", "wg0"])?.success()?;
-    for address in THERE {
-        site.host.reach(address, PATIENCE)?;
-    }
     let port = site.host.sh("wg", &["show", "wg0", "listen-port"])?;
 
     let (mut tried, mut whole, mut wrong) = (0, 0, Vec::new());
@@ -396,26 +439,22 @@ fn lose_nothing(start: fn(&mut File), changes: &[Change]) -> io::Result<()> {
     site.run(&quick, &["down", "wg0"])?.success().map(|_| ())
 }
 
-/// The gateway has moved since `up`, which the client has learnt from its packets.
+/// The gateway's port changed after `up`, and the client learnt that from a packet.
 #[test]
-fn a_roamed_peer_stays_where_it_is() -> io::Result<()> {
-    let lab = Lab::new()?;
-    let Some((site, gateway)) = cabled(&lab)? else {
+fn reload_keeps_the_endpoint_of_a_peer_that_roamed() -> io::Result<()> {
+    let Some(TunnelUp {
+        wg,
+        site,
+        gateway,
+        quick,
+        there,
+        mut file,
+        _lab,
+        ..
+    }) = TunnelUp::new(|_| ())?
+    else {
         return Ok(());
     };
-    let quick = Quick::ours()?;
-    let (here, there) = (Keys::generate(), Keys::generate());
-    let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
-    let client = Peer::new(here.public)
-        .allow(HERE, 32)
-        .allow([0xfd77, 0, 0, 0, 0, 0, 0, 1], 128);
-    wg.set(&Config::new(&there, 51820).peer(client))?;
-    wg.up(1420, &[(THERE[0], 24), (THERE[1], 64)])?;
-    let mut file = File::new(&here, &there, &Keys::generate().public.to_string());
-    site.configure("wg0", &file.text())?;
-    site.run(&quick, &["up", "wg0"])?.success()?;
-    site.host.reach(THERE[0], PATIENCE)?;
-
     wg.set(&Config {
         listen_port: Some(9999),
         ..Config::default()

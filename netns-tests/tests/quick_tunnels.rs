@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use netns_tests::quick::{Quick, Site};
 use netns_tests::{
-    Config, Daemon, Host, Keys, Lab, PATIENCE, Peer, Ping, Seen, Sniffer, Via, Wg, ping_all, until,
+    Config, Daemon, Host, Keys, Lab, PATIENCE, PeerConfig, Ping, SeenPacket, Sniffer, Via, Wg,
+    ping_all, until,
 };
 
 /// On the Internet, by either gateway.
@@ -80,7 +81,9 @@ impl Gateway {
     fn serve(&mut self) -> io::Result<()> {
         let wg = Daemon::ours()?.start(&self.host, "wg0", Via::Uapi)?;
         let [(v4, _), (v6, _)] = self.inner(1);
-        let peer = Peer::new(self.client.public).allow(v4, 32).allow(v6, 128);
+        let peer = PeerConfig::new(self.client.public)
+            .allow(v4, 32)
+            .allow(v6, 128);
         wg.set(&Config::new(&self.keys, PORT).peer(peer))?;
         wg.up(1420, &self.inner(2))?;
         self.wg = Some(wg);
@@ -90,7 +93,7 @@ impl Gateway {
     /// The client's file for a full tunnel to it.
     fn file(&self) -> String {
         let [(v4, _), (v6, _)] = self.inner(1);
-        let peer = Peer::new(self.keys.public)
+        let peer = PeerConfig::new(self.keys.public)
             .at((self.address, PORT))
             .allow([0, 0, 0, 0], 0)
             .allow([0u16; 8], 0);
@@ -234,7 +237,7 @@ fn seen_while(
     gateway: &Gateway,
     sniffer: &Sniffer,
     work: impl FnOnce() -> io::Result<()>,
-) -> io::Result<(usize, Vec<Seen>)> {
+) -> io::Result<(usize, Vec<SeenPacket>)> {
     let stop = AtomicBool::new(false);
     sniffer.take();
     std::thread::scope(|scope| {
@@ -248,7 +251,7 @@ fn seen_while(
     })?;
     let mine = [gateway.address, INTERNET[0], INTERNET[1]];
     // Neighbour discovery and multicast listeners' reports, which every link has.
-    let neighbours = |seen: &Seen| match (seen.to, seen.protocol) {
+    let neighbours = |seen: &SeenPacket| match (seen.to, seen.protocol) {
         (IpAddr::V6(to), 0 | 58) => to.is_multicast() || !INTERNET.contains(&seen.to),
         _ => false,
     };
@@ -283,12 +286,22 @@ impl Share {
     }
 }
 
-/// What was sent to one address before, during and after something was done.
+/// How much went out in clear to one address before, during and after a command.
+#[derive(Debug)]
 struct Clear {
     to: IpAddr,
     before: Share,
     during: Share,
     after: Share,
+}
+
+impl Clear {
+    /// Checks the shares before and after, and that there was at most one change in between.
+    fn is_from_to(&self, before: Share, after: Share) {
+        let to = self.to;
+        assert_eq!((self.before, self.after), (before, after), "{to}: {self:?}");
+        assert_ne!(self.during, Share::Several, "{to}: more than one change");
+    }
 }
 
 /// Sends numbered datagrams, as fast as it may, while `work` is done, and for a while before and
@@ -395,7 +408,7 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
     let (_, others) = seen_while(&site, &a, &sniffer, some_time)?;
     for address in INTERNET {
         for protocol in [6, 17, if address.is_ipv4() { 1 } else { 58 }] {
-            let seen = |seen: &&Seen| (seen.to, seen.protocol) == (address, protocol);
+            let seen = |seen: &&SeenPacket| (seen.to, seen.protocol) == (address, protocol);
             assert!(
                 others.iter().any(|packet| seen(&packet)),
                 "{address}, protocol {protocol}: {others:?}"
@@ -408,16 +421,8 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
     let in_clear = in_clear_while(&site, &sniffer, || {
         site.run(&ours, &["up", "wg0"])?.success().map(|_| ())
     })?;
-    for Clear {
-        to,
-        before,
-        during,
-        after,
-    } in in_clear
-    {
-        assert_eq!(before, Share::All, "{to} before up");
-        assert_ne!(during, Share::Several, "{to}: more than one change in up");
-        assert_eq!(after, Share::None, "{to} leaked after up");
+    for clear in in_clear {
+        clear.is_from_to(Share::All, Share::None);
     }
 
     // A handshake is tried again after five seconds.
@@ -446,16 +451,8 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
     let in_clear = in_clear_while(&site, &sniffer, || {
         site.run(&ours, &["down", "wg0"])?.success().map(|_| ())
     })?;
-    for Clear {
-        to,
-        before,
-        during,
-        after,
-    } in in_clear
-    {
-        assert_eq!(before, Share::None, "{to} leaked before down");
-        assert_ne!(during, Share::Several, "{to}: more than one change in down");
-        assert_eq!(after, Share::All, "{to} after down");
+    for clear in in_clear {
+        clear.is_from_to(Share::None, Share::All);
     }
 
     // And it takes nothing with it.

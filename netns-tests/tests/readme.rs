@@ -15,20 +15,18 @@
 
 use std::fs;
 use std::io;
-use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::LazyLock;
 
 use netns_tests::containers::{ContainerEngine, Kind};
 use netns_tests::quick::{BIN, Quick, Site};
-use netns_tests::{Host, Lab, PATIENCE, binaries, require, until};
+use netns_tests::{Lab, NameServer, PATIENCE, binaries, require, until};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const LAPTOP: [u8; 4] = [192, 0, 2, 1];
 const SERVER: [u8; 4] = [192, 0, 2, 2];
-/// What the server's DNS answers.
+/// The name server on the server, inside of the tunnel.
+const DNS: [u8; 4] = [10, 9, 0, 1];
+/// What it answers to every question.
 const ANSWER: [u8; 4] = [203, 0, 113, 1];
 
 /// A code block.
@@ -146,59 +144,6 @@ fn run(site: &Site, block: &Block, more: &str) -> io::Result<String> {
     })
 }
 
-/// A name server that knows one address for all names.
-struct Dns {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<io::Result<()>>>,
-}
-
-impl Dns {
-    fn start(host: &Host) -> io::Result<Dns> {
-        let socket = host.run(|| UdpSocket::bind("10.9.0.1:53"))?;
-        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = host.thread(move || {
-            let mut query = [0; 512];
-            while !stopped.load(Relaxed) {
-                let Ok((len, from)) = socket.recv_from(&mut query) else {
-                    continue;
-                };
-                socket.send_to(&answer(&query[..len]), from)?;
-            }
-            Ok(())
-        });
-        Ok(Dns {
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Dns {
-    fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// RFC 1035, section 4: the header, the question as it came, and for type A one answer.
-fn answer(query: &[u8]) -> Vec<u8> {
-    let name = query[12..].iter().position(|byte| *byte == 0).unwrap_or(0);
-    let question = query.get(12..12 + name + 5).unwrap_or_default();
-    let is_a = question.get(name + 1..name + 3) == Some(&[0, 1]);
-    let mut answer = query[..2].to_vec();
-    answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
-    answer.extend(question);
-    if is_a {
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-        answer.extend(ANSWER);
-    }
-    answer
-}
-
 /// An engine whose image `nginx` is what the README uses of that one: it runs on, and asks for names.
 fn engine(site: &Site) -> io::Result<Option<ContainerEngine>> {
     let Some(engine) = ContainerEngine::start(Kind::Docker, &site.host)? else {
@@ -286,7 +231,9 @@ fn its_commands_work_as_they_stand() -> io::Result<()> {
                     }
                 }
                 if dns.is_none() && block.text.contains("up wg0") {
-                    dns = Some(Dns::start(&server.host)?);
+                    dns = Some(NameServer::start(&server.host, DNS, |_| {
+                        Some(ANSWER.into())
+                    })?);
                 }
             }
             ("", "") | ("text", "") => {}

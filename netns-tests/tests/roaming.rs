@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use netns_tests::{
-    Config, Daemon, End, Family, Nat, Peer, Plan, Tunnel, netlink, ping_all, rekey, until,
+    Config, Daemon, End, Family, Nat, PeerConfig, Plan, Tunnel, netlink, ping_all, rekey, until,
 };
 
 /// Ours with each: each as `a`, which roams, and as `b`, which must follow.
@@ -65,10 +65,9 @@ fn from_ipv4_to_ipv6_and_back() -> io::Result<()> {
     let tunnel = Tunnel::established(&Plan::new(&ours, &ours))?;
     for family in [Family::V6, Family::V4] {
         let endpoint = tunnel.b.endpoint(family);
-        tunnel
-            .a
-            .wg
-            .set(&Config::of(Peer::new(tunnel.b.keys.public).at(endpoint)))?;
+        tunnel.a.wg.set(&Config::of(
+            PeerConfig::new(tunnel.b.keys.public).at(endpoint),
+        ))?;
         tunnel.follows(tunnel.a.endpoint(family))?;
     }
     Ok(())
@@ -87,7 +86,7 @@ fn a_persistent_keepalive_holds_a_nat_mapping() -> io::Result<()> {
     let inside = (b.outer(Family::V4), 0).into();
     let server = b.endpoint(Family::V4);
     let nat = Nat::start(&b.host, inside, server, Duration::from_secs(2))?;
-    let through = Peer::new(b.keys.public).at(nat.inside).keepalive(1);
+    let through = PeerConfig::new(b.keys.public).at(nat.inside).keepalive(1);
     a.wg.set(&Config::of(through))?;
     let mapped =
         b.wg.until_peer(a.keys.public, "b to see the NAT's port", |peer| {

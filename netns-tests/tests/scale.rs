@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use netns_tests::process::{cpu_time, peak_memory};
-use netns_tests::{Config, Daemon, Key, Keys, Lab, Peer, Via, Wg};
+use netns_tests::{Config, Daemon, Key, Keys, Lab, PeerConfig, Via, Wg};
 
 fn with_peers(count: u32) -> io::Result<(Lab, Wg, Config)> {
     let lab = Lab::new()?;
@@ -14,7 +14,7 @@ fn with_peers(count: u32) -> io::Result<(Lab, Wg, Config)> {
     let mut config = Config::new(&Keys::generate(), 0);
     for n in 0..count {
         let [_, high, middle, low] = n.to_be_bytes();
-        let peer = Peer::new(Key::random()).allow([10, high, middle, low], 32);
+        let peer = PeerConfig::new(Key::random()).allow([10, high, middle, low], 32);
         config.peers.push(peer.at(([192, 0, 2, 1], 1)));
     }
     Ok((lab, wg, config))

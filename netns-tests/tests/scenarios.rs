@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use netns_tests::netlink::{self, Route};
 use netns_tests::{
-    Config, Daemon, End, Family, Key, Keys, Lab, PATIENCE, Peer, Ping, Plan, Tunnel, Via, ping_all,
-    until,
+    Config, Daemon, End, Family, Key, Keys, Lab, PATIENCE, PeerConfig, Ping, Plan, Tunnel, Via,
+    ping_all, until,
 };
 
 fn ours() -> io::Result<Tunnel> {
@@ -37,7 +37,7 @@ fn sockets_stay_in_the_namespace_of_birth() -> io::Result<()> {
         let name = format!("wg{}", n + 1);
         let wg = daemon.start(&birth, &name, Via::Uapi)?;
         let number = n as u8 + 1;
-        let peer = Peer::new(keys[1 - n].public)
+        let peer = PeerConfig::new(keys[1 - n].public)
             .at(([127, 0, 0, 1], u16::from(3 - number)))
             .allow([10, 77, 0, 3 - number], 32);
         wg.set(&Config::new(&keys[n], number.into()).peer(peer))?;
@@ -125,12 +125,12 @@ fn transfer_counters_count_what_the_kernel_counts() -> io::Result<()> {
 fn cryptokey_routing_refuses_anothers_source() -> io::Result<()> {
     let tunnel = ours()?;
     let (a, b) = (&tunnel.a, &tunnel.b);
-    let network = Peer::new(a.keys.public).allow([10, 77, 0, 0], 24);
+    let network = PeerConfig::new(a.keys.public).allow([10, 77, 0, 0], 24);
     b.wg.set(&Config::of(network))?;
     ping_all(&a.host, b.inner(Family::V4), 5)?;
     let stranger = Keys::generate().public;
     b.wg.set(&Config::of(
-        Peer::new(stranger).allow(a.inner(Family::V4), 32),
+        PeerConfig::new(stranger).allow(a.inner(Family::V4), 32),
     ))?;
     a.wg.set(&Config {
         listen_port: Some(9997),
@@ -148,9 +148,9 @@ fn cryptokey_routing_refuses_anothers_source() -> io::Result<()> {
     let seen = b.wg.peer(a.keys.public)?.endpoint;
     assert_eq!(seen, Some((a.outer(Family::V4), 9997).into()));
     // The prefix went over whole: taken back, it works again.
-    b.wg.set(&Config::of(Peer::removed(stranger)))?;
+    b.wg.set(&Config::of(PeerConfig::removed(stranger)))?;
     b.wg.set(&Config::of(
-        Peer::new(a.keys.public).allow(a.inner(Family::V4), 32),
+        PeerConfig::new(a.keys.public).allow(a.inner(Family::V4), 32),
     ))?;
     a.host.reach(b.inner(Family::V4), PATIENCE)?;
     ping_all(&a.host, b.inner(Family::V4), 10)
@@ -163,10 +163,10 @@ fn a_change_of_keys_is_followed_by_a_handshake_at_once() -> io::Result<()> {
     let (a, b) = (&tunnel.a, &tunnel.b);
     let (new_a, new_b) = (Keys::generate(), Keys::generate());
     for (here, there, mine, theirs) in [(a, b, new_a, new_b), (b, a, new_b, new_a)] {
-        let peer = Peer::new(theirs.public)
+        let peer = PeerConfig::new(theirs.public)
             .at(there.endpoint(Family::V4))
             .allow(there.inner(Family::V4), 32);
-        let mut config = Config::of(Peer::removed(there.keys.public)).peer(peer);
+        let mut config = Config::of(PeerConfig::removed(there.keys.public)).peer(peer);
         config.private_key = Some(mine.private);
         here.wg.set(&config)?;
     }
@@ -201,8 +201,8 @@ fn a_key_that_the_peer_learns_late_costs_nothing() -> io::Result<()> {
         ..Config::default()
     })?;
     b.wg.set(
-        &Config::of(Peer::removed(a.keys.public))
-            .peer(Peer::new(new.public).allow(a.inner(Family::V4), 32)),
+        &Config::of(PeerConfig::removed(a.keys.public))
+            .peer(PeerConfig::new(new.public).allow(a.inner(Family::V4), 32)),
     )?;
     // An initiation that came too early would hold back the next for 5 s.
     let ping = Ping {
@@ -220,13 +220,13 @@ fn live_changes_keep_the_session() -> io::Result<()> {
     let (a, b) = (&tunnel.a, &tunnel.b);
     let before = b.wg.peer(a.keys.public)?;
     let changes = [
-        Peer::new(a.keys.public).keepalive(25),
-        Peer::new(a.keys.public).allow([10, 88, 0, 0], 16),
-        Peer::new(a.keys.public).preshared(Key::random()),
-        Peer::new(a.keys.public).at(a.endpoint(Family::V4)),
-        Peer {
+        PeerConfig::new(a.keys.public).keepalive(25),
+        PeerConfig::new(a.keys.public).allow([10, 88, 0, 0], 16),
+        PeerConfig::new(a.keys.public).preshared(Key::random()),
+        PeerConfig::new(a.keys.public).at(a.endpoint(Family::V4)),
+        PeerConfig {
             replace_allowed_ips: true,
-            ..Peer::new(a.keys.public)
+            ..PeerConfig::new(a.keys.public)
         }
         .allow(a.inner(Family::V4), 32),
     ];
@@ -262,7 +262,7 @@ fn wireguard_over_wireguard() -> io::Result<()> {
     for (n, (here, there)) in tunnel.ways().into_iter().enumerate() {
         let wg = daemon.start(&here.host, "wg1", Via::Uapi)?;
         let address = |number: u8| IpAddr::from([10, 99, 0, number]);
-        let peer = Peer::new(keys[1 - n].public)
+        let peer = PeerConfig::new(keys[1 - n].public)
             .at((there.inner(Family::V6), 2))
             .allow(address(there.number), 32);
         wg.set(&Config::new(&keys[n], 2).peer(peer))?;
@@ -284,7 +284,9 @@ fn an_endpoint_inside_its_own_tunnel_does_no_harm() -> io::Result<()> {
     let looped = Keys::generate().public;
     let inside = IpAddr::from([10, 66, 0, 1]);
     a.wg.set(&Config::of(
-        Peer::new(looped).at((inside, 1)).allow([10, 66, 0, 0], 16),
+        PeerConfig::new(looped)
+            .at((inside, 1))
+            .allow([10, 66, 0, 0], 16),
     ))?;
     a.wg.route([10, 66, 0, 0], 16)?;
     let ping = Ping {
@@ -307,7 +309,7 @@ fn icmp_unreachable_for_no_peer_and_no_endpoint() -> io::Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("alone")?;
     let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
-    let lost = Peer::new(Keys::generate().public)
+    let lost = PeerConfig::new(Keys::generate().public)
         .allow([10, 88, 0, 0], 16)
         .allow([0xfd88, 0, 0, 0, 0, 0, 0, 0], 64);
     wg.set(&Config::new(&Keys::generate(), 0).peer(lost))?;
@@ -416,7 +418,7 @@ fn answers_come_from_the_address_asked() -> io::Result<()> {
         if asked != tunnel.b.outer(outer) {
             tunnel.b.host.address("eth0", asked, prefix)?;
         }
-        let peer = Peer::new(tunnel.b.keys.public).at((asked, End::PORT));
+        let peer = PeerConfig::new(tunnel.b.keys.public).at((asked, End::PORT));
         tunnel.a.wg.set(&Config::of(peer))?;
         tunnel.a.host.reach(tunnel.b.inner(Family::V4), PATIENCE)?;
         tunnel.ping_both_ways(Family::V4)?;
@@ -440,7 +442,9 @@ fn answers_come_from_an_address_of_another_interface() -> io::Result<()> {
     b.host.address("lo", asked, 32)?;
     a.host
         .run(|| Route::via([10, 50, 0, 0].into(), 24, b.outer(Family::V4), "eth0").add())?;
-    a.wg.set(&Config::of(Peer::new(b.keys.public).at((asked, End::PORT))))?;
+    a.wg.set(&Config::of(
+        PeerConfig::new(b.keys.public).at((asked, End::PORT)),
+    ))?;
     a.host.reach(b.inner(Family::V4), PATIENCE)?;
     tunnel.ping_both_ways(Family::V4)?;
     let seen = a.wg.peer(b.keys.public)?.endpoint;

@@ -109,7 +109,7 @@ fn a_link_that_goes_down_takes_its_address_with_it() -> io::Result<()> {
         };
         a.host.run(|| route.add())?;
     }
-    let peer = netns_tests::Peer::new(b.keys.public).at((there, End::PORT));
+    let peer = netns_tests::PeerConfig::new(b.keys.public).at((there, End::PORT));
     a.wg.set(&netns_tests::Config::of(peer))?;
     a.host.reach(b.inner(Family::V4), PATIENCE)?;
     next_packet_is_from(&tunnel, FIRST[0], "both up")?;

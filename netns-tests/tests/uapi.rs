@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use netns_tests::{Config, Daemon, Host, Keys, Lab, Peer, SOCKETS, Uapi, Via, Wg};
+use netns_tests::{Config, Daemon, Host, Keys, Lab, PeerConfig, SOCKETS, Uapi, Via, Wg};
 
 fn running() -> io::Result<(Lab, Host, Wg)> {
     let lab = Lab::new()?;
@@ -151,7 +151,7 @@ fn peers_are_listed_in_the_order_of_their_adding() -> io::Result<()> {
     let (_lab, _host, wg) = running()?;
     let keys: Vec<_> = (0..50).map(|_| Keys::generate().public).collect();
     for key in &keys {
-        wg.set(&Config::of(Peer::new(*key).allow([10, 0, 0, 0], 8)))?;
+        wg.set(&Config::of(PeerConfig::new(*key).allow([10, 0, 0, 0], 8)))?;
     }
     for _ in 0..2 {
         let listed: Vec<_> = wg
@@ -170,7 +170,7 @@ fn single_allowed_ips_are_removed() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     let key = Keys::generate().public;
     wg.set(&Config::of(
-        Peer::new(key)
+        PeerConfig::new(key)
             .allow([10, 0, 0, 0], 8)
             .allow([11, 0, 0, 0], 8),
     ))?;

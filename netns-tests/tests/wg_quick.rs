@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use netns_tests::{
-    Config, Daemon, Family, Host, Hosts, Keys, PATIENCE, Peer, SOCKETS, Via, binaries, netlink,
-    ping_all, require, until,
+    Config, Daemon, Family, Host, Hosts, Keys, PATIENCE, PeerConfig, SOCKETS, Via, binaries,
+    netlink, ping_all, require, until,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -56,7 +56,7 @@ fn up_and_down(allowed: &[(&str, u8)], beyond: bool) -> io::Result<()> {
     );
 
     let wg = Daemon::ours()?.start(gateway, "wg0", Via::Uapi)?;
-    let peer = Peer::new(ours.public)
+    let peer = PeerConfig::new(ours.public)
         .preshared(psk)
         .allow([10, 77, 0, 1], 32)
         .allow([0xfd77, 0, 0, 0, 0, 0, 0, 1], 128);
@@ -72,7 +72,7 @@ fn up_and_down(allowed: &[(&str, u8)], beyond: bool) -> io::Result<()> {
     gateway.address("lo", [198, 51, 100, 1], 32)?;
     gateway.address("lo", [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1], 128)?;
 
-    let mut peer = Peer::new(theirs.public)
+    let mut peer = PeerConfig::new(theirs.public)
         .preshared(psk)
         .at((hosts.address(1, Family::V4), 51820))
         .keepalive(25);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use netns_tests::{
-    Config, Daemon, End, Hosts, Interface, Keys, PATIENCE, Peer, Ping, Via, transfer,
+    Config, Daemon, End, Hosts, InterfaceState, Keys, PATIENCE, PeerConfig, Ping, Via, transfer,
 };
 
 /// Shows two hosts that talk through a WireGuard tunnel by wireguard-rs, all on this machine and
@@ -47,11 +47,11 @@ fn demo(bytes: u64) -> io::Result<()> {
 
     say("A key pair for each; each learns the other's public key, alice also where bob is.");
     let (alice_keys, bob_keys) = (Keys::generate(), Keys::generate());
-    let bob_peer = Peer::new(bob_keys.public)
+    let bob_peer = PeerConfig::new(bob_keys.public)
         .at((bob_out, End::PORT))
         .allow(bob_in, 32);
     alice_wg.set(&Config::new(&alice_keys, End::PORT).peer(bob_peer))?;
-    let alice_peer = Peer::new(alice_keys.public).allow(alice_in, 32);
+    let alice_peer = PeerConfig::new(alice_keys.public).allow(alice_in, 32);
     bob_wg.set(&Config::new(&bob_keys, End::PORT).peer(alice_peer))?;
     alice_wg.up(1420, &[(alice_in.into(), 24)])?;
     bob_wg.up(1420, &[(bob_in.into(), 24)])?;
@@ -163,7 +163,7 @@ impl Progress {
 }
 
 /// As the pretty form of `wg show`.
-fn show(name: &str, keys: &Keys, interface: &Interface) -> String {
+fn show(name: &str, keys: &Keys, interface: &InterfaceState) -> String {
     let mut lines = vec![
         format!("interface: {name}"),
         format!("  public key: {}", keys.public),

@@ -4,7 +4,7 @@ use std::io;
 use std::process::Command;
 
 use netns_tests::quick::{BIN, LOG, Quick, Run, Site};
-use netns_tests::{Host, Lab, PATIENCE, State, binaries, require, until};
+use netns_tests::{Host, HostState, Lab, PATIENCE, binaries, require, until};
 
 use super::fault::*;
 
@@ -89,9 +89,9 @@ pub struct TestHost {
     pub quick: Quick,
     /// Where wg0 lives, if not on the host itself.
     away: Option<Host>,
-    pub before: State,
-    pub up: State,
-    pub reloaded: State,
+    pub before: HostState,
+    pub up: HostState,
+    pub reloaded: HostState,
 }
 
 /// The namespace for what is to live elsewhere; with a folder of its own for what is there of files.
@@ -139,9 +139,9 @@ impl TestHost {
             site,
             quick,
             away,
-            before: State::default(),
-            up: State::default(),
-            reloaded: State::default(),
+            before: HostState::default(),
+            up: HostState::default(),
+            reloaded: HostState::default(),
         };
         host.forget()?;
         host.before = host.look()?;
@@ -186,13 +186,13 @@ impl TestHost {
     }
 
     /// The host, and where else wg0 may leave something.
-    pub fn look(&self) -> io::Result<State> {
+    pub fn look(&self) -> io::Result<HostState> {
         let mut state = self.site.state()?;
         let resolv_conf = self.site.sh("cat /etc/resolv.conf")?;
         let lines = resolv_conf.lines().map(str::to_owned).collect();
         state.put("resolv.conf", lines);
         if let Some(away) = &self.away {
-            state.take(State::of(away)?.under("away "));
+            state.take(HostState::of(away)?.under("away "));
             let files = "find /etc/netns -exec stat -c '%n %a' {} + -type f -exec cat {} +";
             let files = self.site.sh(files)?;
             state.put("files", files.lines().map(str::to_owned).collect());
@@ -201,7 +201,7 @@ impl TestHost {
     }
 
     /// Without the port, which is another each time.
-    fn state(&self) -> io::Result<State> {
+    fn state(&self) -> io::Result<HostState> {
         let mut state = self.look()?;
         state.forget("ListenPort = ");
         Ok(state)

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use netns_tests::quick::{Quick, Site};
-use netns_tests::{Lab, State, until};
+use netns_tests::{HostState, Lab, until};
 
 use cases::{Case, Stock};
 
@@ -66,7 +66,7 @@ struct Outcome {
     code: Option<i32>,
     output: String,
     /// While it was up, or after it refused; with the stand-ins' calls and the hooks' log.
-    up: State,
+    up: HostState,
     /// What was otherwise than before, after `down`.
     left: Vec<String>,
 }
@@ -97,7 +97,7 @@ fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Op
     let mut outcome = Outcome {
         code: up.code,
         output: up.output,
-        up: State::default(),
+        up: HostState::default(),
         left: Vec::new(),
     };
     // What `up` refuses, `check` refuses, and nothing else.

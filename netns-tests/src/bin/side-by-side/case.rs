@@ -3,11 +3,11 @@
 /// A shell line that runs `wg`, on an interface in a known state.
 ///
 /// In the environment: `$I`, the interface; `$A`, `$B`, `$C`, public keys, of which the first two are
-/// peers in [`State::Full`]; `$F`, a folder of files (see `run.rs`).
+/// peers in [`InitialState::Full`]; `$F`, a folder of files (see `run.rs`).
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     pub line: &'static str,
-    pub state: State,
+    pub state: InitialState,
     pub ours: Ours,
     /// Our words on standard error are others than `words.rs` allows: why, and a part of them.
     pub words: Option<(&'static str, &'static str)>,
@@ -20,7 +20,7 @@ pub struct Case {
 
 /// The interface before the line is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum InitialState {
     /// Key, port 7001, fwmark; $A with everything, $B with nothing but an endpoint of IPv6.
     Full,
     /// As the first, but $A is the only peer.
@@ -72,7 +72,7 @@ pub enum Then {
 pub const fn same(line: &'static str) -> Case {
     Case {
         line,
-        state: State::Full,
+        state: InitialState::Full,
         ours: Ours::Same,
         words: None,
         fake: None,
@@ -112,7 +112,7 @@ pub const fn newer(line: &'static str, why: &'static str, then: &'static str) ->
 }
 
 impl Case {
-    pub const fn on(mut self, state: State) -> Case {
+    pub const fn on(mut self, state: InitialState) -> Case {
         self.state = state;
         self
     }

@@ -12,7 +12,7 @@ use std::thread;
 
 use netns_tests::SOCKETS;
 
-use crate::case::{Case, Fake, State};
+use crate::case::{Case, Fake, InitialState};
 use crate::time;
 
 pub const A: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
@@ -71,9 +71,9 @@ pub struct Runner {
     root: PathBuf,
     interface: String,
     /// The state that the interface is in untouched, if it is.
-    state: Cell<Option<State>>,
+    state: Cell<Option<InitialState>>,
     /// What is dumped in each state.
-    dumps: RefCell<HashMap<State, String>>,
+    dumps: RefCell<HashMap<InitialState, String>>,
 }
 
 /// What came of a run.
@@ -151,14 +151,14 @@ impl Runner {
     }
 
     /// Brings the interface to a state, by `reference`, unless it is still in it.
-    fn reset(&self, reference: &Program, state: State) -> io::Result<()> {
+    fn reset(&self, reference: &Program, state: InitialState) -> io::Result<()> {
         if self.state.get() == Some(state) {
             return Ok(());
         }
         let file = match state {
-            State::Full => "full",
-            State::One => "one",
-            State::Empty => "empty",
+            InitialState::Full => "full",
+            InitialState::One => "one",
+            InitialState::Empty => "empty",
         };
         let done = self.shell(reference, &format!("wg setconf $I $F/{file}.conf"))?;
         if (done.code, done.stderr.as_str()) != (0, "") {

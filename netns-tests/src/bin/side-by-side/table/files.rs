@@ -1,7 +1,7 @@
 //! `setconf`, `addconf`, `syncconf`: the configuration file.
 
 use super::PORT;
-use crate::case::{Case, State, newer, refused, same};
+use crate::case::{Case, InitialState, newer, refused, same};
 
 const CLEARS: &str = "syncconf clears a preshared key or keepalive that the file lacks";
 
@@ -27,18 +27,18 @@ pub const TABLE: &[Case] = &[
     same("wg syncconf nosuch $F/empty.conf"),
     same("wg syncconf nosuch $F/full.conf 2> /dev/null"),
     same("wg setconf $I $F/full.conf"),
-    same("wg setconf $I $F/full.conf").on(State::Empty),
+    same("wg setconf $I $F/full.conf").on(InitialState::Empty),
     same("wg setconf $I $F/one.conf"),
     same("wg setconf $I $F/empty.conf"),
     same("wg setconf $I /dev/null"),
     same("wg setconf $I /dev/stdin < $F/one.conf"),
     same("cat $F/one.conf | wg setconf $I /dev/stdin"),
     same("wg addconf $I $F/full.conf"),
-    same("wg addconf $I $F/full.conf").on(State::Empty),
+    same("wg addconf $I $F/full.conf").on(InitialState::Empty),
     same("wg addconf $I $F/empty.conf"),
     same("wg addconf $I /dev/null"),
     same("wg syncconf $I $F/full.conf"),
-    same("wg syncconf $I $F/full.conf").on(State::Empty),
+    same("wg syncconf $I $F/full.conf").on(InitialState::Empty),
     same("wg syncconf $I $F/one.conf"),
     same("wg syncconf $I $F/empty.conf"),
     same("wg syncconf $I /dev/null"),

@@ -1,7 +1,7 @@
 //! `set`.
 
 use super::PORT;
-use crate::case::{Case, Ours, Outcome, State, Then, newer, refused, same};
+use crate::case::{Case, InitialState, Ours, Outcome, Then, newer, refused, same};
 
 const SIGNS: &str = "allowed-ips with + and -";
 
@@ -73,10 +73,10 @@ pub const TABLE: &[Case] = &[
     same("cat $F/key2 | wg set $I private-key /dev/stdin"),
     same("false | wg set $I private-key /dev/stdin"),
     same("wg set $I private-key /dev/stdin < /dev/null"),
-    same("wg set $I private-key $F/key2").on(State::Empty),
+    same("wg set $I private-key $F/key2").on(InitialState::Empty),
     // Peers.
     same("wg set $I peer $C"),
-    same("wg set $I peer $C").on(State::Empty),
+    same("wg set $I peer $C").on(InitialState::Empty),
     same("wg set $I peer $A"),
     same("wg set $I peer $A remove"),
     same("wg set $I peer $C remove"),

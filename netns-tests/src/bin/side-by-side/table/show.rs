@@ -1,6 +1,6 @@
 //! Dispatch, `show` and `showconf`.
 
-use crate::case::{Case, Ours, Outcome, State, Then, departs, same};
+use crate::case::{Case, InitialState, Ours, Outcome, Then, departs, same};
 
 const REMAINS: Then = Then::Unchanged;
 
@@ -136,11 +136,11 @@ pub const TABLE: &[Case] = &[
     same("wg show help"),
     same("wg show a b c"),
     same("wg show $I"),
-    same("wg show $I").on(State::One),
-    same("wg show $I").on(State::Empty),
-    same("wg").on(State::Empty),
+    same("wg show $I").on(InitialState::One),
+    same("wg show $I").on(InitialState::Empty),
+    same("wg").on(InitialState::Empty),
     same("WG_COLOR_MODE=always wg show $I"),
-    same("WG_COLOR_MODE=always wg show $I").on(State::Empty),
+    same("WG_COLOR_MODE=always wg show $I").on(InitialState::Empty),
     same("WG_COLOR_MODE=always wg"),
     same("WG_COLOR_MODE=never wg show $I"),
     same("WG_COLOR_MODE=maybe wg show $I"),
@@ -162,11 +162,11 @@ pub const TABLE: &[Case] = &[
     same("wg show $I transfer"),
     same("wg show $I persistent-keepalive"),
     same("wg show $I dump"),
-    same("wg show $I public-key").on(State::Empty),
-    same("wg show $I private-key").on(State::Empty),
-    same("wg show $I fwmark").on(State::Empty),
-    same("wg show $I peers").on(State::Empty),
-    same("wg show $I dump").on(State::Empty),
+    same("wg show $I public-key").on(InitialState::Empty),
+    same("wg show $I private-key").on(InitialState::Empty),
+    same("wg show $I fwmark").on(InitialState::Empty),
+    same("wg show $I peers").on(InitialState::Empty),
+    same("wg show $I dump").on(InitialState::Empty),
     same("wg show $I bogus"),
     same("wg show $I Dump"),
     same("wg show $I help"),
@@ -177,7 +177,7 @@ pub const TABLE: &[Case] = &[
     same("wg show all fwmark"),
     same("wg show all peers"),
     same("wg show all preshared-keys"),
-    same("wg show all endpoints").on(State::One),
+    same("wg show all endpoints").on(InitialState::One),
     Case {
         ours: Ours::Newer(
             "each line of `show all endpoints' has the interface",
@@ -231,10 +231,10 @@ pub const TABLE: &[Case] = &[
     ),
     same("wg show $I >&-; true"),
     // Of one peer: wireguard-go lists several in an order of its own each time.
-    same("wg show $I peers | head -n 1").on(State::One),
+    same("wg show $I peers | head -n 1").on(InitialState::One),
     same("wg showconf $I"),
-    same("wg showconf $I").on(State::One),
-    same("wg showconf $I").on(State::Empty),
+    same("wg showconf $I").on(InitialState::One),
+    same("wg showconf $I").on(InitialState::Empty),
     same("WG_HIDE_KEYS=always wg showconf $I"),
     same("WG_COLOR_MODE=always wg showconf $I"),
     same("wg showconf"),
