@@ -48,7 +48,7 @@ fn all_that_is_wrong_is_said_at_once() -> io::Result<()> {
     let run = site.run(&quick, &["check", "wg0", "/etc/other.conf"])?;
     assert!(
         run.output
-            .contains("/etc/other.conf: Warning: everybody may read it"),
+            .contains("/etc/other.conf: Warning: everybody can read this file"),
         "{}",
         run.output
     );

@@ -1,4 +1,4 @@
-//! The command line: which verb, on which file. Arguments, help and completions have one definition.
+//! The command line: which verb, on which file. One definition serves arguments, help and completions.
 
 use std::env;
 use std::ffi::OsString;
@@ -48,7 +48,7 @@ enum Verb {
     Save(RunningFile),
     /// Print the part of a file that wg(8) reads
     Strip(OneFile),
-    /// Bring a running tunnel to its file
+    /// Apply a changed file to its running tunnel
     Reload(RunningFile),
     /// Report errors and likely mistakes in files
     Check {
@@ -62,9 +62,9 @@ enum Verb {
         )]
         files: Vec<String>,
     },
-    /// Look up the names of endpoints again, for peers that do not answer
+    /// Look up host names of endpoints again, for peers that do not answer
     Reresolve {
-        /// Config files or interfaces; all that run, if there is none
+        /// Config files or interfaces (default: all running tunnels)
         #[arg(
             value_name = "CONFIG_FILE|INTERFACE",
             allow_hyphen_values = true,
@@ -82,7 +82,7 @@ enum Verb {
     },
 }
 
-/// The file of a tunnel that need not run.
+/// The file of a tunnel, running or not.
 #[derive(Debug, clap::Args)]
 struct OneFile {
     /// Config file, or an interface for /etc/wireguard/INTERFACE.conf
@@ -95,7 +95,7 @@ struct OneFile {
     file: String,
 }
 
-/// The file of a tunnel that runs.
+/// The file of a running tunnel.
 #[derive(Debug, clap::Args)]
 struct RunningFile {
     /// Config file, or an interface for /etc/wireguard/INTERFACE.conf
@@ -125,7 +125,7 @@ configuration found at /etc/wireguard/INTERFACE.conf. It holds what wg(8)'s
 
 See wg-quick-rs(8) for more, and examples.";
 
-/// A name may begin with `-'; what begins with `--' was meant as an option.
+/// Accepts a name that begins with `-', but not one that begins with `--': that is a mistyped option.
 fn file(text: &str) -> Result<String, String> {
     if text.starts_with("--") {
         return Err("there is no such option".into());
@@ -135,7 +135,7 @@ fn file(text: &str) -> Result<String, String> {
 
 /// Runs `wg-quick-rs`.
 pub fn main() -> ExitCode {
-    // There are keys in this memory, and they are nobody's to dump.
+    // This process holds keys: it must not write a core dump.
     let _ = prctl::set_dumpable(false);
     if let Some(code) = completions::answer(Arguments::command) {
         return code;
@@ -147,9 +147,9 @@ pub fn main() -> ExitCode {
     match parsed {
         Ok(arguments) => run(arguments.verb),
         Err(error) => {
-            // Nobody there to read it is no reason to say more.
+            // If standard error is closed, the error cannot be shown.
             let _ = error.print();
-            // As stock has it: there is one code for all that is wrong.
+            // Like wg-quick, which has one exit code for all errors.
             ExitCode::from(u8::from(error.exit_code() != 0))
         }
     }
@@ -172,7 +172,7 @@ fn run(verb: Verb) -> ExitCode {
     }
 }
 
-/// Runs `work`, as root if one of `files` is of those that only root may read.
+/// Runs `work`, as root if one of `files` can be read only by root.
 fn as_reader(files: &[String], work: impl FnOnce() -> ExitCode) -> ExitCode {
     if files.iter().any(|file| is_name(file)) {
         as_root(work)
@@ -181,7 +181,7 @@ fn as_reader(files: &[String], work: impl FnOnce() -> ExitCode) -> ExitCode {
     }
 }
 
-/// Runs `work` on a file without errors; else they are told, all of them.
+/// Runs `work` on a file without errors; otherwise prints all errors.
 fn with_file(argument: &str, work: impl FnOnce(&File) -> ExitCode) -> ExitCode {
     load(argument, |file, errors| match errors {
         [] => work(file),
@@ -192,7 +192,7 @@ fn with_file(argument: &str, work: impl FnOnce(&File) -> ExitCode) -> ExitCode {
     })
 }
 
-/// Runs `work` on a file, whatever is wrong with it.
+/// Runs `work` on a file, even if the file has errors.
 fn with_text(argument: &str, work: impl FnOnce(&File) -> ExitCode) -> ExitCode {
     load(argument, |file, _| work(file))
 }
@@ -216,7 +216,7 @@ fn load(argument: &str, work: impl FnOnce(&File, &[Error]) -> ExitCode) -> ExitC
     }
 }
 
-/// Runs `work` as root: if need be by sudo, with the same arguments.
+/// Runs `work` as root: if needed, by sudo with the same arguments.
 fn as_root(work: impl FnOnce() -> ExitCode) -> ExitCode {
     if geteuid().is_root() {
         return work();

@@ -1,6 +1,6 @@
-//! Completions for shells: the scripts that the package installs, and what they ask us for.
+//! Completions for shells: the scripts that the package installs, and the answers they ask for.
 //!
-//! A script runs this program with the line so far and [`VARIABLE`] in the environment.
+//! A script runs this program with the command line so far, and with [`VARIABLE`] in the environment.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,7 +15,7 @@ use wg_rs::backend::Backends;
 
 use crate::file::FOLDER;
 
-/// The shells there are scripts for.
+/// The shells that have a script.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Shell {
     /// bash(1)
@@ -27,13 +27,13 @@ pub enum Shell {
 }
 
 const PROGRAM: &str = "wg-quick-rs";
-/// The shell that asks for candidates.
+/// Its value is the name of the shell that asks for candidates.
 const VARIABLE: &str = "WG_QUICK_RS_COMPLETE";
 const SHELLS: [&dyn EnvCompleter; 3] = [&Bash, &Zsh, &Fish];
-/// Where `ip netns` keeps its names.
+/// The folder where `ip netns` keeps named namespaces.
 const NETNS: &str = "/run/netns";
 
-/// Answers a script that asks for candidates; `None` if none does.
+/// Answers a script that asks for candidates; `None` if no script asks.
 pub fn answer(command: impl Fn() -> clap::Command) -> Option<ExitCode> {
     let answered = CompleteEnv::with_factory(command)
         .var(VARIABLE)
@@ -67,13 +67,13 @@ fn script(shell: Shell) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Interfaces that run.
+/// The running interfaces.
 pub fn running(start: &OsStr) -> Vec<CompletionCandidate> {
     let running = Backends::new().list().unwrap_or_default();
     starting(start, running)
 }
 
-/// Interfaces that have a file in the usual folder, and files.
+/// Interfaces with a file in the usual folder, and config files in the current one.
 pub fn files(start: &OsStr) -> Vec<CompletionCandidate> {
     let names = names(FOLDER).into_iter();
     let names = names.filter_map(|name| name.strip_suffix(".conf").map(String::from));
@@ -83,7 +83,7 @@ pub fn files(start: &OsStr) -> Vec<CompletionCandidate> {
     found
 }
 
-/// Namespaces that have a name, and how others are named.
+/// Named namespaces, and the prefixes by which the others are given.
 pub fn namespaces(start: &OsStr) -> Vec<CompletionCandidate> {
     let others = ["init", "pid:", "path:", "docker:", "podman:"].map(String::from);
     starting(start, names(NETNS).into_iter().chain(others))
@@ -110,9 +110,9 @@ fn names(folder: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// `WRITE_COMPLETIONS=1 cargo test -p wg-quick-rs completions` writes them anew.
+    /// `WRITE_COMPLETIONS=1 cargo test -p wg-quick-rs completions` writes the scripts again.
     #[test]
-    fn the_package_has_the_scripts_that_are_printed() {
+    fn the_package_has_the_printed_scripts() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions");
         for (name, shell) in [
             ("wg-quick-rs.bash", Shell::Bash),

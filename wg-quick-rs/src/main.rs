@@ -5,7 +5,7 @@
 //!                   │                    │
 //!                   └────────────────────┴► steps: done one by one, undone on failure ─► file: its text
 //! ```
-//! Each room imports from those after it, and from none before it.
+//! Each folder imports only from the folders to its right: verbs, plan, steps, file.
 
 #![forbid(unsafe_code)]
 

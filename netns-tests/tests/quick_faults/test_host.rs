@@ -81,7 +81,7 @@ const GOES_ON: &str = "; going on\n";
 const FALLS_BACK: &str = "/etc/resolv.conf itself is replaced";
 
 /// What `up` says when it cannot look at the end whether the tunnel's packets would loop.
-const NOT_KNOWN: &str = "reached through `wg0' itself is not known";
+const NOT_KNOWN: &str = "Cannot find out whether endpoints are reached through `wg0' itself";
 
 /// A host, its state when wg0 is down, and when it is up and reloaded.
 pub struct TestHost {

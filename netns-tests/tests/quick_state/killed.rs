@@ -69,7 +69,7 @@ fn a_killed_daemon_leaks_nothing() -> io::Result<()> {
         .site
         .run(&host.quick, &["up", "wg0", "--netns", "other"])?;
     assert_eq!(moved.code, Some(1), "{}", moved.output);
-    assert!(moved.output.contains("down wg0' removes it"));
+    assert!(moved.output.contains("down wg0' removes them"));
     host.ok("down")?;
     host.nothing_left()?;
     // The link was in another namespace: the hooks of `down` are run in that namespace.

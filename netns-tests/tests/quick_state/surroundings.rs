@@ -85,7 +85,7 @@ fn up_and_down_work_while_run_is_full() -> io::Result<()> {
     let fill = format!("cat /dev/zero > {folder}/fill 2> /dev/null || [ -s {folder}/fill ]");
     host.site.sh(&fill)?;
     let said = host.ok("up")?;
-    assert!(said.contains("cannot be recorded"), "{said}");
+    assert!(said.contains("cannot be written"), "{said}");
     host.ok("down")?;
     host.site.sh(&format!("rm {folder}/fill"))?;
     host.nothing_left()?;

@@ -1,8 +1,8 @@
-//! From one configuration to another by as little as can be: what stays is not touched, so that
-//! sessions, counters and packets under way do not notice.
+//! The fewest changes that turn one configuration into another. What is equal in both is not set again,
+//! so sessions, counters and packets under way are not disturbed.
 //!
-//! In two parts. What is added comes first, and what is taken away last; routes change in between.
-//! A network that moves from one peer to another does so with its being added, at once.
+//! The changes have two parts: first come additions, last removals; routes change in between. Adding a
+//! network to a peer takes it from its former peer in the same moment.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -11,17 +11,17 @@ use wg_crypto::key::PublicKey;
 use wg_rs::config::{PeerSettings, Settings};
 use wg_rs::model::{AllowedIp, Change, Interface, Peer};
 
-/// How one interface becomes another.
+/// The changes from one configuration to another.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// What is new or different.
     pub more: Vec<Change>,
-    /// What goes: networks, then peers.
+    /// What is removed: networks first, then peers.
     pub less: Vec<Change>,
 }
 
 impl Difference {
-    /// What makes `from` like `to`.
+    /// The changes that turn `from` into `to`.
     pub fn new(from: &Interface, to: &Interface) -> Self {
         let mut difference = Difference::default();
         let Difference { more, less } = &mut difference;
@@ -32,7 +32,7 @@ impl Difference {
             more.push(Change::ListenPort(to.listen_port));
         }
         if from.fwmark != to.fwmark {
-            // Rules that know it go before it does.
+            // The rules for a mark are deleted before the mark is.
             let part = if to.fwmark == 0 {
                 &mut *less
             } else {
@@ -76,9 +76,9 @@ impl Difference {
     }
 }
 
-/// The same changes for who knows no way to take one network away, which older modules and daemons
-/// do not: it moves to a peer that is made for that, and goes with it. So no other network of the
-/// peer that had it is gone for a moment. `None` if there is nothing to take away.
+/// The same changes for older modules and daemons, which cannot remove a single network: each network is
+/// moved to a temporary peer and removed with it. The other networks of its former peer stay in place
+/// all the time. `None` if no network is removed.
 pub fn without_taking(changes: &[Change]) -> Option<Vec<Change>> {
     let taken = |change: &Change| match change {
         Change::AllowedIp { ip, remove: true } => Some(*ip),
@@ -92,7 +92,7 @@ pub fn without_taking(changes: &[Change]) -> Option<Vec<Change>> {
     (!ips.is_empty()).then(|| rest.chain(moved_out(ips)).collect())
 }
 
-/// Takes networks from whoever has them.
+/// Takes networks from the peers that have them, by a temporary peer.
 pub fn moved_out(ips: Vec<AllowedIp>) -> Vec<Change> {
     if ips.is_empty() {
         return Vec::new();
@@ -107,10 +107,10 @@ pub fn moved_out(ips: Vec<AllowedIp>) -> Vec<Change> {
     changes
 }
 
-/// The public key of a peer that exists for a moment only.
+/// The public key of the temporary peer.
 const NOBODY: &[u8; 32] = b"wg-quick-rs: networks to be gone";
 
-/// What peers of `to` have now beyond what they are to have.
+/// The networks that peers have in `now`, but no peer in `to`.
 pub fn too_many(now: &Interface, to: &Interface) -> Vec<AllowedIp> {
     let wanted: HashSet<AllowedIp> = to.peers.iter().flat_map(ips).collect();
     let have = now.peers.iter().flat_map(ips);
@@ -141,12 +141,13 @@ fn of_peer(from: &Peer, to: &Peer) -> Vec<Change> {
     changes
 }
 
-/// What the interface `now` is to become by the settings of its file. What the file says nothing
-/// about is kept of the port and the mark, which `up` chose, and of keys where `keep_keys`, since
-/// hooks set them. `endpoint` finds where a peer is, given where it is now.
+/// The configuration that the file's settings ask for, given the configuration `now`. If the file does
+/// not mention the port or the mark, the current ones are kept, as `up` chose them. With `keep_keys`,
+/// keys that the file does not mention are kept too, as hooks may have set them. `endpoint` finds the
+/// address of a peer, given its current one.
 ///
 /// # Errors
-/// Of `endpoint`.
+/// The error of `endpoint`.
 pub fn desired<E>(
     now: &Interface,
     settings: &Settings,
@@ -208,7 +209,7 @@ pub fn desired<E>(
             peer.allowed_ips.clear();
         }
         for setting in &wanted.allowed_ips {
-            // The last one that says so has it.
+            // The last peer in the file that lists a network has it.
             let owners = target.peers.iter_mut().chain([&mut peer]);
             owners.for_each(|peer| peer.allowed_ips.retain(|ip| *ip != setting.ip));
             if !setting.remove {
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_where_nothing_differs() {
+    fn equal_configurations_need_no_change() {
         let same = of(vec![peer(1, &["10.0.0.0/8", "fd00::/64"]), peer(2, &[])]);
         assert_eq!(Difference::new(&same, &same), Difference::default());
         let order = of(vec![peer(2, &[]), peer(1, &["fd00::/64", "10.0.0.0/8"])]);
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_come_first_and_go_last() {
+    fn networks_are_added_first_and_removed_last() {
         let from = of(vec![
             peer(1, &["10.0.0.0/8", "10.1.0.0/16"]),
             peer(2, &["10.2.0.0/16"]),
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_is_not_taken_away_first() {
+    fn a_network_that_moves_is_not_removed_first() {
         let from = of(vec![peer(1, &["10.0.0.0/8"]), peer(2, &[])]);
         let to = of(vec![peer(1, &[]), peer(2, &["10.0.0.0/8"])]);
         let Difference { more, less } = Difference::new(&from, &to);
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_nothing_about() {
+    fn settings_that_the_file_does_not_mention() {
         let mut now = of(vec![peer(1, &["10.0.0.0/8"])]);
         now.fwmark = 51820;
         now.peers[0].endpoint = Some("192.0.2.1:5".parse().unwrap());

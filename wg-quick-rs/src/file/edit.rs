@@ -1,8 +1,8 @@
-//! A config file under edit: values replaced where they stand, lines added behind their section's
-//! last key, sections taken out; the rest stays byte for byte.
+//! Edits of a config file: values are replaced in place, new lines follow the last key of their section,
+//! and sections are removed. Everything else stays the same, byte for byte.
 //!
-//! The sections that a key may stand in are given as ranges of lines: `[Interface]` and a peer may
-//! both recur.
+//! The sections in which a key may stand are given as ranges of lines: a file may have several
+//! `[Interface]` sections, and several sections for one peer.
 
 use std::ops::Range;
 
@@ -10,24 +10,24 @@ use zeroize::Zeroizing;
 
 use crate::file::lines::{HOOKS, Line, Section, What, lines, squeezed};
 
-/// A file under edit.
+/// A file and its edits.
 pub struct Edit<'a> {
     lines: Vec<Edited<'a>>,
-    /// Its sections, each with its lines.
+    /// The sections of the file, each with the range of its lines.
     pub sections: Vec<(Section, Range<usize>)>,
-    /// What new lines end with.
+    /// The line end for new lines.
     end: &'static str,
-    /// Keys of an interface section that is not there yet.
+    /// Lines for an interface section that the file does not have yet.
     head: Vec<Zeroizing<String>>,
     /// New sections.
     tail: Vec<Zeroizing<String>>,
 }
 
-/// A line, and what becomes of it.
+/// A line, and what happens to it.
 struct Edited<'a> {
     line: Line<'a>,
     fate: Fate,
-    /// New lines behind it.
+    /// New lines after it.
     after: Vec<Zeroizing<String>>,
 }
 
@@ -38,7 +38,7 @@ enum Fate {
 }
 
 impl<'a> Edit<'a> {
-    /// All of it as it is.
+    /// The file without any edit.
     pub fn new(old: &'a [u8]) -> Self {
         let lines: Vec<_> = lines(old)
             .map(|line| Edited {
@@ -67,7 +67,8 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Brings a key of which the last line counts to `want`, unless its text says the `same`.
+    /// Sets a key of which the last line counts to `want`, unless `same` finds that its text already
+    /// means that.
     pub fn scalar(
         &mut self,
         part: &[Range<usize>],
@@ -88,8 +89,8 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Brings a key whose lines add up to exactly the items of `want`. What `read` does not
-    /// understand is none of its items, and stays.
+    /// Sets a key whose lines add up to exactly the items of `want`. Items that `read` does not
+    /// understand are left in the file.
     pub fn list<T: PartialEq>(
         &mut self,
         part: &[Range<usize>],
@@ -158,7 +159,7 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// A new section at the end, with these keys.
+    /// Appends a section with these keys at the end.
     pub fn append(&mut self, head: &str, keys: Vec<(&str, Zeroizing<String>)>) {
         self.tail
             .push(Zeroizing::new([self.end, head, self.end].concat()));
@@ -168,8 +169,8 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Takes a section out, with the comments right above it. Blank lines and comments that stand
-    /// by themselves at its end stay.
+    /// Removes a section, with the comments right above it. Comments and blank lines at its end that
+    /// do not belong to it stay.
     pub fn remove(&mut self, section: &Range<usize>) {
         let is = |lines: &[Edited], at: usize, what: What| lines[at].line.what == what;
         let start = self.comments_above(section.start);
@@ -191,7 +192,7 @@ impl<'a> Edit<'a> {
         for edited in &mut self.lines[start..end] {
             edited.fate = Fate::Drop;
         }
-        // At the end of the file, the blank lines above no longer separate anything.
+        // At the end of the file, the blank lines above separate nothing.
         if end == self.lines.len() {
             let kept = |edited: &Edited| {
                 !matches!(edited.fate, Fate::Drop) && edited.line.what != What::Blank
@@ -202,7 +203,7 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Whether some hook has `word` in it.
+    /// Whether a hook contains `word`.
     pub fn a_hook_says(&self, word: &str) -> bool {
         let speaks = |edited: &Edited| {
             let hook = HOOKS.iter().any(|hook| edited.line.is(hook));
@@ -214,12 +215,12 @@ impl<'a> Edit<'a> {
         self.lines.iter().any(speaks)
     }
 
-    /// The line that counts.
+    /// The line of a key that counts: the last one.
     pub fn find(&self, part: &[Range<usize>], key: &str) -> Option<usize> {
         self.all(part, key).pop()
     }
 
-    /// The value of a line with a key, as `wg` reads it.
+    /// The value of a line with a key, as `wg` reads it: without white space.
     pub fn text(&self, at: usize) -> Zeroizing<String> {
         let Line { raw, what, .. } = &self.lines[at].line;
         Zeroizing::new(match what {
@@ -255,18 +256,18 @@ impl<'a> Edit<'a> {
         if !self.tail.is_empty() && out.last().is_some_and(|last| !last.ends_with(b"\n")) {
             out.push(self.end.as_bytes());
         }
-        // The blank line above a new section has nothing to part in an empty file.
+        // In an empty file there is no blank line above a new section.
         let skip = if out.is_empty() { self.end.len() } else { 0 };
         let tail = self.tail.iter().map(|line| line.as_bytes());
         out.extend(
             tail.enumerate()
                 .map(|(n, line)| if n == 0 { &line[skip..] } else { line }),
         );
-        // Allocated once: no copy of a key stays behind.
+        // Allocated once, so that no copy of a key stays in memory.
         Zeroizing::new(out.concat())
     }
 
-    /// A new line behind the last key of a section, which is made if there is none.
+    /// Adds a line after the last key of a section; the section is created if there is none.
     fn add(&mut self, part: &[Range<usize>], key: &str, value: &str) {
         let line = Zeroizing::new([key, " = ", value, self.end].concat());
         let Some(section) = part.last() else {
@@ -292,7 +293,7 @@ impl<'a> Edit<'a> {
         lines.filter(|at| self.lines[*at].line.is(key)).collect()
     }
 
-    /// The value of a line with a list: `wg` parts items by commas only, `wg-quick` by spaces too.
+    /// The value of a line with a list: `wg` separates items only by commas, `wg-quick` also by spaces.
     fn items_of(&self, at: usize) -> String {
         let line = &self.lines[at].line;
         if line.is("AllowedIPs") {

@@ -1,26 +1,26 @@
-//! What the hooks of a file set, as far as their text tells: asked where `up` recorded nothing.
+//! What the hooks of a file set, judged by their text. It is used if `up` recorded nothing.
 
 use std::net::IpAddr;
 
 use crate::file::File;
 
-/// Whether one sets the mark of the tunnel's packets.
+/// Whether a hook sets the mark of the tunnel's packets.
 pub fn set_mark(file: &File) -> bool {
     says(file, |words| words.contains(&"fwmark"))
 }
 
-/// Whether one sets an MTU.
+/// Whether a hook sets an MTU.
 pub fn set_mtu(file: &File) -> bool {
     says(file, |words| words.contains(&"mtu"))
 }
 
-/// Whether one adds or changes peers.
+/// Whether a hook adds or changes peers.
 pub fn set_peers(file: &File) -> bool {
     let verbs = ["peer", "addconf", "setconf", "syncconf"];
     says(file, |words| words.iter().any(|word| verbs.contains(word)))
 }
 
-/// Whether one sets the preshared key of this peer, or of one that its text does not name.
+/// Whether a hook sets the preshared key of this peer, or of a peer that its text does not name.
 pub fn set_preshared_key(file: &File, peer: &str) -> bool {
     says(file, |words| {
         let mut named = words
@@ -32,7 +32,7 @@ pub fn set_preshared_key(file: &File, peer: &str) -> bool {
     })
 }
 
-/// Whether one names this address.
+/// Whether a hook names this address.
 pub fn set_address(file: &File, ip: IpAddr) -> bool {
     says(file, |words| {
         words.iter().any(|word| {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_words_count() {
+    fn only_whole_words_count() {
         let clamp = with("iptables -A FORWARD -j TCPMSS --clamp-mss-to-pmtu");
         assert!(!set_mtu(&clamp));
         assert!(set_mtu(&with("ip link set dev wg0 mtu 1300")));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preshared_key_is_one_peers() {
+    fn a_preshared_key_belongs_to_one_peer() {
         let one = with(&format!("wg set %i peer {OTHER} preshared-key /run/key"));
         assert!(!set_preshared_key(&one, PEER));
         assert!(set_preshared_key(&one, OTHER));

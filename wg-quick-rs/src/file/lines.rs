@@ -1,6 +1,6 @@
-//! A config file line by line, as `wg` and `wg-quick` see it: what a line is, and where its value
-//! stands. Nothing is judged here, and nothing is copied: whoever edits a file keeps all that he
-//! does not change.
+//! A config file line by line, as `wg` and `wg-quick` see it: what each line is, and where its value
+//! stands. Nothing is checked here, and nothing is copied, so an editor keeps all that it does not
+//! change.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,27 +10,27 @@ use wg_rs::config::{BYTE_ORDER_MARK, EXTENSION_MARK};
 /// One line of a file.
 #[derive(Debug)]
 pub struct Line<'a> {
-    /// Counted from 1.
+    /// Its number, counted from 1.
     pub number: usize,
-    /// All of it, with its line end.
+    /// The whole line, with its line end.
     pub raw: &'a [u8],
-    /// What it is.
+    /// What kind of line it is.
     pub what: What,
 }
 
 /// What a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// White space at most.
+    /// Nothing, or white space.
     Blank,
-    /// Nothing but a comment.
+    /// Only a comment.
     Comment,
-    /// The head of a section.
+    /// The heading of a section.
     Head(Section),
-    /// A key, and where its value stands in the line: without white space around it, without the
-    /// comment that may follow. The key of a `#@` line has that in front: `#@ Name`.
+    /// A key, and the range of its value in the line, without white space around it and without a
+    /// comment after it. The key of a `#@` line begins with that mark: `#@ Name`.
     Key(String, Range<usize>),
-    /// None of these.
+    /// Anything else.
     Other,
 }
 
@@ -41,15 +41,15 @@ pub enum Section {
     Interface,
     /// `[Peer]`.
     Peer,
-    /// Unknown.
+    /// Any other heading.
     Other,
 }
 
-/// The keys whose value is a command: a `#` in it starts no comment.
+/// The keys whose value is a command: a `#` in it does not start a comment.
 pub const HOOKS: [&str; 4] = ["PreUp", "PostUp", "PreDown", "PostDown"];
 
 impl<'a> Line<'a> {
-    /// The value, if it is a line with a key; what is not UTF-8 in it replaced.
+    /// The value, if this is a line with a key. Bytes that are not UTF-8 are replaced.
     pub fn value(&self) -> Option<Cow<'a, str>> {
         match &self.what {
             What::Key(_, value) => Some(String::from_utf8_lossy(&self.raw[value.clone()])),
@@ -57,7 +57,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Whether it is a line with this key, in any case.
+    /// Whether this is a line with this key, in upper or lower case.
     pub fn is(&self, key: &str) -> bool {
         matches!(&self.what, What::Key(name, _) if name.eq_ignore_ascii_case(key))
     }
@@ -110,12 +110,12 @@ fn what(raw: &[u8], is_first: bool) -> What {
     let is_hook = HOOKS.iter().any(|hook| key.eq_ignore_ascii_case(hook));
     let whole = if is_hook { text.trim_ascii() } else { plain };
     let value = whole[equals + 1..].trim_ascii();
-    // The value is a part of the line, so its place is the distance of their starts.
+    // The value is a part of the line: its position is the distance of their starts.
     let start = value.as_ptr().addr() - raw.as_ptr().addr();
     What::Key(key, start..start + value.len())
 }
 
-/// Without any white space: so `wg` reads a line.
+/// The text without any white space, as `wg` reads a line.
 pub fn squeezed(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     text.chars().filter(|c| !c.is_ascii_whitespace()).collect()
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lines_are() {
+    fn kinds_of_lines() {
         let key = |text: &str| {
             let line = lines(text.as_bytes()).next().unwrap();
             match &line.what {

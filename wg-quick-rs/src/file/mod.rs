@@ -1,6 +1,6 @@
 //! What a config file says: read, compared, edited, replaced.
 //!
-//! Here belongs what needs nothing but the text of a file. What it means for this host is in `plan`.
+//! Code that needs only the text of a file belongs here; what the file means for a host is in `plan`.
 
 pub mod difference;
 pub mod edit;

@@ -1,10 +1,10 @@
 //! A file of wg-quick(8), parsed.
 //!
 //! ```text
-//! text ─► lines of [Interface] that are ours ─► addresses, DNS, MTU, table, hooks, SaveConfig
-//!      └► all others, the ones taken blanked (line numbers stay) ─► wg_rs::config ─► settings
+//! text ─► the keys of wg-quick in [Interface] ─► addresses, DNS, MTU, table, hooks, SaveConfig
+//!      └► all other lines (blank lines in place of those keys) ─► wg_rs::config ─► settings
 //! ```
-//! All errors are found at once. Keys never show in one.
+//! All errors are found at once. An error never contains a key.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -24,23 +24,23 @@ use zeroize::Zeroizing;
 
 use crate::file::table::Table;
 
-/// Where a file is looked for that is given by its interface only.
+/// The folder of files that are given by their interface.
 pub const FOLDER: &str = "/etc/wireguard";
-/// Longest name of an interface.
+/// The longest name of an interface, in bytes.
 const LONGEST_NAME: usize = 15;
 
-/// The file.
+/// A config file, parsed.
 #[derive(Debug, Default)]
 pub struct File {
-    /// Where it is, symbolic links resolved.
+    /// Its path, with symbolic links resolved.
     pub path: PathBuf,
-    /// The interface it is for.
+    /// The interface that it is for.
     pub interface: String,
     /// `Address`, in order.
     pub addresses: Vec<ConfigValue<Address>>,
     /// `DNS`.
     pub dns: Dns,
-    /// `MTU`; computed if there is none.
+    /// `MTU`, in bytes; `up` computes one if there is none.
     pub mtu: Option<ConfigValue<u32>>,
     /// `Table`.
     pub table: Table,
@@ -48,7 +48,7 @@ pub struct File {
     pub hooks: Hooks,
     /// `SaveConfig`.
     pub save_config: bool,
-    /// What is for `wg`.
+    /// The settings for `wg`.
     pub settings: Settings,
     /// The lines for `wg`, as `strip` prints them.
     pub stripped: Zeroizing<Vec<u8>>,
@@ -63,21 +63,21 @@ pub struct ConfigValue<T> {
     pub value: T,
 }
 
-/// `DNS`, word by word.
+/// The words of `DNS`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
-    /// Servers.
+    /// Name servers.
     pub servers: Vec<String>,
-    /// Domains to search.
+    /// Search domains.
     pub search: Vec<String>,
 }
 
-/// A line of shell: any bytes but NUL, for a file's name need not be text.
+/// A shell command: any bytes but NUL, as the file names in it need not be UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook(Vec<u8>);
 
 impl Hook {
-    /// As it is run: `%i` is the interface.
+    /// The command to run, with the interface in place of `%i`.
     pub fn command(&self, interface: &str) -> OsString {
         let mut command = Vec::with_capacity(self.0.len());
         let mut rest = &self.0[..];
@@ -96,29 +96,29 @@ impl Hook {
         OsString::from_vec(command)
     }
 
-    /// To look for words in; what is not UTF-8 is replaced.
+    /// Its text, to search for words. Bytes that are not UTF-8 are replaced.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }
 }
 
-/// Lines of shell, each to be run at its time.
+/// The shell commands of the four hooks, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hooks {
-    /// Once the interface exists, before anything else.
+    /// Run after the interface was created, before anything else.
     pub pre_up: Vec<ConfigValue<Hook>>,
-    /// When all is up.
+    /// Run at the end of `up`.
     pub post_up: Vec<ConfigValue<Hook>>,
-    /// While all is up still.
+    /// Run at the beginning of `down`.
     pub pre_down: Vec<ConfigValue<Hook>>,
-    /// When nothing is left.
+    /// Run at the end of `down`.
     pub post_down: Vec<ConfigValue<Hook>>,
 }
 
 /// What is wrong with a file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// The file, as it was called.
+    /// The file, as the user named it.
     pub file: Arc<str>,
     /// The line, from 1; `None` for the file as a whole.
     pub line: Option<usize>,
@@ -130,14 +130,14 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, "{}:{line}: {}", self.file, self.message),
-            // Texts that scripts know name the file themselves.
+            // These texts, which scripts know, contain the name of the file.
             None => f.write_str(&self.message),
         }
     }
 }
 
 impl Hooks {
-    /// Those of a key, if it is one of hooks.
+    /// The hooks of a key, if it is one of the four.
     fn of(&mut self, key: &str) -> Option<&mut Vec<ConfigValue<Hook>>> {
         match key {
             "PreUp" => Some(&mut self.pre_up),
@@ -150,26 +150,26 @@ impl Hooks {
 }
 
 impl Dns {
-    /// Neither a server nor a domain.
+    /// Whether there is neither a server nor a domain.
     pub fn is_empty(&self) -> bool {
         self.servers.is_empty() && self.search.is_empty()
     }
 }
 
-/// Where the file of an argument is, and which interface it is for.
+/// The path of a file, and the interface that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// As it was given, or in [`FOLDER`].
+    /// The path that was given, or the one in [`FOLDER`].
     pub path: PathBuf,
     /// The interface.
     pub interface: String,
 }
 
 impl Location {
-    /// An argument that could be an interface's name always is one.
+    /// An argument that can be the name of an interface is always taken for one.
     ///
     /// # Errors
-    /// There is no such file, or its name is not an interface's with `.conf` behind it.
+    /// There is no such file, or its name is not the name of an interface followed by `.conf`.
     pub fn of(argument: &str) -> Result<Self, Error> {
         let path = if is_name(argument) {
             PathBuf::from(format!("{FOLDER}/{argument}.conf"))
@@ -200,17 +200,17 @@ impl Location {
         }
     }
 
-    /// The resolved path of a file that everyone may read, in a folder that everyone may enter.
+    /// The resolved path of the file, if everyone may read it and enter its folder.
     pub fn world_accessible(&self) -> Option<PathBuf> {
         let path = fs::canonicalize(&self.path).ok()?;
         let mode = |path: &Path| fs::metadata(path).as_ref().map_or(0, mode);
         (mode(&path) & mode(path.parent()?) & 0o007 != 0).then_some(path)
     }
 
-    /// What can be understood of it, and what is wrong with the rest.
+    /// What could be parsed of the file, and the errors in the rest.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn read_leniently(&self) -> Result<(File, Vec<Error>), Error> {
         let name: Arc<str> = self.path.to_string_lossy().into();
         let read = || -> io::Result<_> {
@@ -229,7 +229,7 @@ impl Location {
     }
 }
 
-/// What to say instead of a name that ends with `.conf`, if that is the name of a file.
+/// A hint for a name that ends with `.conf`, if a file has that name.
 fn meant(argument: &str) -> Option<String> {
     let name = argument.strip_suffix(".conf")?;
     if Path::new(argument).exists() {
@@ -253,14 +253,14 @@ pub fn is_name(text: &str) -> bool {
     (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// Parses the text of a file that errors call `name`: what can be understood, and what is wrong
-/// with the rest, in the order of lines.
+/// Parses the text of a file that errors call `name`. Returns what could be parsed, and the errors in
+/// the rest, in the order of lines.
 pub fn parse(name: &str, interface: &str, text: &[u8]) -> (File, Vec<Error>) {
     let mut reader = Reader {
         name: name.into(),
         file: File {
             interface: interface.into(),
-            // All there will be: what holds keys is not moved about.
+            // Allocated once: a buffer with keys is not copied as it grows.
             stripped: Zeroizing::new(Vec::with_capacity(text.len() + 2)),
             ..File::default()
         },
@@ -291,7 +291,7 @@ pub fn parse(name: &str, interface: &str, text: &[u8]) -> (File, Vec<Error>) {
     let (settings, errors) = config::read_file(name, &blanked, Dialect::WgQuick);
     reader.file.settings = settings;
     reader.errors.extend(errors.into_iter().map(Error::from));
-    // Stable: of one line, in the order found.
+    // A stable sort: errors of one line stay in the order in which they were found.
     reader.errors.sort_by_key(|error| error.line);
     (reader.file, reader.errors)
 }
@@ -338,7 +338,7 @@ impl Section {
     }
 }
 
-/// It says that there are none, and `wg` would not understand.
+/// Whether the line is `AllowedIPs =` without a value, which `wg` would refuse.
 fn is_empty_allowed_ips(bare: &[u8]) -> bool {
     let key = bare.strip_suffix(b"=").map(<[u8]>::trim_ascii_end);
     key.is_some_and(|key| key.eq_ignore_ascii_case(b"AllowedIPs"))
@@ -356,7 +356,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Takes a line of `[Interface]` if it is one of ours.
+    /// Reads a line of `[Interface]` if its key is one of wg-quick's. Returns whether it is.
     fn take(&mut self, line: &[u8], number: usize) -> bool {
         let bare = before_comment(line);
         let equals = bare.iter().position(|b| *b == b'=');
@@ -372,7 +372,7 @@ impl Reader {
             return true;
         };
         if let Some(hooks) = self.file.hooks.of(key) {
-            // A `#` may mean something to a shell. As bash reads a line: without NULs.
+            // A `#` is part of the command. NUL bytes are dropped, as bash does.
             let value = line[equals + 1..].trim_ascii().iter().copied();
             let value: Vec<u8> = value.filter(|b| *b != 0).collect();
             if !value.is_empty() {
@@ -448,7 +448,7 @@ impl Reader {
     }
 }
 
-/// Whether a word of `DNS` is taken for a server, and not for a domain to search.
+/// Whether a word of `DNS` is taken for a server and not for a search domain.
 pub fn is_server(word: &str) -> bool {
     word.contains(':') || word.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_of_ours() {
+    fn all_keys_of_wg_quick() {
         let file = good(
             "[Interface]\r\n\
              address = 10.0.0.1/24 , fd00::1/64 # two\r\n\
@@ -520,14 +520,14 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_not_seen() {
+    fn a_byte_order_mark_is_ignored() {
         let file = good("\u{feff}[Interface]\nMTU = 1300\nListenPort = 1\n");
         assert_eq!(file.mtu.map(|mtu| (mtu.line, mtu.value)), Some((2, 1300)));
         assert_eq!(&**file.stripped, b"[Interface]\nListenPort = 1\n");
     }
 
     #[test]
-    fn hooks_are_bytes() {
+    fn hooks_may_contain_any_bytes() {
         let text = b"[Interface]\nPostUp = touch /tmp/caf\xe9-%i%i%\0%\n";
         let (file, errors) = parse("wg0.conf", "wg0", text);
         assert_eq!(errors, []);
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn later_ones_count_and_empty_ones_say_nothing() {
+    fn the_last_value_counts_and_an_empty_one_resets() {
         let file =
             good("[Interface]\nMTU=1300\nMTU=\nTable=5\nTable=auto\nDNS=\nAddress=\nPreUp=\n");
         assert_eq!(file.mtu, None);
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn no_allowed_ips_is_said_kindly() {
+    fn an_empty_allowed_ips_is_accepted() {
         let text =
             "[Peer]\nPublicKey = AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\nAllowedIPs =\n";
         let file = good(text);
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_with_their_lines() {
+    fn all_errors_are_found_with_their_lines() {
         let text = "[Interface]\nAddress = 10.0.0.1/33\nMTU = big\nSaveConfig = maybe\nFoo = 1\nDNS\n\
                     Table = no-such-table\n[Peer]\nAddress = 10.0.0.2\n";
         let (_, errors) = parse("wg0.conf", "wg0", text.as_bytes());

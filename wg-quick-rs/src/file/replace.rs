@@ -1,7 +1,8 @@
-//! A file replaced as a whole, or not at all.
+//! Replaces a file as a whole, or not at all.
 //!
-//! The new text goes to a file beside the old one, reaches the disk, and only then takes the old
-//! one's name: whatever fails, and whenever the power does, one of both is there complete.
+//! The new text is written to a temporary file beside the old one and flushed to the disk; then the
+//! temporary file is renamed. After any failure, also of the power, either the old or the new text is
+//! there, and complete.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -11,19 +12,19 @@ use std::path::{Path, PathBuf};
 
 use rand_core::{OsRng, TryRngCore};
 
-/// Why a file is still the old one.
+/// Why a file was not replaced.
 #[derive(Debug, thiserror::Error)]
-#[error("`{}' could not be written and is as it was: {source}", path.display())]
+#[error("`{}' could not be written; the old file was kept: {source}", path.display())]
 pub struct ReplaceError {
     path: PathBuf,
     source: io::Error,
 }
 
-/// Replaces what is in `path`, following symbolic links, by `text`. The file is then its owner's
-/// alone (mode 0600, or less if it was less), and its owner is who it was.
+/// Replaces the content of the file at `path` (symbolic links are followed) by `text`. Only the owner
+/// may access the new file (mode 0600, or less if it was less), and the owner stays the same.
 ///
 /// # Errors
-/// No such file, or its directory cannot be written, or the disk is full. Then it is as it was.
+/// There is no such file, its directory cannot be written, or the disk is full. The old file is kept.
 pub fn replace(path: &Path, text: &[u8]) -> Result<(), ReplaceError> {
     try_replace(path, text).map_err(|source| ReplaceError {
         path: path.into(),
@@ -37,11 +38,11 @@ fn try_replace(path: &Path, text: &[u8]) -> io::Result<()> {
     swap(&path, text, old.mode() & 0o600, Some(&old))
 }
 
-/// Puts a new file of this mode, and of the owner of `old`, in the place of `path`, which is no
+/// Puts a new file with this mode, and with the owner of `old`, in place of `path`, which must not be a
 /// symbolic link.
 ///
 /// # Errors
-/// As [`replace`], or something is mounted on the file. Then it is as it was.
+/// Those of [`replace`], or something is mounted on the file. The old file is kept.
 pub fn swap(path: &Path, text: &[u8], mode: u32, old: Option<&Metadata>) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -56,7 +57,7 @@ pub fn swap(path: &Path, text: &[u8], mode: u32, old: Option<&Metadata>) -> io::
     let moved = (|| {
         file.write_all(text)?;
         if let Some(old) = old {
-            // Who may not give it away keeps it.
+            // Without the right to change the owner, the new file belongs to the caller.
             let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
         }
         file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -67,16 +68,16 @@ pub fn swap(path: &Path, text: &[u8], mode: u32, old: Option<&Metadata>) -> io::
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
-    // The name reaches the disk with its directory. If that fails, there is nothing to undo.
+    // The rename reaches the disk when the directory does. If that fails, there is nothing to undo.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// Gives a file that stays the same one another content, or leaves it the one it had: it is not
-/// emptied first.
+/// Writes new content into an existing file, for a file that cannot be replaced. The file is not emptied
+/// first, so it keeps its old content if the new one cannot be written.
 ///
 /// # Errors
-/// It cannot be read or written.
+/// The file cannot be read or written.
 pub fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
     let old = fs::read(path)?;
     let file = OpenOptions::new().write(true).open(path)?;
@@ -89,10 +90,10 @@ pub fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
     })
 }
 
-/// A hidden name beside `name` that nobody can foresee and make first.
+/// A hidden, random name for a temporary file, so that nobody else can create that file first.
 ///
 /// # Errors
-/// The system has no random numbers.
+/// The system gives no random numbers.
 pub fn temporary(name: &OsStr) -> io::Result<OsString> {
     let random = OsRng
         .try_next_u64()
@@ -109,7 +110,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::process;
 
-    /// A folder of a test, gone after it.
+    /// A folder of a test, which is removed after it.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn mode_and_links_are_kept() {
+    fn mode_and_symbolic_links_are_kept() {
         let folder = Folder::new("replace");
         let (real, link) = (folder.0.join("real"), folder.0.join("wg0.conf"));
         fs::write(&real, "old").unwrap();
@@ -159,7 +160,7 @@ mod tests {
         let path = folder.0.join("wg0.conf");
         let error = replace(&path, b"new").unwrap_err().to_string();
         assert!(error.contains("wg0.conf"), "{error}");
-        // A file cannot take the name of a directory: the last step fails.
+        // A file cannot replace a directory: the last step, the rename, fails.
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"new").is_err());
         assert_eq!(folder.names(), 1);

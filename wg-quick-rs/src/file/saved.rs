@@ -1,12 +1,12 @@
-//! A running interface written back into its config file.
+//! Writes the configuration of a running interface into its config file.
 //!
-//! The file is edited, not printed: comments, order, spelling, and what means the same as before
-//! stay byte for byte. A value that differs is replaced where it stands; what is new is added at
-//! the end of its section, or as a section at the end; what is gone is taken out, a peer together
-//! with the comments right above it.
+//! The file is edited, not written anew: comments, order, spelling, and values that mean the same as
+//! before stay byte for byte. A value that differs is replaced in place. A new key is added at the end
+//! of its section, a new peer at the end of the file. A peer that is gone is removed together with the
+//! comments right above it.
 //!
-//! Three things are kept although the interface does not know them: an endpoint that is a name,
-//! search domains, and a key that a hook sets.
+//! Three things in the file are kept although the interface does not know them: an endpoint that is a
+//! host name, search domains, and a key that a hook sets.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -20,25 +20,24 @@ use zeroize::Zeroizing;
 use crate::file::edit::Edit;
 use crate::file::lines::Section;
 
-/// What is saved: an interface as it is now.
+/// The state of an interface, to be saved.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a> {
     /// Keys, port, mark and peers.
     pub interface: &'a Interface,
-    /// Its addresses with the lengths of their prefixes. Link-local ones that the kernel made are
-    /// not among them.
+    /// Its addresses with their prefix lengths, without the link-local ones that the kernel added.
     pub addresses: &'a [Address],
-    /// Its MTU in bytes: written only where the file has one.
+    /// Its MTU in bytes; written only if the file has one.
     pub mtu: u32,
-    /// Its name servers; `None` where nobody knows, and then the file's are kept.
+    /// Its name servers; `None` if they are not known, and then those of the file are kept.
     pub dns: Option<&'a [IpAddr]>,
-    /// A port that the system chose: not written into a file that has none. 0 for none.
+    /// The port, if the system chose it: it is not added to a file that has none. 0 if it did not.
     pub chosen_port: u16,
-    /// A mark that `up` chose: not written into a file that has none. 0 for none.
+    /// The mark, if `up` chose it: it is not added to a file that has none. 0 if it did not.
     pub chosen_mark: u32,
 }
 
-/// The text of the file `old`, brought to what is running.
+/// The text of the file `old`, changed to match the running interface.
 pub fn edited(old: &[u8], snapshot: &Snapshot) -> Zeroizing<Vec<u8>> {
     let mut text = Edit::new(old);
     interface(&mut text, snapshot);
@@ -81,7 +80,7 @@ fn interface(text: &mut Edit, snapshot: &Snapshot) {
             IpAddr::to_string,
         );
     }
-    // An empty one says nothing.
+    // A key without a value counts as absent.
     if let Some(at) = text.find(&part, "MTU")
         && !text.text(at).is_empty()
     {
@@ -91,7 +90,7 @@ fn interface(text: &mut Edit, snapshot: &Snapshot) {
     let port = Some(*listen_port)
         .filter(|port| *port != 0 && *port != snapshot.chosen_port)
         .map(|port| port.to_string());
-    // Without a socket yet, there is none to write.
+    // An interface without a socket has no port.
     let keep = *listen_port == 0 || *listen_port == snapshot.chosen_port;
     text.scalar(&part, "ListenPort", port, |text| {
         keep || text.parse() == Ok(*listen_port)
@@ -110,7 +109,7 @@ fn interface(text: &mut Edit, snapshot: &Snapshot) {
     }
 }
 
-/// Edits and takes out peers; those of the file.
+/// Edits the peers of the file, or removes them. Returns the keys of those in the file.
 fn peers_of_file(text: &mut Edit, peers: &[Peer]) -> Vec<PublicKey> {
     let mut found: Vec<(PublicKey, Vec<Range<usize>>)> = Vec::new();
     for (section, range) in &text.sections {
@@ -147,7 +146,7 @@ fn edit_peer(text: &mut Edit, part: &[Range<usize>], peer: &Peer) {
             },
         );
     }
-    // A peer that is listed twice has the networks of its last section.
+    // A peer with several sections has the networks of the last one.
     let last = &part[part.len() - 1..];
     text.list(
         last,
@@ -243,7 +242,7 @@ mod tests {
         String::from_utf8(new.to_vec()).unwrap()
     }
 
-    /// A file as people write them, and what runs from it.
+    /// A typical file, and the interface that runs from it.
     fn typical() -> (String, Interface) {
         let text = format!(
             "# the gateway\n[Interface]\naddress = 10.0.0.1/24,fd00::1/64   # both\n\
@@ -271,7 +270,7 @@ mod tests {
     const ADDRESSES: [&str; 2] = ["10.0.0.1/24", "fd00::1/64"];
 
     #[test]
-    fn nothing_differs() {
+    fn a_file_that_matches_stays_the_same() {
         let (text, snapshot) = typical();
         assert_eq!(saved(&text, &snapshot, &ADDRESSES), text);
         let crlf = text.replace('\n', "\r\n");
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_replaced_where_it_stands() {
+    fn a_value_that_differs_is_replaced_in_place() {
         let (text, mut snapshot) = typical();
         snapshot.listen_port = 1;
         snapshot.fwmark = 0x33;
@@ -303,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_in_other_words_stays() {
+    fn values_that_mean_the_same_stay() {
         let text = "[Interface]\nAddress = 10.0.0.1/255.255.255.0, 10.0.1.1\nMTU = 1300\nMTU =\n\
                     FwMark = 0X33\n";
         let text = text.replace("0X33", "0x0033");
@@ -316,7 +315,7 @@ mod tests {
         );
         let addresses = ["10.0.0.1/24", "10.0.1.1/32"];
         assert_eq!(saved(&text, &snapshot, &addresses), text);
-        // A scope is written as the name of its link.
+        // The scope of an address is written as the name of its link.
         let want = text.replace("]:51820", "]:7");
         snapshot.peers[0].endpoint = "[fe80::1%1]:7".parse().ok();
         assert_eq!(saved(&text, &snapshot, &addresses), want);
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_come_and_go_with_their_comments() {
+    fn peers_are_added_and_removed_with_their_comments() {
         let (text, mut snapshot) = typical();
         snapshot.peers.remove(1);
         let mut new = peer(3, &["10.0.0.9", "10.0.0.8"], Some("192.0.2.3:3"));
@@ -375,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_taken_out() {
+    fn values_that_are_gone_are_removed() {
         let (text, mut snapshot) = typical();
         snapshot.private_key = None;
         snapshot.peers[0].allowed_ips.clear();
@@ -390,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_up_chose_is_not_written() {
+    fn values_that_up_chose_are_not_written() {
         let mut snapshot = interface(vec![]);
         snapshot.fwmark = 51820;
         let text = format!("[Interface]\nPrivateKey = {}\n", *key().to_base64());
@@ -409,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_set_by_a_hook_stays_out_of_the_file() {
+    fn a_key_that_a_hook_sets_is_not_written() {
         let hook = "[Interface]\nListenPort = 51820\nPostUp = wg set %i private-key /run/key\n";
         assert_eq!(saved(hook, &interface(vec![]), &[]), hook);
         let bare = "[Interface]\nListenPort = 51820";
@@ -441,7 +440,7 @@ mod tests {
 
     #[test]
     fn oddities_of_the_grammar() {
-        // Sections and keys that recur, `+`, `-`, a lost key, a peer listed twice, not UTF-8.
+        // Repeated sections and keys, `+`, `-`, a misplaced key, a peer listed twice, bytes of Latin-1.
         let one = public(1);
         let text = format!(
             "[interface]\nListenPort = 1\n[Peer]\nPublicKey = {one}\nAllowedIPs = 10.0.0.0/8\n\

@@ -1,4 +1,4 @@
-//! `Table`, and the names that iproute2 has for numbers of routing tables.
+//! The key `Table`, and iproute2's names of routing tables.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,19 +6,19 @@ use std::str::FromStr;
 
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 
-/// Where the routes go.
+/// The routing table for the tunnel's routes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Table {
-    /// The main table; default routes one of their own, with rules.
+    /// The main table; a default route goes to a table of its own, with rules.
     #[default]
     Auto,
-    /// Nowhere: there are none.
+    /// No routes are added.
     Off,
-    /// All to this table.
+    /// All routes go to this table.
     Number(u32),
 }
 
-/// Where iproute2 keeps names, what it looks at first before the rest.
+/// The folders with iproute2's names of tables, in the order in which it searches them.
 const FOLDERS: [&str; 2] = ["/etc/iproute2", "/usr/share/iproute2"];
 
 impl FromStr for Table {
@@ -37,7 +37,7 @@ impl FromStr for Table {
             "default" => Some(253),
             _ => number(text).or_else(|| named(text)),
         };
-        // The kernel takes 0, `unspec', for the main table, and never shows it.
+        // The kernel takes table 0 (`unspec') for the main table.
         let number = number.map(|number| if number == 0 { MAIN_TABLE } else { number });
         number.map(Table::Number).ok_or_else(|| {
             format!("`{text}' is neither auto, off, a number nor the name of a routing table")
@@ -45,7 +45,7 @@ impl FromStr for Table {
     }
 }
 
-/// Decimal, or hexadecimal behind `0x`.
+/// Reads a decimal number, or a hexadecimal one that begins with `0x`.
 fn number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),

@@ -1,8 +1,9 @@
-//! Names looked up over the way that a tunnel's own packets take.
+//! Looks up names outside of a tunnel, by packets that take the same way as the tunnel's own.
 //!
-//! The system asks the name server that the tunnel brought, which is behind the tunnel or reached
-//! through it: while that is dead, nobody answers. Here the servers that were there before are asked,
-//! and the tunnel's too if it can be reached from outside, by packets with the tunnel's mark.
+//! While a tunnel is up, the system asks the name server that the tunnel brought. That server is usually
+//! reached through the tunnel, so nobody answers while the tunnel does not work. Here packets with the
+//! tunnel's mark ask the servers that were configured before, and the tunnel's too, if there is a way to
+//! it outside of the tunnel.
 
 use std::fs;
 use std::io;
@@ -20,28 +21,28 @@ use wg_rs::sys::resolve::Failure;
 use crate::steps::dns::Resolver;
 use crate::steps::state::State;
 
-/// How long one server is waited for.
+/// How long to wait for one server.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The port of name servers.
 const PORT: u16 = 53;
-/// Longest answer over UDP (RFC 1035, section 4.2.1), and what some servers send beyond it.
+/// Room for an answer over UDP, bytes: some servers send more than the 512 of RFC 1035, section 4.2.1.
 const LONGEST: usize = 4096;
-/// What the system itself asks; and, where it keeps them by interface, what else it could: Debian's
-/// resolvconf, openresolv, systemd-resolved.
+/// Files with the name servers of the system and of systemd-resolved; and the folders where Debian's
+/// resolvconf and openresolv keep those of each interface.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 const FOLDERS: [&str; 2] = ["/run/resolvconf/interface", "/run/resolvconf/interfaces"];
 
-/// The way around a tunnel.
+/// The way past a tunnel.
 #[derive(Clone, Debug)]
 pub struct Around {
-    /// Packets with this mark take it.
+    /// The mark of packets that take this way.
     mark: u32,
-    /// Name servers that were there before the tunnel.
+    /// The name servers from before the tunnel was up.
     former: Vec<IpAddr>,
 }
 
 impl Around {
-    /// For packets with this mark; `state` is what was recorded of the tunnel.
+    /// The way for packets with this mark; `state` is the record of the tunnel.
     pub fn new(mark: u32, state: Option<&State>) -> Self {
         let resolver = state.and_then(|state| state.dns.as_ref());
         let texts = resolver.map_or_else(Vec::new, Resolver::former);
@@ -52,11 +53,11 @@ impl Around {
         }
     }
 
-    /// All addresses of an endpoint, those that can be reached first, never none: as the system has
-    /// them, or else the servers outside.
+    /// All addresses of an endpoint, at least one, those with a route first. The system is asked, and if
+    /// it has no answer, the servers outside of the tunnel.
     ///
     /// # Errors
-    /// Nobody has an answer: what the system said.
+    /// The system's error, if there is no answer at all.
     pub fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
         let mut addresses = endpoint.addresses().or_else(|failure| {
             Some(self.by_servers(endpoint))
@@ -67,7 +68,7 @@ impl Around {
         Ok(addresses)
     }
 
-    /// Whether there is a route.
+    /// Whether there is a route to an address.
     pub fn reaches(&self, to: SocketAddr) -> bool {
         let any: IpAddr = match to {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -81,7 +82,7 @@ impl Around {
         try_it().is_ok()
     }
 
-    /// The addresses that the first server that answers has; none if none does.
+    /// The addresses from the first server that answers; empty if no server does.
     fn by_servers(&self, endpoint: &Endpoint) -> Vec<SocketAddr> {
         let found = self.servers().into_iter().map(|server| {
             let server = SocketAddr::new(server, PORT);
@@ -98,7 +99,7 @@ impl Around {
             .unwrap_or_default()
     }
 
-    /// All name servers that this host knows: those before the tunnel first, then those of other
+    /// All name servers that this host knows: first those from before the tunnel, then those of other
     /// interfaces.
     fn servers(&self) -> Vec<IpAddr> {
         let folders = FOLDERS.iter().flat_map(fs::read_dir).flatten().flatten();
@@ -108,7 +109,7 @@ impl Around {
         let now = texts.flat_map(|text| of_resolv_conf(&text));
         let mut servers: Vec<IpAddr> = Vec::new();
         for server in self.former.iter().copied().chain(now) {
-            // One that runs here asks the same servers as the system does.
+            // A server on this host asks the same servers as the system does.
             if !server.is_loopback() && !servers.contains(&server) {
                 servers.push(server);
             }
@@ -125,7 +126,7 @@ fn of_resolv_conf(text: &str) -> Vec<IpAddr> {
     servers.collect()
 }
 
-/// The addresses of one kind that a server has for a name.
+/// Asks a server for the addresses of one kind that a name has.
 fn ask(server: SocketAddr, name: &str, kind: TYPE, mark: u32) -> io::Result<Vec<IpAddr>> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -133,7 +134,7 @@ fn ask(server: SocketAddr, name: &str, kind: TYPE, mark: u32) -> io::Result<Vec<
     };
     let socket = UdpSocket::bind((any, 0))?;
     setsockopt(&socket, sockopt::Mark, &mark)?;
-    // Only its answers are heard.
+    // A connected socket receives only this server's answers.
     socket.connect(server)?;
     let id = OsRng
         .try_next_u32()
@@ -163,7 +164,7 @@ fn question(id: u16, name: &str, kind: TYPE) -> io::Result<Vec<u8>> {
     packet.build_bytes_vec().map_err(io::Error::other)
 }
 
-/// The addresses in an answer to this question; `None` of anything else.
+/// The addresses in the answer to the question `id`; `None` if it is anything else.
 fn answer(bytes: &[u8], id: u16) -> Option<Vec<IpAddr>> {
     let packet = Packet::parse(bytes).ok()?;
     if packet.id() != id || !packet.has_flags(simple_dns::PacketFlag::RESPONSE) {
@@ -185,14 +186,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn routes_are_asked_for() {
+    fn an_address_without_a_route_is_not_reached() {
         let around = Around::new(0, None);
         assert!(around.reaches("127.0.0.1:9".parse().unwrap()));
         assert!(!around.reaches("255.255.255.255:9".parse().unwrap()));
     }
 
     #[test]
-    fn servers_of_a_file() {
+    fn name_servers_of_a_file() {
         let text = "# x\nsearch a b\nnameserver 192.0.2.1\nnameserver\tfd00::1 # y\nnameserver z\n";
         let want: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(of_resolv_conf(text), want);
@@ -216,9 +217,8 @@ mod tests {
         }
     }
 
-    /// A server that answers is asked once for each kind, and what it says is taken.
     #[test]
-    fn a_server_is_asked() {
+    fn a_servers_answer_is_taken_and_other_datagrams_are_ignored() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let at = server.local_addr().unwrap();
         std::thread::scope(|scope| {

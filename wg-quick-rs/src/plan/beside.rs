@@ -1,5 +1,5 @@
-//! What `up` does beside the link, which does not go with it: DNS, rules, a firewall, and the routes
-//! that say that there is no way.
+//! What `up` sets up beside the link, and what does not disappear with the link: DNS, rules, a firewall,
+//! and the routes that make destinations unreachable.
 
 use wg_rs::model::Interface;
 use wg_rs::sys::netlink::{Route, Rule};
@@ -23,18 +23,18 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 pub struct Beside {
     /// The servers and domains that were set.
     pub resolver: Option<Resolver>,
-    /// Rules, in the order in which they go.
+    /// Rules, in the order in which they are deleted.
     pub rules: Vec<Rule>,
-    /// What there is of a firewall.
+    /// The parts of a firewall that are there.
     pub firewall: Present,
-    /// What the firewall is made of, to be put back.
+    /// The firewalls, to add them again if the deletion is undone.
     pub firewalls: Vec<Firewall>,
-    /// Routes without a link.
+    /// The unreachable routes.
     pub routes: Vec<Route>,
 }
 
 impl Beside {
-    /// By what `up` recorded. What somebody took away since is passed over.
+    /// What `up` recorded, without what somebody has removed since.
     ///
     /// # Errors
     /// The kernel's own trouble, or nft's.
@@ -76,10 +76,10 @@ impl Beside {
         Ok(beside)
     }
 
-    /// By the file and what there is: that of a default route with this mark.
+    /// The rules and routes of a default route with this mark, without a record of `up`.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// An error of the kernel.
     pub fn of_mark(target: &mut Target, mark: u32) -> Result<Self, Failure> {
         let mut beside = Beside {
             rules: rules(target, mark)?,
@@ -95,7 +95,7 @@ impl Beside {
         Ok(beside)
     }
 
-    /// By the file and the interface.
+    /// What belongs to an interface, by its file and its configuration, without a record of `up`.
     ///
     /// # Errors
     /// The kernel's own trouble, or nft's.
@@ -120,24 +120,25 @@ impl Beside {
         Ok(beside)
     }
 
-    /// What the packets have that the rules let pass by the tunnel.
+    /// The mark of the packets that the rules keep out of the tunnel.
     pub fn mark(&self) -> Option<u32> {
         self.rules.iter().find(|rule| rule.not)?.fwmark
     }
 
-    /// Nothing.
+    /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         let none = self.rules.is_empty() && self.routes.is_empty();
         none && self.firewall.is_empty() && self.resolver.is_none()
     }
 
-    /// As [`Beside::steps`], but for the firewall.
+    /// The steps of [`Beside::steps`] without those for the firewall.
     pub fn without_firewall(self) -> Vec<Step> {
         let firewall = Present::default();
         Beside { firewall, ..self }.steps()
     }
 
-    /// In an order in which at no moment all traffic turns to the tunnel.
+    /// The steps that remove all this, in an order in which traffic never goes to a tunnel that is not
+    /// there.
     pub fn steps(self) -> Vec<Step> {
         let mut steps = Vec::new();
         steps.extend(self.resolver.map(Step::UnsetDns));
@@ -153,7 +154,7 @@ impl Beside {
     }
 }
 
-/// Whether `up` added rules for it, or peers that are gone by now.
+/// Whether `up` may have added rules for a default route, for a peer of now or of the file.
 pub fn may_have_default_route(interface: &Interface, file: &File) -> bool {
     let now = interface.peers.iter().flat_map(|peer| &peer.allowed_ips);
     let then = file
@@ -168,7 +169,7 @@ pub fn may_have_default_route(interface: &Interface, file: &File) -> bool {
             .any(|ip| ip.cidr == 0)
 }
 
-/// Of both families, in the order in which they go.
+/// The rules of both families, in the order in which they are deleted.
 fn rules(target: &mut Target, mark: u32) -> Result<Vec<Rule>, Failure> {
     let mut rules = Vec::new();
     for family in FAMILIES {

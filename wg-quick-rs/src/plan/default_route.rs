@@ -1,11 +1,11 @@
-//! A default route beside the one there is.
+//! The tunnel's default route, beside the default route that the host already has.
 //!
 //! ```text
-//! packets of the tunnel itself (they have its mark) ─────────────────► main table, as ever
-//! all others ─► main table, its default routes passed over ─► else ─► the tunnel's own table
+//! the tunnel's own packets (they have its mark) ──────────────────────► main table, as before
+//! all others ─► main table without its default routes ─► no match ────► the tunnel's own table
 //! ```
-//! The rule for all others and the one that passes over stand side by side, and so each tunnel's
-//! pair is known among several.
+//! The rule for all others, and the rule that suppresses default routes, have neighbouring priorities.
+//! That tells the pairs of several tunnels apart.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,11 +22,11 @@ use crate::steps::step::Step;
 use crate::steps::target::{Target, family};
 use crate::steps::transaction::Transaction;
 
-/// The first table, and mark, that is tried.
+/// The first number that is tried for the table and the mark.
 pub const FIRST_TABLE: u32 = 51820;
 const VALID_MARK: &str = "net.ipv4.conf.all.src_valid_mark";
 
-/// All packets that the tunnel did not send.
+/// The rule for all packets but the tunnel's own.
 pub fn not_ours(family: Family, mark: u32) -> Rule {
     Rule {
         fwmark: Some(mark),
@@ -35,7 +35,7 @@ pub fn not_ours(family: Family, mark: u32) -> Rule {
     }
 }
 
-/// The main table, but for its default routes.
+/// The rule for the main table without its default routes.
 pub fn no_default(family: Family) -> Rule {
     Rule {
         suppress_prefix_length: Some(0),
@@ -55,8 +55,8 @@ pub fn default_route(family: Family, table: u32, link: u32) -> Route {
     }
 }
 
-/// What packets meet in a table when its default route is gone, with the daemon that was killed: none
-/// of them goes out in clear.
+/// The route that packets find in a table when the default route is gone because the daemon was killed:
+/// so none of them is sent unencrypted.
 pub fn unreachable(of: Family, table: u32) -> Route {
     let any = default_route(of, table, 0).to;
     Route {
@@ -66,19 +66,20 @@ pub fn unreachable(of: Family, table: u32) -> Route {
     }
 }
 
-/// Adds the default route of a family, with all that goes with it; the mark it has.
+/// Adds the default route of a family, with its rules and firewall. Returns the tunnel's mark, or 0 if
+/// it needs none.
 ///
 /// # Errors
-/// Of a step.
+/// A step failed.
 pub fn add(transaction: &mut Transaction, family: Family) -> Result<u32, Failure> {
     if transaction.target.elsewhere.is_some() {
-        // The tunnel's own packets leave elsewhere: no way round for them is needed.
+        // The tunnel's own packets leave from another namespace: they need no rules.
         let link = transaction.target.link()?;
         transaction.run(Step::AddRoute(default_route(family, MAIN_TABLE, link)))?;
         return Ok(0);
     }
     let mark = {
-        // Its table is no longer empty once the route is there.
+        // Once the route is there, the table is no longer free, and the lock no longer needed.
         let _lock = Lock::of_tables(&transaction.signals)?;
         let mark = mark(transaction)?;
         add_rules(transaction, family, mark)?;
@@ -90,14 +91,14 @@ pub fn add(transaction: &mut Transaction, family: Family) -> Result<u32, Failure
     Ok(mark)
 }
 
-/// Adds its rules.
+/// Adds the rules of a default route.
 ///
 /// # Errors
-/// Of a step.
+/// A step failed.
 pub fn add_rules(transaction: &mut Transaction, family: Family, mark: u32) -> Result<(), Failure> {
     let (full, over) = (not_ours(family, mark), no_default(family));
-    // The kernel puts a rule before all others; but behind those of priority 0, if there is one of
-    // priority 1. There the second would pass over nothing.
+    // The kernel puts a new rule before all others. But if there is a rule of priority 1, it puts the
+    // new one after those of priority 0: the second rule would come after the first and do nothing.
     let is_first = |rule: &Rule| is(rule, full) && rule.priority == Some(0);
     transaction.run(Step::AddRule(full))?;
     let there = transaction.target.home.rules(family)?;
@@ -109,7 +110,7 @@ pub fn add_rules(transaction: &mut Transaction, family: Family, mark: u32) -> Re
     transaction.run(Step::AddRule(over))
 }
 
-/// Whether it is this rule, whatever its priority.
+/// Whether two rules are the same but for their priority.
 fn is(rule: &Rule, other: Rule) -> bool {
     Rule {
         priority: None,
@@ -117,10 +118,10 @@ fn is(rule: &Rule, other: Rule) -> bool {
     } == other
 }
 
-/// Adds the route itself, in the table that is the mark's.
+/// Adds the default route itself, in the table that has the number of the mark.
 ///
 /// # Errors
-/// Of a step.
+/// A step failed.
 pub fn add_route(transaction: &mut Transaction, family: Family, mark: u32) -> Result<(), Failure> {
     let link = transaction.target.link()?;
     transaction.run(Step::AddRoute(default_route(family, mark, link)))?;
@@ -137,7 +138,7 @@ pub fn add_route(transaction: &mut Transaction, family: Family, mark: u32) -> Re
         let path = format!("/proc/sys/{}", VALID_MARK.replace('.', "/"));
         let before = std::fs::read_to_string(path).unwrap_or_default();
         if before.trim() != "1" {
-            // It stays: another tunnel may need it by the time this one goes.
+            // `down` does not reset it: another tunnel may need it by then.
             transaction.run(Step::Sysctl(VALID_MARK.into(), "1".into(), None))?;
         }
     }
@@ -159,8 +160,8 @@ pub fn firewall(target: &mut Target, of: Family, mark: u32) -> Result<Firewall, 
     })
 }
 
-/// The mark of the tunnel's packets, which is the number of its table too: the one it has, or a
-/// new one whose table nobody uses.
+/// The mark of the tunnel's packets, which is also the number of its table: the current one, or a new
+/// one whose table is free.
 fn mark(transaction: &mut Transaction) -> Result<u32, Failure> {
     let mark = transaction.target.get()?.fwmark;
     if mark != 0 {
@@ -177,10 +178,10 @@ fn mark(transaction: &mut Transaction) -> Result<u32, Failure> {
     Ok(table)
 }
 
-/// The first table that nobody uses.
+/// The first table without routes.
 ///
 /// # Errors
-/// Only the kernel's own trouble.
+/// An error of the kernel.
 pub fn free_table(target: &mut Target) -> Result<u32, Failure> {
     let mut table = FIRST_TABLE;
     while !target.home.is_table_empty(table)? {
@@ -189,11 +190,11 @@ pub fn free_table(target: &mut Target) -> Result<u32, Failure> {
     Ok(table)
 }
 
-/// The rules that belong to a mark: each one for all others, with the one right before it that
-/// passes over default routes. With `recorded`, they are among those.
+/// The rules that belong to a mark: each rule for all other packets, with the rule right before it that
+/// suppresses default routes. With `recorded`, only rules of that record.
 ///
 /// # Errors
-/// Only the kernel's own trouble.
+/// An error of the kernel.
 pub fn rules(
     netlink: &mut Netlink,
     family: Family,
@@ -225,8 +226,8 @@ fn of_mark(rules: &[Rule], mark: u32) -> Vec<Rule> {
         .position(|rule| is_full(rule) && rule.fwmark == Some(mark))
     {
         let full = left.remove(at);
-        // Where others have come between, the nearest before, as long as there are more of those
-        // than tunnels that need them.
+        // If other rules stand between the two, the nearest suppressing rule before is taken, as long as
+        // there are more of them than other tunnels need.
         let mut before = left[..at].iter().rposition(passes_over);
         let touches = before.is_some_and(|i| {
             let priority = left[i].priority;
@@ -234,7 +235,7 @@ fn of_mark(rules: &[Rule], mark: u32) -> Vec<Rule> {
         });
         let is_behind = |rule: &Rule| passes_over(rule) && rule.priority == full.priority;
         if !touches && left.get(at).is_some_and(is_behind) {
-            // wg-quick's, where there was a rule of priority 1.
+            // wg-quick adds them in this order if there was a rule of priority 1.
             found.push(left.remove(at));
             found.push(full);
             continue;
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn each_tunnel_has_its_pair() {
+    fn each_tunnel_has_its_own_pair() {
         let main = at(32766, Rule::new(Family::V4, MAIN_TABLE));
         let (one, two) = (not_ours(Family::V4, 1), not_ours(Family::V4, 2));
         let over = no_default(Family::V4);
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_priority_they_are_a_pair_too() {
+    fn two_rules_of_one_priority_are_a_pair() {
         let (one, two) = (not_ours(Family::V4, 1), not_ours(Family::V4, 2));
         let over = no_default(Family::V4);
         let rules = [at(0, one), at(0, over), at(10, over), at(11, two)];
@@ -283,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn apart_there_is_one_for_each() {
+    fn rules_that_stand_apart_are_paired_if_there_are_enough() {
         let (one, two) = (not_ours(Family::V4, 1), not_ours(Family::V4, 2));
         let over = no_default(Family::V4);
-        // One for both: it stays for the other.
+        // One suppressing rule for two tunnels: it stays for the other tunnel.
         let rules = [at(10, over), at(15, two), at(21, one)];
         assert_eq!(of_mark(&rules, 1), [at(21, one)]);
-        // One for one.
+        // One suppressing rule for one tunnel.
         let rules = [at(10, over), at(21, one)];
         assert_eq!(of_mark(&rules, 1), [at(10, over), at(21, one)]);
     }

@@ -1,4 +1,4 @@
-//! Settings as changes: endpoints that are names are looked up, and a signal ends the wait for
+//! Turns settings into changes: endpoints that are names are looked up, and a signal ends the wait for
 //! the answer.
 
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::signals::Signals;
 
-/// What `wg addconf` would ask for. Names that the system cannot resolve are asked for `around` a
-/// tunnel, if there is one in the way.
+/// The changes that `wg addconf` would make. Names that the system cannot resolve are looked up `around`
+/// a tunnel, if one is in the way.
 ///
 /// # Errors
-/// An endpoint cannot be resolved; or a signal came meanwhile.
+/// An endpoint cannot be resolved, or a signal arrived.
 pub fn changes(
     settings: &Settings,
     around: Option<&Around>,
@@ -34,10 +34,10 @@ pub fn changes(
     changes.map_err(Failure::new)
 }
 
-/// The address of an endpoint, asked for as often as `retries` has it.
+/// The address of an endpoint; the lookup is repeated as often as `retries` says.
 ///
 /// # Errors
-/// What the resolver says last; anything at all when a signal came.
+/// The last error of the resolver, or any error if a signal arrived.
 pub fn resolve(
     endpoint: &Endpoint,
     around: Option<&Around>,
@@ -47,8 +47,8 @@ pub fn resolve(
     if endpoint.numeric().is_some() {
         return endpoint.resolve(retries, &mut |_, _| false);
     }
-    // The C library does not return before it has an answer, or gives up; on a thread of its own
-    // that keeps nobody waiting.
+    // The C library returns only when it has an answer or gives up. It runs on a thread of its own, so
+    // that a signal can end the wait.
     enum News {
         Pause(String, Duration),
         Done(Result<SocketAddr, Reason>),

@@ -1,12 +1,13 @@
-//! Which interface a file means: the one that `up` made from where we run, wherever it lives now.
+//! Finds the interface of a file: the one that `up` created from this namespace, in whichever namespace
+//! it is now.
 //!
 //! ```text
-//! recorded? ─► the link of that index, or of that key
-//!     └ no ─► of this name here, unless it was made in another namespace
-//!               └ none ─► elsewhere, made here, and with the file's key
+//! a record of `up`? ─► the link with the recorded index, or the recorded key
+//!     └ no ─► the link of this name here, unless it was created from another namespace
+//!               └ none ─► a link in another namespace, created here, with the file's key
 //! ```
-//! Another namespace may have an interface of the same name, and /run may be shared with it. That one
-//! is refused: it is a stranger's.
+//! Another namespace may have an interface of the same name, and may share /run with this one. That
+//! interface is refused, as it does not belong to this file.
 
 use wg_rs::backend::{Backends, Kind};
 use wg_rs::model::Interface;
@@ -20,7 +21,7 @@ use crate::steps::state::{self, Home, State};
 use crate::steps::target::Target;
 use crate::steps::transaction::Transaction;
 
-/// What is said where there is no such interface.
+/// The error if there is no such interface.
 pub fn not_there(file: &File) -> Failure {
     Failure::new(format_args!(
         "`{}' is not a WireGuard interface",
@@ -28,16 +29,16 @@ pub fn not_there(file: &File) -> Failure {
     ))
 }
 
-/// Finds the interface and what is known of it. False if there is none; what `up` recorded of it is
-/// known to the transaction also then.
+/// Finds the interface of a file and the record of it. Returns false if there is no interface; the
+/// transaction has the record in either case.
 ///
 /// # Errors
-/// It is not ours; or it is there, but cannot be reached.
+/// The interface does not belong to the file, or it exists but cannot be reached.
 pub fn find(transaction: &mut Transaction, file: &File) -> Result<bool, Failure> {
     let name = &file.interface;
     let state = State::load(name).unwrap_or_else(|error| {
         console::note(format_args!(
-            "What `up' did to `{name}' cannot be read: {error}."
+            "The record of what `up' did to `{name}' cannot be read: {error}."
         ));
         None
     });
@@ -49,21 +50,21 @@ pub fn find(transaction: &mut Transaction, file: &File) -> Result<bool, Failure>
         transaction.state = Some(state);
         return Ok(found);
     }
-    // It was moved, or made anew by somebody else.
+    // Somebody moved the interface, or created it again.
     if key_here(&transaction.target, name) == state.public_key {
         transaction.state = Some(state);
     } else {
         console::note(format_args!(
-            "`{name}' is not the interface that `up' made: what else `up' did is left as it is."
+            "`{name}' is not the interface that `up' created; the other changes of that `up' are left as they are."
         ));
     }
     Ok(true)
 }
 
-/// Goes to where the interface lived that `up` recorded. False if that namespace is gone.
+/// Makes the recorded namespace of the interface the target's. Returns false if that namespace is gone.
 ///
 /// # Errors
-/// The system's own trouble.
+/// An error of the system.
 pub fn go_home(target: &mut Target, state: &State) -> Result<bool, Failure> {
     let Some(home) = &state.home else {
         return Ok(true);
@@ -75,10 +76,11 @@ pub fn go_home(target: &mut Target, state: &State) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// Goes to where the interface lives that `up` recorded, if it is there still.
+/// Makes the recorded namespace the target's, if the recorded interface is still there. Returns whether
+/// it is.
 ///
 /// # Errors
-/// The system's own trouble.
+/// An error of the system.
 pub fn find_recorded(target: &mut Target, state: &State) -> Result<bool, Failure> {
     if !go_home(target, state)? {
         return Ok(false);
@@ -94,7 +96,7 @@ pub fn find_recorded(target: &mut Target, state: &State) -> Result<bool, Failure
     Ok(is_it)
 }
 
-/// The namespace itself, not another one that has its name by now.
+/// Opens the recorded namespace; `None` if its name belongs to another namespace by now.
 fn enter(home: &Home) -> Option<(Namespace, NetNs)> {
     let namespace: Namespace = home.namespace.parse().ok()?;
     let netns = namespace.open().ok()?;
@@ -120,7 +122,7 @@ fn find_unrecorded(target: &mut Target, file: &File) -> Result<bool, Failure> {
             Some(true) if place::lives_here(name) => Ok(true),
             Some(true) => find_elsewhere(target, file, Kind::Userspace),
             Some(false) => Err(strangers(name)),
-            // Its process is hidden from us. A link of its name here is most likely its own.
+            // The daemon's process is hidden. A link of this name here is most likely the daemon's.
             None if target.birth.link(name.as_str()).is_ok() => Ok(true),
             None => Err(Failure::new(format_args!(
                 "the network interface of `{name}' cannot be found"
@@ -130,7 +132,7 @@ fn find_unrecorded(target: &mut Target, file: &File) -> Result<bool, Failure> {
     }
 }
 
-/// In another namespace: the one that has the file's key, unless `up` made it elsewhere.
+/// Looks in other namespaces for the interface with the file's key, unless another `up` created it.
 fn find_elsewhere(target: &mut Target, file: &File, kind: Kind) -> Result<bool, Failure> {
     let name = &file.interface;
     let others = State::of_others(name);
@@ -161,7 +163,7 @@ fn find_elsewhere(target: &mut Target, file: &File, kind: Kind) -> Result<bool, 
     }
     if !namespaces.is_empty() {
         console::note(format_args!(
-            "An interface `{name}' that is not of this file lives in {}.",
+            "The interface `{name}' in {} does not belong to this file.",
             namespaces.join(", ")
         ));
     }
@@ -179,7 +181,7 @@ fn strangers(name: &str) -> Failure {
         })
     };
     Failure::new(format_args!(
-        "`{name}' was brought up from another network namespace, and is changed only from there{}{}",
+        "`{name}' was brought up from another network namespace, and can be changed only from there{}{}",
         text("was created in", born),
         text("lives in", lives),
     ))

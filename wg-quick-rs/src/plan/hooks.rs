@@ -8,7 +8,7 @@ use crate::steps::transaction::Transaction;
 /// Runs the hooks of this key, one after the other.
 ///
 /// # Errors
-/// One failed: the others are not run.
+/// A hook failed; the hooks after it are not run.
 pub fn run(
     transaction: &mut Transaction,
     file: &File,
@@ -21,7 +21,7 @@ pub fn run(
     Ok(())
 }
 
-/// The step that runs one.
+/// The step that runs one hook.
 pub fn step(file: &File, key: &str, hook: &ConfigValue<Hook>) -> Step {
     Step::Hook {
         command: hook.value.command(&file.interface),

@@ -1,6 +1,6 @@
-//! A host whose IPv6 is switched off, and a file with IPv4 and IPv6, as every provider's is: the
-//! tunnel is brought up without the IPv6 parts, and one warning names them. Where a file has nothing
-//! but IPv6, there is nothing to go on with, and the kernel's refusal is the error.
+//! Hosts with IPv6 switched off. Files of VPN providers have both IPv4 and IPv6: on such a host, the
+//! tunnel is brought up without the IPv6 parts, and one warning names them. For a file with only IPv6,
+//! the kernel's refusal is the error.
 
 use std::fs;
 use std::io;
@@ -15,24 +15,24 @@ use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::target::Target;
 
-/// Which addresses and networks of a file are used here.
+/// Which addresses and networks of a file are used on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv6 {
     left_out: bool,
 }
 
 impl Ipv6 {
-    /// For the interface of this file, which exists.
+    /// Finds out for the interface of this file, which must exist.
     ///
     /// # Errors
-    /// Its namespace cannot be entered.
+    /// The interface's namespace cannot be entered.
     pub fn of(target: &Target, file: &File) -> Result<Self, Failure> {
         Ok(Ipv6 {
             left_out: has_ipv4(file) && is_off(target)?,
         })
     }
 
-    /// Whether this address, or network, is used.
+    /// Whether this address or network is used.
     pub fn uses(self, ip: IpAddr) -> bool {
         ip.is_ipv4() || !self.left_out
     }
@@ -42,7 +42,7 @@ impl Ipv6 {
         self.left_out
     }
 
-    /// Says what is left out.
+    /// Prints a warning that names what is left out.
     ///
     /// # Errors
     /// The interface cannot be read.
@@ -60,7 +60,7 @@ impl Ipv6 {
     }
 }
 
-/// What there is of IPv6: `Address fd00::1/64`, `routes to ::/0`.
+/// The IPv6 parts, such as `Address fd00::1/64` and `routes to ::/0`.
 fn parts(file: &File, interface: &Interface) -> Vec<String> {
     let list = |what: &str, items: Vec<String>| {
         (!items.is_empty()).then(|| format!("{what} {}", items.join(", ")))
@@ -78,7 +78,7 @@ fn parts(file: &File, interface: &Interface) -> Vec<String> {
     .collect()
 }
 
-/// By its addresses, or where it has none by the networks of its peers.
+/// Whether the file uses IPv4: judged by its addresses, or if it has none, by its peers' networks.
 fn has_ipv4(file: &File) -> bool {
     let peers = file.settings.peers.iter();
     let mut networks = peers.flat_map(|peer| &peer.allowed_ips);
@@ -89,13 +89,13 @@ fn has_ipv4(file: &File) -> bool {
     }
 }
 
-/// Whether the kernel refuses IPv6 addresses of this link: switched off by sysctl, or at boot.
+/// Whether the kernel refuses IPv6 addresses on this link: IPv6 is switched off by sysctl or at boot.
 fn is_off(target: &Target) -> io::Result<bool> {
     let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", target.interface);
     let read = target.at_home(|| fs::read_to_string(switch))?;
     Ok(match read {
         Ok(value) => value.trim() == "1",
-        // Without any IPv6 there is no switch; without /proc/sys nobody knows.
+        // A kernel without IPv6 has no such switch. Without /proc/sys it cannot be known.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Path::new("/proc/sys/net/ipv4").exists()
         }

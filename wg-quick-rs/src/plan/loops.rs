@@ -1,7 +1,8 @@
-//! Endpoints that the tunnel's own routes lead into the tunnel: `AllowedIPs = 0.0.0.0/1, 128.0.0.0/1`
-//! with the endpoint in one of them. An encrypted packet would be encrypted again instead of sent.
+//! Endpoints that are reached through the tunnel itself, for example one in `0.0.0.0/1` with
+//! `AllowedIPs = 0.0.0.0/1, 128.0.0.0/1`: an encrypted packet would be encrypted again instead of sent.
 //!
-//! A default route of `Table = auto` has rules that keep the tunnel's packets out; no other route has.
+//! The default route of `Table = auto` has rules that keep the tunnel's packets out of it. Other routes
+//! have none.
 
 use std::net::IpAddr;
 
@@ -15,8 +16,8 @@ use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::target::Target;
 
-/// What is known of the endpoints from the file alone, where they are no names. A hook that may make
-/// a rule or a route for one is trusted to do so.
+/// The endpoints that the file alone shows to be in the tunnel, unless they are host names. A hook that
+/// may add a rule or a route for an endpoint is trusted to do so.
 pub fn in_file(file: &File) -> Vec<ConfigValue<String>> {
     let peers = &file.settings.peers;
     let networks = || {
@@ -44,7 +45,7 @@ fn message(endpoint: &Endpoint, ip: IpAddr, network: &AllowedIpSetting) -> Confi
     }
 }
 
-/// Whether it makes a route that every packet of this host may take.
+/// Whether a network gets a route that every packet of this host may take.
 fn is_route(table: Table, network: &AllowedIp) -> bool {
     match table {
         Table::Auto => network.cidr != 0,
@@ -67,8 +68,8 @@ fn contains(network: &AllowedIp, ip: IpAddr) -> bool {
         && AllowedIp::new(ip, network.cidr).is_some_and(|other| other == *network)
 }
 
-/// Warns of the endpoints of the running interface that are reached through it, as the kernel sees
-/// it now. Where it lives elsewhere, its packets leave from here, and none is.
+/// Warns of endpoints of the running interface to which the kernel's route leads through the interface
+/// itself. An interface in another namespace sends its packets from here, so it has none.
 ///
 /// # Errors
 /// The interface cannot be read.
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn only_rules_keep_an_endpoint_out() {
+    fn an_endpoint_in_the_tunnel_is_found_unless_a_rule_or_hook_helps() {
         let halves = "0.0.0.0/1, 128.0.0.0/1";
         let at = "203.0.113.1:51820";
         assert_eq!(lines("", halves, at), [5]);

@@ -1,7 +1,7 @@
 //! What a file means for this host: which interface, routes, rules, MTU and endpoints.
 //!
-//! Here belongs what more than one verb needs to choose its steps by: the state of the host, and what
-//! `up` recorded.
+//! Code belongs here if more than one verb needs it to choose its steps: it reads the state of the host
+//! and what `up` recorded.
 
 pub mod ask;
 pub mod beside;

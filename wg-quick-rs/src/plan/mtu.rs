@@ -1,4 +1,4 @@
-//! The MTU where the file has none: what the way to the peers carries, less the tunnel's headers.
+//! The MTU if the file has none: that of the path to the peers, less the tunnel's headers.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,13 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Netlink, RouteFilter};
 use wg_rs::sys::udp::Family;
 
-/// Headers of the tunnel over IPv6, and of its padding's worst.
+/// Bytes that the tunnel adds to a packet, at most: the headers over IPv6, and the padding.
 const OVERHEAD: u32 = 80;
-/// Of the way, where nothing is known of it.
+/// The MTU of a path of which nothing is known, in bytes.
 const USUAL: u32 = 1500;
 
-/// The smallest of the ways to all endpoints; without one, of the default route. `own` is the
-/// interface's link, if it is in this namespace: a way through the tunnel itself says nothing.
+/// The tunnel's MTU for the smallest path to an endpoint; without endpoints, for the default route.
+/// `own` is the interface's link, if it is in this namespace: paths through it do not count.
 pub fn of_way(netlink: &mut Netlink, interface: &Interface, own: Option<u32>) -> u32 {
     let endpoints = interface.peers.iter().filter_map(|peer| peer.endpoint);
     let endpoints = endpoints.filter(|endpoint| match endpoint {

@@ -1,8 +1,9 @@
-//! Which routes of a running interface `up`, or a reload, made: those that a reload may delete.
+//! Which routes of a running interface `up` or `reload` added: only those may `reload` delete. This is
+//! used if there is no record of `up`.
 //!
-//! The kernel does not say who made a route, and hooks, routing daemons and people make some that
-//! look alike. So ours is only what `up` makes of such a file: a route to an allowed IP, in the
-//! table where `Table` puts it, that no hook names. With `Table = off` none is.
+//! The kernel does not tell who added a route, and hooks, routing daemons and administrators add similar
+//! ones. So a route counts as ours only if it leads to an allowed IP, is in the table where `Table` puts
+//! it, and no hook names it. With `Table = off` no route is ours.
 
 use std::collections::HashSet;
 
@@ -15,23 +16,23 @@ use crate::file::table::Table;
 use crate::plan::routes::{self, Wanted};
 use crate::steps::target::family;
 
-/// The interface whose routes are looked at, as `up` left it.
+/// An interface whose routes are to be judged.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteOwner<'a> {
     /// Its configuration.
     pub interface: &'a Interface,
     /// The link's index.
     pub link: u32,
-    /// Whether it lives in another namespace than its sockets.
+    /// Whether it is in another namespace than its sockets.
     pub elsewhere: bool,
-    /// Whether there are rules of ours for a default route, which only `Table = auto` makes.
+    /// Whether there are rules for a default route, which only `Table = auto` adds.
     pub has_rules: bool,
-    /// The marks of its packets: now, and before this reload.
+    /// The marks of its packets: the wanted one, and the one before this reload.
     pub marks: [u32; 2],
 }
 
 impl RouteOwner<'_> {
-    /// Those of the link's routes that are ours, and the others.
+    /// Splits the link's routes into ours and the others.
     pub fn part(&self, routes: &[Route], file: &File) -> (Vec<Route>, Vec<Route>) {
         let ips = self
             .interface
@@ -53,8 +54,8 @@ impl RouteOwner<'_> {
         (ours, others)
     }
 
-    /// The `Table` it came up with: that of the file, unless routes are missing that it would have
-    /// made and another one would have made those that are there.
+    /// The `Table` with which the interface was brought up. That is the file's, unless its routes are
+    /// missing and another value of `Table` explains those that are there.
     fn table(&self, routes: &[Route], others: &[Route], of_file: Table) -> Table {
         if self.has_rules {
             return Table::Auto;
@@ -78,7 +79,7 @@ impl RouteOwner<'_> {
         tables.find(is_complete).unwrap_or(of_file)
     }
 
-    /// Whether `table` puts a route to this network there.
+    /// Whether `table` would put this route in the table in which it is.
     fn is_in(&self, route: &Route, table: Table) -> bool {
         match table {
             Table::Off => false,
@@ -89,7 +90,7 @@ impl RouteOwner<'_> {
     }
 }
 
-/// Whether a hook makes this route, as far as its text tells.
+/// Whether a hook adds this route, judged by its text.
 fn is_named(route: &Route, file: &File) -> bool {
     let (ip, prefix) = route.to;
     let whole = if ip.is_ipv4() { 32 } else { 128 };
@@ -102,7 +103,7 @@ fn is_named(route: &Route, file: &File) -> bool {
             Some(_) => words.next().and_then(|word| word.parse().ok()),
             None => Some(Table::Number(MAIN_TABLE)),
         };
-        // One that cannot be told may be any.
+        // A table that is not a number may be any.
         let is_there = !matches!(table, Some(Table::Number(number)) if number != route.table);
         command.contains("route") && is_to && is_there
     };

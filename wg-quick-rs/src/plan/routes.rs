@@ -1,4 +1,4 @@
-//! Which routes the allowed IPs make.
+//! The routes for the allowed IPs.
 
 use wg_rs::model::{AllowedIp, Interface};
 use wg_rs::sys::netlink::Route;
@@ -9,17 +9,17 @@ use crate::file::Address;
 use crate::file::table::Table;
 use crate::steps::target::family;
 
-/// One that is wanted.
+/// A route that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// This route.
+    /// A route in the tables of the host.
     Route(Route),
-    /// A default route, beside the one there may be.
+    /// A default route, beside the one that the host may have.
     Default(Family),
 }
 
-/// The routes for all allowed IPs, the longest prefixes first. `there` are those that the link has
-/// already, whose destinations need no others.
+/// The routes for all allowed IPs, the longest prefixes first. `there` are the routes that the link has
+/// already; their destinations need no other route.
 pub fn wanted(interface: &Interface, table: Table, link: u32, there: &[Route]) -> Vec<Wanted> {
     let mut main: Vec<Route> = there
         .iter()
@@ -43,7 +43,7 @@ pub fn wanted(interface: &Interface, table: Table, link: u32, there: &[Route]) -
     wanted
 }
 
-/// The route that the kernel makes for an address, once the link is up.
+/// The route that the kernel adds for an address when the link is up.
 pub fn connected(address: &Address, link: u32) -> Option<Route> {
     let bits = if address.ip.is_ipv4() { 32 } else { 128 };
     let network = AllowedIp::new(address.ip, address.prefix)?;
@@ -53,7 +53,7 @@ pub fn connected(address: &Address, link: u32) -> Option<Route> {
     })
 }
 
-/// As `sort -nr -k2 -t/` puts them.
+/// In the order of wg-quick's `sort -nr -k2 -t/`.
 fn sorted(interface: &Interface) -> Vec<AllowedIp> {
     let mut ips: Vec<AllowedIp> = interface
         .peers
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_first_and_only_what_is_not_there() {
+    fn routes_are_sorted_by_prefix_and_existing_ones_left_out() {
         let ips = [
             "0.0.0.0/0",
             "10.0.0.0/8",

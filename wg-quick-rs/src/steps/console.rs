@@ -1,4 +1,4 @@
-//! What is told to the person, on standard error. Nobody there to read it is no reason to stop.
+//! Messages to the user, on standard error. If they cannot be written, the program goes on.
 
 use std::env;
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use wg_rs::sys::reason;
 
-/// The name we were called by.
+/// The name by which this program was called.
 pub fn program() -> String {
     let called = env::args_os().next().unwrap_or_default();
     let name = Path::new(&called).file_name();
@@ -18,30 +18,30 @@ pub fn program() -> String {
     })
 }
 
-/// One line, as it is.
+/// Prints one line.
 pub fn line(text: impl Display) {
-    // In one piece: others write there too. The number of an errno helps nobody.
+    // In one write, as other programs print there too. `reason` drops the number of an error.
     let text = reason(&text) + "\n";
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// What went wrong.
+/// Prints an error.
 pub fn error(message: impl Display) {
     line(format_args!("{}: {message}", program()));
 }
 
-/// What is being done, as a command.
+/// Prints the command for what is being done.
 pub fn command(command: impl Display) {
     line(format_args!("[#] {command}"));
 }
 
-/// A hook that is run, byte for byte.
+/// Prints a hook that is run, byte for byte.
 pub fn hook(command: &OsStr) {
     let line = [b"[#] ", command.as_bytes(), b"\n"].concat();
     let _ = io::stderr().write_all(&line);
 }
 
-/// What is worth knowing.
+/// Prints a note.
 pub fn note(message: impl Display) {
     line(format_args!("[!] {message}"));
 }

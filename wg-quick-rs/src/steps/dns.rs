@@ -1,9 +1,9 @@
-//! `DNS`: told to resolvconf, or else to systemd-resolved by resolvectl; where there is neither, or it
+//! `DNS`: passed to resolvconf, or else to systemd-resolved by resolvectl. If neither is there, or if it
 //! fails, /etc/resolv.conf itself is replaced.
 //!
-//! In a namespace with a name it is the file that `ip netns exec` puts in place of
-//! /etc/resolv.conf. Other namespaces, those of containers, have a resolver of their own that is
-//! not ours to change.
+//! For a named namespace it is written to the file that `ip netns exec` puts in place of
+//! /etc/resolv.conf. Other namespaces, those of containers, have a resolver of their own, which is not
+//! changed.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -24,7 +24,7 @@ use crate::steps::resolv_conf::{self, Former, PATH, PutBack};
 use crate::steps::signals::Signals;
 use crate::steps::target::Target;
 
-/// What to tell, and whom.
+/// The servers and domains of a tunnel, and where they are set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolver {
     dns: Dns,
@@ -33,32 +33,32 @@ pub struct Resolver {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Way {
-    /// By this name of a record.
+    /// By resolvconf, in the record of this name.
     Resolvconf(String),
     Resolvectl,
-    /// The file of a namespace.
+    /// In the file of a named namespace.
     File(PathBuf),
-    /// /etc/resolv.conf itself, and what was in it before.
+    /// In /etc/resolv.conf itself; with what was in it before.
     Itself(Former),
 }
 
-/// Where Debian's resolvconf keeps which records come first.
+/// The file in which Debian's resolvconf has the order of records.
 const ORDER: &str = "/etc/resolvconf/interface-order";
-/// Where it keeps the records.
+/// The folder in which it keeps the records.
 const RECORDS: &str = "/etc/resolvconf/run/interface";
-/// Where `ip netns exec` finds files for a namespace.
+/// The folder with `ip netns exec`'s files for namespaces.
 const NETNS: &str = "/etc/netns";
-/// Begins a file that is ours.
+/// The beginning of a file that was written here.
 const OURS: &str = "# Made by wg-quick-rs for ";
 
-/// Whether it is systemd-resolved's, which takes no record without a server.
+/// Whether this resolvconf is systemd-resolved's, which takes no record without a server.
 fn is_of_resolved(resolvconf: &Path) -> bool {
     let real = fs::canonicalize(resolvconf);
     real.is_ok_and(|real| real.ends_with("resolvectl"))
 }
 
 impl Resolver {
-    /// The one of the place where the interface lives. `None` where there is none to tell.
+    /// The way for the namespace of the interface. `None` if DNS cannot be set there.
     pub fn new(dns: &Dns, target: &Target) -> Option<Self> {
         let way = match &target.elsewhere {
             None => Way::here(&target.interface, dns),
@@ -66,7 +66,7 @@ impl Resolver {
                 Way::File(Path::new(NETNS).join(name).join("resolv.conf"))
             }
             Some((namespace, _)) => {
-                console::note(format_args!("DNS is left as it is in {namespace}."));
+                console::note(format_args!("DNS is not changed in {namespace}."));
                 return None;
             }
         };
@@ -74,13 +74,14 @@ impl Resolver {
         Some(Resolver { dns, way })
     }
 
-    /// The same one, to be told something else.
+    /// The same way, with other servers and domains.
     pub fn with(&self, dns: Dns) -> Self {
         let way = self.way.clone();
         Resolver { dns, way }
     }
 
-    /// Another way for the same, where this one has failed. What it did is taken back.
+    /// Another way for the same servers and domains, after this one has failed. What this one set is
+    /// removed first.
     pub fn fallback(&self, target: &mut Target, signals: &Signals) -> Option<Self> {
         if !matches!(self.way, Way::Resolvconf(_) | Way::Resolvectl) {
             return None;
@@ -91,7 +92,8 @@ impl Resolver {
         Some(Resolver { dns, way })
     }
 
-    /// The same one, after what an earlier interface of this name set and never took back.
+    /// The same, if `earlier` is what an earlier interface of this name set and did not remove: then
+    /// this one has to restore what was there before that one.
     pub fn after(mut self, earlier: Option<&Self>, target: &Target) -> Self {
         if let (Way::Itself(former), Some(earlier)) = (&mut self.way, earlier)
             && let Way::Itself(of_earlier) = &earlier.way
@@ -102,7 +104,7 @@ impl Resolver {
         self
     }
 
-    /// The same one, which knows what it replaces. `recorded` is what was recorded of another tunnel.
+    /// The same, with the content that it will replace. `recorded` reads the record of another tunnel.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -140,7 +142,7 @@ impl Resolver {
         Ok(self)
     }
 
-    /// What was in /etc/resolv.conf before, where that was replaced.
+    /// The former contents of /etc/resolv.conf, if it was replaced.
     pub fn former(&self) -> Vec<&[u8]> {
         match &self.way {
             Way::Itself(former) => former.texts(),
@@ -148,7 +150,7 @@ impl Resolver {
         }
     }
 
-    /// What is set now, as far as it can be known.
+    /// The servers and domains that are set now; `None` if that cannot be found out.
     pub fn current(&self, target: &Target, signals: &Signals) -> Option<Dns> {
         let text = match &self.way {
             Way::Resolvconf(record) => {
@@ -177,13 +179,13 @@ impl Resolver {
         Some(Dns::of_resolv_conf(&text))
     }
 
-    /// Whether a later tunnel has put its own in the place of this.
+    /// Whether a later tunnel has replaced /etc/resolv.conf since.
     pub fn is_covered(&self, target: &Target) -> bool {
         let tunnel = || tunnel_of(&fs::read(PATH).ok()?);
         matches!(self.way, Way::Itself(_)) && tunnel().is_some_and(|name| name != target.interface)
     }
 
-    /// Shows how it is set.
+    /// Shows how it is set, as a command.
     pub fn show_set(&self, interface: &str) {
         match &self.way {
             Way::Resolvconf(record) => {
@@ -200,14 +202,14 @@ impl Resolver {
             }
             Way::Itself(_) => {
                 console::note(format_args!(
-                    "{PATH} itself is replaced, and `down' puts back what was in it."
+                    "{PATH} itself is replaced, and `down' restores it."
                 ));
                 console::command(format_args!("{} > {PATH}", printf(&self.dns)));
             }
         }
     }
 
-    /// Shows how it is taken back.
+    /// Shows how it is removed, as a command.
     pub fn show_unset(&self, interface: &str) {
         match &self.way {
             Way::Resolvconf(record) => console::command(format_args!("resolvconf -d {record} -f")),
@@ -217,10 +219,10 @@ impl Resolver {
         }
     }
 
-    /// Sets it.
+    /// Sets the servers and domains.
     ///
     /// # Errors
-    /// What the program says.
+    /// The program failed, or the file cannot be written.
     pub fn set(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         match &self.way {
             Way::Resolvconf(record) => {
@@ -248,10 +250,10 @@ impl Resolver {
         }
     }
 
-    /// Takes it back.
+    /// Removes the servers and domains.
     ///
     /// # Errors
-    /// What the program says.
+    /// The program failed, or the file cannot be written.
     pub fn unset(&self, target: &mut Target, signals: &Signals) -> Result<(), Failure> {
         let interface = &target.interface;
         match &self.way {
@@ -267,15 +269,15 @@ impl Resolver {
                 let done = resolv_conf::put_back(Path::new(PATH), &text, former)
                     .map_err(|error| Failure::new(format_args!("DNS: {PATH}: {error}")))?;
                 console::note(match done {
-                    PutBack::Done => format!("{PATH} is put back as it was."),
+                    PutBack::Done => format!("{PATH} was put back."),
                     PutBack::Changed => match fs::read(PATH).ok().as_deref().and_then(tunnel_of) {
                         Some(tunnel) => {
-                            format!("{PATH} is that of `{tunnel}' now, and is left as it is.")
+                            format!("{PATH} now belongs to `{tunnel}', and is not changed.")
                         }
-                        None => format!("{PATH} was changed by others, and is left as it is."),
+                        None => format!("{PATH} was changed by others since, and is kept."),
                     },
                     PutBack::Unknown => {
-                        format!("{PATH} is left as it is: what was in it before is not known.")
+                        format!("{PATH} is kept, as its former content is not known.")
                     }
                 });
                 Ok(())
@@ -283,8 +285,8 @@ impl Resolver {
         }
     }
 
-    /// What is in /etc/resolv.conf while the tunnel is up. Domains alone do not make the servers that
-    /// were there useless.
+    /// The content of /etc/resolv.conf while the tunnel is up. If the tunnel has only domains, the
+    /// former servers stay in it.
     fn text(&self, interface: &str, former: &Former) -> String {
         let mut dns = self.dns.clone();
         if let (true, Some(text)) = (dns.servers.is_empty(), former.text()) {
@@ -305,7 +307,7 @@ impl Resolver {
         let mut domains = list("domain", &self.dns.search);
         if !self.dns.servers.is_empty() {
             commands.push(list("dns", &self.dns.servers));
-            // All other names too: what `-x` is to resolvconf.
+            // All other names too, like `-x` of resolvconf.
             domains.push("~.");
         }
         commands.push(domains);
@@ -315,11 +317,14 @@ impl Resolver {
     fn write(&self, path: &Path, interface: &str) -> io::Result<()> {
         let text = format!("{}{}", ours(interface), self.dns);
         if is_ours(path, interface) {
-            // This very file is what programs in the namespace have for their /etc/resolv.conf.
+            // The file is mounted on /etc/resolv.conf in the namespace, so it must stay the same file.
             return overwrite(path, text.as_bytes());
         }
         if path.exists() {
-            console::note(format_args!("{} is there, and stays.", path.display()));
+            console::note(format_args!(
+                "{} exists already, and is not changed.",
+                path.display()
+            ));
             return Ok(());
         }
         let folder = path.parent().ok_or(io::ErrorKind::NotADirectory)?;
@@ -329,7 +334,7 @@ impl Resolver {
                 fs::set_permissions(folder, Permissions::from_mode(0o755))?;
             }
         }
-        // Whoever looks finds all of it.
+        // The file appears with its whole content.
         let new = folder.join(temporary(OsStr::new("resolv.conf"))?);
         let written = fs::write(&new, text)
             .and_then(|()| fs::set_permissions(&new, Permissions::from_mode(0o644)))
@@ -352,24 +357,24 @@ fn shown_by_resolved(target: &Target, signals: &Signals) -> Option<Dns> {
     Some(Dns::of_resolved(&of("dns")?, &of("domain")?))
 }
 
-/// Removes the file if it is ours for this interface.
+/// Removes the file if it was written here for this interface.
 fn remove(path: &Path, interface: &str) -> io::Result<()> {
     if is_ours(path, interface) {
         fs::remove_file(path)?;
-        // If it was made for this file.
+        // Fails, as it should, if there are other files.
         let _ = path.parent().map(fs::remove_dir);
     }
     Ok(())
 }
 
-/// What was made for an interface in any namespace with a name.
+/// The files that were written for an interface, for any named namespace.
 pub fn files(interface: &str) -> Vec<PathBuf> {
     let folders = fs::read_dir(NETNS).into_iter().flatten().flatten();
     let files = folders.map(|folder| folder.path().join("resolv.conf"));
     files.filter(|path| is_ours(path, interface)).collect()
 }
 
-/// Removes it.
+/// Removes these files.
 pub fn remove_files(interface: &str) {
     for path in files(interface) {
         if let Err(error) = remove(&path, interface) {
@@ -382,12 +387,12 @@ fn is_ours(path: &Path, interface: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.starts_with(&ours(interface)))
 }
 
-/// What begins a file that is made for an interface.
+/// The first line of a file that is written for an interface.
 fn ours(interface: &str) -> String {
     format!("{OURS}{interface}.\n")
 }
 
-/// The tunnel that this text was made for.
+/// The tunnel that a text was written for.
 fn tunnel_of(text: &[u8]) -> Option<String> {
     let text = text.strip_prefix(OURS.as_bytes())?;
     let line = text.split(|byte| *byte == b'\n').next()?;
@@ -395,7 +400,7 @@ fn tunnel_of(text: &[u8]) -> Option<String> {
     String::from_utf8(name.to_vec()).ok()
 }
 
-/// The command that prints them as resolv.conf(5) has them.
+/// The command that prints servers and domains in the format of resolv.conf(5).
 fn printf(dns: &Dns) -> String {
     format!("printf '{}'", dns.to_string().replace('\n', "\\n"))
 }
@@ -405,7 +410,7 @@ impl Way {
         if let Some(resolvconf) = Program::find("resolvconf")
             && !(dns.servers.is_empty() && is_of_resolved(resolvconf.path()))
         {
-            // A link is systemd-resolved's or openresolv's in disguise, which know no order.
+            // A symbolic link leads to systemd-resolved's or openresolv's, which have no such order.
             let order = match resolvconf.path().is_symlink() {
                 true => None,
                 false => fs::read_to_string(ORDER).ok(),
@@ -420,7 +425,7 @@ impl Way {
     }
 }
 
-/// Of the first line such as `tun*`: `tun.`.
+/// The prefix from the first line such as `tun*`: `tun.`.
 fn prefix(order: &str) -> Option<String> {
     let is_word = |word: &&str| {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
@@ -446,7 +451,7 @@ impl Dns {
         dns
     }
 
-    /// Of `Link 5 (wg0): 1.1.1.1 9.9.9.9` and the like for domains.
+    /// From lines such as `Link 5 (wg0): 1.1.1.1 9.9.9.9`, one of servers and one of domains.
     fn of_resolved(servers: &str, domains: &str) -> Self {
         let words = |text: &str| -> Vec<String> {
             let list = text.split_once("): ").map_or("", |(_, list)| list);
@@ -460,14 +465,14 @@ impl Dns {
         dns
     }
 
-    /// Those servers that are addresses.
+    /// The servers that are addresses.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let servers = self.servers.iter();
         servers.filter_map(|server| server.parse().ok()).collect()
     }
 }
 
-/// As in resolv.conf(5).
+/// In the format of resolv.conf(5).
 impl std::fmt::Display for Dns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for server in &self.servers {
@@ -488,7 +493,7 @@ fn run(
     signals: &Signals,
 ) -> Result<(), Failure> {
     let program = Program::find(name)
-        .ok_or_else(|| Failure::new(format_args!("DNS: {name} is not installed any more")))?;
+        .ok_or_else(|| Failure::new(format_args!("DNS: {name} is no longer installed")))?;
     let outcome = program
         .args(args)
         .input(input.unwrap_or_default())
@@ -527,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn told_to_resolved() {
+    fn commands_for_systemd_resolved() {
         let mut resolver = Resolver {
             dns: Dns::of_resolv_conf("nameserver 1.1.1.1\nsearch a b\n"),
             way: Way::Resolvectl,

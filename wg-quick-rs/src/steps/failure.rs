@@ -1,4 +1,4 @@
-//! Why a command ended without doing its work, and the exit code for it.
+//! Why a command failed, and its exit code.
 
 use std::fmt;
 use std::io;
@@ -9,24 +9,24 @@ use wg_rs::sys::netlink;
 use crate::file::File;
 use crate::steps::signals;
 
-/// Why it is not done.
+/// Why a command failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Something did not work: this is said.
+    /// Something did not work; the message says what.
     Message(String),
-    /// A hook, from this line, ended with this code; it has said why itself.
+    /// The hook at this position ended with this code; it has printed the reason itself.
     Hook(String, i32),
-    /// This signal came.
+    /// This signal arrived.
     Signal(i32),
 }
 
 impl Failure {
-    /// With this message.
+    /// Creates a failure with this message.
     pub fn new(message: impl fmt::Display) -> Self {
         Failure::Message(message.to_string())
     }
 
-    /// Of this key in this line of a file.
+    /// The same failure, with the file, the line and the key before its message.
     pub fn at(self, file: &File, line: usize, key: &str) -> Self {
         match self {
             Failure::Message(message) => {
@@ -36,7 +36,7 @@ impl Failure {
         }
     }
 
-    /// The exit code for it.
+    /// The exit code.
     pub fn code(&self) -> ExitCode {
         let code = match self {
             Failure::Message(_) => 1,
@@ -47,7 +47,7 @@ impl Failure {
     }
 }
 
-/// A key in a line of a file, as errors have it.
+/// The position of a key in a file, as errors begin with it.
 pub fn position(file: &File, line: usize, key: &str) -> String {
     format!("{}:{line}: {key}", file.path.display())
 }

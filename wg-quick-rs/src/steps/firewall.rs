@@ -1,8 +1,8 @@
-//! What goes with a default route: packets for the interface's addresses that come in elsewhere
-//! are dropped, and the mark of the tunnel's own packets is put on the answers to them, so that
-//! the reverse path filter looks in the right table.
+//! The firewall of a default route. Packets to the interface's addresses that arrive at other links are
+//! dropped. Answers to the tunnel's own packets get their mark, so that the reverse path filter looks in
+//! the right table.
 //!
-//! One nft table a family, or rules of iptables with a comment; each names its interface.
+//! It is one nft table for each family, or iptables rules with a comment; each names its interface.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::steps::program::Program;
 use crate::steps::signals::Signals;
 use crate::steps::target::Target;
 
-/// That of one family.
+/// The firewall of one family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firewall {
     /// The interface.
@@ -32,7 +32,7 @@ pub struct Firewall {
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 impl Firewall {
-    /// Shows how it is added.
+    /// Shows how it is added, as a command.
     pub fn show(&self) {
         if Program::find("nft").is_some() {
             console::command("nft -f /dev/fd/63");
@@ -44,7 +44,7 @@ impl Firewall {
     /// Adds it.
     ///
     /// # Errors
-    /// What the program says; or that there is none.
+    /// nft or iptables failed, or neither is installed.
     pub fn add(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         if Program::find("nft").is_some() {
             nft(self.for_nft(), target, signals)
@@ -53,10 +53,10 @@ impl Firewall {
         }
     }
 
-    /// Adds it in place of the one there is for this family. With nft at no moment is there none.
+    /// Replaces the current one of this family. With nft, one of them is in place at any moment.
     ///
     /// # Errors
-    /// What the program says; or that there is none.
+    /// nft or iptables failed, or neither is installed.
     pub fn replace(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         if Program::find("nft").is_some() {
             let table = format!(
@@ -64,7 +64,7 @@ impl Firewall {
                 nft_family(self.family),
                 table(&self.interface)
             );
-            // Deleting takes one that is there.
+            // Adding it first makes the deletion work even if there is no table.
             let text = format!("add {table}\ndelete {table}\n{}", self.for_nft());
             return nft(text, target, signals);
         }
@@ -120,28 +120,28 @@ impl Firewall {
     }
 }
 
-/// What there is for an interface.
+/// The firewall that is in place for an interface.
 #[derive(Clone, Debug, Default)]
 pub struct Present {
-    /// nft's tables, each as `table ip wg-quick-wg0`.
+    /// The tables of nft, each as `table ip wg-quick-wg0`.
     tables: Vec<String>,
-    /// What deletes rules of iptables.
+    /// The rules of iptables, as text for iptables-restore that deletes them.
     rules: Vec<(Family, String)>,
 }
 
-/// What nft is asked with.
+/// The arguments for nft that list the tables.
 const LIST: &[&str] = &["list", "tables"];
 
 impl Present {
-    /// Looks for what there is for the interface of `target`, made by either program.
+    /// Looks for the firewall of the interface of `target`, in nft and iptables.
     pub fn look(target: &Target, signals: &Signals) -> Self {
         Present::among(&read("nft", LIST, target, signals), target, signals)
     }
 
-    /// As [`Present::look`], where there should be something.
+    /// Like [`Present::look`], for an interface that should have a firewall.
     ///
     /// # Errors
-    /// Nothing was found, and nft did not say what there is.
+    /// Nothing was found, and nft failed to list its tables.
     pub fn find(target: &Target, signals: &Signals) -> Result<Self, Failure> {
         let listed = ask("nft", LIST, target, signals);
         let there = Present::among(listed.as_deref().unwrap_or_default(), target, signals);
@@ -151,7 +151,7 @@ impl Present {
         }
     }
 
-    /// What there is, by the tables that nft listed.
+    /// The firewall, given the tables that nft listed.
     fn among(listed: &str, target: &Target, signals: &Signals) -> Self {
         let ours = format!(" {}", table(&target.interface));
         let tables: Vec<String> = listed
@@ -160,7 +160,7 @@ impl Present {
             .filter(|line| line.ends_with(&ours))
             .collect();
         let mut rules = Vec::new();
-        // Who has the one does without the other.
+        // With an nft table there are no iptables rules.
         if tables.is_empty() {
             for family in FAMILIES {
                 let saved = read(&format!("{}-save", iptables(family)), &[], target, signals);
@@ -171,12 +171,12 @@ impl Present {
         Present { tables, rules }
     }
 
-    /// Nothing.
+    /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.rules.is_empty()
     }
 
-    /// That of one family.
+    /// The part for one family.
     pub fn of(mut self, family: Family) -> Self {
         let table = format!("table {} ", nft_family(family));
         self.tables.retain(|one| one.starts_with(&table));
@@ -184,7 +184,7 @@ impl Present {
         self
     }
 
-    /// The families of which there is something.
+    /// The families that have a part of it.
     pub fn families(&self) -> Vec<Family> {
         let has = |family: &Family| {
             let table = format!("table {} ", nft_family(*family));
@@ -194,7 +194,7 @@ impl Present {
         FAMILIES.into_iter().filter(has).collect()
     }
 
-    /// The mark it is about.
+    /// The mark of the tunnel's packets in it.
     pub fn mark(&self, target: &Target, signals: &Signals) -> Option<u32> {
         let in_rules = self
             .rules
@@ -208,10 +208,10 @@ impl Present {
         })
     }
 
-    /// Removes it, and shows how.
+    /// Removes it, and shows the commands.
     ///
     /// # Errors
-    /// What the program says.
+    /// The program failed.
     pub fn delete(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         if !self.tables.is_empty() {
             console::command("nft -f /dev/fd/63");
@@ -244,7 +244,7 @@ fn table(interface: &str) -> String {
     format!("wg-quick-{interface}")
 }
 
-/// wg-quick's own, so that either program takes away what the other made.
+/// The same comment as wg-quick's, so that each program can remove the rules of the other.
 fn marker(interface: &str) -> String {
     format!("-m comment --comment \"wg-quick(8) rule for {interface}\"")
 }
@@ -288,12 +288,12 @@ fn run(
     }
 }
 
-/// What a program prints; nothing if there is no such program, or if it fails.
+/// The output of a program; empty if there is no such program, or if it fails.
 fn read(name: &str, args: &[&str], target: &Target, signals: &Signals) -> String {
     ask(name, args, target, signals).unwrap_or_default()
 }
 
-/// What a program prints; nothing if there is no such program.
+/// The output of a program; empty if there is no such program.
 fn ask(name: &str, args: &[&str], target: &Target, signals: &Signals) -> Result<String, Failure> {
     let Some(program) = Program::find(name) else {
         return Ok(String::new());
@@ -309,7 +309,7 @@ fn ask(name: &str, args: &[&str], target: &Target, signals: &Signals) -> Result<
     Ok(outcome.output)
 }
 
-/// What deletes the rules for an interface, if there are any.
+/// Text for iptables-restore that deletes the rules of an interface; `None` if there are none.
 fn deletion(saved: &str, interface: &str) -> Option<String> {
     let marker = marker(interface);
     let mut text = String::new();
@@ -329,7 +329,7 @@ fn deletion(saved: &str, interface: &str) -> Option<String> {
     found.then_some(text)
 }
 
-/// The number, decimal or hexadecimal, right behind the first `word` that has one there.
+/// The decimal or hexadecimal number after the first `word` that is followed by one.
 fn number_behind(word: &str, text: &str) -> Option<u32> {
     text.match_indices(word).find_map(|(at, _)| {
         let rest = &text[at + word.len()..];

@@ -1,13 +1,14 @@
-//! One at a time: who changes an interface holds a lock for it, and who chooses a routing table one
-//! for all tables, until its route is there.
+//! Locks: a command that changes an interface holds a lock for that interface. A command that chooses a
+//! routing table holds a lock for all tables until its route is there.
 //!
 //! ```text
 //! open or create ─► lock ─► still the file of this name? ─► work ─► removed, and unlocked
 //!        ▲                    └ no: its holder removed it
 //!        └────────────────────┘
 //! ```
-//! The file says who has it, and whoever wants it waits, with a note and for a limited time; a command
-//! of a hook does not wait for the one that waits for it. The files are beside the daemons' sockets. One that is left by who was killed is in nobody's way.
+//! The file contains the process ID of its holder. Others wait for the lock, with a note and for a
+//! limited time; but a command in a hook does not wait for the command that runs the hook. The files are
+//! beside the daemons' sockets. A file that a killed process left is no obstacle: its lock is gone.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -25,47 +26,47 @@ use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::signals::Signals;
 
-/// The namespace we run in.
+/// The network namespace of this process.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
-/// Between two attempts.
+/// The time between two attempts to lock the tables.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Between two attempts to have an interface.
+/// The time between two attempts to lock an interface.
 const TURN: Duration = Duration::from_millis(100);
-/// How long another one is waited for.
+/// How long to wait for another process to unlock an interface.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// In the file, behind the process ID: its holder waits for names to be resolved.
+/// Follows the process ID in the file while its holder waits for names to be resolved.
 const WAITS_FOR_NAMES: &str = " waits for names";
 
-/// Held while this is. See the head of the file.
+/// A lock that is held until this is dropped.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
     file: File,
 }
 
-/// How an interface's lock was had.
+/// The turn of this process to change an interface.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// `None` where there is nothing to hold: a hook's command is protected by who runs the hook,
-    /// and where no file can be made there is none.
+    /// The lock. `None` in a hook's command, which the lock of the command that runs the hook protects,
+    /// and if no lock file can be created.
     pub lock: Option<Lock>,
-    /// Another one was told to end, and did.
+    /// Whether another process was ended for this one.
     pub ended_other: bool,
 }
 
 impl Turn {
-    /// Waits for the lock of an interface in this namespace. With `ends_waiting`, one that waits for
-    /// names, as it may for ever, is ended.
+    /// Waits for the lock of an interface in this namespace. With `ends_waiting`, a holder that waits
+    /// for names is ended, as it may wait forever.
     ///
     /// # Errors
-    /// Another one has it for too long; or a signal came.
+    /// Another process holds the lock for too long, or a signal arrived.
     pub fn of_interface(
         name: &str,
         ends_waiting: bool,
         signals: &Signals,
     ) -> Result<Self, Failure> {
-        // Other namespaces may have one of this name.
+        // Another namespace may have an interface of this name.
         let namespace = fs::metadata(NAMESPACE)?.ino();
         let path = Path::new(RUN_DIR).join(format!("{name}.{namespace}.lock"));
         let mut turn = Turn::default();
@@ -80,10 +81,10 @@ impl Turn {
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(turn),
-                // A full one is no reason to stay up.
+                // `down` must work even if /run is full.
                 Err(error) => {
                     console::note(format_args!(
-                        "{}: {error}. Another wg-quick-rs is not kept from changing `{name}'.",
+                        "{}: {error}. Going on without a lock for `{name}'.",
                         path.display()
                     ));
                     return Ok(turn);
@@ -111,7 +112,7 @@ impl Turn {
                 && let Some(holder) = holder.filter(|holder| holder.waits_for_names)
             {
                 console::note(format_args!(
-                    "Another wg-quick-rs (process {}) waits for names of `{name}' to be resolved. Ending it.",
+                    "Another wg-quick-rs (process {}) is waiting for a name to be resolved for `{name}'. Ending it.",
                     holder.pid
                 ));
                 turn.ended_other = kill(Pid::from_raw(holder.pid), Signal::SIGTERM).is_ok();
@@ -129,7 +130,7 @@ impl Turn {
     }
 }
 
-/// Who has a lock.
+/// The holder of a lock.
 #[derive(Debug, PartialEq, Eq)]
 struct Holder {
     pid: i32,
@@ -155,14 +156,14 @@ impl Holder {
     }
 }
 
-/// Whether the environment is that of a hook for this interface.
+/// Whether this process has the environment of a hook for this interface.
 fn is_hooks(name: &str) -> bool {
     let interface = env::var_os("INTERFACE");
     env::var_os("CONFIG_FILE").is_some() && interface.is_some_and(|interface| interface == name)
 }
 
-/// Whether a process is our parent, or a parent of that and so on. Anybody may have a hook's
-/// environment, and so have its jobs in the background, which it does not wait for.
+/// Whether a process is an ancestor of this one. A hook's environment alone proves nothing: its
+/// background jobs have it too, and the command does not wait for those.
 fn is_ancestor(pid: i32) -> bool {
     let parent = |of: i32| -> Option<i32> {
         let status = fs::read_to_string(format!("/proc/{of}/status")).ok()?;
@@ -180,7 +181,7 @@ fn is_ancestor(pid: i32) -> bool {
 }
 
 impl Lock {
-    /// Says who has it. One that cannot be written is a lock still.
+    /// Writes the holder into the file. If that fails, the lock is held all the same.
     pub fn hold(&self, waits_for_names: bool) {
         let state = if waits_for_names { WAITS_FOR_NAMES } else { "" };
         let text = format!("{}{state}\n", process::id());
@@ -188,16 +189,17 @@ impl Lock {
         let _ = self.file.write_at(text.as_bytes(), 0);
     }
 
-    /// That of all routing tables, which nobody has for long.
+    /// Waits for the lock of all routing tables, which is never held for long. `None` if no lock file
+    /// can be created.
     ///
     /// # Errors
-    /// A signal came meanwhile.
+    /// A signal arrived.
     pub fn of_tables(signals: &Signals) -> Result<Option<Self>, Failure> {
         loop {
             match Lock::take("tables.lock") {
                 Ok(Some(lock)) => return Ok(Some(lock)),
                 Ok(None) => {}
-                // Where no file can be made, nobody waits for another one.
+                // Without a file there is no lock to wait for.
                 Err(_) => return Ok(None),
             }
             if let Some(signal) = signals.caught() {
@@ -211,7 +213,7 @@ impl Lock {
         Lock::take_at(&Path::new(RUN_DIR).join(name))
     }
 
-    /// `None` if another one has it.
+    /// Takes the lock; `None` if another process has it.
     fn take_at(path: &Path) -> io::Result<Option<Self>> {
         if let Some(folder) = path.parent()
             && !folder.exists()
@@ -246,7 +248,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is locked: nobody else's goes.
+        // It is still locked, so the file cannot be another process's.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -258,7 +260,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn who_has_it_is_said() {
+    fn the_holder_is_in_the_file() {
         let holder = |pid, waits_for_names| {
             Some(Holder {
                 pid,
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn one_has_it_and_leaves_nothing() {
+    fn only_one_holds_the_lock_and_no_file_is_left() {
         let path = env::temp_dir().join(format!("wg-quick-rs-lock-{}", process::id()));
         let held = Lock::take_at(&path).unwrap().unwrap();
         assert!(Lock::take_at(&path).unwrap().is_none());

@@ -1,7 +1,7 @@
 //! What is done to the host, one step after the other, each undone if a later one fails.
 //!
-//! Here belongs how something is done, shown, undone and recorded. Which steps are taken is decided in
-//! `plan` and `verbs`.
+//! This folder knows how a step is done, shown, undone and recorded. Which steps are taken is decided
+//! in `plan` and `verbs`.
 
 pub mod console;
 pub mod dns;

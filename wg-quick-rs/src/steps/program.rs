@@ -1,6 +1,6 @@
-//! The programs we run: nft or iptables, resolvconf or resolvectl, a userspace implementation, and
-//! hooks. They do not outlive us: a signal that ends us is passed on to them and to what they
-//! started, and we wait for their end.
+//! Runs other programs: nft or iptables, resolvconf or resolvectl, a userspace implementation, and
+//! hooks. They do not outlive this process: a signal that ends it is passed on to them and to their
+//! children, and this process waits for their end.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -30,24 +30,24 @@ pub struct Program {
     args: Vec<OsString>,
     variables: Vec<(&'static str, OsString)>,
     input: Option<Vec<u8>>,
-    /// It has the terminal and its signals, as we do. What is short and of our own is left in
-    /// peace by Ctrl-C: we see to its end ourselves.
+    /// It is in the process group of the terminal, so Ctrl-C signals it too. Other programs are short,
+    /// and get a signal only from this process.
     of_terminal: bool,
-    /// What it says on standard error is not shown.
+    /// Its standard error is not shown.
     quiet: bool,
 }
 
-/// What became of it.
+/// How a program ended.
 #[derive(Debug)]
 pub struct Outcome {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it printed, if that was asked for.
+    /// Its standard output, if that was asked for.
     pub output: String,
 }
 
 impl Outcome {
-    /// As shells have it: 128 and the signal, where it was one.
+    /// The exit code as shells count it: 128 plus the signal, if a signal ended the program.
     pub fn code(&self) -> i32 {
         let by_signal = self.status.signal().map(|signal| 128 + signal);
         self.status.code().or(by_signal).unwrap_or(1)
@@ -67,44 +67,44 @@ impl Program {
         })
     }
 
-    /// Whether it is the userspace implementation that belongs to this program.
+    /// Whether it is `wireguard-rs`.
     pub fn is_ours(&self) -> bool {
         self.path.file_name() == Some(OsStr::new(OURS))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// With these arguments too.
+    /// Adds arguments.
     pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// With this variable in its environment.
+    /// Adds a variable to its environment.
     pub fn variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.variables.push((name, value.into()));
         self
     }
 
-    /// With this on its standard input.
+    /// Gives it this standard input.
     pub fn input(mut self, text: impl Into<Vec<u8>>) -> Self {
         self.input = Some(text.into());
         self
     }
 
-    /// As the person would run it, who may speak to it.
+    /// Runs it as the user would: in the foreground of the terminal.
     pub fn of_terminal(mut self) -> Self {
         self.of_terminal = true;
         self
     }
 
-    /// Runs it where the interface is, and waits for its end.
+    /// Runs it in the namespace of the interface, and waits for its end.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The program cannot be started.
     pub fn run(self, target: &Target, signals: &Signals) -> io::Result<Outcome> {
         self.run_with(target, signals, Stdio::inherit())
             .map(|status| Outcome {
@@ -113,10 +113,10 @@ impl Program {
             })
     }
 
-    /// Runs it for what it prints; what it says on standard error is not shown.
+    /// Runs it and returns its standard output; its standard error is not shown.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The program cannot be started.
     pub fn read(mut self, target: &Target, signals: &Signals) -> io::Result<Outcome> {
         let mut out = memory()?;
         self.quiet = true;
@@ -132,7 +132,7 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.args(&self.args).env("PATH", path());
         command.env("LC_ALL", "C").stdout(out);
-        // It is not who is to say that the tunnel is up.
+        // Only this process tells the service manager that the tunnel is up.
         command.env_remove(notify::VARIABLE);
         command.envs(self.variables);
         if self.quiet {
@@ -147,26 +147,27 @@ impl Program {
         if !self.of_terminal {
             command.process_group(0);
         }
-        // It may send one itself as soon as it runs: that one came later.
+        // Counted before the start, as the program itself may cause a signal at once.
         let earlier = signals.count();
         let child = target.at_home(|| command.spawn())??;
         wait(child, earlier, signals)
     }
 }
 
-/// A terminal that is closed may send several signals in this time.
+/// Within this time, a terminal that is closed may send several signals.
 const SHORT: Duration = Duration::from_secs(1);
-/// What undoes something and takes longer is ended.
+/// A program that undoes something is ended after this time,
 const LONG: Duration = Duration::from_secs(20);
-/// If need be by force.
+/// and killed after this one.
 const TOO_LONG: Duration = Duration::from_secs(25);
 
 fn memory() -> io::Result<File> {
     Ok(memfd_create("", MFdFlags::MFD_CLOEXEC)?.into())
 }
 
-/// What there is to do in any case is not interrupted by the signal that came before, nor by one
-/// that comes with it; but what takes long is, and in an undo not only by a signal.
+/// Waits for the end of a program, and passes signals on to it. A program that must run in any case,
+/// after the point of no return or to undo something, is not ended by an earlier signal. One that undoes
+/// something is ended if it takes too long.
 fn wait(mut child: Child, earlier: usize, signals: &Signals) -> io::Result<ExitStatus> {
     let start = Instant::now();
     let is_undoing = signals.phase == Phase::Undoing;
@@ -204,11 +205,11 @@ fn wait(mut child: Child, earlier: usize, signals: &Signals) -> io::Result<ExitS
     }
 }
 
-/// Sends a signal to a process and to all it started.
+/// Sends a signal to a process and to all its descendants.
 fn tell(process: u32, signal: Signal) {
     let children = format!("/proc/{process}/task/{process}/children");
     let children = fs::read_to_string(children).unwrap_or_default();
-    // Its parent first: it is not to go on with the next one.
+    // The parent comes first, so that it does not start another child.
     let _ = kill(Pid::from_raw(process.cast_signed()), signal);
     for child in children
         .split_whitespace()
@@ -218,7 +219,7 @@ fn tell(process: u32, signal: Signal) {
     }
 }
 
-/// Where programs are looked for: beside this one first.
+/// The search path for programs: first the folder of this one.
 fn path() -> OsString {
     let rest = env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     let here = env::current_exe().ok();

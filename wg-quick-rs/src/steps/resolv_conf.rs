@@ -1,6 +1,5 @@
-//! /etc/resolv.conf itself, where no program keeps it or the one that should fails: it is replaced
-//! while the tunnel is up, and what was in it is put back by `down`, unless somebody else has written
-//! to it since.
+//! /etc/resolv.conf itself, if no program maintains it, or the program fails: it is replaced while the
+//! tunnel is up, and `down` puts its former content back unless somebody else has written to it since.
 
 use std::fs;
 use std::io;
@@ -13,7 +12,7 @@ use crate::file::replace::{overwrite, swap};
 
 /// The file.
 pub const PATH: &str = "/etc/resolv.conf";
-/// Of a file that is made here: everybody may read it.
+/// The mode of a new file: everybody may read it.
 const MODE: u32 = 0o644;
 /// The most symbolic links that are followed (path_resolution(7)).
 const LINKS: usize = 40;
@@ -21,25 +20,25 @@ const LINKS: usize = 40;
 /// What was in the file before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Former {
-    /// There was none.
+    /// There was no file.
     Absent,
-    /// This.
+    /// This text.
     Text(Vec<u8>),
     /// The text of another tunnel, which may be taken down before this one.
     Tunnel {
-        /// Its name.
+        /// The tunnel's interface.
         interface: String,
-        /// What it had put there.
+        /// The text that it wrote.
         text: Vec<u8>,
-        /// What was there before that.
+        /// What was in the file before that.
         before: Box<Former>,
     },
-    /// Nobody knows: it was ours already, or nobody has looked.
+    /// It is not known: the file was this tunnel's already, or has not been read yet.
     Unknown,
 }
 
 impl Former {
-    /// The text, if it is known.
+    /// The text, if there was a file and it is known.
     pub fn text(&self) -> Option<&[u8]> {
         match self {
             Former::Text(text) | Former::Tunnel { text, .. } => Some(text),
@@ -47,7 +46,7 @@ impl Former {
         }
     }
 
-    /// All texts that are known: this one, and those of before other tunnels.
+    /// All known texts: this one, and those from before other tunnels.
     pub fn texts(&self) -> Vec<&[u8]> {
         let mut texts = Vec::new();
         let mut former = Some(self);
@@ -61,7 +60,7 @@ impl Former {
         texts
     }
 
-    /// The last one that is still of use: what a tunnel that is down by now had put there is not.
+    /// The latest content that is still valid: the text of a tunnel that is down by now is not.
     pub fn standing(&self, mut is_up: impl FnMut(&str) -> bool) -> &Former {
         let mut former = self;
         while let Former::Tunnel {
@@ -75,18 +74,18 @@ impl Former {
     }
 }
 
-/// What became of an attempt to put the former content back.
+/// The result of an attempt to put the former content back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutBack {
-    /// It is there again.
+    /// The former content is there again.
     Done,
-    /// Somebody else has written to the file since, which stays as it is.
+    /// Somebody else has written to the file since; it was not changed.
     Changed,
-    /// It is not known.
+    /// The former content is not known; the file was not changed.
     Unknown,
 }
 
-/// Puts the former content back if `ours` is there.
+/// Puts the former content back if the file contains `ours`.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -102,11 +101,12 @@ pub fn put_back(path: &Path, ours: &str, former: &Former) -> io::Result<PutBack>
     Ok(PutBack::Done)
 }
 
-/// Replaces what is in the file, at its real place if it is a symbolic link. Whoever reads finds all of
-/// it, unless it is mounted there by itself, as containers have it, or its folder cannot be written.
+/// Replaces the content of the file, or of the file to which a symbolic link leads. Readers find either
+/// the old or the new content. Only a file that is a mount of its own, as in containers, or whose folder
+/// cannot be written, is overwritten in place.
 ///
 /// # Errors
-/// It cannot be written. It is as it was.
+/// The file cannot be written. It was not changed.
 pub fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let path = real(path)?;
     let old = match fs::metadata(&path) {
@@ -121,7 +121,7 @@ pub fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Where a path leads, also if there is no file at its end yet.
+/// The target of a path, with symbolic links followed, even if no file exists there yet.
 fn real(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_path_buf();
     for _ in 0..LINKS {
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A folder of a test, gone after it.
+    /// A folder of a test, which is removed after it.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_is_put_back() {
+    fn the_former_content_is_put_back() {
         let folder = Folder::new("resolv-conf");
         let (path, at) = (folder.0.join("resolv.conf"), folder.0.join("real"));
         symlink("real", &path).unwrap();
@@ -190,7 +190,7 @@ mod tests {
         }
     }
     #[test]
-    fn the_text_of_a_tunnel_that_is_down_is_passed_over() {
+    fn the_text_of_a_tunnel_that_is_down_is_skipped() {
         let tunnel = |name: &str, before| Former::Tunnel {
             interface: name.into(),
             text: name.into(),

@@ -1,5 +1,5 @@
-//! The service manager, told that a tunnel is up and which process it stands and falls with: so a
-//! daemon that is killed is noticed, and the unit brings the tunnel up again.
+//! Tells the service manager that a tunnel is up, and which process is its daemon. So the manager
+//! notices a killed daemon, and the unit brings the tunnel up again.
 
 use std::env;
 use std::process;
@@ -9,10 +9,10 @@ use wg_rs::sys::process::notify::{MAIN_PID, READY, VARIABLE, notify};
 
 use crate::steps::console;
 
-/// The process ID of what systemd itself has started.
+/// The variable with the ID of the process that systemd has started.
 const STARTED: &str = "SYSTEMD_EXEC_PID";
 
-/// Says that the interface is up, and names the process of its daemon, if it has one.
+/// Tells that the interface is up, and the process ID of its daemon, if it has one.
 pub fn tell_up(interface: &str) {
     if env::var_os(VARIABLE).is_none() || !is_ours(env::var(STARTED).ok().as_deref()) {
         return;
@@ -28,8 +28,8 @@ pub fn tell_up(interface: &str) {
     }
 }
 
-/// A script that runs us within a unit of its own says itself when that is ready. Older versions of
-/// systemd do not tell whom they have started.
+/// Whether the service manager started this process itself. If not, it was run by a script of some other
+/// unit, which reports for itself. Older versions of systemd do not tell which process they started.
 fn is_ours(started: Option<&str>) -> bool {
     started.is_none_or(|pid| pid == process::id().to_string())
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_manager_started_speaks_for_the_unit() {
+    fn only_the_process_that_the_manager_started_reports() {
         assert!(is_ours(None));
         assert!(is_ours(Some(&process::id().to_string())));
         assert!(!is_ours(Some("1")));

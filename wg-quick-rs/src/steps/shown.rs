@@ -1,4 +1,4 @@
-//! How a step is shown: as the command that a person would do it with.
+//! How a step is shown: as the command that an administrator would use for it.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::steps::step::Step;
 use crate::steps::target::{Target, family, flag};
 
 impl Step {
-    /// Shows the command for it. Some have none of their own, and show what they find.
+    /// Shows the command for a step. A step that first looks what is there shows its commands itself.
     pub fn show(&self, target: &Target) {
         let name = &target.interface;
         match self {
@@ -97,7 +97,7 @@ fn at(target: &Target, command: fmt::Arguments) {
     }
 }
 
-/// Changes as arguments of `wg set`, without their secrets.
+/// Changes as arguments of `wg set`, without keys.
 struct SetText<'a>(&'a [Change]);
 
 impl fmt::Display for SetText<'_> {
@@ -190,7 +190,7 @@ mod tests {
     use wg_rs::sys::udp::Family;
 
     #[test]
-    fn shown_as_ip_takes_them() {
+    fn rules_and_routes_as_arguments_of_ip() {
         let rule = Rule {
             fwmark: Some(51820),
             not: true,

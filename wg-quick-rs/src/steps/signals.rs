@@ -1,6 +1,5 @@
-//! SIGINT, SIGQUIT, SIGTERM and SIGHUP do not end us: they are asked for between two steps, and while
-//! something is waited for they wake us. So does the end of a program, and whatever else has a
-//! [`Waker`].
+//! SIGINT, SIGQUIT, SIGTERM and SIGHUP do not end this process at once: it looks for them between two
+//! steps, and they end its waits. So do the end of a program and a [`Waker`].
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -16,27 +15,27 @@ use signal_hook::{flag, low_level::pipe};
 /// What a signal does to the work that is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It ends the work, and what was done is undone.
+    /// A signal ends the work, and what was done is undone.
     Doing,
-    /// It does nothing: there is no way back, and the rest is done first.
+    /// A signal has no effect until the rest is done: it is too late to undo.
     Committed,
-    /// It does nothing: the work is being undone.
+    /// A signal has no effect: the work is being undone.
     Undoing,
 }
 
-/// The signals caught, from when this is made.
+/// The signals that arrived since this was created.
 #[derive(Debug)]
 pub struct Signals {
-    /// The one that came and was not noticed yet; 0 for none.
+    /// The signal that was not noticed yet; 0 for none.
     new: Arc<AtomicUsize>,
-    /// The one that came first; 0 for none.
+    /// The first signal; 0 for none.
     first: AtomicUsize,
-    /// How many were noticed.
+    /// The number of signals noticed.
     count: AtomicUsize,
     wakes: UnixStream,
     waker: UnixStream,
     in_background: bool,
-    /// What they do now.
+    /// What a signal does now.
     pub phase: Phase,
 }
 
@@ -45,8 +44,10 @@ pub struct Signals {
 pub struct Waker(UnixStream);
 
 impl Signals {
+    /// Begins to catch signals.
+    ///
     /// # Errors
-    /// No descriptors left.
+    /// No file descriptors are left.
     pub fn new() -> io::Result<Self> {
         let (wakes, waker) = UnixStream::pair()?;
         wakes.set_nonblocking(true)?;
@@ -54,7 +55,7 @@ impl Signals {
         let new = Arc::new(AtomicUsize::new(0));
         let in_background = is_ignored(SIGINT);
         for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
-            // What nohup(1) had us ignore, we ignore.
+            // nohup(1) has SIGHUP ignored, and so it stays.
             if signal == SIGHUP && is_ignored(signal) {
                 continue;
             }
@@ -73,12 +74,12 @@ impl Signals {
         })
     }
 
-    /// Whether a shell started us in the background: then it had us ignore SIGINT.
+    /// Whether a shell started this process in the background: then SIGINT was ignored at the start.
     pub fn in_background(&self) -> bool {
         self.in_background
     }
 
-    /// The signal to end by, if one came.
+    /// The signal that ends the work, if one arrived.
     pub fn caught(&self) -> Option<i32> {
         self.count();
         match self.first.load(Ordering::Relaxed) {
@@ -87,7 +88,7 @@ impl Signals {
         }
     }
 
-    /// How many came so far. Those that come at once may count as one.
+    /// The number of signals so far. Several at the same time may count as one.
     pub fn count(&self) -> usize {
         let new = self.new.swap(0, Ordering::Relaxed);
         if new != 0 {
@@ -98,8 +99,8 @@ impl Signals {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits for a signal, the end of a program, a [`Waker`], or for so long. It may also return
-    /// for nothing.
+    /// Waits for a signal, the end of a program, a [`Waker`], or until `at_most` has passed. It may also
+    /// return early without a reason.
     pub fn wait(&self, at_most: Option<Duration>) {
         let timeout = at_most.map_or(PollTimeout::NONE, |time| {
             PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)
@@ -109,7 +110,7 @@ impl Signals {
         while (&self.wakes).read(&mut [0; 64]).is_ok_and(|len| len > 0) {}
     }
 
-    /// For another thread to end a wait with.
+    /// A waker, with which another thread can end a wait.
     pub fn waker(&self) -> io::Result<Waker> {
         self.waker.try_clone().map(Waker)
     }
@@ -118,12 +119,12 @@ impl Signals {
 impl Waker {
     /// Ends the wait.
     pub fn wake(&self) {
-        // If it is full, it wakes.
+        // A full socket wakes the waiting thread already.
         let _ = (&self.0).write(&[0]);
     }
 }
 
-/// SIGTERM is `SIGTERM`.
+/// The name of a signal, such as `SIGTERM`.
 pub fn name(signal: i32) -> &'static str {
     signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
 }

@@ -1,13 +1,14 @@
-//! What `up` did, kept in /run/wireguard until `down`: so `down`, `reload` and `save` need not guess
-//! it from the file, which may have changed, nor from what is there, which others may have made.
+//! The record of what `up` did, kept in /run/wireguard until `down`. So `down`, `reload` and `save` need
+//! not guess it from the config file, which may have changed, nor from the host's state, which others
+//! may have changed.
 //!
 //! ```text
-//! up ─► each step done is recorded ─► written before each hook, and at the end ─► down: removed
+//! up ─► each step is recorded ─► written before each hook, and at the end ─► down: removed
 //! ```
-//! There is one file for each interface and namespace that `up` runs in, since another namespace may
-//! have an interface of the same name. Where none can be written that is a note and no failure, and
-//! where there is none (wg-quick brought the interface up, or an older version) `down`, `reload` and
-//! `save` act on what certainly is the file's own.
+//! There is one record for each interface and each namespace that `up` ran in, as another namespace may
+//! have an interface of the same name. If the record cannot be written, a note says so. If there is no
+//! record (because wg-quick or an older version brought the interface up), `down`, `reload` and `save`
+//! act only on what certainly belongs to the file.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -25,29 +26,29 @@ use crate::file::Address;
 use crate::steps::dns::Resolver;
 use crate::steps::firewall::Firewall;
 
-/// Of the format. What is added to it has a default and needs no new one.
+/// The version of the format. A new field has a default and needs no new version.
 const VERSION: u32 = 1;
-/// The namespace we run in.
+/// The network namespace of this process.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
-/// See the head of the file.
+/// The record of an interface. See the head of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
     version: u32,
     /// The interface.
     pub interface: String,
-    /// The namespace where `up` ran: the inode of its file in /proc. The tunnel's sockets are there.
+    /// The namespace in which `up` ran, and in which the tunnel's sockets are: its inode in /proc.
     pub birth: u64,
-    /// Where the link was moved to, if it was.
+    /// The namespace to which the link was moved, if it was.
     pub home: Option<Home>,
-    /// The link's index, in the namespace where it lives.
+    /// The link's index, in the namespace where the link is.
     pub link: u32,
     /// The interface's own public key, in base64.
     pub public_key: Option<String>,
     /// The port that the system chose, because the file has none.
     pub chosen_port: Option<u16>,
-    /// The mark that the file had.
+    /// The mark in the file.
     pub mark_of_file: Option<u32>,
     /// The mark that `up` chose, because the file has none and a default route needs one.
     pub chosen_mark: Option<u32>,
@@ -57,45 +58,45 @@ pub struct State {
     pub addresses: Vec<Address>,
     /// The routes that were added.
     pub routes: Vec<Route>,
-    /// The rules that were added, in this order, with the priority that the kernel gave them.
+    /// The rules that were added, in order, with the priorities that the kernel gave them.
     pub rules: Vec<Rule>,
-    /// What was added to the firewall, one for each family.
+    /// The firewalls that were added, one for each family.
     pub firewalls: Vec<Firewall>,
-    /// The servers and domains that were set, and whom they were told to.
+    /// The name servers and domains that were set, and where.
     pub dns: Option<Resolver>,
     /// The peers of the file.
     pub peers: Vec<PeerOfFile>,
-    /// The daemon was killed, and PreDown and PostDown were run since: not to be run twice.
+    /// Whether PreDown and PostDown were run after the daemon was killed: they must not be run twice.
     pub is_after_hooks: bool,
 }
 
 /// The namespace that a link was moved to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Home {
-    /// As the user named it.
+    /// The name that the user gave.
     pub namespace: String,
-    /// The inode of its file in /proc.
+    /// Its inode in /proc.
     pub inode: u64,
 }
 
-/// What the file said about a peer.
+/// The settings of a peer in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PeerOfFile {
     /// In base64.
     pub public_key: String,
-    /// As it is written in the file.
+    /// The endpoint as it is written in the file.
     pub endpoint: Option<String>,
     /// Whether the file had a preshared key.
     pub preshared_key: bool,
     /// In seconds.
     pub persistent_keepalive: Option<u16>,
-    /// `10.0.0.0/8` and the like.
+    /// Networks such as `10.0.0.0/8`.
     pub allowed_ips: Vec<String>,
 }
 
 impl PeerOfFile {
-    /// Those of a file.
+    /// The peers of a file.
     pub fn all(settings: &Settings) -> Vec<Self> {
         let mut all: Vec<PeerOfFile> = Vec::new();
         for peer in &settings.peers {
@@ -124,7 +125,7 @@ impl PeerOfFile {
     }
 }
 
-/// The inode of the network namespace we run in.
+/// The inode of this process's network namespace.
 ///
 /// # Errors
 /// There is no /proc.
@@ -133,7 +134,7 @@ pub fn namespace() -> io::Result<u64> {
 }
 
 impl State {
-    /// Of an interface about to be made where we run.
+    /// A record for an interface that is about to be created in this namespace.
     ///
     /// # Errors
     /// There is no /proc.
@@ -146,10 +147,10 @@ impl State {
         })
     }
 
-    /// What is known of the interface that `up` made where we run. `None` if nothing is.
+    /// The record of the interface that `up` created from this namespace; `None` if there is none.
     ///
     /// # Errors
-    /// There is a file, but it cannot be read or understood.
+    /// The record cannot be read or understood.
     pub fn load(interface: &str) -> io::Result<Option<Self>> {
         let path = path(Path::new(RUN_DIR), interface, namespace()?);
         match fs::read(path) {
@@ -159,7 +160,7 @@ impl State {
         }
     }
 
-    /// What is known of interfaces of this name that `up` made in other namespaces.
+    /// The records of interfaces of this name that `up` created from other namespaces.
     pub fn of_others(interface: &str) -> Vec<Self> {
         let here = namespace().unwrap_or_default();
         let entries = fs::read_dir(RUN_DIR).into_iter().flatten().flatten();
@@ -182,21 +183,23 @@ impl State {
         if state.version == VERSION {
             Ok(state)
         } else {
-            Err(io::Error::other("it is of another version"))
+            Err(io::Error::other(
+                "it was written by another version of wg-quick-rs",
+            ))
         }
     }
 
-    /// Writes it: whoever reads finds all of it, or what was there before.
+    /// Writes the record. Readers find either the old or the new one, complete.
     ///
     /// # Errors
-    /// The folder cannot be written, or is full. What was there before is there still.
+    /// The folder cannot be written, or is full. The old record is kept.
     pub fn save(&self) -> io::Result<()> {
         self.save_in(Path::new(RUN_DIR))
     }
 
     fn save_in(&self, folder: &Path) -> io::Result<()> {
         let path = path(folder, &self.interface, self.birth);
-        // One at a time by the interface's lock: what is there by this name was left.
+        // The interface is locked, so a temporary file of this name is a leftover.
         let new = path.with_extension(format!("state.{}", process::id()));
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new()
@@ -213,29 +216,29 @@ impl State {
         written
     }
 
-    /// What the file said about a peer.
+    /// The settings of a peer in the file.
     pub fn peer(&self, key: &PublicKey) -> Option<&PeerOfFile> {
         let key = key.to_base64();
         self.peers.iter().find(|peer| peer.public_key == key)
     }
 
-    /// In place of the one for the same family.
+    /// Records a firewall in place of the one for the same family.
     pub fn set_firewall(&mut self, firewall: &Firewall) {
         self.firewalls.retain(|one| one.family != firewall.family);
         self.firewalls.push(firewall.clone());
     }
 
-    /// Whether the interface is the link of this index in that namespace.
+    /// Whether the interface is the link with this index in this namespace (its inode).
     pub fn is_at(&self, namespace: u64, link: u32) -> bool {
         self.is_in(namespace) && self.link == link
     }
 
-    /// Whether the interface lives in that namespace.
+    /// Whether the interface is in this namespace (its inode).
     pub fn is_in(&self, namespace: u64) -> bool {
         self.home.as_ref().map_or(self.birth, |home| home.inode) == namespace
     }
 
-    /// Forgets it.
+    /// Removes the record.
     pub fn remove(&self) {
         let _ = fs::remove_file(path(Path::new(RUN_DIR), &self.interface, self.birth));
     }
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_as_it_was_written_and_private() {
+    fn a_record_is_read_as_it_was_written_and_is_private() {
         let folder = std::env::temp_dir().join(format!("wg-quick-rs-state-{}", process::id()));
         fs::create_dir(&folder).unwrap();
         let state = state();
@@ -286,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_not_taken_for_this_one() {
+    fn a_record_of_another_version_is_refused() {
         let text = serde_json::to_string(&state()).unwrap();
         let older = text.replace("\"version\":1", "\"version\":2");
         assert_ne!(older, text);

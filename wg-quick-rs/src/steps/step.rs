@@ -1,7 +1,7 @@
-//! One step each: how it is done, and what undoes it. How it is shown is in `shown`.
+//! The steps: how each is done, and which step undoes it. How a step is shown is in `shown`.
 //!
-//! A request to the kernel is done or it is not. A program may have done half its work when it
-//! fails, so what undoes it is kept before it runs, and finds out itself what there is to do.
+//! A request to the kernel is done or not done. A program may have done half of its work when it fails:
+//! the step that undoes it is noted before the program runs, and finds out itself what there is to undo.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -23,92 +23,92 @@ use crate::steps::signals::Signals;
 use crate::steps::state::State;
 use crate::steps::target::Target;
 
-/// What can be done, and undone.
+/// A change of the host that can be undone.
 #[derive(Debug)]
 pub enum Step {
-    /// A link of the kernel's own kind.
+    /// Creates an interface of the kernel's module.
     AddLink,
-    /// A link by this userspace implementation.
+    /// Starts a userspace implementation, which creates the link.
     StartDaemon(Program),
-    /// The link, and with it the daemon.
+    /// Deletes the link, which also ends its daemon.
     DeleteLink,
-    /// The link to the namespace it is to live in.
+    /// Moves the link to another namespace.
     MoveLink(Namespace, NetNs),
-    /// The settings of the file.
+    /// Applies the settings of the file.
     AddConf(Vec<Change>),
-    /// A few changes of the configuration.
+    /// Changes the configuration.
     Set {
-        /// What changes.
+        /// The changes.
         changes: Vec<Change>,
-        /// What undoes it.
+        /// The changes that undo them.
         undo: Vec<Change>,
     },
-    /// A new address.
+    /// Adds an address.
     AddAddress(Address),
-    /// An address that goes.
+    /// Deletes an address.
     DeleteAddress(Address),
-    /// The MTU, and the link up. What it was before is what undoes it.
+    /// Sets the MTU and the link up. The former MTU undoes it.
     Up {
-        /// The new one.
+        /// The new MTU, bytes.
         mtu: u32,
-        /// The one before.
+        /// The former MTU, bytes.
         before: u32,
     },
-    /// Servers and domains.
+    /// Sets name servers and domains.
     SetDns(Resolver),
-    /// The same, in /etc/resolv.conf itself where whoever keeps it fails.
+    /// The same; if the program for it fails, in /etc/resolv.conf itself.
     SetDnsOrFile(Resolver),
     /// Removes the DNS settings.
     UnsetDns(Resolver),
     /// Replaces the DNS settings.
     ChangeDns {
-        /// Those before.
+        /// The former settings.
         old: Resolver,
-        /// The new ones.
+        /// The new settings.
         new: Resolver,
     },
-    /// `net.ipv4.…`, or `net/ipv4/…` if a name in it has dots; its new value, and the one before if
-    /// that is to be put back.
+    /// Sets a sysctl: its name (`net.ipv4.…`, or `net/ipv4/…` if a part of it has dots), its new value,
+    /// and its former value if that is to be restored.
     Sysctl(String, String, Option<String>),
-    /// A new rule.
+    /// Adds a rule.
     AddRule(Rule),
-    /// A rule that goes.
+    /// Deletes a rule.
     DeleteRule(Rule),
-    /// A new route.
+    /// Adds a route.
     AddRoute(Route),
-    /// A new route beside one to the same destination that goes soon.
+    /// Adds a route although there is one to the same destination, which is deleted later.
     AppendRoute(Route),
-    /// A route that goes.
+    /// Deletes a route.
     DeleteRoute(Route),
-    /// What keeps spoofed packets out.
+    /// Adds the firewall of a default route.
     AddFirewall(Firewall),
-    /// Another one in its place, at once.
+    /// Replaces a firewall at once.
     ReplaceFirewall {
-        /// The one there is; `None` where it was deleted, or half of it.
+        /// The current one; `None` if it was deleted, wholly or in part.
         old: Option<Firewall>,
-        /// The new one.
+        /// The new firewall.
         new: Firewall,
     },
-    /// It goes.
+    /// Deletes the firewall.
     DeleteFirewall {
-        /// What there is; looked for if it is not given.
+        /// What is there; the step looks for it if this is `None`.
         there: Option<Present>,
-        /// What there is, to be put back in this order.
+        /// The firewalls to add again, in this order, if the deletion is undone.
         undo: Vec<Firewall>,
     },
-    /// A line of shell.
+    /// Runs a shell command of the file.
     Hook {
-        /// As it is run.
+        /// The command.
         command: OsString,
-        /// The file it is from.
+        /// The config file.
         file: PathBuf,
-        /// Where it is in there, for errors.
+        /// The position of the command in the file, for errors.
         position: String,
     },
 }
 
 impl Step {
-    /// Whether what it takes away goes with the link.
+    /// Whether the link's deletion does the work of this step.
     pub fn is_of_link(&self) -> bool {
         matches!(
             self,
@@ -122,17 +122,17 @@ impl Step {
         )
     }
 
-    /// Whether there is no way back from it.
+    /// Whether the step cannot be undone.
     pub fn is_final(&self) -> bool {
         matches!(self, Step::DeleteLink)
     }
 
-    /// Whether it runs what others wrote.
+    /// Whether the step runs a command of the user's, which may do anything.
     pub fn is_others(&self) -> bool {
         matches!(self, Step::Hook { .. })
     }
 
-    /// Notes in `state` what this step would undo.
+    /// Records in `state` the change that this step would undo.
     pub fn record(&self, state: &mut State) {
         match self {
             Step::DeleteAddress(added) => state.addresses.push(*added),
@@ -157,10 +157,10 @@ impl Step {
         }
     }
 
-    /// Does it, and keeps what undoes it.
+    /// Does the step, and adds the steps that undo it to `undo`.
     ///
     /// # Errors
-    /// It failed.
+    /// The step failed.
     pub fn run(
         self,
         target: &mut Target,
@@ -174,14 +174,14 @@ impl Step {
             }
             Step::StartDaemon(program) => {
                 let name = target.interface.clone();
-                // One that is there is not ours to delete.
+                // An existing link must not be deleted when this step is undone.
                 match target.birth.link(&name) {
                     Ok(_) => return Err(Failure::new(format_args!("`{name}' already exists"))),
                     Err(error) if error.is_absent() => undo.push(Step::DeleteLink),
                     Err(error) => return Err(error.into()),
                 }
                 let path = program.path().display().to_string();
-                // A name that begins with `-' is none of its options.
+                // A name that begins with `-' must not be taken for an option.
                 let end_of_options = program.is_ours() && name.starts_with('-');
                 let outcome = program
                     .args(end_of_options.then_some("--"))
@@ -195,12 +195,12 @@ impl Step {
             Step::DeleteLink => delete_link(target)?,
             Step::MoveLink(namespace, netns) => {
                 let name = target.interface.clone();
-                // Once it has moved, it has to be found there to be undone.
+                // Opened before the move: to undo it, the link must be reached in its new namespace.
                 let home = netns.run(Netlink::open)??;
                 target.birth.move_link(&name, netns.as_fd())?;
                 target.home = home;
                 target.elsewhere = Some((namespace, netns));
-                // It is a new link to the IPv6 of this namespace.
+                // For the IPv6 of this namespace the link is new, so its settings are the defaults.
                 target.home.set_addr_gen_mode_none(&name)?;
                 target.at_home(|| place::allow_ipv6(&name))?;
             }
@@ -313,7 +313,7 @@ impl Step {
                 there,
                 undo: before,
             } => {
-                // All of it may be there still.
+                // If the deletion fails, all of the firewall may still be there.
                 undo.extend(
                     before
                         .into_iter()
@@ -339,7 +339,7 @@ impl Step {
     }
 }
 
-/// What was recorded of the servers and domains of a tunnel.
+/// The recorded name servers and domains of a tunnel.
 fn dns_of(tunnel: &str) -> Option<Resolver> {
     State::load(tunnel).ok().flatten()?.dns
 }
@@ -352,7 +352,7 @@ fn of_link(address: Address, target: &mut Target) -> Result<netlink::Address, ne
     })
 }
 
-/// Without an error if there is none, and with the end of its daemon.
+/// Deletes the link and waits for the end of its daemon. It is no error if there is no link.
 fn delete_link(target: &mut Target) -> Result<(), Failure> {
     let name = &target.interface;
     let ending = Ending::of(name);
@@ -375,8 +375,8 @@ fn delete_link(target: &mut Target) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The kernel chooses where among the others, unless that is said. It is this very one that is
-/// deleted again, not one like it.
+/// Adds a rule. If it has no priority, the kernel chooses one; the step that undoes it deletes the rule
+/// with that very priority.
 fn add_rule(rule: Rule, target: &mut Target, undo: &mut Vec<Step>) -> Result<(), Failure> {
     target.home.add_rule(&rule)?;
     undo.push(Step::DeleteRule(rule));
@@ -395,10 +395,10 @@ fn add_rule(rule: Rule, target: &mut Target, undo: &mut Vec<Step>) -> Result<(),
     Ok(())
 }
 
-/// Runs a hook; its exit code.
+/// Runs a hook and returns its exit code.
 fn hook(command: &OsStr, file: &Path, target: &Target, signals: &Signals) -> Result<i32, Failure> {
     let shell = match Program::find("bash") {
-        // As within wg-quick, which is a script.
+        // The options that wg-quick, a bash script, sets for itself.
         Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c"]),
         None => Program::find("sh")
             .ok_or_else(|| Failure::new("there is no shell to run hooks"))?

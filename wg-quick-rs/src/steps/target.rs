@@ -1,8 +1,8 @@
-//! The interface that is worked on, and what is needed to reach it.
+//! The interface that a command works on, and its network namespaces.
 //!
-//! Its sockets are born where we run. That is where it lives too, unless another namespace was
-//! asked for: then its link, addresses, routes and rules are there (`home`), and so are programs
-//! and hooks; the way to its peers is looked up where we run (`birth`).
+//! The interface's sockets are in the namespace in which the command runs (`birth`); the route to its
+//! peers is looked up there. Its link, addresses, routes and rules are in the same namespace, or in the
+//! one that the user asked for (`home`); programs and hooks run there.
 
 use std::io;
 use std::net::IpAddr;
@@ -24,20 +24,20 @@ use crate::steps::failure::Failure;
 pub struct Target {
     /// The interface.
     pub interface: String,
-    /// Where it lives.
+    /// Netlink in the namespace of the link.
     pub home: Netlink,
-    /// Where its sockets are.
+    /// Netlink in the namespace of the sockets.
     pub birth: Netlink,
-    /// The namespace it lives in, if not the one we run in.
+    /// The namespace of the link, if it is not the one in which the command runs.
     pub elsewhere: Option<(Namespace, NetNs)>,
     backends: Backends,
 }
 
 impl Target {
-    /// With the interface living where we run.
+    /// An interface in the namespace in which the command runs.
     ///
     /// # Errors
-    /// The system's own trouble.
+    /// An error of the system.
     pub fn new(interface: &str) -> Result<Self, Failure> {
         Ok(Target {
             interface: interface.into(),
@@ -48,30 +48,30 @@ impl Target {
         })
     }
 
-    /// With the interface living in `namespace`.
+    /// Makes `namespace` the home of the interface.
     ///
     /// # Errors
-    /// It cannot be entered.
+    /// The namespace cannot be entered.
     pub fn move_home(&mut self, namespace: Namespace, netns: NetNs) -> Result<(), Failure> {
         self.home = netns.run(Netlink::open)??;
         self.elsewhere = Some((namespace, netns));
         Ok(())
     }
 
-    /// With the interface living where we run.
+    /// Makes the namespace in which the command runs the home of the interface.
     ///
     /// # Errors
-    /// The system's own trouble.
+    /// An error of the system.
     pub fn return_home(&mut self) -> Result<(), Failure> {
         self.home = Netlink::open()?;
         self.elsewhere = None;
         Ok(())
     }
 
-    /// Runs `work` in the namespace where the interface lives.
+    /// Runs `work` in the namespace of the link.
     ///
     /// # Errors
-    /// It cannot be entered.
+    /// The namespace cannot be entered.
     pub fn at_home<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         match &self.elsewhere {
             Some((_, netns)) => netns.run(work),
@@ -79,7 +79,7 @@ impl Target {
         }
     }
 
-    /// Configuration and state.
+    /// The configuration and state of the interface.
     ///
     /// # Errors
     /// `Unable to access interface: …`
@@ -118,7 +118,7 @@ impl Target {
     /// The link's index.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no link.
     pub fn link(&mut self) -> Result<u32, netlink::Error> {
         Ok(self.home.link(&self.interface)?.index)
     }
@@ -145,7 +145,7 @@ pub fn family(ip: IpAddr) -> Family {
     if ip.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
-/// `-4` or `-6`, as ip(8) is told.
+/// The option of ip(8): `-4` or `-6`.
 pub fn flag(family: Family) -> &'static str {
     match family {
         Family::V4 => "-4",

@@ -1,9 +1,9 @@
-//! Steps are done one by one, and what would undo them is kept. On failure, and on a signal, that
-//! is done, the last first.
+//! A transaction does steps one by one, and keeps the steps that undo them. After a failure or a signal
+//! it undoes what was done, the last step first.
 //!
 //! ```text
-//! step ─► shown ─► done ─► its undoing kept ─► … ─► commit: nothing left to undo
-//!                   └ failed, or a signal ─► undo: what was kept, in reverse ─► exit code
+//! step ─► shown ─► done ─► the step that undoes it is kept ─► … ─► commit: nothing to undo
+//!                   └ failed, or a signal ─► undo: the steps that were kept, in reverse ─► exit code
 //! ```
 
 use std::mem;
@@ -17,7 +17,7 @@ use crate::steps::state::State;
 use crate::steps::step::Step;
 use crate::steps::target::Target;
 
-/// Runs `work` on an interface that nobody else works on, and undoes what it did if it fails.
+/// Runs `work` on an interface that is locked for it, and undoes what it did if it fails.
 pub fn with(
     interface: &str,
     work: impl FnOnce(&mut Transaction) -> Result<(), Failure>,
@@ -25,7 +25,7 @@ pub fn with(
     run(interface, false, work)
 }
 
-/// As [`with`], to take the interface away: one that waits for names, to bring it up, is ended.
+/// Like [`with`], to take the interface down: an `up` that still waits for names is ended.
 pub fn to_end(
     interface: &str,
     work: impl FnOnce(&mut Transaction) -> Result<(), Failure>,
@@ -61,20 +61,20 @@ fn run(
     transaction.end(result)
 }
 
-/// Does and undoes. See the head of the file.
+/// Does steps and undoes them. See the head of the file.
 #[derive(Debug)]
 pub struct Transaction {
-    /// What is worked on.
+    /// The interface.
     pub target: Target,
-    /// What may end it.
+    /// The signals that may end the transaction.
     pub signals: Signals,
-    /// Our turn to work on it.
+    /// The lock of the interface.
     turn: Turn,
-    /// What is known of what was done to the interface. `None` where nothing was recorded.
+    /// The record of what was done to the interface; `None` if there is none.
     pub state: Option<State>,
-    /// What was known before of an interface of this name whose daemon was killed.
+    /// The record of an earlier interface of this name whose daemon was killed.
     pub state_before: Option<State>,
-    /// What would undo the steps done, the last one last.
+    /// The steps that undo what was done, in the order of the steps done.
     undo: Vec<Step>,
 }
 
@@ -82,7 +82,7 @@ impl Transaction {
     /// Does a step.
     ///
     /// # Errors
-    /// It failed, or a signal came before or meanwhile.
+    /// The step failed, or a signal arrived.
     pub fn run(&mut self, step: Step) -> Result<(), Failure> {
         self.check()?;
         step.show(&self.target);
@@ -94,7 +94,7 @@ impl Transaction {
         if is_others {
             self.take_state();
         }
-        // A program that a signal ended did not fail by itself.
+        // If a signal ended a program, the signal is the error.
         self.check()?;
         match done {
             Err(failure) if self.signal().is_some() => {
@@ -105,10 +105,10 @@ impl Transaction {
         }
     }
 
-    /// Does a step that may fail: then that is said, and no reason to stop.
+    /// Does a step that may fail: a failure is printed, and the command goes on.
     ///
     /// # Errors
-    /// A signal came before or meanwhile.
+    /// A signal arrived.
     pub fn attempt(&mut self, step: Step) -> Result<(), Failure> {
         match self.run(step) {
             Err(failure @ (Failure::Message(_) | Failure::Hook(..))) => {
@@ -135,7 +135,7 @@ impl Transaction {
         done
     }
 
-    /// A hook may have run `reload`, or `save`.
+    /// Reads the record again after a hook, which may have run `reload` or `save`.
     fn take_state(&mut self) {
         if let Some(state) = &mut self.state
             && let Ok(Some(now)) = State::load(&state.interface)
@@ -145,41 +145,41 @@ impl Transaction {
         }
     }
 
-    /// Whether another one, that was about to bring the interface up, was ended for us.
+    /// Whether another process, which was about to bring the interface up, was ended.
     pub fn ended_other(&self) -> bool {
         self.turn.ended_other
     }
 
-    /// Whether we wait for names to be resolved: then `down` need not wait for us.
+    /// Notes in the lock whether this process waits for names: then `down` may end it.
     pub fn waits_for_names(&self, waits: bool) {
         if let Some(lock) = &self.turn.lock {
             lock.hold(waits);
         }
     }
 
-    /// Nothing of the interface is left, and so nothing is known of it.
+    /// Removes the record: nothing of the interface is left.
     pub fn forget(&mut self) {
         if let Some(state) = self.state.take() {
             state.remove();
         }
     }
 
-    /// Writes what is known. Whoever runs next may want to know it.
+    /// Writes the record, for commands that run later.
     pub fn save_state(&self) {
         if let Some(state) = &self.state
             && let Err(error) = state.save()
         {
             console::note(format_args!(
-                "What was done to `{}' cannot be recorded: {error}.",
+                "The record of what `up' did to `{}' cannot be written: {error}.",
                 state.interface
             ));
         }
     }
 
-    /// Where there is no way back, the rest is done first.
+    /// Checks for a signal. After the commit a signal is no error, as the rest must be done first.
     ///
     /// # Errors
-    /// A signal came.
+    /// A signal arrived.
     pub fn check(&self) -> Result<(), Failure> {
         match self.signal() {
             Some(signal) if self.signals.phase == Phase::Doing => Err(signal),
@@ -191,7 +191,7 @@ impl Transaction {
         self.signals.caught().map(Failure::Signal)
     }
 
-    /// There is no way back from here, only forward.
+    /// From here on nothing is undone, and signals wait until the work is done.
     fn commit(&mut self) {
         self.undo.clear();
         if self.signals.phase == Phase::Doing {
@@ -199,14 +199,14 @@ impl Transaction {
         }
     }
 
-    /// What was done so far stays.
+    /// Keeps what was done so far: it will not be undone.
     pub fn keep(&mut self) {
         self.undo.clear();
     }
 
-    /// Undoes what was done, if it did not end well; the exit code.
+    /// Undoes what was done if the work failed. Returns the exit code.
     fn end(mut self, result: Result<(), Failure>) -> ExitCode {
-        // What a signal ended did not fail by itself.
+        // If a signal ended the work, the signal is the error.
         let signal = self.signal().map_or(Ok(()), Err);
         let Err(failure) = signal.and(result) else {
             self.save_state();
@@ -214,7 +214,7 @@ impl Transaction {
         };
         console::error(&failure);
         self.signals.phase = Phase::Undoing;
-        // What goes with the link need not be taken off it first.
+        // What disappears with the link need not be undone before the link is deleted.
         let link_goes = self
             .undo
             .iter()
@@ -228,7 +228,7 @@ impl Transaction {
         for step in mem::take(&mut self.undo).into_iter().rev() {
             step.show(&self.target);
             if let Err(error) = self.do_recorded(step) {
-                console::error(format_args!("cannot be undone: {error}"));
+                console::error(format_args!("cannot undo this step: {error}"));
                 undone = false;
             }
         }

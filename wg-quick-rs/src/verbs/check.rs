@@ -1,7 +1,7 @@
-//! All that is wrong with a file, and what is hardly meant the way it stands there.
+//! `check`: errors and likely mistakes in a file.
 //!
-//! An error is what `up` refuses, a warning all else. What depends on the host, such as a name that
-//! cannot be resolved or a hook that fails, is not known here.
+//! An error is what `up` refuses; everything else is a warning. What depends on the host is not checked,
+//! for example whether a name can be resolved, or whether a hook fails.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -21,12 +21,12 @@ use crate::file::table::Table;
 use crate::file::{self, Address, ConfigValue, Error, File, Location};
 use crate::plan::loops;
 
-/// The least MTU that IPv6 works with (RFC 8200 section 5).
+/// The smallest MTU for IPv6, bytes (RFC 8200, section 5).
 const IPV6_MTU: u32 = 1280;
-/// The least MTU of IPv4 (RFC 791), and the most a TUN device takes.
+/// The smallest MTU for IPv4 (RFC 791), and the largest of a TUN device, bytes.
 const MTU: std::ops::RangeInclusive<u32> = 68..=65535;
 
-/// Runs the command: prints all findings about these files. Fails if one of them is an error.
+/// Runs the command: prints all findings about these files, and fails if one of them is an error.
 pub fn run(arguments: &[String]) -> ExitCode {
     let found: Vec<_> = arguments
         .iter()
@@ -44,10 +44,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
     }
 }
 
-/// One line of what there is to say.
+/// An error or a warning, one line.
 #[derive(Debug)]
 struct Finding {
-    /// Whether `up` would refuse the file for it.
+    /// Whether `up` would refuse the file because of it.
     is_error: bool,
     text: Error,
 }
@@ -60,7 +60,7 @@ impl Finding {
         }
     }
 
-    /// About a line, or the file as a whole.
+    /// A warning about a line, or about the file as a whole.
     fn warning(name: &str, line: Option<usize>, message: impl Display) -> Self {
         let message = match line {
             Some(_) => format!("Warning: {message}"),
@@ -78,7 +78,7 @@ impl Finding {
     }
 }
 
-/// What there is to say about the file of an argument, in the order of its lines.
+/// The findings about the file of an argument, in the order of its lines.
 fn check(argument: &str) -> Vec<Finding> {
     let location = match Location::of(argument) {
         Ok(location) => location,
@@ -103,14 +103,16 @@ fn check(argument: &str) -> Vec<Finding> {
             Finding::warning(
                 &name,
                 None,
-                format_args!("everybody may read it, and it has keys{path}: chmod 600"),
+                format_args!(
+                    "everybody can read this file, and it contains keys{path}: run chmod 600"
+                ),
             ),
         );
     }
     found
 }
 
-/// Where the file really is, if that is elsewhere.
+/// The real path of the file, if the given one is a symbolic link.
 fn shown(real: &Path, given: &Path) -> String {
     if std::fs::symlink_metadata(given).is_ok_and(|file| file.is_symlink()) {
         format!(" (`{}')", real.display())
@@ -119,7 +121,7 @@ fn shown(real: &Path, given: &Path) -> String {
     }
 }
 
-/// What there is to say about a text.
+/// The findings about a text.
 fn judge(name: &str, interface: &str, text: &[u8]) -> Vec<Finding> {
     let (file, errors) = file::parse(name, interface, text);
     let found = errors.into_iter().map(Finding::error).collect();
@@ -130,7 +132,7 @@ fn judge(name: &str, interface: &str, text: &[u8]) -> Vec<Finding> {
     findings.peers(&file);
     findings.endpoints(&file);
     findings.networks(&file);
-    // Stable: of one line, in the order found.
+    // A stable sort: findings about one line stay in the order in which they were found.
     findings.found.sort_by_key(|finding| finding.text.line);
     findings.found
 }
@@ -158,7 +160,7 @@ impl Findings<'_> {
         let hooks = &file.hooks;
         let mut hooks = hooks.pre_up.iter().chain(&hooks.post_up);
         let no_key = file.settings.private_key.is_none();
-        // What is said already says enough.
+        // Another finding explains it already.
         if no_key
             && self.found.is_empty()
             && !hooks.any(|hook| hook.value.text().contains("private-key"))
@@ -185,7 +187,7 @@ impl Findings<'_> {
         }
     }
 
-    /// Servers: `wg-quick` takes what looks like an address for one.
+    /// Checks the servers: `wg-quick` takes a word that looks like an address for a server.
     fn dns(&mut self, text: &[u8]) {
         let mut section = Section::Other;
         for line in lines(text) {
@@ -212,7 +214,7 @@ impl Findings<'_> {
         let networks: Vec<_> = networks(file).map(|(_, network)| network.ip).collect();
         for (n, at) in file.addresses.iter().enumerate() {
             let Address { ip, prefix } = at.value;
-            // IPv6 knows an address once, whatever its network.
+            // An IPv6 address can be added only once, whatever its prefix length.
             let is_twin = |other: &&ConfigValue<Address>| {
                 other.value == at.value || ip.is_ipv6() && other.value.ip == ip
             };
@@ -221,15 +223,15 @@ impl Findings<'_> {
             {
                 self.error(
                     at.line,
-                    format_args!("Address: {ip} is no address for an interface"),
+                    format_args!("Address: {ip} cannot be the address of an interface"),
                 );
             } else if let Some(first) = file.addresses[..n].iter().find(is_twin) {
                 self.error(
                     at.line,
-                    format_args!("Address: {ip} is listed in line {} already", first.line),
+                    format_args!("Address: {ip} is already listed in line {}", first.line),
                 );
             } else if let Some(own) = AllowedIp::new(ip, prefix)
-                // Nobody else is in a network of one.
+                // In a network of one address there is nobody else.
                 && prefix < if ip.is_ipv4() { 32 } else { 128 }
                 && !networks.is_empty()
                 && !networks.iter().any(|network| overlap(&own, network))
@@ -237,7 +239,7 @@ impl Findings<'_> {
                 self.warn(
                     at.line,
                     format_args!(
-                        "Address: nothing of {} is in any peer's AllowedIPs",
+                        "Address: no peer's AllowedIPs have an address of {}",
                         at.value
                     ),
                 );
@@ -280,7 +282,7 @@ impl Findings<'_> {
             }
             if let Some(first) = seen.insert(peer.public_key, line) {
                 let message = format!(
-                    "PublicKey: the peer is listed in line {first} already, and loses the \
+                    "PublicKey: the peer is already listed in line {first}, and loses the \
                      AllowedIPs it has there"
                 );
                 self.warn(line, message);
@@ -314,7 +316,7 @@ impl Findings<'_> {
                 Some((owner, first)) if owner == peer => {
                     self.warn(
                         line,
-                        format_args!("AllowedIPs: {ip} is listed in line {first} already"),
+                        format_args!("AllowedIPs: {ip} is already listed in line {first}"),
                     );
                 }
                 Some((owner, first)) => {
@@ -328,7 +330,7 @@ impl Findings<'_> {
     }
 }
 
-/// The networks that peers are given, with their peers.
+/// The networks of all peers, each with its peer.
 fn networks(file: &File) -> impl Iterator<Item = (PublicKey, &AllowedIpSetting)> {
     let peers = file.settings.peers.iter();
     peers.flat_map(|peer| {
@@ -337,7 +339,7 @@ fn networks(file: &File) -> impl Iterator<Item = (PublicKey, &AllowedIpSetting)>
     })
 }
 
-/// Whether one of two networks is in the other.
+/// Whether one of two networks contains the other.
 fn overlap(a: &AllowedIp, b: &AllowedIp) -> bool {
     let cidr = a.cidr.min(b.cidr);
     a.addr.is_ipv4() == b.addr.is_ipv4()
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn good_files_have_nothing() {
+    fn good_files_have_no_findings() {
         for good in [
             "[Interface]\nPrivateKey = KEY_A\n",
             "[Interface]\nAddress = 10.0.0.1/24, fd00::1/64\nPrivateKey = KEY_A\nDNS = 1.1.1.1, x.example, ::1\n\
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_at_once() {
+    fn all_mistakes_of_a_file_are_found_at_once() {
         let text = "[Interface]\nAdress = 10.0.0.1/24\nPrivateKey = KEY_A\nMTU = 1200\nTable = fuor\n\
             Address = 10.0.0.1/24, 10.0.0.1/24\nAddress = fd00::1/64, 10.300.0.1\nDNS = 10.0.0, ::g\n\
             [Peer]\nPublicKey = KEY_A\nAllowedIPs = 10.0.0.2/32, 10.0.0.1/32\nAllowedIPs = 10.0.0.2\n\
@@ -394,18 +396,18 @@ mod tests {
             (2, "`Address'"),
             (4, "MTU: 1200 is less"),
             (5, "Table"),
-            (6, "Address: 10.0.0.1 is listed in line 6 already"),
+            (6, "Address: 10.0.0.1 is already listed in line 6"),
             (7, "10.300.0.1"),
-            (7, "nothing of fd00::1/64"),
+            (7, "have an address of fd00::1/64"),
             (8, "`10.0.0'"),
             (8, "`::g'"),
             (11, "own Address (line 6)"),
-            (12, "10.0.0.2/32 is listed in line 11 already"),
+            (12, "10.0.0.2/32 is already listed in line 11"),
             (15, "10.0.0.2/32 is taken from peer AQEB"),
             (15, "used as 10.9.0.0/16"),
             (16, "Endpiont"),
             (16, "`Endpoint'"),
-            (18, "listed in line 10 already"),
+            (18, "already listed in line 10"),
         ];
         for (line, part) in want {
             let line = format!("wg0.conf:{line}: ");
@@ -416,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn what_up_refuses_is_an_error_and_nothing_else() {
+    fn only_what_up_refuses_is_an_error() {
         let peer = "[Peer]\nPublicKey = KEY_B\nAllowedIPs = 10.0.0.0/24, fd00::/64\n";
         let is_error = |interface: &str, more: &str| {
             let text = format!("[Interface]\nPrivateKey = KEY_A\n{interface}\n{peer}{more}");
@@ -448,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_or_not_a_tunnel() {
+    fn missing_files_and_missing_keys() {
         assert_eq!(
             found("[Interface]\n"),
             ["wg0.conf: Warning: no PrivateKey in [Interface]"]

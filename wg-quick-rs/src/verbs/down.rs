@@ -1,11 +1,11 @@
-//! `down`: from an interface to nothing, or to nothing done.
+//! `down`: takes an interface down, or changes nothing.
 //!
 //! ```text
 //! PreDown ─► saved, if SaveConfig ─► DNS ─► rules ─► firewall ─► link ─► PostDown
-//!                                                                 └ from here there is no way back
+//!                                                                 └ from here on nothing is undone
 //! ```
-//! What goes is what `up` recorded; of the file only the hooks are needed. An interface whose daemon was killed
-//! no longer has a link, but what else there was must still be cleaned up.
+//! `down` removes what `up` recorded; from the file it needs only the hooks. An interface whose daemon
+//! was killed has no link, but DNS, rules, firewall and routes must still be removed.
 
 use std::process::ExitCode;
 
@@ -26,14 +26,14 @@ use crate::steps::target::Target;
 use crate::steps::transaction::{self, Transaction};
 use crate::verbs::save::save_config;
 
-/// Takes the interface of a file down, wherever it lives. `errors` are what is wrong with the file,
-/// which is no reason for it to stay up.
+/// Takes the interface of a file down, in whichever namespace it is. `errors` are the errors in the
+/// file; they do not prevent it.
 pub fn down(file: &File, errors: &[Error]) -> ExitCode {
     for error in errors {
         console::line(format_args!("Warning: {error}"));
     }
     transaction::to_end(&file.interface, |transaction| {
-        // A socket that nobody answers at is forgotten when it is looked at.
+        // Looking for the interface removes a socket without a daemon, so this comes first.
         let left = place::socket(&file.interface).exists();
         if find(transaction, file)? {
             take_down(transaction, file, errors.is_empty())
@@ -50,7 +50,7 @@ fn take_down(transaction: &mut Transaction, file: &File, is_whole: bool) -> Resu
         save_config(transaction, file)?;
     } else if file.save_config {
         saved = Err(Failure::new(format_args!(
-            "{}: not saved, because of the errors in it",
+            "{}: not saved, because the file has errors",
             file.path.display()
         )));
     }
@@ -68,7 +68,7 @@ fn take_down(transaction: &mut Transaction, file: &File, is_whole: bool) -> Resu
     };
     for step in beside.steps() {
         match step {
-            // As stock has it: a resolvconf that fails is no reason to stay up.
+            // Like in wg-quick, a resolvconf that fails does not prevent `down`.
             Step::UnsetDns(_) => transaction.attempt(step)?,
             step => transaction.run(step)?,
         }
@@ -79,7 +79,7 @@ fn take_down(transaction: &mut Transaction, file: &File, is_whole: bool) -> Resu
     saved
 }
 
-/// What is left of an interface whose daemon was killed, and whether anything is.
+/// What is left of an interface whose daemon was killed; `None` if there is nothing.
 fn left(
     transaction: &mut Transaction,
     file: &File,
@@ -93,7 +93,7 @@ fn left(
     let marks = [firewall.mark(target, signals), file.settings.fwmark];
     let mut beside = Beside::default();
     for mark in marks.into_iter().flatten().filter(|mark| *mark != 0) {
-        // Another interface's, if there is a route.
+        // If the table has a route, the mark is another interface's.
         if beside.rules.is_empty() && !leads_somewhere(target, mark)? {
             beside = Beside::of_mark(target, mark)?;
         }
@@ -107,7 +107,7 @@ fn left(
         let current = resolver.current(target, signals);
         current.is_some_and(|dns| !dns.is_empty())
     };
-    // The socket is no more if somebody looked for it.
+    // The socket may be gone, as any command that looks for the interface removes it.
     let is_left = socket_left
         || !beside.firewall.is_empty()
         || !beside.rules.is_empty()
@@ -116,7 +116,7 @@ fn left(
     Ok(is_left.then_some(beside))
 }
 
-/// Whether there is a route in a table.
+/// Whether a table has routes.
 fn leads_somewhere(target: &mut Target, table: u32) -> Result<bool, Failure> {
     for family in [Family::V4, Family::V6] {
         if !target
@@ -130,21 +130,21 @@ fn leads_somewhere(target: &mut Target, table: u32) -> Result<bool, Failure> {
     Ok(false)
 }
 
-/// Removes what is left of an interface whose daemon was killed. All of it goes, whatever fails.
+/// Removes what is left of an interface whose daemon was killed. It goes on after a failure.
 fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Result<(), Failure> {
     let Some(beside) = left(transaction, file, socket_left)? else {
-        // What was about to bring it up has undone all of it.
+        // The `up` that was ended has undone its changes.
         return match transaction.ended_other() {
             true => Ok(()),
             false => Err(not_there(file)),
         };
     };
     console::note(format_args!(
-        "`{}' is gone already, its daemon was killed. Cleaning up.",
+        "The daemon of `{}' was killed; removing what it left.",
         file.interface
     ));
     let is_for_hooks = match transaction.state.clone() {
-        // `up' has run them, and failed later.
+        // A later `up` has run the hooks, and then failed.
         Some(state) if state.is_after_hooks => false,
         Some(state) => find::go_home(&mut transaction.target, &state)?,
         None => true,
@@ -153,7 +153,7 @@ fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Re
     let mut first = Ok(());
     let mut attempt = |transaction: &mut Transaction, result: Result<(), Failure>| {
         transaction.keep();
-        // The first is said at the end.
+        // The first failure is printed at the end, as the command's error.
         match result {
             Err(failure) if first.is_err() => console::error(failure),
             Err(failure) => first = Err(failure),

@@ -1,4 +1,4 @@
-//! The commands, one file each: `wg-quick-rs up` is in `up`.
+//! The commands, one file for each: `wg-quick-rs up` is in `up`.
 
 pub mod check;
 pub mod down;

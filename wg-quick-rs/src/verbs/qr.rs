@@ -1,8 +1,8 @@
-//! A config file as a QR code in the terminal.
+//! `qr`: a config file as a QR code in the terminal.
 //!
-//! The applications for phones take the file of `wg-quick`, but refuse a file with a key that they
-//! do not know: what is about this machine (`Table`, `FwMark`, `SaveConfig`, hooks) is left out, and
-//! so are comments, which keeps the code small.
+//! The applications for phones read files of `wg-quick`, but refuse keys that they do not know. So keys
+//! that are only for this machine (`Table`, `FwMark`, `SaveConfig`, hooks) are left out. Comments are
+//! left out too, to keep the code small.
 
 use std::fmt::Display;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::file::lines::{Section, What, lines};
 use crate::file::{self, Location};
 use crate::steps::console;
 
-/// What the applications take.
+/// The keys that the applications know.
 const INTERFACE: [&str; 5] = ["PrivateKey", "ListenPort", "Address", "DNS", "MTU"];
 const PEER: [&str; 5] = [
     "PublicKey",
@@ -26,15 +26,15 @@ const PEER: [&str; 5] = [
     "PersistentKeepalive",
 ];
 
-/// Light modules around the code, as scanners want it.
+/// The width of the light margin that scanners need, in modules.
 const QUIET: usize = 4;
 
-/// The text is longer than any QR code.
+/// The text does not fit in a QR code; its length in bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} bytes are too many for a QR code, which has 2953 at most: leave out peers")]
+#[error("{0} bytes are too many for a QR code, which holds at most 2953: remove peers")]
 struct TooLong(usize);
 
-/// Runs the command: prints the code of a file in which nothing is wrong.
+/// Runs the command: prints the code of a file without errors.
 pub fn run(argument: &str) -> ExitCode {
     match print(argument) {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,7 +61,7 @@ fn print(argument: &str) -> Result<(), Vec<String>> {
     written.map_err(|error| one(&error))
 }
 
-/// What of a file goes to a phone.
+/// The lines of a file that a phone can use.
 fn for_phone(text: &[u8]) -> Zeroizing<String> {
     let mut out = Zeroizing::new(String::with_capacity(text.len() + 64));
     let mut section = Section::Other;
@@ -92,8 +92,8 @@ fn for_phone(text: &[u8]) -> Zeroizing<String> {
     out
 }
 
-/// `text` as a QR code of half blocks, two modules to a character: light ones are filled, as a
-/// terminal has light text on a dark ground. With `colours` it says so, for those that have not.
+/// `text` as a QR code of half blocks, two modules to a character. Light modules are filled, for a
+/// terminal with light text on a dark background; `colours` sets these colours for all others.
 ///
 /// # Errors
 /// [`TooLong`].
@@ -106,7 +106,7 @@ fn code(text: &str, colours: bool) -> Result<Zeroizing<String>, TooLong> {
         let at = |n: usize| n.checked_sub(QUIET).filter(|n| *n < width);
         match (at(x), at(y)) {
             (Some(x), Some(y)) => code[(x, y)] == Color::Light,
-            // An odd last row has nothing under it.
+            // The last row may have none below it.
             _ => y < side,
         }
     };
@@ -130,7 +130,7 @@ fn code(text: &str, colours: bool) -> Result<Zeroizing<String>, TooLong> {
 mod tests {
     use super::*;
 
-    /// What a phone's camera makes of it.
+    /// Reads a code as a phone's camera does.
     fn scanned(code: &str) -> String {
         const SCALE: usize = 4;
         let rows: Vec<Vec<char>> = code.lines().map(|line| line.chars().collect()).collect();
@@ -160,14 +160,14 @@ mod tests {
         Endpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0, ::/0\nPersistentKeepalive = 25\n";
 
     #[test]
-    fn a_phone_reads_what_it_can_use() {
+    fn a_phone_reads_the_lines_that_it_can_use() {
         assert_eq!(*for_phone(FILE.as_bytes()), FOR_PHONE);
         let code = code(FOR_PHONE, false).unwrap();
         assert_eq!(scanned(&code), FOR_PHONE);
     }
 
     #[test]
-    fn small_and_large() {
+    fn codes_of_all_sizes() {
         for len in [1, 17, 300, 2953] {
             let text = "k".repeat(len);
             assert_eq!(scanned(&code(&text, false).unwrap()), text, "{len}");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_only_go_around_lines() {
+    fn colours_do_not_change_the_code() {
         let (plain, coloured) = (code("wg", false).unwrap(), code("wg", true).unwrap());
         let stripped = coloured.replace("\x1b[40;97m", "").replace("\x1b[0m", "");
         assert_eq!(stripped, *plain);

@@ -1,14 +1,14 @@
-//! Names as endpoints, asked again: what a machine's address behind dynamic DNS needs.
+//! `reresolve`: looks up host names of endpoints again, as dynamic DNS needs it.
 //!
 //! ```text
-//! a peer named in the file, no handshake for 135 s ─► its addresses now, those with a route
-//!   ├ the endpoint is none of them          ─► the one the system prefers
-//!   ├ it is, there are others, and the peer sends in vain ─► the next, IPv6 and IPv4 in turn
-//!   └ it is, and the peer is idle           ─► left alone
+//! an endpoint with a name, no handshake for 135 s ─► its addresses now, those with a route
+//!   ├ the current endpoint is not among them            ─► the address that the system prefers
+//!   ├ it is, there are others, and nobody answers there ─► the next address, IPv6 and IPv4 in turn
+//!   └ it is, and nothing is being sent to the peer      ─► no change
 //! ```
-//! Where the system has no answer, servers outside of the tunnel are asked: see `ask`.
-//! Nothing is remembered between two runs: the turn starts from the endpoint as it is, and a peer
-//! that sends in vain shows that within one retry of its handshake.
+//! If the system has no answer, servers outside of the tunnel are asked: see `ask`.
+//! Nothing is stored between two runs: the next address is found from the current endpoint, and whether
+//! packets are sent in vain shows within one retry of the handshake.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -26,13 +26,13 @@ use crate::plan::ask::Around;
 use crate::steps::console;
 use crate::steps::state::State;
 
-/// A session ends after 180 s, and is renewed after 120 s by a peer that can be reached.
+/// A session ends after 180 s. A peer that can be reached renews it after 120 s.
 const FRESH: Duration = Duration::from_secs(135);
-/// A handshake is tried every 5 s and up to a third of a second.
+/// A handshake is retried every 5 s, plus up to a third of a second.
 const RETRY: Duration = Duration::from_millis(5500);
-/// How often to look whether it is.
+/// The time between two looks whether it was retried.
 const LOOK: Duration = Duration::from_millis(250);
-/// Names that are asked for at once.
+/// The number of names that are looked up at the same time.
 const AT_ONCE: usize = 16;
 
 /// A peer that may need another address.
@@ -41,13 +41,13 @@ struct Stale {
     key: PublicKey,
     name: Endpoint,
     tx_bytes: u64,
-    /// The way that the interface's own packets take.
+    /// The way that the interface's own encrypted packets take.
     around: Around,
-    /// Those there is a route to, the preferred one first.
+    /// The addresses that have a route, the preferred one first.
     addresses: Vec<SocketAddr>,
 }
 
-/// Runs the command for these interfaces, or for all that run and have a file.
+/// Runs the command for these interfaces, or for all running ones that have a file.
 pub fn run(arguments: &[String]) -> ExitCode {
     let backends = Backends::new();
     let mut failed = false;
@@ -61,7 +61,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
             fail(format!("Unable to list interfaces: {error}"));
             Vec::new()
         });
-        // One that is not ours has no file.
+        // An interface without a file was not brought up by this program.
         for location in running.iter().filter_map(|name| Location::of(name).ok()) {
             match find(&backends, &location) {
                 Ok(found) => stale.extend(found),
@@ -86,13 +86,13 @@ pub fn run(arguments: &[String]) -> ExitCode {
     }
 }
 
-/// The peers of a file that have a name and no fresh handshake.
+/// The peers of a file whose endpoint is a name and that have no fresh handshake.
 fn find(backends: &Backends, location: &Location) -> Result<Vec<Stale>, String> {
     let (file, _) = location
         .read_leniently()
         .map_err(|error| error.to_string())?;
     let is_name = |endpoint: &Endpoint| endpoint.numeric().is_none();
-    // Of a peer that is listed twice, the last endpoint counts.
+    // If a peer is listed twice, its last endpoint counts.
     let named: HashMap<_, _> = file
         .settings
         .peers
@@ -125,7 +125,7 @@ fn find(backends: &Backends, location: &Location) -> Result<Vec<Stale>, String> 
         .collect())
 }
 
-/// Whether it was heard lately. One heard in the future is: the clock was wrong, the peer is not.
+/// Whether the last handshake is recent. A time in the future also counts: then the clock was wrong.
 pub fn is_fresh(peer: &Peer, now: SystemTime) -> bool {
     peer.last_handshake.is_some_and(|wall| {
         let at = UNIX_EPOCH + Duration::new(wall.secs, wall.nanos);
@@ -133,13 +133,13 @@ pub fn is_fresh(peer: &Peer, now: SystemTime) -> bool {
     })
 }
 
-/// Asks for all names. What is said of those that have no answer.
+/// Looks up all names. Returns the errors.
 fn resolve(stale: &mut [Stale]) -> Vec<String> {
     let mut errors = Vec::new();
     for some in stale.chunks_mut(AT_ONCE) {
         let answers = thread::scope(|scope| {
             let ask = |peer: &mut Stale| {
-                // The name server may be behind the very tunnel.
+                // The name server may be reached only through this tunnel.
                 match peer.around.addresses(&peer.name) {
                     Ok(mut addresses) => {
                         addresses.retain(|address| peer.around.reaches(*address));
@@ -161,7 +161,7 @@ fn resolve(stale: &mut [Stale]) -> Vec<String> {
     errors
 }
 
-/// Sets what there is to set, and waits for peers that may be sending in vain.
+/// Sets the endpoints that changed, and waits for peers to which packets may be sent in vain.
 fn follow(backends: &Backends, mut stale: Vec<Stale>) -> Vec<String> {
     let mut errors = Vec::new();
     let end = Instant::now() + RETRY;
@@ -176,7 +176,7 @@ fn follow(backends: &Backends, mut stale: Vec<Stale>) -> Vec<String> {
                 let same = |now: &&Peer| now.public_key == peer.key;
                 state.peers.iter().find(same)
             });
-            // Gone, or heard in the meantime.
+            // The peer is gone, or has answered in the meantime.
             let Some(now) = now.filter(|now| !is_fresh(now, SystemTime::now())) else {
                 return false;
             };
@@ -202,7 +202,7 @@ enum Choice {
     Set(SocketAddr),
 }
 
-/// What to do with a peer at `current` whose name stands for `addresses`.
+/// What to do with a peer whose endpoint is `current` and whose name has `addresses`.
 fn choose(addresses: &[SocketAddr], current: Option<SocketAddr>, in_vain: bool) -> Choice {
     let turn = in_turn(addresses);
     let at = turn.iter().position(|address| Some(*address) == current);
@@ -214,7 +214,7 @@ fn choose(addresses: &[SocketAddr], current: Option<SocketAddr>, in_vain: bool) 
     }
 }
 
-/// IPv6 and IPv4 by turns, in an order that the name server's own rotation does not change.
+/// IPv6 and IPv4 addresses alternately, sorted, so that the name server's order does not matter.
 fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut sorted = addresses.to_vec();
     sorted.sort();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn by_turns() {
+    fn addresses_are_tried_in_turn() {
         let turn = in_turn(&list(&[OTHER_V6, V4, V6, V4]));
         assert_eq!(turn, list(&[V6, V4, OTHER_V6]));
         let choose = |addresses: &[&str], current: Option<&str>, in_vain| {
@@ -263,7 +263,7 @@ mod tests {
             choose(&list(addresses), current, in_vain)
         };
         let set = |address: &str| Choice::Set(address.parse().unwrap());
-        // The system's choice first, and then the others, whatever order the answer has.
+        // First the system's choice, then the others, whatever the order of the answer.
         assert_eq!(choose(&[V4, V6], None, false), set(V4));
         assert_eq!(choose(&[V6, V4], Some("192.0.2.9:1"), false), set(V6));
         assert_eq!(choose(&[V6, V4], Some("192.0.2.1:2"), false), set(V6));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn fresh_for_135_seconds() {
+    fn a_handshake_is_fresh_for_135_seconds() {
         let peer = |secs| Peer {
             last_handshake: Some(Wall { secs, nanos: 0 }),
             ..Peer::new(PublicKey::from_bytes([1; 32]))

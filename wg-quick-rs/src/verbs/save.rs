@@ -1,4 +1,4 @@
-//! `save`: the state of a running interface, written into its file. So does `down`, with `SaveConfig`.
+//! `save`: writes the state of a running interface into its file. `down` does so too, with `SaveConfig`.
 
 use std::fs;
 use std::net::IpAddr;
@@ -27,10 +27,10 @@ pub fn save(file: &File) -> ExitCode {
     })
 }
 
-/// What [`save`] does, of an interface that was found.
+/// Writes the state of an interface that was found into its file.
 ///
 /// # Errors
-/// It cannot be asked, or the file cannot be written.
+/// The interface cannot be read, or the file cannot be written.
 pub fn save_config(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
     let target = &mut transaction.target;
     let interface = target.get()?;
@@ -39,7 +39,7 @@ pub fn save_config(transaction: &mut Transaction, file: &File) -> Result<(), Fai
         IpAddr::V6(ip) => ip.is_unicast_link_local() && !written(address),
         IpAddr::V4(_) => false,
     };
-    // What could not be set here is no less the file's.
+    // IPv6 addresses that could not be set on this host stay in the file.
     let ipv6 = Ipv6::of(target, file)?;
     let of_file = file.addresses.iter().map(|address| address.value);
     let left_out = of_file.filter(|address| !ipv6.uses(address.ip));
@@ -59,10 +59,10 @@ pub fn save_config(transaction: &mut Transaction, file: &File) -> Result<(), Fai
     let dns = resolver
         .and_then(|resolver| resolver.current(target, &transaction.signals))
         .map(|dns| dns.addresses())
-        // No record says nothing.
+        // Without a record, the servers are not known.
         .filter(|servers| !servers.is_empty());
-    // Who chose them is known only where `up` recorded it. A port that a person chose is not to be
-    // lost.
+    // Only the record of `up` tells who chose the port and the mark. Without one, they are saved, so
+    // that a port that the user chose is not lost.
     let chosen_port = state.and_then(|state| state.chosen_port);
     let chosen_port = chosen_port.filter(|_| matches!(file.settings.listen_port, None | Some(0)));
     let chosen_mark = match (file.settings.fwmark, state) {

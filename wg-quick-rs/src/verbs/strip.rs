@@ -1,11 +1,11 @@
-//! `strip`: a file without what is wg-quick's own.
+//! `strip`: a file without wg-quick's own keys.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::file::File;
 
-/// Prints what `wg` understands of a file. What is wrong with it is for `wg` to say.
+/// Prints the part of a file that `wg` reads. Errors in that part are left to `wg`.
 pub fn strip(file: &File) -> ExitCode {
     let mut out = io::stdout().lock();
     let written = out

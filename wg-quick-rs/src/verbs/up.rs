@@ -1,10 +1,10 @@
-//! `up`: from nothing to an interface as its file says.
+//! `up`: brings up an interface by its file.
 //!
 //! ```text
 //! link (here) ─► moved to its namespace ─► PreUp ─► addconf ─► addresses ─► MTU, up ─► DNS
 //!             ─► routes, rules, firewall ─► PostUp
 //! ```
-//! What the MTU and the routes are is found out when it is their turn: hooks may have a say in it.
+//! The MTU and the routes are computed only when their turn has come, as hooks may influence them.
 
 use std::env;
 use std::ffi::OsString;
@@ -42,14 +42,14 @@ use crate::steps::step::Step;
 use crate::steps::target::{Target, family};
 use crate::steps::transaction::{self, Transaction};
 
-/// Names the userspace implementation to fall back to.
+/// The variable with the userspace implementation to use if the kernel has no module.
 const IMPLEMENTATION: &str = "WG_QUICK_USERSPACE_IMPLEMENTATION";
-/// Of IPv6 routes that are given none.
+/// The metric that the kernel gives to IPv6 routes without one.
 const IPV6_METRIC: u32 = 1024;
-/// Is there when the kernel's module is.
+/// A folder that exists if the kernel's module is loaded.
 const MODULE: &str = "/sys/module/wireguard";
 
-/// Brings the interface of a file up, to live in `namespace` if given.
+/// Brings the interface of a file up, in `namespace` if one is given.
 pub fn up(file: &File, namespace: Option<&Namespace>) -> ExitCode {
     transaction::with(&file.interface, |transaction| {
         bring_up(transaction, file, namespace)
@@ -67,11 +67,11 @@ fn bring_up(
         Err(error) if error.is_absent() => false,
         Err(error) => return Err(error.into()),
     };
-    // A daemon's name is taken wherever its link lives.
+    // The name of a daemon is in use even if its link is in another namespace.
     if is_here || Backends::new().kind(name)?.is_some() {
         return Err(Failure::new(format_args!("`{name}' already exists")));
     }
-    // Before anything is made: it may not be there.
+    // Opened before anything is created, as the namespace may not exist.
     let elsewhere = match namespace {
         Some(namespace) => {
             let netns = namespace.open().map_err(Failure::new)?;
@@ -80,7 +80,7 @@ fn bring_up(
         }
         None => None,
     };
-    // A daemon that was killed left it.
+    // A record without an interface is what a killed daemon left.
     if let Some(before) = State::load(name).ok().flatten() {
         if find::find_recorded(&mut transaction.target, &before)? {
             return Err(Failure::new(format_args!(
@@ -96,16 +96,16 @@ fn bring_up(
         .is_some_and(|before| before.home.is_none());
     if left.is_some() && lived_here && elsewhere.is_some() {
         return Err(Failure::new(format_args!(
-            "the daemon of an earlier `{name}' was killed, and what it left is here: `{} down {name}' removes it",
+            "the daemon of an earlier `{name}' was killed, and its settings are left in this namespace: `{} down {name}' removes them",
             console::program()
         )));
     }
     if left.is_some() {
         console::note(format_args!(
-            "The daemon of an earlier `{name}' was killed: what it left is removed."
+            "The daemon of an earlier `{name}' was killed; removing what it left."
         ));
     }
-    // What it left keeps all from being sent in clear meanwhile.
+    // Meanwhile the rules that it left keep traffic from being sent unencrypted.
     run_hooks_before(transaction, file)?;
     let mark_before = left.as_ref().and_then(Beside::mark);
     add_link(transaction)?;
@@ -120,7 +120,7 @@ fn bring_up(
     let is_port_chosen = matches!(file.settings.listen_port, None | Some(0))
         && (file.hooks.pre_up.is_empty() || transaction.target.get()?.listen_port == 0);
     transaction.waits_for_names(true);
-    // Nor are the names of peers resolved through what it left.
+    // The rules that it left would also block the lookup of names, which must go past them.
     let around = mark_before.map(|mark| Around::new(mark, transaction.state_before.as_ref()));
     let signals = &transaction.signals;
     let changes = endpoint::changes(&file.settings, around.as_ref(), signals)?;
@@ -152,7 +152,7 @@ fn bring_up(
         let resolver = resolver.after(earlier, &transaction.target);
         transaction.run(Step::SetDnsOrFile(resolver))?;
     }
-    // Hooks may have taken some of it away.
+    // Read again, as hooks may have removed some of it.
     let left = left_before(transaction)?;
     if let Some(left) = left.as_ref().filter(|left| !left.firewall.is_empty()) {
         transaction.run(Step::DeleteFirewall {
@@ -161,7 +161,7 @@ fn bring_up(
         })?;
     }
     add_routes(transaction, file, &interface, ipv6)?;
-    // Only now: at no moment does a packet go out beside both.
+    // Removed only now, so that at no moment a packet can leave outside of both tunnels.
     for step in left.map(Beside::without_firewall).into_iter().flatten() {
         if !is_needed(&step, transaction.state.as_ref()) {
             transaction.run(step)?;
@@ -169,7 +169,7 @@ fn bring_up(
     }
     hooks::run(transaction, file, "PostUp", &file.hooks.post_up)?;
     if !file.hooks.post_up.is_empty() {
-        // They may have set it.
+        // The hooks may have set the key.
         let interface = transaction.target.get()?;
         record(transaction, |state| {
             state.public_key = public_key(&interface)
@@ -177,7 +177,7 @@ fn bring_up(
     }
     if let Err(failure) = loops::warn(&mut transaction.target) {
         console::note(format_args!(
-            "Whether the endpoints are reached through `{name}' itself is not known: {failure}."
+            "Cannot find out whether endpoints are reached through `{name}' itself: {failure}."
         ));
     }
     transaction.check()?;
@@ -194,8 +194,8 @@ fn left_before(transaction: &mut Transaction) -> Result<Option<Beside>, Failure>
     Ok(Some(left).filter(|left| !left.is_empty()))
 }
 
-/// Runs the hooks for taking down an earlier interface whose daemon was killed, once. All of them are
-/// run, whatever fails.
+/// Runs the PreDown and PostDown hooks of an earlier interface whose daemon was killed, once. If a hook
+/// fails, the others are run all the same.
 fn run_hooks_before(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
     let Some(before) = transaction
         .state_before
@@ -218,14 +218,14 @@ fn run_hooks_before(transaction: &mut Transaction, file: &File) -> Result<(), Fa
     transaction.target.return_home()?;
     if let Some(before) = &mut transaction.state_before {
         before.is_after_hooks = true;
-        // At worst they are run again.
+        // If this fails, the hooks may be run again.
         let _ = before.save();
     }
     Ok(())
 }
 
-/// The mark that was chosen for an earlier interface is this one's too: its packets have their way
-/// from the beginning, beside what is left.
+/// Takes over the mark that was chosen for an earlier interface, so that the rules left by that one let
+/// this one's packets pass from the beginning.
 fn take_mark(
     transaction: &mut Transaction,
     file: &File,
@@ -254,7 +254,7 @@ fn take_mark(
     Ok(())
 }
 
-/// Whether a step would take away what this interface has too.
+/// Whether this interface also needs what a step would remove.
 fn is_needed(step: &Step, state: Option<&State>) -> bool {
     state.is_some_and(|state| match step {
         Step::DeleteRoute(route) => state.routes.contains(route),
@@ -284,7 +284,7 @@ fn record(transaction: &mut Transaction, work: impl FnOnce(&mut State)) {
     }
 }
 
-/// In another namespace the tunnel's default route is the only one of the main table.
+/// Checks that another namespace has no default route in its main table, as the tunnel's goes there.
 fn has_room(file: &File, namespace: &Namespace, netns: &NetNs) -> Result<(), Failure> {
     if file.table != Table::Auto {
         return Ok(());
@@ -302,7 +302,7 @@ fn has_room(file: &File, namespace: &Namespace, netns: &NetNs) -> Result<(), Fai
         }
         let routes = there.routes_of(of, RouteFilter::Table(MAIN_TABLE));
         for route in routes.unwrap_or_default() {
-            // What another metric has does not stand in the way.
+            // A route with another metric does not conflict.
             let in_the_way = is_default(route.to.0, route.to.1)
                 && matches!(route.metric, None | Some(0 | IPV6_METRIC));
             let Some(link) = route.link.filter(|_| in_the_way) else {
@@ -310,19 +310,19 @@ fn has_room(file: &File, namespace: &Namespace, netns: &NetNs) -> Result<(), Fai
             };
             let link = there.link(link)?.name;
             return Err(Failure::new(format_args!(
-                "the namespace {namespace} has a default route by {link}; the tunnel's would be a second one"
+                "the namespace {namespace} already has a default route, by {link}; the tunnel needs its own"
             )));
         }
     }
     Ok(())
 }
 
-/// By the kernel, or else by a program.
+/// Creates the link, by the kernel's module or else by a userspace implementation.
 fn add_link(transaction: &mut Transaction) -> Result<(), Failure> {
     let Err(failure) = transaction.run(Step::AddLink) else {
         return Ok(());
     };
-    // Somebody may have made one meanwhile, which is not ours.
+    // Somebody else may have created a link of this name meanwhile.
     let there = transaction
         .target
         .birth
@@ -333,7 +333,7 @@ fn add_link(transaction: &mut Transaction) -> Result<(), Failure> {
     }
     let name = env::var_os(IMPLEMENTATION).filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| OsString::from(OURS));
-    // What ip(8) says in the end, and what scripts look for.
+    // The last words of ip(8), which scripts look for.
     let none = |failure| {
         let interface = &transaction.target.interface;
         console::line(format_args!("Cannot find device \"{interface}\""));

@@ -11,17 +11,17 @@ use crate::steps::state::State;
 use crate::steps::step::Step;
 use crate::steps::transaction::Transaction;
 
-/// The addresses of the file, and those that go.
+/// The wanted addresses, and those that have to go.
 pub struct Addresses {
     there: Vec<Address>,
-    /// Those of the file that this host can have.
+    /// The addresses of the file that this host can have.
     pub new: Vec<Address>,
-    /// Those that go.
+    /// The addresses to delete.
     pub gone: Vec<Address>,
 }
 
 impl Addresses {
-    /// By those there are.
+    /// Compares the addresses of the interface with the file.
     pub fn new(there: Vec<Address>, file: &File, ipv6: Ipv6, known: Option<&State>) -> Self {
         let all = file.addresses.iter().map(|one| one.value);
         let new: Vec<Address> = all.filter(|address| ipv6.uses(address.ip)).collect();
@@ -46,17 +46,17 @@ impl Addresses {
         Addresses { there, new, gone }
     }
 
-    /// Adds those that are not there.
+    /// Adds the missing addresses.
     ///
     /// # Errors
-    /// A step failed, or a signal came.
+    /// A step failed, or a signal arrived.
     pub fn add(&self, transaction: &mut Transaction) -> Result<(), Failure> {
         for address in self
             .new
             .iter()
             .filter(|address| !self.there.contains(address))
         {
-            // IPv6 knows an address once, whatever its network.
+            // An IPv6 address can be added only once, whatever its prefix length.
             let is_twin = |old: &&Address| old.ip == address.ip && old.ip.is_ipv6();
             if let Some(twin) = self.gone.iter().find(is_twin) {
                 transaction.run(Step::DeleteAddress(*twin))?;
@@ -66,10 +66,10 @@ impl Addresses {
         Ok(())
     }
 
-    /// Deletes those that go.
+    /// Deletes the addresses to delete.
     ///
     /// # Errors
-    /// A step failed, or a signal came.
+    /// A step failed, or a signal arrived.
     pub fn delete(&self, transaction: &mut Transaction) -> Result<(), Failure> {
         let there = transaction.target.addresses()?;
         let gone: Vec<_> = self
@@ -77,8 +77,8 @@ impl Addresses {
             .iter()
             .filter(|address| there.contains(address))
             .collect();
-        // With the first address of a network, the kernel takes away the others of it, unless told
-        // otherwise.
+        // When the first address of a network is deleted, the kernel deletes the others of that network,
+        // unless this sysctl is set.
         let key = format!(
             "net/ipv4/conf/{}/promote_secondaries",
             transaction.target.interface

@@ -16,20 +16,21 @@ use crate::steps::step::Step;
 use crate::steps::target::{Target, family};
 use crate::steps::transaction::Transaction;
 
-/// Both.
+/// Both families.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// The default routes with rules of their own: each by the firewall that goes with it.
+/// The default routes that have rules. Each is represented by its firewall.
 pub struct Defaults {
-    /// One for each family.
+    /// At most one for each family.
     pub firewalls: Vec<Firewall>,
 }
 
 impl Defaults {
-    /// With `Table = auto` by the rules; else those may be a hook's, and ours have a firewall.
+    /// Those of a running interface. Without a record they are found by their rules if `Table` is auto;
+    /// otherwise the rules may be a hook's, so a firewall must be there too.
     ///
     /// # Errors
-    /// The kernel's own trouble.
+    /// An error of the kernel.
     pub fn now(
         target: &mut Target,
         signals: &Signals,
@@ -64,16 +65,16 @@ impl Defaults {
         Ok(Defaults { firewalls })
     }
 
-    /// Whether there is one of this family with this mark.
+    /// Whether there is a default route of this family with this mark.
     pub fn has(&self, family: Family, mark: u32) -> bool {
         let mut firewalls = self.firewalls.iter();
         firewalls.any(|firewall| firewall.family == family && firewall.mark == mark)
     }
 
-    /// With what goes with it.
+    /// Adds a default route with its rules and firewall.
     ///
     /// # Errors
-    /// A step failed, or a signal came.
+    /// A step failed, or a signal arrived.
     pub fn add(&mut self, transaction: &mut Transaction, family: Family) -> Result<(), Failure> {
         let mark = default_route::add(transaction, family)?;
         let new = default_route::firewall(&mut transaction.target, family, mark)?;
@@ -81,11 +82,11 @@ impl Defaults {
         Ok(())
     }
 
-    /// From one mark to another, with the rules for both there, and before them two more that keep
-    /// packets with either mark out of the tunnel they come from.
+    /// Changes the mark. Meanwhile the rules for both marks are in place, and before them two temporary
+    /// rules that keep packets with either mark out of the tunnel.
     ///
     /// # Errors
-    /// A step failed, or a signal came.
+    /// A step failed, or a signal arrived.
     pub fn change_mark(
         &mut self,
         transaction: &mut Transaction,
@@ -107,7 +108,7 @@ impl Defaults {
         for family in families {
             default_route::add_rules(transaction, *family, new)?;
         }
-        // The kernel puts a rule before all others.
+        // The kernel puts a new rule before all others.
         for rule in &passing {
             transaction.run(Step::AddRule(*rule))?;
         }
@@ -137,10 +138,11 @@ impl Defaults {
         Ok(())
     }
 
-    /// Those of other families go; those that stay know the addresses there are now.
+    /// Deletes the default routes of other families, and updates the firewalls of these to the current
+    /// addresses.
     ///
     /// # Errors
-    /// A step failed, or a signal came.
+    /// A step failed, or a signal arrived.
     pub fn settle(
         &self,
         transaction: &mut Transaction,
@@ -182,7 +184,7 @@ fn delete_rules(transaction: &mut Transaction, family: Family, mark: u32) -> Res
     Ok(())
 }
 
-/// Those of which `up` would make a default route with rules, in its order.
+/// The families for which `up` would add a default route with rules, in its order.
 pub fn default_families(table: Table, interface: &Interface, ipv6: Ipv6) -> Vec<Family> {
     let ips = interface.peers.iter().flat_map(|peer| &peer.allowed_ips);
     let any: Vec<Family> = ips
@@ -193,7 +195,7 @@ pub fn default_families(table: Table, interface: &Interface, ipv6: Ipv6) -> Vec<
     in_order.filter(|of| any.contains(of)).collect()
 }
 
-/// Whether a peer has all addresses of a family.
+/// Whether a peer's allowed IPs have all addresses of a family.
 pub fn has_default(interface: &Interface) -> bool {
     let mut ips = interface.peers.iter().flat_map(|peer| &peer.allowed_ips);
     ips.any(|ip| ip.cidr == 0)

@@ -1,5 +1,5 @@
-//! The interface that the file asks for. What hooks and people set, and the file does not mention, is
-//! kept.
+//! The configuration that the file asks for. Settings that hooks or the user made, and that the file
+//! does not mention, are kept.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -19,11 +19,11 @@ use crate::steps::signals::Signals;
 use crate::steps::state::State;
 use crate::verbs::reresolve;
 
-/// What the file asks for. A peer whose name still stands for where it is stays there, and so does
-/// one whose name cannot be resolved now.
+/// The configuration that the file asks for. A peer keeps its endpoint if the name in the file still has
+/// that address, or cannot be resolved now.
 ///
 /// # Errors
-/// A name that cannot be resolved, of a peer that is nowhere yet; or a signal came.
+/// The name of a peer without an endpoint cannot be resolved, or a signal arrived.
 pub fn wanted_interface(
     signals: &Signals,
     file: &File,
@@ -41,7 +41,7 @@ pub fn wanted_interface(
             .and_then(|peer| peer.endpoint.as_ref())
             .is_some_and(|before| *before == endpoint.to_string());
         let is_name = endpoint.host.parse::<IpAddr>().is_err();
-        // Where it roamed to is where it is.
+        // The peer may have roamed; the file's endpoint is the same as before, so it has no news.
         if is_unchanged && at.is_some() && !is_name {
             return Ok(at);
         }
@@ -64,7 +64,7 @@ pub fn wanted_interface(
                 if roamed && !all.contains(&at) {
                     left(
                         format_args!("peer {}: its endpoint {at}", peer.public_key),
-                        ", where it answers",
+                        ", from which it answers",
                     );
                 }
                 Ok(Some(if roamed || all.contains(&at) {
@@ -75,7 +75,7 @@ pub fn wanted_interface(
             }
             (Ok(first), _) => Ok(Some(first)),
             (Err(reason), Some(at)) => {
-                console::note(format_args!("{reason}; it stays at {at}."));
+                console::note(format_args!("{reason}; its endpoint stays {at}."));
                 Ok(Some(at))
             }
             (Err(reason), None) => Err(Failure::new(reason)),
@@ -86,7 +86,7 @@ pub fn wanted_interface(
     Ok(wanted)
 }
 
-/// Keeps what others set: hooks, and people.
+/// Keeps what hooks and the user set.
 fn keep_others(wanted: &mut Interface, now: &Interface, file: &File, known: Option<&State>) {
     for peer in &now.peers {
         let key = &peer.public_key;

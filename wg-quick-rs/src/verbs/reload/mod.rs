@@ -1,11 +1,11 @@
-//! `reload`: a running interface brought to its file, step by step, each undone on failure; what
-//! does not differ is not touched. Hooks are not run.
+//! `reload`: applies a changed file to a running interface, step by step; after a failure the steps are
+//! undone. What has not changed is not touched, and hooks are not run.
 //!
 //! ```text
-//! peers and networks that are new ─► MTU ─► addresses, routes, rules, firewall that are new ─► DNS
-//!   ─► addresses, routes, rules, firewall that go ─► networks and peers that go
+//! new peers and networks ─► MTU ─► new addresses, routes, rules, firewalls ─► DNS
+//!   ─► old addresses, routes, rules, firewalls ─► old networks and peers
 //! ```
-//! So at no moment has a packet that may go through before and after no way to.
+//! So a packet that may pass before and after the reload may also pass at every moment in between.
 
 mod addresses;
 mod defaults;
@@ -34,7 +34,7 @@ use crate::steps::state::{PeerOfFile, State};
 use crate::steps::step::Step;
 use crate::steps::transaction::{self, Transaction};
 
-/// Brings the interface of a file to it.
+/// Applies a file to its running interface.
 pub fn reload(file: &File) -> ExitCode {
     transaction::with(&file.interface, |transaction| {
         if !find(transaction, file)? {
@@ -74,17 +74,17 @@ fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), Failu
         } else if let Some(chosen) = chosen {
             after.fwmark = chosen;
         } else if before.fwmark < default_route::FIRST_TABLE && before.fwmark != 0 {
-            // Not one that `up` chooses: the file had it.
+            // `up` does not choose such a mark, so it was in the file before.
             after.fwmark = default_route::free_table(&mut transaction.target)?;
         }
     }
-    // Somebody may have reset the mark, while the rules know it still.
+    // Somebody may have reset the mark, while the rules still have it.
     let ruled = defaults.firewalls.first().map(|firewall| firewall.mark);
     let marks = (ruled.unwrap_or(before.fwmark), after.fwmark);
     let moves = !defaults.firewalls.is_empty() && marks.0 != marks.1 && marks.1 != 0;
     let mut goal = after.clone();
     if moves {
-        // Together with its rules.
+        // The mark changes later, together with its rules.
         goal.fwmark = before.fwmark;
     }
     let Difference { more, less } = Difference::new(&before, &goal);
@@ -111,13 +111,13 @@ fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), Failu
     routes.delete(transaction)?;
     defaults.settle(transaction, &routes.defaults)?;
     set(transaction, less, back.clone())?;
-    // Who knows no way to take one network away may not say so.
+    // A daemon that cannot remove a single network may not report that.
     let now = transaction.target.get()?;
     set(transaction, moved_out(too_many(&now, &after)), back)?;
     record(transaction, file, &after)
 }
 
-/// From now on what the file says is the file's.
+/// Records what the file says now.
 fn record(transaction: &mut Transaction, file: &File, after: &Interface) -> Result<(), Failure> {
     let mark = match transaction
         .state
@@ -187,7 +187,7 @@ fn set_dns(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
     if file.dns.is_empty() && is_told == Some(false) {
         return Ok(());
     }
-    // Whom `up' told is told again: only there is something to change or to take back.
+    // The settings are changed in the place where `up` made them.
     let told = transaction
         .state
         .as_ref()
@@ -204,7 +204,7 @@ fn set_dns(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
     if is_covered || current.as_ref() == Some(&file.dns) {
         return Ok(());
     }
-    // An empty record is as good as none: undone, there is none.
+    // An empty record counts as none, and is not restored if the step is undone.
     let old = current
         .filter(|dns| !dns.is_empty())
         .map(|dns| wanted.with(dns));

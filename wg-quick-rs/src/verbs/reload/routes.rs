@@ -17,22 +17,23 @@ use crate::steps::step::Step;
 use crate::steps::target::family;
 use crate::steps::transaction::Transaction;
 
-/// The routes that are wanted, and those that there are.
+/// The wanted routes, and the current ones.
 pub struct Routes {
     wanted: Vec<Route>,
-    /// The families of which there is to be a default route with rules.
+    /// The families that need a default route with rules.
     pub defaults: Vec<Family>,
-    /// Made by `up` or a reload, for an allowed IP.
+    /// Current routes that `up` or a reload added, for an allowed IP.
     ours: Vec<Route>,
-    /// Made by the kernel, by hooks, or by whoever else.
+    /// Current routes of the kernel, of hooks, or of anybody else.
     others: Vec<Route>,
 }
 
 impl Routes {
-    /// By the interface before and after, and with its addresses and default routes as they are now.
+    /// Finds them for the configuration before and after, given the current addresses and default
+    /// routes.
     ///
     /// # Errors
-    /// The kernel's own trouble.
+    /// An error of the kernel.
     pub fn new(
         transaction: &mut Transaction,
         file: &File,
@@ -99,10 +100,10 @@ impl Routes {
         })
     }
 
-    /// Adds those that are not there.
+    /// Adds the missing routes.
     ///
     /// # Errors
-    /// A step failed, or a signal came.
+    /// A step failed, or a signal arrived.
     pub fn add(
         &self,
         transaction: &mut Transaction,
@@ -123,7 +124,7 @@ impl Routes {
             if is_there(route) {
                 continue;
             }
-            // In the way until its address goes.
+            // The kernel's own route to this destination stays until its address is deleted.
             let is_twin = |other: &Route| same(route, other) && route.to.0.is_ipv4();
             transaction.run(if self.others.iter().any(is_twin) {
                 Step::AppendRoute(*route)
@@ -134,10 +135,10 @@ impl Routes {
         Ok(())
     }
 
-    /// Deletes ours that are not wanted.
+    /// Deletes our routes that are not wanted.
     ///
     /// # Errors
-    /// A step failed, or a signal came.
+    /// A step failed, or a signal arrived.
     pub fn delete(&self, transaction: &mut Transaction) -> Result<(), Failure> {
         let is_wanted = |route: &Route| self.wanted.iter().any(|other| same(route, other));
         for route in self.ours.iter().filter(|route| !is_wanted(route)) {
