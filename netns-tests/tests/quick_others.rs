@@ -106,7 +106,7 @@ fn a_link_of_that_name_here_is_not_the_one_elsewhere() -> io::Result<()> {
     )?;
     let run = site.run(&quick, &["up", "wg0", "--netns", "web"])?;
     assert_eq!(run.code, Some(1), "{}", run.output);
-    let said = "the namespace web has a default route by eth0";
+    let said = "the namespace web already has a default route, by eth0";
     assert!(run.output.contains(said), "{}", run.output);
     assert!(!run.output.contains("[#]"), "{}", run.output);
     Ok(())
