@@ -3,6 +3,7 @@
 //! the kernel's netlink speak of the same.
 
 mod extension;
+pub mod status;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

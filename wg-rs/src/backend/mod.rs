@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::errno::{Errno, errno};
+use crate::model::status::Status;
 use crate::model::{Change, Extension, Interface};
 use crate::uapi::RUN_DIR;
 
@@ -90,6 +91,18 @@ impl Backends {
         match userspace::socket(&self.run_dir, name) {
             Some(socket) => userspace::get(&socket),
             None => kernel::get(name),
+        }
+    }
+
+    /// How an interface is doing. Where only our daemon would tell, `None` and nothing: of the kernel,
+    /// and of other daemons.
+    ///
+    /// # Errors
+    /// As for [`Backends::get`].
+    pub fn status(&self, name: &str) -> io::Result<Status> {
+        match userspace::socket(&self.run_dir, name) {
+            Some(socket) => userspace::status(&socket),
+            None => kernel::get(name).map(Status::from),
         }
     }
 

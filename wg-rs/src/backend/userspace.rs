@@ -10,6 +10,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::errno::Errno;
+use crate::model::status::Status;
 use crate::model::{Change, Interface};
 use crate::uapi::client::{self, Client, ClientError};
 use crate::uapi::text::ReplyError;
@@ -53,6 +54,15 @@ pub(super) fn socket(dir: &Path, name: &str) -> Option<PathBuf> {
 pub(super) fn get(socket: &Path) -> io::Result<Interface> {
     let mut client = Client::connect(socket).map_err(plain)?;
     client.get().map_err(reason)
+}
+
+/// Other daemons do not know this request: of them it is what they tell of their configuration.
+pub(super) fn status(socket: &Path) -> io::Result<Status> {
+    let mut client = Client::connect(socket).map_err(plain)?;
+    match client.status().map_err(reason)? {
+        Some(status) => Ok(status),
+        None => get(socket).map(Status::from),
+    }
 }
 
 pub(super) fn set(socket: &Path, changes: &[Change]) -> io::Result<()> {

@@ -22,11 +22,13 @@ use crate::datapath::inbox::Inbox;
 use crate::datapath::network::{Network, Parts};
 use crate::datapath::now;
 use crate::datapath::outbound::TunReader;
-use crate::datapath::protocol::{Owner, Protocol};
+use crate::datapath::protocol::{Owner, Protocol, wall};
 use crate::datapath::readers::Readers;
 use crate::datapath::sockets::Sockets;
-use crate::model;
-use crate::sys::tun::Tun;
+use crate::model::status::Status;
+use crate::model::{self, Wall};
+use crate::sys::netns::NetNs;
+use crate::sys::tun::{Tun, TunOffloads};
 use crate::tunnel::config::ConfigError;
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::Drops;
@@ -34,7 +36,22 @@ use crate::tunnel::drops::Drops;
 /// A tunnel that runs. Dropping it ends its threads.
 pub struct RunningInterface {
     shared: Arc<Protocol<Network>>,
+    facts: Facts,
     protocol: Option<JoinHandle<()>>,
+}
+
+/// What stays as it was at the start.
+struct Facts {
+    started: Wall,
+    tun: Arc<Tun>,
+    /// The inode of the namespace in which the sockets are: that of the thread that made this.
+    socket_netns: Option<u64>,
+    aead: AeadBackend,
+    workers: usize,
+}
+
+fn inode(netns: &NetNs) -> Option<u64> {
+    Some(netns.id().ok()?.inode())
 }
 
 impl RunningInterface {
@@ -50,6 +67,13 @@ impl RunningInterface {
         workers: usize,
         tun_gone: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<Self> {
+        let facts = Facts {
+            started: wall(),
+            tun: tun.clone(),
+            socket_netns: NetNs::current().ok().as_ref().and_then(inode),
+            aead: backend,
+            workers,
+        };
         let device = Device::new(Box::new(OsRng.unwrap_err()), backend);
         let plane = device.plane().clone();
         let inbox = Arc::new(Inbox::new()?);
@@ -83,6 +107,7 @@ impl RunningInterface {
             })?;
         Ok(RunningInterface {
             shared,
+            facts,
             protocol: Some(protocol),
         })
     }
@@ -109,6 +134,43 @@ impl RunningInterface {
     /// The configuration and state, for a `get`.
     pub fn get(&self) -> model::Interface {
         self.shared.owner().device.get()
+    }
+
+    /// How it is doing, for a `status`.
+    pub fn status(&self) -> Status {
+        let status = self.shared.owner().device.status(now());
+        let Facts {
+            started,
+            tun,
+            socket_netns,
+            aead,
+            workers,
+        } = &self.facts;
+        let link_netns = tun.netns().ok().map(NetNs::from);
+        Status {
+            version: Some(env!("CARGO_PKG_VERSION").into()),
+            started: Some(*started),
+            link_netns: link_netns.as_ref().and_then(inode),
+            socket_netns: *socket_netns,
+            offloads: Some(self.offloads()),
+            aead: Some(aead.to_string()),
+            workers: u32::try_from(*workers).ok(),
+            ..status
+        }
+    }
+
+    /// Those in use, by name.
+    fn offloads(&self) -> String {
+        let TunOffloads { tso, uso, .. } = self.facts.tun.offloads();
+        let sockets = || self.shared.sockets.each();
+        let offloads = [
+            ("tso", tso),
+            ("uso", uso),
+            ("gso", sockets().any(|socket| socket.features().gso)),
+            ("gro", sockets().any(|socket| socket.features().gro)),
+        ];
+        let used = offloads.iter().filter(|(_, used)| *used);
+        used.map(|(name, _)| *name).collect::<Vec<_>>().join(",")
     }
 
     /// Whether the link is up and the sockets are open.

@@ -30,7 +30,7 @@ use wg_crypto::{AeadBackend, wipe_stack_after};
 use self::control::{Control, End, Signals};
 use self::interface::RunningInterface;
 use self::options::{Environment, Offloads, Options};
-use crate::model;
+use crate::model::{self, status::Status};
 use crate::sys;
 use crate::sys::process::background::{self, Background, Parent};
 use crate::sys::process::{confine, notify};
@@ -257,6 +257,10 @@ fn errno(error: &ConfigError) -> Errno {
 impl Handler for RunningInterface {
     fn get(&self) -> Result<model::Interface, Errno> {
         Ok(wipe_stack_after(|| RunningInterface::get(self)))
+    }
+
+    fn status(&self) -> Result<Status, Errno> {
+        Ok(wipe_stack_after(|| RunningInterface::status(self)))
     }
 
     fn set(&self, changes: Vec<model::Change>) -> Result<(), Errno> {

@@ -88,7 +88,7 @@ fn send(plane: &Plane, sockets: &Sockets, burst: &SealedBurst, now: Time) -> usi
     let (datagrams, stride) = (burst.datagrams(), burst.stride());
     let sent = sockets.send(datagrams, stride, &endpoint, burst.tos(), Some(peer), now);
     if let Some(error) = sent.error {
-        tracing::debug!(%error, "sending failed");
+        peer.send_failed(&error, now);
         plane.drop_packets(DropReason::SendFailed, sent.refused);
     }
     sent.bytes

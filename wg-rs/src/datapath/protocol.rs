@@ -46,7 +46,8 @@ pub struct Owner<N> {
     pub network: N,
 }
 
-fn wall() -> Wall {
+/// Now, in the time of day.
+pub(crate) fn wall() -> Wall {
     let now = clock::wall();
     Wall {
         secs: now.as_secs(),
@@ -101,7 +102,10 @@ impl<N> Protocol<N> {
             let (to, stride, tos) = (&transmit.to, transmit.stride, transmit.tos);
             let sent = self.sockets.send(out, stride, to, tos, peer, now);
             if let Some(error) = sent.error {
-                tracing::debug!(%error, "sending failed");
+                match peer {
+                    Some(peer) => peer.send_failed(&error, now),
+                    None => tracing::debug!(%error, "sending failed"),
+                }
                 self.plane
                     .drop_packets(DropReason::SendFailed, sent.refused);
             }

@@ -28,6 +28,11 @@ impl NetNsId {
     pub fn new(device: u64, inode: u64) -> Self {
         NetNsId(device, inode)
     }
+
+    /// The number by which `/proc` calls it: `net:[4026531840]`.
+    pub fn inode(self) -> u64 {
+        self.1
+    }
 }
 
 impl NetNs {

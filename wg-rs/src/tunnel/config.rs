@@ -310,9 +310,13 @@ impl Device {
             Ok(port) => port,
             Err(source) => {
                 self.plane().set_up(was_up);
+                if !was_up {
+                    self.config.bind_error = source.raw_os_error();
+                }
                 return Err(ConfigError::Bind { port, source });
             }
         };
+        self.config.bind_error = None;
         if was_up {
             return Ok(());
         }
@@ -390,7 +394,7 @@ impl Entry {
         self.reschedule(context);
     }
 
-    fn describe(&self) -> model::Peer {
+    pub(super) fn describe(&self) -> model::Peer {
         let peer = &self.shared;
         let last_handshake: Option<Wall> = self.last_handshake;
         model::Peer {

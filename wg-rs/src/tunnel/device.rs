@@ -34,6 +34,8 @@ use super::pending::PendingHandshakes;
 use super::plane::{Event, Plane};
 use super::schedule::Schedule;
 use super::time::Time;
+use super::trouble::Strangers;
+use crate::model::status::Refusal;
 use crate::model::{Extensions, Wall};
 
 /// Peers whose timers are fired at a time.
@@ -51,6 +53,8 @@ pub(super) struct Config {
     /// Extensions of the peers that the current `set` has removed: it may name them again, as stock `wg
     /// setconf` does, which knows nothing of extensions.
     pub(super) removed: HashMap<PublicKey, Box<Extensions>>,
+    /// Why the sockets could not be opened, if they are closed for that.
+    pub(super) bind_error: Option<i32>,
 }
 
 impl Default for Config {
@@ -63,6 +67,7 @@ impl Default for Config {
             last_peer: 0,
             max_peers: MAX_PEERS,
             removed: HashMap::new(),
+            bind_error: None,
         }
     }
 }
@@ -73,6 +78,7 @@ pub struct Device {
     pub(super) config: Config,
     pub(super) networks: Networks,
     pub(super) ingress: Ingress,
+    pub(super) strangers: Strangers,
     /// In the order in which they were added.
     pub(super) peers: BTreeMap<u64, Entry>,
     pub(super) by_key: HashMap<PublicKey, u64>,
@@ -87,6 +93,7 @@ impl Device {
             config: Config::default(),
             networks: Networks::default(),
             ingress: Ingress::new(&mut *rng),
+            strangers: Strangers::default(),
             peers: BTreeMap::new(),
             by_key: HashMap::new(),
             context: Context {
@@ -165,7 +172,13 @@ impl Device {
             .judge(now, from.addr, message, backlog, pending.len(), &mut **rng)
         {
             Verdict::Admit => Ok(()),
-            Verdict::Refuse(reason) => Err(reason),
+            Verdict::Refuse(reason) => {
+                if reason == DropReason::BadMac1 {
+                    let from = from.addr;
+                    self.strangers.note(Refusal::OtherKey { from }, now);
+                }
+                Err(reason)
+            }
             Verdict::Reply(reply) => {
                 let transmit = Transmit {
                     to: from,
@@ -193,10 +206,18 @@ impl Device {
             .ok_or(DropReason::NoPrivateKey)?;
         let received =
             receive_initiation(identity, message).map_err(|_| DropReason::BadInitiation)?;
-        let id = self.by_key.get(&received.remote());
-        let entry = id.and_then(|id| self.peers.get_mut(id));
-        let entry = entry.ok_or(DropReason::UnknownPeer)?;
-        entry.answer(&mut self.context, received, message.len(), from, now)
+        let key = received.remote();
+        let id = self.by_key.get(&key);
+        let Some(entry) = id.and_then(|id| self.peers.get_mut(id)) else {
+            let from = from.addr;
+            self.strangers.note(Refusal::UnknownKey { from, key }, now);
+            return Err(DropReason::UnknownPeer);
+        };
+        let answered = entry.answer(&mut self.context, received, message.len(), from, now);
+        if answered == Err(DropReason::ReplayedInitiation) {
+            entry.shared.refused(Refusal::Timestamp, now);
+        }
+        answered
     }
 
     fn consume_response(
@@ -210,7 +231,12 @@ impl Device {
         let id = self.context.pending.peer(index);
         let entry = id.and_then(|id| self.peers.get_mut(&id));
         let entry = entry.ok_or(DropReason::UnexpectedResponse)?;
-        entry.accept_response(&mut self.context, message, from, now, wall)
+        let accepted = entry.accept_response(&mut self.context, message, from, now, wall);
+        // Who answers has opened our initiation, so the public keys are right.
+        if accepted == Err(DropReason::BadResponse) {
+            entry.shared.refused(Refusal::PresharedKey, now);
+        }
+        accepted
     }
 
     fn consume_cookie(&mut self, now: Time, reply: &[u8; COOKIE_SIZE]) -> Result<(), DropReason> {
@@ -222,6 +248,7 @@ impl Device {
         let entry = entry.ok_or(DropReason::BadCookie)?;
         let handshake = entry.handshake.as_mut().ok_or(DropReason::BadCookie)?;
         handshake.accept_cookie(reply, now)?;
+        entry.shared.refused(Refusal::UnderLoad, now);
         debug!(peer = %entry.shared, "cookie received");
         Ok(())
     }

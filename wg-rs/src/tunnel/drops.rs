@@ -21,6 +21,13 @@ macro_rules! drops {
     };
 }
 
+impl DropReason {
+    /// The reason as a name in protocols: `no_peer_for_the_destination`.
+    pub fn name(self) -> String {
+        self.as_str().to_ascii_lowercase().replace(' ', "_")
+    }
+}
+
 drops! {
     /// Outgoing: the kernel could not hand a packet over.
     TunReadFailed = "TUN read failed",
@@ -132,5 +139,10 @@ mod tests {
         texts.sort_unstable();
         texts.dedup();
         assert_eq!(texts.len(), DropReason::ALL.len());
+        for reason in DropReason::ALL {
+            let name = reason.name();
+            let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(name.chars().all(is_word), "{name}");
+        }
     }
 }

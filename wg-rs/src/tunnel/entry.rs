@@ -180,6 +180,9 @@ impl Entry {
     pub(super) fn handshake_complete(&mut self, wall: Wall) {
         self.retransmit_handshake = None;
         self.last_handshake = Some(wall);
+        if let Some(handshake) = &mut self.handshake {
+            handshake.completed();
+        }
         let peer = &self.shared;
         peer.handshake_attempts.store(0, Ordering::Relaxed);
         peer.sent_lastminute_handshake
@@ -274,6 +277,9 @@ impl Entry {
     /// The link went down: wipes what a session is made of, and stops timers.
     pub(super) fn stop(&mut self, context: &mut Context) {
         self.end_sessions(context);
+        if let Some(handshake) = &mut self.handshake {
+            handshake.forget_attempts();
+        }
         self.retransmit_handshake = None;
         self.zero_key_material = None;
         self.wants = Wants::default();

@@ -19,6 +19,7 @@ use super::drops::DropReason;
 use super::messages::*;
 use super::time::Time;
 use crate::model::Wall;
+use crate::model::status::Unanswered;
 
 pub(crate) struct Handshake {
     pending: Option<Pending>,
@@ -30,6 +31,12 @@ pub(crate) struct Handshake {
     /// mac1 of the last message sent, until a cookie came for it.
     mac1_sent: Option<[u8; 16]>,
     cookie: Option<(Cookie, Time)>,
+    /// Initiations sent since the last handshake that was completed, and when the first was.
+    unanswered: Option<(u32, Time)>,
+    /// Initiations of the peer that were answered since then.
+    unconfirmed: u32,
+    /// Handshakes completed.
+    count: u64,
 }
 
 struct Pending {
@@ -54,6 +61,9 @@ impl Handshake {
             mac_keys: MacKeys::new(remote),
             mac1_sent: None,
             cookie: None,
+            unanswered: None,
+            unconfirmed: 0,
+            count: 0,
         }
     }
 
@@ -65,6 +75,37 @@ impl Handshake {
     #[cfg(test)]
     pub(crate) fn latest_timestamp(&self) -> Option<Tai64n> {
         self.latest_timestamp
+    }
+
+    /// Initiations sent since the last handshake that was completed.
+    pub(crate) fn unanswered(&self, now: Time) -> Option<Unanswered> {
+        let (count, first) = self.unanswered?;
+        Some(Unanswered {
+            count,
+            age: now.saturating_since(first),
+        })
+    }
+
+    /// Initiations of the peer that were answered since the last handshake that was completed.
+    pub(crate) fn unconfirmed(&self) -> u32 {
+        self.unconfirmed
+    }
+
+    /// How many handshakes were completed.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// One was completed.
+    pub(crate) fn completed(&mut self) {
+        self.count += 1;
+        self.forget_attempts();
+    }
+
+    /// Those that were not completed no longer count.
+    pub(crate) fn forget_attempts(&mut self) {
+        self.unanswered = None;
+        self.unconfirmed = 0;
     }
 
     /// Forgets the pending initiation. Returns its index.
@@ -113,6 +154,8 @@ impl Handshake {
             index,
         });
         self.sign(&mut message, now);
+        let (count, first) = self.unanswered.unwrap_or((0, now));
+        self.unanswered = Some((count.saturating_add(1), first));
         Some(message)
     }
 
@@ -165,6 +208,7 @@ impl Handshake {
         let mut message = [0; RESPONSE_SIZE];
         let keys = responder.respond(psk, ephemeral, index, backend, &mut message);
         let keys = keys.map_err(|_| DropReason::BadInitiation)?;
+        self.unconfirmed = self.unconfirmed.saturating_add(1);
         self.sign(&mut message, now);
         Ok((message, keys))
     }

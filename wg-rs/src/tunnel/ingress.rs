@@ -114,6 +114,12 @@ impl Ingress {
         Verdict::Admit
     }
 
+    /// Whether it was so when the last message came.
+    pub(super) fn is_under_load(&self, now: Time) -> bool {
+        self.last_under_load
+            .is_some_and(|last| now.saturating_since(last) < LOAD_MEMORY)
+    }
+
     fn under_load(&mut self, now: Time, waiting: usize) -> bool {
         if waiting >= LOADED {
             self.last_under_load = Some(now);

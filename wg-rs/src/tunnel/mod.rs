@@ -25,9 +25,11 @@ pub mod receive;
 mod schedule;
 pub mod send;
 mod staged;
+mod status;
 pub mod time;
 mod timers;
 mod transmit;
+mod trouble;
 
 #[cfg(test)]
 pub(crate) mod sim;

@@ -9,6 +9,7 @@
 //! Kept small, because there may be a hundred thousand of them: what only an active peer needs is
 //! behind a pointer.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,8 @@ use super::messages::REKEY_TIMEOUT;
 use super::staged::StagedQueue;
 use super::time::Time;
 use super::timers::{Deadline, Timers};
+use super::trouble::Trouble;
+use crate::model::status::{Refusal, Refused};
 
 /// Where a peer is reached, and from where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +79,8 @@ pub struct Peer {
     /// The last minute of the current session was noticed.
     pub(crate) sent_lastminute_handshake: AtomicBool,
     dead: AtomicBool,
+    /// There once something went wrong.
+    trouble: Mutex<Option<Box<Trouble>>>,
 }
 
 impl Peer {
@@ -98,6 +103,7 @@ impl Peer {
             flush_asked: AtomicBool::new(false),
             sent_lastminute_handshake: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            trouble: Mutex::default(),
         }
     }
 
@@ -172,6 +178,38 @@ impl Peer {
         }
     }
 
+    fn trouble<T>(&self, work: impl FnOnce(&mut Trouble) -> T) -> T {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        work(trouble.get_or_insert_default())
+    }
+
+    /// Something of this peer, or to it, was refused. Takes a lock: once a burst.
+    pub(crate) fn refused(&self, refusal: Refusal, now: Time) {
+        self.trouble(|trouble| trouble.note(refusal, now));
+    }
+
+    /// Sending to it failed. Takes a lock: once a burst. A failure that lasts is logged, once.
+    pub fn send_failed(&self, error: &io::Error, now: Time) {
+        tracing::debug!(peer = %self, %error, "sending failed");
+        let errno = error.raw_os_error().filter(|errno| !is_passing(*errno));
+        let Some(errno) = errno else {
+            return;
+        };
+        if self.trouble(|trouble| trouble.send_failed(errno, now)) {
+            let endpoint = self.endpoint().map(|endpoint| endpoint.addr);
+            let to = endpoint.map_or_else(String::new, |addr| addr.to_string());
+            tracing::error!(peer = %self, %to, %error, "packets cannot be sent");
+        }
+    }
+
+    /// The last refusal of each kind.
+    pub(crate) fn refusals(&self, now: Time) -> Vec<Refused> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble
+            .as_ref()
+            .map_or_else(Vec::new, |trouble| trouble.list(now))
+    }
+
     /// Bytes of accepted messages, handshakes included, as the kernel counts them.
     pub fn rx_bytes(&self) -> u64 {
         self.rx_bytes.load(Ordering::Relaxed)
@@ -204,6 +242,11 @@ impl Peer {
     pub(crate) fn kill(&self) {
         self.dead.store(true, Ordering::Release);
     }
+}
+
+/// Whether it says no more than that a queue is full.
+fn is_passing(errno: i32) -> bool {
+    [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM].contains(&errno)
 }
 
 /// Peers are equal if they are the same object.

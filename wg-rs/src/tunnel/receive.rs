@@ -10,7 +10,7 @@
 //!   -> packets            where the inner packets lie, in `bytes`
 //! ```
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -23,6 +23,7 @@ use super::messages::*;
 use super::peer::{Endpoint, Peer};
 use super::plane::{Plane, Routes};
 use super::time::Time;
+use crate::model::status::Refusal;
 
 /// Room for what one receive call may give.
 pub const BUFFER: usize = 1 << 16;
@@ -195,6 +196,7 @@ impl InBurst {
 
             let mut rx_bytes = keepalives * DATA_OVERHEAD;
             let mut kept = first;
+            let mut foreign = None;
             for i in first..self.packets.len() {
                 let packet = self.packets[i].clone();
                 if packet.is_empty() {
@@ -206,8 +208,16 @@ impl InBurst {
                         self.packets[kept] = packet.start..packet.start + len;
                         kept += 1;
                     }
-                    Err(reason) => plane.drop_packets(reason, 1),
+                    Err(reason) => {
+                        if reason == DropReason::NotAllowed && foreign.is_none() {
+                            foreign = source(&self.bytes[packet]);
+                        }
+                        plane.drop_packets(reason, 1);
+                    }
                 }
+            }
+            if let Some(source) = foreign {
+                peer.refused(Refusal::NotAllowed { source }, now);
             }
             self.packets.truncate(kept);
             peer.add_rx_bytes(rx_bytes);
@@ -327,6 +337,17 @@ fn inspect(
     }
     decapsulate_ecn(packet, outer_tos);
     Ok(len)
+}
+
+/// The source address of an inner packet, whole as it is.
+fn source(packet: &[u8]) -> Option<IpAddr> {
+    if packet[0] >> 4 == 4 {
+        let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+        Some(source.into())
+    } else {
+        let source: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+        Some(source.into())
+    }
 }
 
 /// RFC 6040 section 4.2: CE outside makes CE of ECT inside, ECT(1) outside makes ECT(1) of ECT(0).

@@ -10,7 +10,8 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{Line, LineBuffer};
-use super::text::{GetParser, ReplyError, print_change};
+use super::text::{GetParser, Reply, ReplyError, StatusParser, print_change};
+use crate::model::status::Status;
 use crate::model::{Change, Interface};
 
 /// Bytes read or written at a time.
@@ -59,7 +60,25 @@ impl Client {
     /// What is configured, and its state.
     pub fn get(&mut self) -> Result<Interface, ClientError> {
         self.write(b"get=1\n\n")?;
-        self.reply()
+        self.reply::<GetParser>()
+    }
+
+    /// How it is doing. `None`: the daemon does not know this request, and may have closed the
+    /// connection.
+    ///
+    /// # Errors
+    /// As for the other requests.
+    pub fn status(&mut self) -> Result<Option<Status>, ClientError> {
+        let reply = self
+            .write(b"status=1\n\n")
+            .map_err(ClientError::from)
+            .and_then(|()| self.reply::<StatusParser>());
+        match reply {
+            Ok(status) => Ok(Some(status)),
+            Err(ClientError::Reply(ReplyError::Incomplete | ReplyError::Refused(_))) => Ok(None),
+            Err(ClientError::Io(error)) if is_closed(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes changes, in their order.
@@ -76,7 +95,7 @@ impl Client {
         }
         out.push(b'\n');
         self.write(&out)?;
-        self.reply()?;
+        self.reply::<GetParser>()?;
         Ok(())
     }
 
@@ -84,8 +103,8 @@ impl Client {
         self.stream.write_all(bytes).map_err(timed_out)
     }
 
-    fn reply(&mut self) -> Result<Interface, ClientError> {
-        let mut parser = GetParser::default();
+    fn reply<R: Reply>(&mut self) -> Result<R::Value, ClientError> {
+        let mut parser = R::default();
         loop {
             while !self.lines.step() {
                 match self.stream.read(self.lines.space()) {
@@ -121,6 +140,14 @@ fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)
         .map_err(|errno| timed_out(errno.into()))?;
     Ok(stream)
+}
+
+/// Whether the other end closed the connection, with something of ours unread.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// A timeout of a socket reads like one that does not block.

@@ -21,7 +21,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{Line, LineBuffer};
 use super::socket::{Listener, SocketFile};
-use super::text::{GetPrinter, SetParser};
+use super::text::{GetPrinter, SetParser, StatusPrinter};
+use crate::model::status::Status;
 use crate::model::{Change, Interface};
 use crate::sys::async_fd;
 
@@ -36,6 +37,9 @@ const WRITE: usize = 64 << 10;
 pub trait Handler: Send + Sync + 'static {
     /// A snapshot of configuration and state.
     fn get(&self) -> Result<Interface, Errno>;
+
+    /// A snapshot of how it is doing.
+    fn status(&self) -> Result<Status, Errno>;
 
     /// Makes the changes in their order. What was done before one that fails may stay done.
     fn set(&self, changes: Vec<Change>) -> Result<(), Errno>;
@@ -116,8 +120,9 @@ impl Connection {
     /// Answers requests until the client closes or says something that is none.
     async fn converse(mut self, handler: &impl Handler) -> io::Result<()> {
         loop {
-            match self.line().await? {
-                Some(Line::Text(b"get=1")) => {}
+            let is_status = match self.line().await? {
+                Some(Line::Text(b"get=1")) => false,
+                Some(Line::Text(b"status=1")) => true,
                 Some(Line::Text(b"set=1")) => {
                     let result = self.set(handler).await?;
                     self.end(-(result.err().map_or(0, |errno| errno as i32)))
@@ -125,10 +130,20 @@ impl Connection {
                     continue;
                 }
                 Some(Line::Text(_) | Line::TooLong) | None => return Ok(()),
-            }
+            };
             match self.line().await? {
+                Some(Line::Text(b"")) if is_status => match handler.status() {
+                    Ok(status) => {
+                        let mut printer = StatusPrinter::new(&status);
+                        self.print(|out| printer.print(out, WRITE)).await?;
+                    }
+                    Err(errno) => self.end(errno as i32).await?,
+                },
                 Some(Line::Text(b"")) => match handler.get() {
-                    Ok(interface) => self.print(&interface).await?,
+                    Ok(interface) => {
+                        let mut printer = GetPrinter::new(&interface);
+                        self.print(|out| printer.print(out, WRITE)).await?;
+                    }
                     Err(errno) => self.end(errno as i32).await?,
                 },
                 Some(_) => return self.end(Errno::EINVAL as i32).await,
@@ -157,12 +172,12 @@ impl Connection {
         Ok(handler.set(parser.finish()))
     }
 
-    async fn print(&mut self, interface: &Interface) -> io::Result<()> {
-        // Never grown, so nothing of it stays behind elsewhere.
-        let mut out = Zeroizing::new(Vec::with_capacity(WRITE + GetPrinter::STEP));
-        let mut printer = GetPrinter::new(interface);
+    /// Writes an answer piece by piece: `print` appends one, and says whether there are more.
+    async fn print(&mut self, mut print: impl FnMut(&mut Vec<u8>) -> bool) -> io::Result<()> {
+        // Not grown by what holds keys, so nothing of it stays behind elsewhere.
+        let mut out = Zeroizing::new(Vec::with_capacity(WRITE + StatusPrinter::STEP));
         loop {
-            let more = printer.print(&mut out, WRITE);
+            let more = print(&mut out);
             self.stream.write_all(&out).await?;
             if !more {
                 return Ok(());
@@ -222,6 +237,10 @@ mod tests {
             } else {
                 Ok(interface.clone())
             }
+        }
+
+        fn status(&self) -> Result<Status, Errno> {
+            self.get().map(Status::from)
         }
 
         fn set(&self, changes: Vec<Change>) -> Result<(), Errno> {
@@ -315,6 +334,12 @@ mod tests {
             f.ask("get=1\n\nset=1\nfwmark=7\n\nget=1\n\nset=1\n\nset=1\nlisten_port=98\n\n");
         let expected = "errno=0\n\nerrno=0\n\nfwmark=7\nerrno=0\n\nerrno=0\n\nerrno=-98\n\n";
         assert_eq!(reply.await, expected);
+
+        let reply = f.ask("status=1\n\nget=1\n\nstatus=1\nx=1\n\n");
+        assert_eq!(
+            reply.await,
+            "fwmark=7\nerrno=0\n\nfwmark=7\nerrno=0\n\nerrno=22\n\n"
+        );
 
         let mut stream = f.connect().await;
         for mark in 1..5 {

@@ -17,6 +17,7 @@ mod rekey;
 mod roaming;
 mod secrets;
 mod soak;
+mod status;
 mod threads;
 mod timers;
 

@@ -5,6 +5,7 @@ use std::str;
 
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
+use super::Reply;
 use super::set::allowed_ip;
 use crate::model::{Interface, Peer};
 
@@ -88,6 +89,11 @@ fn print_peer(peer: &Peer, out: &mut Vec<u8>) -> io::Result<()> {
     writeln!(out, "public_key={}", peer.public_key.to_hex())?;
     writeln!(out, "preshared_key={}", *peer.preshared_key.to_hex())?;
     writeln!(out, "protocol_version=1")?;
+    print_state(peer, out)
+}
+
+/// What is not a key of a peer, but for its networks.
+pub(super) fn print_state(peer: &Peer, out: &mut Vec<u8>) -> io::Result<()> {
     if let Some(endpoint) = peer.endpoint {
         writeln!(out, "endpoint={endpoint}")?;
     }
@@ -130,10 +136,10 @@ pub struct GetParser {
     errno: Option<i32>,
 }
 
-impl GetParser {
-    /// Takes the next line, without its newline. Keys it does not know are skipped, and so are
-    /// known ones out of place. Not to be called with the empty line that ends the reply.
-    pub fn line(&mut self, line: &[u8]) -> Result<(), ReplyError> {
+impl Reply for GetParser {
+    type Value = Interface;
+
+    fn line(&mut self, line: &[u8]) -> Result<(), ReplyError> {
         self.lines += 1;
         let (key, value) = super::split(line).ok_or_else(|| self.bad("line"))?;
         // Values that are no UTF-8 are as bad as empty ones.
@@ -157,21 +163,21 @@ impl GetParser {
         read.map_err(|key| self.bad(key))
     }
 
-    /// The next line was too long to be kept.
-    pub fn too_long(&mut self) -> ReplyError {
+    fn too_long(&mut self) -> ReplyError {
         self.lines += 1;
         self.bad("line")
     }
 
-    /// The empty line has come.
-    pub fn finish(self) -> Result<Interface, ReplyError> {
+    fn finish(self) -> Result<Interface, ReplyError> {
         match self.errno {
             Some(0) => Ok(self.interface),
             Some(errno) => Err(ReplyError::Refused(errno)),
             None => Err(ReplyError::Incomplete),
         }
     }
+}
 
+impl GetParser {
     fn bad(&self, key: &'static str) -> ReplyError {
         ReplyError::BadLine {
             line: self.lines,
@@ -199,7 +205,7 @@ fn device_line(device: &mut Interface, key: &[u8], value: &str) -> Result<(), &'
     }
 }
 
-fn peer_line(peer: &mut Peer, key: &[u8], value: &str) -> Result<(), &'static str> {
+pub(super) fn peer_line(peer: &mut Peer, key: &[u8], value: &str) -> Result<(), &'static str> {
     match key {
         b"preshared_key" => store(
             &mut peer.preshared_key,

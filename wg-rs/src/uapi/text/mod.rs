@@ -5,12 +5,36 @@
 
 mod get;
 mod set;
+mod status;
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 pub use get::{GetParser, GetPrinter, ReplyError, parse_get};
 pub use set::{BadLine, Reason, SetParser, parse_set, print_change};
+pub use status::{StatusParser, StatusPrinter};
+
+/// Collects a reply, line by line.
+pub trait Reply: Default {
+    /// What it says.
+    type Value;
+
+    /// Takes the next line, without its newline. Keys that are not known are skipped, and so are
+    /// known ones out of place. Not to be called with the empty line that ends the reply.
+    ///
+    /// # Errors
+    /// The line makes no sense.
+    fn line(&mut self, line: &[u8]) -> Result<(), ReplyError>;
+
+    /// The next line was too long to be kept.
+    fn too_long(&mut self) -> ReplyError;
+
+    /// The empty line has come.
+    ///
+    /// # Errors
+    /// The request was refused, or the reply has no end.
+    fn finish(self) -> Result<Self::Value, ReplyError>;
+}
 
 /// `key=value`.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -1,0 +1,43 @@
+//! How the device and its peers are doing.
+
+use super::device::Device;
+use super::entry::Entry;
+use super::time::Time;
+use crate::model::status::{PeerStatus, Status};
+
+impl Device {
+    /// The state, as far as the tunnel knows it.
+    pub fn status(&self, now: Time) -> Status {
+        let drops = self.plane().drops();
+        let reasons = super::drops::DropReason::ALL.iter();
+        Status {
+            up: Some(self.plane().is_up()),
+            bind_error: self.config.bind_error,
+            listen_port: self.config.listen_port,
+            fwmark: self.config.fwmark,
+            under_load: Some(self.ingress.is_under_load(now)),
+            drops: reasons
+                .map(|reason| (reason.name(), drops.get(*reason)))
+                .collect(),
+            refusals: self.strangers.list(now),
+            peers: self.peers.values().map(|entry| entry.status(now)).collect(),
+            ..Status::default()
+        }
+    }
+}
+
+impl Entry {
+    fn status(&self, now: Time) -> PeerStatus {
+        let peer = &self.shared;
+        let session = matches!(&*peer.keypairs.current(), Some(current) if current.can_send(now));
+        let handshake = self.handshake.as_ref();
+        PeerStatus {
+            session: Some(session),
+            handshakes: Some(handshake.map_or(0, |handshake| handshake.count())),
+            unanswered: handshake.and_then(|handshake| handshake.unanswered(now)),
+            unconfirmed: handshake.map_or(0, |handshake| handshake.unconfirmed()),
+            refusals: peer.refusals(now),
+            ..PeerStatus::new(self.describe())
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What went wrong lately, for `status`: touched by failures and by handshakes only.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::time::Time;
+use crate::model::status::{Refusal, Refused};
+
+/// Senders that are no peer's and are remembered at a time. Whoever floods us from many addresses
+/// drives out the others.
+const STRANGERS: usize = 8;
+/// Failures to send that are no further apart than this are one trouble.
+const STREAK_GAP: Duration = Duration::from_secs(15);
+/// A trouble that lasts so long is told.
+const PERSISTENT: Duration = Duration::from_secs(5);
+
+/// What is remembered of a peer: the last refusal of each kind.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble {
+    refusals: Vec<(Refusal, Time)>,
+    sending: Option<Streak>,
+}
+
+/// Failures to send in a row.
+#[derive(Debug)]
+struct Streak {
+    errno: i32,
+    first: Time,
+    last: Time,
+    told: bool,
+}
+
+impl Trouble {
+    /// It happens now.
+    pub(crate) fn note(&mut self, refusal: Refusal, now: Time) {
+        let kind = std::mem::discriminant(&refusal);
+        let known = |(known, _): &&mut (Refusal, Time)| std::mem::discriminant(known) == kind;
+        match self.refusals.iter_mut().find(known) {
+            Some(known) => *known = (refusal, now),
+            None => self.refusals.push((refusal, now)),
+        }
+    }
+
+    /// Sending fails with this errno. Whether that has to be told: it does so for a while, and was not
+    /// told yet.
+    pub(crate) fn send_failed(&mut self, errno: i32, now: Time) -> bool {
+        self.note(Refusal::SendFailed { errno }, now);
+        let goes_on = |streak: &&mut Streak| {
+            streak.errno == errno && now.saturating_since(streak.last) <= STREAK_GAP
+        };
+        let Some(streak) = self.sending.as_mut().filter(goes_on) else {
+            self.sending = Some(Streak {
+                errno,
+                first: now,
+                last: now,
+                told: false,
+            });
+            return false;
+        };
+        streak.last = now;
+        let lasts = now.saturating_since(streak.first) >= PERSISTENT;
+        lasts && !std::mem::replace(&mut streak.told, true)
+    }
+
+    /// All, with their age.
+    pub(crate) fn list(&self, now: Time) -> Vec<Refused> {
+        list(&self.refusals, now)
+    }
+}
+
+/// What is remembered of senders that are no peer's: the last refusal of each of the latest.
+#[derive(Debug, Default)]
+pub(super) struct Strangers(Vec<(Refusal, Time)>);
+
+impl Strangers {
+    /// It happens now.
+    pub(super) fn note(&mut self, refusal: Refusal, now: Time) {
+        let from = sender(&refusal);
+        self.0.retain(|(known, _)| sender(known) != from);
+        if self.0.len() == STRANGERS {
+            self.0.remove(0);
+        }
+        self.0.push((refusal, now));
+    }
+
+    /// All, with their age, the latest last.
+    pub(super) fn list(&self, now: Time) -> Vec<Refused> {
+        list(&self.0, now)
+    }
+}
+
+fn sender(refusal: &Refusal) -> Option<SocketAddr> {
+    match refusal {
+        Refusal::OtherKey { from } | Refusal::UnknownKey { from, .. } => Some(*from),
+        _ => None,
+    }
+}
+
+fn list(refusals: &[(Refusal, Time)], now: Time) -> Vec<Refused> {
+    let refused = |(refusal, at): &(Refusal, Time)| Refused {
+        refusal: *refusal,
+        age: now.saturating_since(*at),
+    };
+    refusals.iter().map(refused).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Time = Time::from_nanos(1_000_000_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_last_of_each_kind_is_remembered() {
+        let source = |last| Refusal::NotAllowed {
+            source: [10, 0, 0, last].into(),
+        };
+        let mut trouble = Trouble::default();
+        trouble.note(source(1), T);
+        trouble.note(Refusal::Timestamp, T + SECOND);
+        trouble.note(source(2), T + SECOND * 2);
+        let list = trouble.list(T + SECOND * 3);
+        let expected = [(source(2), SECOND), (Refusal::Timestamp, SECOND * 2)];
+        let expected = expected.map(|(refusal, age)| Refused { refusal, age });
+        assert_eq!(list, expected);
+    }
+
+    #[test]
+    fn a_failure_that_lasts_is_told_once() {
+        let mut trouble = Trouble::default();
+        let mut told = |errno, at| trouble.send_failed(errno, T + SECOND * at);
+        assert!(!told(libc::ENETUNREACH, 0));
+        assert!(!told(libc::ENETUNREACH, 4));
+        assert!(told(libc::ENETUNREACH, 5));
+        assert!(!told(libc::ENETUNREACH, 6));
+        assert!(!told(libc::ENETUNREACH, 20));
+        // Another one, and one after a time without any.
+        assert!(!told(libc::EPERM, 21));
+        assert!(told(libc::EPERM, 30));
+        assert!(!told(libc::EPERM, 50));
+        assert!(told(libc::EPERM, 60));
+    }
+
+    #[test]
+    fn few_strangers_are_remembered_each_once() {
+        let from = |port| Refusal::OtherKey {
+            from: ([192, 0, 2, 1], port).into(),
+        };
+        let mut strangers = Strangers::default();
+        for port in 0..1000 {
+            strangers.note(from(port), T);
+            strangers.note(from(1000), T);
+        }
+        let list = strangers.list(T + SECOND);
+        assert_eq!(list.len(), STRANGERS);
+        assert_eq!(list[STRANGERS - 1].refusal, from(1000));
+        assert_eq!(list[STRANGERS - 2].refusal, from(999));
+    }
+}

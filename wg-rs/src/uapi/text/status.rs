@@ -1,0 +1,513 @@
+//! The answer to `status`: the state of an interface to lines and back. The peers' lines are those of a
+//! `get` without `preshared_key` and `protocol_version`, and more:
+//!
+//! ```text
+//! version=0.1.0              of the interface
+//! started_sec=1790000000     Unix time
+//! up=true
+//! bind_error=98              errno, if the sockets could not be opened
+//! listen_port=51820
+//! fwmark=51820
+//! link_netns=4026531840      inodes
+//! socket_netns=4026531840
+//! offloads=tso,uso,gso,gro
+//! aead=ChaCha20-Poly1305 by AWS-LC
+//! workers=2
+//! under_load=false
+//! drop_wrong_mac1=3          each reason for which packets were dropped
+//! refused=40 unknown-key 192.0.2.1:5 KEY    milliseconds ago, what, and its particulars
+//! public_key=KEY             begins a peer
+//! name=alice
+//! has_preshared_key=true
+//! session=false              whether data can be sent
+//! handshakes=5               completed
+//! unanswered=3 10250         handshakes sent, milliseconds since the first of them
+//! unconfirmed=1              handshakes answered, and never used
+//! refused=40 not-allowed 10.0.0.9
+//! errno=0
+//! ```
+//! Keys and kinds of refusals that are not known are skipped.
+
+use std::io::{self, Write};
+use std::str;
+use std::time::Duration;
+
+use wg_crypto::PublicKey;
+
+use super::get::{self, ReplyError};
+use super::{Reply, number, split};
+use crate::model::status::{PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable};
+use crate::model::{Peer, Wall};
+use crate::sys::numeric::Ip;
+
+/// Before the name of a reason for which packets are dropped.
+const DROP: &[u8] = b"drop_";
+
+/// Prints a status in pieces, so that a large one needs no large buffer.
+pub struct StatusPrinter<'a> {
+    status: &'a Status,
+    next: Next,
+}
+
+enum Next {
+    Device,
+    Peer(usize),
+    AllowedIp(usize, usize),
+    Done,
+}
+
+impl<'a> StatusPrinter<'a> {
+    /// More than any one step of printing appends, as a rule.
+    pub const STEP: usize = 8192;
+
+    /// Prints `status` from its beginning.
+    pub fn new(status: &'a Status) -> Self {
+        StatusPrinter {
+            status,
+            next: Next::Device,
+        }
+    }
+
+    /// As [`get::GetPrinter::print`].
+    pub fn print(&mut self, out: &mut Vec<u8>, enough: usize) -> bool {
+        while out.len() < enough && !matches!(self.next, Next::Done) {
+            // Writing to a Vec cannot fail.
+            let _ = self.step(out);
+        }
+        !matches!(self.next, Next::Done)
+    }
+
+    fn step(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        let peers = &self.status.peers;
+        match self.next {
+            Next::Device => {
+                print_device(self.status, out)?;
+                self.next = Next::Peer(0);
+            }
+            Next::Peer(i) if i < peers.len() => {
+                print_peer(&peers[i], out)?;
+                self.next = Next::AllowedIp(i, 0);
+            }
+            Next::AllowedIp(i, j) => match peers[i].peer.allowed_ips.get(j) {
+                Some(ip) => {
+                    writeln!(out, "allowed_ip={ip}")?;
+                    self.next = Next::AllowedIp(i, j + 1);
+                }
+                None => self.next = Next::Peer(i + 1),
+            },
+            Next::Peer(_) => {
+                out.extend_from_slice(b"errno=0\n\n");
+                self.next = Next::Done;
+            }
+            Next::Done => {}
+        }
+        Ok(())
+    }
+}
+
+fn print_device(status: &Status, out: &mut Vec<u8>) -> io::Result<()> {
+    if let Some(version) = &status.version {
+        writeln!(out, "version={version}")?;
+    }
+    if let Some(started) = status.started {
+        writeln!(out, "started_sec={}", started.secs)?;
+    }
+    if let Some(up) = status.up {
+        writeln!(out, "up={up}")?;
+    }
+    if let Some(errno) = status.bind_error {
+        writeln!(out, "bind_error={errno}")?;
+    }
+    if status.listen_port != 0 {
+        writeln!(out, "listen_port={}", status.listen_port)?;
+    }
+    if status.fwmark != 0 {
+        writeln!(out, "fwmark={}", status.fwmark)?;
+    }
+    if let Some(inode) = status.link_netns {
+        writeln!(out, "link_netns={inode}")?;
+    }
+    if let Some(inode) = status.socket_netns {
+        writeln!(out, "socket_netns={inode}")?;
+    }
+    if let Some(offloads) = &status.offloads {
+        writeln!(out, "offloads={offloads}")?;
+    }
+    if let Some(aead) = &status.aead {
+        writeln!(out, "aead={aead}")?;
+    }
+    if let Some(workers) = status.workers {
+        writeln!(out, "workers={workers}")?;
+    }
+    if let Some(under_load) = status.under_load {
+        writeln!(out, "under_load={under_load}")?;
+    }
+    for (name, packets) in &status.drops {
+        writeln!(out, "drop_{name}={packets}")?;
+    }
+    print_refusals(&status.refusals, out)
+}
+
+fn print_peer(status: &PeerStatus, out: &mut Vec<u8>) -> io::Result<()> {
+    writeln!(out, "public_key={}", status.peer.public_key.to_hex())?;
+    if let Some(name) = status.name() {
+        writeln!(out, "name={name}")?;
+    }
+    writeln!(out, "has_preshared_key={}", status.has_preshared_key)?;
+    get::print_state(&status.peer, out)?;
+    if let Some(session) = status.session {
+        writeln!(out, "session={session}")?;
+    }
+    if let Some(handshakes) = status.handshakes {
+        writeln!(out, "handshakes={handshakes}")?;
+    }
+    if let Some(Unanswered { count, age }) = status.unanswered {
+        writeln!(out, "unanswered={count} {}", age.as_millis())?;
+    }
+    if status.unconfirmed != 0 {
+        writeln!(out, "unconfirmed={}", status.unconfirmed)?;
+    }
+    print_refusals(&status.refusals, out)
+}
+
+fn print_refusals(refusals: &[Refused], out: &mut Vec<u8>) -> io::Result<()> {
+    for Refused { refusal, age } in refusals {
+        write!(out, "refused={} ", age.as_millis())?;
+        match refusal {
+            Refusal::OtherKey { from } => write!(out, "other-key {from}")?,
+            Refusal::UnknownKey { from, key } => {
+                write!(out, "unknown-key {from} {}", key.to_hex())?;
+            }
+            Refusal::PresharedKey => write!(out, "preshared-key")?,
+            Refusal::Timestamp => write!(out, "timestamp")?,
+            Refusal::NotAllowed { source } => write!(out, "not-allowed {}", Ip(*source))?,
+            Refusal::UnderLoad => write!(out, "under-load")?,
+            Refusal::SendFailed { errno } => write!(out, "send-failed {errno}")?,
+            Refusal::Unreachable { what, by } => {
+                write!(out, "unreachable {} {}", what.as_str(), Ip(*by))?;
+            }
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+impl Unreachable {
+    const ALL: [Unreachable; 4] = [
+        Unreachable::Port,
+        Unreachable::Host,
+        Unreachable::Network,
+        Unreachable::Prohibited,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Unreachable::Port => "port",
+            Unreachable::Host => "host",
+            Unreachable::Network => "network",
+            Unreachable::Prohibited => "prohibited",
+        }
+    }
+}
+
+/// Collects the answer to a `status`, line by line.
+#[derive(Default)]
+pub struct StatusParser {
+    status: Status,
+    lines: usize,
+    errno: Option<i32>,
+}
+
+impl Reply for StatusParser {
+    type Value = Status;
+
+    fn line(&mut self, line: &[u8]) -> Result<(), ReplyError> {
+        self.lines += 1;
+        let (key, value) = split(line).ok_or_else(|| self.bad("line"))?;
+        // Values that are no UTF-8 are as bad as empty ones.
+        let value = str::from_utf8(value).unwrap_or_default();
+        if key == b"errno" {
+            let digits = value.strip_prefix('-').unwrap_or(value);
+            self.errno = Some(number(digits).ok_or_else(|| self.bad("errno"))?);
+            return Ok(());
+        }
+        let read = match self.status.peers.last_mut() {
+            _ if key == b"public_key" => match PublicKey::from_hex(value) {
+                Ok(key) => {
+                    self.status.peers.push(PeerStatus::new(Peer::new(key)));
+                    Ok(())
+                }
+                Err(_) => Err("public_key"),
+            },
+            None => device_line(&mut self.status, key, value),
+            Some(peer) => peer_line(peer, key, value),
+        };
+        read.map_err(|key| self.bad(key))
+    }
+
+    fn too_long(&mut self) -> ReplyError {
+        self.lines += 1;
+        self.bad("line")
+    }
+
+    fn finish(self) -> Result<Status, ReplyError> {
+        match self.errno {
+            Some(0) => Ok(self.status),
+            Some(errno) => Err(ReplyError::Refused(errno)),
+            None => Err(ReplyError::Incomplete),
+        }
+    }
+}
+
+impl StatusParser {
+    fn bad(&self, key: &'static str) -> ReplyError {
+        ReplyError::BadLine {
+            line: self.lines,
+            key,
+        }
+    }
+}
+
+/// Stores `value` if it could be read; the key's name if not.
+fn store<T>(
+    place: &mut Option<T>,
+    value: Option<T>,
+    key: &'static str,
+) -> Result<(), &'static str> {
+    *place = Some(value.ok_or(key)?);
+    Ok(())
+}
+
+fn device_line(status: &mut Status, key: &[u8], value: &str) -> Result<(), &'static str> {
+    let text = || Some(value.to_owned());
+    match key {
+        b"version" => store(&mut status.version, text(), "version"),
+        b"started_sec" => {
+            let started = number(value).map(|secs| Wall { secs, nanos: 0 });
+            store(&mut status.started, started, "started_sec")
+        }
+        b"up" => store(&mut status.up, value.parse().ok(), "up"),
+        b"bind_error" => store(&mut status.bind_error, number(value), "bind_error"),
+        b"listen_port" => {
+            status.listen_port = number(value).ok_or("listen_port")?;
+            Ok(())
+        }
+        b"fwmark" => {
+            status.fwmark = number(value).ok_or("fwmark")?;
+            Ok(())
+        }
+        b"link_netns" => store(&mut status.link_netns, number(value), "link_netns"),
+        b"socket_netns" => store(&mut status.socket_netns, number(value), "socket_netns"),
+        b"offloads" => store(&mut status.offloads, text(), "offloads"),
+        b"aead" => store(&mut status.aead, text(), "aead"),
+        b"workers" => store(&mut status.workers, number(value), "workers"),
+        b"under_load" => store(&mut status.under_load, value.parse().ok(), "under_load"),
+        b"refused" => refused(&mut status.refusals, value),
+        _ => {
+            if let Some(name) = key.strip_prefix(DROP)
+                && let Ok(name) = str::from_utf8(name)
+            {
+                let packets = number(value).ok_or("drop")?;
+                status.drops.push((name.to_owned(), packets));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn peer_line(status: &mut PeerStatus, key: &[u8], value: &str) -> Result<(), &'static str> {
+    match key {
+        b"name" => store(&mut status.peer.extensions.name, value.parse().ok(), "name"),
+        b"handshakes" => store(&mut status.handshakes, number(value), "handshakes"),
+        b"has_preshared_key" => {
+            status.has_preshared_key = value.parse().map_err(|_| "has_preshared_key")?;
+            Ok(())
+        }
+        b"session" => store(&mut status.session, value.parse().ok(), "session"),
+        b"unanswered" => {
+            let unanswered = value.split_once(' ').and_then(|(count, age)| {
+                let (count, age) = (number(count)?, Duration::from_millis(number(age)?));
+                Some(Unanswered { count, age })
+            });
+            store(&mut status.unanswered, unanswered, "unanswered")
+        }
+        b"unconfirmed" => {
+            status.unconfirmed = number(value).ok_or("unconfirmed")?;
+            Ok(())
+        }
+        b"refused" => refused(&mut status.refusals, value),
+        // None is sent, and none is to be taken.
+        b"preshared_key" => Ok(()),
+        _ => get::peer_line(&mut status.peer, key, value),
+    }
+}
+
+fn refused(refusals: &mut Vec<Refused>, value: &str) -> Result<(), &'static str> {
+    let (age, rest) = value.split_once(' ').ok_or("refused")?;
+    let age = Duration::from_millis(number(age).ok_or("refused")?);
+    let mut words = rest.split(' ');
+    let kind = words.next().unwrap_or_default();
+    if let Some(refusal) = refusal(kind, words) {
+        refusals.push(Refused {
+            refusal: refusal.ok_or("refused")?,
+            age,
+        });
+    }
+    Ok(())
+}
+
+/// `None`: a kind that is not known. `Some(None)`: its particulars make no sense.
+fn refusal<'a>(kind: &str, mut words: impl Iterator<Item = &'a str>) -> Option<Option<Refusal>> {
+    let mut word = || words.next();
+    Some(match kind {
+        "other-key" => word()
+            .and_then(super::endpoint)
+            .map(|from| Refusal::OtherKey { from }),
+        "unknown-key" => word().and_then(super::endpoint).and_then(|from| {
+            let key = PublicKey::from_hex(word()?).ok()?;
+            Some(Refusal::UnknownKey { from, key })
+        }),
+        "preshared-key" => Some(Refusal::PresharedKey),
+        "timestamp" => Some(Refusal::Timestamp),
+        "not-allowed" => word()
+            .and_then(|source| source.parse().ok())
+            .map(|source| Refusal::NotAllowed { source }),
+        "under-load" => Some(Refusal::UnderLoad),
+        "send-failed" => word()
+            .and_then(number)
+            .map(|errno| Refusal::SendFailed { errno }),
+        "unreachable" => word().and_then(|what| {
+            let what = Unreachable::ALL.into_iter().find(|u| u.as_str() == what)?;
+            let by = word()?.parse().ok()?;
+            Some(Refusal::Unreachable { what, by })
+        }),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arbitrary;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn print(status: &Status) -> String {
+        let mut out = Vec::new();
+        let mut printer = StatusPrinter::new(status);
+        while printer.print(&mut out, usize::MAX) {}
+        String::from_utf8(out).unwrap()
+    }
+
+    fn parse(text: &str) -> Result<Status, ReplyError> {
+        let mut parser = StatusParser::default();
+        for line in text.lines().take_while(|line| !line.is_empty()) {
+            parser.line(line.as_bytes())?;
+        }
+        parser.finish()
+    }
+
+    /// One that says everything that can be said.
+    fn full() -> Status {
+        let key = PublicKey::from_bytes([7; 32]);
+        let from = "[fe80::1]:9".parse().unwrap();
+        let by = "192.0.2.1".parse().unwrap();
+        let age = Duration::from_millis(1250);
+        let refused = |refusal| Refused { refusal, age };
+        let mut peer = PeerStatus::new(Peer {
+            endpoint: Some("192.0.2.7:51820".parse().unwrap()),
+            tx_bytes: 148,
+            ..Peer::new(key)
+        });
+        peer.peer.extensions.name = "alice".parse().ok();
+        peer.handshakes = Some(5);
+        peer.has_preshared_key = true;
+        peer.session = Some(false);
+        peer.unanswered = Some(Unanswered { count: 3, age });
+        peer.unconfirmed = 2;
+        peer.refusals = [
+            Refusal::PresharedKey,
+            Refusal::Timestamp,
+            Refusal::NotAllowed {
+                source: "10.0.0.9".parse().unwrap(),
+            },
+            Refusal::UnderLoad,
+            Refusal::SendFailed { errno: 101 },
+        ]
+        .into_iter()
+        .chain(Unreachable::ALL.map(|what| Refusal::Unreachable { what, by }))
+        .map(refused)
+        .collect();
+        Status {
+            version: Some("0.1.0".into()),
+            started: Some(Wall { secs: 5, nanos: 0 }),
+            up: Some(false),
+            bind_error: Some(98),
+            listen_port: 51820,
+            fwmark: 7,
+            link_netns: Some(1),
+            socket_netns: Some(2),
+            offloads: Some("tso,gro".into()),
+            aead: Some("ChaCha20-Poly1305 by AWS-LC".into()),
+            workers: Some(2),
+            under_load: Some(true),
+            drops: vec![("wrong_mac1".into(), 3)],
+            refusals: vec![
+                refused(Refusal::OtherKey { from }),
+                refused(Refusal::UnknownKey { from, key }),
+            ],
+            peers: vec![peer, PeerStatus::new(Peer::new(key))],
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_read() {
+        let status = full();
+        assert_eq!(parse(&print(&status)), Ok(status));
+    }
+
+    #[test]
+    fn what_is_not_known_is_skipped() {
+        let text = "up=true\npath=relay\npublic_key=".to_owned()
+            + &"07".repeat(32)
+            + "\nwhy=hard-nat\nrefused=5 tomorrow 1 2 3\nname=bob\nerrno=0\n\n";
+        let status = parse(&text).unwrap();
+        assert_eq!(status.up, Some(true));
+        let peer = &status.peers[0];
+        assert_eq!((peer.name(), peer.refusals.len()), (Some("bob"), 0));
+    }
+
+    #[test]
+    fn what_is_known_and_makes_no_sense_is_refused() {
+        let key = format!("public_key={}\n", "07".repeat(32));
+        for (text, key) in [
+            ("up=maybe\n".to_owned(), "up"),
+            ("drop_wrong_mac1=-1\n".to_owned(), "drop"),
+            ("refused=soon timestamp\n".to_owned(), "refused"),
+            (key.clone() + "unanswered=3\n", "unanswered"),
+            (key.clone() + "refused=1 not-allowed\n", "refused"),
+            (key + "refused=1 unreachable port\n", "refused"),
+        ] {
+            let refused = parse(&text).unwrap_err();
+            assert!(
+                matches!(refused, ReplyError::BadLine { key: bad, .. } if bad == key),
+                "{text}: {refused}"
+            );
+        }
+        assert_eq!(parse("up=true\n"), Err(ReplyError::Incomplete));
+        assert_eq!(parse("errno=-95\n\n"), Err(ReplyError::Refused(95)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_secret_is_printed(interface in arbitrary::interface()) {
+            let secrets: Vec<_> = interface.private_key.iter().map(|key| key.to_hex().to_string())
+                .chain(interface.peers.iter().filter(|peer| peer.preshared_key != Default::default())
+                    .map(|peer| peer.preshared_key.to_hex().to_string()))
+                .collect();
+            let status = Status::from(interface);
+            let text = print(&status);
+            prop_assert!(!secrets.iter().any(|secret| text.contains(secret)));
+            prop_assert_eq!(parse(&text), Ok(status));
+        }
+    }
+}
