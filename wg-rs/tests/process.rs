@@ -1,5 +1,5 @@
-//! `wg_rs::sys::process`: what can only be tried by a process of one thread, that may spoil
-//! itself. Each scenario is this program started anew. Needs root, and says so.
+//! Tests of `wg_rs::sys::process` that need a process with one thread, which the test may modify.
+//! Each scenario starts this program again. They need root.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,30 +17,29 @@ use wg_rs::sys::udp::{Family, UdpOptions, UdpSocket};
 
 type Scenario = (&'static str, fn());
 
-/// What the outer process checks.
+/// The tests, which run in the outer process.
 const TESTS: [Scenario; 6] = [
-    ("capabilities_are_dropped_but_for_those_in_use", || {
-        ok(run("confined"))
-    }),
-    ("no_core_is_dumped_and_nobody_looks_inside", || {
+    ("all_other_capabilities_are_dropped", || ok(run("confined"))),
+    ("core_dumps_and_inspection_are_disabled", || {
         ok(run("undumpable"))
     }),
     (
-        "other_threads_would_keep_capabilities_so_it_is_refused",
+        "dropping_capabilities_with_several_threads_is_refused",
         || ok(run("threaded")),
     ),
-    ("the_parent_returns_when_the_child_is_ready", || {
+    ("the_parent_exits_when_the_child_is_ready", || {
         ok(run("parent-ready"))
     }),
-    ("the_parent_fails_with_the_childs_message", || {
+    ("the_parent_fails_with_the_message_of_the_child", || {
         ok(run("parent-failed"))
     }),
-    ("the_parent_fails_when_the_child_dies_silently", || {
-        ok(run("parent-ended"))
-    }),
+    (
+        "the_parent_fails_when_the_child_ends_without_a_message",
+        || ok(run("parent-ended")),
+    ),
 ];
 
-/// What a process started anew does.
+/// The scenarios, which run in a new process.
 const SCENARIOS: [Scenario; 7] = [
     ("confined", confined),
     ("undumpable", undumpable),
@@ -62,7 +61,7 @@ fn main() {
         return scenario();
     }
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("these tests drop capabilities, which needs root to begin with");
+        eprintln!("these tests drop capabilities, so they must start as root");
         exit(1);
     }
     for (name, test) in TESTS {
@@ -122,7 +121,7 @@ fn confined() {
         .join()
         .unwrap();
 
-    // What root could do is gone,
+    // The rights of root are gone,
     assert!(NetNs::new().is_err());
     let shadow = Command::new("cat")
         .arg("/proc/thread-self/status")
@@ -130,7 +129,7 @@ fn confined() {
         .unwrap();
     let shadow = String::from_utf8(shadow.stdout).unwrap();
     assert!(shadow.contains("CapPrm:\t0000000000000000"), "{shadow}");
-    // and what the daemon does is not.
+    // but the daemon can still do its work.
     let options = UdpOptions {
         fwmark: 7,
         ..UdpOptions::default()
@@ -141,7 +140,7 @@ fn confined() {
     socket.set_fwmark(8).unwrap();
     let mut netlink = Netlink::open().unwrap();
     netlink.set_mtu("lo", 9000).unwrap();
-    // The link in its other namespace is found, seen and heard of.
+    // The link in its other namespace can be found, and its events arrive.
     let nsid = netlink.nsid_or_new(tun.netns().unwrap().as_fd()).unwrap();
     assert!(!netlink.link_in(nsid, &tun.name().unwrap()).unwrap().up);
     while events.recv().is_ok() {}
@@ -180,14 +179,15 @@ fn threaded() {
     confine::drop_capabilities().unwrap();
 }
 
-/// Makes a TUN and a listener, starts the child `what`; the result, and where to reach the child.
+/// Creates a TUN and a listener, and starts the child `what`. Returns the result, and the
+/// listener's path.
 fn start(what: &str) -> (Result<(), background::Error>, std::path::PathBuf) {
     enter_new_netns();
     let path = std::env::temp_dir().join(format!("wg-rs-process-{}", std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
     let tun = Tun::create("tun0", TunOffloads::ALL).unwrap();
     let args = ["scenario", "child", what].map(OsString::from);
-    // What whoever started us left open must not live on in the child.
+    // Descriptors that our caller left open must not be inherited by the child.
     let left_open = nix::unistd::dup(&listener).unwrap();
     let background = Background {
         args: &args,
@@ -203,7 +203,7 @@ fn start(what: &str) -> (Result<(), background::Error>, std::path::PathBuf) {
 fn parent_ready() {
     let (result, path) = start("ready");
     result.unwrap();
-    // Our own TUN and listener are closed by now; the child answers.
+    // Our own TUN and listener are already closed; the child answers.
     assert!(Netlink::open().unwrap().link("tun0").is_ok());
     let mut client = UnixStream::connect(&path).unwrap();
     fs::remove_file(&path).unwrap();
@@ -214,7 +214,7 @@ fn parent_ready() {
     let lines: Vec<_> = answer.lines().collect();
     assert_eq!(lines[..4], ["tun0", "/dev/null", "/dev/null", "/dev/null"]);
     assert_ne!(lines[4], own_session);
-    // It had nothing else of ours: 0, 1, 2, TUN, listener, this client, the pipe closed.
+    // The child has no other descriptors: 0, 1, 2, TUN, listener, this client, and the closed pipe.
     assert_eq!(lines[5], "0 1 2 3 4");
 }
 
@@ -267,7 +267,7 @@ fn child() {
         })
         .collect();
     open.sort_unstable();
-    // The last is the directory being read.
+    // The last descriptor is the directory that is being read.
     open.pop();
     let open: Vec<_> = open.iter().map(ToString::to_string).collect();
     let (mut client, _) = listener.accept().unwrap();
