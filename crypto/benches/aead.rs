@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench -p wg-crypto --bench aead              # the table
-//!  cargo bench -p wg-crypto --bench aead -- --check   # exit code 1 if a required ratio is not reached
+//! cargo bench -p wg-crypto --bench aead -- --check   # exit code 1 if a required ratio is not reached
 //! ```
 //!
 //! Exit code 2 means that this CPU has no AVX-512. `--quick` runs fewer rounds. A round times both

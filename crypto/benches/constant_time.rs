@@ -2,8 +2,7 @@
 //! code constant time?" (Reparaz, Balasch, Verbauwhede, 2017).
 //!
 //! ```text
-//! cargo bench -p wg-crypto --bench constant_time                    # 100 000 samples for each
-//! test
+//! cargo bench -p wg-crypto --bench constant_time                    # 100 000 samples per test
 //! cargo bench -p wg-crypto --bench constant_time -- --samples 1000000
 //! cargo bench -p wg-crypto --bench constant_time -- --check         # exit code 1 if a test fails
 //! ```

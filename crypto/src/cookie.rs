@@ -3,13 +3,13 @@
 //!
 //! ```text
 //! handshake message: | type, sender, … | mac1 16 | mac2 16 |
-//!  mac1: keyed by the receiver's public key, over all bytes before it. It shows that the sender
-//!      knows the receiver's public key.
-//!  mac2: keyed by a cookie, over all bytes before it, including mac1. It shows that the sender
-//!      receives at the address that it sends from. Zero if the sender has no cookie.
+//!     mac1: keyed by the receiver's public key, over all bytes before it. It shows that the
+//!           sender knows that key.
+//!     mac2: keyed by a cookie, over all bytes before it, including mac1. It shows that the sender
+//!           receives at the address that it sends from. Zero if the sender has no cookie.
 //! cookie reply:      | 3 0 0 0 | receiver u32 | nonce 24 | cookie 16, sealed | tag 16 |
-//!  sealed by XChaCha20-Poly1305 with the mac1 of the answered message as associated data, so
-//!  that only a host that sent or saw that message can receive a valid cookie.
+//!     sealed by XChaCha20-Poly1305 with the mac1 of the answered message as associated data, so
+//!     that only a host that sent or saw that message can receive a valid cookie.
 //! ```
 
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::AeadInOut};

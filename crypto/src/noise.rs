@@ -1,7 +1,7 @@
 //! The handshake: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (paper, section 5.4).
 //!
 //! ```text
-//!      <- s                                   the responder's static key is known in advance
+//!     <- s                                   the responder's static key is known in advance
 //!     ...
 //!     -> e, es, s, ss, {timestamp}           message 1, initiation, 148 bytes
 //!     <- e, ee, se, psk, {}                  message 2, response, 92 bytes
@@ -9,9 +9,9 @@
 //! initiator                                  responder
 //! create_initiation -> Initiation
 //!                       --- message 1 --->   receive_initiation -> ReceivedInitiation
-//!                                             (the caller looks up the peer and its ss)
+//!                                            (the caller looks up the peer and its ss)
 //!                                            .finish -> timestamp, Responder
-//!                                             (the caller checks the timestamp and looks up the psk)
+//!                                            (the caller checks it, and looks up the psk)
 //!                       <--- message 2 ---   .respond -> SessionKeys
 //! .finish -> SessionKeys
 //! ```

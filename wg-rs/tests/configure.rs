@@ -1,11 +1,11 @@
-//! The verbs that change an interface, where there is none.
+//! The commands that change an interface, for an interface that does not exist.
 
 use std::fs;
 use std::process::Command;
 
-/// A look-up may take a minute: the state that `syncconf` compares with is of afterwards.
+/// Resolving names may take a minute, so `syncconf` must compare with the state after it.
 #[test]
-fn endpoints_are_looked_up_before_the_interface() {
+fn endpoints_are_resolved_before_the_interface_is_read() {
     let file = format!("wg-rs-configure-{}.conf", std::process::id());
     let file = std::env::temp_dir().join(file);
     let key = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";

@@ -1,4 +1,4 @@
-//! The verbs that make keys, as a shell sees them.
+//! The commands that create keys, run as programs.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -23,7 +23,7 @@ fn pubkey(input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It may have seen enough before the end.
+    // The program may have read enough before the end of the input.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
@@ -46,19 +46,19 @@ fn keys_are_new_each_time_and_private_ones_are_clamped() {
     };
     let (a, b) = (one("genkey"), one("genkey"));
     assert_ne!(a, b);
-    // What is read is clamped: so was what was printed, if it reads back as it is.
+    // A key that reads back unchanged is clamped, because reading clamps.
     assert_eq!(*PrivateKey::from_base64(&a).unwrap().to_base64(), a);
     let clamped = |_| {
         let key = PresharedKey::from_base64(&one("genpsk")).unwrap();
         *PrivateKey::from_bytes(*key.as_bytes()).as_bytes() == *key.as_bytes()
     };
-    // By chance alone one in 32.
+    // By chance this happens once in 32 times.
     assert!((0..12).map(clamped).any(|clamped| !clamped));
 }
 
 #[test]
-fn a_file_open_to_all_is_warned_of() {
-    /// Gone in the end.
+fn a_world_readable_file_causes_a_warning() {
+    /// A temporary file that is removed at the end.
     struct Temp(PathBuf);
     impl Drop for Temp {
         fn drop(&mut self) {
@@ -95,7 +95,7 @@ fn public_keys() {
 }
 
 #[test]
-fn what_is_no_key() {
+fn invalid_keys_are_refused() {
     let program = env!("CARGO_BIN_EXE_wg-rs");
     let bad = "Key is not the correct length or format";
     let trailing = "Trailing characters found after key";
@@ -117,7 +117,7 @@ fn what_is_no_key() {
 }
 
 #[test]
-fn arguments_are_too_many() {
+fn too_many_arguments_are_refused() {
     let program = env!("CARGO_BIN_EXE_wg-rs");
     for verb in ["genkey", "genpsk", "pubkey"] {
         let output = wg_rs().args([verb, "x"]).output().unwrap();

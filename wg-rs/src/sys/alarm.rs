@@ -1,4 +1,5 @@
-//! An alarm: a descriptor that becomes readable at a moment, also if the machine sleeps until then.
+//! An alarm: a descriptor that becomes readable at a given time, even if the machine sleeps until
+//! then.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,8 +8,8 @@ use std::time::Duration;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-/// A timerfd on CLOCK_BOOTTIME. A timeout of poll(2) or of a futex stands still while the machine is
-/// suspended; this one is due as soon as the machine resumes.
+/// A timerfd on CLOCK_BOOTTIME. The timeout of poll(2) or of a futex does not advance while the
+/// machine is suspended; this alarm is due as soon as the machine resumes.
 #[derive(Debug)]
 pub struct Alarm(TimerFd);
 
@@ -22,16 +23,16 @@ impl Alarm {
         Ok(Alarm(TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?))
     }
 
-    /// Makes the descriptor readable from `at` on, in nanoseconds of CLOCK_BOOTTIME, and not before;
-    /// `None`: not at all.
+    /// Makes the descriptor readable from `at` on, in nanoseconds of CLOCK_BOOTTIME; with `None`,
+    /// never.
     ///
     /// # Errors
-    /// None that a valid descriptor can give.
+    /// Never with a valid descriptor.
     pub fn set(&self, at: Option<u64>) -> io::Result<()> {
         match at {
             None => self.0.unset()?,
             Some(nanos) => {
-                // Zero would unset it.
+                // Zero would disarm the timer.
                 let at = TimeSpec::from_duration(Duration::from_nanos(nanos.max(1)));
                 let absolute = TimerSetTimeFlags::TFD_TIMER_ABSTIME;
                 self.0.set(Expiration::OneShot(at), absolute)?;
@@ -56,7 +57,7 @@ mod tests {
     const NOW: Option<Duration> = Some(Duration::ZERO);
 
     #[test]
-    fn it_is_due_at_its_time_until_it_is_set_again() {
+    fn an_alarm_is_due_from_its_time_until_it_is_set_again() {
         let alarm = Alarm::new().unwrap();
         let due = || poll::wait([alarm.as_fd()], NOW).unwrap()[0].readable;
         assert!(!due());
@@ -64,11 +65,11 @@ mod tests {
         alarm.set(Some(at)).unwrap();
         poll::wait([alarm.as_fd()], None).unwrap();
         assert!(boottime() >= at);
-        assert!(due(), "it stays due");
+        assert!(due(), "remains due");
         alarm.set(Some(boottime() + 60_000_000_000)).unwrap();
         assert!(!due());
         alarm.set(Some(0)).unwrap();
-        assert!(due(), "the past is due at once");
+        assert!(due(), "a time in the past is due at once");
         alarm.set(None).unwrap();
         assert!(!due());
     }

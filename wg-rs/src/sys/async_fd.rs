@@ -6,10 +6,13 @@ use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Lets a task wait until `fd`, which is not blocking, can be read. To be called by a task of a
-/// runtime with I/O enabled.
+/// Makes a nonblocking `fd` awaitable: a task can wait until it is readable. Must be called within
+/// a tokio runtime that has I/O enabled.
+///
+/// # Errors
+/// The reactor does not accept the descriptor.
 pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is open and the same descriptor until it is dropped, and nobody can
-    // close or replace it behind the `AsyncFd`, which owns it.
+    // SAFETY: an `OwnedFd` stays open and unchanged until it is dropped, and the `AsyncFd` owns it,
+    // so nobody else can close or replace it.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }

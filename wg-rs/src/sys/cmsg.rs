@@ -1,6 +1,6 @@
 //! recvmsg and sendmsg with control messages (cmsg(3)) in a fixed buffer on the stack.
 //!
-//! Layout is the kernel's: `{ len: size_t, level: int, type: int }`, data, padding to a word.
+//! The layout is the kernel's: `{ len: size_t, level: int, type: int }`, data, padding to a word.
 //! `len` counts the header and the data, but not the padding.
 
 use std::io;
@@ -13,7 +13,7 @@ const WORD: usize = size_of::<usize>();
 const HEADER: usize = WORD + 2 * size_of::<i32>();
 const CAPACITY: usize = 128;
 
-/// A buffer of control messages, aligned as `msghdr.msg_control` wants it.
+/// A buffer for control messages, with the alignment that `msghdr.msg_control` requires.
 #[repr(C, align(8))]
 pub struct Control {
     bytes: [u8; CAPACITY],
@@ -27,7 +27,7 @@ impl Default for Control {
 }
 
 impl Control {
-    /// An empty buffer, to write messages into or to receive into.
+    /// An empty buffer, to append messages to or to receive into.
     pub const fn new() -> Self {
         Control {
             bytes: [0; CAPACITY],
@@ -38,7 +38,7 @@ impl Control {
     /// Appends one message.
     ///
     /// # Panics
-    /// When the buffer, sized for every message this crate sends at once, is full.
+    /// If the buffer is full. It has room for all messages that this crate sends in one call.
     pub fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
         let at = self.len;
         self.bytes[at..][..WORD].copy_from_slice(&(HEADER + data.len()).to_ne_bytes());
@@ -52,7 +52,8 @@ impl Control {
         &self.bytes[..self.len]
     }
 
-    /// The messages in order, as (level, type, data); ends at the first malformed one.
+    /// Iterates over the messages in order, as (level, type, data). Stops at the first malformed
+    /// message.
     pub fn messages(&self) -> Messages<'_> {
         Messages(self.as_bytes())
     }
@@ -75,18 +76,18 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// What recvmsg tells beside bytes and control messages.
+/// The result of recvmsg besides the bytes and the control messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope {
     /// Bytes received.
     pub len: usize,
     /// Length of the sender's name.
     pub name_len: usize,
-    /// The datagram was longer than the buffer.
+    /// Whether the datagram was longer than the buffer.
     pub truncated: bool,
 }
 
-/// One recvmsg: bytes to `buf`, the sender's socket address to `name`.
+/// Calls recvmsg: receives bytes into `buf` and the sender's socket address into `name`.
 ///
 /// # Errors
 /// Those of recvmsg(2).
@@ -100,7 +101,7 @@ pub fn recvmsg(
         iov_base: buf.as_mut_ptr().cast(),
         iov_len: buf.len(),
     };
-    // SAFETY: a structure of integers and pointers, for which zero is a value.
+    // SAFETY: zero is a valid value for a structure of integers and pointers.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_name = name.as_mut_ptr().cast();
     header.msg_namelen = name.len() as _;
@@ -108,8 +109,8 @@ pub fn recvmsg(
     header.msg_iovlen = 1;
     header.msg_control = control.bytes.as_mut_ptr().cast();
     header.msg_controllen = CAPACITY as _;
-    // SAFETY: buffer, name and control are exclusively borrowed for the length of the call, and
-    // as long as the header says.
+    // SAFETY: buffer, name and control are exclusively borrowed during the call, and the header has
+    // their lengths.
     let len = check(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, 0) })?;
     control.len = (header.msg_controllen as usize).min(CAPACITY);
     Ok(Envelope {
@@ -119,7 +120,7 @@ pub fn recvmsg(
     })
 }
 
-/// One sendmsg of `bytes` to the socket address `name`.
+/// Calls sendmsg: sends `bytes` to the socket address `name`.
 ///
 /// # Errors
 /// Those of sendmsg(2).
@@ -133,7 +134,7 @@ pub fn sendmsg(
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
     };
-    // SAFETY: a structure of integers and pointers, for which zero is a value.
+    // SAFETY: zero is a valid value for a structure of integers and pointers.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_name = name.as_ptr().cast_mut().cast();
     header.msg_namelen = name.len() as _;
@@ -143,14 +144,14 @@ pub fn sendmsg(
         header.msg_control = control.bytes.as_ptr().cast_mut().cast();
         header.msg_controllen = control.len as _;
     }
-    // SAFETY: the kernel only reads; all is borrowed for the length of the call, and as long as
-    // the header says.
+    // SAFETY: the kernel only reads. All buffers are borrowed during the call, and the header has
+    // their lengths.
     let sent: libc::ssize_t =
         check(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) })?;
     Ok(sent.cast_unsigned())
 }
 
-/// The native-endian `int` at the start of a message's data.
+/// The native-endian `int` at the start of a control message's data. None if the data is too short.
 pub fn int(data: &[u8]) -> Option<i32> {
     data.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
 }
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_messages_are_read_back() {
         let mut control = Control::new();
         control.push(1, 2, &[7]);
         control.push(3, 4, &5i32.to_ne_bytes());
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn layout_is_that_of_libc() {
+    fn layout_matches_libc() {
         let mut control = Control::new();
         control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &1200u16.to_ne_bytes());
         // SAFETY: CMSG_SPACE and CMSG_LEN only compute.

@@ -1,7 +1,8 @@
-//! Linux, as safe functions: the TUN device, UDP sockets with offloads, waiting, rtnetlink,
-//! network namespaces, names and the daemon's own process. The only unsafe code of the workspace.
+//! Safe functions over Linux: the TUN device, UDP sockets with offloads, poll, netlink, network
+//! namespaces, name resolution and the daemon's own process. Except for vectors in `crypto`, all
+//! unsafe code of the workspace is here.
 //!
-//! Nothing here knows the protocol, and nothing here allocates per packet or per burst.
+//! This folder does not know the protocol, and allocates nothing per packet or per burst.
 
 pub mod alarm;
 pub mod async_fd;
@@ -24,8 +25,7 @@ pub mod unix_file;
 use std::fmt;
 use std::io;
 
-/// An error in words, without the number that the standard library puts behind them:
-/// `No such device`.
+/// The text of an error without the number that the standard library appends: `No such device`.
 pub fn reason(error: &impl fmt::Display) -> String {
     let mut text = error.to_string();
     while let Some(start) = text.find(" (os error ") {
@@ -37,7 +37,7 @@ pub fn reason(error: &impl fmt::Display) -> String {
     text
 }
 
-/// The `-1`/errno convention of system calls as a `Result`.
+/// Converts the result of a system call that returns -1 and sets errno.
 fn check<T: PartialOrd + Default>(returned: T) -> io::Result<T> {
     if returned < T::default() {
         Err(io::Error::last_os_error())
@@ -46,26 +46,26 @@ fn check<T: PartialOrd + Default>(returned: T) -> io::Result<T> {
     }
 }
 
-/// A kernel's version: 7.1.4 is (7, 1, 4).
+/// A kernel version: 7.1.4 is (7, 1, 4).
 type Version = (u32, u32, u32);
 
-/// The running kernel's version, if it can be told.
+/// The running kernel's version. None if it cannot be read.
 fn kernel_version() -> Option<Version> {
     let mut name = std::mem::MaybeUninit::<libc::utsname>::uninit();
     // SAFETY: `uname` fills the structure it is given and keeps no pointer to it.
     check(unsafe { libc::uname(name.as_mut_ptr()) }).ok()?;
-    // SAFETY: the call above succeeded, so all of it is initialised.
+    // SAFETY: the call succeeded, so the structure is initialised.
     let name = unsafe { name.assume_init() };
     let release: Vec<u8> = name.release.iter().map(|c| c.cast_unsigned()).collect();
     version(std::str::from_utf8(&release).ok()?)
 }
 
-/// The running kernel is at least `major.minor`. Unknown counts as older.
+/// Whether the running kernel is at least `major.minor`. False if its version is unknown.
 pub(crate) fn kernel_at_least(major: u32, minor: u32) -> bool {
     kernel_version().is_some_and(|version| version >= (major, minor, 0))
 }
 
-/// `6.18.4-rc1+` is (6, 18, 4), and `7.0-rc1` is (7, 0, 0).
+/// Parses a release: `6.18.4-rc1+` is (6, 18, 4), and `7.0-rc1` is (7, 0, 0).
 fn version(release: &str) -> Option<Version> {
     let end = release.find(|c: char| c != '.' && !c.is_ascii_digit());
     let mut numbers = release[..end.unwrap_or(release.len())].split('.');
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_have_words_without_numbers() {
+    fn error_texts_have_no_number() {
         let error = io::Error::from_raw_os_error(libc::ENODEV);
         assert_eq!(reason(&error), "No such device");
         assert_eq!(

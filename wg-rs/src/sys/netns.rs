@@ -1,5 +1,5 @@
-//! Network namespaces: opened by name, process or path, made, and entered for the length of a
-//! closure. Links are moved with [`super::netlink`].
+//! Network namespaces: opening them by name, process or path, creating them, and running a closure
+//! inside one. [`super::netlink`] moves links between them.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,19 +12,19 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 /// Flag of a kernel thread (linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
-/// Where `ip netns` keeps names.
+/// The folder in which `ip netns` keeps names.
 pub const NAMED: &str = "/run/netns";
 
-/// A network namespace, kept alive by being held.
+/// A network namespace. It exists at least as long as this value.
 #[derive(Debug)]
 pub struct NetNs(OwnedFd);
 
-/// Identity of a network namespace, for as long as it lives.
+/// Identifies a network namespace for as long as the namespace exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NetNsId(u64, u64);
 
 impl NetNsId {
-    /// From device and inode of a file that stands for one.
+    /// From the device and inode numbers of a file that stands for a namespace.
     pub fn new(device: u64, inode: u64) -> Self {
         NetNsId(device, inode)
     }
@@ -36,18 +36,18 @@ impl NetNsId {
 }
 
 impl NetNs {
-    /// That of the calling thread.
+    /// The calling thread's network namespace.
     ///
     /// # Errors
-    /// Without /proc.
+    /// /proc is not mounted.
     pub fn current() -> io::Result<Self> {
         Self::of_path(Path::new("/proc/thread-self/ns/net"))
     }
 
-    /// The one that `ip netns` knows as `name`.
+    /// The namespace that `ip netns` knows as `name`.
     ///
     /// # Errors
-    /// NotFound: no such name; InvalidInput: not a name.
+    /// NotFound: there is no such name; InvalidInput: `name` is not a valid name.
     pub fn of_name(name: &str) -> io::Result<Self> {
         if name.is_empty() || name.starts_with('.') || name.contains('/') {
             let message = format!("{name:?} is not a name for a network namespace");
@@ -56,16 +56,17 @@ impl NetNs {
         Self::of_path(&Path::new(NAMED).join(name))
     }
 
-    /// That of a process.
+    /// The network namespace of a process.
     ///
     /// # Errors
-    /// NotFound: no such process; PermissionDenied.
+    /// NotFound: there is no such process; PermissionDenied.
     pub fn of_pid(pid: u32) -> io::Result<Self> {
         Self::of_path(Path::new(&format!("/proc/{pid}/ns/net")))
     }
 
-    /// That of process 1, the host's. A root without all capabilities may not look at that one: then it
-    /// is that of the kernel's threads, which is the same on a host, while a container has none.
+    /// The host's namespace: the one of process 1. A root user without all capabilities may not
+    /// read it; then the namespace of the kernel threads is used. Both are the same on a host, and
+    /// a container has no kernel threads.
     ///
     /// # Errors
     /// PermissionDenied.
@@ -75,7 +76,7 @@ impl NetNs {
             return opened;
         }
         let stat = fs::read_to_string("/proc/2/stat").unwrap_or_default();
-        // Behind the name: state, parent, group, session, terminal, its group, flags.
+        // Fields after the name: state, parent, group, session, terminal, its group, flags.
         let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
         let flags = fields.split(' ').nth(6);
         let flags = flags.and_then(|flags| flags.parse::<u32>().ok());
@@ -86,8 +87,8 @@ impl NetNs {
         }
     }
 
-    /// The one that a file (a bind mount, or one of /proc) stands for. That it is a network
-    /// namespace shows only on use.
+    /// The namespace that a file stands for: a bind mount, or a file below /proc. A file of another
+    /// kind is only detected when the namespace is used.
     ///
     /// # Errors
     /// NotFound, PermissionDenied, …
@@ -95,10 +96,10 @@ impl NetNs {
         File::open(path).map(|file| NetNs(file.into()))
     }
 
-    /// A new, empty one, which vanishes when nobody holds it and nothing is in it.
+    /// Creates an empty namespace. It disappears when nothing refers to it and nothing is in it.
     ///
     /// # Errors
-    /// EPERM: no CAP_SYS_ADMIN.
+    /// EPERM: the process lacks CAP_SYS_ADMIN.
     pub fn new() -> io::Result<Self> {
         on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
@@ -106,15 +107,15 @@ impl NetNs {
         })
     }
 
-    /// Runs `work` inside, on a thread of its own: sockets opened there stay there. The calling
-    /// thread's namespace is not touched.
+    /// Runs `work` inside the namespace, on a new thread. Sockets that it opens stay in the
+    /// namespace. The calling thread's namespace does not change.
     ///
     /// # Errors
-    /// EPERM: no CAP_SYS_ADMIN; EINVAL: not a network namespace; EAGAIN: no thread to be had. Then
-    /// `work` did not run.
+    /// EPERM: the process lacks CAP_SYS_ADMIN; EINVAL: not a network namespace; EAGAIN: no thread
+    /// could be started. `work` has not run then.
     ///
     /// # Panics
-    /// When `work` does.
+    /// If `work` panics.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         on_thread(|| {
             setns(&self.0, CloneFlags::CLONE_NEWNET)?;
@@ -122,7 +123,7 @@ impl NetNs {
         })
     }
 
-    /// The calling thread, and all it starts, enter for good.
+    /// Moves the calling thread, and everything that it starts later, into the namespace.
     ///
     /// # Errors
     /// As for [`NetNs::run`].
@@ -133,15 +134,15 @@ impl NetNs {
     /// Whether both are the same namespace.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// The kernel is out of resources.
     pub fn is(&self, other: &NetNs) -> io::Result<bool> {
         Ok(self.id()? == other.id()?)
     }
 
-    /// What tells it from all others.
+    /// The identity of this namespace.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// The kernel is out of resources.
     pub fn id(&self) -> io::Result<NetNsId> {
         let meta = File::from(self.0.try_clone()?).metadata()?;
         Ok(NetNsId::new(meta.dev(), meta.ino()))

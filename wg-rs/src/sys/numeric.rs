@@ -1,11 +1,12 @@
-//! Addresses as the C library writes them: inet_ntop(3) and getnameinfo(3), numerically.
+//! Addresses in the C library's numeric form: inet_ntop(3) and getnameinfo(3).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::net::if_::if_indextoname;
 
-/// An address; where the standard library's form differs, it is `::1.2.3.4` for `::102:304`.
+/// An address. The standard library's form differs only for `::1.2.3.4`, which it prints as
+/// `::102:304`.
 #[derive(Clone, Copy, Debug)]
 pub struct Ip(pub IpAddr);
 
@@ -20,13 +21,13 @@ impl fmt::Display for Ip {
     }
 }
 
-/// 96 bits of zeros, and the next 16 are none.
+/// Whether the first 96 bits are zero and the next 16 are not.
 fn is_v4_compatible(ip: Ipv6Addr) -> bool {
     (0x1_0000..=0xffff_ffff).contains(&ip.to_bits())
 }
 
-/// An address and a port, `1.2.3.4:5` or `[fe80::1%eth0]:5`: the scope of a link-local address is
-/// the name of its link, where the calling thread's network namespace has it.
+/// An address and a port, `1.2.3.4:5` or `[fe80::1%eth0]:5`. The scope of a link-local address is
+/// the name of its link, if the calling thread's network namespace has that link.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint(pub SocketAddr);
 
@@ -38,10 +39,10 @@ impl fmt::Display for Endpoint {
         };
         write!(f, "[{}", Ip(IpAddr::V6(*addr.ip())))?;
         let scope = addr.scope_id();
-        // Unicast or multicast, of this link only.
+        // Unicast or multicast on this link only.
         let first = addr.ip().segments()[0];
         let link_local = first & 0xffc0 == 0xfe80 || first & 0xff0f == 0xff02;
-        // nix 0.31 says Ok("") where there is no such link.
+        // nix 0.31 returns Ok("") if there is no such link.
         let name = if_indextoname(scope).unwrap_or_default();
         match name.to_string_lossy() {
             name if link_local && !name.is_empty() => write!(f, "%{name}")?,

@@ -1,4 +1,4 @@
-//! Waiting: for file descriptors to become readable, and for another thread's call.
+//! Waits until descriptors become readable, or until another thread wakes the waiting thread.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,12 +9,12 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
-/// Wakes a thread that sits in [`wait`]: an eventfd. Signals add up until drained.
+/// Wakes a thread that is in [`wait`]. It is an eventfd: signals accumulate until they are drained.
 #[derive(Debug)]
 pub struct Waker(EventFd);
 
 impl Waker {
-    /// A waker nobody has signalled yet.
+    /// A waker without signals.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -25,11 +25,11 @@ impl Waker {
 
     /// Makes the descriptor readable until [`Waker::drain`]. Never blocks.
     pub fn signal(&self) {
-        // Only a counter already at its limit can fail, and then it is readable anyway.
+        // This fails only if the counter is at its limit; then the descriptor is readable anyway.
         let _ = self.0.write(1);
     }
 
-    /// Takes all signals so far; tells whether there was one.
+    /// Takes all signals so far. Returns whether there was at least one.
     pub fn drain(&self) -> bool {
         self.0.read().is_ok()
     }
@@ -41,19 +41,19 @@ impl AsFd for Waker {
     }
 }
 
-/// What poll(2) said of one descriptor.
+/// The state of one descriptor, as poll(2) reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
     /// Something can be read (POLLIN).
     pub readable: bool,
-    /// POLLERR: of a socket, a pending error; of a TUN, its device is gone.
+    /// POLLERR: a socket has a pending error, or the device of a TUN is gone.
     pub error: bool,
-    /// POLLHUP or POLLNVAL: the other end or the descriptor is closed.
+    /// POLLHUP or POLLNVAL: the other end, or the descriptor itself, is closed.
     pub closed: bool,
 }
 
 impl Ready {
-    /// Anything at all.
+    /// Whether any of them is set.
     pub fn any(self) -> bool {
         self != Ready::default()
     }
@@ -67,12 +67,12 @@ impl Ready {
     }
 }
 
-/// What to wait for; errors and hang-ups always count.
+/// The condition to wait for. Errors and hang-ups always end the wait.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'fd> {
-    /// Something to read.
+    /// The descriptor is readable.
     Readable(BorrowedFd<'fd>),
-    /// Nothing but an error or a hang-up, as far as a TUN is concerned.
+    /// The descriptor has an error or a hang-up. For a TUN this excludes packets.
     Broken(BorrowedFd<'fd>),
 }
 
@@ -82,8 +82,8 @@ impl<'fd> From<BorrowedFd<'fd>> for Wanted<'fd> {
     }
 }
 
-/// Waits until one of `fds` is readable or broken, at most `timeout` (`None`: for ever).
-/// Nothing is ready after a timeout and after an interrupting signal.
+/// Waits until one of `fds` is readable or broken, for at most `timeout` (`None`: without limit).
+/// No descriptor is ready after a timeout or after an interrupting signal.
 ///
 /// # Errors
 /// ENOMEM.
@@ -93,8 +93,8 @@ pub fn wait<'fd, const N: usize>(
 ) -> io::Result<[Ready; N]> {
     let mut polled = fds.map(|fd| match fd.into() {
         Wanted::Readable(fd) => PollFd::new(fd, PollFlags::POLLIN),
-        // A TUN that lost its link wakes those who wait for something to read, urgent data too, and
-        // nobody else; and it never has urgent data.
+        // A TUN that lost its link wakes only those who wait for input, and urgent data counts as
+        // input. A TUN never has urgent data.
         Wanted::Broken(fd) => PollFd::new(fd, PollFlags::POLLPRI),
     });
     match ppoll(&mut polled, timeout.map(TimeSpec::from_duration), None) {
@@ -104,7 +104,7 @@ pub fn wait<'fd, const N: usize>(
     }
 }
 
-/// Waits until `fd` takes more bytes, at most `timeout`; false when it did not in that time.
+/// Waits until `fd` accepts more bytes, for at most `timeout`. False after a timeout.
 ///
 /// # Errors
 /// ENOMEM.
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_peer_is_told_apart_from_silence() {
+    fn a_closed_peer_differs_from_silence() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let waker = Waker::new().unwrap();
         drop(theirs);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timeout_is_kept() {
+    fn the_timeout_is_respected() {
         let waker = Waker::new().unwrap();
         let start = std::time::Instant::now();
         assert!(!wait([waker.as_fd()], Some(Duration::from_millis(20))).unwrap()[0].any());

@@ -1,4 +1,4 @@
-//! The machine's sleep: that it was suspended and has resumed.
+//! Detects that the machine was suspended and has resumed.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,22 +9,22 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use super::process::clock;
 
-/// What two clocks that are read one after the other may differ by.
+/// Largest difference, in nanoseconds, between two clocks that are read one after the other.
 const BLUR: u64 = 100_000_000;
-/// Never, for a clock that counts seconds in 63 bits of nanoseconds.
+/// A time that is never reached, for a clock with 63 bits of nanoseconds.
 const FAR_AWAY: Duration = Duration::from_secs(9_000_000_000);
 
-/// Becomes readable when the machine resumes, and also when its clock is set, as the kernel makes no
-/// difference: [`Resumes::take`] does.
+/// Becomes readable when the machine resumes, and also when the wall clock is set: the kernel does
+/// not distinguish the two, but [`Resumes::take`] does.
 #[derive(Debug)]
 pub struct Resumes {
     timer: TimerFd,
-    /// How long the machine had slept, in nanoseconds, when that was last looked at.
+    /// How long the machine had been asleep at the last check, in nanoseconds.
     asleep: u64,
 }
 
 impl Resumes {
-    /// Watches from now on.
+    /// Starts watching.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -41,9 +41,9 @@ impl Resumes {
         })
     }
 
-    /// Whether the machine has slept since the last call. Ends the readiness.
+    /// Whether the machine has slept since the last call. Makes the descriptor unreadable again.
     pub fn take(&mut self) -> bool {
-        // It stays armed for the next time.
+        // The timer stays armed.
         let _ = self.timer.wait();
         self.has_slept(clock::asleep())
     }
@@ -77,10 +77,13 @@ mod tests {
     }
 
     #[test]
-    fn each_sleep_is_told_once() {
+    fn each_sleep_is_reported_once() {
         let mut resumes = Resumes::new().unwrap();
         let before = resumes.asleep;
-        assert!(!resumes.has_slept(before + BLUR / 2), "the clock was set");
+        assert!(
+            !resumes.has_slept(before + BLUR / 2),
+            "only the clock was set"
+        );
         assert!(resumes.has_slept(before + 5_000_000_000));
         assert!(!resumes.has_slept(before + 5_000_000_000));
         assert!(resumes.has_slept(before + 7_000_000_000));

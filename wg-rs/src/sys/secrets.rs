@@ -1,4 +1,4 @@
-//! Files with keys in them, read so that nothing of them stays behind in memory.
+//! Reads files with keys without leaving copies of their content in memory.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,10 +6,13 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Room for any usual file.
+/// Initial capacity in bytes: enough for any usual file.
 const CAPACITY: usize = 16 << 10;
 
-/// All of a file, whatever its kind.
+/// Reads a whole file of any kind.
+///
+/// # Errors
+/// Those of open(2) and read(2).
 pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut file = File::open(path)?;
     let mut bytes = Zeroizing::new(vec![0; CAPACITY]);
@@ -20,7 +23,8 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
             more => len += more,
         }
         if len == bytes.len() {
-            // The old one is wiped as it goes; a Vec that grows would leave its bytes behind.
+            // The old buffer is wiped when it is dropped. A growing `Vec` would leave its bytes
+            // behind.
             let mut larger = Zeroizing::new(vec![0; 2 * len]);
             larger[..len].copy_from_slice(&bytes);
             bytes = larger;
@@ -30,8 +34,8 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-/// The first `len` bytes of `input`, fewer if it has no more, and the first one behind them that is not
-/// `blank`, if there is any.
+/// Reads the first `len` bytes of `input`, or fewer if it is shorter, and the first byte after them
+/// that is not `blank`, if there is one.
 pub fn read_start(
     mut input: impl Read,
     len: usize,
@@ -64,7 +68,7 @@ fn read_some(input: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    /// Gives a byte at a time.
+    /// A reader that returns one byte at a time.
     struct Slow<'a>(&'a [u8]);
 
     impl Read for Slow<'_> {

@@ -1,9 +1,9 @@
-//! struct sockaddr_in and sockaddr_in6, as bytes.
+//! struct sockaddr_in and struct sockaddr_in6 as bytes.
 
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// A socket address as the kernel has it, or room for one.
+/// A socket address in the kernel's form, or the space for one.
 pub(super) struct Name {
     pub bytes: [u8; Name::V6],
     pub len: usize,

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-/// In characters.
+/// A terminal's size in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// Lines.
@@ -11,8 +11,8 @@ pub struct Size {
     pub columns: u16,
 }
 
-/// That of the terminal this descriptor is one of; `None` if it is of none, or of one that has no
-/// size.
+/// The size of the terminal that `fd` refers to. None if `fd` is not a terminal, or if its size is
+/// unknown.
 pub fn size(fd: impl AsFd) -> Option<Size> {
     let mut size = libc::winsize {
         ws_row: 0,
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_terminal_has_none() {
+    fn other_files_have_no_size() {
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(size(file), None);
     }

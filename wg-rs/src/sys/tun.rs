@@ -1,16 +1,18 @@
 //! The TUN device: one descriptor on /dev/net/tun, attached to one link.
 //!
-//! Every packet read or written is led by a virtio_net_hdr of [`HEADER`] bytes, so that a read can
-//! be one super-packet of up to 64 KiB (TSO, USO, checksum still to do), and a write too. A
-//! descriptor handed to us may lack the header (`WG_TUN_FD`); then it is made up here, all zero.
+//! Each packet that is read or written begins with a virtio_net_hdr of [`HEADER`] bytes. So one
+//! read or write can carry a super-packet of up to 64 KiB (TSO, USO, or with its checksum missing).
+//! A descriptor that was passed to us (`WG_TUN_FD`) may lack the header; then this file supplies
+//! one of zeros.
 //!
-//! The descriptor holds the device wherever it goes. By state of the device (tried on Linux 6.18):
+//! The descriptor stays attached to the device wherever the device moves. By state of the device
+//! (tested on Linux 6.18):
 //!
 //! | device  | recv        | send            | poll                      |
 //! |---------|-------------|-----------------|---------------------------|
 //! | up      | packets     | taken           | readable when there is one |
-//! | down    | WouldBlock  | EIO             | nothing                   |
-//! | moved   | as there, where it is down at first |  |  |
+//! | down    | WouldBlock  | EIO             | no event                  |
+//!  | moved   | down at first; then as above in the new namespace |  |  |
 //! | deleted | EBADFD      | EBADFD          | error                     |
 
 use std::ffi::c_int;
@@ -25,43 +27,43 @@ use super::netns::NetNs;
 use super::process::other::Process;
 use super::{check, reason};
 
-/// Where TUN devices are made.
+/// The file that creates TUN devices.
 const DEVICE: &str = "/dev/net/tun";
 
-/// Bytes of the virtio_net_hdr before every packet.
+/// Length of the virtio_net_hdr before each packet, in bytes.
 pub const HEADER: usize = 10;
 
-/// Longest name of a link, in bytes (IFNAMSIZ less the terminator).
+/// Longest name of a link in bytes (IFNAMSIZ without the terminator).
 pub const MAX_NAME: usize = libc::IFNAMSIZ - 1;
 
-/// Device offloads: as a wish, what may be used; as an answer, what is.
+/// Offloads of a device. In a request: what may be used; in a result: what is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunOffloads {
-    /// Packets carry a virtio header through the kernel: checksums may be left to the reader,
-    /// and written super-packets are taken. The other two depend on it.
+    /// Packets have a virtio header: checksums may be missing in packets that are read, and
+    /// super-packets may be written. The other two offloads depend on this one.
     pub vnet_hdr: bool,
-    /// TCP super-packets are read, IPv4 and IPv6.
+    /// TCP super-packets can be read, IPv4 and IPv6.
     pub tso: bool,
-    /// UDP super-packets are read and taken, IPv4 and IPv6 (Linux 6.2).
+    /// UDP super-packets can be read and written, IPv4 and IPv6 (Linux 6.2).
     pub uso: bool,
 }
 
 impl TunOffloads {
-    /// Everything the kernel offers.
+    /// All offloads that are used here.
     pub const ALL: Self = TunOffloads {
         vnet_hdr: true,
         tso: true,
         uso: true,
     };
-    /// A plain TUN: one packet a read, one a write.
+    /// A plain TUN: one packet per read or write.
     pub const NONE: Self = TunOffloads {
         vnet_hdr: false,
         tso: false,
         uso: false,
     };
 
-    /// TUNSETOFFLOAD's argument. TUN_F_TSO_ECN is left out: the kernel then cuts the rare
-    /// super-packet that carries CWR itself, and readers need not know the rule for it.
+    /// The argument of TUNSETOFFLOAD. TUN_F_TSO_ECN is not requested: the kernel then splits the
+    /// rare super-packet with CWR itself, and readers need no rule for it.
     fn flags(self) -> u32 {
         let tso = if self.tso {
             libc::TUN_F_TSO4 | libc::TUN_F_TSO6
@@ -81,7 +83,7 @@ impl TunOffloads {
     }
 }
 
-/// struct ifreq: a name, and a union of which only the first bytes matter here.
+/// struct ifreq: a name, and a union of which only the first bytes are used here.
 #[repr(C, align(8))]
 #[derive(Default)]
 struct IfReq {
@@ -98,7 +100,7 @@ impl IfReq {
         }
         let mut request = IfReq::default();
         request.name[..name.len()].copy_from_slice(name.as_bytes());
-        // A short in the kernel's structure: IFF_TUN_EXCL and below.
+        // The kernel's field is a short: IFF_TUN_EXCL and lower flags.
         request.union[..2].copy_from_slice(&(flags as u16).to_ne_bytes());
         Ok(request)
     }
@@ -118,8 +120,8 @@ impl IfReq {
 }
 
 fn ioctl_ifreq(fd: BorrowedFd<'_>, op: libc::Ioctl, request: &mut IfReq) -> io::Result<()> {
-    // SAFETY: each operation used with this function reads or writes one struct ifreq, which is
-    // 40 bytes on 64-bit Linux and 32 on 32-bit; `request` is 40.
+    // SAFETY: each operation that is used with this function reads or writes one struct ifreq,
+    // which has 40 bytes on 64-bit Linux and 32 on 32-bit; `request` has 40.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), op, request as *mut IfReq) }).map(drop)
 }
 
@@ -130,7 +132,7 @@ fn set_offloads(fd: BorrowedFd<'_>, offer: TunOffloads) -> io::Result<TunOffload
     Ok(offer)
 }
 
-/// Why [`DEVICE`] cannot be opened, and what to do about it.
+/// Describes why [`DEVICE`] cannot be opened, and how to fix that.
 fn no_device(errno: Errno) -> io::Error {
     let cure = match errno {
         Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
@@ -151,7 +153,7 @@ fn with_path(errno: Errno) -> String {
     format!("{DEVICE}: {}", reason(&io::Error::from(errno)))
 }
 
-/// A TUN device held open. Nonblocking; may be used from several threads at once.
+/// An open TUN device. It is nonblocking, and several threads may use it at once.
 #[derive(Debug)]
 pub struct Tun {
     fd: OwnedFd,
@@ -159,13 +161,14 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Creates the link `name` (the kernel replaces a `%d` in it by a number), or attaches to a
-    /// persistent TUN that nobody holds. `want` is reduced to what the kernel offers.
+    /// Creates the link `name` (the kernel replaces `%d` in it with a number), or attaches to a
+    /// persistent TUN that nobody has open. `want` is reduced to the offloads that the kernel
+    /// supports.
     ///
     /// # Errors
-    /// EBUSY: somebody else holds it; EINVAL: a link of another kind has this name; EPERM;
-    /// ENOENT or ENODEV: the kernel has no TUN driver, or the host no /dev/net/tun;
-    /// InvalidInput: not a name for a link.
+    /// EBUSY: another process has it open; EINVAL: a link of another kind has this name; EPERM;
+    /// ENOENT or ENODEV: the kernel has no TUN driver, or there is no /dev/net/tun; InvalidInput:
+    /// `name` is not a valid name for a link.
     pub fn create(name: &str, want: TunOffloads) -> io::Result<Self> {
         let vnet_hdr = if want.vnet_hdr { libc::IFF_VNET_HDR } else { 0 };
         let mut request = IfReq::new(name, libc::IFF_TUN | libc::IFF_NO_PI | vnet_hdr)?;
@@ -175,11 +178,11 @@ impl Tun {
         Self::with_offloads(fd, want)
     }
 
-    /// Takes over an attached descriptor, made nonblocking here.
+    /// Takes over a descriptor that is attached to a TUN, and makes it nonblocking.
     ///
     /// # Errors
-    /// EBADFD: not attached to a link; ENOTTY: no TUN descriptor at all;
-    /// InvalidInput: a TAP, or one with packet information (no IFF_NO_PI).
+    /// EBADFD: not attached to a link; ENOTTY: not a TUN descriptor; InvalidInput: a TAP, or a TUN
+    /// with packet information (without IFF_NO_PI).
     pub fn from_fd(fd: OwnedFd, want: TunOffloads) -> io::Result<Self> {
         let mut request = IfReq::default();
         ioctl_ifreq(fd.as_fd(), libc::TUNGETIFF, &mut request)?;
@@ -201,10 +204,10 @@ impl Tun {
         Ok(tun)
     }
 
-    /// Asks for `want`, then for ever less, until the kernel agrees.
+    /// Requests `want`, and then fewer and fewer offloads until the kernel accepts.
     fn with_offloads(fd: OwnedFd, want: TunOffloads) -> io::Result<Self> {
         let size = HEADER as c_int;
-        // SAFETY: reads one int. Without IFF_VNET_HDR it has no effect.
+        // SAFETY: the kernel reads one int. The call has no effect without IFF_VNET_HDR.
         check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &size) })?;
         let want = if want.vnet_hdr {
             want
@@ -222,7 +225,7 @@ impl Tun {
         Ok(Tun { fd, offloads })
     }
 
-    /// The link's name now: it may be renamed, and moved to any namespace.
+    /// The link's current name. The link may be renamed and may move to any namespace.
     ///
     /// # Errors
     /// EBADFD: the link was deleted.
@@ -232,28 +235,29 @@ impl Tun {
         Ok(request.name())
     }
 
-    /// The network namespace the link is in now. With the name, all that finds it:
-    /// [`super::netlink::Netlink::link_of`].
+    /// The link's current network namespace. Together with the name it identifies the link, which
+    /// [`super::netlink::Netlink::link_of`] looks up.
     ///
     /// # Errors
-    /// EBADFD: the link was deleted; EPERM: no CAP_NET_ADMIN there; EINVAL: Linux before 5.2.
+    /// EBADFD: the link was deleted; EPERM: no CAP_NET_ADMIN in that namespace; EINVAL: Linux
+    /// before 5.2.
     pub fn netns(&self) -> io::Result<OwnedFd> {
-        // SAFETY: takes no argument.
+        // SAFETY: the operation has no argument.
         let fd = check(unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNGETDEVNETNS) })?;
-        // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
+        // SAFETY: the kernel has just opened this descriptor for us, and nobody else uses it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// What of the wish is in use.
+    /// The offloads in use.
     pub fn offloads(&self) -> TunOffloads {
         self.offloads
     }
 
-    /// Reads one packet led by its virtio header; the length counts both.
-    /// A packet longer than `buf` is cut silently: give it [`HEADER`] + 65535 bytes.
+    /// Reads one packet with its virtio header. Returns the length of both. A packet that is longer
+    /// than `buf` is truncated silently, so `buf` should have [`HEADER`] + 65535 bytes.
     ///
     /// # Errors
-    /// WouldBlock: none there, or the link is down; EBADFD: the link was deleted.
+    /// WouldBlock: there is no packet, or the link is down; EBADFD: the link was deleted.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         if self.offloads.vnet_hdr {
             return Ok(nix::unistd::read(&self.fd, buf)?);
@@ -263,12 +267,13 @@ impl Tun {
         Ok(HEADER + nix::unistd::read(&self.fd, packet)?)
     }
 
-    /// Writes one packet, given in parts of which the first is its virtio header and nothing
-    /// else; the length returned counts both.
+    /// Writes one packet, given in parts. The first part is exactly the virtio header. Returns the
+    /// length of all parts.
     ///
     /// # Errors
-    /// EIO: the link is down; EBADFD: it was deleted; EINVAL: the kernel does not take this
-    /// header, or this is neither IPv4 nor IPv6; WouldBlock or ENOBUFS: no memory now.
+    /// EIO: the link is down; EBADFD: the link was deleted; EINVAL: the kernel does not accept the
+    /// header, or the packet is neither IPv4 nor IPv6; WouldBlock or ENOBUFS: no memory at the
+    /// moment.
     pub fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.offloads.vnet_hdr {
             return Ok(nix::sys::uio::writev(&self.fd, parts)?);
@@ -277,16 +282,17 @@ impl Tun {
             return Ok(0);
         };
         debug_assert_eq!(header.len(), HEADER);
-        debug_assert_eq!(header[1], 0, "a super-packet for a plain TUN");
+        debug_assert_eq!(header[1], 0, "a plain TUN takes no super-packet");
         Ok(HEADER + nix::sys::uio::writev(&self.fd, packet)?)
     }
 }
 
-/// The links whose TUNs a process holds, by name and namespace, wherever they were moved. The TUNs
-/// are asked, and left as they are.
+/// The links whose TUNs a process has open, by name and current namespace. The TUNs are only
+/// queried.
 ///
 /// # Errors
-/// NotFound, ESRCH: the process ended; PermissionDenied; ENOSYS: Linux before 5.6, EINVAL: before 5.2.
+/// NotFound or ESRCH: the process ended; PermissionDenied; ENOSYS: Linux before 5.6; EINVAL: before
+/// 5.2.
 pub fn held_by(process: &Process) -> io::Result<Vec<(String, NetNs)>> {
     let mut links: Vec<(String, NetNs)> = Vec::new();
     for (number, leads_to) in process.descriptors()? {
@@ -297,10 +303,10 @@ pub fn held_by(process: &Process) -> io::Result<Vec<(String, NetNs)>> {
             fd: process.copy(number)?,
             offloads: TunOffloads::NONE,
         };
-        // One that is not attached, or whose link was deleted, is nobody's.
+        // Skips a TUN that is not attached, or whose link was deleted.
         let Ok(name) = tun.name() else { continue };
         let netns = NetNs::from(tun.netns()?);
-        // Each queue of a link is a descriptor of its own.
+        // A link with several queues has one descriptor for each.
         let mut known = links.iter();
         if !known.any(|(other, there)| *other == name && there.is(&netns).unwrap_or(false)) {
             links.push((name, netns));

@@ -1,15 +1,15 @@
 //! One UDP socket of one address family, with segmentation (UDP_SEGMENT) on the way out and
 //! coalescing (UDP_GRO) on the way in.
 //!
-//! A *burst* is datagrams of one sender laid one after another at a stride, the last of which may
-//! be shorter. One call receives a burst, with source, destination and TOS that hold for each of
-//! its datagrams; one call sends a burst, or a single datagram. What to do where the kernel refuses
-//! is decided in `datapath`.
+//! A *burst* is a sequence of datagrams from one sender, at a fixed stride; the last may be
+//! shorter. One call receives a burst, and the source, destination and TOS apply to all its
+//! datagrams. One call sends a burst or a single datagram. `datapath` decides what to do if the
+//! kernel refuses.
 //!
-//! Sockets behave as those of the kernel module: any local address, the IPv6 one for IPv6 only,
-//! no address sharing, DF clear so that the path may fragment, pending ICMP errors ignored, and a
-//! send buffer that is never the limit: one socket serves all peers, and what waits for a slow link
-//! must not keep the others from sending.
+//! The sockets behave like those of the kernel module: any local address, IPv6 only for the IPv6
+//! socket, no address sharing, DF clear so that the path may fragment, and pending ICMP errors
+//! ignored. The send buffer is never the limit: one socket serves all peers, and packets that wait
+//! for a slow link must not stop packets to other peers.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -22,26 +22,26 @@ use super::cmsg::{self, Control, Envelope, int};
 use super::sockaddr::Name;
 use super::{Version, check, kernel_at_least, kernel_version};
 
-/// Most datagrams in one send. Newer kernels take 128, but merge 64 on receipt.
+/// Most datagrams in one send. Newer kernels accept 128, but merge only 64 when receiving.
 pub const MAX_SEGMENTS: usize = 64;
 
-/// Most bytes of one send, for either family: 65535 less the IPv4 and UDP headers.
+/// Most bytes in one send, for either family: 65535 minus the IPv4 and UDP headers.
 pub const MAX_PAYLOAD: usize = 65507;
 
-/// Wanted size of the receive buffer: a hundred full bursts.
+/// Requested size of the receive buffer in bytes: a hundred full bursts.
 const RECEIVE_BUFFER: c_int = 8 << 20;
 
-/// Wanted size of the send buffer, which the kernel doubles: a gigabyte is what no queue holds, and
-/// half of what the kernel's count of queued bytes can.
+/// Requested size of the send buffer in bytes, which the kernel doubles. No queue holds a gigabyte,
+/// and it is half of the greatest count that the kernel can hold.
 const SEND_BUFFER: c_int = 1 << 29;
 
-/// Errors left behind by earlier datagrams that one call skips.
+/// How many pending errors of earlier datagrams one call skips.
 const PENDING_ERRORS: usize = 2;
 
-/// Kernels that send wrong datagrams with UDP_SEGMENT (tailscale issues 19777 and 21335).
+/// Kernels that send corrupt datagrams with UDP_SEGMENT (tailscale issues 19777 and 21335).
 const CORRUPTING: RangeInclusive<Version> = (7, 0, 0)..=(7, 1, 4);
 
-/// Whether the running kernel is one of those that corrupt what is segmented with UDP_SEGMENT.
+/// Whether the running kernel corrupts datagrams that it segments (UDP_SEGMENT).
 pub fn segmentation_corrupts() -> bool {
     kernel_version().is_some_and(|version| CORRUPTING.contains(&version))
 }
@@ -51,7 +51,7 @@ pub fn segmentation_corrupts() -> bool {
 pub enum Family {
     /// IPv4.
     V4,
-    /// IPv6, and only that.
+    /// IPv6 only.
     V6,
 }
 
@@ -69,9 +69,9 @@ impl Family {
 /// How to open a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpOptions {
-    /// Send with UDP_SEGMENT where the kernel has it (4.18).
+    /// Send with UDP_SEGMENT if the kernel has it (4.18).
     pub gso: bool,
-    /// Receive with UDP_GRO where the kernel does it right (5.12).
+    /// Receive with UDP_GRO if the kernel implements it correctly (5.12).
     pub gro: bool,
     /// SO_MARK of every packet sent; 0 for none.
     pub fwmark: u32,
@@ -87,47 +87,48 @@ impl Default for UdpOptions {
     }
 }
 
-/// What a socket does now.
+/// The offloads that a socket uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpFeatures {
-    /// A burst may leave in one call.
+    /// A burst can be sent in one call.
     pub gso: bool,
-    /// Bursts arrive in one call.
+    /// A burst can be received in one call.
     pub gro: bool,
 }
 
 /// One received burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes now in the buffer.
+    /// Number of bytes in the buffer.
     pub len: usize,
-    /// Length of each datagram, the last of which may be shorter; `len` when there is one.
+    /// Length of each datagram in bytes; the last may be shorter. Equals `len` if there is only
+    /// one.
     pub stride: usize,
     /// The sender.
     pub from: SocketAddr,
-    /// The local address it was sent to.
+    /// The local address that the burst was sent to.
     pub to: Option<IpAddr>,
-    /// Index of the link it came in by; 0 when unknown.
+    /// Index of the link that the burst arrived on; 0 if unknown.
     pub ifindex: u32,
     /// TOS or traffic class: DSCP and ECN.
     pub tos: u8,
-    /// The burst was longer than the buffer, so its last datagram is not whole.
+    /// Whether the burst was longer than the buffer, so that its last datagram is incomplete.
     pub truncated: bool,
 }
 
-/// Where a send goes, and what it says beside its bytes.
+/// The addresses and the TOS of a send.
 #[derive(Clone, Copy, Debug)]
 pub struct Parcel {
-    /// The receiver.
+    /// The destination.
     pub to: SocketAddr,
-    /// The local address to send from. The link index is used for IPv6 link-local ones only: routing
-    /// stays free, as in the kernel module.
+    /// The local address to send from. The link index is used only for IPv6 link-local addresses;
+    /// otherwise routing chooses the link, as in the kernel module.
     pub source: Option<(IpAddr, u32)>,
     /// TOS or traffic class: DSCP and ECN.
     pub tos: u8,
 }
 
-/// A bound, nonblocking UDP socket. May be used from several threads at once.
+/// A bound, nonblocking UDP socket. Several threads may use it at once.
 #[derive(Debug)]
 pub struct UdpSocket {
     fd: OwnedFd,
@@ -138,11 +139,11 @@ pub struct UdpSocket {
 }
 
 impl UdpSocket {
-    /// Binds `port` (0: any free one) on every local address of `family`, in the network
-    /// namespace of the calling thread.
+    /// Binds `port` (0: any free port) on all local addresses of `family`, in the calling thread's
+    /// network namespace.
     ///
     /// # Errors
-    /// EADDRINUSE; EAFNOSUPPORT: a host without this family; EPERM: `fwmark` without
+    /// EADDRINUSE; EAFNOSUPPORT: the host does not have this family; EPERM: `fwmark` requires
     /// CAP_NET_ADMIN.
     pub fn bind(family: Family, port: u16, options: &UdpOptions) -> io::Result<Self> {
         let domain = match family {
@@ -150,9 +151,9 @@ impl UdpSocket {
             Family::V6 => libc::AF_INET6,
         };
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: no pointers.
+        // SAFETY: the call has no pointer arguments.
         let fd = check(unsafe { libc::socket(domain, kind, 0) })?;
-        // SAFETY: a descriptor just opened, that nobody else knows of.
+        // SAFETY: the kernel has just opened this descriptor for us, and nobody else uses it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let set = |level, option, value| set_option(fd.as_fd(), level, option, value);
         match family {
@@ -182,7 +183,8 @@ impl UdpSocket {
         ] {
             set(libc::SOL_SOCKET, force, size).or_else(|_| set(libc::SOL_SOCKET, plain, size))?;
         }
-        // Linux 4.9 ignores the control message silently and sends one glued datagram, so ask.
+        // Linux 4.9 ignores the control message silently and sends one long datagram, so support is
+        // tested here.
         let gso = options.gso && get_option(fd.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
         let gro =
             options.gro && kernel_at_least(5, 12) && set(libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
@@ -201,14 +203,14 @@ impl UdpSocket {
             Family::V6 => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
         };
         let name = Name::new(&any);
-        // SAFETY: the kernel reads `len` bytes of the buffer, which is as long.
+        // SAFETY: the kernel reads `len` bytes, which is the length of the buffer.
         check(unsafe {
             let len = name.as_bytes().len() as libc::socklen_t;
             libc::bind(socket.fd.as_raw_fd(), name.as_bytes().as_ptr().cast(), len)
         })?;
         let mut name = Name::empty();
         let mut len = name.bytes.len() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `len` bytes, the size of the buffer.
+        // SAFETY: the kernel writes at most `len` bytes, which is the size of the buffer.
         check(unsafe {
             let bytes = name.bytes.as_mut_ptr().cast();
             libc::getsockname(socket.fd.as_raw_fd(), bytes, &raw mut len)
@@ -218,20 +220,20 @@ impl UdpSocket {
         Ok(socket)
     }
 
-    /// The port bound to.
+    /// The local port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The family bound to.
+    /// The address family.
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// Sets SO_MARK of every packet sent from now on; 0 for none.
+    /// Sets SO_MARK for all packets that are sent from now on; 0 removes the mark.
     ///
     /// # Errors
-    /// EPERM: no CAP_NET_ADMIN.
+    /// EPERM: the process lacks CAP_NET_ADMIN.
     pub fn set_fwmark(&self, mark: u32) -> io::Result<()> {
         set_option(
             self.fd.as_fd(),
@@ -241,7 +243,7 @@ impl UdpSocket {
         )
     }
 
-    /// What this socket does.
+    /// The offloads that this socket uses.
     pub fn features(&self) -> UdpFeatures {
         UdpFeatures {
             gso: self.gso,
@@ -249,10 +251,10 @@ impl UdpSocket {
         }
     }
 
-    /// Receives one burst. Give it room for 65535 bytes.
+    /// Receives one burst. `buf` should have 65535 bytes.
     ///
     /// # Errors
-    /// WouldBlock: nothing there.
+    /// WouldBlock: nothing has arrived.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
         let mut skipped = 0;
         loop {
@@ -288,12 +290,12 @@ impl UdpSocket {
         Ok(received)
     }
 
-    /// Sends `bytes` as one datagram, or, with a stride, as datagrams of that length, the last of which
-    /// may be shorter. Never waits. The length that the kernel took.
+    /// Sends `bytes` as one datagram, or with a stride as datagrams of that length, the last of
+    /// which may be shorter. Never blocks. Returns the number of bytes that the kernel accepted.
     ///
     /// # Errors
-    /// InvalidInput: an address of the other family; WouldBlock: no room in the socket's buffer;
-    /// otherwise those of sendmsg(2).
+    /// InvalidInput: the destination is of the other family; WouldBlock: the socket's buffer is
+    /// full; other errors of sendmsg(2).
     pub fn send(&self, bytes: &[u8], stride: Option<u16>, parcel: &Parcel) -> io::Result<usize> {
         if Family::of(&parcel.to.ip()) != self.family {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -313,7 +315,8 @@ impl UdpSocket {
         }
     }
 
-    /// Bytes of memory that wait in queues of links for their turn, over all receivers (SIOCOUTQ).
+    /// Bytes of memory that sent packets occupy in the queues of links, for all destinations
+    /// (SIOCOUTQ).
     pub fn queued(&self) -> usize {
         let mut bytes: c_int = 0;
         // SAFETY: the kernel writes one int.
@@ -330,7 +333,7 @@ impl AsFd for UdpSocket {
 }
 
 impl Received {
-    /// Takes up one control message.
+    /// Evaluates one control message.
     fn note(&mut self, level: c_int, kind: c_int, data: &[u8]) {
         match (level, kind) {
             (libc::SOL_UDP, libc::UDP_GRO) => {
@@ -388,7 +391,8 @@ impl Parcel {
     }
 }
 
-/// What ICMP said of an earlier datagram is reported by the next call, which itself did nothing.
+/// Whether this is an ICMP error about an earlier datagram: such a call has sent or received
+/// nothing.
 fn is_pending(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -417,7 +421,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_that_corrupt_segments() {
+    fn kernels_that_corrupt_segments_are_recognised() {
         for (version, corrupts) in [
             ((6, 19, 99), false),
             ((7, 0, 0), true),

@@ -1,30 +1,32 @@
-//! What the kernel tells of its devices: here, that a virtual machine was copied or restored.
+//! Kernel events about devices. Only one matters here: a virtual machine was copied or restored.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_KOBJECT_UEVENT};
 
-/// Group 1 is the kernel's; others are of udev.
+/// Group 1 is the kernel's; the other groups are udev's.
 const KERNEL_GROUP: u32 = 1;
-/// What a machine says whose hypervisor gave it a new generation ID (drivers/virt/vmgenid.c).
+/// The event's variable after the hypervisor gave the machine a new generation ID
+/// (drivers/virt/vmgenid.c).
 const NEW_GENERATION: &[u8] = b"NEW_VMGENID=1";
-/// The kernel's own limit is 2 KiB of variables, and a path before them.
+/// The kernel allows 2 KiB of variables, with a path before them.
 const LONGEST: usize = 8 << 10;
 
 /// One event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Uevent {
-    /// This machine may be a copy of another that goes on, or a return to a former state: what was
-    /// random may be known, and what was to be used once may be used again.
+    /// This machine may be a copy of another that continues to run, or may have returned to an
+    /// earlier state. So random values may be known to others, and values for one use may be used
+    /// again.
     NewGeneration,
-    /// Events were lost, that one perhaps among them.
+    /// Events were lost, possibly including a new generation.
     Lost,
-    /// Anything else.
+    /// Any other event.
     Other,
 }
 
-/// A nonblocking stream of [`Uevent`]s; readable when there is one.
+/// A nonblocking stream of [`Uevent`]s. It is readable when there is an event.
 #[derive(Debug)]
 pub struct Uevents {
     socket: Socket,
@@ -32,8 +34,8 @@ pub struct Uevents {
 }
 
 impl Uevents {
-    /// Listens from now on in the calling thread's network namespace. Takes no privilege. Namespaces
-    /// of a user namespace that is not the first hear of no devices but network ones.
+    /// Listens in the calling thread's network namespace. It needs no privilege. In a user
+    /// namespace other than the initial one, only events of network devices arrive.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -50,12 +52,12 @@ impl Uevents {
     /// The next event.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none.
+    /// `WouldBlock`: there is no event.
     pub fn recv(&mut self) -> io::Result<Uevent> {
         self.buffer.clear();
         match self.socket.recv_from(&mut self.buffer, 0) {
             Ok((_, from)) if from.port_number() == 0 => Ok(read(&self.buffer)),
-            // Not from the kernel.
+            // Not sent by the kernel.
             Ok(_) => Ok(Uevent::Other),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Uevent::Lost),
             Err(error) => Err(error),
@@ -70,7 +72,7 @@ impl AsFd for Uevents {
     }
 }
 
-/// An event is `ACTION@PATH`, then variables, each with a zero byte at its end.
+/// Parses an event: `ACTION@PATH` and variables, each followed by a zero byte.
 fn read(event: &[u8]) -> Uevent {
     let mut variables = event.split(|byte| *byte == 0).skip(1);
     if variables.any(|variable| variable == NEW_GENERATION) {
@@ -85,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_generation_is_told_by_a_whole_variable() {
+    fn only_the_whole_variable_means_a_new_generation() {
         let head = b"change@/devices/platform/vmgenid\0ACTION=change\0SUBSYSTEM=platform\0";
         let event = |variable: &[u8]| read(&[head, variable, b"\0SEQNUM=1234\0"].concat());
         assert_eq!(event(b"NEW_VMGENID=1"), Uevent::NewGeneration);
@@ -106,9 +108,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_hear_does_not_block() {
+    fn reading_without_an_event_does_not_block() {
         let mut uevents = Uevents::open().unwrap();
-        // Whatever the machine's devices do meanwhile.
+        // Other devices of the machine may cause events at any time.
         let end = (0..10_000).find_map(|_| uevents.recv().err());
         assert_eq!(end.unwrap().kind(), io::ErrorKind::WouldBlock);
     }

@@ -1,4 +1,4 @@
-//! Where the file of a UNIX socket is.
+//! The path of a UNIX socket's file.
 
 use std::fs;
 use std::io;
@@ -10,14 +10,16 @@ use super::check;
 /// Opens a UNIX socket's file (linux/un.h).
 const SIOCUNIXFILE: libc::Ioctl = 0x89e0;
 
-/// The path of the file of a bound socket now, which may be another than it was bound to.
+/// The current path of a bound socket's file. It may differ from the path that the socket was bound
+/// to.
 ///
 /// # Errors
-/// ENOENT: it is bound to no file; EPERM: no CAP_NET_ADMIN; Linux before 4.12 cannot tell.
+/// ENOENT: the socket is not bound to a file; EPERM: the process lacks CAP_NET_ADMIN; EINVAL or
+/// ENOTTY: Linux before 4.12.
 pub fn path_of(socket: BorrowedFd<'_>) -> io::Result<PathBuf> {
     // SAFETY: takes no argument.
     let file = check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCUNIXFILE) })?;
-    // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
+    // SAFETY: the kernel has just opened this descriptor for us, and nobody else uses it.
     let file = unsafe { OwnedFd::from_raw_fd(file) };
     fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

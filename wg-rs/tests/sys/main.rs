@@ -1,5 +1,5 @@
-//! `wg_rs::sys` against the running kernel: real TUN devices, sockets and links, in network
-//! namespaces of their own that vanish with the test. Needs root, and says so.
+//! Tests `wg_rs::sys` against the running kernel: real TUN devices, sockets and links, in network
+//! namespaces that disappear with the test. They need root.
 
 mod namespaces;
 mod netlink;
@@ -14,16 +14,16 @@ use wg_rs::sys::netlink::{Address, Changes, Netlink};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::poll;
 
-/// A fresh, empty network namespace.
+/// A new, empty network namespace.
 fn netns() -> NetNs {
-    NetNs::new().expect("these tests make network namespaces, which needs root")
+    NetNs::new().expect("these tests create network namespaces, which needs root")
 }
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Adds an address, and waits until it is in use.
+/// Adds an address and waits until it is usable.
 fn add_address(netlink: &mut Netlink, link: &str, ip: IpAddr, prefix: u8) {
     let changes = Changes::open().unwrap();
     let link = netlink.link(link).unwrap().index;
@@ -31,13 +31,14 @@ fn add_address(netlink: &mut Netlink, link: &str, ip: IpAddr, prefix: u8) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while !netlink.route_get(ip, None, 0).is_ok_and(|hop| hop.local) {
         assert!(Instant::now() < deadline, "{ip} is not in use");
-        // The last event may come a moment before its route can be used: so it is looked again.
+        // The last event may arrive shortly before the route can be used, so this is checked again.
         poll::wait([changes.as_fd()], Some(Duration::from_millis(20))).unwrap();
         changes.take();
     }
 }
 
-/// Two hosts on a cable, `eth0` each: 10.0.0.1 and fd00::1 on the left, .2 and ::2 on the right.
+/// Two hosts with a cable between their `eth0`: 10.0.0.1 and fd00::1 on the left, .2 and ::2 on the
+/// right.
 struct Cable {
     left: NetNs,
     right: NetNs,
@@ -72,14 +73,14 @@ impl Cable {
         cable
     }
 
-    /// Runs `work` with the left host's netlink, in the left host.
+    /// Runs `work` in the left host, with a netlink connection there.
     fn left<T: Send>(&self, work: impl FnOnce(&mut Netlink) -> T + Send) -> T {
         self.left
             .run(|| work(&mut Netlink::open().unwrap()))
             .unwrap()
     }
 
-    /// Runs `work` with the right host's netlink, in the right host.
+    /// Runs `work` in the right host, with a netlink connection there.
     fn right<T: Send>(&self, work: impl FnOnce(&mut Netlink) -> T + Send) -> T {
         self.right
             .run(|| work(&mut Netlink::open().unwrap()))

@@ -15,7 +15,7 @@ fn links() -> Vec<String> {
 }
 
 #[test]
-fn a_new_one_is_another_and_the_caller_stays_where_it_was() {
+fn a_new_namespace_does_not_move_the_caller() {
     let here = NetNs::current().unwrap();
     let there = netns();
     assert!(!there.is(&here).unwrap());
@@ -35,7 +35,7 @@ fn a_new_one_is_another_and_the_caller_stays_where_it_was() {
 }
 
 #[test]
-fn sockets_and_netlink_stay_where_they_were_made() {
+fn sockets_and_netlink_stay_in_their_namespace() {
     let there = netns();
     let mut netlink = there.run(|| Netlink::open().unwrap()).unwrap();
     netlink.add_veth("far", "peer", None).unwrap();
@@ -43,7 +43,7 @@ fn sockets_and_netlink_stay_where_they_were_made() {
 }
 
 #[test]
-fn one_is_found_by_name_by_process_and_by_path() {
+fn a_namespace_is_found_by_name_process_and_path() {
     let here = NetNs::current().unwrap();
     assert!(
         NetNs::of_pid(std::process::id())
@@ -71,7 +71,7 @@ fn one_is_found_by_name_by_process_and_by_path() {
             "{bad:?}"
         );
     }
-    // As `ip netns add` does, inside of the namespace it is to name.
+    // `ip netns add` does the same, inside the namespace that gets the name.
     fs::create_dir_all("/run/netns").unwrap();
     let path = Path::new("/run/netns").join(&name);
     File::create(&path).unwrap();
@@ -88,7 +88,7 @@ fn one_is_found_by_name_by_process_and_by_path() {
 }
 
 #[test]
-fn what_is_no_network_namespace_is_refused_and_nothing_runs() {
+fn other_files_are_refused_and_nothing_runs() {
     for path in ["/proc/self/ns/mnt", "/dev/null"] {
         let not_one = NetNs::of_path(Path::new(path)).unwrap();
         let error = not_one.run(|| panic!("ran")).unwrap_err();

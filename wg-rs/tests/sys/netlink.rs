@@ -16,7 +16,7 @@ fn alone<T: Send>(work: impl FnOnce(&mut Netlink) -> T + Send) -> T {
     netns().run(|| work(&mut Netlink::open().unwrap())).unwrap()
 }
 
-/// The next event that `pick` knows; those before it are passed over.
+/// The next event that `pick` accepts; earlier events are ignored.
 fn next<T>(events: &mut Events, mut pick: impl FnMut(Event) -> Option<T>) -> T {
     loop {
         match events.recv() {
@@ -79,7 +79,7 @@ fn links_are_described_and_changed() {
 }
 
 #[test]
-fn errors_say_what_was_tried_on_what() {
+fn errors_name_the_action_and_the_object() {
     alone(|netlink| {
         let error = netlink.set_mtu("wg9", 1420).unwrap_err();
         assert!(error.is_absent());
@@ -98,13 +98,13 @@ fn errors_say_what_was_tried_on_what() {
             error.to_string().starts_with("cannot delete lo: "),
             "{error}"
         );
-        // The socket is in step after errors.
+        // The socket still works after errors.
         assert_eq!(netlink.link("lo").unwrap().name, "lo");
     });
 }
 
 #[test]
-fn a_tun_gets_no_address_of_its_own_when_told() {
+fn addr_gen_mode_none_prevents_link_local_addresses() {
     for told in [false, true] {
         alone(|netlink| {
             let _tun = Tun::create("tun0", TunOffloads::ALL).unwrap();
@@ -120,7 +120,7 @@ fn a_tun_gets_no_address_of_its_own_when_told() {
 }
 
 #[test]
-fn addresses_come_and_go() {
+fn addresses_are_added_and_removed() {
     alone(|netlink| {
         netlink.add_veth("a", "b", None).unwrap();
         netlink.set_addr_gen_mode_none("a").unwrap();
@@ -161,7 +161,7 @@ fn addresses_come_and_go() {
 }
 
 #[test]
-fn routes_are_added_listed_asked_for_and_removed() {
+fn routes_are_added_listed_looked_up_and_removed() {
     let cable = Cable::new();
     cable.left(|netlink| {
         let link = netlink.link("eth0").unwrap().index;
@@ -194,7 +194,7 @@ fn routes_are_added_listed_asked_for_and_removed() {
             for which in [RouteFilter::Table(254), RouteFilter::Link(link)] {
                 let listed = netlink.routes_of(family, which).unwrap();
                 assert!(listed.contains(&route), "{listed:?}");
-                // For the address of this family.
+                // Routes that belong to the address of this family.
                 assert!(listed.iter().any(|route| route.by_kernel));
             }
             let hop = netlink.route_get(inside, None, 0).unwrap();
@@ -219,7 +219,7 @@ fn routes_are_added_listed_asked_for_and_removed() {
             assert!(netlink.delete_route(&smaller).unwrap_err().is_absent());
             assert!(is_unreachable(netlink.route_get(inside, None, 0)));
         }
-        // Directly on the link, by prefix and by host.
+        // Directly on the link: a prefix and a host.
         let route = Route::new((ip("203.0.113.0"), 25), link);
         netlink.add_route(&route).unwrap();
         let hop = netlink.route_get(ip("203.0.113.5"), None, 0).unwrap();
@@ -257,7 +257,7 @@ fn rules_choose_the_table_by_mark() {
                 .routes_of(family, RouteFilter::Table(51820))
                 .unwrap();
             assert_eq!(routes.len(), 1);
-            // IPv6 routes get a metric if they have none.
+            // IPv6 routes without a metric get one.
             let same = |route: &Route| {
                 Route {
                     metric: None,
@@ -265,7 +265,7 @@ fn rules_choose_the_table_by_mark() {
                 } == default
             };
             assert!(netlink.routes().unwrap().iter().any(same));
-            // As wg-quick does for a default route.
+            // Like wg-quick's rules for a default route.
             let not_ours = Rule {
                 fwmark: Some(51820),
                 not: true,
@@ -298,7 +298,7 @@ fn rules_choose_the_table_by_mark() {
 }
 
 #[test]
-fn a_link_is_followed_from_namespace_to_namespace() {
+fn a_link_is_followed_between_namespaces() {
     let home = netns();
     let (first, second) = (netns(), netns());
     home.run(|| {
@@ -323,10 +323,10 @@ fn a_link_is_followed_from_namespace_to_namespace() {
         assert_eq!(
             netlink.nsid(netns.as_fd()).unwrap(),
             None,
-            "needs no id for itself"
+            "a namespace needs no ID for itself"
         );
 
-        // To a namespace that home gives an id by the move itself.
+        // The move itself gives this namespace an ID in the home namespace.
         netlink.move_link("tun0", first.as_fd()).unwrap();
         let id = next(&mut events, |event| match event {
             Event::LinkGone {
@@ -337,7 +337,7 @@ fn a_link_is_followed_from_namespace_to_namespace() {
             } if name == "tun0" => Some(moved_to),
             _ => None,
         });
-        let id = id.expect("moved, not deleted");
+        let id = id.expect("the link was moved, not deleted");
         assert_eq!(netlink.nsid(first.as_fd()).unwrap(), Some(id));
         first
             .run(|| {
@@ -359,7 +359,8 @@ fn a_link_is_followed_from_namespace_to_namespace() {
         seen(true);
         seen(false);
 
-        // On to one that home has no id for: it must be given one.
+        // The link moves on to a namespace that has no ID in the home namespace, so it must get
+        // one.
         first
             .run(|| {
                 Netlink::open()
@@ -381,7 +382,7 @@ fn a_link_is_followed_from_namespace_to_namespace() {
         let id = netlink
             .nsid(second.as_fd())
             .unwrap()
-            .expect("given by link_of");
+            .expect("link_of created the ID");
         second
             .run(|| Netlink::open().unwrap().set_up("tun0", true).unwrap())
             .unwrap();
@@ -390,7 +391,7 @@ fn a_link_is_followed_from_namespace_to_namespace() {
             _ => None,
         });
 
-        // Deleted there.
+        // The link is deleted there.
         second
             .run(|| Netlink::open().unwrap().delete_link("tun0").unwrap())
             .unwrap();
@@ -413,7 +414,7 @@ fn a_link_is_followed_from_namespace_to_namespace() {
 }
 
 #[test]
-fn addresses_are_heard_of_and_changes_of_routes_noted() {
+fn address_events_and_route_changes_are_reported() {
     let cable = Cable::new();
     cable.left(|netlink| {
         let groups = Groups {
@@ -461,7 +462,7 @@ fn addresses_are_heard_of_and_changes_of_routes_noted() {
 }
 
 #[test]
-fn lost_events_are_confessed() {
+fn lost_events_are_reported() {
     alone(|netlink| {
         let mut events = Events::open(Groups {
             links: true,

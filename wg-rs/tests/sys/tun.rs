@@ -12,7 +12,7 @@ use wg_rs::sys::udp::{Family, Parcel, UdpOptions, UdpSocket};
 
 use super::{add_address, ip, netns};
 
-/// A packet of IPv4 that any host drops in silence, behind an empty virtio header.
+/// An IPv4 packet that every host drops silently, after an empty virtio header.
 const PACKET: [u8; HEADER + 20] = {
     let mut bytes = [0; HEADER + 20];
     bytes[HEADER] = 0x45;
@@ -40,7 +40,7 @@ fn read_all(tun: &Tun) -> usize {
 }
 
 #[test]
-fn a_link_has_one_holder_and_goes_with_it() {
+fn a_link_has_one_owner_and_ends_with_it() {
     netns()
         .run(|| {
             let mut netlink = Netlink::open().unwrap();
@@ -68,7 +68,7 @@ fn a_link_has_one_holder_and_goes_with_it() {
 }
 
 #[test]
-fn reading_writing_and_waiting_by_state_of_the_device() {
+fn reading_writing_and_polling_in_each_state_of_the_device() {
     netns()
         .run(|| {
             let mut netlink = Netlink::open().unwrap();
@@ -106,7 +106,7 @@ fn reading_writing_and_waiting_by_state_of_the_device() {
             assert_eq!(errno(send(&tun, &PACKET)), Some(libc::EIO));
             assert_eq!(poll_now(&tun), quiet);
 
-            // Moved, which sets it down; found and set up there.
+            // Moving sets the link down; it is found and set up in the new namespace.
             netlink.set_up("tun0", true).unwrap();
             let there = NetNs::new().unwrap();
             assert!(
@@ -144,7 +144,7 @@ fn reading_writing_and_waiting_by_state_of_the_device() {
 }
 
 #[test]
-fn a_device_dies_with_its_namespace() {
+fn a_device_is_deleted_with_its_namespace() {
     let home = netns();
     let away = netns();
     let tun = home
@@ -164,7 +164,7 @@ fn a_device_dies_with_its_namespace() {
 }
 
 #[test]
-fn a_descriptor_from_elsewhere_is_taken_with_or_without_the_header() {
+fn a_passed_descriptor_works_with_or_without_the_header() {
     netns()
         .run(|| {
             let mut netlink = Netlink::open().unwrap();
@@ -184,7 +184,7 @@ fn a_descriptor_from_elsewhere_is_taken_with_or_without_the_header() {
                 assert_eq!(tun.recv(&mut buf).unwrap(), HEADER + 32);
                 assert_eq!(buf[HEADER], 0x45);
                 assert_eq!(&buf[HEADER + 28..HEADER + 32], b"over");
-                // The same packet the other way round is for that socket.
+                // The same packet in the other direction belongs to that socket.
                 let mut back = [0; HEADER + 32];
                 back[HEADER..].copy_from_slice(&buf[HEADER..HEADER + 32]);
                 back[HEADER + 12..HEADER + 20].rotate_left(4);
@@ -210,13 +210,13 @@ fn a_descriptor_from_elsewhere_is_taken_with_or_without_the_header() {
         .unwrap();
 }
 
-/// Two hosts, each with a TUN, and what is read from one written to the other as it is.
+/// Two hosts, each with a TUN. Whatever is read from one TUN is written to the other unchanged.
 struct Bridge {
     hosts: [NetNs; 2],
     tuns: [Tun; 2],
 }
 
-/// A read from a TUN: its virtio header, and the length of the packet.
+/// A packet read from a TUN: its virtio header and its length.
 #[derive(Clone, Copy, Debug)]
 struct Packet {
     gso_type: u8,
@@ -225,7 +225,7 @@ struct Packet {
 }
 
 impl Bridge {
-    /// With this TUN on both sides; `set_up` may change the links before they are up.
+    /// Uses these offloads on both sides. `set_up` may change the links before they are set up.
     fn new(offloads: TunOffloads, set_up: impl Fn(&mut Netlink) + Sync) -> Self {
         let hosts = [netns(), netns()];
         let mut number = 0;
@@ -251,7 +251,7 @@ impl Bridge {
         thread::scope(|scope| {
             let there = scope.spawn(|| self.pump(0, 1, &stop));
             scope.spawn(|| self.pump(1, 0, &stop));
-            // Also when `work` panics, or the scope would wait for ever.
+            // Also stops when `work` panics; otherwise the scope would never end.
             let _stopped = StopOnDrop(&stop);
             work();
             stop.signal();
@@ -279,7 +279,7 @@ impl Bridge {
         }
     }
 
-    /// Sends 8 MiB over one TCP connection and tells what the TUN saw of it.
+    /// Sends 8 MiB over one TCP connection. Returns what was read from the sender's TUN.
     fn tcp(&self, family: Family) -> Vec<Packet> {
         const LEN: usize = 8 << 20;
         let address = |number: u8| match family {
@@ -331,7 +331,7 @@ const TCPV6: u8 = 4;
 const UDP_L4: u8 = 5;
 
 #[test]
-fn tcp_comes_in_super_packets_where_wished_for() {
+fn tcp_super_packets_are_read_if_requested() {
     for (family, kind) in [(Family::V4, TCPV4), (Family::V6, TCPV6)] {
         let packets = Bridge::new(TunOffloads::ALL, |_| ()).tcp(family);
         let longest = packets.iter().max_by_key(|packet| packet.len).unwrap();
@@ -359,7 +359,7 @@ fn tcp_comes_in_super_packets_where_wished_for() {
 }
 
 #[test]
-fn the_limits_for_super_packets_hold_for_what_is_read() {
+fn limits_of_super_packets_are_respected() {
     for family in [Family::V4, Family::V6] {
         for (bytes, segments) in [(20_000, 64), (65_536, 10)] {
             let bridge = Bridge::new(TunOffloads::ALL, |netlink| {
@@ -377,7 +377,7 @@ fn the_limits_for_super_packets_hold_for_what_is_read() {
 }
 
 #[test]
-fn udp_comes_in_super_packets_where_wished_for() {
+fn udp_super_packets_are_read_if_requested() {
     for (family, to) in [(Family::V4, "10.1.0.2"), (Family::V6, "fd01::2")] {
         for uso in [true, false] {
             let bridge = Bridge::new(

@@ -28,7 +28,8 @@ fn host(family: Family, number: u8) -> IpAddr {
     }
 }
 
-/// A socket on each side, the left one to send by as the data path does, and the right one's address.
+/// A socket on each side; the left one as the data path uses it. Also returns the right one's
+/// address.
 fn pair(
     cable: &Cable,
     family: Family,
@@ -46,7 +47,7 @@ fn egress(socket: UdpSocket) -> Egress {
     Egress::new(Arc::new(socket), gso)
 }
 
-/// Sends a burst. The error of the first datagram that was refused, if one was.
+/// Sends a burst. Returns the error of the first datagram that was refused.
 fn send(
     by: &Egress,
     datagrams: &[u8],
@@ -72,14 +73,14 @@ fn recv(socket: &UdpSocket, buf: &mut [u8]) -> Received {
     socket.recv(buf).unwrap()
 }
 
-/// Datagrams at `stride`, each filled with its number, the last of `tail` bytes.
+/// Datagrams of `stride` bytes, each filled with its number; the last has `tail` bytes.
 fn burst(count: usize, stride: usize, tail: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..count).flat_map(|n| vec![n as u8; stride]).collect();
     bytes.truncate((count - 1) * stride + tail);
     bytes
 }
 
-/// Receives until `len` bytes are there; the bytes, and how many calls it took.
+/// Receives until `len` bytes have arrived. Returns the bytes and the number of calls.
 fn collect(socket: &UdpSocket, stride: usize, len: usize) -> (Vec<u8>, usize) {
     let mut all = Vec::new();
     let mut buf = vec![0; 65536];
@@ -96,7 +97,7 @@ fn collect(socket: &UdpSocket, stride: usize, len: usize) -> (Vec<u8>, usize) {
 }
 
 #[test]
-fn a_burst_leaves_and_arrives_in_one_call_each() {
+fn a_burst_is_sent_and_received_in_one_call_each() {
     let cable = Cable::new();
     for family in FAMILIES {
         let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
@@ -114,7 +115,7 @@ fn a_burst_leaves_and_arrives_in_one_call_each() {
 }
 
 #[test]
-fn every_mix_of_offloads_carries_the_same_datagrams() {
+fn all_combinations_of_offloads_carry_the_same_datagrams() {
     let cable = Cable::new();
     let gso = UdpOptions { gso: true, ..PLAIN };
     let gro = UdpOptions { gro: true, ..PLAIN };
@@ -145,7 +146,7 @@ fn bursts_beyond_the_kernels_limits_are_divided() {
 }
 
 #[test]
-fn tos_and_addresses_are_told_to_the_receiver() {
+fn the_receiver_learns_tos_and_addresses() {
     let cable = Cable::new();
     let index = cable.right(|netlink| netlink.link("eth0").unwrap().index);
     for family in FAMILIES {
@@ -178,7 +179,7 @@ fn the_given_source_is_used() {
         let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
         for count in [1, 20] {
             let sent = burst(count, 500, 500);
-            // An index that no longer exists must not matter: routing decides.
+            // The index of a link that no longer exists must not matter, because routing decides.
             send(&left, &sent, 500, to, Some((other, 4711)), 0).unwrap();
             let received = recv(&right, &mut [0; 65536]);
             assert_eq!((received.len, received.from.ip()), (sent.len(), other));
@@ -187,7 +188,7 @@ fn the_given_source_is_used() {
 }
 
 #[test]
-fn link_local_sources_and_destinations_carry_their_scope() {
+fn link_local_addresses_have_their_scope() {
     let cable = Cable::new();
     let addresses = [(&cable.left, "fe80::11"), (&cable.right, "fe80::22")];
     let links = addresses.map(|(host, address)| {
@@ -212,7 +213,7 @@ fn link_local_sources_and_destinations_carry_their_scope() {
     assert_eq!(received.from.ip(), ip("fe80::11"));
     assert_eq!(received.ifindex, links[1]);
     assert!(matches!(received.from, SocketAddr::V6(from) if from.scope_id() == links[1]));
-    // The way back, by what was received.
+    // The way back, using the received addresses.
     let parcel = Parcel {
         to: received.from,
         source: received.to.map(|ip| (ip, received.ifindex)),
@@ -223,7 +224,7 @@ fn link_local_sources_and_destinations_carry_their_scope() {
 }
 
 #[test]
-fn a_source_that_is_not_ours_is_left_out_and_that_is_told() {
+fn a_source_that_is_not_local_is_left_out_and_reported() {
     let cable = Cable::new();
     for family in FAMILIES {
         let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
@@ -245,14 +246,14 @@ fn a_source_that_is_not_ours_is_left_out_and_that_is_told() {
             let sent = left.send(&burst, 500, &foreign, 0, now());
             assert!(sent.bad_source && sent.error.is_none());
             let received = recv(&right, &mut [0; 65536]);
-            assert_eq!(received.len, burst.len(), "once, and in one call");
+            assert_eq!(received.len, burst.len(), "received once, in one call");
             assert_eq!(received.from.ip(), host(family, 1));
         }
     }
 }
 
 #[test]
-fn fwmark_is_seen_by_routing() {
+fn routing_uses_the_fwmark() {
     let cable = Cable::new();
     for (family, far) in [(Family::V4, "192.0.2.1"), (Family::V6, "2001:db8::1")] {
         let far = ip(far);
@@ -294,7 +295,7 @@ fn fwmark_is_seen_by_routing() {
 }
 
 #[test]
-fn a_stride_above_the_mtu_is_sent_in_fragments_and_does_not_cost_the_others_their_offload() {
+fn a_stride_above_the_mtu_is_fragmented_and_does_not_disable_offloads() {
     let cable = Cable::new();
     cable.left(|netlink| netlink.set_mtu("eth0", 1280).unwrap());
     for family in FAMILIES {
@@ -307,7 +308,7 @@ fn a_stride_above_the_mtu_is_sent_in_fragments_and_does_not_cost_the_others_thei
             send(&left, &small, 1000, to, None, 2).unwrap();
             let (got, calls) = collect(&right, 1000, small.len());
             assert!(got == small);
-            assert_eq!(calls, 1, "of the length that fits, all leave in one call");
+            assert_eq!(calls, 1, "datagrams that fit are sent in one call");
         }
     }
 }
@@ -348,7 +349,7 @@ fn an_empty_datagram_is_received_as_such() {
 }
 
 #[test]
-fn ports_are_exclusive_by_family() {
+fn ports_are_exclusive_within_a_family() {
     let cable = Cable::new();
     cable.left(|_| {
         let v4 = UdpSocket::bind(Family::V4, 0, &PLAIN).unwrap();
@@ -369,9 +370,10 @@ fn ports_are_exclusive_by_family() {
     });
 }
 
-/// What the kernel cannot hand on yet (nobody answers for that address) fills the buffer.
+/// Packets that the kernel cannot forward yet, because no host answers for that address, fill the
+/// buffer.
 #[test]
-fn a_full_buffer_is_an_error_and_ours_is_never_full() {
+fn a_full_send_buffer_is_an_error_and_our_buffer_is_never_full() {
     let cable = Cable::new();
     let (left, _right, to) = pair(&cable, Family::V4, PLAIN, PLAIN);
     let nobody = SocketAddr::new(host(Family::V4, 200), to.port());

@@ -11,8 +11,8 @@
 //! empty blocks: zeros without a high bit leave h at 0.
 //!
 //! ```text
-//!  packet 0  |..:..:..:..|##:##:##:##| … |##:##:##:# |      . empty, no high bit
-//!  packet 1  |##:##:##:##|##:##:##:##| … |##:##:##:##|      # data, padded with zeros
+//! packet 0  |..:..:..:..|##:##:##:##| … |##:##:##:# |      . empty, no high bit
+//! packet 1  |##:##:##:##|##:##:##:##| … |##:##:##:##|      # data, padded with zeros
 //!            uneven       even steps      uneven
 //! ```
 

@@ -11,7 +11,7 @@ use netlink_packet_route::address::{
 
 use super::{Error, Netlink, family_of};
 
-/// One address of one link.
+/// An address of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The link's index.
@@ -33,9 +33,9 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// `None` of a message without an address.
+    /// None if the message contains no address.
     pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
-        // IFA_ADDRESS is the far end of a point-to-point link that has an IFA_LOCAL.
+        // IFA_ADDRESS is the remote end of a point-to-point link that has an IFA_LOCAL.
         let local = message
             .attributes
             .iter()
@@ -74,12 +74,12 @@ impl Address {
 }
 
 impl Netlink {
-    /// Adds an address, without duplicate address detection. The kernel finishes an IPv6 one
-    /// shortly after: it is in use when [`Netlink::route_get`] calls it local.
+    /// Adds an address without duplicate address detection. The kernel activates an IPv6 address
+    /// shortly after: the address is in use when [`Netlink::route_get`] reports it as local.
     ///
     /// # Errors
-    /// [`Error::is_present`]; ENODEV: no such link; EPERM; EINVAL: not an address for a link;
-    /// EACCES: IPv6 is off there.
+    /// [`Error::is_present`]; ENODEV: there is no such link; EPERM; EINVAL: the address is not
+    /// valid for a link; EACCES: IPv6 is disabled on the link.
     pub fn add_address(&mut self, address: &Address) -> Result<(), Error> {
         let mut message = address.message();
         message.header.flags = AddressHeaderFlags::Nodad;
@@ -92,10 +92,10 @@ impl Netlink {
             .map(drop)
     }
 
-    /// Adds an address as ip(8) does: with duplicate address detection, where the link has any.
+    /// Adds an address like ip(8): with duplicate address detection, if the link supports it.
     ///
     /// # Errors
-    /// As [`Netlink::add_address`].
+    /// Those of [`Netlink::add_address`].
     pub fn add_address_checked(&mut self, address: &Address) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewAddress(address.message());
         let action = format_args!("add {address}");
@@ -113,10 +113,10 @@ impl Netlink {
             .map(drop)
     }
 
-    /// Lists the addresses of all links, both families.
+    /// Lists the addresses of all links, IPv4 and IPv6.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// The kernel is out of resources.
     pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let replies = self.dump(message, "list addresses")?;

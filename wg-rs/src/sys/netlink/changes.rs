@@ -1,5 +1,5 @@
-//! Whether routes, rules or links of this namespace have changed, so that packets may leave by other
-//! ways than before. What has changed is not looked at: there may be thousands of changes a second.
+//! Reports that routes, rules or links of this namespace have changed, so that packets may now take
+//! other paths. The changes themselves are not read: there may be thousands per second.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -17,15 +17,15 @@ const RTNLGRP_IPV4_RULE: u32 = 8;
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
 const RTNLGRP_IPV6_RULE: u32 = 19;
 
-/// Messages taken at a time.
+/// Number of messages taken in one call.
 const AT_ONCE: usize = 64;
 
-/// Readable when there were changes.
+/// Becomes readable after changes.
 #[derive(Debug)]
 pub struct Changes(Socket);
 
 impl Changes {
-    /// Notes changes from now on in the calling thread's network namespace.
+    /// Starts to record changes in the calling thread's network namespace.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -50,13 +50,13 @@ impl Changes {
         })
     }
 
-    /// Whether there were changes since this was asked last. Never blocks, and takes a limited number
-    /// of messages: the descriptor stays readable while there are more.
+    /// Whether anything changed since the last call. Never blocks, and takes a limited number of
+    /// messages: the descriptor stays readable while there are more.
     pub fn take(&self) -> bool {
         let mut changed = false;
         for _ in 0..AT_ONCE {
             match recv(self.0.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_DONTWAIT) {
-                // Too many to be told: then there were changes for certain.
+                // There were more changes than the kernel could queue.
                 Ok(_) | Err(Errno::ENOBUFS) => changed = true,
                 Err(Errno::EINTR) => {}
                 Err(_) => break,
@@ -68,7 +68,8 @@ impl Changes {
 
 impl AsFd for Changes {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the socket lives as long as the borrow, and closes its descriptor only on drop.
+        // SAFETY: the socket lives as long as the borrow, and closes its descriptor only when
+        // dropped.
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }

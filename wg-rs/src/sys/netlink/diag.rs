@@ -1,4 +1,4 @@
-//! sock_diag for Unix sockets: which socket is at the other end of a connection.
+//! sock_diag for UNIX sockets: finds the socket at the other end of a connection.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,17 +15,17 @@ use super::{Channel, envelope};
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const UDIAG_SHOW_PEER: u32 = 4;
 const UNIX_DIAG_PEER: u16 = 2;
-/// Bytes of a struct unix_diag_msg, behind which the attributes begin.
+/// Length of a struct unix_diag_msg, which precedes the attributes, in bytes.
 const HEADER: usize = 16;
 
-/// The inode of the socket that a connected Unix socket of the calling thread's network namespace
-/// leads to: what `/proc/PID/fd` calls `socket:[INODE]` for the process that accepted the connection,
-/// wherever that process is. `None`: nobody has accepted it yet.
+/// The inode of the socket at the other end of a connected UNIX socket of the calling thread's
+/// network namespace. In the process that accepted the connection, in any namespace, `/proc/PID/fd`
+/// shows that socket as `socket:[INODE]`. None if nobody has accepted the connection yet.
 ///
 /// # Errors
 /// ENOENT: the kernel lacks unix_diag, or the socket belongs to another network namespace.
 pub fn peer_inode(socket: impl AsFd) -> io::Result<Option<u32>> {
-    // The kernel's tables have the lower half only.
+    // The kernel's tables contain only the lower half.
     let inode = fstat(socket)?.st_ino as u32;
     let mut peer = None;
     let mut find = |answer: io::Result<Message>| {
@@ -46,7 +46,7 @@ pub fn peer_inode(socket: impl AsFd) -> io::Result<Option<u32>> {
     Ok(peer.map(u32::from_ne_bytes).filter(|inode| *inode != 0))
 }
 
-/// A struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie (any).
+/// A struct unix_diag_req: family, protocol, padding, states, inode, what to show, any cookie.
 fn request(inode: u32) -> Vec<u8> {
     let mut bytes = vec![libc::AF_UNIX as u8, 0, 0, 0];
     for word in [u32::MAX, inode, UDIAG_SHOW_PEER, u32::MAX, u32::MAX] {
@@ -55,7 +55,7 @@ fn request(inode: u32) -> Vec<u8> {
     bytes
 }
 
-/// A request or an answer, behind the header of netlink.
+/// A request or a reply, without the netlink header.
 #[derive(Debug)]
 struct Message(Vec<u8>);
 

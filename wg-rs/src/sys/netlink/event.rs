@@ -1,10 +1,10 @@
-//! Changes of links and addresses, as they happen.
+//! Events of links and addresses.
 //!
-//! Link events are heard from every namespace that this one has an id for
-//! (NETLINK_LISTEN_ALL_NSID), if the process may. So a link that moves away is followed: its going
-//! says the id of where to, and further events carry that id. A link that moves on from there, to a
-//! namespace without an id here, goes silent until [`Netlink::nsid_or_new`] gives it one; what
-//! happened meanwhile must be asked for.
+//! Link events arrive from each namespace that has an ID in this one (NETLINK_LISTEN_ALL_NSID), if
+//! the process has the right to receive them. So a link that moves can be followed: the event of
+//! its removal contains the ID of the destination, and later events carry that ID. If the link
+//! moves on to a namespace without an ID here, no events arrive until [`Netlink::nsid_or_new`]
+//! creates one. The state of the link must then be queried.
 //!
 //! [`Netlink::nsid_or_new`]: super::Netlink::nsid_or_new
 
@@ -27,48 +27,49 @@ const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const NETLINK_LISTEN_ALL_NSID: i32 = 8;
 
-/// The kernel sends no notification longer than this.
+/// Longest notification that the kernel sends, in bytes.
 const LONGEST: usize = 32 << 10;
 
-/// What to hear of.
+/// The kinds of events to receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Groups {
-    /// Links, in this namespace and those it has an id for.
+    /// Events of links in this namespace and in namespaces that have an ID in it.
     pub links: bool,
-    /// Addresses in this namespace, both families.
+    /// Events of addresses in this namespace, IPv4 and IPv6.
     pub addresses: bool,
 }
 
-/// One change.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A link appeared or changed (many more events than changes).
+    /// A link appeared or changed. There are many more events than changes.
     Link {
-        /// Id of its namespace; `None` for the listener's own.
+        /// ID of the link's namespace; None for the listener's own.
         netns: Option<i32>,
-        /// What it is like now.
+        /// The link's current state.
         link: Link,
     },
-    /// A link is gone from its namespace.
+    /// A link has left its namespace.
     LinkGone {
-        /// Id of the namespace it was in; `None` for the listener's own.
+        /// ID of the namespace that it left; None for the listener's own.
         netns: Option<i32>,
-        /// Index it had there.
+        /// Index that it had there.
         index: u32,
-        /// Name it had there.
+        /// Name that it had there.
         name: String,
-        /// Deleted if `None`; else moved to the namespace that the one it left knows by this id.
+        /// None if the link was deleted; otherwise the ID of its new namespace, as seen from the
+        /// old one.
         moved_to: Option<i32>,
     },
     /// An address was added or changed.
     Address(Address),
-    /// An address is gone.
+    /// An address was removed.
     AddressGone(Address),
-    /// Events were lost or not understood: ask for all that matters anew.
+    /// Events were lost or not understood: all state that matters must be queried again.
     Lost,
 }
 
-/// A nonblocking stream of [`Event`]s; readable when there is one.
+/// A nonblocking stream of [`Event`]s. It is readable when there is an event.
 #[derive(Debug)]
 pub struct Events {
     socket: Socket,
@@ -78,9 +79,9 @@ pub struct Events {
 }
 
 impl Events {
-    /// Listens from now on in the calling thread's network namespace. To hear of other
-    /// namespaces the process must have CAP_NET_BROADCAST there at this moment; later it need not.
-    /// Without it only this namespace is heard ([`Events::hears_others`]).
+    /// Listens in the calling thread's network namespace. To receive events of other namespaces the
+    /// process must have CAP_NET_BROADCAST in them during this call, but not later. Without that
+    /// capability only events of this namespace arrive ([`Events::hears_others`]).
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -124,7 +125,7 @@ impl Events {
         })
     }
 
-    /// Whether links in other namespaces are heard of.
+    /// Whether events of links in other namespaces arrive.
     pub fn hears_others(&self) -> bool {
         self.hears_others
     }
@@ -132,7 +133,7 @@ impl Events {
     /// The next event.
     ///
     /// # Errors
-    /// WouldBlock: none yet.
+    /// WouldBlock: there is no event.
     pub fn recv(&mut self) -> io::Result<Event> {
         loop {
             if let Some(event) = self.queue.pop_front() {
@@ -142,7 +143,7 @@ impl Events {
         }
     }
 
-    /// Takes one datagram apart into the queue.
+    /// Splits one datagram into events and queues them.
     fn fill(&mut self) -> io::Result<()> {
         let mut control = Control::new();
         let mut name = [0; mem::size_of::<libc::sockaddr_nl>()];
@@ -152,15 +153,16 @@ impl Events {
         let mut receive = || cmsg::recvmsg(fd, &mut self.buffer, &mut name, &mut control);
         let Envelope { len, truncated, .. } = match receive() {
             Err(error) if is_overrun(&error) => {
-                // The kernel says so once, and drops in silence until all is read.
+                // The kernel reports the loss once, and then drops events until all queued ones are
+                // read.
                 while receive().is_ok() {}
                 self.queue.push_back(Event::Lost);
                 return Ok(());
             }
             received => received?,
         };
-        // struct sockaddr_nl { short family; short pad; u32 port; u32 groups; }: port 0 is the
-        // kernel.
+        // struct sockaddr_nl { short family; short pad; u32 port; u32 groups; }: the kernel's port
+        // is 0.
         if name[4..8] != [0; 4] {
             return Ok(());
         }
@@ -188,7 +190,8 @@ impl Events {
 
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the socket lives as long as the borrow, and closes its descriptor only on drop.
+        // SAFETY: the socket lives as long as the borrow, and closes its descriptor only when
+        // dropped.
         unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
     }
 }
@@ -201,7 +204,7 @@ impl AsRawFd for Events {
 
 fn event(message: &RouteNetlinkMessage, netns: Option<i32>) -> Option<Event> {
     match message {
-        // Those of AF_BRIDGE tell of a port's bridge, not of the link.
+        // Messages of AF_BRIDGE describe a port of a bridge, not the link.
         RouteNetlinkMessage::NewLink(message) if is_link(message) => Some(Event::Link {
             netns,
             link: Link::from(message),

@@ -1,7 +1,6 @@
-//! Generic netlink: the commands of one family, which the kernel knows by name.
+//! Generic netlink: commands of a family that the kernel knows by name.
 //!
-//! The bytes that messages travel in are wiped; a message that holds secrets wipes itself when it
-//! is dropped.
+//! The buffers of messages are wiped. A message that contains secrets wipes itself when dropped.
 
 use std::fmt;
 use std::io;
@@ -15,8 +14,8 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 
 use super::{Channel, envelope};
 
-/// A connection to a family, for one request at a time, that speaks for the network namespace its
-/// thread was in when it was opened. Errors are the kernel's errno.
+/// A connection to a family, for one request at a time. It belongs to the network namespace that
+/// its thread was in when it was opened. Errors are the kernel's errno.
 #[derive(Debug)]
 pub struct Generic<F> {
     channel: Channel,
@@ -28,7 +27,7 @@ impl<F> Generic<F>
 where
     F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader> + fmt::Debug,
 {
-    /// Looks the family up; as root the kernel may load a module for it.
+    /// Looks up the family. For root the kernel may load a module that provides it.
     ///
     /// # Errors
     /// ENOENT: there is no such family.
@@ -54,10 +53,10 @@ where
         })
     }
 
-    /// Asks for a change, which is made when this returns.
+    /// Sends a request for a change. The change is complete when the function returns.
     ///
     /// # Errors
-    /// What the family refuses it with.
+    /// The kernel's errno if the family refuses the request.
     pub fn request(&mut self, request: F) -> io::Result<()> {
         let mut request = self.envelope(request);
         let mut ignore = |message: io::Result<_>| message.map(drop);
@@ -66,11 +65,12 @@ where
             .map(drop)
     }
 
-    /// Asks for a list, which `collect` puts together message by message, from its beginning again
-    /// if it changed underfoot.
+    /// Requests a list. `collect` adds each message to the result; if the list changes during the
+    /// request, it starts again with an empty result.
     ///
     /// # Errors
-    /// What the family refuses it with; EINTR: it changes all the time; those of `collect`.
+    /// The kernel's errno if the family refuses the request; EINTR: the list keeps changing; errors
+    /// of `collect`.
     pub fn dump<T: Default>(
         &mut self,
         request: F,
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_family_of_families_lists_itself() {
+    fn the_controller_family_lists_itself() {
         let mut generic = Generic::<GenlCtrl>::open().unwrap();
         let request = GenlCtrl {
             cmd: GenlCtrlCmd::GetFamily,

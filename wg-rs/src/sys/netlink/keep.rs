@@ -1,5 +1,6 @@
-//! What the kernel takes from a link that is moved to another namespace: that it is up, its
-//! addresses, and the routes over it. Kept as the kernel listed it, so that nothing of it is lost.
+//! The settings that the kernel removes from a link that moves to another namespace: the up state,
+//! the addresses, and the routes over the link. They are kept in the kernel's own form, so nothing
+//! is lost.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -10,7 +11,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, Rout
 
 use super::{Address, Error, Netlink};
 
-/// Flags of an address that its owner chose; the others are the kernel's findings.
+/// Flags of an address that the administrator chose; the kernel sets the others.
 const CHOSEN: AddressFlags = AddressFlags::Nodad
     .union(AddressFlags::Homeaddress)
     .union(AddressFlags::Managetempaddr)
@@ -20,7 +21,7 @@ const CHOSEN: AddressFlags = AddressFlags::Nodad
 /// The table of the host's own addresses (RT_TABLE_LOCAL).
 const LOCAL_TABLE: u8 = 255;
 
-/// What a link has that a move takes from it.
+/// The settings of a link that moving it removes.
 #[derive(Clone, Debug)]
 pub struct Kept {
     up: bool,
@@ -42,10 +43,10 @@ impl Kept {
 }
 
 impl Netlink {
-    /// Looks at what a move would take from the link of this index.
+    /// Reads the settings that moving this link would remove.
     ///
     /// # Errors
-    /// [`Error::is_absent`]: no such link.
+    /// [`Error::is_absent`]: there is no such link.
     pub fn kept(&mut self, link: u32) -> Result<Kept, Error> {
         let up = self.link(link)?.up;
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
@@ -63,7 +64,7 @@ impl Netlink {
             _ => None,
         });
         let mut routes: Vec<_> = routes.collect();
-        // A gateway must be in reach before a route leads to it.
+        // A gateway must be reachable before a route can use it.
         routes.sort_by_key(|route| {
             let mut attributes = route.attributes.iter();
             attributes.any(|attribute| matches!(attribute, RouteAttribute::Gateway(_)))
@@ -75,12 +76,13 @@ impl Netlink {
         })
     }
 
-    /// Gives the link of this index what it had: all but the routes, or those too.
+    /// Restores the settings of this link, with or without the routes.
     ///
     /// # Errors
-    /// The first that the kernel refuses: EACCES: IPv6 is off there; EPERM; …
+    /// The first error from the kernel: EACCES: IPv6 is disabled there; EPERM; …
     pub fn restore(&mut self, link: u32, kept: &Kept, with_routes: bool) -> Result<(), Error> {
-        // Up first: an IPv6 address given before serves only some time after.
+        // The link is set up first: an IPv6 address that was added before would be usable only
+        // later.
         if kept.up {
             self.set_up(link, true)?;
         }
@@ -94,7 +96,7 @@ impl Netlink {
             let message = RouteNetlinkMessage::NewAddress(message);
             self.request(message, NLM_F_CREATE | NLM_F_EXCL, action)?;
         }
-        // Those of a link that is down are none.
+        // A link that is down has no routes.
         for message in kept.routes.iter().filter(|_| with_routes && kept.up) {
             let mut message = message.clone();
             for attribute in &mut message.attributes {
@@ -112,12 +114,12 @@ impl Netlink {
     }
 }
 
-/// The address as one would ask for it.
+/// The address in the form of a request.
 fn plain_address(mut message: AddressMessage) -> AddressMessage {
     let is_ipv6 = message.header.family == netlink_packet_route::AddressFamily::Inet6;
     for attribute in &mut message.attributes {
         if let AddressAttribute::Flags(flags) = attribute {
-            // It was found to be nobody else's before.
+            // Duplicate address detection found no other host with this address before.
             *flags = *flags & CHOSEN | AddressFlags::Nodad;
         }
     }
@@ -129,7 +131,8 @@ fn plain_address(mut message: AddressMessage) -> AddressMessage {
     message
 }
 
-/// The route as one would ask for it, if it leads over this link and did not come with an address.
+/// The route in the form of a request. None if it does not lead over this link, or if the kernel
+/// created it for an address.
 fn plain_route(mut message: RouteMessage, link: u32) -> Option<RouteMessage> {
     let header = &mut message.header;
     if header.table == LOCAL_TABLE

@@ -1,4 +1,4 @@
-//! Links, and the ids by which one network namespace knows another.
+//! Links, and the IDs that a network namespace has for other namespaces.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use super::{Error, Netlink, unexpected};
 use crate::sys::netns::NetNs;
 use crate::sys::tun::Tun;
 
-/// Which link.
+/// Identifies a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkId<'a> {
     /// By name.
@@ -71,19 +71,19 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// `tun`, `wireguard`, `veth`, …; none of a physical device.
+    /// `tun`, `wireguard`, `veth`, …; None for a physical device.
     pub kind: Option<String>,
     /// Set up by the administrator (IFF_UP).
     pub up: bool,
     /// Largest packet, in bytes.
     pub mtu: u32,
-    /// Packets that wait for the device at most.
+    /// Most packets that wait for the device.
     pub tx_queue_len: u32,
-    /// Largest IPv6 super-packet handed to the device, in bytes.
+    /// Size of the largest IPv6 super-packet passed to the device, in bytes.
     pub gso_max_size: u32,
-    /// Largest IPv4 super-packet handed to the device, in bytes (Linux 6.3; else 0).
+    /// Size of the largest IPv4 super-packet passed to the device, in bytes (Linux 6.3; before, 0).
     pub gso_ipv4_max_size: u32,
-    /// Most segments of a super-packet handed to the device.
+    /// Most segments in a super-packet passed to the device.
     pub gso_max_segs: u32,
 }
 
@@ -116,32 +116,32 @@ impl From<&LinkMessage> for Link {
 }
 
 impl Netlink {
-    /// Looks a link up.
+    /// Looks up a link.
     ///
     /// # Errors
-    /// [`Error::is_absent`]: there is none.
+    /// [`Error::is_absent`]: there is no such link.
     pub fn link<'a>(&mut self, id: impl Into<LinkId<'a>>) -> Result<Link, Error> {
         let id = id.into();
         self.get_link(id, None, format_args!("look up {id}"))
     }
 
-    /// Looks a link up in the namespace that this one knows by `nsid` ([`Netlink::nsid`]). That
-    /// needs CAP_NET_ADMIN there, but not to be there. (Linux looks up so, but changes nothing.)
+    /// Looks up a link in the namespace with the ID `nsid` ([`Netlink::nsid`]). This needs
+    /// CAP_NET_ADMIN there. Linux supports only look-ups in this way, no changes.
     ///
     /// # Errors
-    /// [`Error::is_absent`]: there is none; EINVAL: no namespace has this id; EPERM.
+    /// [`Error::is_absent`]: there is no such link; EINVAL: no namespace has this ID; EPERM.
     pub fn link_in(&mut self, nsid: i32, name: &str) -> Result<Link, Error> {
         let netns = Some(LinkAttribute::IfNetnsId(nsid));
         let action = format_args!("look up {name} in namespace {nsid}");
         self.get_link(name.into(), netns, action)
     }
 
-    /// Looks up the link of a TUN, wherever it was moved and whatever it is called now. The
-    /// namespace it is in gets an id, if need be, so that [`super::Events`] goes on hearing of it.
+    /// Looks up the link of a TUN, whatever its namespace and name are now. If necessary, its
+    /// namespace gets an ID, so that [`super::Events`] continues to receive its events.
     ///
     /// # Errors
-    /// [`Error::is_absent`]: it was deleted, or is just being moved or renamed; EPERM: no
-    /// CAP_NET_ADMIN there.
+    /// [`Error::is_absent`]: the link was deleted, or is being moved or renamed at the moment;
+    /// EPERM: the process lacks CAP_NET_ADMIN there.
     pub fn link_of(&mut self, tun: &Tun) -> Result<Link, Error> {
         let failed = |source| Error {
             action: "find the link of a TUN".into(),
@@ -157,11 +157,11 @@ impl Netlink {
         }
     }
 
-    /// The namespace of the link of a TUN, if it is another one than that this speaks for. (Linux before
-    /// 5.2 cannot tell.)
+    /// The namespace of a TUN's link, if it differs from the namespace of this connection. Linux
+    /// before 5.2 cannot tell; then None.
     ///
     /// # Errors
-    /// EBADFD: the link was deleted; EPERM: no CAP_NET_ADMIN there.
+    /// EBADFD: the link was deleted; EPERM: the process lacks CAP_NET_ADMIN there.
     pub fn elsewhere(&self, tun: &Tun) -> io::Result<Option<NetNs>> {
         let netns = match tun.netns() {
             Ok(netns) => NetNs::from(netns),
@@ -189,7 +189,7 @@ impl Netlink {
     /// Lists all links.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// The kernel is out of resources.
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
         let mut message = LinkMessage::default();
         message
@@ -206,17 +206,18 @@ impl Netlink {
     /// Creates a link of a kind that needs no parameters: `wireguard`, `dummy`, `bridge`, …
     ///
     /// # Errors
-    /// [`Error::is_present`]: the name is taken; EOPNOTSUPP: the kernel has no such kind; EPERM.
+    /// [`Error::is_present`]: the name is in use; EOPNOTSUPP: the kernel does not support this
+    /// kind; EPERM.
     pub fn add_link(&mut self, name: &str, kind: &str) -> Result<(), Error> {
         let info = LinkInfo::Kind(InfoKind::Other(kind.into()));
         let action = format_args!("create {kind} link {name}");
         self.create(name, vec![info], action)
     }
 
-    /// Creates two Ethernet links joined by a cable, the second in `netns` if given.
+    /// Creates a pair of connected Ethernet links, the second in `netns` if given.
     ///
     /// # Errors
-    /// [`Error::is_present`]: a name is taken; EPERM.
+    /// [`Error::is_present`]: a name is in use; EPERM.
     pub fn add_veth(
         &mut self,
         name: &str,
@@ -245,7 +246,7 @@ impl Netlink {
     /// Deletes a link.
     ///
     /// # Errors
-    /// [`Error::is_absent`]; EOPNOTSUPP: a physical one; EPERM.
+    /// [`Error::is_absent`]; EOPNOTSUPP: a physical link; EPERM.
     pub fn delete_link<'a>(&mut self, id: impl Into<LinkId<'a>>) -> Result<(), Error> {
         let id = id.into();
         let message = RouteNetlinkMessage::DelLink(id.message([]));
@@ -256,7 +257,7 @@ impl Netlink {
     /// Sets a link up or down.
     ///
     /// # Errors
-    /// [`Error::is_absent`]; EPERM; what the device says.
+    /// [`Error::is_absent`]; EPERM; errors of the device.
     pub fn set_up<'a>(&mut self, id: impl Into<LinkId<'a>>, up: bool) -> Result<(), Error> {
         let id = id.into();
         let mut message = id.message([]);
@@ -271,7 +272,7 @@ impl Netlink {
             .map(drop)
     }
 
-    /// Sets the largest packet, in bytes.
+    /// Sets the MTU in bytes.
     ///
     /// # Errors
     /// [`Error::is_absent`]; EINVAL: outside the device's limits; EPERM.
@@ -284,10 +285,10 @@ impl Netlink {
         )
     }
 
-    /// Sets the largest packet, in bytes, and the link up, in one request.
+    /// Sets the MTU in bytes and sets the link up, in one request.
     ///
     /// # Errors
-    /// As [`Netlink::set_mtu`] and [`Netlink::set_up`].
+    /// Those of [`Netlink::set_mtu`] and [`Netlink::set_up`].
     pub fn set_mtu_and_up<'a>(&mut self, id: impl Into<LinkId<'a>>, mtu: u32) -> Result<(), Error> {
         let id = id.into();
         let mut message = id.message([LinkAttribute::Mtu(mtu)]);
@@ -298,7 +299,7 @@ impl Netlink {
             .map(drop)
     }
 
-    /// Sets how many packets wait for the device at most.
+    /// Sets the most packets that wait for the device.
     ///
     /// # Errors
     /// [`Error::is_absent`]; EPERM.
@@ -312,11 +313,12 @@ impl Netlink {
         self.set(id, [LinkAttribute::TxQueueLen(len)], action)
     }
 
-    /// Limits the super-packets handed to the device, for IPv4 and IPv6: in bytes of the packet
-    /// with its headers, and in segments. Linux before 6.3 has one size for both families.
+    /// Limits the super-packets that are passed to the device, IPv4 and IPv6: their size in bytes
+    /// including headers, and the number of segments. Linux before 6.3 has one size for both
+    /// families.
     ///
     /// # Errors
-    /// [`Error::is_absent`]; EINVAL: above what the device can; EPERM.
+    /// [`Error::is_absent`]; EINVAL: above the device's limits; EPERM.
     pub fn set_gso_limits<'a>(
         &mut self,
         id: impl Into<LinkId<'a>>,
@@ -334,8 +336,8 @@ impl Netlink {
         self.set(id, limits, action)
     }
 
-    /// Gives the link no IPv6 link-local address when it is set up (addr_gen_mode none). Without
-    /// IPv6 on the link (MTU below 1280, or switched off) there will be none anyway.
+    /// Prevents an IPv6 link-local address when the link is set up (addr_gen_mode none). A link
+    /// without IPv6 (MTU below 1280, or IPv6 disabled) gets none in any case.
     ///
     /// # Errors
     /// [`Error::is_absent`]; EPERM.
@@ -350,11 +352,11 @@ impl Netlink {
         }
     }
 
-    /// Moves a link to another network namespace, where it is down at first.
+    /// Moves a link to another network namespace. It is down there at first.
     ///
     /// # Errors
-    /// [`Error::is_absent`]; [`Error::is_present`]: its name is taken there; EINVAL: it may not
-    /// move; EPERM.
+    /// [`Error::is_absent`]; [`Error::is_present`]: its name is in use there; EINVAL: this link
+    /// cannot be moved; EPERM.
     pub fn move_link<'a>(
         &mut self,
         id: impl Into<LinkId<'a>>,
@@ -375,13 +377,13 @@ impl Netlink {
         self.request(message, 0, action).map(drop)
     }
 
-    /// The id by which this namespace knows `netns`, if it has one. The namespace itself has none
-    /// either, as a rule.
+    /// The ID that this namespace has for `netns`, if any. Usually a namespace has no ID for
+    /// itself.
     ///
     /// # Errors
     /// EBADF or EINVAL: not a network namespace.
     pub fn nsid(&mut self, netns: BorrowedFd<'_>) -> Result<Option<i32>, Error> {
-        let action = "look up the id of a namespace";
+        let action = "look up the ID of a namespace";
         let message = RouteNetlinkMessage::GetNsId(nsid_message(netns, None));
         match self.request(message, 0, action)? {
             Some(RouteNetlinkMessage::NewNsId(message)) => {
@@ -398,13 +400,13 @@ impl Netlink {
         }
     }
 
-    /// As [`Netlink::nsid`], giving it one if need be: from then on its events can be heard
-    /// ([`super::Events`]) and its links looked up ([`Netlink::link_in`]).
+    /// Like [`Netlink::nsid`], but creates an ID if there is none. Events of the namespace can then
+    /// be received ([`super::Events`]), and its links looked up ([`Netlink::link_in`]).
     ///
     /// # Errors
     /// EBADF or EINVAL: not a network namespace; EPERM.
     pub fn nsid_or_new(&mut self, netns: BorrowedFd<'_>) -> Result<i32, Error> {
-        let action = "give a namespace an id";
+        let action = "create an ID for a namespace";
         if let Some(id) = self.nsid(netns)? {
             return Ok(id);
         }

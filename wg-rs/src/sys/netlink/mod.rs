@@ -1,9 +1,10 @@
-//! Netlink, blocking. rtnetlink: links, addresses, routes, rules, and the events of them; and the
-//! commands of [`generic`] netlink's families.
+//! Netlink, blocking: rtnetlink (links, addresses, routes, rules and their events), and commands of
+//! [`generic`] netlink families.
 //!
-//! A [`Netlink`] speaks for the network namespace its thread was in when it was opened, whatever
-//! the thread does later, and with the capabilities of the moment of each request. One file an
-//! object, one method a verb; every error says what could not be done to which object.
+//! A [`Netlink`] belongs to the network namespace that its thread was in when it was opened, even
+//! if the thread enters another namespace later. The capabilities at the time of each request
+//! count. Each file has one kind of object and each method one action. Each error names the action
+//! and the object.
 
 pub mod address;
 pub mod changes;
@@ -41,13 +42,13 @@ pub use link::{Link, LinkId};
 pub use route::{NextHop, Route, RouteFilter};
 pub use rule::Rule;
 
-/// Opens a socket's network namespace (linux/sockios.h).
+/// Returns a socket's network namespace (linux/sockios.h).
 const SIOCGSKNS: libc::Ioctl = 0x894c;
 
-/// How often a listing that changed underfoot is begun anew.
+/// How often a list that changed during the request is requested again.
 const DUMP_ATTEMPTS: usize = 16;
 
-/// What could not be done, and why.
+/// The action that failed, and the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action}: {}", reason(source))]
 pub struct Error {
@@ -56,12 +57,12 @@ pub struct Error {
 }
 
 impl Error {
-    /// The kernel's errno, if it was the kernel that refused.
+    /// The kernel's errno, if the kernel refused.
     pub fn errno(&self) -> Option<i32> {
         Refusal::errno(&self.source)
     }
 
-    /// There is no such link, address, route or rule.
+    /// Whether there is no such link, address, route or rule.
     pub fn is_absent(&self) -> bool {
         let absent = [
             libc::ENODEV,
@@ -73,12 +74,12 @@ impl Error {
         self.errno().is_some_and(|errno| absent.contains(&errno))
     }
 
-    /// The kernel has no such address family.
+    /// Whether the kernel lacks the address family.
     pub fn is_family_unknown(&self) -> bool {
         self.errno() == Some(libc::EAFNOSUPPORT)
     }
 
-    /// There is one already.
+    /// Whether the object already exists.
     pub fn is_present(&self) -> bool {
         self.errno() == Some(libc::EEXIST)
     }
@@ -90,7 +91,7 @@ impl From<Error> for io::Error {
     }
 }
 
-/// A connection to the kernel, for one request at a time.
+/// A connection to rtnetlink, for one request at a time.
 #[derive(Debug)]
 pub struct Netlink {
     channel: Channel,
@@ -113,15 +114,16 @@ impl Netlink {
         })
     }
 
-    /// The namespace this speaks for.
+    /// The namespace of this connection.
     fn netns(&self) -> io::Result<NetNs> {
-        // SAFETY: takes no argument.
+        // SAFETY: the operation has no argument.
         let fd = check(unsafe { libc::ioctl(self.channel.socket.as_raw_fd(), SIOCGSKNS) })?;
-        // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
+        // SAFETY: the kernel has just opened this descriptor for us, and nobody else uses it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
     }
 
-    /// Asks for a change, or for one object; the kernel's answer, if there is one beside "done".
+    /// Requests a change, or one object. Returns the kernel's reply, if it is more than an
+    /// acknowledgement.
     fn request(
         &mut self,
         message: RouteNetlinkMessage,
@@ -143,7 +145,7 @@ impl Netlink {
         Ok(answer)
     }
 
-    /// Asks for all objects of a kind. Those of foreign kinds that cannot be decoded are left out.
+    /// Requests all objects of a kind. Objects that cannot be decoded are left out.
     fn dump(
         &mut self,
         message: RouteNetlinkMessage,
@@ -162,8 +164,8 @@ impl Netlink {
     }
 }
 
-/// A socket of any netlink protocol, for one request at a time. What passes through it may hold
-/// secrets: its buffers are wiped.
+/// A socket of any netlink protocol, for one request at a time. Messages may contain secrets, so
+/// the buffers are wiped.
 #[derive(Debug)]
 struct Channel {
     socket: Socket,
@@ -181,8 +183,8 @@ impl Channel {
         })
     }
 
-    /// Asks for a list, which `collect` puts together message by message, and begins anew when it
-    /// changed underfoot.
+    /// Requests a list. `collect` adds each message to the result, and starts again if the list
+    /// changes during the request.
     fn dump<M, T: Default>(
         &mut self,
         request: &mut NetlinkMessage<M>,
@@ -203,8 +205,8 @@ impl Channel {
         Err(io::Error::from_raw_os_error(libc::EINTR))
     }
 
-    /// Sends a request and hands over each message of the answer, or why it cannot be decoded; an
-    /// error of `each` is that of the whole. Returns whether a dump was interrupted by a change.
+    /// Sends a request and passes each message of the reply, or the error of decoding it, to
+    /// `each`. An error of `each` ends the request. Returns whether a change interrupted a dump.
     fn exchange<M>(
         &mut self,
         request: &mut NetlinkMessage<M>,
@@ -264,7 +266,8 @@ fn envelope<M>(message: M) -> NetlinkMessage<M> {
     )
 }
 
-/// The messages of one datagram; one that cannot be decoded does not hide those behind it.
+/// The messages of one datagram. A message that cannot be decoded does not affect the following
+/// ones.
 fn messages<M>(bytes: &[u8]) -> impl Iterator<Item = io::Result<NetlinkMessage<M>>>
 where
     M: NetlinkDeserializable<Error = DecodeError>,
@@ -277,7 +280,7 @@ where
         Some(NetlinkMessage::deserialize(message).map_err(|error| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("unexpected answer: {error}"),
+                format!("unexpected reply: {error}"),
             )
         }))
     })
@@ -291,9 +294,9 @@ fn family_of(ip: &IpAddr) -> AddressFamily {
     }
 }
 
-/// An answer of another kind than asked for.
+/// The error for a reply of an unexpected kind.
 fn unexpected(action: impl fmt::Display) -> Error {
-    let source = io::Error::new(io::ErrorKind::InvalidData, "unexpected answer");
+    let source = io::Error::new(io::ErrorKind::InvalidData, "unexpected reply");
     Error {
         action: action.to_string(),
         source,

@@ -1,5 +1,5 @@
-//! Why the kernel refused: its errno, and the words that it has for it since Linux 4.12 (the
-//! "extended acknowledgement", NLMSGERR_ATTR_MSG in linux/netlink.h).
+//! The kernel's reason for refusing a request: an errno, and since Linux 4.12 a text (the "extended
+//! acknowledgement", NLMSGERR_ATTR_MSG in linux/netlink.h).
 
 use std::fmt;
 use std::io;
@@ -7,15 +7,15 @@ use std::io;
 use netlink_packet_core::ErrorMessage;
 use netlink_sys::Socket;
 
-/// The answer has attributes behind the header of the request (linux/netlink.h).
+/// Flag: the reply has attributes after the header of the request (linux/netlink.h).
 const NLM_F_ACK_TLVS: u16 = 0x200;
 /// Length of a message's header, and of an attribute's.
 const MESSAGE: usize = 16;
 const ATTRIBUTE: usize = 4;
-/// The attribute with the words, a string that ends with a NUL.
+/// The attribute with the text, a string that ends with a zero byte.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// An errno, and the kernel's words for it.
+/// An errno, and the kernel's text for it.
 #[derive(Debug)]
 pub(super) struct Refusal {
     errno: i32,
@@ -31,7 +31,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Refusal {
-    /// The errno that an error stands for, with words or without.
+    /// The errno of an error, with or without a text.
     pub(super) fn errno(error: &io::Error) -> Option<i32> {
         let refusal = error.get_ref().and_then(|inner| inner.downcast_ref());
         error
@@ -40,15 +40,15 @@ impl Refusal {
     }
 }
 
-/// Has the kernel say why it refuses, and leave out of its answers what was asked for. An older one
-/// says nothing.
+/// Asks the kernel for texts of refusals, and to leave the request out of its replies. Older
+/// kernels ignore this.
 pub(super) fn ask_for_words(socket: &Socket) {
     let _ = socket
         .set_cap_ack(true)
         .and_then(|()| socket.set_ext_ack(true));
 }
 
-/// The error in an answer with these flags.
+/// The error in a reply with these flags.
 pub(super) fn of(answer: &ErrorMessage, flags: u16) -> io::Error {
     let errno = answer.raw_code().saturating_neg();
     let error = io::Error::from_raw_os_error(errno);
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn words_of_the_kernel_are_found() {
+    fn the_kernels_text_is_found() {
         let offset = attribute(2, &[7; 4]);
         let text = attribute(NLMSGERR_ATTR_MSG, b"IPv6 is disabled on this device.\0");
         for attributes in [text.clone(), [offset.clone(), text].concat()] {
             let error = of(&answer(&attributes), NLM_F_ACK_TLVS);
             assert_eq!(error.to_string(), "IPv6 is disabled on this device");
             assert_eq!(Refusal::errno(&error), Some(libc::EACCES));
-            // They are words only where the flag says so.
+            // Attributes are only present if the flag is set.
             assert_eq!(
                 of(&answer(&attributes), 0).raw_os_error(),
                 Some(libc::EACCES)

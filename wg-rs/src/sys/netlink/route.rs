@@ -1,4 +1,4 @@
-//! Routes, and the kernel's choice among them.
+//! Routes, and the kernel's choice between them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,32 +17,32 @@ use crate::sys::udp::Family;
 /// The main routing table.
 pub const MAIN_TABLE: u32 = 254;
 
-/// A unicast route over one link, or one that says that there is no way.
+/// A unicast route over one link, or an unreachable route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Destination: address and prefix length. All zero is the default route of the family.
+    /// Destination: address and prefix length. All zero means the default route of the family.
     pub to: (IpAddr, u8),
-    /// Index of the link it leads out by.
+    /// Index of the outgoing link.
     pub link: Option<u32>,
-    /// Next router.
+    /// The next router.
     pub gateway: Option<IpAddr>,
     /// Routing table.
     pub table: u32,
-    /// Source that local senders get.
+    /// Source address for packets that this host sends without a source of their own.
     pub source: Option<IpAddr>,
-    /// Largest packet, in bytes, where it is not the link's.
+    /// Largest packet in bytes, if it differs from the link's MTU.
     pub mtu: Option<u32>,
-    /// Order among routes to the same destination, lowest first.
+    /// Priority among routes to the same destination; the lowest wins.
     pub metric: Option<u32>,
-    /// Made by the kernel, for an address.
+    /// Whether the kernel created the route for an address.
     pub by_kernel: bool,
-    /// Senders are told that the destination is unreachable; it has no link.
+    /// Whether senders get the error that the destination is unreachable. Such a route has no link.
     #[serde(default)]
     pub unreachable: bool,
 }
 
 impl Route {
-    /// `to` by way of `link`, in the main table.
+    /// A route to `to` over `link`, in the main table.
     pub fn new(to: (IpAddr, u8), link: u32) -> Self {
         Route {
             to,
@@ -57,7 +57,7 @@ impl Route {
         }
     }
 
-    /// No way to `to`, in the main table.
+    /// An unreachable route to `to`, in the main table.
     pub fn unreachable(to: (IpAddr, u8)) -> Self {
         Route {
             link: None,
@@ -71,7 +71,7 @@ impl Route {
         let (ip, prefix) = self.to;
         message.header.address_family = family_of(&ip);
         message.header.destination_prefix_length = prefix;
-        // A table above 255 does not fit the header; RTA_TABLE has the last word.
+        // A table number above 255 does not fit in the header; RTA_TABLE overrides the header.
         message.header.table = u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
         message.header.protocol = RouteProtocol::Boot;
         message.header.kind = if self.unreachable {
@@ -100,7 +100,7 @@ impl Route {
         message
     }
 
-    /// `None` of a family other than IPv4 and IPv6.
+    /// None if the family is neither IPv4 nor IPv6.
     fn from_message(message: &RouteMessage) -> Option<Self> {
         let any: IpAddr = match message.header.address_family {
             AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
@@ -149,27 +149,27 @@ impl fmt::Display for Route {
     }
 }
 
-/// Which routes to list.
+/// The routes to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteFilter {
-    /// Those of a table.
+    /// The routes of this table.
     Table(u32),
-    /// Those that lead out by the link of this index.
+    /// The routes over the link with this index.
     Link(u32),
 }
 
-/// Where the kernel would send a packet.
+/// The path that the kernel would choose for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
-    /// Index of the link.
+    /// Index of the outgoing link.
     pub link: u32,
     /// The next router, if the destination is not on the link.
     pub gateway: Option<IpAddr>,
-    /// The source the packet would carry.
+    /// The source address that the packet would have.
     pub source: Option<IpAddr>,
-    /// Largest packet, in bytes, where route or path have one of their own.
+    /// Largest packet in bytes, if the route or the path has its own.
     pub mtu: Option<u32>,
-    /// The destination is an address of this host.
+    /// Whether the destination is an address of this host.
     pub local: bool,
 }
 
@@ -177,8 +177,8 @@ impl Netlink {
     /// Adds a route.
     ///
     /// # Errors
-    /// [`Error::is_present`]; ENODEV: no such link; ENETDOWN: the link is down;
-    /// ENETUNREACH: the gateway is out of reach; EINVAL: bits set behind the prefix; EPERM.
+    /// [`Error::is_present`]; ENODEV: there is no such link; ENETDOWN: the link is down;
+    /// ENETUNREACH: the gateway is not reachable; EINVAL: host bits are set; EPERM.
     pub fn add_route(&mut self, route: &Route) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewRoute(route.message());
         self.request(
@@ -189,10 +189,10 @@ impl Netlink {
         .map(drop)
     }
 
-    /// Adds a route, in place of one to the same destination with the same metric.
+    /// Adds a route, and replaces a route with the same destination and metric.
     ///
     /// # Errors
-    /// As [`Netlink::add_route`].
+    /// Those of [`Netlink::add_route`].
     pub fn replace_route(&mut self, route: &Route) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewRoute(route.message());
         self.request(
@@ -203,10 +203,10 @@ impl Netlink {
         .map(drop)
     }
 
-    /// Adds a route behind one to the same destination with the same metric, if there is one.
+    /// Adds a route after routes with the same destination and metric.
     ///
     /// # Errors
-    /// As [`Netlink::add_route`].
+    /// Those of [`Netlink::add_route`].
     pub fn append_route(&mut self, route: &Route) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewRoute(route.message());
         self.request(
@@ -223,7 +223,7 @@ impl Netlink {
     /// [`Error::is_absent`]; EPERM.
     pub fn delete_route(&mut self, route: &Route) -> Result<(), Error> {
         let mut message = route.message();
-        // Whoever made it, whatever its scope.
+        // The route is removed whatever its protocol and scope.
         message.header.protocol = RouteProtocol::Unspec;
         message.header.scope = RouteScope::NoWhere;
         let message = RouteNetlinkMessage::DelRoute(message);
@@ -231,10 +231,10 @@ impl Netlink {
             .map(drop)
     }
 
-    /// Lists the unicast routes of all tables, both families.
+    /// Lists the unicast routes of all tables, IPv4 and IPv6.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// The kernel is out of resources.
     pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
         let replies = self.dump(
             RouteNetlinkMessage::GetRoute(RouteMessage::default()),
@@ -243,11 +243,11 @@ impl Netlink {
         Ok(unicast(&replies))
     }
 
-    /// Lists the unicast routes of one family in one table, or over one link in any, without
-    /// looking through all there are where the kernel can choose (Linux 4.20).
+    /// Lists the unicast routes of one family that are in a table or lead over a link. Since Linux
+    /// 4.20 the kernel filters them, so that a long list is not transferred.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// The kernel is out of resources.
     pub fn routes_of(&mut self, family: Family, which: RouteFilter) -> Result<Vec<Route>, Error> {
         let mut routes = unicast(&self.dump_of(family, which)?);
         routes.retain(|route| match which {
@@ -257,17 +257,17 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// Lists the routes of one family in one table that say that there is no way.
+    /// Lists the unreachable routes of one family in one table.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// The kernel is out of resources.
     pub fn unreachable_routes(&mut self, family: Family, table: u32) -> Result<Vec<Route>, Error> {
         let replies = self.dump_of(family, RouteFilter::Table(table))?;
         let routes = replies.iter().filter_map(|reply| match reply {
             RouteNetlinkMessage::NewRoute(message) => Route::from_message(message),
             _ => None,
         });
-        // IPv6 says that they lead out by the loopback.
+        // IPv6 reports the loopback as their link.
         let routes = routes.map(|route| Route {
             link: None,
             ..route
@@ -277,10 +277,10 @@ impl Netlink {
             .collect())
     }
 
-    /// Whether there is no route at all in a table, of either family.
+    /// Whether a table has no route at all, IPv4 or IPv6.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// The kernel is out of resources.
     pub fn is_table_empty(&mut self, table: u32) -> Result<bool, Error> {
         for family in [Family::V4, Family::V6] {
             let replies = self.dump_of(family, RouteFilter::Table(table))?;
@@ -297,7 +297,7 @@ impl Netlink {
         Ok(true)
     }
 
-    /// At least these routes.
+    /// Requests these routes. Older kernels return more.
     fn dump_of(
         &mut self,
         family: Family,
@@ -312,22 +312,23 @@ impl Netlink {
             RouteFilter::Table(table) => RouteAttribute::Table(table),
             RouteFilter::Link(link) => RouteAttribute::Oif(link),
         });
-        // Without it the kernel overlooks what was asked for, and gives all.
+        // Without this option the kernel ignores the filter and returns all routes.
         let _ = self.channel.socket.set_netlink_get_strict_chk(true);
         let dumped = self.dump(RouteNetlinkMessage::GetRoute(message), "list routes");
         let _ = self.channel.socket.set_netlink_get_strict_chk(false);
         match dumped {
-            // A table that there is not, or a family.
+            // The table or the family does not exist.
             Err(error) if error.is_absent() || error.is_family_unknown() => Ok(Vec::new()),
             dumped => dumped,
         }
     }
 
-    /// Asks where a packet to `to` would go, with this source if given and this fwmark (0: none).
+    /// Asks which way a packet to `to` would take, with this source if given, and with this fwmark
+    /// (0: none).
     ///
     /// # Errors
-    /// ENETUNREACH, EHOSTUNREACH: no route; EINVAL: `source` is no local address (IPv4), or a
-    /// blackhole route; EACCES: prohibited.
+    /// ENETUNREACH, EHOSTUNREACH: there is no route; EINVAL: `source` is not a local address
+    /// (IPv4), or the route is a blackhole; EACCES: the route prohibits it.
     pub fn route_get(
         &mut self,
         to: IpAddr,

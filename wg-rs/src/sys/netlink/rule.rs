@@ -1,4 +1,4 @@
-//! Policy rules: which packets look in which routing table.
+//! Policy routing rules: which packets use which routing table.
 
 use std::fmt;
 
@@ -15,21 +15,21 @@ use crate::sys::udp::Family;
 pub struct Rule {
     /// Packets of this family.
     pub family: Family,
-    /// Order among rules, lowest first; when adding, `None` is just before all others. A rule that is
-    /// listed always has one.
+    /// Order among rules, lowest first. A new rule without a priority is placed before all others;
+    /// a listed rule always has one.
     pub priority: Option<u32>,
-    /// The table to look in.
+    /// The routing table.
     pub table: u32,
-    /// Only packets with this fwmark.
+    /// Matches only packets with this fwmark.
     pub fwmark: Option<u32>,
-    /// All packets except those that match.
+    /// Inverts the match.
     pub not: bool,
-    /// Pass over routes found whose prefix is this long or shorter; 0 passes over default routes.
+    /// Ignores routes whose prefix is at most this long; 0 ignores default routes.
     pub suppress_prefix_length: Option<u32>,
 }
 
 impl Rule {
-    /// All packets of `family` to `table`.
+    /// A rule that sends all packets of `family` to `table`.
     pub fn new(family: Family, table: u32) -> Self {
         Rule {
             family,
@@ -47,7 +47,7 @@ impl Rule {
             Family::V4 => AddressFamily::Inet,
             Family::V6 => AddressFamily::Inet6,
         };
-        // A table above 255 does not fit the header; FRA_TABLE has the last word.
+        // A table number above 255 does not fit in the header; FRA_TABLE overrides the header.
         message.header.table = u8::try_from(self.table).unwrap_or(0);
         message.header.action = RuleAction::ToTable;
         message.header.flags = if self.not {
@@ -66,8 +66,8 @@ impl Rule {
         message
     }
 
-    /// `None` of a rule that does something else than send to a table, that has conditions which
-    /// [`Rule`] has no field for, or of another family.
+    /// None if the rule does anything other than selecting a table, has conditions for which
+    /// [`Rule`] has no field, or is of another family.
     fn from_message(message: &RuleMessage) -> Option<Self> {
         let RuleHeader {
             family,
@@ -87,7 +87,7 @@ impl Rule {
             return None;
         }
         let mut rule = Rule::new(family, (*table).into());
-        // Of 0 the kernel says nothing.
+        // The kernel leaves out a fwmark of 0.
         rule.priority = Some(0);
         rule.not = flags.contains(RuleFlags::Invert);
         for attribute in &message.attributes {
@@ -95,7 +95,7 @@ impl Rule {
                 RuleAttribute::Table(table) => rule.table = *table,
                 RuleAttribute::Priority(priority) => rule.priority = Some(*priority),
                 RuleAttribute::FwMark(mark) => rule.fwmark = Some(*mark),
-                // -1 says that there is none.
+                // -1 means none.
                 RuleAttribute::SuppressPrefixLen(len) if *len != u32::MAX => {
                     rule.suppress_prefix_length = Some(*len);
                 }
@@ -135,7 +135,7 @@ impl Netlink {
         .map(drop)
     }
 
-    /// Removes the first rule that agrees in everything given.
+    /// Removes the first rule that matches in all given fields.
     ///
     /// # Errors
     /// [`Error::is_absent`]; EPERM.
@@ -145,8 +145,8 @@ impl Netlink {
             .map(drop)
     }
 
-    /// Lists the rules of one family that send to a table, in their order. Those with conditions
-    /// that [`Rule`] has no field for are left out.
+    /// Lists the rules of one family that select a table, in their order. Rules with conditions for
+    /// which [`Rule`] has no field are left out.
     ///
     /// # Errors
     /// [`Error::is_family_unknown`].

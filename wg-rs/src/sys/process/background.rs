@@ -1,13 +1,13 @@
-//! Leaving the foreground, as wireguard-go does: the program makes what can fail visibly (TUN
-//! and control socket), then starts itself again with both inherited, and returns.
+//! Moving to the background, like wireguard-go: the program creates the TUN and the control socket,
+//! whose errors the user must see, starts itself again with both inherited, and exits.
 //!
 //! ```text
-//! parent  makes TUN and listener -> Background::start ---- waits ----------> exit 0, or
+//! parent  creates TUN and listener -> Background::start -- waits ----------> exit 0, or
 //!                                        |                    ^              exit 1 with message
 //! child                     fds 3, 4 and 5 -> Parent::take -> ready() or failed(message)
 //! ```
 //!
-//! The child sees `WG_TUN_FD=3 WG_UAPI_FD=4 WG_PROCESS_FOREGROUND=1`, as wireguard-go's does, and
+//! The child sees `WG_TUN_FD=3 WG_UAPI_FD=4 WG_PROCESS_FOREGROUND=1`, as with wireguard-go, and
 //! `WG_READY_FD=5`, a pipe to the parent.
 
 use std::ffi::{OsStr, OsString};
@@ -22,18 +22,18 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::sys::check;
 
-/// Names the inherited TUN.
+/// Environment variable with the number of the inherited TUN descriptor.
 pub const TUN_FD: &str = "WG_TUN_FD";
-/// Names the inherited control socket, which listens.
+/// Environment variable with the number of the inherited control socket, which is listening.
 pub const UAPI_FD: &str = "WG_UAPI_FD";
-/// `1` says not to leave the foreground.
+/// Environment variable: `1` keeps the daemon in the foreground.
 pub const FOREGROUND: &str = "WG_PROCESS_FOREGROUND";
-/// Names the pipe to the parent that waits.
+/// Environment variable with the number of the pipe to the waiting parent.
 pub const READY_FD: &str = "WG_READY_FD";
 
-/// Where in the child the inherited descriptors begin.
+/// The first inherited descriptor in the child.
 const FIRST: RawFd = 3;
-/// What the child says when all is well; anything else is a message.
+/// The byte that the child sends when it is ready. Anything else is an error message.
 const READY: u8 = 0;
 
 /// How to start the process in the background.
@@ -45,33 +45,33 @@ pub struct Background<'a> {
     pub tun: BorrowedFd<'a>,
     /// The control socket, inherited as [`UAPI_FD`].
     pub uapi: BorrowedFd<'a>,
-    /// Keep standard output and error, to log there, instead of /dev/null.
+    /// Keep standard output and standard error for the log, instead of /dev/null.
     pub keep_output: bool,
 }
 
-/// Why there is no process in the background.
+/// Why the background process did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It could not be started.
+    /// The process could not be started.
     #[error("cannot start in the background: {0}")]
     Start(#[from] io::Error),
-    /// It said so.
+    /// The process reported this message.
     #[error("{0}")]
     Failed(String),
-    /// It ended without a word.
+    /// The process ended without a message.
     #[error("ended with {0} before it was ready")]
     Ended(std::process::ExitStatus),
 }
 
 impl Background<'_> {
-    /// Starts this program anew, in a session of its own, and waits until it is ready.
+    /// Starts this program again in a session of its own, and waits until it is ready.
     ///
     /// # Errors
-    /// [`Error`]; then no process is left.
+    /// [`Error`]; no process remains then.
     pub fn start(&self) -> Result<(), Error> {
         let (mut parent, child) = io::pipe()?;
         let child = OwnedFd::from(child);
-        // Out of the way of their targets, and marked to be closed on exec.
+        // Copies with numbers above the target numbers, which are closed on exec.
         let sources = [
             self.tun.as_raw_fd(),
             self.uapi.as_raw_fd(),
@@ -81,7 +81,7 @@ impl Background<'_> {
         let [tun, uapi, ready] = sources;
         let sources = [tun?, uapi?, ready?];
         drop(child);
-        // The target numbers must be taken, or `Command` might use one for its own pipe.
+        // The target numbers must be occupied, or `Command` might use one of them for its own pipe.
         let mut fillers = Vec::new();
         while fillers.len() < sources.len() {
             let filler = duplicate(sources[0].as_raw_fd(), FIRST)?;
@@ -93,13 +93,14 @@ impl Background<'_> {
         let raw = sources.each_ref().map(AsRawFd::as_raw_fd);
         let into_place = move || {
             for (fd, target) in raw.into_iter().zip(FIRST..) {
-                // SAFETY: both are numbers; the child has no owner of the target's.
+                // SAFETY: both arguments are numbers, and nothing in the child owns the target
+                // number.
                 check(unsafe { libc::dup2(fd, target) })?;
             }
-            // Nothing else of ours or our caller's is passed on. Before Linux 5.11 what they left
-            // open is.
+            // The child inherits no other descriptor of ours or our caller's. Before Linux 5.11 it
+            // inherits those without close-on-exec.
             let (first, last) = (FIRST + 3, libc::c_uint::MAX);
-            // SAFETY: only numbers; a descriptor is marked, none is closed.
+            // SAFETY: the arguments are numbers; the call marks descriptors and closes none.
             unsafe {
                 libc::syscall(
                     libc::SYS_close_range,
@@ -108,7 +109,7 @@ impl Background<'_> {
                     libc::CLOSE_RANGE_CLOEXEC,
                 );
             }
-            // SAFETY: no arguments.
+            // SAFETY: the call has no arguments.
             check(unsafe { libc::setsid() }).map(drop)
         };
         let output = || {
@@ -152,7 +153,7 @@ impl Background<'_> {
     }
 }
 
-/// The waiting parent, as the child sees it. Dropping it without a word counts as a failure.
+/// The waiting parent, seen from the child. Dropping it without a message counts as a failure.
 #[derive(Debug)]
 pub struct Parent(File);
 
@@ -160,28 +161,29 @@ impl Parent {
     /// The parent that [`READY_FD`] names, if there is one.
     ///
     /// # Errors
-    /// As [`inherited`].
+    /// Those of [`inherited`].
     pub fn take() -> io::Result<Option<Self>> {
         Ok(inherited(READY_FD)?.map(|fd| Parent(fd.into())))
     }
 
-    /// Lets the parent return.
+    /// Reports success, so that the parent exits with 0.
     pub fn ready(mut self) {
-        // A parent that did not wait needs no answer.
+        // The parent may have ended; then nobody waits for the answer.
         let _ = self.0.write_all(&[READY]);
     }
 
-    /// Lets the parent fail with this message. The caller ends soon: the parent waits for that.
+    /// Reports a failure with this message. The caller must exit soon, because the parent waits for
+    /// its end.
     pub fn failed(mut self, message: &str) {
         let _ = self.0.write_all(message.as_bytes());
     }
 }
 
-/// Takes over the inherited descriptor whose number the environment has under `name`; `None`
-/// when there is no such variable. It will not be inherited further.
+/// Takes over the inherited descriptor whose number is in the environment variable `name`. None if
+/// the variable is not set. The descriptor is not inherited further.
 ///
 /// # Errors
-/// InvalidInput, naming the variable: not a number above 2, not open, or taken before.
+/// InvalidInput, with the name of the variable: not a number above 2, not open, or already taken.
 pub fn inherited(name: &str) -> io::Result<Option<OwnedFd>> {
     match std::env::var_os(name) {
         Some(value) => take(name, &value).map(Some),
@@ -203,24 +205,24 @@ fn take(name: &str, value: &OsStr) -> io::Result<OwnedFd> {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     if taken.contains(&number) {
-        return bad("in use already");
+        return bad("already in use");
     }
-    // SAFETY: only asks whether a descriptor of this number is open.
+    // SAFETY: the call only checks whether the descriptor is open.
     if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
         return bad("not an open descriptor");
     }
     taken.push(number);
-    // SAFETY: open, and by the environment's word inherited for us to own; `TAKEN` sees to it
-    // that it is handed out once.
+    // SAFETY: the descriptor is open, and the environment says that it was passed to us. `TAKEN`
+    // ensures that it gets only one owner.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     Ok(fd)
 }
 
-/// A copy numbered `from` or above, closed on exec.
+/// A copy with a number of at least `from`, which is closed on exec.
 fn duplicate(fd: RawFd, from: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: both are numbers, and the copy's is new.
+    // SAFETY: both arguments are numbers, and the copy is a new descriptor.
     let copy = check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, from) })?;
-    // SAFETY: just opened, and nobody else knows of it.
+    // SAFETY: the kernel has just opened this descriptor for us, and nobody else uses it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }

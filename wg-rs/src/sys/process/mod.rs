@@ -1,7 +1,7 @@
-//! Processes. The daemon's own: leaving the foreground, giving up rights, telling systemd, clocks. And
-//! others, looked into.
+//! The daemon's own process (background, capabilities, systemd, clocks), and information about
+//! other processes.
 //!
-//! (SIGPIPE is ignored by Rust's runtime already: a client that hangs up is an EPIPE.)
+//! Rust's runtime ignores SIGPIPE, so a client that hangs up causes EPIPE.
 
 pub mod background;
 pub mod clock;

@@ -1,5 +1,5 @@
-//! Telling the service manager (sd_notify(3)), over the datagram socket it names in
-//! `NOTIFY_SOCKET`: a path, or an abstract name after `@`.
+//! Notifies the service manager (sd_notify(3)) through the datagram socket in `NOTIFY_SOCKET`: a
+//! path, or an abstract name after `@`.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,19 +7,19 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Names the socket.
+/// Environment variable with the name of the socket.
 pub const VARIABLE: &str = "NOTIFY_SOCKET";
-/// The interface exists and is configurable.
+/// The interface exists and can be configured.
 pub const READY: &str = "READY=1";
-/// Together with a process ID: the service's main process from now on.
+/// Followed by a process ID: the main process of the service from now on.
 pub const MAIN_PID: &str = "MAINPID=";
 /// The daemon is about to end.
 pub const STOPPING: &str = "STOPPING=1";
 
-/// Sends `state`; false when there is nobody to tell.
+/// Sends `state` to the service manager. False if `NOTIFY_SOCKET` is not set.
 ///
 /// # Errors
-/// The name is of no other form, or nobody listens there.
+/// The name is neither a path nor an abstract name, or nobody listens on the socket.
 pub fn notify(state: &str) -> io::Result<bool> {
     match std::env::var_os(VARIABLE) {
         Some(name) => notify_to(&name, state).map(|()| true),
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_names_are_reached() {
+    fn paths_and_abstract_names_are_supported() {
         let name = format!("wg-rs-notify-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();

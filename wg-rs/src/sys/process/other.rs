@@ -1,5 +1,5 @@
-//! Another process, held by a descriptor: its ID may be reused, the descriptor always means the process
-//! that it was opened for.
+//! Another process, held by a pidfd. A process ID may be reused, but the pidfd always refers to the
+//! process that it was opened for.
 
 use std::ffi::c_int;
 use std::fs;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::sys::netns::NetNs;
 use crate::sys::{check, poll};
 
-/// A process. Everything read about it by way of /proc is thrown away if the process ended meanwhile:
-/// then it may be about the next one with its ID.
+/// A process. Whatever is read about it from /proc is discarded if the process ended meanwhile,
+/// because it may describe another process with the same ID.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -23,24 +23,24 @@ impl Process {
     /// Opens the process with this ID.
     ///
     /// # Errors
-    /// ESRCH: there is none; ENOSYS: Linux before 5.3.
+    /// ESRCH: there is no such process; ENOSYS: Linux before 5.3.
     pub fn open(pid: u32) -> io::Result<Self> {
-        // SAFETY: two numbers.
+        // SAFETY: both arguments are numbers.
         let pidfd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-        // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
+        // SAFETY: the kernel has just opened this descriptor for us, and nobody else uses it.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as c_int) };
         Ok(Process { pid, pidfd })
     }
 
-    /// Its ID.
+    /// The process ID.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Its open descriptors, each with what /proc says that it leads to.
+    /// The process's open descriptors, each with the target that /proc shows.
     ///
     /// # Errors
-    /// PermissionDenied: it may not be looked into; ESRCH: it ended.
+    /// PermissionDenied: the process may not be inspected; ESRCH: the process ended.
     pub fn descriptors(&self) -> io::Result<Vec<(c_int, PathBuf)>> {
         let mut descriptors = Vec::new();
         for entry in fs::read_dir(format!("/proc/{}/fd", self.pid))? {
@@ -50,9 +50,9 @@ impl Process {
                 .to_str()
                 .and_then(|name| name.parse().ok());
             let leads_to = match fs::read_link(entry.path()) {
-                // It was closed meanwhile.
+                // The descriptor was closed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                // Root may open the folder without the right to look inside.
+                // Root may open the folder without being allowed to read the links.
                 other => other?,
             };
             descriptors.extend(number.map(|number| (number, leads_to)));
@@ -61,22 +61,23 @@ impl Process {
         Ok(descriptors)
     }
 
-    /// A copy of one of its descriptors.
+    /// A copy of one of the process's descriptors.
     ///
     /// # Errors
-    /// EPERM: it may not be looked into; EBADF: it has none of this number; ENOSYS: Linux before 5.6.
+    /// EPERM: the process may not be inspected; EBADF: it has no such descriptor; ENOSYS: Linux
+    /// before 5.6.
     pub fn copy(&self, descriptor: c_int) -> io::Result<OwnedFd> {
         let pidfd = self.pidfd.as_raw_fd();
-        // SAFETY: three numbers.
+        // SAFETY: all arguments are numbers.
         let copy = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd, descriptor, 0) })?;
-        // SAFETY: a descriptor the kernel just opened for us, that nobody else knows of.
+        // SAFETY: the kernel has just opened this descriptor for us, and nobody else uses it.
         Ok(unsafe { OwnedFd::from_raw_fd(copy as c_int) })
     }
 
-    /// The network namespace that it is in.
+    /// The process's network namespace.
     ///
     /// # Errors
-    /// PermissionDenied: it may not be looked into; ESRCH: it ended.
+    /// PermissionDenied: the process may not be inspected; ESRCH: the process ended.
     pub fn netns(&self) -> io::Result<NetNs> {
         let netns = NetNs::of_pid(self.pid)?;
         self.still_runs()?;
@@ -92,7 +93,7 @@ impl Process {
     }
 }
 
-/// The IDs of all processes that /proc shows.
+/// The IDs of all processes in /proc.
 pub fn ids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -104,7 +105,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn what_is_read_is_of_the_process_that_was_opened() {
+    fn only_the_opened_process_is_read() {
         let mut child = Command::new("cat")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
