@@ -1,7 +1,7 @@
-//! The arguments of `wg set` to settings.
+//! Reads the arguments of `wg set` into settings.
 //!
-//! Words are exact. Those of the interface come before the first `peer`; behind one, words are about it.
-//! Of one that comes again the last counts; allowed IPs add up.
+//! Words must match exactly. Those before the first `peer` are about the interface, later ones
+//! about the last peer. If a word is repeated, its last value counts; allowed IPs are added up.
 
 use std::ffi::{OsStr, OsString};
 
@@ -25,11 +25,11 @@ const PEER: [&str; 7] = [
     "name",
 ];
 
-/// What is wrong with a key file that is too short, in the words of `wg`.
+/// The error for a key file that is too short, with wg's text.
 pub const INVALID_LENGTH: &str = "Invalid length key in key file";
 
-/// Reads what follows the interface in `wg set`. Keys are in files, which `read` reads: their first 44
-/// bytes, and what follows these behind white space, if only its beginning.
+/// Reads the arguments after the interface in `wg set`. `read` reads key files: the first 44 bytes,
+/// and the first byte after them that is not white space, if any.
 pub fn parse_args(
     args: &[OsString],
     mut read: impl FnMut(&OsStr) -> Result<Zeroizing<Vec<u8>>, String>,
@@ -134,7 +134,7 @@ fn set_peer(
     Ok(())
 }
 
-/// The key in a file; `None` if it is empty, as /dev/null is.
+/// The key in a file. None if the file is empty, like /dev/null.
 fn key_file<K>(
     path: &OsStr,
     read: &mut impl FnMut(&OsStr) -> Result<Zeroizing<Vec<u8>>, String>,
@@ -164,7 +164,7 @@ mod tests {
 
     const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
 
-    /// Files by what their names say.
+    /// Files whose content depends on their names.
     fn read(path: &OsStr) -> Result<Zeroizing<Vec<u8>>, String> {
         let text = match path.to_str().unwrap() {
             "key" => KEY.into(),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_once() {
+    fn every_argument() {
         let settings = parse(&[
             "listen-port",
             "51820",
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_of_what_is_not_there() {
+    fn absent_arguments_change_nothing() {
         assert_eq!(parse(&[]), Ok(Settings::default()));
         let settings = parse(&["peer", KEY]).unwrap();
         let public_key = PublicKey::from_base64(KEY).unwrap();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_no_key() {
+    fn an_empty_file_removes_the_key() {
         let settings = parse(&[
             "private-key",
             "/dev/null",

@@ -1,6 +1,6 @@
-//! Settings to changes, in the order in which `wg` sends them.
+//! Turns settings into changes, in the order in which `wg` sends them.
 //!
-//! Extensions are sent only where something is said of them: every other daemon refuses them.
+//! Extensions are sent only if the settings mention some, because other daemons refuse them.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -11,21 +11,23 @@ use crate::model::{Change, Extension, Interface, Peer};
 
 use super::{Endpoint, Error, PeerSettings, Position, Reason, Settings};
 
-/// What becomes of that which the settings do not speak of.
+/// How to treat settings that are not mentioned.
 #[derive(Clone, Copy, Debug)]
 pub enum Apply<'a> {
-    /// It stays. For `addconf`, and for `set`.
+    /// Keep them. For `addconf` and `set`.
     AddConf,
-    /// It is as if it had never been set.
+    /// Reset them to their defaults.
     SetConf,
-    /// So it is, but peers that stay keep their sessions, and their endpoints if none is given. With
-    /// the interface as it is now.
+    /// Reset them too, but remaining peers keep their sessions, and their endpoints if none is
+    /// given. Contains the interface's current state.
     SyncConf(&'a Interface),
 }
 
 impl Settings {
-    /// What to ask of an interface. `resolve` finds the addresses of endpoints: if one has none, there
-    /// are no changes at all.
+    /// The changes to request of an interface. `resolve` resolves endpoints.
+    ///
+    /// # Errors
+    /// An endpoint cannot be resolved; then there are no changes at all.
     pub fn changes(
         &self,
         how: Apply<'_>,
@@ -34,8 +36,8 @@ impl Settings {
         Ok(self.changes_to(how, &self.addresses(resolve)?))
     }
 
-    /// The addresses of the peers' endpoints, in the order of the peers; none for one that has no
-    /// endpoint, or is removed.
+    /// The addresses of the peers' endpoints, in the order of the peers. None for a peer that has
+    /// no endpoint or is removed.
     pub fn addresses(
         &self,
         mut resolve: impl FnMut(&Endpoint) -> Result<SocketAddr, Reason>,
@@ -50,7 +52,7 @@ impl Settings {
         self.peers.iter().map(&mut address).collect()
     }
 
-    /// As [`Settings::changes`], with the [`Settings::addresses`] that are known already.
+    /// Like [`Settings::changes`], with [`Settings::addresses`] that are already known.
     pub fn changes_to(&self, how: Apply<'_>, addresses: &[Option<SocketAddr>]) -> Vec<Change> {
         let mut changes = Vec::new();
         let all = !matches!(how, Apply::AddConf);
@@ -73,10 +75,10 @@ impl Settings {
         } else {
             self.remove_others(present, &mut changes);
         }
-        // Of a peer that comes twice, the first takes away what is not said.
+        // If a peer appears twice, its first entry resets what is not mentioned.
         let mut present: HashMap<PublicKey, &Peer> =
             present.iter().map(|peer| (peer.public_key, peer)).collect();
-        // A file that has none may be meant for any daemon.
+        // A file without extensions may be for any daemon.
         let extended = all && self.peers.iter().any(|peer| !peer.extensions.is_empty());
         for (peer, address) in self.peers.iter().zip(addresses) {
             let synced = present.remove(&peer.public_key);
@@ -106,7 +108,7 @@ impl Settings {
         let present = present.iter().map(|peer| peer.public_key);
         let mut others: Vec<_> = present.filter(|key| !named.contains(key)).collect();
         others.sort_unstable();
-        // The largest key first, as `wg` has it.
+        // In descending order of the keys, like `wg`.
         for key in others.into_iter().rev() {
             changes.extend([Change::Peer(key), Change::Remove]);
         }
@@ -114,7 +116,7 @@ impl Settings {
 }
 
 impl PeerSettings {
-    /// Those that are not said are off in a file that has `all` the say, or if the peer has them now.
+    /// Extensions that are not mentioned are turned off if `all`, or if the peer has them now.
     fn change_extensions(&self, all: bool, synced: Option<&Peer>, changes: &mut Vec<Change>) {
         let now = synced.map(|peer| peer.extensions.all());
         for off in Extension::OFF {
@@ -128,7 +130,8 @@ impl PeerSettings {
         }
     }
 
-    /// `synced` is the peer as it is now, to lose what is not said here.
+    /// `synced` is the peer's current state, from which settings that are not mentioned are
+    /// removed.
     fn change(
         &self,
         endpoint: Option<SocketAddr>,
@@ -177,7 +180,7 @@ mod tests {
         endpoint.to_string().parse().map_err(|_| unknown())
     }
 
-    /// The changes as lines, keys that are one byte over and over as `A` for 1, `B` for 2, …
+    /// The changes as lines. A key that repeats one byte is written as `A` for 1, `B` for 2, …
     fn lines(changes: &[Change]) -> String {
         let mut out = Vec::new();
         for change in changes {
@@ -208,7 +211,7 @@ mod tests {
         lines(&settings.changes(Apply::AddConf, no_names).unwrap())
     }
 
-    /// With peers 1 and 2 and 4, of which 2 has a preshared key and keepalives.
+    /// An interface with the peers 1, 2 and 4. Peer 2 has a preshared key and keepalives.
     fn interface() -> Interface {
         Interface {
             peers: vec![
@@ -232,7 +235,7 @@ mod tests {
         allowed_ip=fd00::/8 public_key=E replace_allowed_ips=true";
 
     #[test]
-    fn what_is_not_said_of_extensions_is_off_where_a_file_has_any() {
+    fn a_file_with_extensions_turns_off_those_that_are_not_mentioned() {
         let text = "[Peer]\n#@ Name = b\nPublicKey=<2>\n[Peer]\nPublicKey=<5>\n";
         let b = "public_key=B replace_allowed_ips=true";
         let e = "public_key=E replace_allowed_ips=true";
@@ -242,7 +245,7 @@ mod tests {
             of_file(text, Apply::SetConf),
             format!("{reset} replace_peers=true {b} name=b {e} name=")
         );
-        // Of a file without any, that is known only of what the daemon tells.
+        // For a file without extensions, only those that the daemon reports are turned off.
         let text = text.replace("#@", "#");
         assert!(!of_file(&text, Apply::SetConf).contains("name"));
         let mut now = interface();
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn setconf_resets_what_is_not_said() {
+    fn setconf_resets_settings_that_are_not_mentioned() {
         assert_eq!(
             of_file("", Apply::SetConf),
             "private_key=@ listen_port=0 fwmark=0 replace_peers=true"
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn addconf_says_only_what_is_said() {
+    fn addconf_keeps_settings_that_are_not_mentioned() {
         assert_eq!(of_file("", Apply::AddConf), "");
         assert_eq!(
             of_file(FULL, Apply::AddConf),
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn syncconf_of_no_peers_or_to_none_is_setconf() {
+    fn syncconf_without_peers_equals_setconf() {
         let now = interface();
         let reset = "private_key=@ listen_port=0 fwmark=0 replace_peers=true";
         assert_eq!(of_file("", Apply::SyncConf(&now)), reset);
@@ -299,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn syncconf_removes_others_and_what_is_not_said() {
+    fn syncconf_removes_peers_and_settings_that_are_not_mentioned() {
         let now = interface();
         assert_eq!(
             of_file(
@@ -310,7 +313,7 @@ mod tests {
              public_key=B preshared_key=@ persistent_keepalive_interval=0 replace_allowed_ips=true \
              allowed_ip=2.0.0.0/8 public_key=C replace_allowed_ips=true"
         );
-        // Of a peer that comes twice, once.
+        // A peer that appears twice is reset only once.
         assert_eq!(
             of_file(
                 "[Peer]\nPublicKey=<2>\nPersistentKeepalive=9\n[Peer]\nPublicKey=<2>\n\
@@ -325,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn set_says_only_what_is_said() {
+    fn set_changes_only_mentioned_settings() {
         let (a, b) = (&*key(1).to_base64(), &*key(2).to_base64());
         for (args, expected) in [
             (
@@ -374,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_if_a_name_is_unknown() {
+    fn an_unknown_host_prevents_all_changes() {
         let text = format!("[Peer]\nPublicKey={}\nEndpoint=nowhere:1\n", key(1));
         let settings = parse_file("wg0.conf", text.as_bytes()).unwrap();
         let error = settings.changes(Apply::SetConf, no_names).unwrap_err();

@@ -1,17 +1,17 @@
-//! The keys of a configuration file, and what may be meant by others.
+//! The keys of configuration files, and hints for unknown keys.
 
 use super::Hint;
 use super::error::near;
 use super::extensions;
 
-/// Whose file it is.
+/// The program that a file is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
-    /// That of `wg`.
+    /// A file for `wg`.
     #[default]
     Wg,
-    /// That of `wg-quick`, whose own lines have been taken out (and left empty, so that the others keep
-    /// their numbers). `AllowedIPs =` says that there are none.
+    /// A file for `wg-quick`. Its own lines have been emptied, so that the other lines keep their
+    /// numbers. An empty `AllowedIPs =` means that there are none.
     WgQuick,
 }
 
@@ -25,7 +25,7 @@ pub(super) const PEER: &[&str] = &[
     "Endpoint",
     "PersistentKeepalive",
 ];
-/// What wg-quick has in `[Interface]` besides.
+/// Further keys that wg-quick has in `[Interface]`.
 pub const WG_QUICK: &[&str] = &[
     "Address",
     "DNS",
@@ -38,14 +38,14 @@ pub const WG_QUICK: &[&str] = &[
     "SaveConfig",
 ];
 
-/// The one of `keys` that this is, in whatever case.
+/// Finds a key in `keys`, ignoring case.
 pub(super) fn find(key: &str, keys: &[&'static str]) -> Option<&'static str> {
     let mut keys = keys.iter().copied();
     keys.find(|known| known.eq_ignore_ascii_case(key))
 }
 
 impl Dialect {
-    /// What may have been meant by a key that is none of its section.
+    /// A suggestion for a key that does not exist in its section.
     pub(super) fn hint(self, key: &str, in_peer: bool) -> Option<Hint> {
         let (keys, others, other) = match in_peer {
             true => (PEER, INTERFACE, "Interface"),

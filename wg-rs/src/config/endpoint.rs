@@ -1,4 +1,4 @@
-//! From the endpoint that was asked for to an address.
+//! Resolves endpoints to addresses.
 
 use std::env;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use crate::sys::resolve;
 use super::error::shown;
 use super::{Endpoint, Reason};
 
-/// How often a name is asked for again that could not be resolved this time; `None` for ever.
+/// How often a name is resolved again after a temporary failure; None means without limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retries(pub Option<u32>);
 
@@ -21,7 +21,10 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(20);
 
 impl Retries {
-    /// As `WG_ENDPOINT_RESOLUTION_RETRIES` has it; 15 times if it is not set.
+    /// Reads `WG_ENDPOINT_RESOLUTION_RETRIES`; 15 if it is not set.
+    ///
+    /// # Errors
+    /// [`Reason::Retries`]: the variable is neither a number nor `infinity`.
     pub fn from_env() -> Result<Self, Reason> {
         match env::var_os(VARIABLE) {
             None => Ok(Retries(Some(DEFAULT))),
@@ -29,7 +32,7 @@ impl Retries {
         }
     }
 
-    /// A number, none of which is 0, or `infinity`.
+    /// Parses a number or `infinity`. Zero means no retry.
     fn parse(text: &str) -> Result<Self, Reason> {
         if text == "infinity" {
             return Ok(Retries(None));
@@ -48,8 +51,8 @@ impl Retries {
 }
 
 impl Endpoint {
-    /// Its address, the first of several. Before a name is asked for again, `pause` is told why and for
-    /// how long to wait; it returns whether to go on.
+    /// Resolves to the first address. Before each retry, `pause` gets the reason and the delay, and
+    /// returns whether to continue.
     pub fn resolve(
         &self,
         retries: Retries,
@@ -58,8 +61,8 @@ impl Endpoint {
         self.resolve_by(Endpoint::addresses, retries, pause)
     }
 
-    /// As [`Endpoint::resolve`], where another one than the system is asked: `ask` returns all its
-    /// addresses, the preferred one first, never none.
+    /// Like [`Endpoint::resolve`], with another resolver: `ask` returns all addresses, at least
+    /// one, with the preferred one first.
     pub fn resolve_by(
         &self,
         ask: impl Fn(&Endpoint) -> Result<Vec<SocketAddr>, resolve::Failure>,
@@ -76,7 +79,7 @@ impl Endpoint {
         ask_again(ask, retries, pause)
     }
 
-    /// All its addresses, the preferred one first, never none; names are asked for once.
+    /// All addresses, at least one, with the preferred one first. A failure is not retried.
     pub fn addresses(&self) -> Result<Vec<SocketAddr>, resolve::Failure> {
         match self.numeric() {
             Some(address) => Ok(vec![address]),
@@ -84,8 +87,8 @@ impl Endpoint {
         }
     }
 
-    /// Its address, if it is no name: nobody is asked then. A scope may be a link's name, which the
-    /// calling thread's network namespace knows.
+    /// The address, if the host is a numeric address; no resolver is asked. A scope may be the name
+    /// of a link in the calling thread's network namespace.
     pub fn numeric(&self) -> Option<SocketAddr> {
         match self.host.parse::<IpAddr>() {
             Ok(ip) => Some(SocketAddr::new(ip, self.port)),
@@ -94,7 +97,7 @@ impl Endpoint {
     }
 }
 
-/// `ask` fails with a reason, and whether that is final.
+/// `ask` fails with a reason, and whether the failure is final.
 fn ask_again<T>(
     mut ask: impl FnMut() -> Result<T, (Reason, bool)>,
     Retries(mut left): Retries,
@@ -115,15 +118,16 @@ fn ask_again<T>(
     }
 }
 
-/// Resolves as `wg` does: as often as the environment has it, speaking of it on standard error.
+/// Resolves like `wg`: with as many retries as the environment allows, and messages on standard
+/// error.
 pub fn look_up(endpoint: &Endpoint) -> Result<SocketAddr, Reason> {
     endpoint.resolve(Retries::from_env()?, &mut again)
 }
 
-/// Says on standard error that a name will be asked for again, and waits.
+/// Announces a retry on standard error, and waits.
 fn again(reason: &Reason, delay: Duration) -> bool {
     let seconds = delay.as_secs_f64();
-    // If nobody listens there, waiting is right all the same.
+    // If standard error is closed, waiting is still right.
     let _ = writeln!(
         io::stderr(),
         "{reason}. Trying again in {seconds:.2} seconds..."
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_taken_as_they_are() {
+    fn numeric_addresses_are_not_resolved() {
         for (host, addr) in [
             ("192.0.2.1", "192.0.2.1:80"),
             ("::ffff:192.0.2.1", "[::ffff:192.0.2.1]:80"),
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_does_not_exist_is_not_asked_for_again() {
+    fn a_name_that_does_not_exist_is_not_retried() {
         let pause = &mut |_: &Reason, _| panic!("waits");
         assert_eq!(endpoint("").numeric(), None);
         assert_eq!(endpoint("localhost").numeric(), None);
@@ -166,7 +170,7 @@ mod tests {
         assert_eq!(reason.to_string(), "Name or service not known: `:80'");
     }
 
-    /// Asks in vain until `pause`, which is given the number of the delay, says no.
+    /// Resolves without success until `pause`, which gets the number of the delay, returns false.
     fn in_vain(retries: Option<u32>, mut pause: impl FnMut(usize) -> bool) -> Vec<String> {
         let failure = || Reason::Unresolved("Try later".into(), "host:80".into());
         let mut delays = Vec::new();
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_as_many_as_allowed_or_until_there_is_an_answer() {
+    fn retries_end_at_the_limit_or_with_an_answer() {
         assert_eq!(in_vain(Some(0), |_| true).len(), 0);
         assert_eq!(in_vain(Some(1), |_| true).len(), 1);
         assert_eq!(in_vain(None, |delays| delays < 99).len(), 99);
@@ -208,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_retries() {
+    fn retries_are_parsed() {
         for (text, retries) in [
             ("0", Some(0)),
             ("", Some(0)),

@@ -1,4 +1,4 @@
-//! What is wrong with which text.
+//! Errors in configuration text and arguments.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use wg_crypto::KeyError;
 
 use crate::model::{Label, NotALabel};
 
-/// What is wrong, and where. Shown as `wg0.conf:7: AllowedIPs: Unable to parse IP address: ...`.
+/// An error and its position. Printed as `wg0.conf:7: AllowedIPs: Unable to parse IP address: ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// Where it was found.
+    /// Where the error is.
     pub position: Position,
-    /// The key of the file or the argument that the value is for.
+    /// The key or argument that the value belongs to.
     pub key: Option<&'static str>,
     /// What is wrong.
     pub reason: Reason,
-    /// What may have been meant.
+    /// A suggestion.
     pub hint: Option<Hint>,
 }
 
@@ -32,20 +32,20 @@ impl fmt::Display for Error {
         match self.hint {
             Some(Hint::Near(word)) => write!(f, " (did you mean `{word}'?)"),
             Some(Hint::Section(section)) => write!(f, " (it belongs in [{section}])"),
-            Some(Hint::WgQuick) => f.write_str(" (wg-quick's; `wg-quick strip' leaves it out)"),
+            Some(Hint::WgQuick) => f.write_str(" (a key of wg-quick; `wg-quick strip' removes it)"),
             None => Ok(()),
         }
     }
 }
 
-/// Where the text is. Shown with a colon and a space behind it, if it is shown at all.
+/// The position of a text. Printed with a colon and a space after it, or as nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position {
     /// In a file.
     Line {
-        /// As it was called.
+        /// The file's name, as the user gave it.
         file: Arc<str>,
-        /// The first is 1.
+        /// The line, starting at 1.
         line: usize,
     },
     /// In the arguments or the environment.
@@ -61,95 +61,95 @@ impl fmt::Display for Position {
     }
 }
 
-/// What may have been meant.
+/// A suggestion for a wrong word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// A word much like the one found.
+    /// A similar word.
     Near(&'static str),
-    /// A key of the other section.
+    /// The key belongs in this section.
     Section(&'static str),
-    /// A key that wg-quick understands, and `wg` does not.
+    /// The key belongs to wg-quick; `wg` does not know it.
     WgQuick,
 }
 
-/// What is wrong with a text. It repeats the text, but for keys.
+/// What is wrong with a text. The message contains the text, except for keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// Neither a section, nor a key and a value of this section.
+    /// Neither a section header, nor a key of this section with a value.
     #[error("Line unrecognized: `{0}'")]
     Line(String),
-    /// No word of `wg set`, or out of place, or without its value.
+    /// An unknown word of `wg set`, a word in the wrong place, or one without a value.
     #[error("Invalid argument: {0}")]
     Argument(String),
-    /// A `[Peer]` without `PublicKey`.
+    /// A `[Peer]` section without `PublicKey`.
     #[error("A peer is missing a public key")]
     NoPublicKey,
     /// Not the base64 form of a key.
     #[error("Key is not the correct length or format: {0}")]
     Key(#[from] KeyError),
-    /// A file that should hold a key: its name and what is wrong.
+    /// A key file: its name and the error.
     #[error("{0}: {1}")]
     KeyFile(String, String),
-    /// No port at all.
+    /// The port is empty.
     #[error("Unable to parse empty port")]
     EmptyPort,
-    /// Too large, or no name of a service.
+    /// Not a port: too large, or an unknown service.
     #[error("Port is neither 0-65535 nor the name of a service: `{0}'")]
     Port(String),
-    /// No mark.
+    /// Not a mark.
     #[error("Fwmark is neither 0/off nor 0-0xffffffff: `{0}'")]
     FwMark(String),
-    /// No interval.
+    /// Not an interval.
     #[error("Persistent keepalive interval is neither 0/off nor 1-65535: `{0}'")]
     PersistentKeepalive(String),
-    /// No name of a peer.
-    #[error("`{0}' is no name: {1}")]
+    /// Not a valid name of a peer.
+    #[error("`{0}' is not a valid name: {1}")]
     Label(String, NotALabel),
-    /// The name of another peer of the file, and the line of its section.
-    #[error("`{0}' is the name of the peer in line {1} already")]
+    /// The name of another peer in the file, and the line of that peer's section.
+    #[error("`{0}' is already the name of the peer in line {1}")]
     NameTaken(Label, usize),
-    /// No address.
+    /// Not an IP address.
     #[error("Unable to parse IP address: `{0}'")]
     Ip(String),
-    /// No address with the length of its network's prefix.
+    /// Not an IP address with an optional prefix length.
     #[error("`{0}' is not an IP address with an optional prefix length")]
     Address(String),
-    /// An address, but no network.
+    /// An address with an invalid prefix length.
     #[error("AllowedIP is not in the correct format: `{0}'")]
     AllowedIp(String),
-    /// No endpoint at all.
+    /// The endpoint is empty.
     #[error("Unable to parse empty endpoint")]
     EmptyEndpoint,
     /// `[` without `]`.
     #[error("Unable to find matching brace of endpoint: `{0}'")]
     EndpointBrace(String),
-    /// No port where it should be.
+    /// The port is missing.
     #[error("Unable to find port of endpoint: `{0}'")]
     EndpointPort(String),
-    /// What the resolver says, and of which endpoint.
+    /// The resolver's message, and the endpoint.
     #[error("{0}: `{1}'")]
     Unresolved(String, String),
-    /// The variable that says how often names are asked for again.
+    /// An invalid value of the variable that sets the number of retries.
     #[error("Unable to parse WG_ENDPOINT_RESOLUTION_RETRIES: `{0}'")]
     Retries(String),
 }
 
-/// As many letters of the base64 alphabet in a row are taken for a key.
+/// A sequence of this many base64 characters is treated as a key.
 const KEY_LIKE: usize = 40;
-/// The longest text that is shown whole.
+/// Longest text that is shown in full.
 const LONGEST: usize = 80;
-/// The longest word that anybody would take for the name of a key.
+/// Longest word that could be the name of a key.
 const LONGEST_WORD: usize = 24;
-/// A piece of a secret as short as this helps nobody.
+/// A piece of a secret that is this short reveals nothing useful.
 const SHORT: usize = 8;
 
-/// A wrong value as it may be shown: what holds a key is hidden, what is long is cut, what cannot be
-/// seen is escaped.
+/// Prepares a wrong value for display: a key is hidden, a long value is truncated, and invisible
+/// characters are escaped.
 pub(super) fn shown(text: &str) -> String {
     shown_piece(text, text)
 }
 
-/// As [`shown`], a piece of `text`: of a key, that is no longer to be told by its length.
+/// Like [`shown`], for a piece of `text`: a piece of a key no longer has a key's length.
 pub(super) fn shown_piece(piece: &str, text: &str) -> String {
     let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
     if text.split(|c| !letter(c)).any(|run| run.len() >= KEY_LIKE) {
@@ -169,8 +169,8 @@ pub(super) fn shown_piece(piece: &str, text: &str) -> String {
     shown
 }
 
-/// An unknown word as it may be shown. Unlike a value it can be anything, a piece of a private key
-/// too: it is shown if it looks like a word.
+/// Prepares an unknown word for display. Unlike a value it may be anything, including a piece of a
+/// private key, so it is only shown if it looks like a word.
 pub(super) fn shown_word(word: &str) -> String {
     let like_a_word = |c: char| !c.is_ascii_digit() && !matches!(c, '+' | '/' | '=');
     if word.len() <= SHORT || word.len() <= LONGEST_WORD && word.chars().all(like_a_word) {
@@ -180,7 +180,7 @@ pub(super) fn shown_word(word: &str) -> String {
     }
 }
 
-/// The one of `words` that `word` most likely is a misspelling of.
+/// The most similar of `words`, if `word` is probably a misspelling of it.
 pub(super) fn near(word: &str, words: impl IntoIterator<Item = &'static str>) -> Option<Hint> {
     if word.len() > LONGEST {
         return None;
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_shown_so_that_they_can_be_seen() {
+    fn values_are_escaped_truncated_or_hidden() {
         for (text, seen) in [
             ("10.0.0.0/33", "10.0.0.0/33"),
             ("bücher.example:port", "bücher.example:port"),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_shown_if_they_are_words() {
+    fn only_words_are_shown() {
         for word in [
             "",
             "H1",
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn near_words() {
+    fn similar_words_are_suggested() {
         let keys = ["ListenPort", "PrivateKey", "DNS"];
         for (word, meant) in [
             ("listenport", Some("ListenPort")),

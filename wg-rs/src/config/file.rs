@@ -1,8 +1,9 @@
-//! A configuration file to settings.
+//! Reads a configuration file into settings.
 //!
-//! Line by line: `#@` lines are for `extensions`, elsewhere what follows `#` is dropped, then all white space wherever it is, and what is left is
-//! nothing, a section, or `Key=value`. Sections may come again, and of a key that does the last one
-//! counts; allowed IPs add up. All that is wrong is found at once.
+//! `#@` lines are for `extensions`. In other lines, text after `#` is removed, then all white space;
+//! the rest is empty, a section header, or `Key=value`. Sections may be repeated. If a key is
+//! repeated, its last value counts; allowed IPs are added up. All errors of a file are reported at
+//! once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,8 +20,10 @@ use super::{
 };
 use crate::model::Label;
 
-/// Reads what `wg setconf` takes. `name` is what errors call the file; they are in the order of their
-/// lines.
+/// Reads a file for `wg setconf`. `name` is the file's name in errors.
+///
+/// # Errors
+/// All errors of the file, in the order of the lines.
 pub fn parse_file(name: &str, text: &[u8]) -> Result<Settings, Vec<Error>> {
     let (settings, errors) = read_file(name, text, Dialect::Wg);
     if errors.is_empty() {
@@ -30,7 +33,7 @@ pub fn parse_file(name: &str, text: &[u8]) -> Result<Settings, Vec<Error>> {
     }
 }
 
-/// Reads what can be understood of a file, and says what cannot.
+/// Reads the valid parts of a file, and returns the errors of the rest.
 pub fn read_file(name: &str, text: &[u8], dialect: Dialect) -> (Settings, Vec<Error>) {
     let mut reader = Reader {
         dialect,
@@ -55,12 +58,12 @@ pub fn read_file(name: &str, text: &[u8], dialect: Dialect) -> (Settings, Vec<Er
 }
 
 enum Section {
-    /// Before the first one.
+    /// Before the first section.
     None,
     Interface,
-    /// A peer whose `PublicKey` may be yet to come.
+    /// A peer whose `PublicKey` may follow.
     Peer(PeerSettings, Option<PublicKey>),
-    /// After an error that was reported: no more is said about what follows.
+    /// After a reported error: the lines that follow cause no further errors.
     Unknown,
 }
 
@@ -79,7 +82,7 @@ impl Reader {
             return;
         }
         let line = line.split(|b| *b == b'#').next().unwrap_or_default();
-        // Never grown, so nothing of it stays behind elsewhere.
+        // The buffer never grows, because growing would leave a copy behind.
         let mut bare = Zeroizing::new(Vec::with_capacity(line.len()));
         bare.extend(line.iter().copied().filter(|b| !is_space(*b)));
         match (str::from_utf8(&bare), &self.section) {
@@ -140,7 +143,7 @@ impl Reader {
             None => {
                 let hint = near(header, HEADERS);
                 self.unrecognized(header.as_bytes(), hint);
-                // So that what is wrong in it is told as well.
+                // Reads it as this section, so that errors in it are reported too.
                 hint.and_then(|hint| match hint {
                     Hint::Near(header) => Some(header),
                     _ => None,
@@ -256,7 +259,7 @@ fn set_peer(
     Ok(())
 }
 
-/// What the line begins with, up to white space or what may stand between a key and its value.
+/// The beginning of a line, up to white space or a separator between key and value.
 fn first_word(line: &[u8]) -> &[u8] {
     let line = line.trim_ascii_start();
     let end = line
@@ -282,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_the_manual() {
+    fn the_example_of_the_manual() {
         let settings = parse(&format!(
             "[Interface]\nPrivateKey = {KEY}\nListenPort = 51820\n\n\
              [Peer]\nPublicKey = {OTHER}\nEndpoint = 192.95.5.67:1234\n\
@@ -325,7 +328,7 @@ mod tests {
         );
     }
 
-    /// The settings, without what says where they were found.
+    /// The settings without the positions.
     fn bare(text: &str) -> Settings {
         let mut settings = parse(text);
         settings.file = None;
@@ -340,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn oddities_that_make_no_difference() {
+    fn unusual_forms_that_mean_the_same() {
         let plain = format!(
             "[Interface]\nListenPort=51820\nFwMark=7\n[Peer]\nPublicKey={KEY}\n\
              AllowedIPs=10.0.0.0/8,11.0.0.0/8\nEndpoint=192.0.2.1:55\nPersistentKeepalive=0\n"
@@ -375,14 +378,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_settings_of_nothing() {
+    fn an_empty_file_gives_empty_settings() {
         for text in ["", "\n", "#", "[Interface]", "[interface]\n[INTERFACE]"] {
             assert_eq!(bare(text), Settings::default());
         }
     }
 
     #[test]
-    fn repeated_peers_stay_apart() {
+    fn repeated_peers_are_not_merged() {
         let settings = parse(&format!(
             "[Peer]\nPublicKey={KEY}\nAllowedIPs=1.0.0.0/8\n[Peer]\nPublicKey={OTHER}\n\
              [Peer]\nAllowedIPs=2.0.0.0/8\nPublicKey={KEY}\n"
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_allowed_ips_decide_what_is_replaced() {
+    fn the_last_allowed_ips_decide_whether_to_replace() {
         for (lines, replace) in [
             ("", true),
             ("AllowedIPs=1.0.0.0/8", true),
@@ -428,7 +431,7 @@ mod tests {
         assert!(peer.public_key.is_zero() && peer.preshared_key == Some(Box::default()));
     }
 
-    /// Line of the first error and what it says; `I` and `P` stand for the sections.
+    /// The line and text of the first error; `I` and `P` stand for the section headers.
     fn error(text: &str, dialect: Dialect) -> String {
         let text = text
             .replace("I\n", "[Interface]\n")
@@ -472,7 +475,7 @@ mod tests {
             ),
             (
                 "I\nDNS=1.1.1.1",
-                "2: Line unrecognized: `DNS' (wg-quick's; `wg-quick strip' leaves it out)",
+                "2: Line unrecognized: `DNS' (a key of wg-quick; `wg-quick strip' removes it)",
             ),
             (
                 "[Intreface]\nListenPort=1",
@@ -554,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wg_quick_does_not_take_itself() {
+    fn lines_that_wg_quick_leaves_to_wg() {
         for (text, expected) in [
             ("P\nAllowedIPs =\n", ""),
             ("P\nAllowedIPs", "f:3: Line unrecognized: `AllowedIPs'"),
@@ -573,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_holds_a_key() {
+    fn errors_contain_no_key() {
         let secret = "oJ7v3VvCvK1kG0hS4mWvQW3t0C2kz3zQmJ5cJz9R8E4=";
         let (half, rest) = secret.split_at(22);
         for text in [
@@ -606,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_found_all_at_once_and_in_order() {
+    fn all_errors_are_reported_in_order() {
         let text = format!(
             "[Interface]\nListenPrt = 1\nPrivateKey = short\n[Peer]\nEndpoint = nowhere\n\
              [Peer]\nPublicKey = {KEY}\nDNS = 1.1.1.1\n"

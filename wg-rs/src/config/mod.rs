@@ -17,7 +17,7 @@ mod print;
 mod settings;
 pub mod value;
 
-/// What some editors begin a file with, and nobody sees.
+/// The invisible mark with which some editors begin a file.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 pub use args::{INVALID_LENGTH, parse_args};

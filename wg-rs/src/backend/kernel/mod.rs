@@ -18,7 +18,7 @@ use crate::model::{Change, Interface};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::generic::Generic;
 
-/// `IFNAMSIZ`: the bytes of a link's name, and a NUL at its end.
+/// `IFNAMSIZ`: the bytes of a link's name, including its terminator.
 const NAME_SIZE: usize = libc::IFNAMSIZ;
 
 /// The names of all links of kind `wireguard`.
