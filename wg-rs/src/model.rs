@@ -1,6 +1,6 @@
-//! An interface, its peers and their networks, as configuration shows them, and the changes that one may
-//! ask for. The tunnel applies them and is described in them; the configuration protocol, the tools and
-//! the kernel's netlink speak of the same.
+//! The data model: an interface, its peers and their networks, and the changes that can be
+//! requested. The tunnel, the configuration protocol, the tools and the kernel's netlink all use
+//! these types.
 
 mod extension;
 pub mod status;
@@ -14,44 +14,44 @@ use crate::sys::numeric::Ip;
 
 pub use extension::{Extension, Extensions, Label, NotALabel};
 
-/// The configuration and the state of an interface: the answer to a `get`.
+/// The configuration and the state of an interface: the result of a `get`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// `None` until one is set.
+    /// The private key; None until one is set.
     pub private_key: Option<PrivateKey>,
-    /// 0 where no socket is open yet.
+    /// The listen port; 0 if no socket is open yet.
     pub listen_port: u16,
-    /// 0 for none.
+    /// The fwmark; 0 for none.
     pub fwmark: u32,
-    /// In the order in which they were added.
+    /// The peers in the order in which they were added.
     pub peers: Vec<Peer>,
 }
 
 /// A peer of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Who it is.
+    /// The peer's public key.
     pub public_key: PublicKey,
-    /// Zero for none.
+    /// The preshared key; zero for none.
     pub preshared_key: PresharedKey,
-    /// Where it was last heard, or configured to be.
+    /// The configured endpoint, or the address that the peer last sent from.
     pub endpoint: Option<SocketAddr>,
-    /// `None` if there never was one.
+    /// The time of the last handshake; None if there was none.
     pub last_handshake: Option<Wall>,
-    /// Bytes sent to it.
+    /// Bytes sent to the peer.
     pub tx_bytes: u64,
-    /// Bytes received from it.
+    /// Bytes received from the peer.
     pub rx_bytes: u64,
-    /// Seconds; 0 for off.
+    /// The keepalive interval in seconds; 0 means off.
     pub persistent_keepalive: u16,
-    /// In the order in which they were added.
+    /// The allowed IPs in the order in which they were added.
     pub allowed_ips: Vec<AllowedIp>,
-    /// What a `get` does not tell: known inside of our daemon, and to whoever asks it for its status.
+    /// Settings that a `get` does not contain; known in our daemon and in its status.
     pub extensions: Extensions,
 }
 
 impl Peer {
-    /// A peer of which nothing else is known.
+    /// A peer with defaults.
     pub fn new(public_key: PublicKey) -> Self {
         Peer {
             public_key,
@@ -67,17 +67,17 @@ impl Peer {
     }
 }
 
-/// A network whose addresses belong to a peer.
+/// A network that belongs to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AllowedIp {
-    /// Its first address: host bits are zero.
+    /// The first address: the host bits are zero.
     pub addr: IpAddr,
-    /// How many leading bits all its addresses share.
+    /// Length of the prefix in bits.
     pub cidr: u8,
 }
 
 impl AllowedIp {
-    /// The network of the first `cidr` bits of `addr`. `None` if an address has fewer.
+    /// The network of the first `cidr` bits of `addr`. None if `cidr` exceeds the address's length.
     pub fn new(addr: IpAddr, cidr: u8) -> Option<Self> {
         let addr = match addr {
             IpAddr::V4(addr) => {
@@ -101,53 +101,53 @@ impl fmt::Display for AllowedIp {
     }
 }
 
-/// Time of day, for handshake timestamps and for "latest handshake".
+/// A time of day, for timestamps of handshakes and for "latest handshake".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Wall {
     /// Seconds since 1970-01-01 UTC.
     pub secs: u64,
-    /// And nanoseconds.
+    /// Nanoseconds within the second.
     pub nanos: u32,
 }
 
-/// One line of a `set`. Those from [`Change::UpdateOnly`] on speak of the last [`Change::Peer`],
-/// and none of them comes before the first one.
+/// One line of a `set`. Those from [`Change::UpdateOnly`] on are about the last [`Change::Peer`],
+/// and never come before the first one.
 ///
-/// Secrets are boxed: a list of changes leaves no copies of them behind as it grows.
+/// Secrets are boxed, so that a growing list of changes leaves no copies of them behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A new private key, or none.
+    /// Set or remove the private key.
     PrivateKey(Option<Box<PrivateKey>>),
-    /// Listen here; 0 for a port of the system's choice.
+    /// Set the listen port; 0 lets the system choose.
     ListenPort(u16),
-    /// Mark outgoing packets; 0 for not.
+    /// Set the mark of outgoing packets; 0 for none.
     FwMark(u32),
-    /// Remove all peers there are by now.
+    /// Remove all peers that exist at this point.
     ReplacePeers,
-    /// What follows is about this peer, which is made if it does not exist.
+    /// The changes that follow are about this peer, which is created if it does not exist.
     Peer(PublicKey),
-    /// Do not make it after all: if it did not exist, what follows about it is void.
+    /// Do not create the peer: if it did not exist, the changes of it that follow are ignored.
     UpdateOnly,
-    /// Remove it; what follows about it is void.
+    /// Remove the peer; the changes of it that follow are ignored.
     Remove,
-    /// Its preshared key; zero for none.
+    /// Set the preshared key; zero removes it.
     PresharedKey(Box<PresharedKey>),
-    /// Send to it here.
+    /// Set the endpoint.
     Endpoint(SocketAddr),
-    /// Seconds between keepalives; 0 for off.
+    /// Set the keepalive interval in seconds; 0 turns keepalives off.
     PersistentKeepalive(u16),
-    /// Take away all its networks.
+    /// Remove all networks of the peer.
     ReplaceAllowedIps,
-    /// Give it a network, or take it away if it is its own.
+    /// Add a network to the peer, or remove it if it belongs to the peer.
     AllowedIp {
         /// The network.
         ip: AllowedIp,
-        /// Whether to take it away.
+        /// Whether to remove the network.
         remove: bool,
     },
-    /// It speaks version 1, the only one.
+    /// The peer's protocol version is 1, the only one.
     ProtocolVersion,
-    /// What only our daemon knows.
+    /// Set an extension of our daemon.
     Extension(Extension),
 }
 
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_tells_no_secret() {
+    fn debug_shows_no_secret() {
         let interface = Interface {
             private_key: Some(PrivateKey::from_bytes([0x41; 32])),
             peers: vec![Peer {

@@ -1,9 +1,10 @@
-//! Errors of the kernel in the words of `wg`.
+//! The kernel's errors, with wg's texts.
 
 use std::fmt;
 use std::io;
 
-/// An errno as `wg` prints it: `No such device`. What the [`io::Error`]s of this folder hold.
+/// An errno with the text that `wg` prints: `No such device`. The [`io::Error`]s of this folder
+/// contain it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
@@ -23,7 +24,7 @@ impl From<Errno> for io::Error {
     }
 }
 
-/// The errno of an error of this folder, or of a system call.
+/// The errno of an error from this folder or from a system call.
 pub fn errno(error: &io::Error) -> Option<i32> {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     error
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_read_as_wg_prints_them() {
+    fn errors_have_wgs_texts() {
         for (code, text) in [
             (libc::ENODEV, "No such device"),
             (libc::EOPNOTSUPP, "Operation not supported"),

@@ -1,10 +1,11 @@
-//! How the tools reach an interface: over the UAPI socket of a daemon, or over netlink in the kernel.
+//! How the tools reach an interface: over a daemon's UAPI socket, or over netlink for the kernel
+//! module.
 //!
-//! - `userspace`: `<interface>.sock` in the run directory, whatever the network namespace.
+//! - `userspace`: `<interface>.sock` in the run directory, in any network namespace.
 //! - `kernel`: links of kind `wireguard` in the network namespace of the calling thread.
 //!
-//! A name that has a live socket is a daemon's; for any other the kernel is asked. Both take and return
-//! [`Interface`] and [`Change`], and both fail with the texts of errno that `wg` prints.
+//! If a live socket has the name, the interface is a daemon's; otherwise the kernel is asked. Both
+//! backends use [`Interface`] and [`Change`], and their errors have wg's texts.
 
 mod errno;
 mod kernel;
@@ -18,16 +19,16 @@ use crate::model::status::Status;
 use crate::model::{Change, Extension, Interface};
 use crate::uapi::RUN_DIR;
 
-/// The kind of backend that an interface has.
+/// The kind of backend behind an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A daemon: wireguard-rs, or another one.
+    /// A userspace daemon: wireguard-rs or another one.
     Userspace,
     /// The kernel module.
     Kernel,
 }
 
-/// All interfaces that a tool can reach from the network namespace of the calling thread.
+/// Access to all interfaces that are reachable from the calling thread's network namespace.
 #[derive(Clone, Debug)]
 pub struct Backends {
     run_dir: PathBuf,
@@ -40,20 +41,20 @@ impl Default for Backends {
 }
 
 impl Backends {
-    /// With the sockets in [`RUN_DIR`].
+    /// Uses the sockets in [`RUN_DIR`].
     pub fn new() -> Self {
         Backends::in_dir(Path::new(RUN_DIR))
     }
 
-    /// With the sockets in this directory, which need not exist.
+    /// Uses the sockets in this directory, which need not exist.
     pub fn in_dir(run_dir: &Path) -> Self {
         Backends {
             run_dir: run_dir.to_owned(),
         }
     }
 
-    /// The names of all interfaces: the kernel's first, then those with a socket, both in the order
-    /// in which the system lists them. Sockets that refuse connections are unlinked.
+    /// The names of all interfaces: first the kernel's, then those with a socket, each in the order
+    /// of the system. Sockets that refuse connections are deleted.
     ///
     /// # Errors
     /// Netlink fails, or the run directory cannot be read.
@@ -67,7 +68,7 @@ impl Backends {
         Ok(names)
     }
 
-    /// The backend of the interface of this name, if there is one.
+    /// The kind of the interface with this name. None if there is no such interface.
     ///
     /// # Errors
     /// Netlink fails.
@@ -79,14 +80,14 @@ impl Backends {
         Ok(kernel.then_some(Kind::Kernel))
     }
 
-    /// The configuration and the state of an interface.
+    /// An interface's configuration and state.
     ///
     /// # Errors
-    /// The text is that of an errno: `No such device`; `Operation not supported` by a link of
-    /// another kind; `Protocol not supported` where there is neither such a socket nor the kernel's
-    /// module; `File name too long`; `Permission denied` by a daemon's socket, `Operation not
-    /// permitted` by the kernel; `Protocol error` for an invalid reply of a daemon; `Connection timed
-    /// out` for a daemon that does not answer.
+    /// With the text of an errno: `No such device`; `Operation not supported` for a link of another
+    /// kind; `Protocol not supported` if there is no such socket and no kernel module; `File name
+    /// too long`; `Permission denied` by a daemon's socket, `Operation not permitted` by the
+    /// kernel; `Protocol error` for an invalid reply of a daemon; `Connection timed out` if a
+    /// daemon does not answer.
     pub fn get(&self, name: &str) -> io::Result<Interface> {
         match userspace::socket(&self.run_dir, name) {
             Some(socket) => userspace::get(&socket),
@@ -109,8 +110,9 @@ impl Backends {
     /// Makes changes, in their order. Those before one that is refused may have been made.
     ///
     /// # Errors
-    /// As for [`Backends::get`], but a name too long is `No such device`; and the reasons why the daemon
-    /// or the kernel refuses a change: `Address already in use`, `Invalid argument`, …
+    /// Those of [`Backends::get`], but `No such device` for a name that is too long; and the
+    /// reasons for which a daemon or the kernel refuses a change: `Address already in use`,
+    /// `Invalid argument`, …
     pub fn set(&self, name: &str, changes: &[Change]) -> io::Result<()> {
         match userspace::socket(&self.run_dir, name) {
             Some(socket) => userspace::set(&socket, changes),
@@ -118,11 +120,11 @@ impl Backends {
         }
     }
 
-    /// As [`Backends::set`], without the extensions if it is not our daemon's interface. Returns those that
-    /// people miss by that, one of a kind.
+    /// Like [`Backends::set`], but without extensions if the interface is not our daemon's. Returns
+    /// the extensions that were left out and that users would miss, one of each kind.
     ///
     /// # Errors
-    /// As for [`Backends::set`].
+    /// Those of [`Backends::set`].
     pub fn set_without_unknown(
         &self,
         name: &str,
@@ -133,7 +135,8 @@ impl Backends {
             _ => None,
         };
         match self.set(name, changes) {
-            // Other daemons' word for a key that they do not know, and ours for the kernel.
+            // Other daemons refuse an unknown key with this errno, and so does our code for the
+            // kernel.
             Err(error)
                 if matches!(errno(&error), Some(libc::EINVAL | libc::EOPNOTSUPP))
                     && changes.iter().any(|change| extension(change).is_some()) => {}

@@ -1,8 +1,8 @@
-//! Interfaces behind a UAPI socket.
+//! Interfaces with a UAPI socket.
 //!
-//! A socket counts when its file is one and somebody listens on it, which a connection tells that is
-//! closed at once: only a refusal means that its daemon died, and then the file is removed. A daemon
-//! that we may not talk to is there all the same, and the request says why it fails.
+//! A socket is live if somebody listens on it. This is tested by connecting, and closing at once.
+//! Only a refused connection means that the daemon has ended; then the file is deleted. A daemon
+//! whose socket we may not use also counts, and the request then reports why it fails.
 
 use std::fs;
 use std::io;
@@ -33,7 +33,7 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The socket of the interface `name`, if it is live.
+/// The path of the interface's socket, if it is live.
 pub(super) fn socket(dir: &Path, name: &str) -> Option<PathBuf> {
     if name.is_empty() || name.contains('/') {
         return None;
@@ -97,7 +97,7 @@ mod tests {
     use std::thread;
     use wg_crypto::PublicKey;
 
-    /// A directory of one test's own.
+    /// A directory for one test.
     struct TempDir(PathBuf);
 
     impl TempDir {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn live_sockets_count_and_dead_ones_are_removed() {
+    fn dead_sockets_are_deleted() {
         let dir = TempDir::new("list");
         assert_eq!(list(&dir.0.join("absent")).unwrap(), [""; 0]);
         let live = dir.listen("wg0");
@@ -133,7 +133,7 @@ mod tests {
         std::os::unix::fs::symlink("wg0.sock", dir.0.join("wg6.sock")).unwrap();
 
         let backends = Backends::in_dir(&dir.0);
-        // Not ours alone: the machine may have kernel interfaces.
+        // At least ours: the machine may have kernel interfaces too.
         assert_eq!(backends.kind("wg1").unwrap(), None);
         assert!(!dir.0.join("wg1.sock").exists());
         assert!(backends.get("wg2").is_err());
@@ -151,7 +151,7 @@ mod tests {
         drop((live, nameless));
     }
 
-    /// A daemon that answers one request, after the probe.
+    /// A daemon that answers one request after the probe.
     fn daemon(listener: UnixListener, reply: &'static str) -> thread::JoinHandle<String> {
         thread::spawn(move || {
             drop(listener.accept().unwrap());
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_then_one_request() {
+    fn a_request_follows_the_probe() {
         let dir = TempDir::new("request");
         let backends = Backends::in_dir(&dir.0);
         let asked = daemon(dir.listen("wg0"), "listen_port=7\nerrno=0\n\n");
@@ -186,9 +186,9 @@ mod tests {
         assert_eq!(asked.join().unwrap(), text);
     }
 
-    /// Others apply what they understand before they refuse: all of it is said again.
+    /// Other daemons apply what they know before they refuse, so everything is sent again.
     #[test]
-    fn a_daemon_that_knows_no_extensions_is_asked_without() {
+    fn extensions_are_left_out_for_other_daemons() {
         let dir = TempDir::new("extensions");
         let backends = Backends::in_dir(&dir.0);
         let changes = [

@@ -343,7 +343,7 @@ mod tests {
             ),
             (
                 &["peer", KEY, "name", "2"],
-                "name: `2' is no name: a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 \
+                "name: `2' is not a valid name: a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 \
                  and `-', and is not `localhost'",
             ),
             (

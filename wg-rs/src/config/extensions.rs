@@ -200,11 +200,11 @@ mod tests {
             ),
             (
                 "#@ Name = Alice",
-                format!("Name: `Alice' is no name: {rule}"),
+                format!("Name: `Alice' is not a valid name: {rule}"),
             ),
             (
                 "#@ Name = al ice",
-                format!("Name: `al ice' is no name: {rule}"),
+                format!("Name: `al ice' is not a valid name: {rule}"),
             ),
             (
                 "Name = alice",
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(errors.len(), 1);
         assert_eq!(
             errors[0].to_string(),
-            "f:4: Name: `alice' is the name of the peer in line 1 already"
+            "f:4: Name: `alice' is already the name of the peer in line 1"
         );
         assert!(
             parse_file("f", text(KEY).as_bytes()).is_ok(),

@@ -1,10 +1,11 @@
-//! The configuration file of `wg` and the arguments of `wg set`, as settings of an interface.
+//! Reads the configuration file of `wg` and the arguments of `wg set` into settings of an
+//! interface.
 //!
-//! `file` and `args` read text into [`Settings`] by way of `value`; `changes` turns them into what
-//! is asked of an interface; [`print()`] is the way back. Text to values and nothing else, but for
-//! names: `endpoint` looks up hosts, `value` the services that ports are called by.
+//! `file` and `args` read text into [`Settings`], using `value`. `changes` turns settings into
+//! changes of an interface. [`print()`] prints an interface as a file. The only I/O is name
+//! resolution: of hosts in `endpoint`, and of services in `value`.
 //!
-//! What is said of wrong text never holds a key, nor what may be a piece of one.
+//! Errors never contain a key, nor a possible piece of one.
 
 mod args;
 mod changes;

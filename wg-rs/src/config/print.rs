@@ -1,4 +1,4 @@
-//! An interface as a configuration file.
+//! Prints an interface as a configuration file.
 
 use std::fmt::{self, Write};
 
@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 use crate::model::{Interface, Peer};
 use crate::sys::numeric;
 
-/// What `wg showconf` prints, for `wg setconf` to read.
+/// The output of `wg showconf`, which `wg setconf` can read.
 pub fn print(interface: &Interface) -> Zeroizing<String> {
-    // Never grown, so nothing of it stays behind elsewhere.
+    // The buffer never grows, because growing would leave a copy behind.
     let ips: usize = interface
         .peers
         .iter()
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn as_wg_prints_it() {
+    fn output_equals_wgs() {
         assert_eq!(*print(&Interface::default()), "[Interface]\n\n");
         let zero = PublicKey::from_bytes([0; 32]);
         assert_eq!(
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_read() {
+    fn printed_files_can_be_read() {
         let interface = interface();
         let settings = parse_file("f", print(&interface).as_bytes()).unwrap();
         let changes = settings
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_the_largest() {
+    fn the_buffer_fits_the_largest_interface() {
         let longest = crate::config::value::allowed_ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
         let mut interface = interface();
         for peer in &mut interface.peers {

@@ -1,4 +1,4 @@
-//! What a file or a `wg set` asks for.
+//! The settings in a file or in the arguments of `wg set`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,50 +10,50 @@ use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 use super::Position;
 use crate::model::{AllowedIp, Extension, Label};
 
-/// What is to become of an interface. `None` where nothing was said.
+/// Settings of an interface. None means that a setting is not mentioned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The file this comes from, as errors name it; `None` for a command line.
+    /// The name of the file, for errors; None for a command line.
     pub file: Option<Arc<str>>,
-    /// Zero to remove it.
+    /// The private key; zero removes it.
     pub private_key: Option<Box<PrivateKey>>,
-    /// 0 for a port of the system's choice.
+    /// The listen port; 0 for a port that the system chooses.
     pub listen_port: Option<u16>,
-    /// 0 for none.
+    /// The fwmark; 0 for none.
     pub fwmark: Option<u32>,
     /// Where others reach the interface (`#@ Endpoint`): for their files, not for the interface.
     pub own_endpoint: Option<Endpoint>,
-    /// In their order; the same peer may come twice.
+    /// The peers in their order. A peer may appear twice.
     pub peers: Vec<PeerSettings>,
 }
 
-/// What is to become of a peer.
+/// Settings of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSettings {
-    /// Who it is.
+    /// The peer's public key.
     pub public_key: PublicKey,
-    /// Whether it goes; nothing else counts then.
+    /// Whether the peer is removed; the other settings are ignored then.
     pub remove: bool,
-    /// Zero to remove it.
+    /// The preshared key; zero removes it.
     pub preshared_key: Option<Box<PresharedKey>>,
-    /// Where it is.
+    /// The peer's endpoint.
     pub endpoint: Option<Endpoint>,
-    /// Seconds; 0 for off.
+    /// The keepalive interval in seconds; 0 turns keepalives off.
     pub persistent_keepalive: Option<u16>,
-    /// Whether the allowed IPs it has go first.
+    /// Whether the existing allowed IPs are removed first.
     pub replace_allowed_ips: bool,
-    /// Those it gets, and those it loses.
+    /// Allowed IPs to add and to remove.
     pub allowed_ips: Vec<AllowedIpSetting>,
     /// What only our daemon knows; at most one of a kind.
     pub extensions: Vec<Extension>,
-    /// The line of its `[Peer]`; 0 where there is no file.
+    /// The line of the `[Peer]` header; 0 without a file.
     pub line: usize,
-    /// The line of its `PublicKey`; 0 where there is no file.
+    /// The line of `PublicKey`; 0 without a file.
     pub public_key_line: usize,
 }
 
 impl PeerSettings {
-    /// A peer of which nothing else is asked.
+    /// A peer without further settings.
     pub fn new(public_key: PublicKey) -> Self {
         PeerSettings {
             public_key,
@@ -83,7 +83,7 @@ impl PeerSettings {
         names.next().flatten()
     }
 
-    /// Adds allowed IPs. Whether they replace those it has, the last to be added decide.
+    /// Adds allowed IPs. The last ones to be added decide whether the existing ones are replaced.
     pub(super) fn allow(&mut self, (replace, ips): (bool, Vec<AllowedIpSetting>), line: usize) {
         self.replace_allowed_ips = replace;
         let ips = ips.into_iter().map(|ip| AllowedIpSetting { line, ..ip });
@@ -91,25 +91,25 @@ impl PeerSettings {
     }
 }
 
-/// A network that a peer gets or loses.
+/// A network to add to a peer or to remove from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllowedIpSetting {
     /// The network.
     pub ip: AllowedIp,
-    /// The address as it was written, whose host bits may not have been zero.
+    /// The address as written; its host bits may be set.
     pub written: IpAddr,
-    /// Whether it is taken away.
+    /// Whether the network is removed.
     pub remove: bool,
-    /// Its line; 0 where there is no file.
+    /// The line; 0 without a file.
     pub line: usize,
 }
 
-/// An address of an interface, and the length of its network's prefix in bits.
+/// An address of an interface, with the length of its prefix in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
-    /// The address, host bits and all.
+    /// The address, including host bits.
     pub ip: IpAddr,
-    /// At most 32 for IPv4, 128 for IPv6.
+    /// The length: at most 32 for IPv4 and 128 for IPv6.
     pub prefix: u8,
 }
 
@@ -119,14 +119,14 @@ impl fmt::Display for Address {
     }
 }
 
-/// Where a peer is, by address or by name.
+/// A peer's endpoint, by address or by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// A name or an address, without brackets.
     pub host: String,
     /// UDP port.
     pub port: u16,
-    /// Its line; 0 where there is no file.
+    /// The line; 0 without a file.
     pub line: usize,
 }
 
@@ -140,7 +140,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Settings {
-    /// Where a line of this is.
+    /// The position of a line in this file.
     pub(super) fn position(&self, line: usize) -> Position {
         match &self.file {
             Some(file) => Position::Line {
@@ -151,7 +151,7 @@ impl Settings {
         }
     }
 
-    /// What was understood, but is hardly meant so: a line of text each.
+    /// Warnings about settings that are valid but probably not intended, one line each.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let ips = self.peers.iter().flat_map(|peer| &peer.allowed_ips);
         ips.filter(|ip| ip.written != ip.ip.addr).map(|ip| {

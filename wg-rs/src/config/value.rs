@@ -1,4 +1,4 @@
-//! One value each. White space is the callers' business.
+//! Parsers for single values. The caller removes white space.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,7 +8,7 @@ use crate::sys::resolve;
 use super::error::{shown, shown_piece};
 use super::{Address, AllowedIpSetting, Endpoint, Reason};
 
-/// A port: its number, 0 included, or the name of a service.
+/// Parses a port: a number, including 0, or the name of a service.
 pub fn port(text: &str) -> Result<u16, Reason> {
     let bad = || Reason::Port(shown(text));
     if text.is_empty() {
@@ -17,14 +17,15 @@ pub fn port(text: &str) -> Result<u16, Reason> {
     if text.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse().map_err(|_| bad());
     }
-    // No name of a service begins otherwise, but numbers do that the C library would let wrap.
+    // A name of a service does not begin with these, but numbers do, which the C library would let
+    // overflow.
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Err(bad());
     }
     resolve::service(text).map_err(|_| bad())
 }
 
-/// A mark: `off`, decimal, or hexadecimal behind a lower-case `0x`.
+/// Parses a mark: `off`, decimal, or hexadecimal after a lower-case `0x`.
 pub fn fwmark(text: &str) -> Result<u32, Reason> {
     let number = match text.strip_prefix("0x") {
         _ if text.eq_ignore_ascii_case("off") => Some(0),
@@ -37,14 +38,14 @@ pub fn fwmark(text: &str) -> Result<u32, Reason> {
     number.ok_or_else(|| Reason::FwMark(shown(text)))
 }
 
-/// Seconds between keepalives: `off`, or a number.
+/// Parses a keepalive interval in seconds: `off`, or a number.
 pub fn persistent_keepalive(text: &str) -> Result<u16, Reason> {
     let off = text.eq_ignore_ascii_case("off");
     let number = if off { Some(0) } else { digits(text) };
     number.ok_or_else(|| Reason::PersistentKeepalive(shown(text)))
 }
 
-/// `host:port` or `[host]:port`. Without brackets the last colon counts.
+/// Parses `host:port` or `[host]:port`. Without brackets, the last colon separates the port.
 pub fn endpoint(text: &str) -> Result<Endpoint, Reason> {
     if text.is_empty() {
         return Err(Reason::EmptyEndpoint);
@@ -69,8 +70,9 @@ pub fn endpoint(text: &str) -> Result<Endpoint, Reason> {
     })
 }
 
-/// Networks, with a comma between them, each with `+`, `-` or neither before it; an empty text for
-/// none at all. Also whether they replace those that the peer has: they do if none has a sign.
+/// Parses networks that are separated by commas. Each may have a sign, `+` or `-`, before it. An
+/// empty text means no network. Also returns whether they replace the peer's existing ones: they do
+/// if none has a sign.
 pub fn allowed_ips(text: &str) -> Result<(bool, Vec<AllowedIpSetting>), Reason> {
     let mut replace = true;
     let mut list = Vec::new();
@@ -91,7 +93,7 @@ pub fn allowed_ips(text: &str) -> Result<(bool, Vec<AllowedIpSetting>), Reason> 
     Ok((replace, list))
 }
 
-/// `address/cidr`, or an address alone. Also the address as it was written.
+/// Parses `address/cidr`, or an address alone. Also returns the address as written.
 pub fn allowed_ip(text: &str) -> Result<(AllowedIp, IpAddr), Reason> {
     let (addr, cidr) = address_and_prefix(text);
     let no_ip = |_| Reason::Ip(shown_piece(addr, text));
@@ -102,8 +104,8 @@ pub fn allowed_ip(text: &str) -> Result<(AllowedIp, IpAddr), Reason> {
     Ok((network, written))
 }
 
-/// An interface's address as ip-address(8) takes it: alone, or `address/prefix`, where the prefix of
-/// IPv4 may be a mask such as `255.255.255.0`.
+/// Parses an interface's address like ip-address(8): alone, or `address/prefix`, where an IPv4
+/// prefix may be a mask such as `255.255.255.0`.
 pub fn address(text: &str) -> Result<Address, Reason> {
     let (addr, prefix) = address_and_prefix(text);
     let read = || {
@@ -124,12 +126,12 @@ fn address_and_prefix(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// How many bits an address of this family has.
+/// The number of bits in an address of this family.
 fn bits(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 32 } else { 128 }
 }
 
-/// The length of the prefix that a mask stands for.
+/// The prefix length that a mask stands for.
 fn mask(text: &str) -> Option<u8> {
     let mask = text.parse::<Ipv4Addr>().ok()?.to_bits();
     let ones = mask.leading_ones();
@@ -141,7 +143,7 @@ fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
-/// White space of the C locale: `is_ascii_whitespace` lacks the vertical tab.
+/// White space in the C locale. `is_ascii_whitespace` lacks the vertical tab.
 pub(crate) fn is_space(c: impl Into<char>) -> bool {
     matches!(c.into(), ' ' | '\t'..='\r')
 }
@@ -240,7 +242,7 @@ mod tests {
             ("192.0.2.1:51820", "192.0.2.1", 51820),
             ("[2001:db8::1]:51820", "2001:db8::1", 51820),
             ("[fe80::1%eth0]:1", "fe80::1%eth0", 1),
-            // Without brackets the last colon counts.
+            // Without brackets, the last colon separates the port.
             ("::1:80", "::1", 80),
             ("vpn.example:domain", "vpn.example", 53),
             ("[vpn.example]:0", "vpn.example", 0),
@@ -346,9 +348,9 @@ mod tests {
         }
     }
 
-    /// Its slashes cut it into pieces that are too short for a key.
+    /// Slashes divide the key into pieces that are too short to be recognised as a key.
     #[test]
-    fn a_key_is_no_network() {
+    fn a_key_is_not_shown_as_a_network() {
         for key in [
             "yAnz5TF+lXX/te14tji3zlMNq+hd2rYUIgJBgB3fBmk=",
             "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB/fBm8=",

@@ -1,8 +1,9 @@
-//! Puts an interface together from the messages of a dump.
+//! Assembles an interface from the messages of a dump.
 //!
-//! The first message describes the interface, and each is filled with peers. If the allowed IPs of a peer do
-//! not fit, the next message continues the peer: same key, and only the rest of the allowed IPs. Keys are
-//! unique otherwise, so entries in a row with the same key are one peer.
+//! The first message describes the interface, and every message contains as many peers as fit. If a
+//! peer's allowed IPs do not fit, the next message continues the peer, with the same key and the
+//! remaining allowed IPs. Other keys are unique, so consecutive entries with the same key are one
+//! peer.
 
 use std::io;
 
@@ -109,8 +110,8 @@ mod tests {
     use netlink_packet_wireguard::{WireguardAddressFamily, WireguardCmd, WireguardTimeSpec};
     use proptest::prelude::*;
 
-    /// The messages in which the kernel describes `interface`, when each has room for `room` peers
-    /// and allowed IPs together.
+    /// The messages with which the kernel would describe `interface`, if each had room for `room`
+    /// peers and allowed IPs together.
     fn dump(interface: &Interface, room: usize) -> Vec<Message> {
         let mut device = vec![WireguardAttribute::IfIndex(7)];
         device.push(WireguardAttribute::IfName("wg0".into()));
@@ -180,7 +181,7 @@ mod tests {
         facts
     }
 
-    /// As bytes and back, as it comes from the kernel.
+    /// Encodes and decodes a message.
     fn transmitted(message: &Message) -> Message {
         let mut bytes = vec![0; message.buffer_len()];
         message.emit(&mut bytes);
@@ -232,7 +233,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_make_the_whole(
+        fn messages_are_assembled(
             peers in peers(),
             key in prop::option::of(any::<[u8; 32]>()),
             (listen_port, fwmark) in any::<(u16, u32)>(),
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_an_error() {
+    fn invalid_messages_are_errors() {
         for peer in [
             vec![WireguardPeerAttribute::RxBytes(1)],
             vec![

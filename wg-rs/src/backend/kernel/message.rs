@@ -9,7 +9,7 @@ use netlink_packet_wireguard::{
 };
 use zeroize::Zeroize;
 
-/// Such a message. Its keys are wiped when it is dropped.
+/// A message. Its keys are wiped when it is dropped.
 pub(super) struct Message(pub(super) WireguardMessage);
 
 impl fmt::Debug for Message {

@@ -1,8 +1,8 @@
-//! Interfaces of the kernel's module, over generic netlink, in the network namespace of the calling
-//! thread.
+//! Interfaces of the kernel module, over generic netlink, in the calling thread's network
+//! namespace.
 //!
-//! Interfaces larger than a message travel in several: [`get`] puts the pieces of an answer
-//! together, [`set`] cuts changes into requests.
+//! A large interface needs several messages: [`get`] assembles the messages of a reply, and [`set`]
+//! splits changes into requests.
 
 mod get;
 mod message;
@@ -47,7 +47,8 @@ pub(super) fn get(name: &str) -> io::Result<Interface> {
     open()?.dump(request, get::collect).map_err(plain)
 }
 
-/// Extensions are refused before anything is changed. A name that no link can have is one that no link has. (`wg` would cut it to one that exists.)
+/// Refuses extensions before anything is changed. A name that is too long is reported as missing;
+/// `wg` would truncate it to the name of another link.
 pub(super) fn set(name: &str, changes: &[Change]) -> io::Result<()> {
     let mut kernel = open()?;
     if changes
@@ -84,10 +85,10 @@ mod tests {
     use crate::backend::errno;
 
     #[test]
-    fn names_that_no_link_has() {
+    fn impossible_names_are_refused() {
         let long = "a-name-of-16-chr";
         assert_eq!(errno(&get(long).unwrap_err()), Some(libc::ENAMETOOLONG));
-        // With the module and without.
+        // The errors with and without the kernel module.
         let expected = [
             Some(libc::ENODEV),
             Some(libc::EPROTONOSUPPORT),

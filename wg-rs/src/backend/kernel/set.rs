@@ -1,10 +1,10 @@
 //! Splits changes into requests.
 //!
-//! The changes and flags of the interface itself are in the first request only: the kernel makes them
-//! before those of any peer. Peers follow in their order. If the allowed IPs of a peer do not fit, the next
-//! request continues the peer: same key, and only the rest of the allowed IPs. The kernel applies the flags of
-//! a peer before its allowed IPs; where changes are in another order, what follows the flag becomes another
-//! entry with the same key.
+//! Changes and flags of the interface are only in the first request: the kernel applies them before
+//! those of any peer. The peers follow in their order. If a peer's allowed IPs do not fit, the next
+//! request continues the peer, with the same key and the remaining allowed IPs. The kernel applies
+//! a peer's flags before its allowed IPs; if changes are in another order, the ones after the flag
+//! become another entry with the same key.
 
 use std::io;
 use std::mem;
@@ -20,15 +20,16 @@ use wg_crypto::{PresharedKey, PublicKey};
 use super::message::Message;
 use crate::model::{AllowedIp, Change};
 
-/// Bytes of attributes in one request. All peers of it are one attribute, and no attribute is
-/// longer than 64 KiB; a thousand allowed IPs should fit, so that their peer is never without some.
+/// Most bytes of attributes in one request. All peers of a request are one attribute, and an
+/// attribute has at most 64 KiB. A thousand allowed IPs should fit, so that a peer is never without
+/// all of them.
 pub(super) const MAX_REQUEST: usize = 60 << 10;
 
-/// Bytes in front of an attribute's value.
+/// Bytes before an attribute's value.
 const HEADER: usize = 4;
 
-/// Hands over the requests that make `changes`, each of at most `max` bytes of attributes, until
-/// one fails.
+/// Passes requests that make `changes` to `send`, each with at most `max` bytes of attributes,
+/// until one fails.
 pub(super) fn requests(
     name: &str,
     changes: &[Change],
@@ -36,7 +37,7 @@ pub(super) fn requests(
     send: impl FnMut(Message) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut requests = Requests::new(name, max, send);
-    // Everything up to the first peer, then peer by peer.
+    // The changes up to the first peer, and then those of each peer.
     for group in changes.chunk_by(|_, next| !matches!(next, Change::Peer(_))) {
         match group {
             [Change::Peer(key), changes @ ..] => {
@@ -50,7 +51,7 @@ pub(super) fn requests(
     requests.send()
 }
 
-/// One entry of a request: changes of one peer.
+/// An entry of a request: changes of one peer.
 struct Part<'a> {
     key: &'a PublicKey,
     flags: WireguardPeerFlags,
@@ -60,9 +61,9 @@ struct Part<'a> {
     allowed_ips: Vec<(AllowedIp, bool)>,
 }
 
-/// The entries that make the changes of one peer.
+/// The entries that make a peer's changes.
 fn parts<'a>(key: &'a PublicKey, changes: &'a [Change]) -> Vec<Part<'a>> {
-    // UpdateOnly holds for everything that follows, so each entry has it.
+    // UpdateOnly applies to all changes that follow, so each entry has it.
     let flags = match changes.contains(&Change::UpdateOnly) {
         true => WireguardPeerFlags::UpdateOnly,
         false => WireguardPeerFlags::empty(),
@@ -97,7 +98,7 @@ fn parts<'a>(key: &'a PublicKey, changes: &'a [Change]) -> Vec<Part<'a>> {
                 part.flags |= WireguardPeerFlags::RemoveMe;
                 break;
             }
-            // The protocol version is always the same; changes of the interface are not among these.
+            // The protocol version never changes, and changes of the interface do not occur here.
             _ => {}
         }
     }
@@ -105,14 +106,14 @@ fn parts<'a>(key: &'a PublicKey, changes: &'a [Change]) -> Vec<Part<'a>> {
     parts
 }
 
-/// The requests, one at a time.
+/// Builds and sends the requests one by one.
 struct Requests<'a, S> {
     name: &'a str,
     max: usize,
     send: S,
     device: Vec<WireguardAttribute>,
     peers: Vec<WireguardPeer>,
-    /// Bytes of both.
+    /// Length of both in bytes.
     len: usize,
 }
 
@@ -131,7 +132,7 @@ impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
     }
 
     fn begin(&mut self) {
-        // Room for all there can be: a key that is moved leaves a copy behind.
+        // With its greatest capacity, because a key that is moved leaves a copy behind.
         self.device = Vec::with_capacity(8);
         self.device
             .push(WireguardAttribute::IfName(self.name.into()));
@@ -139,7 +140,7 @@ impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
         self.len = self.device.as_slice().buffer_len() + HEADER;
     }
 
-    /// Sends what there is, and begins the next request.
+    /// Sends the current request, and begins the next one.
     fn send(&mut self) -> io::Result<()> {
         let mut attributes = mem::take(&mut self.device);
         if !self.peers.is_empty() {
@@ -149,7 +150,7 @@ impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
         (self.send)(Message::new(WireguardCmd::SetDevice, attributes))
     }
 
-    /// The last of several changes of the same thing counts.
+    /// If a setting occurs several times, the last one counts.
     fn device(&mut self, changes: &[Change]) {
         for change in changes {
             let attribute = match change {
@@ -160,7 +161,7 @@ impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
                 Change::ReplacePeers => {
                     WireguardAttribute::Flags(WireguardDeviceFlags::ReplacePeers)
                 }
-                // What is of a peer is not here.
+                // Changes of peers do not occur here.
                 _ => continue,
             };
             let kind = mem::discriminant(&attribute);
@@ -179,7 +180,8 @@ impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
     }
 
     fn peer(&mut self, part: &Part<'_>) -> io::Result<()> {
-        // Room for the preshared key and allowed IPs too: a key that is moved leaves a copy behind.
+        // With capacity for the preshared key and allowed IPs, because a key that is moved leaves a
+        // copy behind.
         let mut attributes = Vec::with_capacity(4 + part.rest.len());
         attributes.push(WireguardPeerAttribute::PublicKey(*part.key.as_bytes()));
         if !part.flags.is_empty() {
@@ -194,7 +196,7 @@ impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
             self.send()?;
         }
         self.len += len;
-        // Not before all else is sent: only what goes into a message is wiped.
+        // Copied only now, because only the content of a message is wiped.
         if let Some(key) = part.preshared_key {
             attributes.push(WireguardPeerAttribute::PresharedKey(*key.as_bytes()));
         }
@@ -218,7 +220,7 @@ impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
         Ok(())
     }
 
-    /// What is repeated of a peer whose allowed IPs go on in this request.
+    /// The attributes that are repeated when a peer's allowed IPs continue in this request.
     fn continued(&mut self, part: &Part<'_>) -> Vec<WireguardPeerAttribute> {
         let mut attributes = vec![WireguardPeerAttribute::PublicKey(*part.key.as_bytes())];
         let flags = part.flags & WireguardPeerFlags::UpdateOnly;
@@ -268,14 +270,14 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
     use wg_crypto::PrivateKey;
 
-    /// What is configured, by the language of changes or by that of requests.
+    /// The configuration that results from changes or from requests.
     #[derive(Debug, Default, PartialEq)]
     struct Model {
         private_key: [u8; 32],
         port: u16,
         mark: u32,
         peers: BTreeMap<[u8; 32], ModelPeer>,
-        /// Who has which network.
+        /// The owner of each network.
         networks: BTreeMap<(std::net::IpAddr, u8), [u8; 32]>,
     }
 
@@ -300,7 +302,7 @@ mod tests {
             }
         }
 
-        /// One by one, as the UAPI has it.
+        /// Applies changes one by one, like the UAPI.
         fn change(&mut self, changes: &[Change]) {
             let mut about = None;
             for change in changes {
@@ -347,7 +349,7 @@ mod tests {
             }
         }
 
-        /// As the kernel does: attributes in an order of its own.
+        /// Applies a request like the kernel: attributes in a fixed order.
         fn request(&mut self, message: &Message) {
             let mut peers = None;
             let mut flags = WireguardDeviceFlags::empty();
@@ -423,7 +425,7 @@ mod tests {
         }
     }
 
-    /// The requests, each as bytes and back.
+    /// The requests, each encoded and decoded.
     fn cut(changes: &[Change], max: usize) -> Vec<Message> {
         let mut messages = Vec::new();
         requests("wg0", changes, max, |message| {
@@ -453,7 +455,7 @@ mod tests {
     }
 
     fn of_peer() -> impl Strategy<Value = Change> {
-        // Few networks, so that peers take them from one another.
+        // There are few networks, so that peers take them from one another.
         let ip = (any::<bool>(), 0..12u8, any::<bool>()).prop_map(|(v6, i, remove)| {
             let addr = match v6 {
                 true => Ipv6Addr::from_bits(u128::from(i) << 96).into(),
@@ -492,7 +494,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_make_the_changes(
+        fn requests_have_the_effect_of_the_changes(
             before in changes(),
             changes in changes(),
             max in prop_oneof![360..900usize, Just(MAX_REQUEST)],
@@ -509,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_continued_peer_repeats_its_key_only() {
+    fn a_continued_peer_repeats_only_its_key() {
         let peer = Change::Peer(PublicKey::from_bytes([1; 32]));
         let mut changes = vec![Change::FwMark(7), Change::ReplacePeers, peer];
         changes.push(Change::PresharedKey(Box::new(PresharedKey::from_bytes(
@@ -545,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_change_is_asked_all_the_same() {
+    fn an_empty_change_is_still_sent() {
         let messages = cut(&[], MAX_REQUEST);
         assert_eq!(messages.len(), 1);
         assert_eq!(
@@ -555,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_the_last_request() {
+    fn a_failed_request_is_the_last() {
         let key = |i: u8| Change::Peer(PublicKey::from_bytes([i; 32]));
         let changes: Vec<_> = (0..100).map(key).collect();
         let mut sent = 0;
