@@ -1,4 +1,4 @@
-//! The tools' end of the configuration protocol. Blocking.
+//! The client side of the configuration protocol, for tools and tests. Blocking.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -14,13 +14,13 @@ use super::text::{GetParser, Reply, ReplyError, StatusParser, print_change};
 use crate::model::status::Status;
 use crate::model::{Change, Interface};
 
-/// Bytes read or written at a time.
+/// Most bytes in one read or write.
 const CHUNK: usize = 64 << 10;
-/// More than any one change takes.
+/// More bytes than any change takes.
 const LONGEST: usize = 128;
 
-/// How long a daemon may leave a connection, a piece of a request or an answer waiting. A hundred
-/// thousand peers take it less than a second.
+/// How long a connection, a part of a request or a reply may wait for the daemon. With a hundred
+/// thousand peers a daemon needs less than a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to a daemon, for any number of requests.
@@ -32,24 +32,24 @@ pub struct Client {
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The daemon cannot be talked to. ETIMEDOUT: it is there, and hangs.
+    /// The daemon cannot be reached. ETIMEDOUT: the daemon exists but does not respond.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It refused, or its answer makes no sense.
+    /// The daemon refused the request, or its reply is invalid.
     #[error(transparent)]
     Reply(#[from] ReplyError),
 }
 
 impl Client {
-    /// Connects to the socket at `path`. No request waits for ever.
+    /// Connects to the socket at `path`. All requests have a timeout.
     ///
     /// # Errors
-    /// ETIMEDOUT: whoever listens there accepts nobody.
+    /// ETIMEDOUT: nobody accepts the connection.
     pub fn connect(path: &Path) -> io::Result<Self> {
         Ok(Client::new(connect(path)?))
     }
 
-    /// Talks over `stream`, whose timeouts hold.
+    /// Uses `stream` with its timeouts.
     pub fn new(stream: UnixStream) -> Self {
         Client {
             stream,
@@ -57,7 +57,10 @@ impl Client {
         }
     }
 
-    /// What is configured, and its state.
+    /// Requests configuration and state.
+    ///
+    /// # Errors
+    /// [`ClientError`].
     pub fn get(&mut self) -> Result<Interface, ClientError> {
         self.write(b"get=1\n\n")?;
         self.reply::<GetParser>()
@@ -81,9 +84,12 @@ impl Client {
         }
     }
 
-    /// Makes changes, in their order.
+    /// Requests changes, which the daemon makes in their order.
+    ///
+    /// # Errors
+    /// [`ClientError`].
     pub fn set(&mut self, changes: &[Change]) -> Result<(), ClientError> {
-        // Never grown, so nothing of it stays behind elsewhere.
+        // The buffer never grows, because growing would leave a copy behind.
         let mut out = Zeroizing::new(Vec::with_capacity(CHUNK));
         out.extend_from_slice(b"set=1\n");
         for change in changes {
@@ -123,10 +129,10 @@ impl Client {
     }
 }
 
-/// A connection to the socket at `path`, whose timeouts are set.
+/// Connects to the socket at `path`, and sets timeouts.
 ///
 /// # Errors
-/// ETIMEDOUT: whoever listens there accepts nobody.
+/// ETIMEDOUT: nobody accepts the connection.
 pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
     connect_within(path, PATIENCE)
 }
@@ -134,7 +140,7 @@ pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
 fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let (unix, stream) = (AddressFamily::Unix, SockType::Stream);
     let stream = UnixStream::from(socket::socket(unix, stream, SockFlag::SOCK_CLOEXEC, None)?);
-    // Before it connects: that waits too, where the queue is full.
+    // Set before connecting, because that waits too if the queue is full.
     stream.set_write_timeout(Some(patience))?;
     stream.set_read_timeout(Some(patience))?;
     socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)
@@ -175,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_hangs_is_given_up() {
+    fn a_daemon_that_does_not_respond_times_out() {
         let temp = TempDir::new();
         let listener = UnixListener::bind(temp.socket()).unwrap();
         let stream = connect(&temp.socket()).unwrap();
@@ -191,7 +197,7 @@ mod tests {
             Some(libc::ETIMEDOUT)
         );
 
-        // One more than these connections that wait does not get as far.
+        // One connection more than those that wait is not even queued.
         socket::listen(&listener, Backlog::new(1).unwrap()).unwrap();
         let error = connect_within(&temp.socket(), SHORT).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));

@@ -1,35 +1,36 @@
-//! A stream of bytes as lines, for whoever does the reading. The lines hold secrets: bytes are wiped
-//! once they are used up.
+//! Splits a stream of bytes into lines; the caller does the reading. Lines may contain secrets, so
+//! bytes are wiped after use.
 
 use zeroize::{Zeroize, Zeroizing};
 
-/// No line of the protocol is as long as this: the longest are keys, 80 bytes, and endpoints with a
-/// scope.
+/// Longer than any line of the protocol: the longest lines are keys with 80 bytes, and endpoints
+/// with a scope.
 pub(super) const MAX_LINE: usize = 512;
 
 /// A line without its newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     Text(&'a [u8]),
-    /// More than [`MAX_LINE`] bytes, which are gone.
+    /// A line with more than [`MAX_LINE`] bytes, which were discarded.
     TooLong,
 }
 
-/// Lines found so far in `bytes[start..end]`. To use: [`LineBuffer::step`] from line to line; when
-/// it has no more, read into [`LineBuffer::space`] and tell by [`LineBuffer::filled`].
+/// The bytes that are not yet processed are `bytes[start..end]`. Call [`LineBuffer::step`] for each
+/// line; when it returns false, read into [`LineBuffer::space`] and report the length to
+/// [`LineBuffer::filled`].
 pub(super) struct LineBuffer {
     bytes: Zeroizing<Vec<u8>>,
     /// The current line is `bytes[line..start - 1]`.
     line: usize,
     start: usize,
     end: usize,
-    /// The beginning of the line at `start` was thrown away for its length.
+    /// Whether the beginning of the line at `start` was discarded because the line is too long.
     cut: bool,
     too_long: bool,
 }
 
 impl LineBuffer {
-    /// Room for `size` bytes, more than [`MAX_LINE`].
+    /// A buffer of `size` bytes, which must be more than [`MAX_LINE`].
     pub(super) fn new(size: usize) -> Self {
         debug_assert!(size > MAX_LINE);
         let bytes = Zeroizing::new(vec![0; size]);
@@ -43,7 +44,7 @@ impl LineBuffer {
         }
     }
 
-    /// Goes to the next line that is complete, if there is one.
+    /// Goes to the next complete line, if there is one.
     pub(super) fn step(&mut self) -> bool {
         match self.bytes[self.start..self.end]
             .iter()
@@ -65,7 +66,7 @@ impl LineBuffer {
         }
     }
 
-    /// The line that `step` went to.
+    /// The current line.
     pub(super) fn line(&self) -> Line<'_> {
         if self.too_long {
             Line::TooLong
@@ -74,7 +75,8 @@ impl LineBuffer {
         }
     }
 
-    /// Wipes what is used up and returns where to read more to, never empty once `step` had no more.
+    /// Wipes used bytes. Returns the space to read into, which is never empty after `step` returned
+    /// false.
     pub(super) fn space(&mut self) -> &mut [u8] {
         let (start, end) = (self.start, self.end);
         self.bytes.copy_within(start..end, 0);
@@ -83,12 +85,12 @@ impl LineBuffer {
         &mut self.bytes[end - start..]
     }
 
-    /// `len` bytes were read to `space`; 0 for the end of the stream, where a last line without its
-    /// newline counts as one.
+    /// Reports that `len` bytes were read into `space`; 0 means the end of the stream, at which a
+    /// last line without a newline counts as a line.
     pub(super) fn filled(&mut self, len: usize) {
         self.end += len;
         if len == 0 && (self.start < self.end || self.cut) {
-            // There is space: `step` has just found no newline.
+            // There is space, because `step` has found no newline.
             self.bytes[self.end] = b'\n';
             self.end += 1;
         }
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The lines of `input`, arriving in pieces of the given sizes, over and over.
+    /// The lines of `input`, which arrives in pieces of the given sizes, repeatedly.
     fn lines(input: &[u8], pieces: &[usize]) -> Vec<Option<Vec<u8>>> {
         let mut buffer = LineBuffer::new(MAX_LINE + 9);
         let (mut rest, mut found) = (input, Vec::new());
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_cut_and_the_next_is_whole() {
+    fn long_lines_are_discarded_and_the_next_is_complete() {
         let text = |s: &str| Some(s.as_bytes().to_vec());
         for len in [MAX_LINE + 1, MAX_LINE + 8, MAX_LINE + 9, 5 * MAX_LINE] {
             let input = format!("a=b\n{}\n\nc=d", "x".repeat(len));

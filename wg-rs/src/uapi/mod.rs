@@ -1,8 +1,9 @@
-//! The configuration protocol of userspace WireGuard, as `wg` speaks it: text over a unix socket in
+//! The configuration protocol of userspace WireGuard, which `wg` uses: text over a UNIX socket in
 //! `/var/run/wireguard` (<https://www.wireguard.com/xplatform/>).
 //!
-//! - [`text`]: an interface and changes of it ([`crate::model`]) as lines of text, and back.
-//! - [`socket`]: the socket file. [`server`]: the daemon's end. [`client`]: the end of tools and tests.
+//! - [`text`]: converts interfaces and changes ([`crate::model`]) to lines of text and back.
+//! - [`socket`]: the socket file. [`server`]: the daemon's side. [`client`]: the side of tools and
+//!   tests.
 
 pub mod client;
 mod lines;
@@ -12,12 +13,12 @@ pub mod text;
 
 use std::path::{Path, PathBuf};
 
-/// Where `wg` looks for `<interface>.sock`.
+/// The folder in which `wg` looks for `<interface>.sock`.
 pub const RUN_DIR: &str = "/var/run/wireguard";
-/// What follows the interface's name in that of its socket.
+/// The suffix of a socket's name.
 pub const SUFFIX: &str = ".sock";
 
-/// Where in `dir` the socket of `interface` is.
+/// The path of the interface's socket in `dir`.
 pub fn socket_in(dir: &Path, interface: &str) -> PathBuf {
     dir.join(format!("{interface}{SUFFIX}"))
 }

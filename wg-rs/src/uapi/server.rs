@@ -1,10 +1,10 @@
-//! The daemon's end of the configuration protocol.
+//! The daemon's side of the configuration protocol.
 //!
-//! Each connection is a task: request line, body, answer, and again, until the client closes. A
-//! request is read whole before the handler is asked and an answer is made from a snapshot, so no
-//! client holds up the handler or another client, however slowly it writes or reads. A `set` with a
-//! bad line changes nothing. Errnos are negative in answers to `set` and positive in those to
-//! `get`: `wg` understands each only so.
+//! Each connection is a task that repeats: read a request line and its body, send a reply, until
+//! the client closes. The handler is called only with a complete request, and a reply is made from
+//! a snapshot, so a client that writes or reads slowly delays neither the handler nor other
+//! clients. A `set` with an invalid line changes nothing. Errnos are negative in replies to `set`
+//! and positive in replies to `get`, because `wg` understands only that.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,16 +26,16 @@ use crate::model::status::Status;
 use crate::model::{Change, Interface};
 use crate::sys::async_fd;
 
-/// Clients at a time; more wait in the listen queue.
+/// Most clients at once; further ones wait in the listen queue.
 const MAX_CONNECTIONS: usize = 256;
-/// Bytes read at a time.
+/// Most bytes in one read.
 const READ: usize = 16 << 10;
-/// Bytes written at a time.
+/// Most bytes in one write.
 const WRITE: usize = 64 << 10;
 
-/// What is configured through the socket.
+/// The object that is configured through the socket.
 pub trait Handler: Send + Sync + 'static {
-    /// A snapshot of configuration and state.
+    /// Returns a snapshot of configuration and state.
     fn get(&self) -> Result<Interface, Errno>;
 
     /// A snapshot of how it is doing.
@@ -45,22 +45,23 @@ pub trait Handler: Send + Sync + 'static {
     fn set(&self, changes: Vec<Change>) -> Result<(), Errno>;
 }
 
-/// What watched a socket file. To close it takes the kernel a grace period, some 10 ms: who ends
-/// drops it last.
+/// The watch on the socket file. Closing it takes the kernel a grace period of about 10 ms, so the
+/// daemon drops it last.
 #[derive(Debug)]
 pub struct SocketWatch {
     _inotify: OwnedFd,
 }
 
-/// Answers all who connect. Returns when the socket file is deleted or replaced, the way to tell a
-/// daemon to end. Dropped before that, it removes the file; either way it closes all connections.
+/// Serves all clients. Returns when the socket file is deleted or replaced, which tells a daemon to
+/// end. If the future is dropped before that, it removes the file. In both cases all connections
+/// are closed.
 ///
-/// To be run by a tokio runtime with I/O and time enabled.
+/// Requires a tokio runtime with I/O and time enabled.
 pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<SocketWatch> {
     let (listener, file) = socket.into_parts();
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
-    // Is dropped before the listener: a socket that is there answers.
+    // Dropped before the listener, so that every existing socket file accepts connections.
     let file = file;
     let mut connections = JoinSet::new();
     let mut deleted = std::pin::pin!(deleted(file.as_deref()));
@@ -74,12 +75,13 @@ pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<
                     connections.spawn(async move {
                         let connection = Connection { stream, lines: LineBuffer::new(READ) };
                         if let Err(error) = connection.converse(&*handler).await {
-                            debug!(%error, "configuration client went away");
+                            debug!(%error, "configuration client disconnected");
                         }
                     });
                 }
                 Err(error) => {
-                    // Out of descriptors or memory: trying again at once would only burn time.
+                    // No descriptors or memory: waits, because trying again at once would only use
+                    // CPU time.
                     warn!(%error, "cannot accept a configuration client");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -88,12 +90,12 @@ pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<
     }
 }
 
-/// Returns when `file` is no longer where it was.
+/// Waits until `file` is no longer at its path.
 async fn deleted(file: Option<&SocketFile>) -> io::Result<SocketWatch> {
     let Some(file) = file else {
         return std::future::pending().await;
     };
-    // Not IN_DELETE_SELF: our own listener keeps the inode. Its link count is an attribute.
+    // IN_DELETE_SELF does not work: our listener keeps the inode. The link count is an attribute.
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let events = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
     match inotify.add_watch(&*file.path(), events) {
@@ -117,7 +119,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Answers requests until the client closes or says something that is none.
+    /// Answers requests until the client closes the connection or sends an invalid request.
     async fn converse(mut self, handler: &impl Handler) -> io::Result<()> {
         loop {
             let is_status = match self.line().await? {
@@ -152,7 +154,7 @@ impl Connection {
         }
     }
 
-    /// Reads the body of a `set` to its end even if a line is bad, then applies it.
+    /// Reads the body of a `set` to its end, even if a line is invalid, and then applies it.
     async fn set(&mut self, handler: &impl Handler) -> io::Result<Result<(), Errno>> {
         let mut parser = SetParser::default();
         let mut bad = None;
@@ -166,7 +168,7 @@ impl Connection {
             bad = read.err();
         }
         if let Some(bad) = bad {
-            debug!(%bad, "refused a set");
+            debug!(%bad, "refused an invalid set request");
             return Ok(Err(bad.errno()));
         }
         Ok(handler.set(parser.finish()))
@@ -186,14 +188,14 @@ impl Connection {
         }
     }
 
-    /// An answer of an errno alone.
+    /// A reply that consists of an errno.
     async fn end(&mut self, errno: i32) -> io::Result<()> {
         self.stream
             .write_all(format!("errno={errno}\n\n").as_bytes())
             .await
     }
 
-    /// The next line, or `None` once the client has said all.
+    /// The next line. None if the client has closed its side.
     async fn line(&mut self) -> io::Result<Option<Line<'_>>> {
         let mut ended = false;
         while !self.lines.step() {
@@ -222,7 +224,8 @@ mod tests {
     use tokio::task::JoinHandle;
     use wg_crypto::PublicKey;
 
-    /// An interface with nothing behind it. Port 98 is taken; mark 19 takes it away.
+    /// A handler with a stored interface. Port 98 is refused as in use, and mark 19 removes the
+    /// interface.
     #[derive(Default)]
     struct Fake {
         interface: Mutex<Interface>,
@@ -278,7 +281,7 @@ mod tests {
             UnixStream::connect(self.temp.socket()).await.unwrap()
         }
 
-        /// All that is answered to `request` if nothing follows it.
+        /// The complete reply to `request`, after which the client closes its side.
         async fn ask(&self, request: impl AsRef<[u8]>) -> String {
             let mut stream = self.connect().await;
             stream.write_all(request.as_ref()).await.unwrap();
@@ -290,7 +293,7 @@ mod tests {
             self.fake.sets.lock().unwrap().len()
         }
 
-        /// Peers enough that their listing fills the buffers of a socket many times.
+        /// An interface with so many peers that its listing exceeds a socket's buffers many times.
         fn many_peers(&self) -> Interface {
             let mut interface = self.fake.interface.lock().unwrap();
             for i in 0..20_000u32 {
@@ -307,18 +310,18 @@ mod tests {
         }
     }
 
-    /// What comes until the server closes.
+    /// Reads until the server closes.
     async fn rest(stream: &mut UnixStream) -> String {
         let mut reply = String::new();
         match stream.read_to_string(&mut reply).await {
             Ok(_) => {}
-            // Closed with something of ours unread.
+            // The server closed with unread input.
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
         reply
     }
 
-    /// One answer of a connection that stays open.
+    /// Reads one reply; the connection stays open.
     async fn answer(stream: &mut UnixStream) -> String {
         let mut reply = Vec::new();
         while !reply.ends_with(b"\n\n") {
@@ -362,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bad_line_changes_nothing_and_its_request_is_drained() {
+    async fn an_invalid_line_changes_nothing_and_the_rest_is_read() {
         let f = Fixture::new();
         for (line, errno) in [("bogus=1", -22), ("listen_port=x", -22), ("nonsense", -71)] {
             let request = format!("set=1\nfwmark=7\n{line}\nfwmark=8\nget=1\n\nget=1\n\n");
@@ -391,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_request_ends_the_connection() {
+    async fn an_invalid_request_ends_the_connection() {
         let f = Fixture::new();
         let long = "x".repeat(1 << 20);
         for request in [
@@ -403,7 +406,7 @@ mod tests {
             &long,
         ] {
             let mut stream = f.connect().await;
-            // The server may well be gone before all of a long one is written.
+            // The server may have closed before a long request is fully written.
             let _ = stream.write_all(request.as_bytes()).await;
             if !request.contains('\n') {
                 let _ = stream.write_all(b"\n").await;
@@ -421,13 +424,13 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(rest(&mut stream).await, "errno=22\n\n");
-        assert_eq!(f.ask("get=1\n").await, "", "not even finished");
+        assert_eq!(f.ask("get=1\n").await, "", "the request is incomplete");
         assert_eq!(f.ask(b"\xff\0\xfe\n").await, "");
         assert_eq!(f.ask("get=1\n\n").await, "errno=0\n\n");
     }
 
     #[tokio::test]
-    async fn a_client_that_writes_slowly_blocks_nobody() {
+    async fn a_slow_writer_blocks_no_other_client() {
         let f = Fixture::new();
         let mut slow = f.connect().await;
         slow.write_all(b"set=1\nfwmark=7\nlisten_").await.unwrap();
@@ -435,7 +438,7 @@ mod tests {
             f.ask("get=1\n\nset=1\nfwmark=1\n\n").await,
             "errno=0\n\nerrno=0\n\n"
         );
-        assert_eq!(f.sets(), 1, "that of the slow one has no end yet");
+        assert_eq!(f.sets(), 1, "the slow request is still incomplete");
         slow.write_all(b"port=9\n\n").await.unwrap();
         assert_eq!(answer(&mut slow).await, "errno=0\n\n");
         assert_eq!(
@@ -445,13 +448,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_reads_slowly_blocks_nobody() {
+    async fn a_slow_reader_blocks_no_other_client() {
         let f = Fixture::new();
         let interface = f.many_peers();
         let mut slow = f.connect().await;
         slow.write_all(b"get=1\n\n").await.unwrap();
         assert_eq!(slow.read_u8().await.unwrap(), b'p');
-        // Its answer is on the way and stuck; its snapshot stays as it was.
+        // The reply is blocked halfway; its snapshot does not change.
         assert_eq!(f.ask("set=1\nfwmark=7\n\n").await, "errno=0\n\n");
         let now = parse_get(f.ask("get=1\n\n").await.as_bytes()).unwrap();
         assert_eq!(
@@ -467,7 +470,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn probes_and_clients_that_leave_are_taken_silently() {
+    async fn probes_and_disconnecting_clients_cause_no_error() {
         let f = Fixture::new();
         f.many_peers();
         for request in [
@@ -486,7 +489,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_clients_than_it_takes_wait_their_turn() {
+    async fn clients_above_the_limit_wait() {
         let f = Fixture::new();
         let mut idle = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
@@ -497,7 +500,7 @@ mod tests {
         }
         let mut next = f.connect().await;
         next.write_all(b"get=1\n\n").await.unwrap();
-        // Whoever is in is still served, and the one outside is not.
+        // Connected clients are still served; the one that waits is not.
         idle[0].write_all(b"set=1\nfwmark=7\n\n").await.unwrap();
         assert_eq!(answer(&mut idle[0]).await, "errno=0\n\n");
         assert_eq!(
@@ -509,10 +512,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ends_when_its_file_is_deleted() {
+    async fn serving_ends_when_the_file_is_deleted() {
         let f = Fixture::new();
         let mut stream = f.connect().await;
-        // Not a deletion, though the same kind of event.
+        // This is not a deletion, although it causes the same kind of event.
         fs::set_permissions(f.temp.socket(), Permissions::from_mode(0o660)).unwrap();
         stream.write_all(b"get=1\n\n").await.unwrap();
         assert_eq!(answer(&mut stream).await, "errno=0\n\n");
@@ -523,7 +526,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ends_when_its_file_is_moved_or_replaced() {
+    async fn serving_ends_when_the_file_is_moved_or_replaced() {
         let f = Fixture::new();
         assert_eq!(f.ask("get=1\n\n").await, "errno=0\n\n");
         fs::rename(f.temp.socket(), f.temp.0.join("away")).unwrap();
@@ -534,11 +537,11 @@ mod tests {
         fs::write(f.temp.0.join("other"), "").unwrap();
         fs::rename(f.temp.0.join("other"), f.temp.socket()).unwrap();
         f.server.await.unwrap().unwrap();
-        assert!(f.temp.socket().is_file(), "not ours to remove");
+        assert!(f.temp.socket().is_file(), "the file belongs to another daemon");
     }
 
     #[tokio::test]
-    async fn ends_at_once_when_its_file_is_gone_before_it_starts() {
+    async fn serving_ends_at_once_without_a_file() {
         let temp = TempDir::new();
         let listener = Listener::bind(&temp.0, "wg0").unwrap();
         fs::remove_file(temp.socket()).unwrap();
@@ -546,7 +549,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropped_it_removes_its_file_and_closes() {
+    async fn dropping_removes_the_file_and_closes_connections() {
         let f = Fixture::new();
         let mut stream = f.connect().await;
         stream.write_all(b"get=1\n\n").await.unwrap();
@@ -558,7 +561,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn serves_a_socket_that_was_handed_over() {
+    async fn an_inherited_socket_is_served() {
         let temp = TempDir::new();
         let fd = Listener::bind(&temp.0, "wg0").unwrap().into_fd();
         let fake = Arc::new(Fake::default());
@@ -570,7 +573,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn our_own_client() {
+    async fn our_client_works_with_the_server() {
         let f = Fixture::new();
         let interface = f.many_peers();
         let path = f.temp.socket();

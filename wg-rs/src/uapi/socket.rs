@@ -1,8 +1,8 @@
-//! The socket file `<interface>.sock`: made so that nobody but its owner can ever connect, taken
-//! over from a daemon that died, refused while one lives.
+//! The socket file `<interface>.sock`. Only its owner can connect to it at any time. A file that a
+//! dead daemon left behind is replaced; if its daemon lives, binding fails.
 //!
-//! A socket that refuses connections is removed by whoever meets it, `wg` for one. So ours gets its name
-//! only once it listens.
+//! Programs such as `wg` delete a socket that refuses connections. So the file gets its name only
+//! after the socket listens.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -25,33 +25,36 @@ use crate::sys::unix_file;
 /// A listening configuration socket and its file, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct Listener {
-    // Dropped first: a socket that is there answers.
+    // Dropped first, so that every existing socket file accepts connections.
     file: Option<Arc<SocketFile>>,
     socket: UnixListener,
 }
 
-/// Why there is no configuration socket.
+/// Why the configuration socket could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Its name cannot be that of an interface.
-    #[error("`{0}` is no interface name")]
+    /// The name is not a valid interface name.
+    #[error("`{0}` is not a valid interface name")]
     Name(String),
-    /// Another daemon answers there.
+    /// Another daemon listens on this socket.
     #[error("{}: another daemon is using this socket", .0.display())]
     InUse(PathBuf),
-    /// The directory cannot be made, or the socket not in it.
+    /// The folder or the socket could not be created.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Which of them.
+        /// The path that failed.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl Listener {
-    /// Makes `dir` if need be (mode 0755) and listens at `<interface>.sock` in it (mode 0700, as wireguard-go). A
-    /// socket that refuses connections was left behind, and is replaced.
+    /// Creates `dir` if necessary (mode 0755), and listens at `<interface>.sock` in it (mode 0700,
+    /// like wireguard-go). A socket that refuses connections was left behind, and is replaced.
+    ///
+    /// # Errors
+    /// [`BindError`].
     pub fn bind(dir: &Path, interface: &str) -> Result<Self, BindError> {
         if interface.is_empty() || interface.len() > 15 || interface.contains(['/', '\0']) {
             return Err(BindError::Name(interface.to_owned()));
@@ -62,7 +65,7 @@ impl Listener {
         })?;
         let path = super::socket_in(dir, interface);
         let listening = || -> io::Result<Listener> {
-            // Does not end as the names of sockets do: nobody looks for it.
+            // The suffix is not that of a socket, so no program looks for this name.
             let mut name = path.clone().into_os_string();
             let number = OsRng.try_next_u64();
             let number = number.map_err(|error| io::Error::other(error.to_string()))?;
@@ -82,8 +85,11 @@ impl Listener {
         }
     }
 
-    /// Takes over a socket that another process listened on for us, and its file, if it has one.
-    /// Clients see from then on that it is this process which listens (SO_PEERCRED).
+    /// Takes over a listening socket from another process, with its file if it has one. From then
+    /// on clients see this process as the listener (SO_PEERCRED).
+    ///
+    /// # Errors
+    /// InvalidInput: the descriptor is not a listening socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         if !getsockopt(&fd, sockopt::AcceptConn)? {
             return Err(io::Error::new(
@@ -100,12 +106,12 @@ impl Listener {
         Ok(Listener { socket, file })
     }
 
-    /// The file, if the socket has one. It is removed once nobody holds this.
+    /// The socket's file, if it has one. The file is removed when the last reference is dropped.
     pub fn file(&self) -> Option<Arc<SocketFile>> {
         self.file.clone()
     }
 
-    /// Gives up the socket, for another process to take over: its file stays.
+    /// Releases the socket for another process. The file stays.
     pub fn into_fd(self) -> OwnedFd {
         if let Some(file) = self.file {
             std::mem::forget(file);
@@ -124,7 +130,7 @@ impl AsFd for Listener {
     }
 }
 
-/// The file of a socket, removed when this is dropped, if it is still the same one.
+/// The file of a socket. When dropped, it removes the file, if the file is still the same.
 #[derive(Debug)]
 pub struct SocketFile {
     path: Mutex<PathBuf>,
@@ -146,7 +152,7 @@ impl SocketFile {
         self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this very file is still at its path.
+    /// Whether this file is still at its path.
     pub(super) fn is_there(&self) -> bool {
         self.is_at(&self.path())
     }
@@ -156,17 +162,17 @@ impl SocketFile {
         there.is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode))
     }
 
-    /// Whether it has the name of the interface.
+    /// Whether the file is named after the interface.
     pub fn is_named_for(&self, interface: &str) -> bool {
         let path = self.path();
         path.parent()
             .is_some_and(|dir| *path == super::socket_in(dir, interface))
     }
 
-    /// The interface was renamed: so is its socket. One that was removed is left alone.
+    /// Renames the file after the interface was renamed. A file that was removed is not recreated.
     ///
     /// # Errors
-    /// AddrInUse: another daemon listens there; and of the file system.
+    /// AddrInUse: another daemon listens at the new name; errors of the file system.
     pub fn follow(&self, interface: &str) -> io::Result<()> {
         let mut path = self.path();
         match path.parent().map(Path::to_owned) {
@@ -177,7 +183,7 @@ impl SocketFile {
         }
     }
 
-    /// Moves it to where there is nothing, or a socket that nobody listens on.
+    /// Moves the file to a path where there is nothing, or a socket without a listener.
     fn move_to(&self, path: &mut PathBuf, to: &Path) -> io::Result<()> {
         if let Err(error) = rename(path, to) {
             if error.kind() != io::ErrorKind::AlreadyExists {
@@ -191,10 +197,10 @@ impl SocketFile {
     }
 }
 
-/// Renames a file if there is none of the new name.
+/// Renames a file if the new name does not exist.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        // A file system that cannot promise it.
+        // The file system does not support this flag.
         Err(Errno::EINVAL) if fs::symlink_metadata(to).is_err() => fs::rename(from, to),
         Err(Errno::EINVAL) => Err(io::ErrorKind::AlreadyExists.into()),
         result => Ok(result?),
@@ -210,7 +216,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// `DirBuilder` alone would leave the mode to our umask.
+/// `DirBuilder` alone would apply the umask to the mode.
 fn make_dir(dir: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o755).create(dir) {
         Ok(()) => fs::set_permissions(dir, Permissions::from_mode(0o755)),
@@ -221,20 +227,21 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let fd = stream_socket()?;
-    // Linux gives the file the mode of the socket (less the umask): it is never anything else,
-    // and the umask, which belongs to all threads, is left alone.
+    // Linux gives the file the mode of the socket (less the umask). So the file never has another
+    // mode, and the umask, which all threads share, does not change.
     fchmod(&fd, Mode::S_IRWXU)?;
     socket::bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
     socket::listen(&fd, Backlog::MAXCONN)?;
     Ok(UnixListener::from(fd))
 }
 
-/// Removes a socket that nobody listens on. Asked without waiting: a daemon whose queue is full lives.
+/// Removes a socket without a listener. The test does not wait: a daemon with a full queue is
+/// alive.
 fn remove_stale(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "exists and is no socket",
+            "exists and is not a socket",
         ));
     }
     match socket::connect(stream_socket()?.as_raw_fd(), &UnixAddr::new(path)?) {
@@ -255,7 +262,7 @@ pub(super) mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A directory of one test's own.
+    /// A folder for one test.
     pub(in crate::uapi) struct TempDir(pub(in crate::uapi) PathBuf);
 
     impl TempDir {
@@ -284,7 +291,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn made_for_its_owner_only_and_removed_in_the_end() {
+    fn the_socket_is_private_and_removed_at_the_end() {
         let temp = TempDir::new();
         let dir = temp.0.join("wireguard");
         let listener = Listener::bind(&dir, "wg0").unwrap();
@@ -293,14 +300,14 @@ pub(super) mod tests {
         UnixStream::connect(&path).unwrap();
         drop(listener);
         assert!(!path.exists());
-        // The directory is there by now, and however it is, it stays so.
+        // An existing folder keeps its mode.
         fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();
         Listener::bind(&dir, "wg0").unwrap();
         assert_eq!(mode(&dir), 0o700);
     }
 
     #[test]
-    fn a_live_socket_is_refused_and_a_stale_one_replaced() {
+    fn a_live_socket_is_kept_and_a_stale_one_replaced() {
         let temp = TempDir::new();
         let live = Listener::bind(&temp.0, "wg0").unwrap();
         let error = Listener::bind(&temp.0, "wg0").unwrap_err();
@@ -311,7 +318,7 @@ pub(super) mod tests {
         Listener::bind(&temp.0, "wg1").unwrap();
         UnixStream::connect(temp.socket()).unwrap();
 
-        // As after a kill: closed, and the file left behind.
+        // As after a kill: the socket is closed, and its file remains.
         drop(live.into_fd());
         assert!(temp.socket().exists());
         let next = Listener::bind(&temp.0, "wg0").unwrap();
@@ -321,9 +328,9 @@ pub(super) mod tests {
         assert!(!temp.socket().exists());
     }
 
-    /// `wg` removes a socket that refuses connections. Ours is never seen before it listens.
+    /// `wg` removes a socket that refuses connections, so ours must listen before it is visible.
     #[test]
-    fn whoever_finds_the_socket_can_connect() {
+    fn a_visible_socket_accepts_connections() {
         let temp = TempDir::new();
         let finder = std::thread::spawn({
             let path = temp.socket();
@@ -347,7 +354,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn it_follows_an_interface_that_is_renamed() {
+    fn the_file_follows_a_renamed_interface() {
         let temp = TempDir::new();
         let listener = Listener::bind(&temp.0, "wg0").unwrap();
         let file = listener.file().unwrap();
@@ -359,7 +366,7 @@ pub(super) mod tests {
         UnixStream::connect(at("wg1")).unwrap();
         assert!(file.is_there());
 
-        // A live one is in the way, then one of a daemon that died.
+        // First a live socket is in the way, then the socket of a dead daemon.
         let other = Listener::bind(&temp.0, "wg2").unwrap();
         let error = file.follow("wg2").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
@@ -367,7 +374,8 @@ pub(super) mod tests {
         drop(other.into_fd());
         file.follow("wg2").unwrap();
 
-        // It is found by who takes it over, though it was bound to another name.
+        // Another process that takes it over finds the new name, although the socket was bound to
+        // the old one.
         let listener = {
             let fd = listener.as_fd().try_clone_to_owned().unwrap();
             std::mem::forget((listener, file));
@@ -402,14 +410,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_stays() {
+    fn other_files_are_not_replaced() {
         let temp = TempDir::new();
         fs::write(temp.socket(), "precious").unwrap();
         let error = Listener::bind(&temp.0, "wg0").unwrap_err();
         assert!(
             error
                 .to_string()
-                .ends_with("wg0.sock: exists and is no socket"),
+                .ends_with("wg0.sock: exists and is not a socket"),
             "{error}"
         );
         assert_eq!(fs::read(temp.socket()).unwrap(), b"precious");
@@ -420,7 +428,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn names_that_are_none() {
+    fn invalid_names_are_refused() {
         let temp = TempDir::new();
         for name in ["", "a/b", "../x", "sixteen-letters!", "a\0"] {
             assert!(
@@ -439,7 +447,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn handed_to_another_process() {
+    fn a_socket_can_be_passed_to_another_process() {
         let temp = TempDir::new();
         let fd = Listener::bind(&temp.0, "wg0").unwrap().into_fd();
         let listener = Listener::from_fd(fd).unwrap();
@@ -455,7 +463,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_successors_file_is_left_alone() {
+    fn the_file_of_a_successor_is_not_removed() {
         let temp = TempDir::new();
         let old = Listener::bind(&temp.0, "wg0").unwrap();
         fs::remove_file(temp.socket()).unwrap();

@@ -1,4 +1,4 @@
-//! The answer to `get`: an interface to lines and back.
+//! The reply to `get`: converts an interface to lines and back.
 
 use std::io::{self, Write};
 use std::str;
@@ -23,10 +23,10 @@ enum Next {
 }
 
 impl<'a> GetPrinter<'a> {
-    /// More than any one step of printing appends.
+    /// The most bytes that one step of printing appends.
     pub const STEP: usize = 512;
 
-    /// Prints `interface` from its beginning.
+    /// Starts at the beginning of `interface`.
     pub fn new(interface: &'a Interface) -> Self {
         GetPrinter {
             interface,
@@ -34,8 +34,8 @@ impl<'a> GetPrinter<'a> {
         }
     }
 
-    /// Appends lines to `out` until it holds `enough` bytes, at most [`Self::STEP`] more. Returns
-    /// whether anything is left to print; the last is `errno=0` and an empty line.
+    /// Appends lines to `out` until it has `enough` bytes, and at most [`Self::STEP`] more. Returns
+    /// whether anything remains to be printed. The reply ends with `errno=0` and an empty line.
     pub fn print(&mut self, out: &mut Vec<u8>, enough: usize) -> bool {
         while out.len() < enough && !matches!(self.next, Next::Done) {
             // Writing to a Vec cannot fail.
@@ -109,26 +109,26 @@ pub(super) fn print_state(peer: &Peer, out: &mut Vec<u8>) -> io::Result<()> {
     )
 }
 
-/// Why a reply says nothing of use.
+/// Why a reply cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// The request was refused with this errno, whatever its sign was.
+    /// The daemon refused the request with this errno, as a positive number.
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     Refused(i32),
-    /// A line that is no `key=value`, too long, or of a value that its key cannot have.
-    #[error("line {line} of the reply: bad {key}")]
+    /// A line that is not `key=value`, is too long, or has an invalid value.
+    #[error("line {line} of the reply: invalid {key}")]
     BadLine {
-        /// The first is 1.
+        /// The line, starting at 1.
         line: usize,
-        /// Its key, or `line` where it has none.
+        /// The key, or `line` if the line has none.
         key: &'static str,
     },
-    /// It ended without an errno.
+    /// The reply has no errno.
     #[error("the reply ended early")]
     Incomplete,
 }
 
-/// Collects the answer to a `get` (or to a `set`, which has only an errno), line by line.
+/// Collects the lines of a reply to `get`, or of a reply to `set`, which has only an errno.
 #[derive(Default)]
 pub struct GetParser {
     interface: Interface,
@@ -142,7 +142,7 @@ impl Reply for GetParser {
     fn line(&mut self, line: &[u8]) -> Result<(), ReplyError> {
         self.lines += 1;
         let (key, value) = super::split(line).ok_or_else(|| self.bad("line"))?;
-        // Values that are no UTF-8 are as bad as empty ones.
+        // A value that is not UTF-8 is as invalid as an empty one.
         let value = str::from_utf8(value).unwrap_or_default();
         if key == b"errno" {
             let digits = value.strip_prefix('-').unwrap_or(value);
@@ -186,7 +186,7 @@ impl GetParser {
     }
 }
 
-/// Stores `value` if it could be read; the key's name if not.
+/// Stores `value` if it is valid; otherwise returns the key's name as the error.
 fn store<T>(place: &mut T, value: Option<T>, key: &'static str) -> Result<(), &'static str> {
     *place = value.ok_or(key)?;
     Ok(())
@@ -250,7 +250,10 @@ pub(super) fn peer_line(peer: &mut Peer, key: &[u8], value: &str) -> Result<(), 
     }
 }
 
-/// Reads a whole reply, up to and with its empty line.
+/// Reads a complete reply, including its empty line.
+///
+/// # Errors
+/// [`ReplyError`].
 pub fn parse_get(text: &[u8]) -> Result<Interface, ReplyError> {
     let mut parser = GetParser::default();
     let mut lines = text.split_inclusive(|b| *b == b'\n');
@@ -283,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn in_the_order_of_wireguard_go() {
+    fn output_has_wireguard_gos_order() {
         assert_eq!(print(&Interface::default(), 1), b"errno=0\n\n");
         let key = "60".repeat(32);
         let interface = Interface {
@@ -331,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_that_say_nothing_of_use() {
+    fn unusable_replies_are_errors() {
         let refused = |text: &str| parse_get(text.as_bytes()).unwrap_err();
         assert_eq!(refused("errno=98\n\n"), ReplyError::Refused(98));
         assert_eq!(refused("fwmark=1\nerrno=-98\n\n"), ReplyError::Refused(98));
@@ -391,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_or_not_here_is_skipped() {
+    fn unknown_and_misplaced_keys_are_ignored() {
         let text = format!(
             "colour=red\nrx_bytes=x\nfwmark=7\npublic_key={:064}\nfwmark=x\nmood=\n\
              last_handshake_time_nsec=3\nerrno=0\n\n",
@@ -417,7 +420,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_cause_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_get(&bytes);
         }
     }

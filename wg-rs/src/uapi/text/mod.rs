@@ -1,7 +1,7 @@
-//! The text of the configuration protocol: `key=value` lines, an empty one at the end.
+//! The text of the configuration protocol: lines of `key=value`, followed by an empty line.
 //!
-//! Numbers are decimal digits and nothing else, keys of peers and interfaces are hexadecimal,
-//! addresses are numeric. Errors say which line and which key, never the value: it may be a secret.
+//! Numbers have only decimal digits, keys of peers and interfaces are hexadecimal, and addresses
+//! are numeric. Errors name the line and the key, but never the value, which may be a secret.
 
 mod get;
 mod set;
@@ -36,19 +36,19 @@ pub trait Reply: Default {
     fn finish(self) -> Result<Self::Value, ReplyError>;
 }
 
-/// `key=value`.
+/// Splits `key=value`.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = line.iter().position(|b| *b == b'=')?;
     Some((&line[..at], &line[at + 1..]))
 }
 
-/// Digits only: no sign, no space, not empty; and not too large for `N`.
+/// Parses digits: no sign, no space, at least one digit, and not too large for `N`.
 fn number<N: FromStr>(value: &str) -> Option<N> {
     let digits = value.bytes().all(|b| b.is_ascii_digit());
     if digits { value.parse().ok() } else { None }
 }
 
-/// `address:port` or `[address%scope]:port`, where a scope is an interface's number or its name.
+/// Parses `address:port` or `[address%scope]:port`. A scope is a link's index or name.
 fn endpoint(value: &str) -> Option<SocketAddr> {
     if let Ok(addr) = value.parse() {
         return Some(addr);
@@ -62,7 +62,7 @@ fn endpoint(value: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod arbitrary {
-    //! Whatever can be configured.
+    //! Random interfaces and changes.
 
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -141,7 +141,7 @@ mod arbitrary {
         let peers = prop::collection::vec(peer(), 0..6);
         (private_key(), any::<u16>(), any::<u32>(), peers).prop_map(
             |(private_key, listen_port, fwmark, peers)| Interface {
-                // Zero is how the protocol says that there is none.
+                // The protocol uses zero for "none".
                 private_key: private_key.filter(|key| !key.is_zero()),
                 listen_port,
                 fwmark,

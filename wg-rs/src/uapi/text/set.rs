@@ -1,4 +1,4 @@
-//! `set`: lines to changes and back.
+//! The body of `set`: converts changes to lines and back.
 
 use std::io::Write;
 use std::str;
@@ -8,21 +8,21 @@ use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
 use crate::model::{AllowedIp, Change, Extension};
 
-/// More lines than a million peers need: memory is bounded.
+/// More lines than a million peers need. It limits the memory that a request can use.
 const MAX_CHANGES: usize = 1 << 23;
 
-/// What is wrong with which line of a `set`.
+/// An invalid line of a `set`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct BadLine {
-    /// The first line after `set=1` is 1.
+    /// The line; the first one after `set=1` is 1.
     pub line: usize,
     /// What is wrong.
     pub reason: Reason,
 }
 
 impl BadLine {
-    /// The number it is answered with.
+    /// The errno for the reply.
     pub fn errno(&self) -> Errno {
         match self.reason {
             Reason::NotAnAssignment | Reason::TooLong => Errno::EPROTO,
@@ -32,30 +32,30 @@ impl BadLine {
     }
 }
 
-/// What is wrong with a line. The value is not repeated, as it may be a secret.
+/// What is wrong with a line. The value is not repeated, because it may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// There is no `=`.
     #[error("not of the form key=value")]
     NotAnAssignment,
-    /// No such key, or one that only a `get` has.
+    /// The key does not exist, or exists only in `get`.
     #[error("no such key")]
     UnknownKey,
-    /// A key of the interface after the first peer, or one of a peer before it.
+    /// A key of the interface after the first peer, or a key of a peer before the first peer.
     #[error("{0} does not belong in this section")]
     Misplaced(&'static str),
-    /// The key, and what its value should have been.
+    /// The key, and what its value should be.
     #[error("{0} should be {1}")]
     BadValue(&'static str, &'static str),
-    /// No line is as long as this one.
+    /// Longer than any valid line.
     #[error("line too long")]
     TooLong,
-    /// There are more lines than any configuration has.
+    /// More lines than any configuration has.
     #[error("too many lines")]
     TooMany,
 }
 
-/// Collects the changes of one `set`, line by line.
+/// Collects the changes of a `set` line by line.
 #[derive(Default)]
 pub struct SetParser {
     changes: Vec<Change>,
@@ -64,7 +64,10 @@ pub struct SetParser {
 }
 
 impl SetParser {
-    /// Takes the next line, without its newline. After an error the changes are of no use.
+    /// Adds the next line, without its newline. After an error the changes cannot be used.
+    ///
+    /// # Errors
+    /// [`BadLine`].
     pub fn line(&mut self, line: &[u8]) -> Result<(), BadLine> {
         self.lines += 1;
         let change = self.change(line).map_err(|reason| self.bad(reason))?;
@@ -76,13 +79,13 @@ impl SetParser {
         Ok(())
     }
 
-    /// The next line was too long to be kept.
+    /// The error for a next line that was too long to be kept.
     pub fn too_long(&mut self) -> BadLine {
         self.lines += 1;
         self.bad(Reason::TooLong)
     }
 
-    /// What was asked for.
+    /// The changes.
     pub fn finish(self) -> Vec<Change> {
         self.changes
     }
@@ -109,10 +112,10 @@ impl SetParser {
 
 struct Key {
     name: &'static str,
-    /// What its value is, for the error.
+    /// A description of the value, for errors.
     value: &'static str,
-    /// Whether it belongs to a peer, or to the interface; `None` for the one that is in both
-    /// sections and begins the next peer.
+    /// Whether the key belongs to a peer or to the interface. None for the key that is allowed in
+    /// both sections and begins the next peer.
     of_peer: Option<bool>,
     parse: fn(&str) -> Option<Change>,
 }
@@ -120,7 +123,7 @@ struct Key {
 const HEX: &str = "64 hexadecimal digits";
 const TRUE: &str = "true";
 
-/// Those that a large `set` repeats for each peer come first.
+/// The keys that a large `set` repeats for each peer come first.
 const KEYS: [Key; 14] = [
     Key {
         name: "public_key",
@@ -230,13 +233,16 @@ const KEYS: [Key; 14] = [
     },
 ];
 
-/// `address/cidr`, the cidr mandatory; host bits are dropped.
+/// Parses `address/cidr`. The cidr is required, and host bits are cleared.
 pub(super) fn allowed_ip(value: &str) -> Option<AllowedIp> {
     let (addr, cidr) = value.split_once('/')?;
     AllowedIp::new(addr.parse().ok()?, super::number(cidr)?)
 }
 
-/// Reads the body of a `set`: what follows `set=1`, up to an empty line or the end.
+/// Reads the body of a `set`: the lines after `set=1`, up to an empty line or the end.
+///
+/// # Errors
+/// [`BadLine`]: the first invalid line.
 pub fn parse_set(text: &[u8]) -> Result<Vec<Change>, BadLine> {
     let mut parser = SetParser::default();
     for line in text
@@ -248,7 +254,7 @@ pub fn parse_set(text: &[u8]) -> Result<Vec<Change>, BadLine> {
     Ok(parser.finish())
 }
 
-/// Appends the line of `change`, at most 128 bytes.
+/// Appends the line for `change`: at most 128 bytes.
 pub fn print_change(change: &Change, out: &mut Vec<u8>) {
     // Writing to a Vec cannot fail.
     let _ = match change {
@@ -299,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn what_wg_sends() {
-        // `wg syncconf`, as seen on the wire.
+    fn requests_of_wg_are_read() {
+        // The input of `wg syncconf`, recorded from the socket.
         let text = format!(
             "private_key={KEY}\nlisten_port=0\nfwmark=0\nreplace_peers=true\n\
              public_key={KEY}\nremove=true\n\
@@ -363,13 +369,13 @@ mod tests {
                 Change::Endpoint(addr)
             );
         }
-        // A scope by its name: every network namespace has a loopback, and it is the first.
+        // A scope by name: each network namespace has a loopback link, which is the first one.
         let change = of_peer("endpoint=[fe80::1%lo]:9").unwrap();
         assert_eq!(change, Change::Endpoint("[fe80::1%1]:9".parse().unwrap()));
     }
 
     #[test]
-    fn bad_lines_and_their_errno() {
+    fn invalid_lines_have_their_errno() {
         let long = "0".repeat(65);
         let short = "0".repeat(63);
         let device = [
@@ -479,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_where_and_never_the_value() {
+    fn errors_name_the_line_but_not_the_value() {
         let bad = of_peer(&format!("preshared_key={}", &KEY[1..])).unwrap_err();
         assert_eq!(
             bad.to_string(),
@@ -502,13 +508,13 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_cause_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_set(&bytes);
         }
 
-        /// What was accepted means the same once printed.
+        /// Accepted lines have the same meaning when printed and read again.
         #[test]
-        fn any_lines_are_read_or_refused(
+        fn arbitrary_lines_cause_no_panic(
             lines in prop::collection::vec((0..KEYS.len(), "[-0-9a-f:./%\\[\\]]{0,12}"), 0..6),
         ) {
             let mut text = format!("public_key={KEY}\n");
