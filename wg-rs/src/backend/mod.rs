@@ -95,8 +95,8 @@ impl Backends {
         }
     }
 
-    /// How an interface is doing. Where only our daemon would tell, `None` and nothing: of the kernel,
-    /// and of other daemons.
+    /// The interface's status. Fields that only our daemon knows are `None` or empty for the kernel and
+    /// for other daemons.
     ///
     /// # Errors
     /// As for [`Backends::get`].
@@ -107,7 +107,7 @@ impl Backends {
         }
     }
 
-    /// Makes changes, in their order. Those before one that is refused may have been made.
+    /// Applies changes in their order. If one is refused, those before it may already be applied.
     ///
     /// # Errors
     /// Those of [`Backends::get`], but `No such device` for a name that is too long; and the

@@ -537,7 +537,10 @@ mod tests {
         fs::write(f.temp.0.join("other"), "").unwrap();
         fs::rename(f.temp.0.join("other"), f.temp.socket()).unwrap();
         f.server.await.unwrap().unwrap();
-        assert!(f.temp.socket().is_file(), "the file belongs to another daemon");
+        assert!(
+            f.temp.socket().is_file(),
+            "the file belongs to another daemon"
+        );
     }
 
     #[tokio::test]
