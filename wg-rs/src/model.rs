@@ -3,6 +3,7 @@
 //! these types.
 
 mod extension;
+mod groups;
 pub mod status;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::sys::numeric::Ip;
 
 pub use extension::{Extension, Extensions, Label, NotALabel};
+pub use groups::{Groups, GroupsError, MAX_GROUPS, MAX_GROUPS_IN_ALL};
 
 /// The configuration and the state of an interface: the result of a `get`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,13 +9,13 @@ use wg_crypto::{KeyError, PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::error::{near, shown, shown_word};
-use super::extensions::label;
+use super::extensions::{groups, label};
 use super::value::is_space;
 use super::{Error, Hint, PeerSettings, Position, Reason, Settings, value};
 use crate::model::Extension;
 
 const INTERFACE: [&str; 4] = ["listen-port", "fwmark", "private-key", "peer"];
-const PEER: [&str; 7] = [
+const PEER: [&str; 8] = [
     "peer",
     "remove",
     "preshared-key",
@@ -23,6 +23,7 @@ const PEER: [&str; 7] = [
     "persistent-keepalive",
     "allowed-ips",
     "name",
+    "relay",
 ];
 
 /// The error for a key file that is too short, with wg's text.
@@ -126,6 +127,7 @@ fn set_peer(
             };
             peer.extend(Extension::Name(name));
         }
+        "relay" => peer.extend(Extension::Relay(groups(text)?)),
         _ => {
             let key = key_file(value, read, PresharedKey::from_base64)?;
             peer.preshared_key = Some(Box::new(key.unwrap_or_default()));
@@ -205,6 +207,8 @@ mod tests {
             "off",
             "name",
             "alice",
+            "relay",
+            "lab, office",
             "peer",
             KEY,
             "remove",
@@ -231,6 +235,8 @@ mod tests {
         assert_eq!(first.persistent_keepalive, Some(0));
         assert!(first.replace_allowed_ips && first.allowed_ips.len() == 1);
         assert_eq!(first.name().map(Label::as_str), Some("alice"));
+        let relay = Extension::Relay("lab,office".parse().unwrap());
+        assert!(first.extensions.contains(&relay));
         let removed = PeerSettings {
             remove: true,
             ..PeerSettings::new(public_key)
@@ -345,6 +351,10 @@ mod tests {
                 &["peer", KEY, "name", "2"],
                 "name: `2' is not a valid name: a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 \
                  and `-', and is not `localhost'",
+            ),
+            (
+                &["peer", KEY, "relay", "lab,on"],
+                "relay: `on' and `off' stand alone: no group has that name",
             ),
             (
                 &["peer", KEY, "endpoint", "x"],

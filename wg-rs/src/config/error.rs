@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wg_crypto::KeyError;
 
-use crate::model::{Label, NotALabel};
+use crate::model::{GroupsError, Label, NotALabel};
 
 /// An error and its position. Printed as `wg0.conf:7: AllowedIPs: Unable to parse IP address: ...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +105,9 @@ pub enum Reason {
     /// Not a valid name of a peer.
     #[error("`{0}' is not a valid name: {1}")]
     Label(String, NotALabel),
+    /// Not a valid list of groups.
+    #[error(transparent)]
+    Groups(#[from] GroupsError),
     /// The name of another peer in the file, and the line of that peer's section.
     #[error("`{0}' is already the name of the peer in line {1}")]
     NameTaken(Label, usize),

@@ -7,7 +7,7 @@
 use super::error::{near, shown, shown_word};
 use super::value::{endpoint, is_space};
 use super::{Endpoint, Hint, PeerSettings, Reason, Settings};
-use crate::model::{Extension, Label};
+use crate::model::{Extension, Groups, Label};
 
 /// What such a line begins with.
 pub const MARK: &str = "#@";
@@ -34,6 +34,11 @@ const KEYS: &[Key] = &[
         written: "#@ Name",
         meaning: Meaning::Peer(|text| Ok(Extension::Name(Some(label(text)?)))),
     },
+    Key {
+        name: "Relay",
+        written: "#@ Relay",
+        meaning: Meaning::Peer(|text| Ok(Extension::Relay(groups(text)?))),
+    },
     // Where others reach this interface; `wg-quick-rs add` writes it into their files.
     Key {
         name: "Endpoint",
@@ -58,6 +63,18 @@ impl Key {
 pub(super) fn label(text: &str) -> Result<Label, Reason> {
     text.parse()
         .map_err(|error| Reason::Label(shown(text), error))
+}
+
+/// The groups within which a hub relays for a peer: `on`, `off`, or their names with commas between them.
+pub(super) fn groups(text: &str) -> Result<Groups, Reason> {
+    if text.eq_ignore_ascii_case("on") {
+        return Ok(Groups::on());
+    }
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(Groups::NONE);
+    }
+    let names = text.split(',').map(|name| label(name.trim_matches(is_space)));
+    Ok(Groups::new(names.collect::<Result<_, _>>()?)?)
 }
 
 /// What is wrong with a `#@` line: the key, if it is known, the reason, and what may have been meant.
@@ -166,6 +183,39 @@ mod tests {
         }
         for line in ["", "# @ Name = alice", "## Name", "# Name = x #@ Name = y"] {
             assert_eq!(peer(line), Ok(vec![]), "{line}");
+        }
+    }
+
+    #[test]
+    fn groups_of_a_hub() {
+        for (line, groups) in [
+            ("on", "default"),
+            ("ON", "default"),
+            ("off", ""),
+            ("lab", "lab"),
+            ("office,lab", "lab,office"),
+            (" office , lab # and no more", "lab,office"),
+        ] {
+            let relay = Extension::Relay(groups.parse().unwrap());
+            let line = format!("#@ Relay = {line}");
+            assert_eq!(peer(&line), Ok(vec![relay]), "{line}");
+        }
+        let rule = "a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 and `-', and is \
+                    not `localhost'";
+        for (value, expected) in [
+            ("Lab", format!("`Lab' is no name: {rule}")),
+            ("lab,", format!("`' is no name: {rule}")),
+            (
+                "lab,off",
+                "`on' and `off' stand alone: no group has that name".into(),
+            ),
+            (
+                "a,b,c,d,e,f,g,h,i",
+                "a peer is in at most 8 groups".into(),
+            ),
+        ] {
+            let error = peer(&format!("#@ Relay = {value}")).unwrap_err();
+            assert_eq!(error, format!("f:2: Relay: {expected}"));
         }
     }
 

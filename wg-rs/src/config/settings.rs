@@ -79,6 +79,7 @@ impl PeerSettings {
     pub fn name(&self) -> Option<&Label> {
         let mut names = self.extensions.iter().map(|extension| match extension {
             Extension::Name(name) => name.as_ref(),
+            Extension::Relay(_) => None,
         });
         names.next().flatten()
     }

@@ -251,6 +251,7 @@ fn errno(error: &ConfigError) -> Errno {
         ConfigError::FwMark { source, .. } => said(source).unwrap_or(Errno::EIO),
         ConfigError::TooManyPeers => Errno::ENOMEM,
         ConfigError::NoPeer => Errno::EINVAL,
+        ConfigError::TooManyGroups => Errno::ENOSPC,
     }
 }
 
@@ -291,6 +292,7 @@ mod tests {
             ),
             (ConfigError::TooManyPeers, Errno::ENOMEM),
             (ConfigError::NoPeer, Errno::EINVAL),
+            (ConfigError::TooManyGroups, Errno::ENOSPC),
         ] {
             assert_eq!(errno(&error), number, "{error}");
         }

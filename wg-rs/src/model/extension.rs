@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::Groups;
+
 /// One DNS label in lower case, `[a-z][a-z0-9-]{0,30}`, but not `localhost`: the name of a peer or a
 /// group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,16 +52,19 @@ impl fmt::Display for Label {
 pub enum Extension {
     /// What people call the peer; `None` for no name.
     Name(Option<Label>),
+    /// The groups within which a hub relays for the peer.
+    Relay(Groups),
 }
 
 impl Extension {
     /// Each of them as it is where nothing was ever said.
-    pub const OFF: [Extension; 1] = [Extension::Name(None)];
+    pub const OFF: [Extension; 2] = [Extension::Name(None), Extension::Relay(Groups::NONE)];
 
     /// The key of `set=1`, and the word of `wg-rs set`.
     pub fn key(&self) -> &'static str {
         match self {
             Extension::Name(_) => "name",
+            Extension::Relay(_) => "relay",
         }
     }
 
@@ -79,18 +84,24 @@ impl Extension {
 pub struct Extensions {
     /// What people call the peer.
     pub name: Option<Label>,
+    /// The groups within which a hub relays for the peer.
+    pub relay: Groups,
 }
 
 impl Extensions {
     /// Each of them, as it is.
-    pub fn all(&self) -> [Extension; 1] {
-        [Extension::Name(self.name.clone())]
+    pub fn all(&self) -> [Extension; 2] {
+        [
+            Extension::Name(self.name.clone()),
+            Extension::Relay(self.relay.clone()),
+        ]
     }
 
     /// Makes a change.
     pub fn set(&mut self, extension: &Extension) {
         match extension {
             Extension::Name(name) => self.name.clone_from(name),
+            Extension::Relay(groups) => self.relay.clone_from(groups),
         }
     }
 }
@@ -126,6 +137,7 @@ mod tests {
     fn what_is_off_is_the_default() {
         let mut extensions = Extensions {
             name: "alice".parse().ok(),
+            relay: Groups::on(),
         };
         for off in &Extension::OFF {
             assert!(off.is_off());
@@ -133,5 +145,6 @@ mod tests {
         }
         assert_eq!(extensions, Extensions::default());
         assert!(!Extension::Name("alice".parse().ok()).is_off());
+        assert!(!Extension::Relay(Groups::on()).is_off());
     }
 }

@@ -14,10 +14,13 @@ use wg_crypto::{Identity, PrivateKey, PublicKey};
 
 use super::device::Device;
 use super::entry::{Context, Entry};
+use super::hub::TooManyGroups;
 use super::messages::MAX_PEERS;
 use super::peer::{Endpoint, Peer};
 use super::time::Time;
-use crate::model::{self, Change, Extensions, Interface, Wall};
+use crate::model::{
+    self, Change, Extension, Extensions, Groups, Interface, MAX_GROUPS_IN_ALL, Wall,
+};
 
 /// What configuration does to the sockets.
 pub trait Links {
@@ -61,6 +64,9 @@ pub enum ConfigError {
     /// A change about a peer before any peer was named.
     #[error("no peer named yet")]
     NoPeer,
+    /// There are as many relay groups as an interface may have.
+    #[error("more than {MAX_GROUPS_IN_ALL} relay groups")]
+    TooManyGroups,
 }
 
 /// Whom the next changes are about.
@@ -141,6 +147,7 @@ impl Device {
                         self.remove_peer(id);
                         *subject = Subject::Nobody;
                     }
+                    Change::Extension(extension) => self.extend(id, extension)?,
                     _ => self.apply_to_peer(id, subject, change),
                 },
             },
@@ -159,7 +166,7 @@ impl Device {
             Change::PresharedKey(key) => entry.config.preshared_key = (**key).clone(),
             Change::Endpoint(addr) => {
                 starts = !peer.has_endpoint();
-                peer.set_endpoint(Endpoint::from(*addr));
+                self.context.plane.heard(peer, Endpoint::from(*addr));
             }
             Change::PersistentKeepalive(seconds) => {
                 starts = peer.timers.set_persistent_interval(*seconds) == 0 && *seconds != 0;
@@ -174,17 +181,38 @@ impl Device {
                     former.config.allowed_ips.remove(&place);
                 }
             }
-            Change::Extension(extension) => {
-                let mut extensions = entry.config.extensions.take().unwrap_or_default();
-                extensions.set(extension);
-                let is_any = *extensions != Extensions::default();
-                entry.config.extensions = is_any.then_some(extensions);
-            }
             _ => {}
         }
         if let Subject::Peer { keepalive, .. } = subject {
             *keepalive |= starts;
         }
+    }
+
+    fn extend(&mut self, id: u64, extension: &Extension) -> Result<(), ConfigError> {
+        if let Extension::Relay(groups) = extension {
+            self.set_groups(id, groups)?;
+        }
+        if let Some(entry) = self.peers.get_mut(&id) {
+            let mut extensions = entry.config.extensions.take().unwrap_or_default();
+            extensions.set(extension);
+            let is_any = *extensions != Extensions::default();
+            entry.config.extensions = is_any.then_some(extensions);
+        }
+        Ok(())
+    }
+
+    /// What is relayed for a peer, within which groups.
+    fn set_groups(&mut self, id: u64, groups: &Groups) -> Result<(), ConfigError> {
+        let Some(entry) = self.peers.get(&id) else {
+            return Ok(());
+        };
+        if self.hub.is_none() && groups.is_empty() {
+            return Ok(());
+        }
+        let hub = self.hub.get_or_insert_default();
+        let result = hub.set_groups(&entry.shared, groups, &self.context.plane);
+        self.hub.take_if(|_| self.context.plane.relay().is_none());
+        result.map_err(|TooManyGroups| ConfigError::TooManyGroups)
     }
 
     fn name_peer(&mut self, key: &PublicKey) -> Result<Subject, ConfigError> {
@@ -204,10 +232,14 @@ impl Device {
         }
         self.config.last_peer += 1;
         let id = self.config.last_peer;
-        let mut entry = Entry::new(Arc::new(Peer::new(id, *key)));
-        entry.config.extensions = self.config.removed.remove(key);
+        let entry = Entry::new(Arc::new(Peer::new(id, *key)));
         self.peers.insert(id, entry);
         self.by_key.insert(*key, id);
+        if let Some(extensions) = self.config.removed.remove(key) {
+            for extension in extensions.all() {
+                self.extend(id, &extension)?;
+            }
+        }
         Ok(Subject::Peer {
             id,
             created: true,
@@ -279,6 +311,8 @@ impl Device {
     }
 
     fn remove_peer(&mut self, id: u64) {
+        // To be in no group is always allowed.
+        let _ = self.set_groups(id, &Groups::NONE);
         if let Some(mut entry) = self.peers.remove(&id) {
             let key = entry.shared.public_key();
             self.by_key.remove(key);

@@ -25,6 +25,7 @@ use wg_crypto::{AeadBackend, PrivateKey, PublicKey, receive_initiation, wipe_sta
 
 use super::drops::DropReason;
 use super::entry::{Context, Entry};
+use super::hub::{Hub, PairState, Surroundings};
 use super::ingress::{Backlog, Ingress, Verdict};
 use super::messages::*;
 use super::networks::Networks;
@@ -82,6 +83,8 @@ pub struct Device {
     /// In the order in which they were added.
     pub(super) peers: BTreeMap<u64, Entry>,
     pub(super) by_key: HashMap<PublicKey, u64>,
+    /// There while any peer has a relay group.
+    pub(super) hub: Option<Box<Hub>>,
 }
 
 impl Device {
@@ -96,6 +99,7 @@ impl Device {
             strangers: Strangers::default(),
             peers: BTreeMap::new(),
             by_key: HashMap::new(),
+            hub: None,
             context: Context {
                 pending: PendingHandshakes::new(&plane),
                 plane,
@@ -149,9 +153,59 @@ impl Device {
             }
             Some(Message::Data(_)) | None => Err(DropReason::Malformed),
         };
+        let result = match result {
+            Err(reason) if self.is_foreign(reason, message) => {
+                self.relay(now, wall, from, message).unwrap_or(Err(reason))
+            }
+            result => result,
+        };
         if let Err(reason) = result {
             self.plane().drop_packets(reason, 1);
         }
+    }
+
+    /// Whether a message that was refused is not for us.
+    fn is_foreign(&self, reason: DropReason, message: &[u8]) -> bool {
+        match reason {
+            DropReason::BadMac1 => true,
+            DropReason::BadCookie => {
+                receiver_index(message).is_some_and(|index| !self.plane().index.is_reserved(index))
+            }
+            _ => false,
+        }
+    }
+
+    /// Sends on a message that is not for us. `None`: nothing is relayed.
+    fn relay(
+        &mut self,
+        now: Time,
+        wall: Wall,
+        from: Endpoint,
+        message: &[u8],
+    ) -> Option<Result<(), DropReason>> {
+        self.hub.as_ref()?;
+        // A peer that has just been heard elsewhere is where this comes from.
+        self.handle_events(now, wall);
+        let Device {
+            hub,
+            context,
+            ingress,
+            ..
+        } = self;
+        let with = Surroundings {
+            plane: &context.plane,
+            rng: &mut *context.rng,
+            outgoing: &mut context.outgoing,
+            is_loaded: ingress.is_under_load(now),
+            now,
+        };
+        Some(hub.as_mut()?.relay(with, from, message))
+    }
+
+    /// What was relayed between peers, pair by pair.
+    pub fn pairs(&self) -> Vec<PairState> {
+        let pairs = self.hub.iter().flat_map(|hub| hub.pairs());
+        pairs.filter_map(|pair| PairState::of(pair)).collect()
     }
 
     fn admit(
@@ -260,7 +314,11 @@ impl Device {
             match &event {
                 Event::Handshake(_) => peer.handshake_asked.store(false, Ordering::Release),
                 Event::Flush(_) => peer.flush_asked.store(false, Ordering::Release),
+                Event::Roamed(_) => peer.roaming_told.store(false, Ordering::Release),
                 Event::Confirmed(_) | Event::Wake(_) => {}
+            }
+            if let (Event::Roamed(peer), Some(hub)) = (&event, &mut self.hub) {
+                hub.roamed(peer.id);
             }
             let Some((entry, context)) = self.entry(peer) else {
                 continue;
@@ -269,6 +327,7 @@ impl Device {
                 Event::Handshake(_) => entry.send_initiation(context, now),
                 Event::Flush(_) => entry.send_staged(context),
                 Event::Wake(_) => entry.reschedule(context),
+                Event::Roamed(_) => {}
                 Event::Confirmed(peer) => {
                     debug!(%peer, "session confirmed");
                     entry.handshake_complete(wall);

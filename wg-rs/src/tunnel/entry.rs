@@ -103,9 +103,9 @@ impl Entry {
         {
             context.pending.release(index);
         }
-        peer.set_endpoint(from);
+        context.plane.heard(&peer, from);
         let ephemeral = random_key(&mut *context.rng);
-        let index = context.plane.index.reserve(&mut *context.rng);
+        let index = context.plane.reserve_index(&mut *context.rng);
         let handshake = self.handshake.as_mut().expect("just used");
         let (response, keys) = handshake
             .respond(
@@ -152,7 +152,7 @@ impl Entry {
         let psk = &self.config.preshared_key;
         let keys = handshake.accept_response(identity, psk, context.backend, message)?;
         context.pending.complete(local);
-        self.shared.set_endpoint(from);
+        context.plane.heard(&self.shared, from);
         debug!(peer = %self.shared, from = %from.addr, "handshake response: new session");
         let origin = Origin {
             local,

@@ -10,13 +10,13 @@
 //! Under load means that many messages wait, now or a second ago (paper, section 5.3). The answers to
 //! our own initiations do not count: a thousand peers may well answer at once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand_core::RngCore;
-use wg_crypto::{Cookie, CookieSecret, MacKeys, PublicKey};
-use zeroize::Zeroize;
+use wg_crypto::{MacKeys, PublicKey};
 
+use super::cookies::{CookieMaker, nonce};
 use super::drops::DropReason;
 use super::messages::*;
 use super::ratelimiter::RateLimiter;
@@ -46,7 +46,7 @@ impl Backlog {
 pub(super) struct Ingress {
     /// Of our public key; none without one.
     mac_keys: Option<MacKeys>,
-    secret: Option<(CookieSecret, Time)>,
+    cookies: CookieMaker,
     last_under_load: Option<Time>,
     rate_limiter: RateLimiter,
 }
@@ -63,7 +63,7 @@ impl Ingress {
         rng.fill_bytes(&mut seed);
         Self {
             mac_keys: None,
-            secret: None,
+            cookies: CookieMaker::default(),
             last_under_load: None,
             rate_limiter: RateLimiter::new(seed),
         }
@@ -93,20 +93,9 @@ impl Ingress {
         if !under_load {
             return Verdict::Admit;
         }
-        let expired = |since: Time| now.saturating_since(since) >= COOKIE_SECRET_MAX_AGE;
-        self.secret.take_if(|(_, since)| expired(*since));
-        let (secret, _) = self.secret.get_or_insert_with(|| {
-            let mut bytes = [0; 32];
-            rng.fill_bytes(&mut bytes);
-            let secret = CookieSecret::from_bytes(bytes);
-            bytes.zeroize();
-            (secret, now)
-        });
-        let cookie = Cookie::derive(secret, &source(from));
+        let cookie = self.cookies.cookie(from, now, rng);
         if !cookie.verify_mac2(message) {
-            let mut nonce = [0; 24];
-            rng.fill_bytes(&mut nonce);
-            return Verdict::Reply(mac_keys.create_reply(message, &cookie, nonce));
+            return Verdict::Reply(mac_keys.create_reply(message, &cookie, nonce(rng)));
         }
         if !self.rate_limiter.allow(from.ip(), now) {
             return Verdict::Refuse(DropReason::RateLimited);
@@ -128,14 +117,4 @@ impl Ingress {
             .take_if(|last| now.saturating_since(*last) >= LOAD_MEMORY);
         self.last_under_load.is_some()
     }
-}
-
-/// Address and port, as the cookie is made of.
-fn source(from: SocketAddr) -> Vec<u8> {
-    let mut source = match from.ip() {
-        IpAddr::V4(addr) => addr.octets().to_vec(),
-        IpAddr::V6(addr) => addr.octets().to_vec(),
-    };
-    source.extend(from.port().to_be_bytes());
-    source
 }

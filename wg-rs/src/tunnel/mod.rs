@@ -4,13 +4,16 @@
 //!   `entry`; what all peers share of it is a `schedule`, `pending` handshakes and [`outgoing`] messages.
 //! - [`plane`], [`peer`], [`keypair`], [`index`]: what it shares with the data path, without locks.
 //! - [`send`], [`receive`]: the data path's part of the protocol, over bursts.
+//! - [`hub`], [`relay`]: what is relayed between peers: the owner's part, and the data path's.
 
 pub mod allowed_ips;
 pub mod config;
+mod cookies;
 pub mod device;
 pub mod drops;
 mod entry;
 mod handshake;
+pub mod hub;
 pub mod index;
 pub mod ingress;
 pub mod keypair;
@@ -22,6 +25,7 @@ mod pending;
 pub mod plane;
 pub mod ratelimiter;
 pub mod receive;
+pub mod relay;
 mod schedule;
 pub mod send;
 mod staged;

@@ -78,6 +78,10 @@ pub struct Peer {
     pub(crate) flush_asked: AtomicBool,
     /// The last minute of the current session was noticed.
     pub(crate) sent_lastminute_handshake: AtomicBool,
+    /// The owner wants to know when its address changes: others reach it by us.
+    pub(crate) is_followed: AtomicBool,
+    /// The owner was told that the address changed and has not looked yet.
+    pub(crate) roaming_told: AtomicBool,
     dead: AtomicBool,
     /// There once something went wrong.
     trouble: Mutex<Option<Box<Trouble>>>,
@@ -102,6 +106,8 @@ impl Peer {
             handshake_asked: AtomicBool::new(false),
             flush_asked: AtomicBool::new(false),
             sent_lastminute_handshake: AtomicBool::new(false),
+            is_followed: AtomicBool::new(false),
+            roaming_told: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             trouble: Mutex::default(),
         }
@@ -149,17 +155,28 @@ impl Peer {
         self.has_endpoint.load(Ordering::Acquire)
     }
 
-    /// The peer was heard from here.
-    pub(crate) fn set_endpoint(&self, endpoint: Endpoint) {
+    /// The peer was heard from here. Whether that is another address than before.
+    pub(crate) fn set_endpoint(&self, endpoint: Endpoint) -> bool {
         let mut slot = self.endpoint_slot();
-        if slot.endpoint != Some(endpoint) {
-            *slot = Slot {
-                endpoint: Some(endpoint),
-                source_is_refused: false,
-            };
-            self.source_judged.store(0, Ordering::Relaxed);
-            self.has_endpoint.store(true, Ordering::Release);
+        if slot.endpoint == Some(endpoint) {
+            return false;
         }
+        let has_moved = slot
+            .endpoint
+            .is_none_or(|known| known.addr != endpoint.addr);
+        *slot = Slot {
+            endpoint: Some(endpoint),
+            source_is_refused: false,
+        };
+        self.source_judged.store(0, Ordering::Relaxed);
+        self.has_endpoint.store(true, Ordering::Release);
+        has_moved
+    }
+
+    /// Whether the peer is at this address now. Takes a lock: once a burst.
+    pub(crate) fn is_at(&self, addr: SocketAddr) -> bool {
+        let endpoint = self.endpoint_slot().endpoint;
+        endpoint.is_some_and(|endpoint| endpoint.addr == addr)
     }
 
     /// Forgets the local address, so that the routing table chooses: it proved unusable.

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use rand_core::RngCore;
 
 use super::allowed_ips::AllowedIps;
 use super::drops::{DropReason, Drops};
 use super::index::Index;
 use super::keypair::Discarded;
 use super::messages::{Message, receiver_index, sender_index};
-use super::peer::Peer;
+use super::peer::{Endpoint, Peer};
+use super::relay::Relay;
 use super::time::Time;
 use super::timers::Wake;
 
@@ -33,13 +35,18 @@ pub(crate) enum Event {
     Flush(Arc<Peer>),
     /// A timer was armed for earlier than the owner means to wake.
     Wake(Arc<Peer>),
+    /// A peer that others reach by us has another address.
+    Roamed(Arc<Peer>),
 }
 
 impl Event {
     /// Whom it is about.
     pub(crate) fn peer(&self) -> &Arc<Peer> {
-        let (Self::Handshake(peer) | Self::Confirmed(peer) | Self::Flush(peer) | Self::Wake(peer)) =
-            self;
+        let (Self::Handshake(peer)
+        | Self::Confirmed(peer)
+        | Self::Flush(peer)
+        | Self::Wake(peer)
+        | Self::Roamed(peer)) = self;
         peer
     }
 }
@@ -50,6 +57,7 @@ pub struct Plane {
     mtu: AtomicUsize,
     pub(crate) index: Index,
     routes: ArcSwap<Routes>,
+    relay: OnceLock<Relay>,
     drops: Drops,
     events: Mutex<Vec<Event>>,
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -62,6 +70,7 @@ impl Plane {
             mtu: AtomicUsize::new(1420),
             index: Index::default(),
             routes: ArcSwap::from_pointee(Routes::new()),
+            relay: OnceLock::new(),
             drops: Drops::new(),
             events: Mutex::new(Vec::new()),
             waker: OnceLock::new(),
@@ -75,6 +84,27 @@ impl Plane {
 
     pub(crate) fn set_routes(&self, routes: Routes) {
         self.routes.store(Arc::new(routes));
+    }
+
+    /// What is relayed; none while no peer has a relay group.
+    pub fn relay(&self) -> Option<&Relay> {
+        self.relay.get().filter(|relay| relay.is_on())
+    }
+
+    /// The table of what is relayed, made when it is first needed.
+    pub(crate) fn relay_table(&self) -> &Relay {
+        self.relay.get_or_init(Relay::default)
+    }
+
+    /// An index of our own: none by which something is relayed, which it would shadow.
+    pub(crate) fn reserve_index(&self, rng: &mut dyn RngCore) -> u32 {
+        loop {
+            let index = self.index.reserve(rng);
+            if self.relay().is_none_or(|relay| !relay.has(index)) {
+                return index;
+            }
+            self.index.release(index);
+        }
     }
 
     /// Whether `datagram` is a message of ours to `peer`, by its index: that of one of its sessions, or,
@@ -162,6 +192,17 @@ impl Plane {
 
     pub(crate) fn confirmed(&self, peer: &Arc<Peer>) {
         self.push(Event::Confirmed(peer.clone()));
+    }
+
+    /// The peer was heard from here, or is said to be here.
+    pub(crate) fn heard(&self, peer: &Arc<Peer>, from: Endpoint) {
+        let has_moved = peer.set_endpoint(from);
+        if has_moved
+            && peer.is_followed.load(Ordering::Acquire)
+            && !peer.roaming_told.swap(true, Ordering::AcqRel)
+        {
+            self.push(Event::Roamed(peer.clone()));
+        }
     }
 
     pub(crate) fn wake(&self, peer: &Arc<Peer>, wake: Wake) {

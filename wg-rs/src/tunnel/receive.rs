@@ -4,6 +4,7 @@
 //! buffer, received        (the caller's receive)
 //!   -> classify           handshake messages handed out; one index lookup for each run of packets
 //!                         of one session; is that session still good?
+//!      strangers          packets with an index that is none of ours, for whoever relays them
 //!   -> open               AEAD in place, any thread
 //!   -> accept             serial: replay, roaming, key confirmation, timers, then of each packet
 //!                         its length, its source and its ECN, in the kernel's order
@@ -36,11 +37,18 @@ pub struct InBurst {
     from: Option<Endpoint>,
     tos: u8,
     runs: Vec<Run>,
+    strangers: Vec<Stranger>,
     /// For each datagram of each run, whether it is authentic.
     authentic: Vec<bool>,
     /// The same for one run.
     opened: Vec<bool>,
     packets: Vec<Range<usize>>,
+}
+
+/// Neighbouring data packets with an index that is none of ours.
+struct Stranger {
+    bytes: Range<usize>,
+    index: u32,
 }
 
 /// Neighbouring data packets of one session.
@@ -59,6 +67,7 @@ impl InBurst {
             from: None,
             tos: 0,
             runs: Vec::new(),
+            strangers: Vec::new(),
             authentic: Vec::new(),
             opened: Vec::new(),
             packets: Vec::new(),
@@ -93,6 +102,7 @@ impl InBurst {
         self.from = Some(from);
         self.tos = tos;
         self.runs.clear();
+        self.strangers.clear();
         self.authentic.clear();
         self.packets.clear();
     }
@@ -123,6 +133,9 @@ impl InBurst {
                             extend(&mut self.runs, start..end, keypair);
                         }
                         Some(_) => plane.drop_packets(DropReason::SessionExpired, 1),
+                        None if plane.relay().is_some() => {
+                            note(&mut self.strangers, start..end, index);
+                        }
                         None => plane.drop_packets(DropReason::UnknownIndex, 1),
                     }
                 }
@@ -130,6 +143,23 @@ impl InBurst {
             }
             start = end;
         }
+    }
+
+    /// Data packets that may be others' to relay: runs with one index each, laid out at `stride`. None
+    /// unless something is relayed.
+    pub fn strangers(&self) -> impl Iterator<Item = (&[u8], u32)> {
+        let run = |stranger: &Stranger| (&self.bytes[stranger.bytes.clone()], stranger.index);
+        self.strangers.iter().map(run)
+    }
+
+    /// Distance between datagrams.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The outer TOS that they came with.
+    pub fn tos(&self) -> u8 {
+        self.tos
     }
 
     /// How many data packets wait to be opened.
@@ -180,7 +210,7 @@ impl InBurst {
             if total == 0 {
                 continue;
             }
-            peer.set_endpoint(from);
+            plane.heard(&peer, from);
             if let Some(discarded) = peer.keypairs.confirm(&run.keypair) {
                 plane.forget(discarded);
                 plane.confirmed(&peer);
@@ -255,6 +285,15 @@ fn extend(runs: &mut Vec<Run>, bytes: Range<usize>, keypair: &Arc<Keypair<Peer>>
             bytes,
             keypair: keypair.clone(),
         }),
+    }
+}
+
+fn note(strangers: &mut Vec<Stranger>, bytes: Range<usize>, index: u32) {
+    match strangers.last_mut() {
+        Some(last) if last.bytes.end == bytes.start && last.index == index => {
+            last.bytes.end = bytes.end;
+        }
+        _ => strangers.push(Stranger { bytes, index }),
     }
 }
 

@@ -26,7 +26,7 @@ use super::peer::{Endpoint, Peer, Source};
 use super::receive::InBurst;
 use super::send::{OpenBurst, OutBuffer, Prepared, Unroutable, outer_tos, route};
 use super::time::Time;
-use crate::model::{self, AllowedIp, Change, Wall};
+use crate::model::{self, AllowedIp, Change, Extension, Groups, Wall};
 
 pub(crate) use packet::{checksum, packet, packet_between};
 pub(crate) use sockets::Sockets;
@@ -251,6 +251,21 @@ impl Sim {
         result
     }
 
+    /// Makes `members` peers of the hub, and lets each reach the hub and, through it, the others.
+    pub fn join(&mut self, hub: usize, members: &[usize]) {
+        let endpoint = Change::Endpoint(self.hosts[hub].addr);
+        for &member in members {
+            let inner = allow(&format!("10.0.0.{}/32", member + 1));
+            self.set_peer(hub, member, &[inner, Change::Extension(Extension::Relay(Groups::on()))]);
+            self.introduce(member, hub);
+            self.set_peer(member, hub, &[Change::PersistentKeepalive(25)]);
+            for &other in members.iter().filter(|other| **other != member) {
+                let inner = allow(&format!("10.0.0.{}/32", other + 1));
+                self.set_peer(member, other, &[endpoint.clone(), inner]);
+            }
+        }
+    }
+
     /// Changes `peer` in `host`.
     pub fn set_peer(&mut self, host: usize, peer: usize, changes: &[Change]) {
         let mut all = vec![Change::Peer(self.hosts[peer].public())];
@@ -454,11 +469,27 @@ impl Sim {
         host.r#in.classify(&plane, now, |message, from| {
             device.handle_message(now, wall, from, message, backlog);
         });
+        let mut relayed = Vec::new();
+        for (bytes, index) in host.r#in.strangers() {
+            let relay = plane.relay().expect("only if something is relayed");
+            match relay.route(index, flight.from, now) {
+                Ok(route) => {
+                    route.sent(bytes.len(), now);
+                    relayed.push((route.to.addr, bytes.to_vec()));
+                }
+                Err(reason) => {
+                    plane.drop_packets(reason, bytes.len().div_ceil(host.r#in.stride()));
+                }
+            }
+        }
         host.r#in.open();
         host.r#in.accept(&plane, now);
         for range in host.r#in.packets() {
             host.delivered
                 .push((now, host.r#in.bytes()[range.clone()].to_vec()));
+        }
+        for (to, bytes) in relayed {
+            self.transmit(i, to, flight.tos, flight.stride, &bytes);
         }
         self.pump(i);
     }

@@ -51,7 +51,7 @@ impl Entry {
         if peer.sent_handshake_lately(now) {
             return;
         }
-        let index = context.plane.index.reserve(&mut *context.rng);
+        let index = context.plane.reserve_index(&mut *context.rng);
         let ephemeral = random_key(&mut *context.rng);
         let parties = Parties {
             local,

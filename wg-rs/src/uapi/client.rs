@@ -17,7 +17,7 @@ use crate::model::{Change, Interface};
 /// Most bytes in one read or write.
 const CHUNK: usize = 64 << 10;
 /// More bytes than any change takes.
-const LONGEST: usize = 128;
+const LONGEST: usize = 320;
 
 /// How long a connection, a part of a request or a reply may wait for the daemon. With a hundred
 /// thousand peers a daemon needs less than a second.

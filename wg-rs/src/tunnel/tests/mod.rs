@@ -14,6 +14,8 @@ mod handshake;
 mod load;
 mod private_key;
 mod rekey;
+mod relay;
+mod relay_attacks;
 mod roaming;
 mod secrets;
 mod soak;

@@ -70,7 +70,7 @@ mod arbitrary {
     use proptest::prelude::*;
     use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-    use crate::model::{AllowedIp, Change, Extension, Interface, Peer, Wall};
+    use crate::model::{AllowedIp, Change, Extension, Groups, Interface, Peer, Wall};
 
     fn private_key() -> impl Strategy<Value = Option<PrivateKey>> {
         option::of(any::<[u8; 32]>().prop_map(PrivateKey::from_bytes))
@@ -105,6 +105,11 @@ mod arbitrary {
         (addr, 0u8..=128).prop_map(|(addr, cidr)| {
             AllowedIp::new(addr, if addr.is_ipv4() { cidr % 33 } else { cidr }).unwrap()
         })
+    }
+
+    fn groups() -> impl Strategy<Value = Groups> {
+        let names = prop::collection::vec("[a-k][a-z0-9-]{0,30}", 0..=8);
+        names.prop_map(|names| names.join(",").parse().unwrap())
     }
 
     fn peer() -> impl Strategy<Value = Peer> {
@@ -171,6 +176,7 @@ mod arbitrary {
                 let name = name.map(|name| name.parse().unwrap());
                 Change::Extension(Extension::Name(name))
             }),
+            groups().prop_map(|groups| Change::Extension(Extension::Relay(groups))),
         ];
         let device = prop::collection::vec(of_device, 0..6);
         let peers = (public_key(), prop::collection::vec(of_peer, 0..20));

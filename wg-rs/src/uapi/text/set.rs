@@ -124,7 +124,7 @@ const HEX: &str = "64 hexadecimal digits";
 const TRUE: &str = "true";
 
 /// The keys that a large `set` repeats for each peer come first.
-const KEYS: [Key; 14] = [
+const KEYS: [Key; 15] = [
     Key {
         name: "public_key",
         value: HEX,
@@ -205,6 +205,12 @@ const KEYS: [Key; 14] = [
         },
     },
     Key {
+        name: "relay",
+        value: "names of groups with commas between them, or nothing for off",
+        of_peer: Some(true),
+        parse: |v| Some(Change::Extension(Extension::Relay(v.parse().ok()?))),
+    },
+    Key {
         name: "private_key",
         value: HEX,
         of_peer: Some(false),
@@ -254,7 +260,7 @@ pub fn parse_set(text: &[u8]) -> Result<Vec<Change>, BadLine> {
     Ok(parser.finish())
 }
 
-/// Appends the line for `change`: at most 128 bytes.
+/// Appends the line for `change`: at most 320 bytes.
 pub fn print_change(change: &Change, out: &mut Vec<u8>) {
     // Writing to a Vec cannot fail.
     let _ = match change {
@@ -281,6 +287,7 @@ pub fn print_change(change: &Change, out: &mut Vec<u8>) {
             match extension {
                 Extension::Name(Some(name)) => writeln!(out, "{key}={name}"),
                 Extension::Name(None) => writeln!(out, "{key}="),
+                Extension::Relay(groups) => writeln!(out, "{key}={groups}"),
             }
         }
     };
@@ -502,7 +509,7 @@ mod tests {
             for change in &changes {
                 let before = text.len();
                 print_change(change, &mut text);
-                prop_assert!(text.len() - before <= 128);
+                prop_assert!(text.len() - before <= 320);
             }
             prop_assert_eq!(parse_set(&text), Ok(changes));
         }

@@ -1,0 +1,125 @@
+//! The groups of a peer: a hub relays between peers that share one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::extension::{Label, NotALabel};
+
+/// The most groups that one peer may be in.
+pub const MAX_GROUPS: usize = 8;
+/// The most groups that an interface may have.
+pub const MAX_GROUPS_IN_ALL: usize = 64;
+/// The group that `on` stands for.
+const DEFAULT: &str = "default";
+
+/// The groups that a peer is in, sorted, each once. Empty: nothing is relayed for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups(Vec<Label>);
+
+/// Why something names no groups.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GroupsError {
+    /// Not the name of a group.
+    #[error(transparent)]
+    Label(#[from] NotALabel),
+    /// `on` or `off`, which no group may be called.
+    #[error("`on' and `off' stand alone: no group has that name")]
+    Switch,
+    /// Too many of them.
+    #[error("a peer is in at most {MAX_GROUPS} groups")]
+    TooMany,
+}
+
+impl Groups {
+    /// None.
+    pub const NONE: Groups = Groups(Vec::new());
+
+    /// The group that `on` stands for.
+    pub fn on() -> Self {
+        Groups(DEFAULT.parse().into_iter().collect())
+    }
+
+    /// Those with these names.
+    ///
+    /// # Errors
+    /// Of [`GroupsError`], the second and the third.
+    pub fn new(mut names: Vec<Label>) -> Result<Self, GroupsError> {
+        if names.iter().any(|name| matches!(name.as_str(), "on" | "off")) {
+            return Err(GroupsError::Switch);
+        }
+        names.sort_unstable();
+        names.dedup();
+        match names.len() > MAX_GROUPS {
+            true => Err(GroupsError::TooMany),
+            false => Ok(Groups(names)),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Their names.
+    pub fn names(&self) -> &[Label] {
+        &self.0
+    }
+}
+
+/// Names with commas between them; an empty text is none.
+impl FromStr for Groups {
+    type Err = GroupsError;
+
+    fn from_str(text: &str) -> Result<Self, GroupsError> {
+        if text.is_empty() {
+            return Ok(Groups::NONE);
+        }
+        let names: Result<_, _> = text.split(',').map(str::parse).collect();
+        Groups::new(names?)
+    }
+}
+
+/// As they are parsed.
+impl fmt::Display for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, name) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(f, "{comma}{name}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_there_once() {
+        for (text, groups) in [
+            ("", ""),
+            ("lab", "lab"),
+            ("office,lab,office", "lab,office"),
+            ("a,b,c,d,e,f,g,h", "a,b,c,d,e,f,g,h"),
+            ("a,a,a,a,a,a,a,a,a", "a"),
+            ("x-1", "x-1"),
+        ] {
+            let parsed: Groups = text.parse().unwrap();
+            assert_eq!(parsed.to_string(), groups, "{text}");
+        }
+        assert_eq!("default".parse(), Ok(Groups::on()));
+        assert!(Groups::NONE.is_empty() && !Groups::on().is_empty());
+    }
+
+    #[test]
+    fn what_names_no_groups_is_refused() {
+        for text in [",", "a,", ",a", "A", "1", "a b"] {
+            let label = Err(GroupsError::Label(NotALabel));
+            assert_eq!(text.parse::<Groups>(), label, "{text}");
+        }
+        for text in ["on", "off", "a,on"] {
+            assert_eq!(text.parse::<Groups>(), Err(GroupsError::Switch));
+        }
+        assert_eq!("a,b,c,d,e,f,g,h,i".parse::<Groups>(), Err(GroupsError::TooMany));
+    }
+}

@@ -1,0 +1,334 @@
+//! The owner's part of the relay: whose handshake messages go to whom, and the sessions that come of them
+//! (`relay.rs` forwards their packets).
+//!
+//! ```text
+//! initiation    from a peer with groups ─► to whom, by mac1: its partners, else those of its groups
+//!               ─► within the pair's budget, else a cookie ─► waits for its response; sent
+//! response      to an initiation that waits ─► from whom, by mac1 ─► a session; sent back
+//! cookie reply  to an initiation that waits, or a response ─► sent back; the cookie is remembered
+//! ```
+//! The cookie of a pair over its budget is made as its far end would make it: only who receives at the
+//! sender's address can use it, which a spoofer does not. A loaded far end gives another cookie in its
+//! place: its reply is opened here, and its cookie is as good.
+//!
+//! Invariants:
+//! - What is sent goes to the present endpoint of a peer with groups, is what came in, and never goes
+//!   back to the address that it came from.
+//! - An index leads from one peer to one other: one that would lead to two, or that is ours, is refused.
+
+mod members;
+mod pace;
+mod pairs;
+mod places;
+
+use std::sync::Arc;
+
+use rand_core::RngCore;
+use wg_crypto::PublicKey;
+
+use self::members::Members;
+pub(super) use self::members::TooManyGroups;
+use self::pairs::{NoRoom, Pairs};
+use super::cookies::{CookieMaker, nonce};
+use super::drops::DropReason;
+use super::messages::*;
+use super::outgoing::{Outgoing, Transmit};
+use super::peer::{Endpoint, Peer};
+use super::plane::Plane;
+use super::relay::Pair;
+use super::time::Time;
+use crate::model::Groups;
+
+/// Partners of a sender that an initiation is compared with before anything is searched.
+const PARTNERS_TRIED: usize = 32;
+
+/// What a message is handled with.
+pub(super) struct Surroundings<'a> {
+    pub(super) plane: &'a Plane,
+    pub(super) rng: &'a mut dyn RngCore,
+    pub(super) outgoing: &'a mut Outgoing,
+    /// The device is: nobody is searched for.
+    pub(super) is_loaded: bool,
+    pub(super) now: Time,
+}
+
+impl Surroundings<'_> {
+    fn send(&mut self, to: Endpoint, tos: u8, message: &[u8]) {
+        let transmit = Transmit {
+            to,
+            tos,
+            stride: message.len(),
+            receipt: None,
+            is_initiation: false,
+        };
+        self.outgoing.message(transmit, message);
+    }
+}
+
+/// The relay of a device that has peers with groups. See the head of this file.
+#[derive(Default)]
+pub(super) struct Hub {
+    members: Members,
+    pairs: Pairs,
+    cookies: CookieMaker,
+}
+
+impl Hub {
+    /// Puts a peer into these groups and no others. Pairs that no longer share one end.
+    pub(super) fn set_groups(
+        &mut self,
+        peer: &Arc<Peer>,
+        groups: &Groups,
+        plane: &Plane,
+    ) -> Result<(), TooManyGroups> {
+        let result = match groups.is_empty() {
+            true => {
+                self.members.remove(peer.id);
+                Ok(())
+            }
+            false => self.members.put(peer, groups),
+        };
+        let partners: Vec<u64> = self.pairs.partners(peer.id).collect();
+        for partner in partners {
+            if !self.members.share(peer.id, partner) {
+                self.pairs.close(peer.id, partner, plane.relay_table());
+            }
+        }
+        plane.relay_table().set_on(!self.members.is_empty());
+        result
+    }
+
+    /// A peer may be elsewhere.
+    pub(super) fn roamed(&mut self, id: u64) {
+        self.members.follow(id);
+    }
+
+    /// The pairs that have had a session.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = &Arc<Pair>> {
+        self.pairs.each()
+    }
+
+    #[cfg(test)]
+    pub(super) fn pair_count(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Takes a handshake message or cookie reply that is not for us: sends it on, or says why not.
+    pub(super) fn relay(
+        &mut self,
+        mut with: Surroundings<'_>,
+        from: Endpoint,
+        message: &[u8],
+    ) -> Result<(), DropReason> {
+        self.pairs.expire(with.plane.relay_table(), with.now);
+        match Message::parse(message) {
+            Some(Message::Initiation(initiation)) => self.initiation(&mut with, from, initiation),
+            Some(Message::Response(response)) => self.response(&mut with, from, response),
+            Some(Message::Cookie(reply)) => self.cookie(&mut with, from, reply),
+            Some(Message::Data(_)) | None => Err(DropReason::Malformed),
+        }
+    }
+
+    fn initiation(
+        &mut self,
+        with: &mut Surroundings<'_>,
+        from: Endpoint,
+        message: &[u8; INITIATION_SIZE],
+    ) -> Result<(), DropReason> {
+        let now = with.now;
+        let mut senders = self.members.may_be_at(from.addr);
+        let (first, to) = self.find(&senders, message, with)?;
+        senders.retain(|id| *id != first && *id != to && self.members.share(*id, to));
+        senders.insert(0, first);
+
+        let endpoint = self.endpoint(to, from)?;
+        let index = sender_index(message).ok_or(DropReason::Malformed)?;
+        self.check_index(with, index, to, &senders)?;
+        let member = |id| self.members.get(id).ok_or(DropReason::RelayUnknown);
+        let (sender, receiver) = (member(first)?, member(to)?);
+        let opened = self.pairs.open(&sender.peer, &receiver.peer, now);
+        opened.map_err(|NoRoom| DropReason::RelayLimited)?;
+
+        let cookie = self.cookies.cookie(from.addr, now, with.rng);
+        let may_pass = cookie.verify_mac2(message)
+            || self
+                .pairs
+                .may_initiate(first, to, |cookie| cookie.verify_mac2(message), now);
+        if !may_pass {
+            let reply = receiver
+                .mac_keys
+                .create_reply(message, &cookie, nonce(with.rng));
+            with.send(from, 0, &reply);
+            return Err(DropReason::RelayCookie);
+        }
+        self.pairs.wait((to, index), senders, mac1(message), now);
+        with.send(endpoint, HANDSHAKE_DSCP, message);
+        Ok(())
+    }
+
+    /// Who of `senders` sent an initiation to whom: to a partner, as far as these are compared, or else to
+    /// another peer of its groups.
+    fn find(
+        &mut self,
+        senders: &[u64],
+        message: &[u8],
+        with: &Surroundings<'_>,
+    ) -> Result<(u64, u64), DropReason> {
+        let is_to = |id: &u64| {
+            let member = self.members.get(*id);
+            member.is_some_and(|member| member.mac_keys.verify_mac1(message))
+        };
+        for &sender in senders {
+            let mut partners = self.pairs.partners(sender).take(PARTNERS_TRIED);
+            if let Some(partner) = partners.find(is_to) {
+                return Ok((sender, partner));
+            }
+        }
+        let mut reason = DropReason::RelayNotPeer;
+        for &sender in senders {
+            if with.is_loaded {
+                return Err(DropReason::RelayLimited);
+            }
+            match self.members.search(sender, message, with.now) {
+                Ok(found) => return Ok((sender, found)),
+                Err(refused) => reason = refused,
+            }
+        }
+        Err(reason)
+    }
+
+    fn response(
+        &mut self,
+        with: &mut Surroundings<'_>,
+        from: Endpoint,
+        message: &[u8; RESPONSE_SIZE],
+    ) -> Result<(), DropReason> {
+        let now = with.now;
+        let asked = receiver_index(message).ok_or(DropReason::Malformed)?;
+        let answered = sender_index(message).ok_or(DropReason::Malformed)?;
+        let responders = self.members.at(from.addr);
+        if responders.is_empty() {
+            return Err(DropReason::RelayNotPeer);
+        }
+        let waits = |id: &&u64| self.pairs.pending((**id, asked), now).is_some();
+        let responder = *responders
+            .iter()
+            .find(waits)
+            .ok_or(DropReason::RelayStale)?;
+        let pending = self.pairs.pending((responder, asked), now);
+        let senders = &pending.ok_or(DropReason::RelayStale)?.senders;
+        // It is signed for the one that sent the initiation.
+        let is_to = |id: &&u64| {
+            let member = self.members.get(**id);
+            member.is_some_and(|member| member.mac_keys.verify_mac1(message))
+                && self.members.share(**id, responder)
+        };
+        let initiator = *senders.iter().find(is_to).ok_or(DropReason::BadMac1)?;
+
+        let endpoint = self.endpoint(initiator, from)?;
+        self.check_index(with, answered, initiator, &[responder])?;
+        self.check_index(with, asked, responder, &[initiator])?;
+        let member = |id| self.members.get(id).ok_or(DropReason::RelayUnknown);
+        let (asker, answerer) = (member(initiator)?, member(responder)?);
+        let opened = self.pairs.open(&asker.peer, &answerer.peer, now);
+        opened.map_err(|NoRoom| DropReason::RelayLimited)?;
+        let (asker, answerer) = ((initiator, asked), (responder, answered));
+        self.pairs
+            .begin(asker, answerer, with.plane.relay_table(), now);
+        with.send(endpoint, HANDSHAKE_DSCP, message);
+        Ok(())
+    }
+
+    fn cookie(
+        &mut self,
+        with: &mut Surroundings<'_>,
+        from: Endpoint,
+        reply: &[u8; COOKIE_SIZE],
+    ) -> Result<(), DropReason> {
+        let index = receiver_index(reply).ok_or(DropReason::Malformed)?;
+        let givers = self.members.at(from.addr);
+        if givers.is_empty() {
+            return Err(DropReason::RelayNotPeer);
+        }
+        for giver in givers {
+            let Some(pending) = self.pairs.pending((giver, index), with.now) else {
+                continue;
+            };
+            let sender = pending
+                .senders
+                .first()
+                .copied()
+                .ok_or(DropReason::RelayStale)?;
+            let endpoint = self.endpoint(sender, from)?;
+            let member = self.members.get(giver);
+            let cookie = member.and_then(|member| member.mac_keys.open_reply(reply, &pending.mac1));
+            let cookie = cookie.ok_or(DropReason::BadCookie)?;
+            self.pairs.cookie_given(giver, sender, cookie, with.now);
+            with.send(endpoint, 0, reply);
+            return Ok(());
+        }
+        // To the response that began a session.
+        let route = with.plane.relay_table().route(index, from.addr, with.now)?;
+        with.send(route.to, 0, reply);
+        Ok(())
+    }
+
+    /// Where a peer is, to send on what came `from` there.
+    fn endpoint(&self, id: u64, from: Endpoint) -> Result<Endpoint, DropReason> {
+        let member = self.members.get(id).ok_or(DropReason::RelayUnknown)?;
+        let endpoint = member.peer.endpoint().ok_or(DropReason::NoEndpoint)?;
+        match endpoint.addr == from.addr {
+            true => Err(DropReason::RelayLoop),
+            false => Ok(endpoint),
+        }
+    }
+
+    /// Whether what `user` sends by `index` may lead to `owners`, one of whom chose it.
+    fn check_index(
+        &self,
+        with: &Surroundings<'_>,
+        index: u32,
+        user: u64,
+        owners: &[u64],
+    ) -> Result<(), DropReason> {
+        let is_owner = |peer: &Peer| owners.contains(&peer.id);
+        let member = self.members.get(user).ok_or(DropReason::RelayUnknown)?;
+        let table = with.plane.relay_table();
+        let pending = self.pairs.pending((user, index), with.now);
+        let is_another = |id: &u64| !owners.contains(id);
+        if with.plane.index.is_reserved(index)
+            || table.leads_elsewhere(index, &member.peer, is_owner, with.now)
+            || pending.is_some_and(|pending| pending.senders.iter().all(is_another))
+        {
+            return Err(DropReason::RelayCollision);
+        }
+        Ok(())
+    }
+}
+
+fn mac1(message: &[u8; INITIATION_SIZE]) -> [u8; 16] {
+    let mut mac1 = [0; 16];
+    mac1.copy_from_slice(&message[INITIATION_SIZE - 32..INITIATION_SIZE - 16]);
+    mac1
+}
+
+/// What was relayed between two peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairState {
+    /// Who sent the first initiation, and to whom.
+    pub keys: [PublicKey; 2],
+    /// Bytes of data packets that each of them sent to the other.
+    pub bytes: [u64; 2],
+    /// When the last packet was relayed.
+    pub last: Time,
+}
+
+impl PairState {
+    pub(super) fn of(pair: &Pair) -> Option<Self> {
+        Some(PairState {
+            keys: pair.ends.each_ref().map(|peer| *peer.public_key()),
+            bytes: pair.bytes(),
+            last: pair.last()?,
+        })
+    }
+}

@@ -1,0 +1,343 @@
+//! The pairs that this hub relays between: handshakes under way, sessions, and what bounds them.
+//!
+//! Handshakes and sessions end by their age, in the order in which they began, when something else is
+//! relayed: there is no timer. The data path looks at the age itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wg_crypto::Cookie;
+
+use super::super::messages::{COOKIE_SECRET_LATENCY, COOKIE_SECRET_MAX_AGE, REJECT_AFTER_TIME};
+use super::super::peer::Peer;
+use super::super::relay::{Pair, Relay, Session};
+use super::super::time::Time;
+use super::pace::Pace;
+
+/// How long a response may take.
+const PENDING_LIFE: Duration = Duration::from_secs(15);
+/// A session's packets are refused by its ends from `REJECT_AFTER_TIME` on; some are on their way.
+const SESSION_LIFE: Duration = REJECT_AFTER_TIME.saturating_add(Duration::from_secs(10));
+/// Handshakes under way, and sessions, of one pair.
+const PENDING_IN_PAIR: usize = 4;
+const SESSIONS_IN_PAIR: usize = 4;
+/// Pairs that one peer opened, and all.
+const OPENED_BY_PEER: usize = 1024;
+const MAX_PAIRS: usize = 65_536;
+/// Between two initiations from one end of a pair to the other, after a rest five at once.
+const INITIATION_INTERVAL: Duration = Duration::from_secs(1);
+const INITIATIONS_AHEAD: Duration = INITIATION_INTERVAL.saturating_mul(5);
+/// Between two searches for pairs that may make room for others.
+const CLEARANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a cookie that passed through us is good for.
+const COOKIE_LIFE: Duration = COOKIE_SECRET_MAX_AGE.saturating_sub(COOKIE_SECRET_LATENCY);
+
+/// An initiation, by whom it is for and its sender's index.
+pub(super) type Ticket = (u64, u32);
+
+/// An initiation that waits for its response.
+pub(super) struct Pending {
+    /// Who may have sent it, first the one that is most likely: several may be at its address.
+    pub(super) senders: Vec<u64>,
+    /// By which a cookie reply to it is opened.
+    pub(super) mac1: [u8; 16],
+    until: Time,
+}
+
+/// There is no room for another pair.
+#[derive(Debug)]
+pub(super) struct NoRoom;
+
+struct Open {
+    shared: Arc<Pair>,
+    pending: VecDeque<Ticket>,
+    sessions: VecDeque<Arc<Session>>,
+    /// From each end to the other.
+    initiations: [Pace; 2],
+    /// By which each end signs its initiations for the other to see that it receives, and since when.
+    cookies: [Option<(Cookie, Time)>; 2],
+}
+
+impl Open {
+    /// Which end a peer is.
+    fn end(&self, id: u64) -> usize {
+        usize::from(self.shared.ends[1].id == id)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.sessions.is_empty()
+    }
+}
+
+/// Of one peer.
+#[derive(Default)]
+struct Ends {
+    /// Whom it has a pair with, last used first.
+    partners: VecDeque<u64>,
+    /// How many of these pairs it opened.
+    opened: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Pairs {
+    pairs: HashMap<Key, Open>,
+    ends: HashMap<u64, Ends>,
+    pending: HashMap<Ticket, Pending>,
+    pending_in_order: VecDeque<(Time, Ticket)>,
+    sessions_in_order: VecDeque<Arc<Session>>,
+    /// Of looking for pairs that may make room.
+    clearances: Pace,
+}
+
+/// The identifiers of two peers, the lower one first.
+type Key = (u64, u64);
+
+fn key(a: u64, b: u64) -> Key {
+    (a.min(b), a.max(b))
+}
+
+impl Pairs {
+    /// Every pair that ever had a session.
+    pub(super) fn each(&self) -> impl Iterator<Item = &Arc<Pair>> {
+        let pairs = self.pairs.values().map(|open| &open.shared);
+        pairs.filter(|pair| pair.last().is_some())
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whom a peer has a pair with, last used first.
+    pub(super) fn partners(&self, id: u64) -> impl Iterator<Item = u64> {
+        self.ends
+            .get(&id)
+            .into_iter()
+            .flat_map(|ends| ends.partners.iter().copied())
+    }
+
+    /// Ends what is too old.
+    pub(super) fn expire(&mut self, relay: &Relay, now: Time) {
+        while let Some(&(until, ticket)) = self.pending_in_order.front()
+            && until <= now
+        {
+            self.pending_in_order.pop_front();
+            // One that was sent again has a later place in the order as well.
+            if self
+                .pending
+                .get(&ticket)
+                .is_some_and(|pending| pending.until <= now)
+            {
+                self.forget(ticket);
+            }
+        }
+        while let Some(session) = self.sessions_in_order.front()
+            && session.until <= now
+        {
+            let session = session.clone();
+            self.sessions_in_order.pop_front();
+            self.end(relay, &session);
+        }
+    }
+
+    /// Makes sure that there is a pair, as the one last used. Pairs without a session may make room for it.
+    pub(super) fn open(
+        &mut self,
+        opener: &Arc<Peer>,
+        other: &Arc<Peer>,
+        now: Time,
+    ) -> Result<(), NoRoom> {
+        let key = key(opener.id, other.id);
+        if self.pairs.contains_key(&key) {
+            self.touch(opener.id, other.id);
+            self.touch(other.id, opener.id);
+            return Ok(());
+        }
+        if self.is_full_for(opener.id) {
+            self.clear_idle(now);
+            if self.is_full_for(opener.id) {
+                return Err(NoRoom);
+            }
+        }
+        let open = Open {
+            shared: Arc::new(Pair::new([opener.clone(), other.clone()])),
+            pending: VecDeque::new(),
+            sessions: VecDeque::new(),
+            initiations: Default::default(),
+            cookies: Default::default(),
+        };
+        self.pairs.insert(key, open);
+        self.ends.entry(opener.id).or_default().opened += 1;
+        for (id, other) in [(opener.id, other.id), (other.id, opener.id)] {
+            self.ends.entry(id).or_default().partners.push_front(other);
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, id: u64, partner: u64) {
+        if let Some(Ends { partners, .. }) = self.ends.get_mut(&id)
+            && let Some(at) = partners.iter().position(|other| *other == partner)
+            && at != 0
+        {
+            partners.remove(at);
+            partners.push_front(partner);
+        }
+    }
+
+    fn is_full_for(&self, opener: u64) -> bool {
+        let opened = self.ends.get(&opener).map_or(0, |ends| ends.opened);
+        opened >= OPENED_BY_PEER || self.pairs.len() >= MAX_PAIRS
+    }
+
+    fn clear_idle(&mut self, now: Time) {
+        if !self
+            .clearances
+            .take(now, CLEARANCE_INTERVAL, CLEARANCE_INTERVAL)
+        {
+            return;
+        }
+        let idle = self.pairs.iter().filter(|(_, open)| open.is_idle());
+        for key in idle.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Open> {
+        let open = self.pairs.remove(&key)?;
+        for (id, other) in [key, (key.1, key.0)] {
+            if let Some(ends) = self.ends.get_mut(&id) {
+                ends.partners.retain(|partner| *partner != other);
+                ends.opened -= usize::from(open.shared.ends[0].id == id);
+                if ends.partners.is_empty() {
+                    self.ends.remove(&id);
+                }
+            }
+        }
+        Some(open)
+    }
+
+    /// Ends a pair, with all that is under way in it.
+    pub(super) fn close(&mut self, a: u64, b: u64, relay: &Relay) {
+        if let Some(open) = self.remove(key(a, b)) {
+            open.sessions
+                .iter()
+                .for_each(|session| relay.remove(session));
+            for ticket in open.pending {
+                self.pending.remove(&ticket);
+            }
+        }
+    }
+
+    /// Whether an initiation from one peer to another is within the budget of the pair; if so, it is
+    /// counted. One that is signed by a cookie of `mac2_fits` passes beside it.
+    pub(super) fn may_initiate(
+        &mut self,
+        from: u64,
+        to: u64,
+        mac2_fits: impl Fn(&Cookie) -> bool,
+        now: Time,
+    ) -> bool {
+        let Some(open) = self.pairs.get_mut(&key(from, to)) else {
+            return false;
+        };
+        let end = open.end(from);
+        open.cookies[end].take_if(|(_, since)| now.saturating_since(*since) >= COOKIE_LIFE);
+        open.cookies[end]
+            .as_ref()
+            .is_some_and(|(cookie, _)| mac2_fits(cookie))
+            || open.initiations[end].take(now, INITIATION_INTERVAL, INITIATIONS_AHEAD)
+    }
+
+    /// A cookie that the one peer gave the other went through us.
+    pub(super) fn cookie_given(&mut self, by: u64, to: u64, cookie: Cookie, now: Time) {
+        if let Some(open) = self.pairs.get_mut(&key(by, to)) {
+            let end = open.end(to);
+            open.cookies[end] = Some((cookie, now));
+        }
+    }
+
+    /// An initiation went to `ticket.0`, whose response is waited for from now on.
+    pub(super) fn wait(&mut self, ticket: Ticket, senders: Vec<u64>, mac1: [u8; 16], now: Time) {
+        self.forget(ticket);
+        let Some(first) = senders.first().copied() else {
+            return;
+        };
+        let Some(open) = self.pairs.get_mut(&key(first, ticket.0)) else {
+            return;
+        };
+        open.pending.push_back(ticket);
+        if open.pending.len() > PENDING_IN_PAIR
+            && let Some(oldest) = open.pending.pop_front()
+        {
+            self.pending.remove(&oldest);
+        }
+        let until = now + PENDING_LIFE;
+        self.pending_in_order.push_back((until, ticket));
+        let pending = Pending {
+            senders,
+            mac1,
+            until,
+        };
+        self.pending.insert(ticket, pending);
+    }
+
+    /// The initiation that this peer got with this index, if it waits for its response.
+    pub(super) fn pending(&self, ticket: Ticket, now: Time) -> Option<&Pending> {
+        self.pending
+            .get(&ticket)
+            .filter(|pending| pending.until > now)
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        let Some(pending) = self.pending.remove(&ticket) else {
+            return;
+        };
+        let first = pending.senders.first().copied();
+        let open = first.and_then(|first| self.pairs.get_mut(&key(first, ticket.0)));
+        if let Some(open) = open {
+            open.pending.retain(|other| *other != ticket);
+        }
+    }
+
+    /// Relays what the ends of a pair send each other by their indices, each given with its peer.
+    pub(super) fn begin(&mut self, a: (u64, u32), b: (u64, u32), relay: &Relay, now: Time) {
+        let Some(open) = self.pairs.get_mut(&key(a.0, b.0)) else {
+            return;
+        };
+        let mut indices = [a.1, b.1];
+        if open.end(a.0) == 1 {
+            indices.reverse();
+        }
+        open.shared.used(now);
+        // A response that comes twice begins nothing.
+        if open
+            .sessions
+            .iter()
+            .any(|session| session.indices == indices)
+        {
+            return;
+        }
+        let session = Arc::new(Session {
+            pair: open.shared.clone(),
+            indices,
+            until: now + SESSION_LIFE,
+        });
+        relay.insert(&session);
+        open.sessions.push_back(session.clone());
+        if open.sessions.len() > SESSIONS_IN_PAIR
+            && let Some(oldest) = open.sessions.pop_front()
+        {
+            relay.remove(&oldest);
+        }
+        self.sessions_in_order.push_back(session);
+    }
+
+    fn end(&mut self, relay: &Relay, session: &Arc<Session>) {
+        relay.remove(session);
+        let [a, b] = &session.pair.ends;
+        if let Some(open) = self.pairs.get_mut(&key(a.id, b.id)) {
+            open.sessions.retain(|other| !Arc::ptr_eq(other, session));
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! What the relay withstands: each attack is counted, and those who are not attacked lose nothing.
+
+use std::net::SocketAddr;
+
+use wg_crypto::{MacKeys, PublicKey};
+
+use super::relay::{groups, lab, received, refused, talking};
+use super::{elsewhere, key};
+use crate::model::{Change, Extension, Groups};
+use crate::tunnel::drops::DropReason;
+use crate::tunnel::sim::*;
+
+const HUB: usize = 0;
+const A: usize = 1;
+const B: usize = 2;
+const C: usize = 3;
+const D: usize = 4;
+
+/// An initiation of nobody's to whoever has `public`.
+fn initiation(index: u32, public: &PublicKey) -> Vec<u8> {
+    let mut message = [&[1, 0, 0, 0][..], &index.to_le_bytes(), &[9; 140]].concat();
+    MacKeys::new(public).sign(&mut message, None);
+    message
+}
+
+fn inject(sim: &mut Sim, from: SocketAddr, messages: impl IntoIterator<Item = Vec<u8>>) {
+    let hub = sim.hosts[HUB].addr;
+    for message in messages {
+        sim.inject(from, hub, &message);
+    }
+    sim.run(20 * MILLI);
+}
+
+/// A and B, who are talking, still do, both ways, and lose nothing.
+fn others_lose_nothing(sim: &mut Sim) {
+    for host in [A, B] {
+        sim.hosts[host].delivered.clear();
+    }
+    for n in 0..50 {
+        sim.send(A, B, n);
+        sim.send(B, A, n);
+        sim.run(20 * MILLI);
+    }
+    let all: Vec<u8> = (0..50).collect();
+    assert_eq!((received(sim, A), received(sim, B)), (all.clone(), all));
+}
+
+/// They meet anew, as after a restart of A's.
+fn others_meet_within(sim: &mut Sim, seconds: u32) {
+    sim.hosts[B].delivered.clear();
+    sim.down(A);
+    sim.up(A);
+    sim.send(A, B, 1);
+    sim.run(seconds * SECOND);
+    assert_eq!(received(sim, B), [1]);
+}
+
+fn drops(sim: &Sim, reason: DropReason) -> u64 {
+    sim.hosts[HUB].drops(reason)
+}
+
+#[test]
+fn an_outsider_is_counted() {
+    let mut sim = talking(2);
+    let b = sim.hosts[B].public();
+    let index = sim.hosts[A]
+        .device
+        .peers()
+        .nth(1)
+        .unwrap()
+        .keypairs
+        .current()
+        .clone()
+        .unwrap();
+    let local = index.local();
+    let response = [&[2, 0, 0, 0][..], &[1; 4], &local.to_le_bytes(), &[9; 80]].concat();
+    let cookie = [&[3, 0, 0, 0][..], &local.to_le_bytes(), &[9; 56]].concat();
+    let data = [&[4, 0, 0, 0][..], &local.to_le_bytes(), &[9; 40]].concat();
+    inject(
+        &mut sim,
+        elsewhere(),
+        [initiation(5, &b), initiation(6, &key(1)), response, cookie],
+    );
+    assert_eq!(drops(&sim, DropReason::RelayNotPeer), 4);
+    inject(&mut sim, elsewhere(), [data.clone(), data]);
+    assert_eq!(drops(&sim, DropReason::RelayStale), 2);
+    assert_eq!(sim.seen.iter().filter(|seen| seen.from == HUB).count(), 0);
+    others_lose_nothing(&mut sim);
+}
+
+#[test]
+fn a_peer_without_groups_is_an_outsider() {
+    let mut sim = talking(3);
+    sim.set_peer(HUB, C, &[groups("")]);
+    sim.send(C, A, 5);
+    sim.run(SECOND);
+    assert!(drops(&sim, DropReason::RelayNotPeer) > 0);
+    assert!(received(&sim, A).is_empty());
+    // Nor is it reached.
+    sim.send(A, C, 5);
+    sim.run(SECOND);
+    assert!(received(&sim, C).is_empty());
+    assert!(drops(&sim, DropReason::RelayUnknown) > 0);
+    others_lose_nothing(&mut sim);
+}
+
+/// Fruitless searches become rare, and known pairs go on.
+#[test]
+fn spoofed_initiations_to_nobody_shrink_the_budget_of_searches() {
+    let mut sim = talking(3);
+    let a = sim.hosts[A].addr;
+    for n in 0..100 {
+        inject(
+            &mut sim,
+            a,
+            (0..10).map(|i| initiation(n * 10 + i, &key(1))),
+        );
+    }
+    // 2 s of it, from a full rest: at most those at once and a few more.
+    let unknown = drops(&sim, DropReason::RelayUnknown);
+    assert!((3..=14).contains(&unknown), "{unknown} searches");
+    assert_eq!(drops(&sim, DropReason::RelayLimited), 1000 - unknown);
+    others_lose_nothing(&mut sim);
+    others_meet_within(&mut sim, 1);
+    // A first contact waits.
+    inject(&mut sim, a, (0..10).map(|i| initiation(i, &key(1))));
+    sim.send(A, C, 1);
+    sim.run(SECOND);
+    assert!(received(&sim, C).is_empty());
+    sim.run(20 * SECOND);
+    assert_eq!(received(&sim, C), [1]);
+    // And having found somebody, it searches as before.
+    sim.hosts[C].delivered.clear();
+    let limited = drops(&sim, DropReason::RelayLimited);
+    inject(&mut sim, a, (0..5).map(|i| initiation(i, &key(2))));
+    sim.run(SECOND);
+    assert!(drops(&sim, DropReason::RelayLimited) - limited < 5);
+}
+
+/// The real peer gets a cookie, which the spoofer does not receive.
+#[test]
+fn spoofed_initiations_to_a_partner_cost_the_real_peer_one_cookie() {
+    let mut sim = talking(2);
+    let (a, b) = (sim.hosts[A].addr, sim.hosts[B].public());
+    inject(&mut sim, a, (0..100).map(|i| initiation(i, &b)));
+    let passed = sim
+        .seen
+        .iter()
+        .filter(|seen| seen.from == HUB && seen.kind() == INITIATION);
+    assert!((4..=5).contains(&passed.count()));
+    assert!(drops(&sim, DropReason::RelayCookie) >= 95);
+    assert!(
+        sim.seen
+            .iter()
+            .all(|seen| seen.from != HUB || seen.kind() != COOKIE || seen.to == a)
+    );
+    others_lose_nothing(&mut sim);
+
+    // While it goes on, A and B meet all the same.
+    sim.down(A);
+    sim.up(A);
+    sim.hosts[B].delivered.clear();
+    sim.send(A, B, 1);
+    for n in 0..70 {
+        inject(
+            &mut sim,
+            a,
+            (0..10).map(|i| initiation(1000 + 10 * n + i, &b)),
+        );
+        sim.run(80 * MILLI);
+    }
+    assert_eq!(received(&sim, B), [1]);
+
+    // And so they do if B is under load as well: its cookie is as good as the hub's.
+    sim.down(A);
+    sim.up(A);
+    sim.hosts[B].delivered.clear();
+    sim.hosts[B].backlog.initiations = 512;
+    sim.send(A, B, 2);
+    for n in 0..200 {
+        inject(
+            &mut sim,
+            a,
+            (0..10).map(|i| initiation(5000 + 10 * n + i, &b)),
+        );
+        sim.run(80 * MILLI);
+    }
+    assert_eq!(received(&sim, B), [2]);
+}
+
+#[test]
+fn spoofed_answers_need_a_live_index_and_the_right_address() {
+    let mut sim = talking(3);
+    let (a, b, c) = (sim.hosts[A].addr, sim.hosts[B].addr, sim.hosts[C].addr);
+    let session = |sim: &Sim, host: usize, peer: usize| {
+        let key = sim.hosts[peer].public();
+        let peers = sim.hosts[host].device.peers();
+        let peer = peers
+            .into_iter()
+            .find(|peer| *peer.public_key() == key)
+            .unwrap();
+        peer.keypairs.current().clone().unwrap()
+    };
+    let of_b = session(&sim, B, A).local();
+    let data = |index: u32| [&[4, 0, 0, 0][..], &index.to_le_bytes(), &[9; 40]].concat();
+    // From another peer, and with an index of nobody's.
+    inject(&mut sim, c, [data(of_b)]);
+    inject(&mut sim, a, [data(of_b ^ 1)]);
+    assert_eq!(drops(&sim, DropReason::RelayStale), 2);
+    // From the right address by the right index it is sent on, and refused by the end.
+    inject(&mut sim, a, [data(of_b)]);
+    let forged = DropReason::Forged;
+    assert_eq!(
+        (
+            drops(&sim, DropReason::RelayStale),
+            sim.hosts[B].drops(forged)
+        ),
+        (2, 1)
+    );
+    // An answer to nothing.
+    let answer = |kind: u8, len: usize| {
+        let mut message = [&[kind, 0, 0, 0][..], &[7; 8]].concat();
+        message.resize(len, 9);
+        message
+    };
+    inject(&mut sim, b, [answer(2, 92), answer(3, 64)]);
+    assert_eq!(drops(&sim, DropReason::RelayStale), 4);
+    others_lose_nothing(&mut sim);
+}
+
+/// A forged response may come before the real one, and a forged cookie reply too.
+#[test]
+fn forged_answers_spoil_no_handshake() {
+    let mut sim = lab(2);
+    sim.faults.delay = 100 * MILLI;
+    sim.send(A, B, 1);
+    sim.run(150 * MILLI);
+    let seen = sim.last(A, INITIATION);
+    let (b, hub) = (sim.hosts[B].addr, sim.hosts[HUB].addr);
+    let mut response = [&[2, 0, 0, 0][..], &[5; 4], &seen.bytes[4..8], &[9; 80]].concat();
+    let cookie = [&[3, 0, 0, 0][..], &seen.bytes[4..8], &[9; 56]].concat();
+    sim.faults.delay = MILLI;
+    sim.inject(b, hub, &response);
+    sim.inject(b, hub, &cookie);
+    sim.run(2 * MILLI);
+    assert_eq!(drops(&sim, DropReason::BadMac1), 1);
+    assert_eq!(drops(&sim, DropReason::BadCookie), 1);
+    // One that is signed for A is sent on, and refused there.
+    MacKeys::new(&sim.hosts[A].public()).sign(&mut response, None);
+    sim.inject(b, hub, &response);
+    sim.run(SECOND);
+    assert_eq!(sim.hosts[A].drops(DropReason::BadResponse), 1);
+    assert_eq!(received(&sim, B), [1]);
+}
+
+#[test]
+fn a_flood_of_initiations_by_a_peer_is_limited() {
+    let mut sim = talking(3);
+    let (c, b) = (sim.hosts[C].addr, sim.hosts[B].public());
+    for n in 0..100 {
+        inject(&mut sim, c, (0..10).map(|i| initiation(n * 10 + i, &b)));
+        sim.run(80 * MILLI);
+    }
+    let b = sim.hosts[B].addr;
+    let reached = sim
+        .seen
+        .iter()
+        .filter(|seen| seen.to == b && seen.kind() == INITIATION);
+    assert!((10..=16).contains(&reached.count()), "10 s at one a second");
+    others_lose_nothing(&mut sim);
+    others_meet_within(&mut sim, 1);
+}
+
+#[test]
+fn the_index_of_another_is_refused_to_whoever_picks_it() {
+    let mut sim = talking(4);
+    let peers = sim.hosts[A].device.peers();
+    let session = peers
+        .into_iter()
+        .nth(1)
+        .unwrap()
+        .keypairs
+        .current()
+        .clone()
+        .unwrap();
+    let (c, b) = (sim.hosts[C].addr, sim.hosts[B].public());
+    // C says to B what A does.
+    inject(&mut sim, c, [initiation(session.local(), &b)]);
+    assert_eq!(drops(&sim, DropReason::RelayCollision), 1);
+    // To D it may: an index leads from D elsewhere than from B.
+    let d = sim.hosts[D].public();
+    inject(&mut sim, c, [initiation(session.local(), &d)]);
+    assert_eq!(drops(&sim, DropReason::RelayCollision), 1);
+    // An index of the hub's own is nobody else's.
+    let of_hub = sim.hosts[HUB]
+        .first()
+        .keypairs
+        .current()
+        .clone()
+        .unwrap()
+        .local();
+    inject(&mut sim, c, [initiation(of_hub, &b)]);
+    assert_eq!(drops(&sim, DropReason::RelayCollision), 2);
+    // While an initiation waits, its index is taken as well.
+    let a = sim.hosts[A].addr;
+    inject(&mut sim, a, [initiation(77, &d)]);
+    inject(&mut sim, c, [initiation(77, &d)]);
+    assert_eq!(drops(&sim, DropReason::RelayCollision), 3);
+    others_lose_nothing(&mut sim);
+}
+
+#[test]
+fn an_index_that_is_relayed_is_never_our_own() {
+    let sim = talking(2);
+    let peers = sim.hosts[A].device.peers();
+    let session = peers
+        .into_iter()
+        .nth(1)
+        .unwrap()
+        .keypairs
+        .current()
+        .clone()
+        .unwrap();
+    /// Gives one number first, and then others.
+    struct Rigged(Vec<u32>);
+    impl rand_core::RngCore for Rigged {
+        fn next_u32(&mut self) -> u32 {
+            self.0.pop().expect("not asked as often")
+        }
+        fn next_u64(&mut self) -> u64 {
+            u64::from(self.next_u32())
+        }
+        fn fill_bytes(&mut self, _: &mut [u8]) {}
+    }
+    let mut rng = Rigged(vec![12_345_678, session.local(), session.local()]);
+    let plane = sim.hosts[HUB].device.plane();
+    assert_eq!(plane.reserve_index(&mut rng), 12_345_678);
+    assert!(!plane.index.is_reserved(session.local()));
+}
+
+/// C claims A's address: neither loses its pair, before and after.
+#[test]
+fn who_takes_the_address_of_another_hides_nobody() {
+    let mut sim = talking(3);
+    sim.send(C, B, 9);
+    sim.run(SECOND);
+    let (mine, of_a) = (sim.hosts[C].addr, sim.hosts[A].addr);
+    sim.hosts[C].addr = of_a;
+    sim.hosts[C].deaf = true;
+    sim.send(C, HUB, 9);
+    sim.run(MILLI);
+    sim.hosts[C].addr = mine;
+    sim.run(SECOND);
+    let claimed = sim.hosts[HUB]
+        .device
+        .peers()
+        .filter(|peer| peer.is_at(of_a));
+    assert_eq!(claimed.count(), 2);
+    others_lose_nothing(&mut sim);
+    others_meet_within(&mut sim, 1);
+    others_lose_nothing(&mut sim);
+    // C is itself again, and A's session stays A's.
+    sim.hosts[C].deaf = false;
+    sim.send(C, HUB, 9);
+    sim.run(SECOND);
+    others_lose_nothing(&mut sim);
+    sim.hosts[B].delivered.clear();
+    sim.send(C, B, 8);
+    sim.run(SECOND);
+    assert_eq!(received(&sim, B), [8]);
+}
+
+#[test]
+fn nothing_goes_back_to_where_it_came_from() {
+    let mut sim = talking(3);
+    // Two peers that are both at one address.
+    let a = sim.hosts[A].addr;
+    sim.set_peer(HUB, C, &[Change::Endpoint(a)]);
+    let c = sim.hosts[C].public();
+    inject(&mut sim, a, [initiation(5, &c)]);
+    assert_eq!(drops(&sim, DropReason::RelayLoop), 1);
+    // To itself.
+    let own = sim.hosts[A].public();
+    sim.set_peer(HUB, C, &[groups("")]);
+    inject(&mut sim, a, [initiation(6, &own)]);
+    assert_eq!(drops(&sim, DropReason::RelayUnknown), 1);
+    // A session whose ends come to be at one address.
+    let b = sim.hosts[B].addr;
+    sim.set_peer(HUB, A, &[Change::Endpoint(b)]);
+    sim.seen.clear();
+    sim.send(B, A, 1);
+    sim.run(20 * MILLI);
+    assert_eq!(drops(&sim, DropReason::RelayLoop), 2);
+    assert!(sim.seen.iter().all(|seen| seen.from != HUB));
+}
+
+/// Peers `from..to` of nobody's, at addresses of their own, in one group.
+fn crowd(from: u32, to: u32) -> Vec<Change> {
+    let of = |n: u32| {
+        let mut key = [3; 32];
+        key[..4].copy_from_slice(&n.to_be_bytes());
+        [
+            Change::Peer(PublicKey::from_bytes(key)),
+            Change::Endpoint(at(n)),
+            Change::Extension(Extension::Relay(Groups::on())),
+        ]
+    };
+    (from..to).flat_map(of).collect()
+}
+
+fn at(n: u32) -> SocketAddr {
+    let [_, a, b, c] = n.to_be_bytes();
+    ([10, a, b, c], 51820).into()
+}
+
+fn public(n: u32) -> PublicKey {
+    let mut key = [3; 32];
+    key[..4].copy_from_slice(&n.to_be_bytes());
+    PublicKey::from_bytes(key)
+}
+
+#[test]
+fn ten_thousand_peers_are_searched_and_bounded() {
+    let mut sim = talking(2);
+    sim.set(HUB, &crowd(0, 10_000)).unwrap();
+    // The last of them is found, by a peer that has no partner.
+    inject(&mut sim, at(0), [initiation(1, &public(9999))]);
+    assert_eq!(refused(&sim), 0);
+    let found = sim
+        .seen
+        .iter()
+        .filter(|seen| seen.from == HUB && seen.to == at(9999));
+    assert_eq!(found.count(), 1);
+    // All of them search for nobody at once: a tenth of a second's work is done, and no more.
+    for n in 1..200 {
+        inject(&mut sim, at(n), [initiation(1, &key(1))]);
+    }
+    let (unknown, limited) = (DropReason::RelayUnknown, DropReason::RelayLimited);
+    // 4 s: 7 at once, then 40 a second.
+    let searches = drops(&sim, unknown);
+    assert!((150..=170).contains(&searches), "{searches}");
+    assert_eq!(drops(&sim, limited), 199 - searches);
+    // Who found somebody in the last hour is served beside the others.
+    let before = refused(&sim);
+    inject(&mut sim, at(0), [initiation(2, &public(7777))]);
+    assert_eq!(refused(&sim), before);
+    others_lose_nothing(&mut sim);
+    others_meet_within(&mut sim, 1);
+}
+
+#[test]
+fn a_peer_opens_at_most_1024_pairs_and_hinders_nobody() {
+    let mut sim = talking(2);
+    sim.set(HUB, &crowd(0, 3000)).unwrap();
+    let a = sim.hosts[A].addr;
+    for n in 0..1400 {
+        inject(&mut sim, a, [initiation(n + 1, &public(n))]);
+        // Within the budget of searches.
+        sim.run(180 * MILLI);
+    }
+    // Those whose handshake came to nothing made room for others: none was refused.
+    assert_eq!(refused(&sim), 0);
+    assert_eq!(
+        sim.hosts[HUB].device.hub.as_ref().unwrap().pair_count() <= 1025,
+        true
+    );
+    others_lose_nothing(&mut sim);
+    sim.send(B, A, 1);
+    sim.run(SECOND);
+}
+
+#[test]
+fn groups_are_64_at_most() {
+    let mut sim = lab(2);
+    let names = |from: usize| {
+        let names: Vec<_> = (from..from + 8).map(|n| format!("g{n}")).collect();
+        groups(&names.join(","))
+    };
+    // `default`, and these.
+    for n in 0..7 {
+        let key = Change::Peer(key(n as u8 + 1));
+        sim.set(HUB, &[key, names(n * 8)]).unwrap();
+    }
+    let (a, c) = (Change::Peer(sim.hosts[A].public()), Change::Peer(key(9)));
+    let refused = sim.set(HUB, &[c.clone(), names(56)]).unwrap_err();
+    assert_eq!(refused.to_string(), "more than 64 relay groups");
+    sim.set(HUB, &[c, groups("g1,g2,x1,x2,x3,x4,x5,x6")])
+        .unwrap();
+    // Who is refused stays in its former groups.
+    sim.set(HUB, &[a, groups("y1,y2")]).unwrap_err();
+    sim.send(A, B, 1);
+    sim.run(SECOND);
+    assert_eq!(received(&sim, B), [1]);
+}
