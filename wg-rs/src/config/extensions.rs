@@ -73,7 +73,9 @@ pub(super) fn groups(text: &str) -> Result<Groups, Reason> {
     if text.eq_ignore_ascii_case("off") {
         return Ok(Groups::NONE);
     }
-    let names = text.split(',').map(|name| label(name.trim_matches(is_space)));
+    let names = text
+        .split(',')
+        .map(|name| label(name.trim_matches(is_space)));
     Ok(Groups::new(names.collect::<Result<_, _>>()?)?)
 }
 
@@ -203,16 +205,13 @@ mod tests {
         let rule = "a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 and `-', and is \
                     not `localhost'";
         for (value, expected) in [
-            ("Lab", format!("`Lab' is no name: {rule}")),
-            ("lab,", format!("`' is no name: {rule}")),
+            ("Lab", format!("`Lab' is not a valid name: {rule}")),
+            ("lab,", format!("`' is not a valid name: {rule}")),
             (
                 "lab,off",
                 "`on' and `off' stand alone: no group has that name".into(),
             ),
-            (
-                "a,b,c,d,e,f,g,h,i",
-                "a peer is in at most 8 groups".into(),
-            ),
+            ("a,b,c,d,e,f,g,h,i", "a peer is in at most 8 groups".into()),
         ] {
             let error = peer(&format!("#@ Relay = {value}")).unwrap_err();
             assert_eq!(error, format!("f:2: Relay: {expected}"));

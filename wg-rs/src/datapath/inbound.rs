@@ -3,6 +3,7 @@
 //! ```text
 //! recvmsg (up to 64 KiB of datagrams of one sender, at one stride)
 //!   ─► handshake messages to the inbox; session looked up once per run
+//!   ─► what is relayed sent on (`forward.rs`)
 //!   ─► opened in place ─► replay, roaming, confirmation, source check: serial
 //!   ─► runs coalesced by gathering ─► one writev per super-packet, no copy
 //! ```
@@ -14,10 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::coalesce::{Coalescer, MAX_PACKETS, Offer, Write};
+use super::forward::forward;
 use super::inbox::Inbox;
 use super::lane::{Lane, Stages};
 use super::now;
 use super::refusals::Refusals;
+use super::sockets::Sockets;
 use super::tun_io::TunIo;
 use super::turn::Turn;
 use super::virtio::{self, VirtioNetHdr};
@@ -176,6 +179,8 @@ impl Stages for Inbound {
 pub struct SocketReader {
     plane: Arc<Plane>,
     socket: Arc<UdpSocket>,
+    /// By which it is relayed.
+    sockets: Arc<Sockets>,
     inbox: Arc<Inbox>,
     lane: Lane<Inbound>,
     /// Free memory; none only while a burst is on its way through the lane.
@@ -183,13 +188,14 @@ pub struct SocketReader {
 }
 
 impl SocketReader {
-    /// A reader of `socket` whose large bursts are opened by so many workers.
+    /// A reader of `socket`, which is one of `sockets`, whose large bursts are opened by so many workers.
     ///
     /// # Errors
     /// Of making the workers' threads.
     pub fn new(
         plane: Arc<Plane>,
         socket: Arc<UdpSocket>,
+        sockets: Arc<Sockets>,
         inbox: Arc<Inbox>,
         delivery: Arc<Delivery>,
         workers: usize,
@@ -202,6 +208,7 @@ impl SocketReader {
         Ok(SocketReader {
             plane,
             socket,
+            sockets,
             inbox,
             burst: Some(lane.new_buffer()),
             lane,
@@ -253,11 +260,13 @@ impl SocketReader {
         } = *received;
         let src = to.map(|ip| Source { ip, ifindex });
         burst.received(len, stride, Endpoint { addr: from, src }, tos);
-        burst.classify(&self.plane, now(), |message, from| {
+        let now = now();
+        burst.classify(&self.plane, now, |message, from| {
             if !self.inbox.push(message, from) {
                 self.plane.drop_packets(DropReason::HandshakeQueueFull, 1);
             }
         });
+        forward(&self.plane, &self.sockets, &burst, now);
         self.lane.run(burst)
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! TUN ─► [outbound] segment ─► burst ─► seal ─► [sockets] one sendmsg
 //! TUN ◄─ [inbound]  coalesce ◄─ burst ◄─ open ◄─ one recvmsg
-//!                       └─► [inbox] handshake messages, for the protocol thread
+//!                       ├─► [inbox] handshake messages, for the protocol thread
+//!                       └─► [forward] what is relayed between peers: one sendmsg
 //! ```
 //!
 //! What works on bytes alone, without socket, clock or thread: [`segment`] cuts a super-packet of the
@@ -21,6 +22,7 @@
 pub mod checksum;
 pub mod coalesce;
 pub mod egress;
+mod forward;
 pub mod icmp;
 pub mod inbound;
 pub mod inbox;

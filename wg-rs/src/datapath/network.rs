@@ -57,6 +57,7 @@ impl Network {
     fn reader(&self, socket: &Arc<UdpSocket>) -> io::Result<SocketReader> {
         let Parts {
             plane,
+            sockets,
             inbox,
             delivery,
             workers,
@@ -65,6 +66,7 @@ impl Network {
         SocketReader::new(
             plane.clone(),
             socket.clone(),
+            sockets.clone(),
             inbox.clone(),
             delivery.clone(),
             *workers,

@@ -44,7 +44,10 @@ impl Groups {
     /// # Errors
     /// Of [`GroupsError`], the second and the third.
     pub fn new(mut names: Vec<Label>) -> Result<Self, GroupsError> {
-        if names.iter().any(|name| matches!(name.as_str(), "on" | "off")) {
+        if names
+            .iter()
+            .any(|name| matches!(name.as_str(), "on" | "off"))
+        {
             return Err(GroupsError::Switch);
         }
         names.sort_unstable();
@@ -120,6 +123,9 @@ mod tests {
         for text in ["on", "off", "a,on"] {
             assert_eq!(text.parse::<Groups>(), Err(GroupsError::Switch));
         }
-        assert_eq!("a,b,c,d,e,f,g,h,i".parse::<Groups>(), Err(GroupsError::TooMany));
+        assert_eq!(
+            "a,b,c,d,e,f,g,h,i".parse::<Groups>(),
+            Err(GroupsError::TooMany)
+        );
     }
 }

@@ -256,7 +256,11 @@ impl Sim {
         let endpoint = Change::Endpoint(self.hosts[hub].addr);
         for &member in members {
             let inner = allow(&format!("10.0.0.{}/32", member + 1));
-            self.set_peer(hub, member, &[inner, Change::Extension(Extension::Relay(Groups::on()))]);
+            self.set_peer(
+                hub,
+                member,
+                &[inner, Change::Extension(Extension::Relay(Groups::on()))],
+            );
             self.introduce(member, hub);
             self.set_peer(member, hub, &[Change::PersistentKeepalive(25)]);
             for &other in members.iter().filter(|other| **other != member) {

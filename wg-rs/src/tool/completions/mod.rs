@@ -204,6 +204,7 @@ fn set<'a>(interface: &'a str, words: &[&'a str]) -> Next<'a> {
             "peer" => Next::Peers(interface),
             "private-key" | "preshared-key" => Next::Files,
             "fwmark" | "persistent-keepalive" => Next::Words(&["off"]),
+            "relay" => Next::Words(&["on", "off"]),
             _ => Next::Nothing,
         };
     }
@@ -214,6 +215,7 @@ fn set<'a>(interface: &'a str, words: &[&'a str]) -> Next<'a> {
             "persistent-keepalive",
             "allowed-ips",
             "name",
+            "relay",
             "remove",
             "peer",
         ]

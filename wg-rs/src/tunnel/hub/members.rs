@@ -111,7 +111,8 @@ impl Members {
     /// Whether there is room for the groups that a peer is to be in instead of those it is in.
     fn check_room(&self, id: u64, groups: &Groups) -> Result<(), TooManyGroups> {
         let mine = self.members.get(&id).map_or(0, |member| member.groups);
-        let is_only_mine = |bit: usize, group: &Group| mine >> bit & 1 == 1 && group.members.len() == 1;
+        let is_only_mine =
+            |bit: usize, group: &Group| mine >> bit & 1 == 1 && group.members.len() == 1;
         let stay = self.groups.iter().enumerate().filter_map(|(bit, group)| {
             let group = group.as_ref()?;
             (!is_only_mine(bit, group)).then_some(&group.name)

@@ -92,7 +92,10 @@ fn two_plain_peers_reach_each_other_through_the_hub() {
         (received(&sim, B), received(&sim, A)),
         (vec![1, 3], vec![2])
     );
-    assert!(received(&sim, HUB).is_empty(), "nothing is for the hub itself");
+    assert!(
+        received(&sim, HUB).is_empty(),
+        "nothing is for the hub itself"
+    );
     assert_eq!(refused(&sim), 0);
     // All of it went by the hub, byte for byte.
     let hub = sim.hosts[HUB].addr;
@@ -406,7 +409,11 @@ fn a_hub_that_starts_again_is_used_again() {
         let endpoint = Change::Endpoint(sim.hosts[member].addr);
         sim.set(
             HUB,
-            &[Change::Peer(key), endpoint, Change::Extension(Extension::Relay(Groups::on()))],
+            &[
+                Change::Peer(key),
+                endpoint,
+                Change::Extension(Extension::Relay(Groups::on())),
+            ],
         )
         .unwrap();
         // It calls those who were there.
