@@ -68,13 +68,16 @@ impl Daemon {
         })
     }
 
-    /// A program with its arguments, separated by spaces; `-f IFACE` is put behind.
+    /// A program with its arguments, separated by spaces; `-f IFACE` is put behind. A relative path
+    /// is one from the current folder, though the program is started in another.
     pub fn program(name: &str, command: impl AsRef<str>) -> Daemon {
-        let words = command
-            .as_ref()
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect();
+        let words = command.as_ref().split_whitespace().map(str::to_owned);
+        let mut words: Vec<String> = words.collect();
+        if let Some(program) = words.first_mut().filter(|word| word.contains('/'))
+            && let Ok(path) = std::path::absolute(&*program)
+        {
+            *program = path.to_string_lossy().into_owned();
+        }
         Daemon {
             name: name.into(),
             kind: Kind::Program(words),
@@ -313,5 +316,23 @@ impl Wg {
         let socket = self.socket();
         self.host
             .run(|| Ok(netlink::link(&self.name)?.is_none() && !std::fs::exists(&socket)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_path_is_from_the_current_folder() {
+        let here = env::current_dir().unwrap();
+        let daemon = Daemon::program("x", "some/daemon --option a/b");
+        let command = daemon.command(&["-f", "wg0"]);
+        assert_eq!(command.get_program(), here.join("some/daemon").as_os_str());
+        let args: Vec<_> = command.get_args().collect();
+        assert_eq!(args, ["--option", "a/b", "-f", "wg0"]);
+        let program = |command| Daemon::program("x", command).path().unwrap().to_owned();
+        assert_eq!(program("/bin/daemon"), "/bin/daemon");
+        assert_eq!(program("daemon"), "daemon", "found on PATH");
     }
 }

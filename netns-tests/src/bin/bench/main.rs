@@ -3,7 +3,10 @@
 //! For each round, for each daemon: two hosts and a tunnel are built, every measurement asked for
 //! is taken, all is torn down. So slow drifts of the machine meet every daemon alike.
 
+mod check;
 mod measure;
+mod profile;
+mod progress;
 mod report;
 
 use std::fs;
@@ -15,7 +18,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use netns_tests::{Daemon, Lab};
 
+use check::Kept;
 use measure::{Bench, Conditions, Setup};
+use profile::Perf;
+use progress::Progress;
 use report::Report;
 
 /// Compares WireGuard implementations on this machine: two hosts in network namespaces, joined by
@@ -45,6 +51,17 @@ struct Options {
     /// Also writes medians and every sample to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Holds the ratios of this run against those in FILE, which an earlier run wrote with --json,
+    /// and fails where one is worse beyond the tolerance. Kept in netns-tests/ratios/.
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+    /// By what part a ratio may be worse than the one in the file of --check.
+    #[arg(long, value_name = "PART", default_value_t = 0.25)]
+    tolerance: f64,
+    /// Afterwards runs each load once more for each daemon, and shows where their CPU time goes:
+    /// AEAD, copies, wakeups, system calls. By perf, where there is one.
+    #[arg(long)]
+    profile: bool,
     /// MTU of the tunnel; the veth's is 80 more.
     #[arg(long, default_value_t = 1420)]
     mtu: u32,
@@ -89,34 +106,77 @@ fn run(options: &Options) -> io::Result<()> {
         mtu: options.mtu,
         congestion_control,
     };
+    let kept = options.check.as_deref().map(Kept::read).transpose()?;
+    if let Some(kept) = &kept {
+        kept.comparable(names[0], options.mtu, &conditions.congestion_control)?;
+    }
+    let perf = options.profile.then(Perf::find);
     let mut report = Report::new(&names);
     let mut failures = Vec::new();
+    let mut progress = Progress::new(io::stderr());
     let start = Instant::now();
     for round in 1..=options.rounds {
         for setup in &setups {
-            eprint!(
-                "[{:4}s] round {round}/{}, {}:",
-                start.elapsed().as_secs(),
-                options.rounds,
-                setup.name()
-            );
             let name = setup.name();
+            let seconds = start.elapsed().as_secs();
+            progress.begin(&format!(
+                "[{seconds:4}s] round {round}/{}, {name}:",
+                options.rounds
+            ));
             let taken = measure::take(setup, &options.only, &conditions, |bench, failed| {
-                eprint!(" {bench}");
+                progress.add(&format!(" {bench}"));
                 if let Some(error) = failed {
-                    eprint!(" FAILED");
+                    progress.add(" FAILED");
                     failures.push(format!("round {round}, {name}, {bench}: {error}"));
                 }
             })
             .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
-            eprintln!();
             report.add(name, taken);
         }
     }
+    progress.end();
     println!("\nTCP with {}.", conditions.congestion_control);
     print!("{}", report.table());
     if let Some(file) = &options.json {
         fs::write(file, report.json(options.rounds, &conditions)?)?;
+    }
+    match perf {
+        None => {}
+        Some(Ok(perf)) => profile(&perf, &setups, options, &conditions)?,
+        Some(Err(error)) => println!("\nNo profile: {error}."),
+    }
+    if !failures.is_empty() {
+        let text = format!("measurements that failed:\n  {}", failures.join("\n  "));
+        return Err(io::Error::other(text));
+    }
+    if let Some(kept) = kept {
+        let ratio = |metric: &str, daemon: &str| report.ratio(metric, daemon);
+        let verdict = kept.compare(options.tolerance, ratio)?;
+        print!("\n{}", verdict.table);
+        if verdict.short > 0 {
+            let text = format!("{} of the ratios are worse than those kept", verdict.short);
+            return Err(io::Error::other(text));
+        }
+    }
+    Ok(())
+}
+
+/// Runs each load once more for each daemon, and prints where its CPU time goes.
+fn profile(
+    perf: &Perf,
+    setups: &[Setup],
+    options: &Options,
+    conditions: &Conditions,
+) -> io::Result<()> {
+    println!("\nCPU time of both daemons, and what has most of each part, in percent.");
+    for setup in setups {
+        if matches!(setup, Setup::Plain) {
+            continue;
+        }
+        measure::profile(setup, &options.only, conditions, perf, |bench, profile| {
+            println!("\n{}, {bench}, {} samples", setup.name(), profile.len());
+            print!("{}", profile.table());
+        })?;
     }
     Ok(())
 }

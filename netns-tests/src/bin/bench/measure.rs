@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use crate::profile::{Perf, Profile};
 use netns_tests::{Daemon, Family, Host, Hosts, Load, PATIENCE, Ping, Plan, Tunnel, process};
 
 /// What a load does before it is measured.
@@ -148,10 +149,8 @@ pub fn take(
     conditions: &Conditions,
     mut progress: impl FnMut(&str, Option<io::Error>),
 ) -> io::Result<Vec<Sample>> {
-    let mtu = conditions.mtu;
     let mut samples = Vec::new();
-    let mut all = |hosts: &MeasuredHosts| -> io::Result<()> {
-        hosts.set_congestion_control(&conditions.congestion_control)?;
+    with_hosts(setup, conditions, |hosts| {
         for bench in benches {
             let failed = match hosts.take(*bench, conditions.window) {
                 Ok(taken) => {
@@ -172,16 +171,57 @@ pub fn take(
             });
         }
         Ok(())
-    };
+    })?;
+    Ok(samples)
+}
+
+/// Builds the topology, and samples the daemons in the midst of each measurement.
+pub fn profile(
+    setup: &Setup,
+    benches: &[Bench],
+    conditions: &Conditions,
+    perf: &Perf,
+    mut told: impl FnMut(&str, Profile),
+) -> io::Result<()> {
+    with_hosts(setup, conditions, |hosts| {
+        if hosts.pids.is_empty() {
+            return Ok(());
+        }
+        for bench in benches {
+            // The load is there before the first sample, and after the last one.
+            let around = conditions.window + WARM_UP * 4;
+            let profile = std::thread::scope(|scope| {
+                let load = scope.spawn(|| hosts.take(*bench, around));
+                std::thread::sleep(WARM_UP * 2);
+                let profile = perf.sample(&hosts.pids, conditions.window);
+                load.join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a load panicked")))?;
+                profile
+            })?;
+            told(&bench.name(), profile);
+        }
+        Ok(())
+    })
+}
+
+/// Builds the topology for `work`, and takes it down.
+fn with_hosts(
+    setup: &Setup,
+    conditions: &Conditions,
+    work: impl FnOnce(&MeasuredHosts) -> io::Result<()>,
+) -> io::Result<()> {
+    let mtu = conditions.mtu;
     match setup {
         Setup::Plain => {
             let hosts = Hosts::new(mtu + 80)?;
             let addresses = [0, 1].map(|n| hosts.address(n, Family::V4));
-            all(&MeasuredHosts {
+            let measured = MeasuredHosts {
                 hosts: hosts.hosts.clone(),
                 addresses,
                 pids: Vec::new(),
-            })?;
+            };
+            measured.set_congestion_control(&conditions.congestion_control)?;
+            work(&measured)
         }
         Setup::Tunnel(daemon) => {
             let plan = Plan {
@@ -192,14 +232,15 @@ pub fn take(
             let tunnel = Tunnel::new(&plan)?;
             tunnel.a.host.reach(tunnel.b.inner(Family::V4), PATIENCE)?;
             let ends = [&tunnel.a, &tunnel.b];
-            all(&MeasuredHosts {
+            let measured = MeasuredHosts {
                 hosts: ends.map(|end| end.host.clone()),
                 addresses: ends.map(|end| end.inner(Family::V4)),
                 pids: ends.iter().filter_map(|end| end.wg.pid().ok()).collect(),
-            })?;
+            };
+            measured.set_congestion_control(&conditions.congestion_control)?;
+            work(&measured)
         }
     }
-    Ok(samples)
 }
 
 impl MeasuredHosts {

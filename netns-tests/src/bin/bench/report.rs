@@ -30,6 +30,7 @@ struct Json<'a> {
     mtu: u32,
     congestion_control: &'a str,
     kernel: String,
+    cpu: String,
     cpus: usize,
     daemons: &'a [String],
     metrics: Vec<JsonMetric<'a>>,
@@ -145,11 +146,18 @@ impl Report {
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?
                 .trim()
                 .to_owned(),
+            cpu: cpu()?,
             cpus: std::thread::available_parallelism()?.get(),
             daemons: &self.daemons,
             metrics: metrics.collect(),
         };
         Ok(serde_json::to_string_pretty(&json).map_err(io::Error::other)? + "\n")
+    }
+
+    /// What the first daemon has of that one's figure.
+    pub fn ratio(&self, metric: &str, daemon: &str) -> Option<f64> {
+        let metric = self.metrics.iter().find(|known| known.name == metric)?;
+        metric.ratio(&self.daemons[0], daemon)
     }
 
     fn each(&self, value: impl Fn(&str) -> Option<f64>) -> BTreeMap<&str, f64> {
@@ -173,6 +181,23 @@ impl Metric {
         let (first, other) = (self.median(first)?, self.median(daemon)?);
         (other != 0.0).then_some(first / other)
     }
+}
+
+/// The CPU's name, and whether it has what our own AEAD takes.
+fn cpu() -> io::Result<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo")?;
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim())
+    };
+    let name = value("model name").unwrap_or("unknown");
+    let flags = value("flags").unwrap_or_default();
+    let has = |flag| flags.split(' ').any(|known| known == flag);
+    let avx512 = match has("avx512ifma") && has("avx512_vbmi2") {
+        true => "with AVX-512",
+        false => "without AVX-512",
+    };
+    Ok(format!("{name}, {avx512}"))
 }
 
 /// Three digits or so.
