@@ -202,69 +202,72 @@ pub(super) fn last_row(counter: u64, first: u32) -> V {
     _mm512_add_epi32(_mm512_broadcast_i32x4(row), blocks)
 }
 
-/// Rotates the rows of four blocks so that diagonals become columns; `BACK` rotates them back.
+/// Rows 0 to 3 of four blocks, for each group of four.
+type Rows<const GROUPS: usize> = [[V; 4]; GROUPS];
+
+/// Quarter rounds on the columns of all groups, step by step. Then rotates the rows so that diagonals
+/// become columns; `BACK` rotates them back.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-fn turn<const BACK: bool>(rows: &mut [V]) {
+fn half_round<const GROUPS: usize, const BACK: bool>(x: &mut Rows<GROUPS>) {
+    macro_rules! step {
+        ($bits:literal, $sum:literal, $by:literal, $turn:literal) => {
+            for x in x.iter_mut() {
+                x[$sum] = _mm512_add_epi32(x[$sum], x[$by]);
+            }
+            for x in x.iter_mut() {
+                x[$turn] = _mm512_xor_si512(x[$turn], x[$sum]);
+            }
+            for x in x.iter_mut() {
+                x[$turn] = _mm512_rol_epi32::<$bits>(x[$turn]);
+            }
+        };
+    }
+    step!(16, 0, 1, 3);
+    step!(12, 2, 3, 1);
+    step!(8, 0, 1, 3);
+    step!(7, 2, 3, 1);
     let once = |row| _mm512_shuffle_epi32::<0x39>(row);
     let thrice = |row| _mm512_shuffle_epi32::<0x93>(row);
-    rows[1] = if BACK { thrice(rows[1]) } else { once(rows[1]) };
-    rows[2] = _mm512_shuffle_epi32::<0x4e>(rows[2]);
-    rows[3] = if BACK { once(rows[3]) } else { thrice(rows[3]) };
+    for [_, b, c, d] in x {
+        *b = if BACK { thrice(*b) } else { once(*b) };
+        *c = _mm512_shuffle_epi32::<0x4e>(*c);
+        *d = if BACK { once(*d) } else { thrice(*d) };
+    }
 }
 
-/// Four blocks, each one vector.
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-pub(super) fn four_blocks(key: &Words, last_row: V) -> [V; 4] {
+fn state_by_rows<const GROUPS: usize>(key: &Words, last_rows: [V; GROUPS]) -> Rows<GROUPS> {
     let [a, b, c] = key_rows(key);
-    let state = [a, b, c, last_row];
+    last_rows.map(|d| [a, b, c, d])
+}
+
+/// From the rows of each group to its blocks.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+fn finish_rows<const GROUPS: usize>(x: &mut Rows<GROUPS>, state: &Rows<GROUPS>) {
+    for (x, state) in x.iter_mut().zip(state) {
+        add(x, state);
+        *x = transpose_parts(x[0], x[1], x[2], x[3]);
+    }
+}
+
+/// Four blocks, one vector each, for each of the given last rows. A single group mostly waits for its
+/// own results, so a few groups take hardly longer than one.
+#[inline]
+#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
+pub(super) fn blocks_by_rows<const GROUPS: usize>(
+    key: &Words,
+    last_rows: [V; GROUPS],
+) -> Rows<GROUPS> {
+    let state = state_by_rows(key, last_rows);
     let mut x = state;
     for _ in 0..10 {
-        quarter_rounds!(x, [0, 1, 2, 3]);
-        turn::<false>(&mut x);
-        quarter_rounds!(x, [0, 1, 2, 3]);
-        turn::<true>(&mut x);
+        half_round::<GROUPS, false>(&mut x);
+        half_round::<GROUPS, true>(&mut x);
     }
-    add(&mut x, &state);
-    transpose_parts(x[0], x[1], x[2], x[3])
-}
-
-#[inline]
-#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-fn half_of_eight<const BACK: bool>(x: &mut [V; 8]) {
-    quarter_rounds!(x, [0, 1, 2, 3], [4, 5, 6, 7]);
-    turn::<BACK>(&mut x[..4]);
-    turn::<BACK>(&mut x[4..]);
-}
-
-#[inline]
-#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-fn state_of_eight(key: &Words, last_rows: [V; 2]) -> [V; 8] {
-    let [a, b, c] = key_rows(key);
-    [a, b, c, last_rows[0], a, b, c, last_rows[1]]
-}
-
-#[inline]
-#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-fn finish_eight(x: &mut [V; 8], state: &[V; 8]) {
-    add(x, state);
-    let [a, b, c, d] = transpose_parts(x[0], x[1], x[2], x[3]);
-    let [e, f, g, h] = transpose_parts(x[4], x[5], x[6], x[7]);
-    *x = [a, b, c, d, e, f, g, h];
-}
-
-/// Eight blocks, each one vector.
-#[inline]
-#[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
-pub(super) fn eight_blocks(key: &Words, last_rows: [V; 2]) -> [V; 8] {
-    let state = state_of_eight(key, last_rows);
-    let mut x = state;
-    for _ in 0..10 {
-        half_of_eight::<false>(&mut x);
-        half_of_eight::<true>(&mut x);
-    }
-    finish_eight(&mut x, &state);
+    finish_rows(&mut x, &state);
     x
 }
 
@@ -273,17 +276,17 @@ pub(super) fn eight_blocks(key: &Words, last_rows: [V; 2]) -> [V; 8] {
 #[inline]
 #[target_feature(enable = "avx512ifma,avx512vbmi2,avx512dq,avx512vl,bmi2")]
 pub(super) fn first_24_blocks(key: &Words, counter: u64, blocks: &mut [V; 24]) {
-    let rows_state = state_of_eight(key, [last_row(counter, 0), last_row(counter, 4)]);
+    let rows_state = state_by_rows(key, [last_row(counter, 0), last_row(counter, 4)]);
     let words_state = state_by_words(key, from_block(8), in_all_lanes(counter));
     let (mut rows, mut words) = (rows_state, words_state);
     for _ in 0..10 {
         columns(&mut words);
-        half_of_eight::<false>(&mut rows);
+        half_round::<2, false>(&mut rows);
         diagonals(&mut words);
-        half_of_eight::<true>(&mut rows);
+        half_round::<2, true>(&mut rows);
     }
-    finish_eight(&mut rows, &rows_state);
+    finish_rows(&mut rows, &rows_state);
     add(&mut words, &words_state);
-    blocks[..8].copy_from_slice(&rows);
+    blocks[..8].copy_from_slice(rows.as_flattened());
     blocks[8..].copy_from_slice(&transpose(&words));
 }

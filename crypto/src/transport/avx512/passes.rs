@@ -16,8 +16,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Packet;
 use super::chacha::{
-    Words, add, blocks_by_words, diagonals, double_round, eight_blocks, first_column_round,
-    four_blocks, from_block, in_all_lanes, state_by_words, transpose,
+    Words, add, blocks_by_rows, blocks_by_words, diagonals, double_round, first_column_round,
+    from_block, in_all_lanes, state_by_words, transpose,
 };
 use super::vector::{V, load, transpose_parts, transpose_words, xor_block};
 
@@ -219,9 +219,10 @@ impl<'key> Passes<'key> {
         // For half a pass or less, the layout by rows is faster.
         if last.len > 4 {
             let rows = [last.last_row(0), last.last_row(4)];
-            last.combine(packets, &eight_blocks(self.key, rows));
+            last.combine(packets, blocks_by_rows(self.key, rows).as_flattened());
         } else if last.len > 0 {
-            last.combine(packets, &four_blocks(self.key, last.last_row(0)));
+            let rows = [last.last_row(0)];
+            last.combine(packets, blocks_by_rows(self.key, rows).as_flattened());
         }
     }
 

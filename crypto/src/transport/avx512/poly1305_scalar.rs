@@ -1,4 +1,4 @@
-//! Poly1305 without vectors, for the smallest packets: computing the powers of r for all lanes
+//! Poly1305 without vectors, for small packets: computing the powers of r for all lanes
 //! would cost more than the lanes save.
 //!
 //! A number is two halves of 64 bits and a few more bits. The clamped halves of r are below 2^60
