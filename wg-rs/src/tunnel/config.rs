@@ -4,7 +4,7 @@
 //! because `wg` sends them so. A live peer keeps its session, counters, replay window and timestamp
 //! whatever is changed about it; only another private key ends them, and then only for sending.
 //!
-//! Cryptokey routing is changed in `networks`, and the data path gets a copy at the end of a `set`.
+//! Cryptokey routing is changed in `networks`, and the data path sees that at the end of a `set`.
 
 use std::collections::HashMap;
 use std::io;
@@ -108,9 +108,7 @@ impl Device {
             .try_for_each(|change| self.apply(&mut subject, change, links, now));
         self.finish(subject);
         self.config.removed = HashMap::new();
-        if let Some(routes) = self.networks.take_changed() {
-            self.plane().set_routes(routes);
-        }
+        self.networks.publish(&self.context.plane);
         result
     }
 

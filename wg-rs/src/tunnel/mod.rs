@@ -26,6 +26,7 @@ pub mod plane;
 pub mod ratelimiter;
 pub mod receive;
 pub mod relay;
+mod routes;
 mod schedule;
 pub mod send;
 mod staged;

@@ -1,8 +1,8 @@
 //! What the threads of the data path share with the owner: routes, sessions, drop counters, and the
 //! queue of events to the owner.
 //!
-//! Nothing here takes a lock per packet. The routes are an immutable snapshot that the owner
-//! replaces; sessions are found in a table of atomic slots; events are rare by construction (each kind is
+//! Nothing here takes a lock per packet. The routes are a table that nobody changes while it is
+//! here (`routes.rs`); sessions are found in a table of atomic slots; events are rare by construction (each kind is
 //! asked for once until the owner has looked).
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -82,8 +82,9 @@ impl Plane {
         self.routes.load()
     }
 
-    pub(crate) fn set_routes(&self, routes: Routes) {
-        self.routes.store(Arc::new(routes));
+    /// Puts other routes in place, and gives those that were there, which bursts under way may hold.
+    pub(crate) fn exchange_routes(&self, routes: Arc<Routes>) -> Arc<Routes> {
+        self.routes.swap(routes)
     }
 
     /// What is relayed; none while no peer has a relay group.

@@ -3,8 +3,7 @@
 //! A node stands for a prefix; it is either owned or a fork with two children, so a trie of n
 //! prefixes has fewer than 2n nodes. Nodes live in an arena and name each other by index, and
 //! values stand beside them in a second arena under the same index: a descent touches only small
-//! plain nodes, and a clone is a copy of memory plus one `T::clone` per prefix. That matters
-//! because the data path reads immutable snapshots.
+//! plain nodes, and a change only those that it is about.
 //!
 //! A descent in a large trie is one cache miss after another. So a large trie also has shortcuts
 //! past its upper levels ([`Shortcuts`]), and most lookups see only one or two nodes.
@@ -227,6 +226,11 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
         self.values[at as usize] = None;
         self.nodes[at as usize].owned = false;
         self.len -= 1;
+        if self.len == 0 {
+            // Gives back the memory of what may have been many.
+            *self = Trie::new();
+            return true;
+        }
         self.prune(link);
         // Only a fork can have lost its purpose by losing a child.
         if let Link::Child(..) = link {

@@ -1,0 +1,250 @@
+//! Cryptokey routing, changed by the owner while the data path reads it: without a lock, and without
+//! copying the table for a change.
+//!
+//! ```text
+//! change  ─► the owner's table, and a list of what was changed
+//! publish ─► the owner's table is the data path's, and the other way round
+//!         ─► what was changed ─► the table that the owner has now
+//! ```
+//! There are two tables of the same content. Nobody but the owner sees its own; the two change places
+//! at the end of a `set`, and the one that comes back is brought up to date as soon as no burst that
+//! began before holds it any more. So a change costs the same at any size of the table, twice.
+//!
+//! Invariants:
+//! - Whoever reads sees the table before a `set` or after it, and nothing in between.
+//! - No table is freed by a reader: the owner has a reference for as long as a reader may have one.
+
+use std::sync::Arc;
+
+use super::peer::Peer;
+use super::plane::{Plane, Routes};
+use crate::model::AllowedIp;
+
+/// How often the owner lets others run while a burst holds the table that it waits for: bursts are
+/// short, but a thread that has one may not be running.
+const YIELDS: usize = 100;
+
+/// The owner's side of cryptokey routing. See the head of the file.
+#[derive(Default)]
+pub(super) struct RoutingTable {
+    /// Up to date but for `missing`; nobody else's but for bursts that began before it came back.
+    own: Arc<Routes>,
+    /// What the data path's table has and `own` has not.
+    missing: Vec<RouteChange>,
+    /// What `own` has and the data path's table has not.
+    unpublished: Vec<RouteChange>,
+    /// Tables for which bursts were too slow, for as long as they last.
+    retired: Vec<Arc<Routes>>,
+}
+
+/// A network and the peer that it was given to, or taken from.
+struct RouteChange {
+    ip: AllowedIp,
+    peer: Arc<Peer>,
+    is_removal: bool,
+}
+
+impl RouteChange {
+    /// What it does to the table: the former owner, or the one it was taken from.
+    fn apply(&self, routes: &mut Routes) -> Option<Arc<Peer>> {
+        let AllowedIp { addr, cidr } = self.ip;
+        if self.is_removal {
+            let removed = routes.remove(addr, cidr, &self.peer);
+            removed.then(|| self.peer.clone())
+        } else {
+            routes.insert(addr, cidr, self.peer.clone())
+        }
+    }
+}
+
+impl RoutingTable {
+    /// Gives a network to a peer. Returns the peer that had it.
+    pub(super) fn insert(&mut self, ip: &AllowedIp, peer: &Arc<Peer>) -> Option<Arc<Peer>> {
+        self.change(RouteChange {
+            ip: *ip,
+            peer: peer.clone(),
+            is_removal: false,
+        })
+    }
+
+    /// Takes a network away from a peer. Returns whether the peer had it.
+    pub(super) fn remove(&mut self, ip: &AllowedIp, peer: &Arc<Peer>) -> bool {
+        let change = RouteChange {
+            ip: *ip,
+            peer: peer.clone(),
+            is_removal: true,
+        };
+        self.change(change).is_some()
+    }
+
+    fn change(&mut self, change: RouteChange) -> Option<Arc<Peer>> {
+        let former = change.apply(self.up_to_date());
+        self.unpublished.push(change);
+        former
+    }
+
+    /// The data path is to see all changes.
+    pub(super) fn publish(&mut self, plane: &Plane) {
+        if self.unpublished.is_empty() {
+            return;
+        }
+        self.up_to_date();
+        self.own = plane.exchange_routes(std::mem::take(&mut self.own));
+        self.missing = std::mem::take(&mut self.unpublished);
+        self.catch_up();
+        self.retired.retain(|table| Arc::strong_count(table) > 1);
+    }
+
+    /// The owner's table. One that a burst still holds after a while stays with it, and a copy takes
+    /// its place.
+    fn up_to_date(&mut self) -> &mut Routes {
+        if !self.catch_up() {
+            let copy = Arc::new(Routes::clone(&self.own));
+            self.retired.push(std::mem::replace(&mut self.own, copy));
+            self.catch_up();
+        }
+        Arc::get_mut(&mut self.own).expect("nobody else has it")
+    }
+
+    /// Brings the owner's table up to date, unless a burst holds it. Returns whether it is its own.
+    fn catch_up(&mut self) -> bool {
+        for _ in 0..YIELDS {
+            if let Some(own) = Arc::get_mut(&mut self.own) {
+                for change in self.missing.drain(..) {
+                    change.apply(own);
+                }
+                // After a large `set` it would hold much memory for nothing.
+                self.missing.shrink_to(64);
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
+    }
+
+    /// Who has this address, as the owner sees it.
+    #[cfg(test)]
+    fn lookup(&mut self, addr: std::net::IpAddr) -> Option<&Arc<Peer>> {
+        self.up_to_date().lookup(addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Weak;
+
+    use super::*;
+    use wg_crypto::PublicKey;
+
+    fn peer(id: u64) -> Arc<Peer> {
+        Arc::new(Peer::new(id, PublicKey::from_bytes([id as u8; 32])))
+    }
+
+    fn ip(text: &str) -> AllowedIp {
+        let (addr, cidr) = text.split_once('/').unwrap();
+        AllowedIp::new(addr.parse().unwrap(), cidr.parse().unwrap()).unwrap()
+    }
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn readers_see_what_was_published_and_both_tables_stay_alike() {
+        let plane = Plane::new();
+        let mut table = RoutingTable::default();
+        let peers = [peer(1), peer(2)];
+        let seen = |at: &str| plane.routes().lookup(addr(at)).map(|peer| peer.id);
+        for turn in 0..6 {
+            let (new, former) = (&peers[turn % 2], &peers[1 - turn % 2]);
+            let had = table.insert(&ip("10.0.0.0/8"), new);
+            assert_eq!(had.is_some(), turn > 0);
+            assert!(!table.remove(&ip("10.0.0.0/8"), former));
+            let before = (turn > 0).then_some(former.id);
+            assert_eq!(seen("10.1.1.1"), before, "not published yet");
+            table.publish(&plane);
+            assert_eq!(seen("10.1.1.1"), Some(new.id));
+            assert_eq!(table.lookup(addr("10.1.1.1")).unwrap().id, new.id);
+        }
+        assert!(table.remove(&ip("10.0.0.0/8"), &peers[1]));
+        table.publish(&plane);
+        assert!(plane.routes().is_empty() && table.lookup(addr("10.1.1.1")).is_none());
+    }
+
+    #[test]
+    fn a_removed_peer_is_freed_at_once() {
+        let plane = Plane::new();
+        let mut table = RoutingTable::default();
+        let peer = peer(1);
+        table.insert(&ip("fd00::/8"), &peer);
+        table.publish(&plane);
+        assert!(table.remove(&ip("fd00::/8"), &peer));
+        table.publish(&plane);
+        assert_eq!(Arc::strong_count(&peer), 1);
+    }
+
+    #[test]
+    fn a_burst_that_takes_long_keeps_what_it_has_and_frees_nothing() {
+        let plane = Plane::new();
+        let mut table = RoutingTable::default();
+        let [one, two] = [peer(1), peer(2)];
+        table.insert(&ip("10.0.0.0/8"), &one);
+        table.publish(&plane);
+        // Bursts that go on for as long as three changes take.
+        let long = plane.routes();
+        let longer: Arc<Routes> = plane.routes().clone();
+        let held: Weak<Routes> = Arc::downgrade(&longer);
+        for (network, peer) in [("10.0.0.0/9", &two), ("10.0.0.0/8", &two)] {
+            table.insert(&ip(network), peer);
+            table.publish(&plane);
+        }
+        assert!(table.remove(&ip("10.0.0.0/9"), &two));
+        table.publish(&plane);
+        for routes in [&*long, &longer] {
+            assert_eq!(routes.lookup(addr("10.1.1.1")).unwrap().id, 1);
+            assert_eq!(routes.len(), 1);
+        }
+        assert_eq!(plane.routes().lookup(addr("10.1.1.1")).unwrap().id, 2);
+        assert_eq!(plane.routes().len(), 1);
+        // The owner frees it, and not whoever was last to read.
+        drop((long, longer));
+        assert!(held.upgrade().is_some());
+        table.insert(&ip("10.0.0.0/8"), &one);
+        table.publish(&plane);
+        assert!(held.upgrade().is_none() && table.retired.is_empty());
+    }
+
+    #[test]
+    fn readers_on_other_threads_see_whole_sets() {
+        use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+        let plane = Plane::new();
+        let mut table = RoutingTable::default();
+        let peers = [peer(1), peer(2)];
+        let networks: Vec<AllowedIp> = (0..64).map(|n| ip(&format!("10.{n}.0.0/16"))).collect();
+        let all_to = |table: &mut RoutingTable, peer: &Arc<Peer>| {
+            for network in &networks {
+                table.insert(network, peer);
+            }
+            table.publish(&plane);
+        };
+        all_to(&mut table, &peers[0]);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(Relaxed) {
+                        let routes = plane.routes();
+                        let owner = |network: &AllowedIp| routes.lookup(network.addr).unwrap().id;
+                        let first = owner(&networks[0]);
+                        assert!(networks.iter().all(|network| owner(network) == first));
+                    }
+                });
+            }
+            for turn in 0..2000 {
+                all_to(&mut table, &peers[turn % 2]);
+            }
+            stop.store(true, Relaxed);
+        });
+    }
+}
