@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rand_core::RngCore;
 use tracing::debug;
@@ -41,6 +42,9 @@ use crate::model::{Extensions, Wall};
 
 /// Peers whose timers are fired at a time.
 const PEERS_AT_ONCE: usize = 256;
+/// Timers fire at whole multiples of this, so that many of them share a wakeup. The kernel's own
+/// are coarser: it may be two seconds late with a keepalive.
+const TIMER_GRAIN: Duration = Duration::from_millis(10);
 
 /// The configuration of a device.
 pub(super) struct Config {
@@ -338,9 +342,9 @@ impl Device {
         }
     }
 
-    /// When `handle_timeout` is next to be called.
+    /// When `handle_timeout` is next to be called: at the earliest timer, or up to `TIMER_GRAIN` later.
     pub fn next_timeout(&self) -> Option<Time> {
-        self.context.schedule.first()
+        Some(self.context.schedule.first()?.round_up(TIMER_GRAIN))
     }
 
     /// Fires timers that are due, but not too many: `next_timeout` says whether more are.

@@ -26,6 +26,12 @@ impl Time {
     pub const fn saturating_since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// The first multiple of `grain` from here on.
+    pub(crate) fn round_up(self, grain: Duration) -> Time {
+        let grain = grain.as_nanos() as u64;
+        Time(self.0.checked_next_multiple_of(grain).unwrap_or(u64::MAX))
+    }
 }
 
 impl Add<Duration> for Time {
