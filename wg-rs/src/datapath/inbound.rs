@@ -22,7 +22,7 @@ use super::now;
 use super::refusals::Refusals;
 use super::sockets::Sockets;
 use super::tun_io::TunIo;
-use super::turn::Turn;
+use super::turn::{Pace, Turn};
 use super::virtio::{self, VirtioNetHdr};
 use crate::sys::udp::{Received, UdpSocket};
 use crate::tunnel::drops::DropReason;
@@ -183,6 +183,7 @@ pub struct SocketReader {
     sockets: Arc<Sockets>,
     inbox: Arc<Inbox>,
     lane: Lane<Inbound>,
+    pace: Pace,
     /// Free memory; none only while a burst is on its way through the lane.
     burst: Option<InBurst>,
 }
@@ -210,6 +211,7 @@ impl SocketReader {
             socket,
             sockets,
             inbox,
+            pace: Pace::default(),
             burst: Some(lane.new_buffer()),
             lane,
         })
@@ -218,6 +220,8 @@ impl SocketReader {
     /// Receives what there is, within limits, and delivers it.
     pub fn turn(&mut self) -> Turn {
         let mut bytes = 0;
+        let now = now();
+        let is_lone = self.pace.is_lone(now);
         for received in 0..TURN_BURSTS {
             if bytes >= TURN_BYTES {
                 break;
@@ -229,7 +233,13 @@ impl SocketReader {
                 Err(_) => burst,
             });
             match outcome {
-                Ok(received) => bytes += received.len,
+                Ok(received) => {
+                    bytes += received.len;
+                    self.pace.found(now);
+                    if is_lone {
+                        return Turn::Drained;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return if received == 0 {
                         Turn::Nothing

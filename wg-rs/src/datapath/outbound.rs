@@ -21,7 +21,7 @@ use super::now;
 use super::segment::Segmenter;
 use super::sockets::Sockets;
 use super::tun_io::TunIo;
-use super::turn::Turn;
+use super::turn::{Pace, Turn};
 use super::virtio::{self, VirtioNetHdr};
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::MAX_PACKET;
@@ -104,6 +104,7 @@ pub struct TunReader {
     spare: Vec<OutBuffer>,
     unreachables: Limiter,
     loops: Loops,
+    pace: Pace,
     /// Whether a failed read was logged.
     told_failure: bool,
     buffer: Box<[u8]>,
@@ -128,6 +129,7 @@ impl TunReader {
             plane,
             tun,
             loops: Loops::new(sockets),
+            pace: Pace::default(),
             told_failure: false,
             lane: Lane::new("wg-seal", workers, stages, ())?,
             open: Vec::with_capacity(OPEN_BURSTS),
@@ -154,6 +156,8 @@ impl TunReader {
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Turn> {
         let (mut packets, mut bytes, mut failures) = (0, 0, 0);
+        let now = now();
+        let is_lone = self.pace.is_lone(now);
         while packets < TURN_PACKETS && bytes < TURN_BYTES {
             match self.tun.recv(buffer) {
                 Ok(len) => {
@@ -161,6 +165,10 @@ impl TunReader {
                     packets += 1;
                     bytes += len;
                     failures = 0;
+                    self.pace.found(now);
+                    if is_lone {
+                        return Ok(Turn::Drained);
+                    }
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => {
@@ -318,7 +326,9 @@ mod tests {
         let plane = Arc::new(Plane::new());
         let tun = Arc::new(Script(Mutex::new(reads.into_iter().collect())));
         let sockets = Arc::new(Sockets::default());
-        let reader = TunReader::new(plane.clone(), tun, sockets, 0).unwrap();
+        let mut reader = TunReader::new(plane.clone(), tun, sockets, 0).unwrap();
+        // As among many packets.
+        reader.pace.found(Time::from_nanos(u64::MAX));
         (plane, reader)
     }
 
@@ -336,6 +346,18 @@ mod tests {
         assert_eq!(reader.turn().unwrap(), Turn::Drained);
         assert_eq!(plane.drops().get(DropReason::TunReadFailed), 4);
         assert_eq!(plane.drops().get(DropReason::NotIp), 5);
+        assert_eq!(reader.turn().unwrap(), Turn::Nothing);
+    }
+
+    #[test]
+    fn behind_a_lone_packet_no_other_is_looked_for() {
+        let (plane, mut reader) = reader([junk(), junk(), Err(libc::EAGAIN)]);
+        reader.pace = Pace::default();
+        assert_eq!(reader.turn().unwrap(), Turn::Drained);
+        assert_eq!(plane.drops().get(DropReason::NotIp), 1);
+        reader.pace.found(Time::from_nanos(u64::MAX));
+        assert_eq!(reader.turn().unwrap(), Turn::Drained);
+        assert_eq!(plane.drops().get(DropReason::NotIp), 2);
         assert_eq!(reader.turn().unwrap(), Turn::Nothing);
     }
 

@@ -1,4 +1,8 @@
-//! What a reader found in one turn.
+//! What a reader found in one turn, and how far it looks.
+
+use std::time::Duration;
+
+use crate::tunnel::time::Time;
 
 /// Whether there is more to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,4 +15,44 @@ pub enum Turn {
     More,
     /// Nothing but errors: it is to be left alone for a while.
     Failing,
+}
+
+/// So long after the last one, a packet is taken for a lone one.
+const LONE_AFTER: Duration = Duration::from_micros(100);
+
+/// Tells a lone packet from one of many. Who reads one usually looks whether there is another; behind a
+/// lone one there hardly ever is, and the look is a system call for nothing on the way of a round trip.
+/// If there is one after all, the next poll says so at once.
+#[derive(Debug, Default)]
+pub struct Pace {
+    last: Time,
+}
+
+impl Pace {
+    /// A turn begins. Whether what it finds is to be taken for a lone packet.
+    pub fn is_lone(&self, now: Time) -> bool {
+        now.saturating_since(self.last) > LONE_AFTER
+    }
+
+    /// Something was found.
+    pub fn found(&mut self, now: Time) {
+        self.last = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_is_lone_some_time_after_the_last() {
+        let at = |micros: u64| Time::from_nanos(1_000_000_000 + micros * 1000);
+        let mut pace = Pace::default();
+        assert!(pace.is_lone(at(0)), "the first of all");
+        pace.found(at(0));
+        assert!(!pace.is_lone(at(100)));
+        assert!(pace.is_lone(at(101)));
+        pace.found(at(101));
+        assert!(!pace.is_lone(at(150)));
+    }
 }
