@@ -9,7 +9,7 @@ use crate::tunnel::time::Time;
 pub enum Turn {
     /// Nothing at all.
     Nothing,
-    /// Something, and it took all there was.
+    /// Something, and it took all there was, or a packet that is taken for a lone one.
     Drained,
     /// More than it may take at a time.
     More,
