@@ -1,4 +1,4 @@
-//! Finding programs: on PATH, or built on demand in the profile that is running.
+//! Finds programs: on PATH, or built on demand with the profile of the running program.
 
 use std::collections::HashMap;
 use std::env;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// In the environment where nothing can be built: programs are on PATH.
+/// A variable that is set where nothing can be built: then all programs are on PATH.
 pub(crate) const PREBUILT: &str = "NETNS_TESTS_PREBUILT";
 
 /// The program of this name on PATH.
@@ -18,9 +18,9 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Builds a program of this workspace once per process, with the profile and into the target
-/// folder of the program that is running, and returns where it is. With `NETNS_TESTS_PREBUILT` in the
-/// environment, as in the virtual machine, it is on PATH.
+/// Builds a program of this workspace once per process, with the profile and in the target folder of
+/// the running program, and returns its path. With `NETNS_TESTS_PREBUILT` in the environment, as in
+/// the virtual machine, it looks for the program on PATH.
 pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
     if env::var_os(PREBUILT).is_some() {
         let absent = || io::Error::new(io::ErrorKind::NotFound, program.to_owned());
@@ -50,7 +50,8 @@ pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
     if let Some(triple) = &folder.triple {
         command.args(["--target", triple]);
     }
-    // What Cargo tells a program that it runs would tell it, of other packages, that they changed.
+    // Cargo sets these variables for programs that it runs. Passed on, they would make Cargo rebuild
+    // other packages.
     for (variable, _) in env::vars_os() {
         let name = variable.to_string_lossy();
         if ["CARGO_PKG_", "CARGO_MANIFEST_"]
@@ -76,13 +77,13 @@ pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Path of our `wg-rs`; the daemon it starts is beside it.
+/// The path of our `wg-rs`; the daemon that it starts is in the same folder.
 pub fn wg_rs() -> io::Result<String> {
     build("wg-rs", "wireguard-rs")?;
     Ok(build("wg-rs", "wg-rs")?.to_string_lossy().into_owned())
 }
 
-/// Where Cargo put a program: TARGET/[TRIPLE/]PROFILE/[deps|examples/]program.
+/// The folder into which Cargo builds: TARGET/[TRIPLE/]PROFILE/[deps|examples/]program.
 #[derive(Debug, PartialEq)]
 struct BuildFolder {
     target: PathBuf,
@@ -105,7 +106,7 @@ impl BuildFolder {
         };
         let mut target = programs.parent().ok_or_else(unknown)?;
         let mut triple = None;
-        // A triple has at least two dashes; a target folder may have any name, but then no tag.
+        // A triple has at least two dashes. A target folder may have such a name too, but it has a tag.
         if !target.join("CACHEDIR.TAG").exists()
             && let Some(folder) = name(target)
             && folder.matches('-').count() >= 2
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places() {
+    fn the_build_folder_is_found_from_a_programs_path() {
         let of = |exe: &str| {
             let folder = BuildFolder::of(Path::new(exe)).unwrap();
             (

@@ -1,5 +1,6 @@
-//! An interface's configuration, as a test states it, and its state, as a daemon reports it.
-//! Written as UAPI text and as a config file of `wg`; read from UAPI text and `wg show … dump`.
+//! The configuration of an interface, as a test sets it, and its state, as a daemon reports it. The
+//! former is written as UAPI text or as a config file of `wg`; the latter is read from UAPI text or
+//! from `wg show … dump`.
 
 use std::fmt::Write;
 use std::io;
@@ -8,42 +9,42 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{Key, Keys};
 
-/// What to set on an interface. Absent values are left as they are.
+/// The settings to change on an interface. An absent value is not changed.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     /// Private key.
     pub private_key: Option<Key>,
     /// UDP port; 0 asks for a random one.
     pub listen_port: Option<u16>,
-    /// Mark of outgoing packets; 0 is none.
+    /// Mark of outgoing packets; 0 for none.
     pub fwmark: Option<u32>,
-    /// Remove all peers first.
+    /// Whether to remove all peers first.
     pub replace_peers: bool,
     /// Peers to add or change, in this order.
     pub peers: Vec<PeerConfig>,
 }
 
-/// What to set on a peer.
+/// The settings to change on a peer.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
-    /// Which peer.
+    /// The key of the peer.
     pub public_key: Key,
-    /// Remove it.
+    /// Whether to remove the peer.
     pub remove: bool,
     /// Preshared key.
     pub preshared_key: Option<Key>,
-    /// Where to send.
+    /// The address to send to.
     pub endpoint: Option<SocketAddr>,
-    /// Persistent keepalive, seconds; 0 is off.
+    /// Persistent keepalive, seconds; 0 for off.
     pub keepalive: Option<u16>,
-    /// Remove its allowed IPs first.
+    /// Whether to remove its allowed IPs first.
     pub replace_allowed_ips: bool,
     /// Allowed IPs to add.
     pub allowed_ips: Vec<(IpAddr, u8)>,
 }
 
 impl PeerConfig {
-    /// Nothing but the key.
+    /// A peer without further settings.
     pub fn new(public_key: Key) -> PeerConfig {
         PeerConfig {
             public_key,
@@ -99,7 +100,7 @@ impl Config {
         }
     }
 
-    /// A change of this peer only.
+    /// A change of only this peer.
     pub fn of(peer: PeerConfig) -> Config {
         Config::default().peer(peer)
     }
@@ -110,7 +111,7 @@ impl Config {
         self
     }
 
-    /// The request of the UAPI text protocol.
+    /// The configuration as a request of the UAPI text protocol.
     pub fn uapi(&self) -> String {
         let mut text = String::from("set=1\n");
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
@@ -153,8 +154,8 @@ impl Config {
         text
     }
 
-    /// A file for `wg addconf`, `setconf` and, with `extra` lines such as `Address = …` in its
-    /// interface section, for `wg-quick`.
+    /// The configuration as a file for `wg addconf` and `setconf`; with `extra` lines such as
+    /// `Address = …` in the interface section, for `wg-quick`.
     pub fn file(&self, extra: &[&str]) -> String {
         let mut text = String::from("[Interface]\n");
         if let Some(key) = self.private_key {
@@ -188,37 +189,37 @@ impl Config {
     }
 }
 
-/// An interface as it is.
+/// The current state of an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InterfaceState {
     /// Private key.
     pub private_key: Option<Key>,
-    /// UDP port; 0 when it has none.
+    /// UDP port; 0 if it has none.
     pub listen_port: u16,
     /// Mark of outgoing packets; 0 is none.
     pub fwmark: u32,
-    /// Peers, in the order reported.
+    /// Peers, in the order in which they were reported.
     pub peers: Vec<PeerState>,
 }
 
-/// A peer as it is.
+/// The current state of a peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerState {
     /// Its key.
     pub public_key: Option<Key>,
-    /// Preshared key; a key of zeros is none.
+    /// Preshared key; `None` also for a key of zeros.
     pub preshared_key: Option<Key>,
-    /// Where it was last heard, or is to be found.
+    /// The address from which it was last heard, or that was set.
     pub endpoint: Option<SocketAddr>,
     /// When the last handshake was completed.
     pub last_handshake: Option<SystemTime>,
-    /// Bytes received from it, with WireGuard's own.
+    /// Bytes received from it, including WireGuard's own.
     pub rx_bytes: u64,
-    /// Bytes sent to it, with WireGuard's own.
+    /// Bytes sent to it, including WireGuard's own.
     pub tx_bytes: u64,
     /// Persistent keepalive, seconds; 0 is off.
     pub keepalive: u16,
-    /// Allowed IPs, in the order reported.
+    /// Allowed IPs, in the order in which they were reported.
     pub allowed_ips: Vec<(IpAddr, u8)>,
 }
 
@@ -231,7 +232,7 @@ impl InterfaceState {
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no peer {key}")))
     }
 
-    /// Reads the answer to `get=1`; its `errno` other than 0 is the error.
+    /// Parses the answer to `get=1`. An `errno` in it other than 0 is the error.
     pub fn from_uapi(text: &str) -> io::Result<InterfaceState> {
         let mut interface = InterfaceState::default();
         let (mut seconds, mut errno) = (0, None);
@@ -283,7 +284,7 @@ impl InterfaceState {
         }
     }
 
-    /// Reads what `wg show IFACE dump` prints.
+    /// Parses the output of `wg show IFACE dump`.
     pub fn from_dump(text: &str) -> io::Result<InterfaceState> {
         let mut interface = InterfaceState::default();
         for (n, line) in text.lines().enumerate() {
@@ -342,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_interface_from_both_forms() {
+    fn both_forms_give_the_same_state() {
         let (keys, peer, psk) = (Keys::generate(), Keys::generate(), Key::random());
         let uapi = format!(
             "private_key={}\nlisten_port=7\nfwmark=51820\npublic_key={}\npreshared_key={}\n\

@@ -1,7 +1,7 @@
-//! A container engine of a test's own: Docker or Podman, running in a host of the lab, with all it
-//! keeps in a temporary folder, and gone with its containers when it is dropped.
+//! A container engine for a test: Docker or Podman runs in a host of the lab, with its data in a
+//! temporary folder. When it is dropped, it is removed with its containers.
 //!
-//! The containers' one image is made of a static busybox: nothing is fetched.
+//! The only image has a static busybox, so nothing is downloaded.
 
 use std::fs;
 use std::io;
@@ -15,9 +15,9 @@ use nix::sys::signal::Signal;
 
 use crate::{Host, PATIENCE, Proc, binaries, require};
 
-/// What of busybox the containers have.
+/// The applets of busybox in the containers.
 const APPLETS: [&str; 4] = ["sh", "sleep", "ip", "ping"];
-/// Where engines keep things whatever one tells them; in the host they are its own.
+/// Gives the host its own version of folders that engines always use.
 const OWN_FOLDERS: &str = "
     mount -t tmpfs run /run
     mkdir -p /run/wireguard /run/netns /run/lock
@@ -25,7 +25,7 @@ const OWN_FOLDERS: &str = "
     mount -t tmpfs etc /etc/docker
 ";
 
-/// Whose engine.
+/// The kind of engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `dockerd` and `docker`.
@@ -54,8 +54,8 @@ pub struct ContainerEngine {
 }
 
 impl ContainerEngine {
-    /// Starts one in `host`, whose /run becomes its own; `None` if this machine lacks it, which a
-    /// test says by [`require`].
+    /// Starts an engine in `host`, which gets its own /run. `None` if this machine lacks the engine,
+    /// which the test [`require`]s.
     pub fn start(kind: Kind, host: &Host) -> io::Result<Option<ContainerEngine>> {
         for program in kind.programs() {
             if require(program, binaries::on_path(program)).is_none() {
@@ -121,7 +121,7 @@ impl ContainerEngine {
         command
     }
 
-    /// Its command line, without a command.
+    /// The command line of its client, without a command.
     fn client(&self) -> Command {
         let folder = |name: &str| self.folder.join(name).display().to_string();
         match self.kind {
@@ -150,12 +150,12 @@ impl ContainerEngine {
             .try_for_each(|applet| symlink("busybox", bin.join(applet)))
     }
 
-    /// Where it answers.
+    /// The address of its socket.
     pub fn socket(&self) -> String {
         format!("unix://{}", self.folder.join("socket").display())
     }
 
-    /// The environment variable that tells others of the socket.
+    /// The environment variable in which clients look for the socket.
     pub fn variable(&self) -> &'static str {
         match self.kind {
             Kind::Docker => "DOCKER_HOST",
@@ -163,7 +163,7 @@ impl ContainerEngine {
         }
     }
 
-    /// How `wg-rs` calls the namespace of a container.
+    /// The namespace of a container, as `wg-rs` takes it.
     pub fn namespace(&self, container: &str) -> String {
         match self.kind {
             Kind::Docker => format!("docker:{container}"),
@@ -176,7 +176,7 @@ impl ContainerEngine {
         format!("/{}", name.to_string_lossy())
     }
 
-    /// Runs a command of the engine's to its successful end.
+    /// Runs a command of the engine, which must succeed, and returns its output.
     pub fn command(&self, args: &[&str]) -> io::Result<String> {
         let mut proc = self.host.spawn(self.client().args(args))?;
         proc.success(Duration::from_secs(60))
@@ -187,11 +187,11 @@ impl ContainerEngine {
         self.run_with(container, network, &[])
     }
 
-    /// As [`ContainerEngine::run`], with these further options.
+    /// Like [`ContainerEngine::run`], with further options.
     pub fn run_with(&self, container: &str, network: &str, options: &[&str]) -> io::Result<()> {
         let mut args = vec!["run", "-d", "--name", container, "--network", network];
         if self.kind == Kind::Podman {
-            // Its defaults are more than a root of few capabilities may give.
+            // Podman's default limits need capabilities that root may lack here.
             args.extend(["--ulimit", "nofile=256:256", "--ulimit", "nproc=256:256"]);
             args.push("--cap-add=NET_RAW");
         }
@@ -200,7 +200,7 @@ impl ContainerEngine {
         self.command(&args).map(drop)
     }
 
-    /// Removes a container, however it is.
+    /// Removes a container, running or not.
     pub fn remove(&self, container: &str) -> io::Result<()> {
         let at_once: &[&str] = match self.kind {
             Kind::Docker => &[],
@@ -210,7 +210,8 @@ impl ContainerEngine {
             .map(drop)
     }
 
-    /// The host with the network of a container. As long as this is there, so is that network.
+    /// The engine's host, with the network namespace of a container. The value keeps that namespace
+    /// alive.
     pub fn inside(&self, container: &str) -> io::Result<Host> {
         let pid = self.command(&["inspect", "--format", "{{.State.Pid}}", container])?;
         self.host.in_netns(&format!("/proc/{}/ns/net", pid.trim()))
@@ -232,7 +233,7 @@ impl Drop for ContainerEngine {
         if !self.had_etc_docker {
             let _ = fs::remove_dir("/etc/docker");
         }
-        // One in each hierarchy of version 1, or the one of version 2.
+        // A control group in each hierarchy of version 1, or a single one in version 2.
         let group = self.cgroup();
         let _ = fs::remove_dir(format!("/sys/fs/cgroup{group}"));
         for hierarchy in fs::read_dir("/sys/fs/cgroup")

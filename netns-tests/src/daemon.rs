@@ -1,4 +1,4 @@
-//! The programs that can be a WireGuard interface, and a running one.
+//! The implementations of WireGuard, and running interfaces.
 
 use std::env;
 use std::fmt;
@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// An implementation of WireGuard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Daemon {
-    /// How to name it in a report.
+    /// Its name in reports.
     pub name: String,
     kind: Kind,
 }
@@ -55,7 +55,10 @@ impl Daemon {
         Ok(Daemon::program("boringtun", path.to_string_lossy()))
     }
 
-    /// The kernel's module; errs where there is none.
+    /// The kernel's module.
+    ///
+    /// # Errors
+    /// The kernel has no module.
     pub fn kernel(probe: &Host) -> io::Result<Daemon> {
         let name = "probe";
         probe.run(|| {
@@ -68,8 +71,8 @@ impl Daemon {
         })
     }
 
-    /// A program with its arguments, separated by spaces; `-f IFACE` is put behind. A relative path
-    /// is one from the current folder, though the program is started in another.
+    /// A program with its arguments, separated by spaces; `-f IFACE` is appended. A relative path counts
+    /// from the current folder, although the program is started in another one.
     pub fn program(name: &str, command: impl AsRef<str>) -> Daemon {
         let words = command.as_ref().split_whitespace().map(str::to_owned);
         let mut words: Vec<String> = words.collect();
@@ -84,7 +87,7 @@ impl Daemon {
         }
     }
 
-    /// A program found on PATH under its usual names.
+    /// A program on PATH, under one of its usual names.
     pub fn installed(name: &str) -> Option<Daemon> {
         let names: &[&str] = match name {
             "gotatun" | "gotatun-cli" => &["gotatun-cli", "gotatun"],
@@ -94,9 +97,8 @@ impl Daemon {
         Some(Daemon::program(name, path.to_string_lossy()))
     }
 
-    /// Ours, the built-in one, and each on PATH; one that is absent is announced as a test's
-    /// [`requirement`](require). boringtun-cli without its connected sockets: they keep the
-    /// address they were born with, and cannot roam.
+    /// Our daemon, the built-in boringtun, and those on PATH, each of which the test [`require`]s.
+    /// boringtun-cli runs without connected sockets, as these keep their first address and cannot roam.
     pub fn all() -> io::Result<Vec<Daemon>> {
         let mut all = vec![Daemon::ours()?, Daemon::foreign()?];
         for name in ["wireguard-go", "boringtun-cli", "gotatun-cli"] {
@@ -110,12 +112,12 @@ impl Daemon {
         Ok(all)
     }
 
-    /// An error, with the name of this daemon.
+    /// The same error, with the name of this daemon.
     pub fn blame(&self, error: io::Error) -> io::Error {
         io::Error::new(error.kind(), format!("{self}: {error}"))
     }
 
-    /// The program to run, when it is one.
+    /// The path of the program, unless it is the kernel's module.
     pub fn path(&self) -> Option<&str> {
         match &self.kind {
             Kind::Program(words) => words.first().map(String::as_str),
@@ -145,12 +147,12 @@ impl Daemon {
                 .env("LOG_LEVEL", "verbose")
                 .env("WG_LOG_LEVEL", "trace");
         }
-        // boringtun and gotatun: stay root also where there is no login name.
+        // Keeps boringtun and gotatun running as root even if there is no login name.
         command.env("WG_SUDO", "true").current_dir("/");
         command
     }
 
-    /// Starts the interface `name` in `host`; returns when its link and its socket are there.
+    /// Starts the interface `name` in `host`, and returns when its link and its socket exist.
     pub fn start(&self, host: &Host, name: &str, via: Via) -> io::Result<Wg> {
         let (proc, via) = match self.kind {
             Kind::Kernel => {
@@ -178,7 +180,7 @@ impl Daemon {
     }
 }
 
-/// Whether the host can talk to itself at this address (an IPv6 address takes its time).
+/// Whether the host can already receive at this address (an IPv6 address takes some time).
 fn serves(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0))
         .and_then(|socket| socket.send_to(&[], socket.local_addr()?))
@@ -192,7 +194,7 @@ pub fn ready(host: &Host, name: &str) -> bool {
         && Uapi::connect(host, name).is_ok()
 }
 
-/// What configures and asks an interface.
+/// How an interface is configured and read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
     /// The UAPI socket.
@@ -204,11 +206,11 @@ pub enum Via {
 /// A running interface. Dropping it ends its daemon.
 #[derive(Debug)]
 pub struct Wg {
-    /// Where its daemon runs.
+    /// The host in which its daemon runs.
     pub host: Host,
     /// Interface name.
     pub name: String,
-    /// The daemon; none for the kernel's.
+    /// The daemon; `None` for an interface of the kernel.
     pub proc: Option<Proc>,
     via: Via,
 }
@@ -231,7 +233,7 @@ impl Wg {
         }
     }
 
-    /// Its state.
+    /// The state of the interface.
     pub fn get(&self) -> io::Result<InterfaceState> {
         match self.via {
             Via::Uapi => Uapi::connect(&self.host, &self.name)?.get(),
@@ -246,7 +248,7 @@ impl Wg {
         self.get()?.peer(key).cloned()
     }
 
-    /// Waits until the peer's state is as wanted.
+    /// Waits until the peer's state satisfies a condition.
     pub fn until_peer(
         &self,
         key: Key,
@@ -256,7 +258,7 @@ impl Wg {
         until(PATIENCE, what, || Ok(Some(self.peer(key)?).filter(&wanted)))
     }
 
-    /// Process id of the daemon.
+    /// Process ID of the daemon.
     pub fn pid(&self) -> io::Result<i32> {
         self.proc
             .as_ref()
@@ -268,7 +270,8 @@ impl Wg {
     pub fn up_in(&self, place: &Host, mtu: u32, addresses: &[(IpAddr, u8)]) -> io::Result<()> {
         place.run(|| {
             netlink::set_mtu(&self.name, mtu)?;
-            // Up first: an IPv6 address given before serves only some time after.
+            // The link is set up first: an IPv6 address that is added before can be used only some
+            // time later.
             netlink::set_up(&self.name, true)?;
             for (address, prefix) in addresses {
                 netlink::add_address(&self.name, *address, *prefix)?;
@@ -282,12 +285,12 @@ impl Wg {
         })
     }
 
-    /// As [`Wg::up_in`], where the daemon runs.
+    /// Like [`Wg::up_in`], in the host in which the daemon runs.
     pub fn up(&self, mtu: u32, addresses: &[(IpAddr, u8)]) -> io::Result<()> {
         self.up_in(&self.host, mtu, addresses)
     }
 
-    /// Waits until its UDP port is open: a daemon hears a moment later that its link is up.
+    /// Waits until its UDP port is open: a daemon notices only a moment later that its link is up.
     pub fn until_listening(&self) -> io::Result<()> {
         until(PATIENCE, "its port to open", || {
             // The second column of /proc/net/udp ends in the local port, in hexadecimal.
@@ -300,7 +303,7 @@ impl Wg {
         })
     }
 
-    /// Routes a network into the interface.
+    /// Adds a route for a network through the interface.
     pub fn route(&self, to: impl Into<IpAddr>, prefix: u8) -> io::Result<()> {
         let to = to.into();
         self.host.run(|| Route::dev(to, prefix, &self.name).add())
@@ -311,7 +314,7 @@ impl Wg {
         format!("{SOCKETS}/{}.sock", self.name)
     }
 
-    /// Whether link and socket file are both gone.
+    /// Whether both the link and the socket file are gone.
     pub fn gone(&self) -> io::Result<bool> {
         let socket = self.socket();
         self.host

@@ -1,4 +1,4 @@
-//! Ping over raw sockets, one request in flight, and the ICMP errors a host receives.
+//! Pings over raw sockets, one request at a time, and the ICMP errors that a host receives.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,25 +17,25 @@ use crate::Host;
 
 static NEXT_IDENT: AtomicU16 = AtomicU16::new(1);
 
-/// What to ask for.
+/// The requests to send.
 #[derive(Debug, Clone)]
 pub struct Ping {
     /// Destination.
     pub to: IpAddr,
-    /// Source address to bind to.
+    /// Source address, if it is given.
     pub from: Option<IpAddr>,
-    /// Requests.
+    /// Number of requests.
     pub count: usize,
-    /// Bytes behind the ICMP header.
+    /// Bytes after the ICMP header.
     pub payload: usize,
     /// Pause between an answer and the next request.
     pub interval: Duration,
-    /// A request not answered for so long is lost.
+    /// A request counts as lost after this time.
     pub timeout: Duration,
 }
 
 impl Ping {
-    /// Ten requests of 56 bytes, as fast as they are answered.
+    /// Ten requests of 56 bytes, without pauses.
     pub fn to(to: impl Into<IpAddr>) -> Ping {
         Ping {
             to: to.into(),
@@ -48,36 +48,36 @@ impl Ping {
     }
 }
 
-/// How the requests fared.
+/// The result of the requests.
 #[derive(Debug, Clone, Default)]
 pub struct Pinged {
-    /// Requests made.
+    /// Number of requests sent.
     pub sent: usize,
-    /// Round-trip times of the answered ones, in order.
+    /// Round-trip times of the answered requests, in order.
     pub rtts: Vec<Duration>,
-    /// When the others were sent, from the start.
+    /// The times at which the lost ones were sent, since the start.
     pub lost_at: Vec<Duration>,
 }
 
 impl Pinged {
-    /// Requests answered.
+    /// Number of requests answered.
     pub fn received(&self) -> usize {
         self.rtts.len()
     }
 
-    /// Requests not answered.
+    /// Number of requests lost.
     pub fn lost(&self) -> usize {
         self.lost_at.len()
     }
 }
 
 impl Host {
-    /// Pings from this host.
+    /// Sends pings from this host.
     pub fn ping(&self, ping: &Ping) -> io::Result<Pinged> {
         self.ping_while(ping, |sent| sent < ping.count)
     }
 
-    /// Pings for as long as `more(requests so far)` says, whatever the count.
+    /// Sends pings as long as `more(requests so far)` is true, whatever the count.
     pub fn ping_while(
         &self,
         ping: &Ping,
@@ -102,7 +102,7 @@ impl Host {
         })
     }
 
-    /// Pings until an answer comes: how one waits for a tunnel to be established.
+    /// Sends pings until one is answered, for example to wait for a tunnel.
     pub fn reach(&self, to: impl Into<IpAddr>, limit: Duration) -> io::Result<()> {
         let to = to.into();
         let start = Instant::now();
@@ -130,7 +130,7 @@ impl Host {
     }
 }
 
-/// A raw ICMP socket. Receives every ICMP message of its family to its host.
+/// A raw ICMP socket, which receives every ICMP message of its family to its host.
 #[derive(Debug)]
 pub struct Icmp {
     fd: OwnedFd,
@@ -148,7 +148,7 @@ impl Icmp {
         Ok(Icmp { fd, v6 })
     }
 
-    /// The first message that `wanted(type, code, rest)` takes, within the limit.
+    /// Waits for the first message for which `wanted(type, code, rest)` returns a value.
     pub fn wait<T>(
         &self,
         limit: Duration,
@@ -161,7 +161,7 @@ impl Icmp {
                 Err(Errno::EAGAIN | Errno::EINTR) => continue,
                 other => other?,
             };
-            // An IPv4 raw socket gives the IP header too.
+            // An IPv4 raw socket also returns the IP header.
             let header = if self.v6 {
                 0
             } else {
@@ -203,7 +203,7 @@ impl Echo {
         })
     }
 
-    /// One request; `None` when it is not answered in time or could not be sent.
+    /// Sends one request. `None` if it is not answered in time or cannot be sent.
     fn round_trip(&mut self, timeout: Duration) -> io::Result<Option<Duration>> {
         self.sequence = self.sequence.wrapping_add(1);
         let (request_type, reply_type) = if self.icmp.v6 { (128, 129) } else { (8, 0) };
@@ -223,7 +223,8 @@ impl Echo {
         )
         .is_err()
         {
-            // No route yet, or a link not up: lost like any other, at the same pace.
+            // There is no route yet, or the link is down: the request counts as lost, after the same
+            // time.
             std::thread::sleep(Duration::from_millis(20));
             return Ok(None);
         }

@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use boringtun::x25519::{PublicKey, StaticSecret};
 
-/// 32 bytes: a private, public or preshared key. Throwaway keys of a lab: they may be printed.
+/// 32 bytes: a private, public or preshared key. These keys are used only in a lab, so they may be
+/// printed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub [u8; 32]);
 
@@ -65,9 +66,9 @@ impl fmt::Debug for Key {
 /// A private key and its public key.
 #[derive(Debug, Clone, Copy)]
 pub struct Keys {
-    /// Clamped, as `wg genkey` makes it.
+    /// The private key, clamped like one of `wg genkey`.
     pub private: Key,
-    /// Belongs to it.
+    /// The public key for it.
     pub public: Key,
 }
 
@@ -89,8 +90,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms() {
-        // As `wg pubkey` answers to a key of zeros.
+    fn keys_are_read_as_they_are_written() {
+        // The answer of `wg pubkey` to a key of zeros.
         let zero = Key([0; 32]).public();
         assert_eq!(
             zero.to_string(),

@@ -1,11 +1,10 @@
-//! A laboratory: hosts that live in namespaces, and the cleaning up after them.
+//! A laboratory: hosts in namespaces, which are removed at its end.
 //!
-//! A host is a network namespace and a mount namespace, both anonymous: they are held by file
-//! descriptors of this process and the processes started in them, and vanish with those. In each
-//! host /var/run/wireguard is its own, so every host may have its `wg0`, and so is /run/netns: of
-//! the machine's named namespaces, which come and go, no host sees any. Dropping the [`Lab`], in
-//! a panic too, kills whatever runs in its namespaces, however far it has daemonized; so do
-//! SIGINT, SIGTERM and SIGHUP.
+//! A host is a network namespace and a mount namespace, both without a name. File descriptors of this
+//! process, and the processes started in them, keep them alive. Each host has its own
+//! /var/run/wireguard, so every host may have a `wg0`, and its own /run/netns, so it does not see the
+//! machine's named namespaces. When the [`Lab`] is dropped, also by a panic, all processes in its
+//! namespaces are killed, also those that became daemons. SIGINT, SIGTERM and SIGHUP do the same.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -28,24 +27,27 @@ use signal_hook::iterator::Signals;
 use crate::process::{self, Proc};
 use crate::{netlink, until};
 
-/// Where WireGuard's userspace programs put their sockets.
+/// The folder of the sockets of WireGuard daemons.
 pub const SOCKETS: &str = "/var/run/wireguard";
-/// Where `ip netns` keeps namespaces by name.
+/// The folder of `ip netns` with named namespaces.
 const NAMED: &str = "/run/netns";
 
-/// The network namespaces of all living labs, for the signal handler.
+/// The network namespaces of all labs that exist, for the signal handler.
 static NAMESPACES: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 static SIGNALS: Once = Once::new();
 
-/// Owner of hosts; see the module's head.
+/// The owner of hosts; see the head of the file.
 #[derive(Debug)]
 pub struct Lab {
-    /// Held for as long as the lab, for an inode's number may go to another namespace.
+    /// Kept open as long as the lab exists, so that no other namespace gets the same inode number.
     hosts: Mutex<Vec<(u64, Host)>>,
 }
 
 impl Lab {
-    /// An empty lab. Errors when this process may not make namespaces, or without /dev/net/tun.
+    /// An empty lab.
+    ///
+    /// # Errors
+    /// This process may not create namespaces, or /dev/net/tun is missing.
     pub fn new() -> io::Result<Lab> {
         if !geteuid().is_root() {
             return Err(io::Error::new(
@@ -79,7 +81,7 @@ impl Lab {
         })
     }
 
-    /// Makes a host with nothing but its loopback, up.
+    /// Creates a host with only its loopback, which is up.
     pub fn host(&self, name: &str) -> io::Result<Host> {
         for folder in [SOCKETS, NAMED] {
             fs::create_dir_all(folder)?;
@@ -99,7 +101,8 @@ impl Lab {
                 mount(tmpfs, folder, tmpfs, MsFlags::empty(), mode)?;
             }
             netlink::set_up("lo", true)?;
-            // A tunnel that goes up leaves it so for good: it is not to be seen as a difference.
+            // A tunnel that is set up switches this off for good. Switched off from the beginning, it
+            // is not a difference between two states.
             fs::write("/proc/sys/net/ipv4/conf/all/send_redirects", "0")?;
             Ok((
                 File::open("/proc/thread-self/ns/net")?,
@@ -122,7 +125,7 @@ impl Lab {
         Ok(host)
     }
 
-    /// Joins two hosts by a cable: a veth pair, both ends up, at this MTU.
+    /// Joins two hosts by a cable: a veth pair with this MTU, whose ends are up.
     pub fn cable(&self, a: (&Host, &str), b: (&Host, &str), mtu: u32) -> io::Result<()> {
         a.0.run(|| netlink::add_veth(a.1, b.1, b.0.net()))?;
         for (host, name) in [a, b] {
@@ -166,7 +169,7 @@ struct Namespaces {
 pub struct Host(Arc<Namespaces>);
 
 impl Host {
-    /// The name it was made with.
+    /// The name of the host.
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -176,8 +179,8 @@ impl Host {
         self.0.net.as_fd()
     }
 
-    /// This host with another network namespace: the one that a file stands for, as this host sees
-    /// it. Only for threads: a process in it would outlive the lab.
+    /// This host with another network namespace: the one of the file at `path` in this host. Only for
+    /// threads: a process in it would outlive the lab.
     pub fn in_netns(&self, path: &str) -> io::Result<Host> {
         let net = self.run(|| File::open(path));
         let net = net.map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
@@ -222,13 +225,13 @@ impl Host {
         self.run(|| Proc::spawn(command.stdin(Stdio::null())))
     }
 
-    /// Runs a program to its successful end and returns its output; anything else is an error.
+    /// Runs a program, which must succeed, and returns its output.
     pub fn sh(&self, program: &str, args: &[&str]) -> io::Result<String> {
         self.spawn(Command::new(program).args(args))?
             .success(Duration::from_secs(30))
     }
 
-    /// As [`Host::sh`], with text on stdin.
+    /// Like [`Host::sh`], with text on standard input.
     pub fn sh_with(&self, program: &str, args: &[&str], stdin: &str) -> io::Result<String> {
         let mut child =
             self.run(|| Proc::spawn(Command::new(program).args(args).stdin(Stdio::piped())))?;
@@ -251,13 +254,13 @@ impl Host {
             .map_err(|error| io::Error::new(error.kind(), format!("write {path}: {error}")))
     }
 
-    /// Gives a link an address.
+    /// Adds an address to a link.
     pub fn address(&self, link: &str, address: impl Into<IpAddr>, prefix: u8) -> io::Result<()> {
         let address = address.into();
         self.run(|| netlink::add_address(link, address, prefix))
     }
 
-    /// The processes that run in it.
+    /// The IDs of the processes in this host.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
         Ok(process::in_namespaces(&[self.0.net.metadata()?.ino()]))
     }
@@ -283,7 +286,7 @@ impl Host {
 impl Host {
     /// Datagrams that the host has dropped because a UDP socket's buffer was full.
     pub fn udp_overflows(&self) -> io::Result<u64> {
-        // Two lines "Udp: …": names and values; IPv6 in a table of its own.
+        // Two lines "Udp: …", one of names and one of values; IPv6 has a table of its own.
         let v4 = self.read("/proc/thread-self/net/snmp")?;
         let mut lines = v4.lines().filter(|line| line.starts_with("Udp:"));
         let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
@@ -306,7 +309,7 @@ mod tests {
     use crate::Ping;
 
     #[test]
-    fn hosts_are_apart_until_cabled_and_leave_nothing() {
+    fn hosts_are_isolated_until_cabled_and_leave_nothing() {
         let lab = Lab::new().unwrap();
         let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
         let there: IpAddr = [192, 0, 2, 2].into();
@@ -332,7 +335,7 @@ mod tests {
                 .contains(&socket.local_addr().unwrap().port())
         );
 
-        // A process that left its parent is found and ended by its namespace.
+        // A process that has left its parent is found by its namespace and ended.
         a.sh("sh", &["-c", "setsid sleep 1000 >/dev/null 2>&1 &"])
             .unwrap();
         let inode = a.0.net.metadata().unwrap().ino();

@@ -1,10 +1,10 @@
-//! Hosts in network namespaces, WireGuard interfaces on them by any implementation, and traffic
-//! between them: what the tests, the benchmark and the demo of this crate are made of.
+//! Hosts in network namespaces, WireGuard interfaces on them by any implementation, and traffic between
+//! them. The tests, the benchmark and the demo of this crate are built on it.
 //!
-//! Nothing of the workspace is linked in: the daemon under test is a program like the others.
-//! Needed are root and /dev/net/tun, and no tool: namespaces, links and routes are made with
-//! netlink, daemons are configured over their UAPI socket, pings are raw sockets. Where a test is
-//! about a stock tool, that tool is a [`requirement`](require).
+//! No other crate of the workspace is linked in: the daemon under test is a program like any other.
+//! The crate needs root and /dev/net/tun, but no tools: it uses netlink for namespaces, links and
+//! routes, the UAPI socket for daemons, and raw sockets for pings. A test of a stock tool
+//! [`require`]s that tool.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! A NAT box in a thread: datagrams from inside leave from a port of their own for each inner
-//! address; answers find back for as long as the mapping lives, which each packet out renews.
+//! A NAT box in a thread: datagrams from inside leave from a separate port for each inner address.
+//! Answers are passed back as long as the mapping exists; each packet from inside renews it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,7 +15,7 @@ use crate::Host;
 /// A running NAT box; dropping it stops it.
 #[derive(Debug)]
 pub struct Nat {
-    /// Where the inside sends to.
+    /// The address to which hosts inside send.
     pub inside: SocketAddr,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -27,8 +27,8 @@ struct Mapping {
 }
 
 impl Nat {
-    /// Listens in `host` on `inside` (its port may be 0) and passes to `server`; a mapping not
-    /// renewed for `lifetime` is forgotten, and its port closed.
+    /// Listens in `host` on `inside` (its port may be 0) and passes datagrams to `server`. A mapping
+    /// that is not renewed for `lifetime` is removed, and its port closed.
     pub fn start(
         host: &Host,
         inside: SocketAddr,
@@ -57,7 +57,7 @@ impl Nat {
     }
 }
 
-/// Passes what waits on any socket; whether there was anything.
+/// Passes on what waits on any socket. Returns whether there was anything.
 fn pass(
     socket: &UdpSocket,
     server: SocketAddr,

@@ -1,5 +1,5 @@
-//! Links, addresses and routes of a host, by the library `rtnetlink`: the tests do not lean on the
-//! netlink code of the programs that they test.
+//! Links, addresses and routes of a host, by the library `rtnetlink`, so that the tests do not depend
+//! on the netlink code of the programs under test.
 //!
 //! Every function acts in the network namespace of the calling thread (see [`crate::Host::run`])
 //! and blocks until the kernel has acknowledged.
@@ -19,7 +19,7 @@ use rtnetlink::{
 };
 use tokio::runtime;
 
-/// Makes requests over a connection of the calling thread's namespace.
+/// Makes requests over a connection in the calling thread's namespace.
 fn with<T>(requests: impl AsyncFnOnce(Handle) -> Result<T, Error>) -> io::Result<T> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
@@ -45,7 +45,7 @@ fn set_link(
     with(async |handle| handle.link().set(message).execute().await).map_err(named("link", name))
 }
 
-/// What the kernel says of a link.
+/// A link, as the kernel describes it.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// Interface index.
@@ -77,7 +77,7 @@ impl Link {
     }
 }
 
-/// Looks a link up; `None` when there is none of that name.
+/// Looks up a link; `None` if there is none of that name.
 pub fn link(name: &str) -> io::Result<Option<Link>> {
     let found = with(async |handle| {
         let mut links = pin!(handle.link().get().match_name(name).execute());
@@ -108,7 +108,7 @@ pub fn add_wireguard(name: &str) -> io::Result<()> {
     add_link("create link", name, LinkWireguard::new(name).build())
 }
 
-/// Creates a veth pair, `name` here and `peer` in the namespace `there`.
+/// Creates a veth pair: `name` in this namespace and `peer` in the namespace `there`.
 pub fn add_veth(name: &str, peer: &str, there: BorrowedFd<'_>) -> io::Result<()> {
     let other = LinkUnspec::new_with_name(peer).setns_by_fd(there.as_raw_fd());
     let data = InfoData::Veth(InfoVeth::Peer(other.build()));
@@ -151,7 +151,7 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     }
 }
 
-/// Adds an address (IPv6 without duplicate address detection, so that it serves at once).
+/// Adds an address. An IPv6 address skips duplicate address detection, so that it can be used at once.
 pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
     let index = index_of(name)?;
     with(async |handle| {
@@ -187,7 +187,7 @@ pub struct Route<'a> {
     pub gateway: Option<IpAddr>,
     /// Name of the link.
     pub dev: &'a str,
-    /// Priority; the lower wins. `None` leaves it to the kernel.
+    /// Priority; the lowest wins. With `None` the kernel chooses it.
     pub metric: Option<u32>,
 }
 
@@ -227,7 +227,7 @@ impl<'a> Route<'a> {
         Ok(message.build())
     }
 
-    /// Adds the route, in place of an equal one.
+    /// Adds the route, or replaces an equal one.
     pub fn add(&self) -> io::Result<()> {
         let message = self.message()?;
         with(async |handle| handle.route().add(message).replace().execute().await)

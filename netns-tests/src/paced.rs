@@ -1,4 +1,4 @@
-//! A flow of numbered datagrams at a steady pace, none of which may be lost or come twice.
+//! A flow of numbered datagrams at a steady pace, which counts those that are lost.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,13 +12,13 @@ use crate::{Host, until};
 
 /// Pause between two datagrams.
 const PACE: Duration = Duration::from_millis(1);
-/// So many may be on their way: what does not get to run for a while on a busy machine finds no more
-/// than this in its queues, none of which then overflows.
+/// The number of datagrams that may be on their way at a time. If a busy machine delays a program, at
+/// most this many wait in a queue, so that no queue overflows.
 const ON_THEIR_WAY: u64 = 64;
-/// What has not arrived after so long is lost, and not on its way.
+/// A datagram that has not arrived after this time is lost.
 const LATE: Duration = Duration::from_secs(1);
 const LEN: usize = 1000;
-/// After the last one was sent, those on their way have so long.
+/// The time in which the last datagrams must arrive.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// A running flow; it ends when it is dropped or finished.
@@ -37,24 +37,24 @@ struct Shared {
     received: AtomicU64,
 }
 
-/// What became of it.
+/// The result of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
-    /// Datagrams that were sent.
+    /// Number of datagrams sent.
     pub sent: u64,
-    /// Those that arrived, each counted once.
+    /// Number of datagrams that arrived, each counted once.
     pub received: u64,
 }
 
 impl Count {
-    /// Datagrams that did not arrive.
+    /// Number of datagrams that did not arrive.
     pub fn lost(&self) -> u64 {
         self.sent - self.received
     }
 }
 
 impl Paced {
-    /// A datagram each millisecond from one host to another's address.
+    /// Sends a datagram each millisecond from one host to an address of another.
     pub fn start(from: &Host, to: (&Host, IpAddr)) -> io::Result<Paced> {
         let socket = to.0.run(|| UdpSocket::bind((to.1, 0)))?;
         let target = socket.local_addr()?;
@@ -100,7 +100,7 @@ impl Paced {
                 }
                 waiting = None;
                 datagram[..8].copy_from_slice(&number.to_le_bytes());
-                // One that cannot be sent is as good as lost.
+                // A datagram that cannot be sent counts as lost.
                 let _ = socket.send_to(&datagram, target);
                 state.sent.store(number + 1, Relaxed);
                 std::thread::sleep(PACE);
@@ -114,9 +114,9 @@ impl Paced {
         })
     }
 
-    /// Datagrams so far.
+    /// The result so far.
     pub fn count(&self) -> Count {
-        // In this order: one that arrives in between is not one too many.
+        // In this order, as a datagram may arrive in between.
         let received = self.shared.received.load(Relaxed);
         let sent = self.shared.sent.load(Relaxed);
         Count {
@@ -125,7 +125,7 @@ impl Paced {
         }
     }
 
-    /// Waits until so many more have been sent.
+    /// Waits until `more` further datagrams have been sent.
     pub fn go_on(&self, more: u64) -> io::Result<()> {
         let goal = self.count().sent + more;
         until(Duration::from_secs(30), "datagrams to be sent", || {
@@ -133,7 +133,7 @@ impl Paced {
         })
     }
 
-    /// Ends it, once all have arrived or no more come.
+    /// Ends the flow when all datagrams have arrived, or no more arrive.
     pub fn finish(mut self) -> io::Result<Count> {
         self.shared.stop.store(true, Relaxed);
         join(self.sender.take())?;
@@ -167,7 +167,7 @@ mod tests {
     use crate::{Family, Hosts, netlink};
 
     #[test]
-    fn counts_what_is_lost() -> io::Result<()> {
+    fn lost_datagrams_are_counted() -> io::Result<()> {
         let hosts = Hosts::new(1500)?;
         let [a, b] = &hosts.hosts;
         let flow = Paced::start(a, (b, hosts.address(1, Family::V4)))?;

@@ -1,4 +1,4 @@
-//! Child processes, and what /proc says of any process.
+//! Child processes, and facts about any process from /proc.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,8 +13,8 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::until;
 
-/// A child process whose output is kept in memory. Dropping it kills it; if that happens in a
-/// panic, or with `NETNS_TESTS_LOG` in the environment, its output is printed.
+/// A child process whose output is kept in memory. When it is dropped, it is killed; in a panic, or
+/// with `NETNS_TESTS_LOG` in the environment, its output is printed then.
 #[derive(Debug)]
 pub struct Proc {
     name: String,
@@ -23,8 +23,7 @@ pub struct Proc {
 }
 
 impl Proc {
-    /// Starts the command in the namespaces of the calling thread, stdin from /dev/null unless
-    /// the command says otherwise.
+    /// Starts a command in the namespaces of the calling thread.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Proc> {
         let name = command.get_program().to_string_lossy().into_owned();
         let output = File::from(memfd_create("output", MFdFlags::MFD_CLOEXEC)?);
@@ -41,12 +40,12 @@ impl Proc {
         })
     }
 
-    /// Process id.
+    /// Process ID.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
-    /// Writes all of `text` to its stdin and closes it.
+    /// Writes `text` to its standard input, and closes that.
     pub fn feed(&mut self, text: &str) -> io::Result<()> {
         let mut stdin = self
             .child
@@ -61,12 +60,12 @@ impl Proc {
         Ok(kill(Pid::from_raw(self.pid()), signal)?)
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
-    /// Waits for its end; kills it when that takes longer than `limit`.
+    /// Waits for its end; kills it after `limit`.
     pub fn wait(&mut self, limit: Duration) -> io::Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
         until(limit, &what, || self.child.try_wait()).inspect_err(|_| {
@@ -74,14 +73,14 @@ impl Proc {
         })
     }
 
-    /// Everything it has written to stdout and stderr so far.
+    /// Its standard output and error so far.
     pub fn output(&self) -> String {
         let mut bytes = vec![0; self.output.metadata().map_or(0, |meta| meta.len() as usize)];
         let read = self.output.read_at(&mut bytes, 0).unwrap_or(0);
         String::from_utf8_lossy(&bytes[..read]).into_owned()
     }
 
-    /// Waits for a successful end and returns the output; anything else is an error with it.
+    /// Waits for its end, and returns the output. If it fails, the error contains the output.
     pub fn success(&mut self, limit: Duration) -> io::Result<String> {
         let status = self.wait(limit).map_err(|error| {
             let text = format!("{error}; its output: {}", self.output().trim());
@@ -114,14 +113,14 @@ impl Drop for Proc {
     }
 }
 
-/// In the environment: every process's output is to be seen, and daemons are to log all they can.
+/// A variable: if it is set, the output of every process is printed, and daemons log all they can.
 pub(crate) const VERBOSE: &str = "NETNS_TESTS_LOG";
 
 pub(crate) fn verbose() -> bool {
     std::env::var_os(VERBOSE).is_some()
 }
 
-/// The processes whose network namespace is one of these (inode numbers).
+/// The processes in one of these network namespaces, given by inode numbers.
 pub fn in_namespaces(inodes: &[u64]) -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -155,10 +154,10 @@ pub fn peak_memory(pid: i32) -> io::Result<u64> {
     Ok(kib * 1024)
 }
 
-/// CPU time a process has used, user and system.
+/// The CPU time of a process, user and system.
 pub fn cpu_time(pid: i32) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The command's name may hold spaces and parentheses: fields count from its last ')'.
+    // The command's name may contain spaces and parentheses, so fields are counted from the last ')'.
     let fields: Vec<&str> = stat
         .rsplit_once(')')
         .map_or("", |(_, rest)| rest)
@@ -179,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_figures() {
+    fn memory_and_cpu_time_of_this_process() {
         let me = std::process::id() as i32;
         assert!(peak_memory(me).unwrap() > 100_000);
         let before = cpu_time(me).unwrap();
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn output_and_failure() {
+    fn the_output_is_kept_and_is_in_the_error() {
         let mut child =
             Proc::spawn(Command::new("sh").args(["-c", "echo out; echo err >&2"])).unwrap();
         assert_eq!(child.success(Duration::from_secs(9)).unwrap(), "out\nerr\n");

@@ -1,12 +1,12 @@
-//! A host for `wg-quick` and `wg-quick-rs`: an /etc of its own, a `resolvconf` that writes down what
-//! it is told, and either program to be run there by the same command line.
+//! A host for `wg-quick` and `wg-quick-rs`: it has its own /etc and a `resolvconf` that records its
+//! calls, and either program runs there with the same command line.
 //!
 //! ```text
-//! /etc                    the machine's, and what is written to it here is only here (an overlay)
+//! /etc                    an overlay over the machine's /etc: changes stay in this host
 //! /etc/wireguard          config files
-//! /etc/netns-tests/bin    first on PATH: the stand-ins
-//! /etc/netns-tests/calls  the stand-ins' calls; …/dns/IFACE: what `resolvconf -a IFACE` was given
-//! /etc/log                what hooks write
+//! /etc/netns-tests/bin    stand-ins for programs, first on PATH
+//! /etc/netns-tests/calls  calls of the stand-ins; …/dns/IFACE: the input of `resolvconf -a IFACE`
+//! /etc/log                the output of hooks
 //! ```
 
 use std::env;
@@ -23,16 +23,16 @@ use nix::mount::{MsFlags, mount};
 use crate::state::names;
 use crate::{Daemon, Host, HostState, Lab, Proc, SOCKETS, binaries, require};
 
-/// Folder of the stand-ins, before all others on PATH.
+/// The folder of the stand-ins, first on PATH.
 pub const BIN: &str = "/etc/netns-tests/bin";
-/// What the hooks of a test write to.
+/// The file to which the hooks of a test write.
 pub const LOG: &str = "/etc/log";
 const CALLS: &str = "/etc/netns-tests/calls";
 const DNS: &str = "/etc/netns-tests/dns";
-/// How long one run may take.
+/// The time limit for one run.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Its answers are those of a resolvconf that keeps a record for each interface.
+/// A resolvconf that keeps a record for each interface.
 const RESOLVCONF: &str = r#"#!/bin/sh
 { printf resolvconf; printf ' [%s]' "$@"; echo; } >> /etc/netns-tests/calls
 case $1 in
@@ -45,14 +45,14 @@ esac
 /// A program that takes `up IFACE`, `down IFACE` and so on.
 #[derive(Debug, Clone)]
 pub struct Quick {
-    /// How to name it in a report.
+    /// Its name in reports.
     pub name: &'static str,
     path: PathBuf,
     script: Option<String>,
 }
 
 impl Quick {
-    /// `wg-quick-rs` of this workspace: the program that `WG_QUICK_RS` names, else it is built.
+    /// `wg-quick-rs` of this workspace: the program in `WG_QUICK_RS`; if that is not set, it is built.
     pub fn ours() -> io::Result<Quick> {
         let path = match env::var_os("WG_QUICK_RS") {
             Some(path) => PathBuf::from(path),
@@ -65,7 +65,7 @@ impl Quick {
         })
     }
 
-    /// The stock script: the one that `WG_QUICK` names, else the one on PATH.
+    /// The stock script: the one in `WG_QUICK`, else the one on PATH.
     pub fn stock() -> io::Result<Option<Quick>> {
         let found = env::var_os("WG_QUICK")
             .map(PathBuf::from)
@@ -88,20 +88,20 @@ impl Quick {
         self.script.is_some()
     }
 
-    /// Whether the script has this text, by which its age is told; ours has none.
+    /// Whether the script contains this text, which tells its version. Our program is not a script.
     pub fn says(&self, text: &str) -> bool {
         self.script
             .as_ref()
             .is_some_and(|script| script.contains(text))
     }
 
-    /// Where the program is.
+    /// The path of the program.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// A host made for one of these programs. Clones are the same host.
+/// A host that is prepared for these programs. Clones are the same host.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// The host.
@@ -112,14 +112,14 @@ pub struct Site {
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Exit code; `None` when a signal ended it.
+    /// Exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output and error.
     pub output: String,
 }
 
 impl Run {
-    /// An error, with the output, unless it ended well.
+    /// The output; an error with the output if the exit code is not 0.
     pub fn success(self) -> io::Result<String> {
         match self.code {
             Some(0) => Ok(self.output),
@@ -132,7 +132,7 @@ impl Run {
 }
 
 impl Site {
-    /// A host with nothing but its loopback. `require`s the tools that [`HostState::of`] reads with.
+    /// A host with only its loopback. [`require`]s the tools that [`HostState::of`] uses.
     pub fn new(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
         for tool in ["ip", "nft", "wg", "bash"] {
             if require(tool, binaries::on_path(tool)).is_none() {
@@ -156,17 +156,17 @@ impl Site {
         Ok(Some(site))
     }
 
-    /// Puts a script before the program of that name on PATH.
+    /// Installs a script that is found on PATH before the program of that name.
     pub fn stand_in(&self, name: &str, script: &str) -> io::Result<()> {
         let file = format!("{BIN}/{name}");
-        // Not through a link: a program of the machine may be at its end.
+        // A symbolic link is removed first, as it may lead to a program of the machine.
         let _ = self.host.run(|| fs::remove_file(&file));
         self.host.write(&file, script)?;
         self.host
             .run(|| fs::set_permissions(&file, fs::Permissions::from_mode(0o755)))
     }
 
-    /// From now on PATH is one folder, with all programs but this one.
+    /// Makes PATH a single folder with all programs but this one.
     pub fn hide(&mut self, program: &str) -> io::Result<()> {
         let folder = "/etc/netns-tests/all";
         self.host.run(|| -> io::Result<()> {
@@ -174,7 +174,7 @@ impl Site {
             for from in env::split_paths(&self.path) {
                 for name in names(&from, "").unwrap_or_default() {
                     if name != program {
-                        // The first of a name is the one that counts.
+                        // As on PATH, the first program of a name counts.
                         let _ = symlink(from.join(&name), Path::new(folder).join(&name));
                     }
                 }
@@ -202,7 +202,7 @@ impl Site {
             .run(|| fs::set_permissions(&file, fs::Permissions::from_mode(0o600)))
     }
 
-    /// The environment of these programs: the stand-ins first, then our daemon, then PATH.
+    /// Sets the environment of these programs: on PATH are first the stand-ins, then our daemon.
     pub fn environment(&self, command: &mut Command) {
         for (variable, _) in env::vars_os() {
             let name = variable.to_string_lossy();
@@ -216,8 +216,8 @@ impl Site {
             .current_dir("/");
     }
 
-    /// Where it is run from. Either program puts its own folder before PATH, so they are run from
-    /// that of the stand-ins: the script is copied there, ours is bound there.
+    /// Puts the program in the folder of the stand-ins, and returns its path there. Either program puts
+    /// its own folder first on PATH. The script is copied, and ours is mounted (bind).
     pub fn place(&self, quick: &Quick) -> io::Result<String> {
         let file = format!("{BIN}/{}", quick.name);
         if self.host.run(|| fs::exists(&file))? {
@@ -234,7 +234,7 @@ impl Site {
         Ok(file)
     }
 
-    /// `PROGRAM ARGS…`, to be run in this host.
+    /// The command `PROGRAM ARGS…`, to be run in this host.
     pub fn command(&self, quick: &Quick, args: &[&str]) -> io::Result<Command> {
         let mut command = Command::new(self.place(quick)?);
         command.args(args);
@@ -242,12 +242,12 @@ impl Site {
         Ok(command)
     }
 
-    /// Starts it.
+    /// Starts the program.
     pub fn start(&self, quick: &Quick, args: &[&str]) -> io::Result<Proc> {
         self.host.spawn(&mut self.command(quick, args)?)
     }
 
-    /// Runs it to its end, whatever that is.
+    /// Runs the program and waits for its end. It may fail.
     pub fn run(&self, quick: &Quick, args: &[&str]) -> io::Result<Run> {
         self.finish(self.start(quick, args)?)
     }
@@ -269,7 +269,7 @@ impl Site {
         self.host.spawn(&mut command)?.success(LONG)
     }
 
-    /// The host's state, with the records of the `resolvconf` there.
+    /// The state of the host, with the records of its `resolvconf`.
     pub fn state(&self) -> io::Result<HostState> {
         let mut state = HostState::of(&self.host)?;
         let records = self.host.run(|| names(Path::new(DNS), ""))?;
@@ -282,7 +282,7 @@ impl Site {
         Ok(state)
     }
 
-    /// The calls of the stand-ins and the log of the hooks so far, both emptied.
+    /// The calls of the stand-ins and the log of the hooks so far; both are then emptied.
     pub fn heard(&self) -> io::Result<HostState> {
         let mut heard = HostState::default();
         for (part, file) in [("calls", CALLS), ("log", LOG)] {
@@ -301,9 +301,9 @@ impl Site {
     }
 }
 
-/// Lays a folder in memory over /etc, in the mount namespace of the calling thread.
+/// Mounts an overlay in memory on /etc, in the mount namespace of the calling thread.
 fn own_etc() -> io::Result<()> {
-    // The host's own tmpfs is there already.
+    // This folder is a tmpfs of the host.
     let place = |name: &str| format!("{SOCKETS}/.etc-{name}");
     let (upper, work) = (place("upper"), place("work"));
     fs::create_dir(&upper)?;

@@ -1,4 +1,4 @@
-//! Seeing what arrives at a host: every IP packet on its links, read by a packet socket.
+//! Records every IP packet on the links of a host, by a packet socket.
 
 use std::io;
 use std::net::IpAddr;
@@ -24,11 +24,11 @@ pub struct SeenPacket {
     pub to: IpAddr,
     /// IP protocol (17 is UDP, 58 ICMPv6; 0 are hop-by-hop options, as in MLD).
     pub protocol: u8,
-    /// Destination port of UDP and TCP; of other protocols what is in its place.
+    /// Destination port of UDP and TCP; for other protocols the bytes in its place.
     pub port: u16,
 }
 
-/// Listens until it is dropped.
+/// Records packets until it is dropped.
 #[derive(Debug)]
 pub struct Sniffer {
     seen: Arc<Mutex<Vec<SeenPacket>>>,
@@ -37,7 +37,7 @@ pub struct Sniffer {
 }
 
 impl Sniffer {
-    /// On all links of the host, what it sends itself included.
+    /// Records on all links of the host, also what the host itself sends.
     pub fn start(host: &Host) -> io::Result<Sniffer> {
         let socket = host.run(|| {
             socket(
@@ -72,7 +72,7 @@ impl Sniffer {
         })
     }
 
-    /// What was seen since it was last asked.
+    /// The packets since the last call.
     pub fn take(&self) -> Vec<SeenPacket> {
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -87,7 +87,7 @@ impl Drop for Sniffer {
     }
 }
 
-/// Of an Ethernet frame; `None` when it is not IP.
+/// Parses an Ethernet frame; `None` if it is not IP.
 fn packet(frame: &[u8]) -> Option<SeenPacket> {
     let (header, packet) = frame.split_at_checked(14)?;
     let address = |at: usize, len: usize| -> Option<IpAddr> {

@@ -1,4 +1,4 @@
-//! All that a host's network consists of, as text to compare: before and after, here and there.
+//! The state of a host's network as text, to compare it with another time or another host.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::{Host, PATIENCE, SOCKETS, until};
 
-/// Asks for each part, under a line with its name.
+/// Prints each part under a line with its name.
 const ASK: &str = "
     echo '== links'; ip -o -d link show
     echo '== addresses'; ip -o addr show
@@ -22,17 +22,17 @@ const ASK: &str = "
     done
 ";
 
-/// The state of a host, by part ("links", "rules -6", …), each a list of lines without what differs
-/// from run to run: interface indexes, times.
+/// The state of a host by part ("links", "rules -6", …). Each part is a list of lines, without
+/// interface indexes and times, which differ from run to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostState(BTreeMap<String, Vec<String>>);
 
 impl HostState {
-    /// Reads it with `ip`, `nft` and `wg`, and from /proc, when its addresses serve. The host must have none but fixed MAC
-    /// addresses, if the states of two hosts are to be compared.
+    /// Reads the state with `ip`, `nft` and `wg`, and from /proc, once all addresses can be used. To
+    /// compare two hosts, both must have fixed MAC addresses.
     pub fn of(host: &Host) -> io::Result<HostState> {
         let mut state = HostState::default();
-        let what = "addresses to be known as unique, and daemons to answer or be gone";
+        let what = "all addresses to be usable, and daemons to answer or to end";
         let told = until(PATIENCE, what, || {
             match host.sh("sh", &["-euc", ASK]) {
                 // A daemon that is ending may take a request and not answer it.
@@ -44,7 +44,7 @@ impl HostState {
             let (name, text) = part.split_once('\n').unwrap_or((part, ""));
             let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
             match name.split(' ').next() {
-                // "7: wg0: …": the index is another each time.
+                // "7: wg0: …": the index differs each time.
                 Some("links" | "addresses") => {
                     let rest = |line: &String| Some(line.split_once(": ")?.1.to_owned());
                     lines = lines.iter().filter_map(rest).collect();
@@ -60,20 +60,20 @@ impl HostState {
         Ok(state)
     }
 
-    /// Adds a part; an empty one is as good as none.
+    /// Adds a part. An empty part counts as absent.
     pub fn put(&mut self, part: &str, lines: Vec<String>) {
         if !lines.is_empty() {
             self.0.insert(part.to_owned(), lines);
         }
     }
 
-    /// The same, its parts under names with this before them.
+    /// The same state, with a prefix before the name of each part.
     pub fn under(self, prefix: &str) -> HostState {
         let named = |(part, lines)| (format!("{prefix}{part}"), lines);
         HostState(self.0.into_iter().map(named).collect())
     }
 
-    /// Adds the parts of another.
+    /// Adds the parts of another state.
     pub fn take(&mut self, other: HostState) {
         self.0.extend(other.0);
     }
@@ -83,7 +83,7 @@ impl HostState {
         self.0.get(part).map_or(&[], Vec::as_slice)
     }
 
-    /// Replaces a text wherever it stands, and says how often it did.
+    /// Replaces a text everywhere, and returns how often it occurred.
     pub fn replace(&mut self, from: &str, to: &str) -> usize {
         let mut count = 0;
         for lines in self.0.values_mut() {
@@ -95,14 +95,15 @@ impl HostState {
         count
     }
 
-    /// Removes the lines that start so.
+    /// Removes the lines that begin with `start`.
     pub fn forget(&mut self, start: &str) {
         for lines in self.0.values_mut() {
             lines.retain(|line| !line.starts_with(start));
         }
     }
 
-    /// What is in only one of the two: lines with `-` are this one's, with `+` the other's.
+    /// The lines that are in only one of two states: `-` before those of this one, `+` before those of
+    /// the other.
     pub fn against(&self, other: &HostState) -> Differences {
         let mut all = Vec::new();
         let parts: std::collections::BTreeSet<&String> =
@@ -142,7 +143,7 @@ impl fmt::Display for Differences {
     }
 }
 
-/// Every setting of both families that is for all links, for new ones or for one.
+/// All sysctls of both families that are for all links, for new links or for one link.
 fn sysctls() -> io::Result<Vec<String>> {
     let mut all = Vec::new();
     for family in ["ipv4", "ipv6"] {
@@ -150,7 +151,7 @@ fn sysctls() -> io::Result<Vec<String>> {
         for link in names(Path::new(&folder), "")? {
             let folder = format!("{folder}/{link}");
             for name in names(Path::new(&folder), "").unwrap_or_default() {
-                // Some cannot be read before they are set (stable_secret).
+                // Some, such as stable_secret, cannot be read before they are set.
                 if let Ok(value) = fs::read_to_string(format!("{folder}/{name}")) {
                     all.push(format!("{family}.{link}.{name} = {}", value.trim()));
                 }
@@ -160,7 +161,7 @@ fn sysctls() -> io::Result<Vec<String>> {
     Ok(all)
 }
 
-/// The names in a folder that end so, sorted.
+/// The names in a folder that end with `end`, sorted.
 pub(crate) fn names(folder: &Path, end: &str) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -173,7 +174,7 @@ pub(crate) fn names(folder: &Path, end: &str) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The commands that run in the host, sorted.
+/// The names of the programs that run in the host, sorted.
 fn processes(host: &Host) -> io::Result<Vec<String>> {
     let mut all: Vec<String> = host
         .processes()?
@@ -191,7 +192,7 @@ mod tests {
     use crate::{Lab, binaries, require};
 
     #[test]
-    fn differences_name_part_and_side() {
+    fn a_difference_names_the_part_and_the_side() {
         let state = |lines: &[&str]| {
             let mut state = HostState::default();
             state.put("links", lines.iter().map(|l| (*l).to_owned()).collect());
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_is_seen() -> io::Result<()> {
+    fn changes_of_each_part_are_seen() -> io::Result<()> {
         for tool in ["ip", "nft", "wg"] {
             let Some(_) = require(tool, binaries::on_path(tool)) else {
                 return Ok(());

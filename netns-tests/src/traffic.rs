@@ -1,8 +1,8 @@
 //! Traffic between two hosts: a checked TCP transfer, and loads for the benchmark.
 //!
-//! A load is sender and receiver threads, as iperf3 would be: TCP writes of 128 KiB, UDP one
-//! datagram a system call. They run until told to stop; whoever measures reads the counters at
-//! the ends of a window of his own.
+//! A load has threads that send and receive, similar to iperf3: TCP writes of 128 KiB, UDP one
+//! datagram per system call. They run until they are stopped. To measure, read the counters at the
+//! beginning and at the end of a time window.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,33 +13,33 @@ use std::time::{Duration, Instant};
 
 use crate::{Host, until};
 
-/// A connection on which nothing moves for so long has failed.
+/// A connection that makes no progress for this time has failed.
 const STALLED: Duration = Duration::from_secs(30);
 const BLOCK: usize = 128 * 1024;
-/// Of a checked transfer. Small: a paced one must not overrun a peer's socket buffer (212 KB by
-/// default, some 90 datagrams) by a single write, and so lose others' packets.
+/// The block of a checked transfer. It is small, so that a single write of a paced transfer does not
+/// overrun a peer's socket buffer (by default 212 KB, about 90 datagrams).
 const CHECKED_BLOCK: usize = 16 * 1024;
 
-/// A transfer that arrived whole.
+/// A transfer that arrived completely.
 #[derive(Debug, Clone, Copy)]
 pub struct Transfer {
     /// Bytes.
     pub bytes: u64,
-    /// From connecting to the last byte's arrival.
+    /// The time from connecting to the arrival of the last byte.
     pub time: Duration,
     /// Longest pause between two reads of the receiver.
     pub longest_pause: Duration,
 }
 
 impl Transfer {
-    /// Bits a second.
+    /// Bits per second.
     pub fn rate(&self) -> f64 {
         self.bytes as f64 * 8.0 / self.time.as_secs_f64()
     }
 }
 
-/// Sends `bytes` of a pattern over TCP from one host to another's address and compares checksums.
-/// `progress(bytes so far)` is called by the sender before each block of 16 KiB (it may pace).
+/// Sends `bytes` of a pattern over TCP from one host to an address of another, and compares checksums.
+/// Before each block of 16 KiB the sender calls `progress(bytes so far)`, which may slow it down.
 pub fn transfer(
     from: &Host,
     to: (&Host, IpAddr),
@@ -120,7 +120,7 @@ fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Accepts one connection, but does not wait for ever.
+/// Accepts one connection within the time limit.
 fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     listener.set_nonblocking(true)?;
     let stream = until(STALLED, "a TCP connection", || match listener.accept() {
@@ -139,7 +139,7 @@ fn join<T>(thread: JoinHandle<io::Result<T>>) -> io::Result<T> {
         .unwrap_or_else(|_| Err(io::Error::other("a traffic thread panicked")))
 }
 
-/// Bytes that do not repeat, by their place in the stream (a multiple of 8).
+/// Bytes that do not repeat, computed from their offset in the stream (a multiple of 8).
 fn pattern(offset: u64, block: &mut [u8]) {
     for (n, word) in block.chunks_mut(8).enumerate() {
         let mut x = (offset / 8 + n as u64)
@@ -150,7 +150,8 @@ fn pattern(offset: u64, block: &mut [u8]) {
     }
 }
 
-/// FNV-1a over words of 8 bytes, however the stream was cut: position and order count.
+/// FNV-1a over words of 8 bytes. It depends on the order of the bytes, and not on how the stream was
+/// cut.
 #[derive(Default)]
 struct Checksum {
     hash: u64,
@@ -192,14 +193,14 @@ impl Checksum {
     }
 }
 
-/// Traffic that goes on until it is dropped or [`Load::stop`]ped.
+/// Traffic that goes on until this is dropped or stopped by [`Load::stop`].
 #[derive(Debug)]
 pub struct Load {
     progress: Arc<Progress>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
-/// What its threads have done, and whether they are to stop.
+/// The counters of a load, and whether its threads have to stop.
 #[derive(Debug, Default)]
 struct Progress {
     stop: AtomicBool,
@@ -208,7 +209,7 @@ struct Progress {
 }
 
 impl Load {
-    /// TCP streams from one host to another's address; counts bytes.
+    /// TCP streams from one host to an address of another. It counts bytes.
     pub fn tcp(from: &Host, to: (&Host, IpAddr), streams: usize) -> io::Result<Load> {
         let mut load = Load {
             progress: Arc::default(),
@@ -242,7 +243,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Datagrams of `size` bytes as fast as they can be sent; counts datagrams.
+    /// Datagrams of `size` bytes, as fast as they can be sent. It counts datagrams.
     pub fn udp(from: &Host, to: (&Host, IpAddr), size: usize) -> io::Result<Load> {
         let socket = to.0.run(|| UdpSocket::bind((to.1, 0)))?;
         let target = socket.local_addr()?;
@@ -299,7 +300,7 @@ impl Load {
         )
     }
 
-    /// Waits until something has arrived.
+    /// Waits until the first bytes have arrived.
     pub fn flowing(&self) -> io::Result<()> {
         until(STALLED, "the first bytes of a load", || {
             let failed = self.threads.iter().any(JoinHandle::is_finished);
@@ -307,7 +308,7 @@ impl Load {
         })
     }
 
-    /// Ends it; the error of whichever thread had one.
+    /// Ends the load. Returns the error of a thread, if there was one.
     pub fn stop(mut self) -> io::Result<()> {
         self.progress.stop.store(true, Relaxed);
         self.threads
@@ -328,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_knows_order_and_not_cuts() {
+    fn the_checksum_depends_on_the_order_but_not_on_cuts() {
         let mut bytes = vec![0; 1003];
         pattern(0, &mut bytes);
         let sum = |cuts: &[&[u8]]| {

@@ -1,4 +1,4 @@
-//! What a tunnel must stand, for tests with different ends.
+//! Checks of a tunnel that several tests make, with different implementations.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{Family, PATIENCE, Ping, Plan, Tunnel, transfer, until};
 
 impl Tunnel {
-    /// Pings from a until b has seen it at `endpoint`, then both ways without loss.
+    /// Pings from a until b has a's endpoint as `endpoint`; then pings both ways, without loss.
     pub fn follows(&self, endpoint: SocketAddr) -> io::Result<()> {
         let (a, b) = (&self.a, &self.b);
         let once = Ping {
@@ -45,7 +45,7 @@ pub fn rekey(plan: &Plan, rate: u64, pause: Duration) -> io::Result<()> {
         });
         let bytes = rate * LONG.as_secs();
         let to = (&b.host, b.inner(Family::V6));
-        // At a steady pace, also after a pause: a burst to catch up would overrun a slow peer.
+        // The pace stays steady after a pause: a burst to catch up would overrun a slow peer.
         let pace = Duration::from_secs_f64(16384.0 / rate as f64);
         let sent = transfer(&a.host, to, bytes, |_| std::thread::sleep(pace));
         done.store(true, Ordering::Relaxed);
@@ -54,7 +54,7 @@ pub fn rekey(plan: &Plan, rate: u64, pause: Duration) -> io::Result<()> {
     let (pinged, sent) = (pinged?, sent?);
     let slowest = pinged.rtts.iter().max().copied().unwrap_or_default();
     let longest = sent.longest_pause;
-    // On a busy machine a peer with a small socket buffer, other than ours, overflows.
+    // On a busy machine, the small socket buffers of other implementations may overflow.
     let overflows = a.host.udp_overflows()? + b.host.udp_overflows()?;
     let smooth = pinged.lost() as u64 <= overflows && slowest.max(longest) < pause;
     let story = format!(

@@ -1,4 +1,4 @@
-//! The usual topology: two hosts, a cable, a tunnel over it.
+//! The usual topology: two hosts, a cable between them, and a tunnel over the cable.
 //!
 //! `eth0` of a is 192.0.2.1 and 2001:db8::1, of b …2; inside the tunnel a is 10.77.0.1 and
 //! fd77::1, b …2. Both interfaces are `wg0`, both listen on 51820.
@@ -19,31 +19,31 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both.
+    /// Both families.
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
 }
 
-/// What to build.
+/// The tunnel to build.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Implementations of a and of b.
+    /// The implementations of a and b.
     pub daemons: [Daemon; 2],
     /// Family of the endpoints.
     pub outer: Family,
     /// Whether a preshared key is used.
     pub preshared: bool,
-    /// What configures them.
+    /// How they are configured.
     pub via: Via,
     /// MTU of the cable.
     pub cable_mtu: u32,
     /// MTU of the tunnel.
     pub mtu: u32,
-    /// Whether b knows where a is (else it learns it from a's first packet).
+    /// Whether b is configured with a's endpoint; otherwise b learns it from a's first packet.
     pub both_endpoints: bool,
 }
 
 impl Plan {
-    /// A tunnel over IPv4, without a preshared key, of the usual MTU.
+    /// A tunnel over IPv4, without a preshared key, with the usual MTU.
     pub fn new(a: &Daemon, b: &Daemon) -> Plan {
         Plan {
             daemons: [a.clone(), b.clone()],
@@ -66,7 +66,7 @@ pub struct End {
     pub host: Host,
     /// Its keys.
     pub keys: Keys,
-    /// 1 for a, 2 for b: the last part of each of its addresses.
+    /// 1 for a, 2 for b: the last number in each of its addresses.
     pub number: u8,
 }
 
@@ -84,7 +84,7 @@ impl End {
         inner(family, self.number)
     }
 
-    /// Where its peer finds it.
+    /// Its endpoint, as the peer needs it.
     pub fn endpoint(&self, family: Family) -> SocketAddr {
         (self.outer(family), End::PORT).into()
     }
@@ -104,10 +104,10 @@ fn inner(family: Family, number: u8) -> IpAddr {
     }
 }
 
-/// Two hosts and a tunnel between them. Ends are dropped before the lab.
+/// Two hosts and a tunnel between them. The ends are dropped before the lab.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// The end that knows where the other is.
+    /// The end that is configured with the endpoint of the other.
     pub a: End,
     /// The other end.
     pub b: End,
@@ -118,7 +118,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Builds it, configured and up; no packet has gone through yet.
+    /// Builds the tunnel, configured and up; no packet has passed yet.
     pub fn new(plan: &Plan) -> io::Result<Tunnel> {
         let Hosts { hosts, lab } = Hosts::new(plan.cable_mtu)?;
         let keys = [Keys::generate(), Keys::generate()];
@@ -156,7 +156,7 @@ impl Tunnel {
         })
     }
 
-    /// Builds it and waits for the first answer through it.
+    /// Builds the tunnel, and waits for the first answer through it.
     pub fn established(plan: &Plan) -> io::Result<Tunnel> {
         let tunnel = Tunnel::new(plan)?;
         tunnel.a.host.reach(tunnel.b.inner(Family::V4), PATIENCE)?;
@@ -168,7 +168,7 @@ impl Tunnel {
         [(&self.a, &self.b), (&self.b, &self.a)]
     }
 
-    /// Ten pings each way in the family given; none may be lost.
+    /// Sends ten pings in each direction in this family; none may be lost.
     pub fn ping_both_ways(&self, family: Family) -> io::Result<()> {
         for (here, there) in self.ways() {
             ping_all(&here.host, there.inner(family), 10)?;
@@ -176,7 +176,7 @@ impl Tunnel {
         Ok(())
     }
 
-    /// A checked TCP transfer of so many bytes each way, one after the other.
+    /// Makes a checked TCP transfer of `bytes` in each direction, one after the other.
     pub fn transfer_both_ways(&self, family: Family, bytes: u64) -> io::Result<()> {
         for (here, there) in self.ways() {
             transfer(
@@ -190,7 +190,7 @@ impl Tunnel {
     }
 }
 
-/// Pings; a lost one is an error.
+/// Sends pings; it is an error if one is lost.
 pub fn ping_all(from: &Host, to: IpAddr, count: usize) -> io::Result<()> {
     let done = from.ping(&Ping {
         count,
@@ -208,7 +208,7 @@ pub fn ping_all(from: &Host, to: IpAddr, count: usize) -> io::Result<()> {
     }
 }
 
-/// Two hosts and their cable, without a tunnel: the benchmark's ceiling.
+/// Two hosts and their cable, without a tunnel: the upper limit in the benchmark.
 #[derive(Debug)]
 pub struct Hosts {
     /// a and b.

@@ -1,4 +1,4 @@
-//! A client of the UAPI socket, at two levels: an exchange of text, and typed get and set.
+//! A client of the UAPI socket: it exchanges text, or gets and sets typed values.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ impl Uapi {
         Ok(Uapi(BufReader::new(stream)))
     }
 
-    /// Sends text as it is.
+    /// Sends text.
     pub fn send(&mut self, text: &str) -> io::Result<()> {
         self.0.get_mut().write_all(text.as_bytes())
     }
@@ -29,7 +29,7 @@ impl Uapi {
         self.0.get_ref().shutdown(std::net::Shutdown::Write)
     }
 
-    /// Reads one answer, up to its empty line. A connection closed before is an error.
+    /// Reads one answer, up to its empty line. It is an error if the connection is closed before.
     pub fn answer(&mut self) -> io::Result<String> {
         let mut text = String::new();
         while !text.ends_with("\n\n") {
@@ -49,7 +49,7 @@ impl Uapi {
         self.answer()
     }
 
-    /// The interface's state.
+    /// Reads the state of the interface.
     pub fn get(&mut self) -> io::Result<InterfaceState> {
         InterfaceState::from_uapi(&self.ask("get=1\n\n")?)
     }

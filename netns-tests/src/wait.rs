@@ -1,10 +1,10 @@
-//! Waiting for a condition, and the rule for tools that are absent.
+//! Waiting for a condition, and the rule for missing tools.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// Asks every 10 ms until there is an answer. An error ends it, and so does `limit`, with an
-/// error that names `what`.
+/// Calls `ask` every 10 ms until it returns a value. An error of `ask` ends the wait. After `limit` the
+/// error says that it waited for `what`.
 pub fn until<T>(
     limit: Duration,
     what: &str,
@@ -23,8 +23,8 @@ pub fn until<T>(
     }
 }
 
-/// What a test is about and this machine may lack. Absent, it says so where no test runner hides
-/// it and returns `None`: the test is skipped. Under `CI=true` absence is a failure.
+/// Passes on something that a test needs and this machine may lack. If it is missing, prints that the
+/// test is skipped and returns `None`; with `CI=true` it panics.
 pub fn require<T>(what: &str, found: Option<T>) -> Option<T> {
     if found.is_none() {
         let ci = std::env::var("CI");
@@ -34,11 +34,11 @@ pub fn require<T>(what: &str, found: Option<T>) -> Option<T> {
     found
 }
 
-/// Says, where no test runner hides it, that the running test is skipped because this is not here.
-/// Of what a machine need not lack or have; for all else there is [`require`].
+/// Prints that the running test is skipped because something is not on this machine. For things that
+/// not every machine can have; for all others there is [`require`].
 pub fn skipped(what: &str) {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
-    // Not eprintln!: the test runner would keep it to itself.
+    // Not eprintln!, which the test runner captures.
     let _ = writeln!(
         io::stderr(),
         "\n*** SKIPPED {test}: {what} is not on this machine ***"

@@ -1,4 +1,4 @@
-//! The demonstration: two hosts, a tunnel by `wireguard-rs` between them, what goes through it.
+//! The demonstration: two hosts, and a tunnel by `wireguard-rs` between them.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -9,8 +9,8 @@ use netns_tests::{
     Config, Daemon, End, Hosts, InterfaceState, Keys, PATIENCE, PeerConfig, Ping, Via, transfer,
 };
 
-/// Shows two hosts that talk through a WireGuard tunnel by wireguard-rs, all on this machine and
-/// all gone at the end. Needs root; touches nothing outside its own network namespaces.
+/// Shows two hosts that talk through a WireGuard tunnel by wireguard-rs. Both are on this machine, and
+/// are removed at the end. Needs root; changes nothing outside of its own network namespaces.
 #[derive(Debug, Parser)]
 #[command(name = "demo")]
 struct Options {
@@ -43,9 +43,9 @@ fn demo(bytes: u64) -> io::Result<()> {
     let daemon = Daemon::ours()?;
     let alice_wg = daemon.start(&alice, "wg0", Via::Uapi)?;
     let bob_wg = daemon.start(&bob, "wg0", Via::Uapi)?;
-    detail("Each host has an interface wg0 now, and a socket by which `wg` could drive it.");
+    detail("Each host has an interface wg0 now, and a socket by which `wg` can configure it.");
 
-    say("A key pair for each; each learns the other's public key, alice also where bob is.");
+    say("Each gets a pair of keys and the other's public key; alice also gets bob's endpoint.");
     let (alice_keys, bob_keys) = (Keys::generate(), Keys::generate());
     let bob_peer = PeerConfig::new(bob_keys.public)
         .at((bob_out, End::PORT))
@@ -59,7 +59,7 @@ fn demo(bytes: u64) -> io::Result<()> {
     bob_wg.until_listening()?;
     detail("Inside the tunnel alice is 10.77.0.1, bob is 10.77.0.2.");
 
-    say("alice pings bob through the tunnel; the first ping makes the handshake.");
+    say("alice pings bob through the tunnel; the first ping starts the handshake.");
     let start = Instant::now();
     alice.reach(bob_in, PATIENCE)?;
     detail(&format!(
@@ -77,7 +77,7 @@ fn demo(bytes: u64) -> io::Result<()> {
         return Err(io::Error::other("no ping was answered"));
     };
     detail(&format!(
-        "{received} of {sent} pings answered, {:.2} ms at best, {:.2} ms in the middle",
+        "{received} of {sent} pings answered; shortest {:.2} ms, median {:.2} ms",
         millis(*shortest),
         millis(*median)
     ));
@@ -93,13 +93,13 @@ fn demo(bytes: u64) -> io::Result<()> {
     progress.end();
     detail(&format!("{:.2} Gbit/s, checksums agree", done.rate() / 1e9));
 
-    say("What wg0 of alice tells (as `wg show` prints it):");
+    say("The state of alice's wg0, as `wg show` prints it:");
     println!("{}", show("wg0", &alice_keys, &alice_wg.get()?));
 
-    say("The end: daemons, interfaces, hosts and cable vanish.");
+    say("The end: daemons, interfaces, hosts and cable are removed.");
     drop((alice_wg, bob_wg));
     drop(lab);
-    detail("Nothing is left of it.");
+    detail("Nothing is left.");
     Ok(())
 }
 
@@ -120,7 +120,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A line that is written over, where there is a terminal.
+/// A line that is overwritten, on a terminal.
 struct Progress {
     total: u64,
     start: Instant,
@@ -162,7 +162,7 @@ impl Progress {
     }
 }
 
-/// As the pretty form of `wg show`.
+/// The state in the format of `wg show`.
 fn show(name: &str, keys: &Keys, interface: &InterfaceState) -> String {
     let mut lines = vec![
         format!("interface: {name}"),

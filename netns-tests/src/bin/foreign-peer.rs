@@ -1,10 +1,10 @@
-//! boringtun's own device as a program: an implementation that others wrote, on every machine
-//! that can build this crate. `foreign-peer [-f] IFACE` stays in the foreground and ends on
-//! SIGTERM or when its socket is removed.
+//! boringtun's own device as a program: an implementation by others that is available on every machine
+//! that can build this crate. `foreign-peer [-f] IFACE` stays in the foreground, and ends on SIGTERM or
+//! when its socket is removed.
 //!
-//! Of boringtun 0.7.1: a `set` that names a peer it already has panics, so tests configure each
-//! peer once; any thread's panic ends the process here, so that a test sees it. Its connected
-//! sockets stay at the address they were born with, so it is used without.
+//! boringtun 0.7.1 panics at a `set` of a peer that it already has, so tests configure each peer only
+//! once. A panic in any thread ends the process, so that a test sees it. Connected sockets are off,
+//! as they keep their first address.
 
 use std::process::ExitCode;
 

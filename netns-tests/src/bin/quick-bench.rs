@@ -1,5 +1,5 @@
-//! How long `up` and `down` of a plain tunnel take: stock `wg-quick` and ours in turn, medians
-//! compared. Both start `wireguard-rs`, where the kernel has no module.
+//! Measures how long `up` and `down` of a plain tunnel take, by stock `wg-quick` and ours in turn, and
+//! compares medians. Both start `wireguard-rs` if the kernel has no module.
 
 use std::io;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use clap::Parser;
 use netns_tests::quick::{Quick, Site};
 use netns_tests::{Lab, PATIENCE, until};
 
-/// Ours may take this part of stock's time.
+/// The largest accepted ratio of our time to stock's.
 const BAR: f64 = 0.2;
 
 /// Compares the time that wg-quick and wg-quick-rs take for `up` and `down`, in network namespaces
@@ -17,15 +17,15 @@ const BAR: f64 = 0.2;
 #[derive(Debug, Parser)]
 #[command(name = "quick-bench")]
 struct Options {
-    /// Rounds; the medians of them are reported.
+    /// Number of rounds; the medians are reported.
     #[arg(long, default_value_t = 11)]
     rounds: usize,
-    /// Fails if ours takes more than a fifth of stock's time for both together.
+    /// Fails if up and down together take ours more than a fifth of stock's time.
     #[arg(long)]
     check: bool,
 }
 
-/// A plain tunnel: one peer, its network routed.
+/// A plain tunnel: one peer, and a route to its network.
 const CONFIG: &str = "[Interface]
 PrivateKey = 6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=
 Address = 10.0.0.2/24, fd00::2/64
@@ -46,12 +46,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether the bar was met, or not asked for.
+/// Returns whether the limit was met, or was not to be checked.
 fn run(options: &Options) -> io::Result<bool> {
     let missing = || io::Error::other("the stock tools are not on PATH");
     let programs = [Quick::stock()?.ok_or_else(missing)?, Quick::ours()?];
     let mut times: [[Vec<Duration>; 2]; 2] = Default::default();
-    // The first round warms the caches, and is not counted.
+    // The first round only fills caches, and is not counted.
     for round in 0..=options.rounds {
         for (program, times) in programs.iter().zip(&mut times) {
             let [up, down] = round_of(program, &missing)?;
@@ -84,12 +84,12 @@ fn run(options: &Options) -> io::Result<bool> {
         met = ratio <= BAR;
     }
     if options.check && !met {
-        eprintln!("quick-bench: ours is to take at most {BAR} of stock's time");
+        eprintln!("quick-bench: our time is more than {BAR} of stock's");
     }
     Ok(met || !options.check)
 }
 
-/// `up` and `down` in a fresh host.
+/// The times of `up` and `down` in a new host.
 fn round_of(program: &Quick, missing: &impl Fn() -> io::Error) -> io::Result<[Duration; 2]> {
     let lab = Lab::new()?;
     let site = Site::new(&lab, "bench")?.ok_or_else(missing)?;
@@ -117,7 +117,7 @@ fn round_of(program: &Quick, missing: &impl Fn() -> io::Error) -> io::Result<[Du
     };
     let up = time("up")?;
     let down = time("down")?;
-    // It would take time from the next one.
+    // A daemon that still runs would slow the next round down.
     until(PATIENCE, "the daemon to end", || {
         Ok(site.state()?.part("processes").is_empty().then_some(()))
     })?;

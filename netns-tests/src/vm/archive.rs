@@ -1,4 +1,4 @@
-//! The initial file system of a machine: a cpio archive of the kernel's kind, "newc".
+//! The initial file system of a virtual machine: a cpio archive in the kernel's format "newc".
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,22 +9,22 @@ use std::process::Command;
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_000;
 
-/// Files by their absolute path: mode and contents.
+/// The files by absolute path, each with its mode and contents.
 #[derive(Default)]
 pub(super) struct Archive {
     files: BTreeMap<String, (u32, Vec<u8>)>,
 }
 
 impl Archive {
-    /// Adds a file, and the folders it is in.
+    /// Adds a file and its folders.
     pub(super) fn file(&mut self, path: &str, permissions: u32, contents: Vec<u8>) {
         self.add(path, FILE | permissions, contents);
     }
 
-    /// Adds a program as `path`, and the libraries it is linked with where they are here.
+    /// Adds a program at `path`, and the libraries that it is linked with, at the same paths as here.
     pub(super) fn program(&mut self, path: &str, program: &Path) -> io::Result<()> {
         self.file(path, 0o755, fs::read(program)?);
-        // Of a static program it says so, and fails.
+        // ldd fails for a static program.
         let output = Command::new("ldd").arg(program).output()?;
         let lines = String::from_utf8_lossy(&output.stdout).into_owned();
         // "libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x…)", "/lib64/ld-linux-x86-64.so.2 (0x…)"
@@ -47,7 +47,7 @@ impl Archive {
         self.files.insert(path.into(), (mode, contents));
     }
 
-    /// Writes it, folders before what is in them.
+    /// Writes the archive, each folder before its files.
     pub(super) fn write(&self, out: impl Write) -> io::Result<()> {
         let mut out = BufWriter::new(out);
         for ((path, (mode, contents)), inode) in self.files.iter().zip(1..) {
@@ -84,7 +84,7 @@ fn entry(
         "{device:08x}{device:08x}{name_size:08x}{:08x}{name}\0",
         0
     )?;
-    // Header and name, then the contents: each is filled up to a multiple of four.
+    // The header with the name, and the contents, are each padded to a multiple of four bytes.
     out.write_all(&[0; 3][..padding(110 + name.len() + 1)])?;
     out.write_all(contents)?;
     out.write_all(&[0; 3][..padding(contents.len())])

@@ -1,13 +1,13 @@
 //! A virtual machine with a kernel that has the WireGuard module.
 //!
-//! [`inside`] is a test's whole body. On this machine it boots the virtual one, once for all tests
-//! of the program, with the test program itself in the initial file system; has it run there the
-//! test of the same name; and reports what came of it. There, it does what the test is about.
-//! Tests run inside as concurrently as outside: each is one line of JSON to the agent in the
-//! machine ([`serve`]), and one line back when it is done.
+//! [`inside`] is the whole body of a test. On the real machine it boots the virtual one, once for all
+//! tests of the program; the test program itself is in the initial file system. It runs the test of the
+//! same name there, and reports the result. In the virtual machine it runs the body.
+//! Tests run as concurrently inside as outside: each is one line of JSON to the agent in the machine
+//! ([`serve`]), and one line back when it is done.
 //!
-//! The machine is qemu, emulating: no KVM is needed. It holds nothing of this machine's, and is
-//! killed when this process ends, however that happens.
+//! qemu emulates the machine, so no KVM is needed. The machine uses no files of the real one, and is
+//! killed when this process ends, in whatever way.
 
 mod archive;
 
@@ -31,29 +31,29 @@ use self::archive::Archive;
 use crate::process::{Proc, VERBOSE, verbose};
 use crate::{binaries, require};
 
-/// In the environment inside, beside [`binaries::PREBUILT`].
+/// A variable that is set in the virtual machine, like [`binaries::PREBUILT`].
 const INSIDE: &str = "NETNS_TESTS_INSIDE";
-/// A folder as `.ci/kernel` makes it; this one by default.
+/// The variable with the folder that `.ci/kernel` has made, and its default.
 const KERNEL: &str = "NETNS_TESTS_KERNEL";
 const KERNEL_DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/vm-kernel");
 
-/// Of the machine's own program, and of one test. An emulated machine on a busy one is slow.
+/// Time limits for the boot and for one test. An emulated machine is slow.
 const BOOT: Duration = Duration::from_secs(180);
 const TEST: Duration = Duration::from_secs(1800);
 
-/// The port that the agent talks over: the first of the first virtual serial device.
+/// The agent's port: the first port of the first virtual serial device.
 const PORT: &str = "/dev/vport0p1";
-/// The test program inside.
+/// The test program in the virtual machine.
 const TESTS: &str = "/bin/tests";
-/// Stock programs inside, with the libraries they are linked with. The shell of busybox would run
-/// busybox's `ip` whatever PATH says.
+/// Stock programs in the virtual machine, with their libraries. `sh` is among them as busybox's shell
+/// would always run busybox's `ip`, whatever is on PATH.
 const STOCK: [&str; 5] = ["busybox", "sh", "setpriv", "wg", "ip"];
 
 #[derive(Serialize, Deserialize)]
 struct Request {
     id: u64,
     test: String,
-    /// With all that can be logged, as outside.
+    /// Whether to log all that can be logged, as outside.
     verbose: bool,
 }
 
@@ -64,13 +64,13 @@ struct Answer {
     output: String,
 }
 
-/// Whether this is the virtual machine.
+/// Whether this process runs in the virtual machine.
 fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
-/// Runs `test`, the body of the test function this is called from, in the virtual machine. Panics
-/// if it fails there, with its output. Without qemu or a kernel the test is skipped ([`require`]).
+/// Runs `test`, which is the body of the calling test function, in the virtual machine. If it fails,
+/// panics with its output. Without qemu or a kernel the test is skipped ([`require`]).
 pub fn inside<T: FnOnce() -> io::Result<()>>(test: T) {
     if is_inside() {
         return test().unwrap_or_else(|error| panic!("{error}"));
@@ -86,16 +86,16 @@ pub fn inside<T: FnOnce() -> io::Result<()>>(test: T) {
     print!("{output}");
 }
 
-/// The test whose body is this closure: `crate::module::test::{{closure}}`.
+/// The name of the test whose body is this closure, from `crate::module::test::{{closure}}`.
 fn test_name<T>() -> String {
     let path = type_name::<T>().trim_end_matches("::{{closure}}");
     path.split_once("::").map_or(path, |(_, path)| path).into()
 }
 
-/// The machine of this process; none where it cannot be had.
+/// The machine of this process; `None` if something for it is missing.
 fn machine() -> &'static io::Result<Option<Machine>> {
     static MACHINE: OnceLock<io::Result<Option<Machine>>> = OnceLock::new();
-    // Everyone is told what is missing, not only who asks first.
+    // Every test prints what is missing, not only the first.
     let folder = env::var_os(KERNEL).map_or(KERNEL_DEFAULT.into(), PathBuf::from);
     let kernel = Some(folder).filter(|folder| folder.join("modules/order").exists());
     let kernel = require("a kernel for the virtual machine (.ci/kernel)", kernel);
@@ -123,13 +123,13 @@ impl Machine {
         let console = File::from(memfd_create("console", MFdFlags::MFD_CLOEXEC)?);
         let mut command = qemu(&kernel.join("vmlinuz"), &files, &console);
 
-        // The agent says that it is there by the answer to a request that nobody made.
+        // The agent reports that it is ready by an answer with the number of the boot request.
         let (booted, boot) = mpsc::channel();
         let waiting = Waiting::default();
         lock(&waiting).insert(0, booted);
         let (started, start) = mpsc::channel();
         let answers = waiting.clone();
-        // The machine dies with the thread that starts it: one that ends with the process.
+        // The machine is killed when the thread that starts it ends; this thread ends with the process.
         thread::spawn(move || match command.spawn() {
             Ok(child) => receive(child, &started, &answers),
             Err(error) => drop(started.send(Err(error))),
@@ -180,8 +180,8 @@ impl Machine {
     }
 }
 
-/// Hands over the machine's stdin, then the answers to whoever waits for them; returns when it has
-/// ended.
+/// Sends the machine's standard input to `started`, then passes each answer to the thread that waits
+/// for it. Returns when the machine has ended.
 fn receive(mut child: Child, started: &Sender<io::Result<ChildStdin>>, waiting: &Waiting) {
     let pipes = child.stdin.take().zip(child.stdout.take());
     let Some((stdin, stdout)) = pipes else {
@@ -200,7 +200,7 @@ fn receive(mut child: Child, started: &Sender<io::Result<ChildStdin>>, waiting: 
     lock(waiting).clear();
 }
 
-/// One processor: qemu's emulation of more is slower at best.
+/// The command for qemu. It has one processor, as the emulation of more is not faster.
 fn qemu(kernel: &Path, files: &File, console: &File) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
@@ -209,7 +209,7 @@ fn qemu(kernel: &Path, files: &File, console: &File) -> Command {
     command.args(["-display", "none", "-device", "virtio-serial-pci"]);
     command.args(["-chardev", "stdio,id=agent,signal=off"]);
     command.args(["-device", "virtserialport,chardev=agent"]);
-    // This process's memory: there is no file to be left behind.
+    // The files are in this process's memory, so none can be left behind.
     let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     command.args([
         "-chardev",
@@ -224,11 +224,11 @@ fn qemu(kernel: &Path, files: &File, console: &File) -> Command {
     command
 }
 
-/// On a busy machine the emulated timer may be late when the kernel tries it: it is not tried.
+/// The kernel's options. It does not check the emulated timer, which may be late on a busy machine.
 const CMDLINE: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off nokaslr \
                        no_timer_check rcupdate.rcu_expedited=1";
 
-/// The first program. What is here is all there is.
+/// The init program of the machine.
 const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin:/applets HOME=/tmp
 /bin/busybox mkdir -p /applets /dev /proc /sys /tmp /run /var
@@ -284,8 +284,7 @@ fn initramfs(kernel: &Path) -> io::Result<Archive> {
     Ok(archive)
 }
 
-/// The agent in the machine: runs the tests it is asked for, each in a process, until no more are
-/// asked for.
+/// The agent in the machine: runs the requested tests, each in a process, until its port is closed.
 pub fn serve() -> io::Result<()> {
     let port = File::options().read(true).write(true).open(PORT)?;
     let answers = Arc::new(Mutex::new(port.try_clone()?));

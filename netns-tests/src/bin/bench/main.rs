@@ -1,7 +1,7 @@
-//! The side-by-side benchmark: daemons over the same topology, interleaved, medians compared.
+//! The benchmark: it compares daemons over the same topology, in interleaved rounds, by medians.
 //!
-//! For each round, for each daemon: two hosts and a tunnel are built, every measurement asked for
-//! is taken, all is torn down. So slow drifts of the machine meet every daemon alike.
+//! In each round, for each daemon, it builds two hosts and a tunnel, takes all measurements, and
+//! removes everything. So slow changes of the machine's speed affect all daemons alike.
 
 mod check;
 mod measure;
@@ -31,21 +31,21 @@ use report::Report;
 struct Options {
     /// Daemons, separated by commas: wireguard-rs (of this workspace), boringtun (built in),
     /// wireguard-go, boringtun-cli, gotatun-cli (on PATH), kernel, none (plain veth), or
-    /// NAME=COMMAND for any program that takes `-f IFACE`. Default: every one there is.
+    /// NAME=COMMAND for any program that takes `-f IFACE`. Default: all that are installed.
     #[arg(long, value_delimiter = ',')]
     daemons: Vec<String>,
-    /// Rounds; the medians of them are reported.
+    /// Number of rounds; the medians are reported.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Length of each measurement.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// Measurements, separated by commas: any of tcp1, tcp1r, tcp1b, tcp4, tcp4r, tcp4b, udp1200,
-    /// udp64, rtt, rttload (r: reverse, b: both at once). CPU time is taken with tcp1, memory at
-    /// the end. Default: all.
+    /// udp64, rtt, rttload (r: reverse, b: both at once). CPU time is measured with tcp1, memory
+    /// at the end. Default: all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Bench>,
-    /// One round of half a second each: shows that everything works, not how fast.
+    /// One round of half a second each. It shows that everything works, but not how fast.
     #[arg(long)]
     quick: bool,
     /// Also writes medians and every sample to this file.
@@ -65,8 +65,8 @@ struct Options {
     /// MTU of the tunnel; the veth's is 80 more.
     #[arg(long, default_value_t = 1420)]
     mtu: u32,
-    /// TCP's congestion control, for instance cubic. One that paces (bbr) slows the plain veth far
-    /// more than a tunnel, so the ratio to it is another one. Default: this machine's.
+    /// TCP's congestion control, for instance cubic. Pacing (bbr) slows the plain veth down much more
+    /// than a tunnel, which changes the ratio. Default: this machine's.
     #[arg(long, value_name = "NAME")]
     congestion_control: Option<String>,
 }
@@ -181,7 +181,7 @@ fn profile(
     Ok(())
 }
 
-/// The daemons asked for, each of which must be there; or all that are there.
+/// The requested daemons, which must all be installed; or all that are installed.
 fn setups(asked: &[String]) -> io::Result<Vec<Setup>> {
     let lab = Lab::new()?;
     let kernel = || Daemon::kernel(&lab.host("probe")?);

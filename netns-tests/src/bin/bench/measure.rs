@@ -1,4 +1,4 @@
-//! Taking the measurements: one topology, one after the other.
+//! Takes the measurements one after the other, on one topology.
 
 use std::fs;
 use std::io;
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use crate::profile::{Perf, Profile};
 use netns_tests::{Daemon, Family, Host, Hosts, Load, PATIENCE, Ping, Plan, Tunnel, process};
 
-/// What a load does before it is measured.
+/// How long a load runs before it is measured.
 const WARM_UP: Duration = Duration::from_millis(400);
-/// Pause between pings when idle: long enough that every thread has gone to sleep.
+/// The pause between pings without a load: long enough for every thread to go to sleep.
 const IDLE_PAUSE: Duration = Duration::from_millis(2);
 
-/// A ping not answered for so long is left out.
+/// A ping without an answer after this time is left out.
 const LOST: Duration = Duration::from_secs(1);
 
-/// What is measured.
+/// The subject of the measurements.
 #[derive(Debug, Clone)]
 pub enum Setup {
     /// A tunnel by this daemon on both hosts.
@@ -27,7 +27,7 @@ pub enum Setup {
 }
 
 impl Setup {
-    /// Its name in the report.
+    /// The name in the report.
     pub fn name(&self) -> &str {
         match self {
             Setup::Tunnel(daemon) => &daemon.name,
@@ -36,27 +36,27 @@ impl Setup {
     }
 }
 
-/// A measurement that can be asked for.
+/// A measurement that can be requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bench {
     /// TCP: streams, and which directions at once.
     Tcp(usize, Way),
     /// UDP of one payload size, one direction.
     Udp(usize),
-    /// Round trips, idle.
+    /// Round trips without a load.
     Rtt,
-    /// Round trips beside one TCP stream of the same direction.
+    /// Round trips beside one TCP stream in the same direction.
     RttLoad,
 }
 
-/// Directions at once.
+/// The directions of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// From a to b.
     Out,
     /// From b to a.
     Back,
-    /// Both.
+    /// Both at once.
     Both,
 }
 
@@ -107,17 +107,17 @@ pub struct Conditions {
     pub window: Duration,
     /// MTU of the tunnel, 80 less than the veth's.
     pub mtu: u32,
-    /// By its name in the kernel.
+    /// The congestion control, by its name in the kernel.
     pub congestion_control: String,
 }
 
-/// Which TCP uses unless told otherwise.
+/// The file with TCP's default congestion control.
 const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 /// The congestion control of this network namespace.
 ///
 /// # Errors
-/// Of reading it.
+/// It cannot be read.
 pub fn congestion_control() -> io::Result<String> {
     Ok(fs::read_to_string(CONGESTION_CONTROL)?.trim().to_owned())
 }
@@ -125,7 +125,7 @@ pub fn congestion_control() -> io::Result<String> {
 /// One figure of one round.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// Which figure, for instance `tcp1`.
+    /// The name of the figure, for instance `tcp1`.
     pub metric: String,
     /// Its unit, for instance `Mbit/s`.
     pub unit: &'static str,
@@ -141,8 +141,8 @@ struct MeasuredHosts {
     pids: Vec<i32>,
 }
 
-/// Builds the topology and takes the measurements. `progress` is told how each went: a daemon that
-/// fails one goes on to the next.
+/// Builds the topology and takes the measurements. `progress` is called with the result of each;
+/// after a failure the next one follows.
 pub fn take(
     setup: &Setup,
     benches: &[Bench],
@@ -346,7 +346,7 @@ impl MeasuredHosts {
         Ok([(" p50", rank(0.5)?), (" p99", rank(0.99)?)])
     }
 
-    /// Runs loads together and counts over a window in their midst.
+    /// Runs loads together and counts over a time window while they run.
     fn run(&self, loads: Vec<Load>, window: Duration) -> io::Result<Counted> {
         for load in &loads {
             load.flowing()?;
@@ -377,7 +377,7 @@ impl MeasuredHosts {
         })
     }
 
-    /// Of the daemon that took more.
+    /// The peak memory of the daemon that used more, bytes.
     fn peak_memory(&self) -> io::Result<Option<u64>> {
         let peaks: io::Result<Vec<u64>> = self
             .pids

@@ -1,4 +1,4 @@
-//! Medians, ratios, and their two forms: a table and JSON.
+//! Medians and ratios, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -42,13 +42,13 @@ struct JsonMetric<'a> {
     unit: &'a str,
     more_is_better: bool,
     median: BTreeMap<&'a str, f64>,
-    /// The first daemon's median over each one's.
+    /// The first daemon's median divided by each daemon's.
     ratio: BTreeMap<&'a str, f64>,
     samples: &'a BTreeMap<String, Vec<f64>>,
 }
 
 impl Report {
-    /// An empty report; ratios will be to the first of the daemons.
+    /// An empty report; the ratios will be relative to the first daemon.
     pub fn new(daemons: &[&str]) -> Report {
         let daemons = daemons.iter().map(|name| (*name).to_owned()).collect();
         Report {
@@ -57,7 +57,7 @@ impl Report {
         }
     }
 
-    /// Adds what one round gave for one daemon.
+    /// Adds the samples of one round for one daemon.
     pub fn add(&mut self, daemon: &str, taken: Vec<Sample>) {
         for sample in taken {
             let known = self
@@ -81,8 +81,8 @@ impl Report {
         }
     }
 
-    /// A line for each metric, a column for each daemon: its median, and in parentheses what the
-    /// first daemon has of it.
+    /// A table with a line for each metric and a column for each daemon: its median, and in
+    /// parentheses the first daemon's median divided by it.
     pub fn table(&self) -> String {
         let mut rows = vec![vec!["".to_owned(), "".to_owned()]];
         rows[0].extend(self.daemons.iter().cloned());
@@ -108,7 +108,7 @@ impl Report {
         let first = &self.daemons[0];
         let _ = writeln!(
             text,
-            "\nMedians; in parentheses {first}'s figure over that one.\n"
+            "\nMedians; in parentheses {first}'s figure divided by this one.\n"
         );
         for row in &rows {
             let mut line = String::new();
@@ -128,7 +128,7 @@ impl Report {
         text
     }
 
-    /// Everything, machine-readable.
+    /// All samples and medians, as JSON.
     pub fn json(&self, rounds: usize, conditions: &Conditions) -> io::Result<String> {
         let metrics = self.metrics.iter().map(|metric| JsonMetric {
             metric: &metric.name,
@@ -183,7 +183,7 @@ impl Metric {
     }
 }
 
-/// The CPU's name, and whether it has what our own AEAD takes.
+/// The CPU's name, and whether it has AVX-512 for our own AEAD.
 fn cpu() -> io::Result<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo")?;
     let value = |name: &str| {
@@ -200,7 +200,7 @@ fn cpu() -> io::Result<String> {
     Ok(format!("{name}, {avx512}"))
 }
 
-/// Three digits or so.
+/// A number with about three digits.
 fn figure(value: f64) -> String {
     let digits = match value.abs() {
         100.0.. => 0,

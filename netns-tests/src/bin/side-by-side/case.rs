@@ -1,4 +1,4 @@
-//! What a row of the table is.
+//! The rows of the table.
 
 /// A shell line that runs `wg`, on an interface in a known state.
 ///
@@ -9,52 +9,53 @@ pub struct Case {
     pub line: &'static str,
     pub state: InitialState,
     pub ours: Ours,
-    /// Our words on standard error are others than `words.rs` allows: why, and a part of them.
+    /// If our text on standard error differs in another way than `words.rs` allows: why, and a part of
+    /// our text.
     pub words: Option<(&'static str, &'static str)>,
-    /// What answers at the socket of an interface `fake`.
+    /// The fake daemon at the socket of an interface `fake`.
     pub fake: Option<Fake>,
-    /// Only where the interface is kept by the daemon of this workspace: others cannot do it, or
-    /// have it at random.
+    /// Whether to run it only on an interface of `wireguard-rs`: other daemons cannot do it, or their
+    /// result is random.
     pub our_daemon: bool,
 }
 
 /// The interface before the line is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InitialState {
-    /// Key, port 7001, fwmark; $A with everything, $B with nothing but an endpoint of IPv6.
+    /// Key, port 7001 and fwmark; $A with all settings, $B with only an IPv6 endpoint.
     Full,
-    /// As the first, but $A is the only peer.
+    /// Like `Full`, but with $A as the only peer.
     One,
-    /// Nothing at all.
+    /// No settings at all.
     Empty,
 }
 
-/// A daemon that is none.
+/// A fake daemon.
 #[derive(Debug, Clone, Copy)]
 pub enum Fake {
-    /// Answers every request so, and closes.
+    /// Answers every request with this text, and closes the connection.
     Says(&'static str),
-    /// Nobody listens at its socket.
+    /// Leaves a socket at which nobody listens.
     Stale,
 }
 
-/// What the program of this workspace does.
+/// How the program of this workspace behaves.
 #[derive(Debug, Clone, Copy)]
 pub enum Ours {
-    /// The same.
+    /// Like the other program.
     Same,
-    /// The same as wireguard-tools since 2021 do; so compared with those, and this with older ones.
+    /// Like wireguard-tools after 2021, for this reason; with an older `wg` this outcome is expected.
     Newer(&'static str, Outcome),
-    /// Something else, for this reason.
+    /// Differently, for this reason.
     Departs(&'static str, Outcome),
 }
 
-/// How a departure is to come out.
+/// The expected result of a row on which we differ.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     pub code: i32,
     pub stdout: &'static str,
-    /// A part of it; nothing for silence.
+    /// A part of the text on standard error; empty if there must be none.
     pub stderr: &'static str,
     pub then: Then,
 }
@@ -62,13 +63,13 @@ pub struct Outcome {
 /// The interface afterwards.
 #[derive(Debug, Clone, Copy)]
 pub enum Then {
-    /// As it was.
+    /// Unchanged.
     Unchanged,
-    /// As the other program leaves it after this line.
+    /// In the state that the other program leaves after this line.
     After(&'static str),
 }
 
-/// A line on which both agree.
+/// A line on which both programs agree.
 pub const fn same(line: &'static str) -> Case {
     Case {
         line,
@@ -80,7 +81,7 @@ pub const fn same(line: &'static str) -> Case {
     }
 }
 
-/// A line with which we fail, saying this, and change nothing.
+/// A line that our program refuses with this text, and that changes nothing.
 pub const fn refused(line: &'static str, why: &'static str, stderr: &'static str) -> Case {
     let outcome = Outcome {
         code: 1,
@@ -91,14 +92,14 @@ pub const fn refused(line: &'static str, why: &'static str, stderr: &'static str
     departs(line, why, outcome)
 }
 
-/// A line on which we differ.
+/// A line on which the programs differ.
 pub const fn departs(line: &'static str, why: &'static str, outcome: Outcome) -> Case {
     let mut case = same(line);
     case.ours = Ours::Departs(why, outcome);
     case
 }
 
-/// A line that succeeds silently as with newer tools: the state is that after `then`.
+/// A line that newer tools accept without output: the state is then that after the line `then`.
 pub const fn newer(line: &'static str, why: &'static str, then: &'static str) -> Case {
     let outcome = Outcome {
         code: 0,

@@ -1,16 +1,16 @@
-//! Runs every line of a table by two programs that are called `wg`, on the same interface in the same
-//! state, and compares what they print, their exit codes and the state they leave.
+//! Runs every line of a table by two programs that are both called `wg`, on the same interface in the
+//! same state, and compares their output, their exit codes and the state that they leave.
 //!
 //! ```text
-//! for each case: reset, run by A, dump │ reset, run by B, dump │ equal, or departing as the table says
+//! for each case: reset, run by A, dump │ reset, run by B, dump │ equal, or different as the table says
 //! ```
 //!
-//! Each case is judged once. Compared are exit code, standard output, standard error and the state;
-//! the time since a handshake by the time of the handshake, and texts on standard error but for the
-//! ways in which all of ours depart (`words.rs`).
+//! For each case the exit code, standard output, standard error and the state are compared. The time
+//! since a handshake is compared by the time of the handshake. Texts on standard error may differ in
+//! the ways that `words.rs` lists.
 //!
-//! Acts where it is run: the interface exists, and /var/run/wireguard is not anybody else's. Needs
-//! `sh`, and nothing else that a small machine may lack.
+//! The program acts in the namespaces in which it runs: the interface must exist, and nobody else may
+//! use /var/run/wireguard. It needs only `sh`.
 
 mod case;
 mod run;
@@ -37,22 +37,22 @@ struct Options {
     /// The program to compare
     #[arg(long)]
     ours: PathBuf,
-    /// An interface, which is overwritten
+    /// The interface to use; its configuration is overwritten
     #[arg(long)]
     interface: String,
-    /// It is kept by `wireguard-rs`: run also what others cannot do
+    /// The interface belongs to `wireguard-rs`: also run lines that other daemons cannot do
     #[arg(long)]
     our_daemon: bool,
-    /// Its peers are listed in no order
+    /// The daemon lists peers in random order
     #[arg(long)]
     unordered: bool,
-    /// Run only lines that contain this
+    /// Run only lines that contain this text
     #[arg(long, default_value = "")]
     only: String,
-    /// Run only one line in so many
+    /// Run only every Nth line
     #[arg(long, default_value = "1")]
     every: NonZeroUsize,
-    /// Leave out so many lines first
+    /// Skip the first N lines
     #[arg(long, default_value = "0")]
     skip: usize,
 }
@@ -69,10 +69,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// How a case came out.
+/// The result of a case.
 enum Verdict {
     Equal,
-    /// But for the words on standard error, for these reasons.
+    /// Equal except for the text on standard error, for these reasons.
     Words(Vec<&'static str>),
     Departs(&'static str),
     Wrong(String),
@@ -110,8 +110,8 @@ fn compare(options: &Options) -> io::Result<bool> {
         }
     }
     println!(
-        "{} invocations: {equal} equal, {worded} but for the words of an error, \
-         {departing} departing as listed, {wrong} wrong",
+        "{} invocations: {equal} equal, {worded} except for the text of an error, \
+         {departing} different as listed, {wrong} wrong",
         equal + worded + departing + wrong
     );
     for (why, count) in reasons {
@@ -142,7 +142,7 @@ fn judge(
             return Ok(match (differs, words) {
                 (Some(how), _) => Verdict::Wrong(how),
                 (None, Some(whys)) if case.words.is_some() && theirs.stderr == ours.stderr => {
-                    Verdict::Wrong(format!("  listed as {whys:?}, but the words are the same"))
+                    Verdict::Wrong(format!("  listed as {whys:?}, but the texts are the same"))
                 }
                 (None, Some(whys)) if whys.is_empty() => Verdict::Equal,
                 (None, Some(whys)) => Verdict::Words(whys),
@@ -151,7 +151,7 @@ fn judge(
         }
     };
     if differs.is_none() && theirs.stderr == ours.stderr {
-        let text = format!("  listed as departing ({why}), but there is no difference");
+        let text = format!("  listed as different ({why}), but there is no difference");
         return Ok(Verdict::Wrong(text));
     }
     let expected = Done {
@@ -173,7 +173,7 @@ fn judge(
     })
 }
 
-/// In all but the words on standard error.
+/// The difference in all but the text on standard error, if there is one.
 fn difference(theirs: &Done, ours: &Done, unordered: bool) -> Option<String> {
     let lines = |text: &str| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();

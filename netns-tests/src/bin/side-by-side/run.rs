@@ -1,4 +1,4 @@
-//! Running a case by one of the two programs.
+//! Runs a case by one of the two programs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -60,29 +60,29 @@ fn files() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// One of the two programs, ready to be called `wg`.
+/// One of the two programs, which can be run as `wg`.
 pub struct Program {
-    /// The folder that has it by that name.
+    /// The folder in which it has that name.
     folder: PathBuf,
 }
 
-/// Runs lines on one interface; what it needs of files is gone when it is dropped.
+/// Runs lines on one interface. Its files are removed when it is dropped.
 pub struct Runner {
     root: PathBuf,
     interface: String,
-    /// The state that the interface is in untouched, if it is.
+    /// The initial state of the interface, if nothing has changed it since.
     state: Cell<Option<InitialState>>,
-    /// What is dumped in each state.
+    /// The dump of each initial state.
     dumps: RefCell<HashMap<InitialState, String>>,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
-    /// The interface afterwards, as `dump` shows it.
+    /// The dump of the interface afterwards.
     pub dump: String,
 }
 
@@ -110,8 +110,7 @@ impl Runner {
         Ok(Program { folder })
     }
 
-    /// Runs a line by `program`, in an empty folder, and says what came of it; the interface's state
-    /// is not among that yet.
+    /// Runs a line by `program` in an empty folder. The result does not have the interface's state yet.
     pub fn shell(&self, program: &Program, line: &str) -> io::Result<Done> {
         let folder = self.root.join("here");
         let _ = fs::remove_dir_all(&folder);
@@ -132,7 +131,7 @@ impl Runner {
             ("KEY", KEY),
         ];
         command.envs(variables).env("F", self.root.join("files"));
-        // Nobody answers here: no need to wait for it.
+        // No name server answers here, so there is no need to wait.
         command.env("WG_ENDPOINT_RESOLUTION_RETRIES", "0");
         command
             .env("LC_ALL", "C")
@@ -150,7 +149,7 @@ impl Runner {
         })
     }
 
-    /// Brings the interface to a state, by `reference`, unless it is still in it.
+    /// Brings the interface to an initial state, by `reference`, unless it is already in it.
     fn reset(&self, reference: &Program, state: InitialState) -> io::Result<()> {
         if self.state.get() == Some(state) {
             return Ok(());
@@ -170,8 +169,8 @@ impl Runner {
         Ok(())
     }
 
-    /// The interface, by `reference`, after something was done to it. A port that the system chose is
-    /// not the same twice: it is called so, there and in `stdout`.
+    /// The dump of the interface by `reference`, after a line was run. A port that the system chose
+    /// differs each time, so it is replaced by "random", in the dump and in `stdout`.
     fn dump(&self, reference: &Program, stdout: &mut String) -> io::Result<String> {
         let done = self.shell(reference, "wg show $I dump")?;
         if done.code != 0 {
@@ -192,7 +191,7 @@ impl Runner {
         Ok(dump)
     }
 
-    /// Runs a case by `program`, from its state on; `reference` resets and dumps.
+    /// Runs a case by `program`; `reference` sets the initial state, and dumps the final one.
     pub fn run(&self, case: &Case, program: &Program, reference: &Program) -> io::Result<Done> {
         self.reset(reference, case.state)?;
         let mut done = {
@@ -203,7 +202,7 @@ impl Runner {
         Ok(done)
     }
 
-    /// The state of the interface after this line by `reference`.
+    /// The dump of the interface after this line by `reference`.
     pub fn state_after(&self, case: &Case, line: &str, reference: &Program) -> io::Result<String> {
         self.reset(reference, case.state)?;
         let done = self.shell(reference, line)?;
@@ -220,7 +219,7 @@ impl Drop for Runner {
     }
 }
 
-/// What answers for the interface `fake`; its socket is gone when dropped.
+/// The fake daemon of the interface `fake`. Its socket is removed when this is dropped.
 struct FakeDaemon(PathBuf);
 
 impl FakeDaemon {
@@ -232,7 +231,7 @@ impl FakeDaemon {
             thread::spawn(move || {
                 for stream in listener.incoming() {
                     let Ok(mut stream) = stream else { return };
-                    // To the empty line; a probe says nothing.
+                    // A request ends with an empty line; a probe sends nothing.
                     let mut asked = Vec::new();
                     let mut byte = [0];
                     while !asked.ends_with(b"\n\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {

@@ -1,5 +1,5 @@
-//! What `wg` says of the time since a handshake: it grows between one run and the next, and is
-//! replaced by the time of the handshake.
+//! The time since a handshake in the output of `wg` grows between two runs, so it is replaced by the
+//! time of the handshake.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,8 +11,7 @@ const UNITS: [(&str, u64); 5] = [
     ("second", 1),
 ];
 
-/// How many seconds later the text may be read than it was written. The table's handshakes are at
-/// least so long before the end of a minute.
+/// The longest time between writing and reading a text, in seconds.
 const MINUTE: u64 = 60;
 
 /// Replaces `LABEL: 2 minutes, 5 seconds ago` by the minute of that time, if it is written as `wg`
@@ -46,7 +45,7 @@ fn replaced(line: &str, now: u64) -> Option<String> {
     Some(format!("{label}: {style}, in minute {at}"))
 }
 
-/// As `wg` writes it.
+/// A time as `wg` writes it.
 fn written(mut seconds: u64, coloured: bool) -> String {
     let (colour, reset) = if coloured {
         ("\x1b[36m", "\x1b[0m")

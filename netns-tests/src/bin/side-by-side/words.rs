@@ -1,7 +1,7 @@
-//! How our texts on standard error depart from those of `wg`: in these ways and no other, each for
-//! its reason. What else a case says differently stands in its row of the table.
+//! The ways in which our texts on standard error may differ from those of `wg`, each with its reason.
+//! Any other difference must be listed in the row of the table.
 
-/// Ours begin with the place: arguments, keys of a file, files of the table, lines of a file.
+/// Our texts begin with the place of an error: an argument, a key, a file, a line of a file.
 const PLACES: [&str; 17] = [
     "listen-port",
     "fwmark",
@@ -21,12 +21,12 @@ const PLACES: [&str; 17] = [
     "AllowedIPs",
     "nosuch",
 ];
-/// How remarks begin that only ours have.
+/// The beginnings of hints that only our texts have.
 const HINTS: [&str; 3] = [" (did you mean ", " (wg-quick's;", " (it belongs in "];
-/// `wg` says these after an error in a file.
+/// `wg` prints these lines after an error in a file.
 const AFTERWARDS: [&str; 2] = ["Configuration parsing error", "Invalid configuration"];
 
-/// The reasons why the two texts differ, if these are all in which they do.
+/// The reasons for which two texts differ; `None` if they differ in any other way.
 pub fn departures(theirs: &str, ours: &str) -> Option<Vec<&'static str>> {
     let mut reasons = Vec::new();
     let mut because = |reason: &'static str, is_so: bool| {
@@ -39,13 +39,13 @@ pub fn departures(theirs: &str, ours: &str) -> Option<Vec<&'static str>> {
         let (rest, placed) = without_place(line);
         because("an error names the argument, or file, line and key", placed);
         let (rest, hint) = without_hint(rest);
-        because("a hint at what was meant", hint);
+        because("an error has a hint", hint);
         alike.push(rest.to_owned());
     }
     let mut expected = Vec::new();
     for line in theirs.lines() {
         if AFTERWARDS.contains(&line) {
-            because("an error in a file is told by one line", true);
+            because("an error in a file is one line", true);
             continue;
         }
         let mut line = line.to_owned();
@@ -68,11 +68,11 @@ pub fn departures(theirs: &str, ours: &str) -> Option<Vec<&'static str>> {
             || both("Found trailing character")
             || both("Line unrecognized: `") && key(ours) == key(theirs)
         {
-            because("what may be a key is not repeated", true);
+            because("a text that may be a key is not repeated", true);
         } else if ours.starts_with("Port is neither 0-65535 nor the name of a service: `")
             && theirs.starts_with("Servname not supported for ai_socktype: `")
         {
-            because("a port that is none is told in plain words", true);
+            because("the text about an invalid port is plain", true);
         } else {
             return None;
         }
@@ -80,7 +80,7 @@ pub fn departures(theirs: &str, ours: &str) -> Option<Vec<&'static str>> {
     Some(reasons)
 }
 
-/// Without `argument: `, `FILE:LINE: `, `Key: ` and the like at its beginning.
+/// The text without a place such as `argument: `, `FILE:LINE: ` or `Key: ` at its beginning.
 fn without_place(line: &str) -> (&str, bool) {
     let mut rest = line;
     while let Some((place, behind)) = rest.split_once(": ") {
@@ -96,7 +96,7 @@ fn without_place(line: &str) -> (&str, bool) {
     (rest, rest.len() < line.len())
 }
 
-/// Without a remark in parentheses at its end.
+/// The text without a hint in parentheses at its end.
 fn without_hint(line: &str) -> (&str, bool) {
     let start = HINTS.iter().find_map(|hint| line.find(hint));
     match start.filter(|_| line.ends_with(')')) {
@@ -105,7 +105,7 @@ fn without_hint(line: &str) -> (&str, bool) {
     }
 }
 
-/// Of "Line unrecognized: `KEY=VALUE'", in either form.
+/// The key in "Line unrecognized: `KEY=VALUE'", in either form.
 fn key(line: &str) -> &str {
     let line = line.trim_start_matches("Line unrecognized: `");
     line.split(['=', ':', '\'']).next().unwrap_or_default()
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_listed_may_differ() {
+    fn only_the_listed_differences_are_accepted() {
         for (theirs, ours, reasons) in [
             ("Invalid argument: x\n", "Invalid argument: x\n", 0),
             (

@@ -1,4 +1,4 @@
-//! The table: every command and parameter, the oddities, bad input.
+//! The table: every command and parameter, odd input, and bad input.
 
 mod files;
 mod keys;
@@ -15,5 +15,5 @@ pub fn all() -> impl Iterator<Item = Case> {
         .copied()
 }
 
-/// Why a row departs.
+/// A reason for rows that differ.
 pub const PORT: &str = "a port beyond 65535 is an error, not a wrap";

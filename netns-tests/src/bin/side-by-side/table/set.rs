@@ -8,7 +8,7 @@ const SIGNS: &str = "allowed-ips with + and -";
 pub const TABLE: &[Case] = &[
     Case {
         ours: Ours::Newer(
-            "the usage of set tells of + and -",
+            "the usage of set mentions + and -",
             Outcome {
                 code: 1,
                 stdout: "",

@@ -4,7 +4,7 @@ use crate::case::{Case, InitialState, Ours, Outcome, Then, departs, same};
 
 const REMAINS: Then = Then::Unchanged;
 
-/// One of everything that a daemon may say.
+/// All keys that a daemon may report.
 const FULL: &str = "\
 private_key=c809f3e5317e957d5c9ed78b5b4cf3ce530dabe85ddab614220241801ddf0669
 listen_port=7001
@@ -110,7 +110,7 @@ pub const TABLE: &[Case] = &[
     same("wg --help"),
     Case {
         ours: Ours::Newer(
-            "the version is that of the wireguard-tools that are imitated",
+            "the version is that of the wireguard-tools that wg-rs follows",
             Outcome {
                 code: 0,
                 stdout: "wireguard-tools v1.0.20260223 - https://git.zx2c4.com/wireguard-tools/\n",
@@ -208,7 +208,7 @@ pub const TABLE: &[Case] = &[
     same("wg show ./$I"),
     Case {
         ours: Ours::Newer(
-            "a name too long is told as such",
+            "the error says that a name is too long",
             Outcome {
                 code: 1,
                 stdout: "",
@@ -221,7 +221,7 @@ pub const TABLE: &[Case] = &[
     same("wg show fifteen-letters"),
     departs(
         "wg show $I > /dev/full",
-        "what cannot be written is told",
+        "an error of writing is reported",
         Outcome {
             code: 1,
             stdout: "",
@@ -230,7 +230,7 @@ pub const TABLE: &[Case] = &[
         },
     ),
     same("wg show $I >&-; true"),
-    // Of one peer: wireguard-go lists several in an order of its own each time.
+    // With one peer, as wireguard-go lists several in random order.
     same("wg show $I peers | head -n 1").on(InitialState::One),
     same("wg showconf $I"),
     same("wg showconf $I").on(InitialState::One),
@@ -242,7 +242,7 @@ pub const TABLE: &[Case] = &[
     same("wg showconf --help"),
     same("wg showconf nosuch"),
     same("wg showconf all"),
-    // What a daemon may answer.
+    // Answers of a fake daemon.
     same("wg show fake").fake(FULL),
     same("wg show fake dump").fake(FULL),
     same("WG_COLOR_MODE=always wg show fake").fake(FULL),
