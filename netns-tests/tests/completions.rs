@@ -1,5 +1,5 @@
-//! The completions in the shells they are for, by what the package brings: what each offers for the
-//! same lines, with an interface there. Needs bash, zsh and fish.
+//! The completion scripts of the package in bash, zsh and fish: the candidates of each shell for the
+//! same lines, on a host with an interface. The tests need these shells.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use netns_tests::{Daemon, Host, Lab, PATIENCE, Via, binaries, require};
 
-/// A line up to the cursor, and what is offered for its last word.
+/// A line up to the cursor, and the candidates for its last word.
 const LINES: [(&str, &[&str]); 8] = [
     ("wg-rs sh", &["show", "showconf"]),
     ("wg-rs show w", &["wg0"]),
@@ -22,7 +22,7 @@ const LINES: [(&str, &[&str]); 8] = [
     ("wg-quick-rs completions z", &["zsh"]),
 ];
 
-/// Each of these prints `= LINE` and then what is offered, for each line it is given.
+/// Each of these scripts prints `= LINE` and then the candidates, for each line in its arguments.
 const BASH: &str = r#"
     . "$PACKAGED/wg-rs"
     eval "$(wg-quick-rs completions bash)"
@@ -48,7 +48,7 @@ const FISH: &str = r#"
     true
 "#;
 
-/// zsh completes at a terminal only: this types there.
+/// zsh completes only at a terminal: this script types the lines there.
 const ZSH: &str = r#"
     zmodload zsh/zpty
     zpty shell zsh -i
@@ -63,7 +63,7 @@ const ZSH: &str = r#"
     zpty -d shell
 "#;
 
-/// What the zsh at that terminal starts with. All matches are printed as they are added.
+/// The start-up file of that zsh. It prints all matches as they are added.
 const ZSHRC: &str = r#"
     PS1= PROMPT_SP= zle_highlight=(none) TERM=dumb
     fpath=("$PACKAGED" $fpath)
@@ -84,7 +84,7 @@ const ZSHRC: &str = r#"
     print READY
 "#;
 
-/// What a shell offers for each line, as one runs its script.
+/// The candidates of a shell for each line, from the output of its script.
 fn offered(host: &Host, command: &mut Command) -> io::Result<BTreeMap<String, BTreeSet<String>>> {
     let programs = [
         binaries::wg_rs()?.into(),

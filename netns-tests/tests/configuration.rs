@@ -1,14 +1,14 @@
-//! What a configuration does, as the kernel module's own test script demands it (the numbers as in
-//! `scenarios.rs`).
+//! The effects of a configuration, as the kernel module's own test script demands them. The numbers are
+//! those of `scenarios.rs`.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 
 use netns_tests::{Config, Daemon, Key, Keys, Lab, PATIENCE, PeerConfig, Via};
 
-/// 25: an interface's own key is no peer of it.
+/// 25: an interface's own key cannot be the key of a peer.
 #[test]
-fn the_own_public_key_is_no_peer() -> io::Result<()> {
+fn a_peer_with_the_interfaces_own_key_is_ignored() -> io::Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("alone")?;
     let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
@@ -67,7 +67,7 @@ fn keys_are_clamped_and_removed() -> io::Result<()> {
     Ok(())
 }
 
-/// 22: very many networks on one peer, all read back in order.
+/// 22: one peer has very many networks, which are read in the same order.
 #[test]
 fn very_many_allowed_ips() -> io::Result<()> {
     let lab = Lab::new()?;
@@ -93,9 +93,9 @@ fn very_many_allowed_ips() -> io::Result<()> {
     Ok(())
 }
 
-/// 28: low-order public keys are accepted as peers and never sent a packet.
+/// 28: low-order public keys are accepted as peers, and get no packet.
 #[test]
-fn low_order_peers_are_never_spoken_to() -> io::Result<()> {
+fn peers_with_low_order_keys_get_no_packet() -> io::Result<()> {
     let low_order = [
         "0000000000000000000000000000000000000000000000000000000000000000",
         "0100000000000000000000000000000000000000000000000000000000000000",
@@ -120,7 +120,8 @@ fn low_order_peers_are_never_spoken_to() -> io::Result<()> {
     wg.set(&config)?;
     wg.up(1420, &[([10, 77, 0, 1].into(), 24)])?;
     assert_eq!(wg.get()?.peers.len(), low_order.len());
-    // An honest peer's retry comes after 5 s: by its second initiation the others had theirs.
+    // A peer's retry comes after 5 s: at the second initiation of a valid peer, the others had their
+    // turn.
     let honest = Keys::generate().public;
     wg.set(&Config::of(
         PeerConfig::new(honest)
@@ -141,9 +142,9 @@ fn low_order_peers_are_never_spoken_to() -> io::Result<()> {
     Ok(())
 }
 
-/// 27: default routes taken over and given back, with others inside them.
+/// 27: a default route moves to another peer and back, with networks inside of it.
 #[test]
-fn nested_networks_change_their_owner() -> io::Result<()> {
+fn nested_networks_move_between_peers() -> io::Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("alone")?;
     let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;

@@ -20,7 +20,8 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// An engine on one host, the far end of a tunnel on another. Fields are dropped in this order.
+/// A container engine on one host, and the far end of a tunnel on another. The fields are dropped in
+/// this order.
 struct ContainerTunnel {
     engine: ContainerEngine,
     far: Wg,
@@ -64,7 +65,7 @@ impl ContainerTunnel {
         self.hosts.hosts[0].spawn(&mut command)
     }
 
-    /// Runs `wg-rs link` where the engine is.
+    /// Runs `wg-rs link` on the host of the engine.
     fn link(&self, args: &[&str]) -> io::Result<String> {
         self.spawn(args, &self.engine.socket())?
             .success(Duration::from_secs(60))
@@ -79,7 +80,7 @@ impl ContainerTunnel {
         self.link(&[&placed[..], &["--address", &addresses, "--up"]].concat())
     }
 
-    /// When the session was made, as both ends know it.
+    /// When the handshake of the session was, as each end knows it.
     fn session(&self) -> io::Result<[Option<std::time::SystemTime>; 2]> {
         let near = Uapi::connect(&self.hosts.hosts[0], "wg0")?.get()?;
         let far = self.far.peer(self.keys[0].public)?;
@@ -112,9 +113,9 @@ impl ContainerTunnel {
     }
 }
 
-/// With a container that has no network: the tunnel is its only interface by one command; it reaches
-/// the other end and nothing else; the session is kept when the interface comes home and goes again;
-/// with the container everything goes.
+/// For a container without a network, one command makes the tunnel its only interface. The container
+/// reaches the other end and nothing else. The session is kept when the interface moves to the host and
+/// back. When the container ends, everything is removed.
 fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
     let Some(setup) = ContainerTunnel::new(kind)? else {
         return Ok(());
@@ -146,7 +147,7 @@ fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
     for to in FAR {
         ping(to)?;
     }
-    // Neither its own host, nor the other on the cable, nor anywhere.
+    // It cannot reach its own host, the other host on the cable, or any other address.
     for to in ["192.0.2.1", "192.0.2.2", "198.51.100.1", "2001:db8::2"] {
         let error = ping(to).expect_err("must be out of reach").to_string();
         assert!(error.contains("unreachable"), "{to}: {error}");
@@ -189,8 +190,8 @@ fn a_containers_only_interface(kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// Each is one line, and leaves nothing.
-fn what_no_tunnel_can_be_placed_in(kind: Kind) -> io::Result<()> {
+/// Each error is one line, and nothing is left.
+fn no_tunnel_can_be_placed_in_unsuitable_containers(kind: Kind) -> io::Result<()> {
     let Some(setup) = ContainerTunnel::new(kind)? else {
         return Ok(());
     };
@@ -238,8 +239,8 @@ fn what_no_tunnel_can_be_placed_in(kind: Kind) -> io::Result<()> {
     Ok(())
 }
 
-/// The daemon itself in a container that has CAP_NET_ADMIN and /dev/net/tun besides what all have:
-/// configured by hand, then by `wg-quick-rs`.
+/// The daemon itself runs in a container with CAP_NET_ADMIN and /dev/net/tun besides the defaults. It
+/// is configured by hand, and then by `wg-quick-rs`.
 fn the_daemon_in_an_ordinary_container(kind: Kind) -> io::Result<()> {
     let hosts = Hosts::new(1500)?;
     let Some(engine) = ContainerEngine::start(kind, &hosts.hosts[0])? else {
@@ -252,7 +253,7 @@ fn the_daemon_in_an_ordinary_container(kind: Kind) -> io::Result<()> {
         quick.parent().expect("a folder").display()
     );
     let mut options = vec!["--cap-add=NET_ADMIN", "--device=/dev/net/tun"];
-    // What the programs are linked with.
+    // The libraries of the programs.
     let libraries = ["/usr/lib", "/lib", "/lib64"]
         .into_iter()
         .filter(|folder| std::fs::exists(folder).unwrap_or(false))
@@ -263,7 +264,7 @@ fn the_daemon_in_an_ordinary_container(kind: Kind) -> io::Result<()> {
     let exec = |args: &[&str]| engine.command(&[&["exec", "wg"], args].concat());
     exec(&["/bin/busybox", "mkdir", "-p", "/var/run", "/etc/wireguard"])?;
 
-    // The far end, and a cable to it.
+    // The far end of the tunnel, and a cable to it.
     let inside = engine.inside("wg")?;
     let far_host = &hosts.hosts[1];
     hosts
@@ -289,7 +290,7 @@ fn the_daemon_in_an_ordinary_container(kind: Kind) -> io::Result<()> {
         let write = format!("echo \"$0\" > /etc/wireguard/{name}.conf");
         exec(&["/bin/sh", "-c", &write, &text])?;
     }
-    // Its process stays a zombie: nobody in the container waits for it.
+    // The daemon's process stays a zombie, as no process in the container waits for it.
     let gone = || {
         until(PATIENCE, "the daemon to end", || {
             let socket = "/var/run/wireguard/wg0.sock";
@@ -341,8 +342,8 @@ fn docker_gives_a_container_only_the_tunnel() -> io::Result<()> {
 }
 
 #[test]
-fn docker_without_a_fitting_container() -> io::Result<()> {
-    what_no_tunnel_can_be_placed_in(Kind::Docker)
+fn docker_refuses_a_tunnel_for_unsuitable_containers() -> io::Result<()> {
+    no_tunnel_can_be_placed_in_unsuitable_containers(Kind::Docker)
 }
 
 #[test]
@@ -351,6 +352,6 @@ fn podman_gives_a_container_only_the_tunnel() -> io::Result<()> {
 }
 
 #[test]
-fn podman_without_a_fitting_container() -> io::Result<()> {
-    what_no_tunnel_can_be_placed_in(Kind::Podman)
+fn podman_refuses_a_tunnel_for_unsuitable_containers() -> io::Result<()> {
+    no_tunnel_can_be_placed_in_unsuitable_containers(Kind::Podman)
 }

@@ -1,5 +1,5 @@
-//! The daemon where things are not as they should be: few rights, a port that is taken, a log that
-//! cannot be written, a link that is renamed.
+//! The daemon in difficult conditions: with few capabilities, with a port that is in use, with a log
+//! that cannot be written, and with a link that is renamed.
 
 use std::fs::File;
 use std::io;
@@ -31,9 +31,9 @@ fn sockets_open(host: &Host, open: bool) -> io::Result<()> {
     })
 }
 
-/// As in a container that has CAP_NET_ADMIN besides the usual capabilities, and even less.
+/// With fewer capabilities than in a container that has the usual ones and CAP_NET_ADMIN.
 #[test]
-fn without_cap_net_broadcast_it_does_all_it_should() -> io::Result<()> {
+fn the_daemon_works_without_cap_net_broadcast() -> io::Result<()> {
     if require("setpriv", binaries::on_path("setpriv")).is_none() {
         return Ok(());
     }
@@ -56,7 +56,7 @@ fn without_cap_net_broadcast_it_does_all_it_should() -> io::Result<()> {
     host.run(|| netlink::set_up("wg0", true))?;
     host.reach(there, PATIENCE)?;
 
-    // Elsewhere it is seen a moment later.
+    // In another namespace the daemon notices the link a moment later.
     let elsewhere = tunnel.lab.host("elsewhere")?;
     host.run(|| netlink::move_link("wg0", elsewhere.net()))?;
     tunnel
@@ -73,9 +73,9 @@ fn without_cap_net_broadcast_it_does_all_it_should() -> io::Result<()> {
     ends_well(tunnel.a.wg.proc.as_mut().expect("a process"))
 }
 
-/// A full disk, and a reader that is gone.
+/// The log goes to a full disk, or to a pipe that nobody reads.
 #[test]
-fn a_log_that_cannot_be_written_is_no_reason_to_end() -> io::Result<()> {
+fn the_daemon_goes_on_if_its_log_cannot_be_written() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let (reader, closed) = io::pipe()?;
     drop(reader);
@@ -97,7 +97,7 @@ fn a_log_that_cannot_be_written_is_no_reason_to_end() -> io::Result<()> {
     Ok(())
 }
 
-/// Of all three programs: none ends by a signal, whatever they have to say.
+/// None of the three programs ends by a signal because it cannot write its output.
 #[test]
 fn output_that_cannot_be_written_kills_no_program() -> io::Result<()> {
     let (_lab, host) = alone()?;
@@ -137,7 +137,7 @@ fn output_that_cannot_be_written_kills_no_program() -> io::Result<()> {
                 command.stderr(if err { full()?.into() } else { Stdio::null() });
                 let status = host.run(|| command.status())?;
                 assert!(status.code().is_some(), "{program} {line}: {status}");
-                // A panic, where it does not abort.
+                // The exit code of a panic.
                 assert_ne!(status.code(), Some(101), "{program} {line}");
             }
         }
@@ -163,9 +163,9 @@ fn port_is_refused(wg: &Wg, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// With the link down, too: a TUN cannot be refused when it is set up.
+/// The port is also refused while the link is down, as a TUN device cannot refuse to be set up.
 #[test]
-fn a_port_that_is_taken_is_refused_and_nothing_is_changed() -> io::Result<()> {
+fn a_port_in_use_is_refused_and_nothing_is_changed() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let wg = configured(&host, 1000)?;
     for (family, address) in [(Family::V4, "0.0.0.0:2000"), (Family::V6, "[::]:2000")] {
@@ -188,7 +188,7 @@ fn a_port_that_is_taken_is_refused_and_nothing_is_changed() -> io::Result<()> {
 }
 
 #[test]
-fn a_link_whose_port_was_taken_meanwhile_goes_down_again_and_says_why() -> io::Result<()> {
+fn a_link_whose_port_is_in_use_goes_down_again_with_a_reason() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let wg = configured(&host, 2000)?;
     let taken = host.run(|| UdpSocket::bind("0.0.0.0:2000"))?;
@@ -199,7 +199,7 @@ fn a_link_whose_port_was_taken_meanwhile_goes_down_again_and_says_why() -> io::R
         Ok((!link.up && log.contains("cannot listen on port 2000")).then_some(()))
     })?;
     drop(taken);
-    // It hears of one after the other.
+    // The daemon may still handle that the link went down, so it is set up until it stays up.
     until(PATIENCE, "the link to stay up", || {
         host.run(|| netlink::set_up("wg0", true))?;
         Ok(host.udp_ports()?.contains(&2000).then_some(()))
@@ -208,7 +208,7 @@ fn a_link_whose_port_was_taken_meanwhile_goes_down_again_and_says_why() -> io::R
 }
 
 #[test]
-fn it_starts_at_once_after_its_link_was_deleted() -> io::Result<()> {
+fn a_daemon_starts_at_once_after_the_last_ones_link_was_deleted() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let daemon = Daemon::ours()?;
     for round in 0..10 {
@@ -224,7 +224,7 @@ fn it_starts_at_once_after_its_link_was_deleted() -> io::Result<()> {
     })
 }
 
-/// The socket has the link's name, and the programs find the interface by it.
+/// The socket is renamed with the link, and programs find the interface by it.
 #[test]
 fn a_link_that_is_renamed_answers_under_its_new_name() -> io::Result<()> {
     let daemon = Daemon::ours()?;
@@ -241,14 +241,14 @@ fn a_link_that_is_renamed_answers_under_its_new_name() -> io::Result<()> {
         Ok(())
     };
     rename("wg0", "office")?;
-    // Once more, so that it is not the name it was born with that counts.
+    // Renamed again, so that the present name is not the one after the first.
     rename("office", "home")?;
     let shown = host.sh(&wg_rs, &["show", "home", "peers"])?;
     assert!(shown.contains(&tunnel.b.keys.public.to_string()), "{shown}");
     assert_eq!(host.sh(&wg_rs, &["show", "interfaces"])?.trim(), "home");
     tunnel.ping_both_ways(Family::V4)?;
 
-    // The name of another daemon's socket cannot be had, and both go on.
+    // The name of another daemon's socket is not taken over, and both daemons go on.
     let other = daemon.start(&host, "other", Via::Uapi)?;
     let elsewhere = tunnel.lab.host("elsewhere")?;
     host.run(|| netlink::move_link("other", elsewhere.net()))?;
@@ -268,7 +268,7 @@ fn a_link_that_is_renamed_answers_under_its_new_name() -> io::Result<()> {
     Ok(())
 }
 
-/// `down`, which finds the interface by its new name.
+/// `wg-rs link del` finds the interface by its new name.
 #[test]
 fn a_renamed_link_is_deleted_by_its_new_name() -> io::Result<()> {
     let (_lab, host) = alone()?;
@@ -281,7 +281,7 @@ fn a_renamed_link_is_deleted_by_its_new_name() -> io::Result<()> {
     ends_well(wg.proc.as_mut().expect("a process"))
 }
 
-/// SIGTERM, too, removes the file under its new name.
+/// After SIGTERM, the socket is removed under its new name.
 #[test]
 fn the_socket_of_a_renamed_link_is_removed_at_the_end() -> io::Result<()> {
     let (_lab, host) = alone()?;
@@ -300,9 +300,9 @@ fn the_socket_of_a_renamed_link_is_removed_at_the_end() -> io::Result<()> {
     Ok(())
 }
 
-/// A host that forwards between two peers would tell them to write to each other directly.
+/// A host that forwards between two peers would otherwise send them redirects to each other.
 #[test]
-fn a_link_that_goes_up_sends_no_redirects() -> io::Result<()> {
+fn redirects_are_off_after_a_link_is_set_up() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
     let path = |link: &str| format!("/proc/sys/net/ipv4/conf/{link}/send_redirects");

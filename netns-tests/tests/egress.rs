@@ -1,4 +1,4 @@
-//! What leaves the tunnel, where the way is slow or leads back into it.
+//! Encrypted packets whose path is slow, or leads back into the tunnel.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -11,7 +11,7 @@ use netns_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// A hub and two peers, each on a cable of its own. Tunnel addresses: 10.78.0.1, .2 and .3.
+/// A hub and two peers, each on its own cable. Their tunnel addresses are 10.78.0.1, .2 and .3.
 struct Star {
     hub: Host,
     peers: Vec<Host>,
@@ -65,10 +65,10 @@ impl Star {
     }
 }
 
-/// One socket serves all peers. What waits for one of them on a slow link must not keep the others
-/// waiting, nor take their packets' place.
+/// One socket serves all peers. Packets that wait for a slow link to one peer must not delay packets to
+/// other peers, or make them be dropped.
 #[test]
-fn a_slow_link_of_one_peer_leaves_the_others_alone() -> io::Result<()> {
+fn a_slow_link_of_one_peer_does_not_delay_the_others() -> io::Result<()> {
     if require("tc", binaries::on_path("tc")).is_none() {
         return Ok(());
     }
@@ -77,7 +77,7 @@ fn a_slow_link_of_one_peer_leaves_the_others_alone() -> io::Result<()> {
     let slow = "qdisc add dev eth2 root tbf rate 10mbit burst 32kb limit 64mb";
     let args: Vec<&str> = slow.split(' ').collect();
     star.hub.sh("tc", &args)?;
-    // Ten times what the link carries, for as long as anybody asks.
+    // Ten times the rate of the link, until the test ends it.
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let flood = star.hub.thread(move || -> io::Result<u64> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
@@ -98,7 +98,7 @@ fn a_slow_link_of_one_peer_leaves_the_others_alone() -> io::Result<()> {
         Ok(waits.then_some(()))
     };
     until(PATIENCE, "a queue on the slow link", queue_is_full)?;
-    // Of a few rounds one must be good: this machine may be busy with something else.
+    // One round of several must be good, as this machine may be busy with other things.
     let mut rounds = Vec::new();
     for _ in 0..5 {
         let pinged = star.hub.ping(&Ping {
@@ -124,7 +124,8 @@ fn a_slow_link_of_one_peer_leaves_the_others_alone() -> io::Result<()> {
     Ok(())
 }
 
-/// A route to the endpoint that leads into the tunnel makes of every packet the next, for ever.
+/// If the route to the endpoint leads into the tunnel, each encrypted packet would become the next one,
+/// without end.
 #[test]
 fn a_routing_loop_is_cut_and_reported_once() -> io::Result<()> {
     let mut tunnel = Tunnel::established(&Plan::new(&Daemon::ours()?, &Daemon::ours()?))?;

@@ -1,8 +1,8 @@
 //! `wireguard-rs` against itself and against implementations that others wrote.
 //!
-//! Each test is the whole of what is promised for one peer: ping both ways, 100 MB of TCP both
-//! ways with its checksum, IPv4 and IPv6 outside and inside, with and without a preshared key,
-//! configured over UAPI and by the stock `wg`.
+//! Each test checks one implementation: pings and 100 MB of TCP with a checksum in both directions,
+//! IPv4 and IPv6 outside and inside, with and without a preshared key, configured over UAPI and by
+//! the stock `wg`.
 
 use std::io;
 
@@ -10,8 +10,8 @@ use netns_tests::{Daemon, Family, Plan, Tunnel, Via, binaries, require};
 
 const BYTES: u64 = 100_000_000;
 
-/// Ours as `a`, the other as `b`: who sends the first initiation is who pings first, so each
-/// family is begun by another side.
+/// Our daemon is `a`, the other one is `b`. The first ping starts the handshake, so each family is
+/// started by another side.
 fn matrix(other: &Daemon, via: Via) -> io::Result<()> {
     let ours = Daemon::ours()?;
     for outer in Family::ALL {
@@ -62,7 +62,7 @@ fn boringtun_built_in() -> io::Result<()> {
     matrix(&Daemon::foreign()?, Via::Uapi)
 }
 
-/// With the stock `wg` where it is, as a user would.
+/// Configured by the stock `wg` if that is installed, as a user would.
 fn installed(name: &str) -> io::Result<()> {
     let Some(other) = require(name, Daemon::installed(name)) else {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The real kernel module, in a virtual machine: its interfaces under `wg` and `wg-rs`, and its
-//! tunnel with ours.
+//! The real kernel module, in a virtual machine: its interfaces with `wg` and `wg-rs`, and tunnels
+//! between it and ours.
 
 use std::fmt::Write;
 use std::io;
@@ -12,20 +12,20 @@ use netns_tests::{
     Via, Wg, binaries, netlink, ping_all, rekey, until, vm,
 };
 
-/// On an emulated processor that all tests share.
+/// A limit for one step: all tests share one emulated processor.
 const UNHURRIED: Duration = Duration::from_secs(20);
 
 fn kernel() -> io::Result<Daemon> {
     Daemon::kernel(&Lab::new()?.host("probe")?)
 }
 
-/// Ours with the kernel's: each as `a`, which speaks first and roams.
+/// Our daemon and the kernel's module, each as `a`, which sends first and roams.
 fn plans() -> io::Result<[Plan; 2]> {
     let (ours, kernel) = (Daemon::ours()?, kernel()?);
     Ok([Plan::new(&ours, &kernel), Plan::new(&kernel, &ours)])
 }
 
-/// By its name the first: it runs beside all the others, with little traffic.
+/// It is the first by its name, so that it runs beside all the others; it has little traffic.
 #[test]
 fn a_rekey_under_traffic() {
     vm::inside(|| {
@@ -95,7 +95,7 @@ fn roaming() {
     });
 }
 
-/// A kernel interface `wg0` in each of two hosts: stock `wg` acts in the first, ours in the other.
+/// A kernel interface `wg0` in each of two hosts: stock `wg` acts on the first, ours on the other.
 struct Pair {
     hosts: [Host; 2],
     _interfaces: [Wg; 2],
@@ -115,7 +115,7 @@ impl Pair {
         })
     }
 
-    /// What the two programs say to the same, and whether they succeed.
+    /// The output of the two programs for the same arguments, and whether they succeed.
     fn say(&self, args: &[&str], stdin: &str) -> [Result<String, String>; 2] {
         let say = |host: &Host, program: &str| {
             let ended = format!("{program} ended with ");
@@ -125,20 +125,20 @@ impl Pair {
         [say(&self.hosts[0], "wg"), say(&self.hosts[1], "wg-rs")]
     }
 
-    /// Both say the same.
+    /// Checks that both programs print the same, and returns it.
     fn agree(&self, args: &[&str], stdin: &str) -> Result<String, String> {
         let [stock, ours] = self.say(args, stdin);
         assert_eq!(ours, stock, "{args:?}");
         ours
     }
 
-    /// Both succeed and say the same.
+    /// Checks that both programs succeed and print the same, and returns it.
     fn show(&self, args: &str) -> io::Result<String> {
         let args: Vec<_> = args.split_whitespace().collect();
         self.agree(&args, "").map_err(io::Error::other)
     }
 
-    /// Both succeed, and the interfaces are the same then.
+    /// Checks that both programs succeed, and that the interfaces are then equal.
     fn change(&self, args: &str, stdin: &str) -> io::Result<()> {
         let args: Vec<_> = args.split_whitespace().collect();
         self.agree(&args, stdin).map_err(io::Error::other)?;
@@ -187,7 +187,7 @@ fn set_and_show() {
         for all in ["", "show all dump", "show interfaces", "showconf wg0"] {
             assert_ne!(pair.show(all)?, "");
         }
-        // Networks move from peer to peer, and back to the same one.
+        // Networks move from one peer to another, and back.
         set(&format!("peer {c} allowed-ips 10.0.0.0/24,::/0"), "")?;
         set(&format!("peer {c} allowed-ips 10.0.0.0/24"), "")?;
         set(&format!("peer {a} allowed-ips 10.1.2.3/8"), "")?;
@@ -199,7 +199,7 @@ fn set_and_show() {
             &format!("peer {b} remove peer {c} endpoint 192.0.2.9:9"),
             "",
         )?;
-        // Its own key as a peer's: ignored, or removed when it becomes its own.
+        // A peer with the interface's own key is ignored, or removed when the key becomes its own.
         set(
             &format!("peer {} allowed-ips 10.9.0.0/16", key.public()),
             "",
@@ -210,7 +210,7 @@ fn set_and_show() {
         )?;
         set("private-key /dev/stdin", &psk.to_string())?;
         set("fwmark off private-key /dev/null", "")?;
-        // The newer `wg` takes a network away, where the kernel knows how (6.16).
+        // A newer `wg` removes a single network if the kernel can do so (6.16).
         let known = pair.hosts[1].sh("wg", &["show", "wg0", "dump"])?;
         let minus = [
             "set",
@@ -267,7 +267,7 @@ fn setconf_addconf_and_syncconf() {
             let shown = pair.show("showconf wg0")?;
             pair.change("syncconf wg0 /dev/stdin", &shown)?;
         }
-        // Stock `wg` of 2021 leaves these two as they are.
+        // Stock `wg` of 2021 does not change these two.
         let [old, new] = [peer(2).keepalive(9).preshared(Key::random()), peer(2)];
         let host = &pair.hosts[1];
         for peer in [old, new] {
@@ -281,7 +281,7 @@ fn setconf_addconf_and_syncconf() {
     });
 }
 
-/// The table of the program `side-by-side`, on an interface of the kernel's: in two halves, as an
+/// Runs the table of the program `side-by-side` on an interface of the kernel: in two halves, as an
 /// emulated processor is slow.
 fn side_by_side(skip: &str) -> io::Result<()> {
     let lab = Lab::new()?;
@@ -309,7 +309,7 @@ fn side_by_side_the_other_half() {
     vm::inside(|| side_by_side("1"));
 }
 
-/// Larger than a netlink message in both directions.
+/// Requests and answers that do not fit in one netlink message.
 #[test]
 fn a_thousand_allowed_ips_and_a_thousand_peers() {
     vm::inside(|| {
@@ -340,7 +340,7 @@ fn a_thousand_allowed_ips_and_a_thousand_peers() {
         }
         pair.change("syncconf wg0 /dev/stdin", &config.file(&[]))?;
         assert_eq!(pair.show("show wg0 peers")?.lines().count(), 1002);
-        // The thousand took all that the fat one had.
+        // The thousand peers took all networks of the first one.
         assert!(pair.show("show wg0 allowed-ips")?.contains("(none)"));
         config.peers.truncate(500);
         pair.change("syncconf wg0 /dev/stdin", &config.file(&[]))?;
@@ -354,7 +354,7 @@ fn a_thousand_allowed_ips_and_a_thousand_peers() {
 }
 
 #[test]
-fn what_is_refused_and_how() {
+fn errors_are_those_of_wg() {
     vm::inside(|| {
         let pair = Pair::new()?;
         for args in [
@@ -372,10 +372,10 @@ fn what_is_refused_and_how() {
             let refused = pair.agree(&args, "");
             assert!(refused.is_err(), "{args:?} succeeded");
         }
-        // As the newer `wg` says; the stock one says "Invalid argument".
+        // The text of a newer `wg`; the stock one says "Invalid argument".
         let [_, ours] = pair.say(&["show", "a-name-of-16-chr"], "");
         assert!(ours.unwrap_err().contains("File name too long"));
-        // Stock `wg` would change the interface that the name begins with.
+        // Stock `wg` would cut the name, and change the interface of that name.
         let [_, ours] = pair.say(&["set", "a-name-of-16-chr", "fwmark", "1"], "");
         assert!(ours.unwrap_err().contains("No such device"));
 
@@ -396,8 +396,8 @@ fn what_is_refused_and_how() {
     });
 }
 
-/// `wg-rs link` with interfaces of the kernel's. A move sets them down, which ends the session: the
-/// first packet begins the next.
+/// `wg-rs link` with interfaces of the kernel. A move sets them down, which ends the session; the first
+/// packet begins the next one.
 #[test]
 fn a_link_is_added_moved_and_deleted() {
     vm::inside(|| {
@@ -429,8 +429,11 @@ fn a_link_is_added_moved_and_deleted() {
         assert_eq!(link.map(|link| (link.up, link.mtu)), Some((true, 1300)));
         let addresses = inside.sh("ip", &["addr", "show", "dev", "wg1"])?;
         assert!(addresses.contains("10.99.0.1/24") && addresses.contains("fd99::1/64"));
-        assert!(a.host.udp_ports()?.contains(&7777), "not born in a");
-        // A second one of the name is refused and leaves nothing.
+        assert!(
+            a.host.udp_ports()?.contains(&7777),
+            "the socket is not in a"
+        );
+        // A second interface of this name is refused, and leaves nothing.
         assert!(a.host.sh_with("wg-rs", &add, &config.file(&[])).is_err());
         assert!(a.host.run(|| netlink::link("wg1"))?.is_none());
 
@@ -446,10 +449,10 @@ fn a_link_is_added_moved_and_deleted() {
     });
 }
 
-/// `wg-rs link` with namespaces by name: an interface that is made in one, moved to another, listed
-/// and deleted.
+/// `wg-rs link` with named namespaces: an interface is created in one, moved to another, listed and
+/// deleted.
 #[test]
-fn a_link_lives_in_named_namespaces() {
+fn a_link_is_moved_between_named_namespaces() {
     vm::inside(|| {
         let lab = Lab::new()?;
         let host = lab.host("host")?;
@@ -465,7 +468,7 @@ fn a_link_lives_in_named_namespaces() {
         let shown = ["-n", "db", "-o", "addr", "show", "dev", "wg0"];
         let addresses = host.sh("ip", &shown)?;
         assert!(addresses.contains("inet 10.77.0.1/32"), "{addresses}");
-        // Other tests have interfaces in namespaces of their own, which are listed too.
+        // The interfaces of other tests are listed too.
         let is_listed = || -> io::Result<bool> {
             let listed = run("link list")?;
             Ok(listed.lines().any(|line| {
@@ -512,7 +515,7 @@ fn wg_quick_rs_up_reload_and_down() {
         );
         let port = host.sh("wg", &["show", "wgq", "listen-port"])?;
 
-        // This module knows no way to take one network away.
+        // This module cannot remove a single network.
         write(&[[10, 6, 0, 0], [10, 7, 0, 0]], &[address, "MTU = 1300"])?;
         host.sh("wg-quick-rs", &["reload", &file])?;
         let allowed = host.sh("wg", &["show", "wgq", "allowed-ips"])?;
@@ -527,7 +530,7 @@ fn wg_quick_rs_up_reload_and_down() {
         host.sh("wg-quick-rs", &["down", &file])?;
         assert!(host.run(|| netlink::link("wgq"))?.is_none());
 
-        // There it is known by its key.
+        // In another namespace the interface is found by its key.
         let anyone = inside.spawn(Command::new("sleep").arg("1000"))?;
         let namespace = format!("pid:{}", anyone.pid());
         host.sh("wg-quick-rs", &["up", &file, "--netns", &namespace])?;

@@ -1,4 +1,4 @@
-//! The daemon's life: how it starts, what it leaves alone, how it ends.
+//! The start and the end of the daemon, and what it sets up on the host.
 
 use std::io;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ fn running() -> io::Result<(Lab, Host, Wg)> {
     Ok((lab, host, wg))
 }
 
-/// Starts it with these arguments; it must fail, and say why.
+/// Starts the daemon with these arguments; it must fail, and print a reason.
 fn refused(host: &Host, args: &[&str]) -> io::Result<()> {
     let mut proc = host.spawn(&mut Daemon::ours()?.command(args))?;
     assert!(!proc.wait(PATIENCE)?.success(), "{args:?} was taken");
@@ -36,7 +36,7 @@ fn refused(host: &Host, args: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the daemon's clean end, link and socket file gone with it.
+/// Waits for the successful end of the daemon, its link and its socket file.
 fn ends_cleanly(mut wg: Wg) -> io::Result<()> {
     let proc = wg.proc.as_mut().expect("a process");
     let status = proc.wait(PATIENCE)?;
@@ -47,14 +47,14 @@ fn ends_cleanly(mut wg: Wg) -> io::Result<()> {
 }
 
 #[test]
-fn deleting_the_link_ends_it() -> io::Result<()> {
+fn deleting_the_link_ends_the_daemon() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     host.run(|| netlink::delete_link("wg0"))?;
     ends_cleanly(wg)
 }
 
 #[test]
-fn deleting_a_link_in_use_ends_it() -> io::Result<()> {
+fn deleting_a_link_in_use_ends_the_daemon() -> io::Result<()> {
     let daemon = Daemon::ours()?;
     let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
     tunnel.a.host.run(|| netlink::delete_link("wg0"))?;
@@ -62,14 +62,14 @@ fn deleting_a_link_in_use_ends_it() -> io::Result<()> {
 }
 
 #[test]
-fn removing_the_socket_file_ends_it() -> io::Result<()> {
+fn removing_the_socket_file_ends_the_daemon() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     host.run(|| std::fs::remove_file(wg.socket()))?;
     ends_cleanly(wg)
 }
 
 #[test]
-fn sigterm_and_sigint_end_it() -> io::Result<()> {
+fn sigterm_and_sigint_end_the_daemon() -> io::Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (_lab, _host, wg) = running()?;
         wg.proc.as_ref().expect("a process").signal(signal)?;
@@ -79,7 +79,7 @@ fn sigterm_and_sigint_end_it() -> io::Result<()> {
 }
 
 #[test]
-fn a_stale_socket_is_taken_over() -> io::Result<()> {
+fn a_socket_without_a_daemon_is_replaced() -> io::Result<()> {
     let (_lab, host, mut wg) = running()?;
     let proc = wg.proc.as_mut().expect("a process");
     proc.signal(Signal::SIGKILL)?;
@@ -97,13 +97,13 @@ fn a_stale_socket_is_taken_over() -> io::Result<()> {
 }
 
 #[test]
-fn a_live_socket_is_refused() -> io::Result<()> {
+fn a_socket_with_a_daemon_is_refused() -> io::Result<()> {
     let (_lab, host, mut wg) = running()?;
     refused(&host, &["-f", "wg0"])?;
     wg.get()?;
     assert!(wg.proc.as_mut().expect("a process").ended()?.is_none());
 
-    // Where there is no link, only the socket can tell that somebody is there.
+    // Without a link, only the socket shows that there is a daemon.
     let _listener = host.run(|| UnixListener::bind(format!("{SOCKETS}/wg7.sock")))?;
     refused(&host, &["-f", "wg7"])?;
     assert!(
@@ -114,7 +114,7 @@ fn a_live_socket_is_refused() -> io::Result<()> {
 }
 
 #[test]
-fn the_background_is_entered_when_link_and_socket_exist() -> io::Result<()> {
+fn the_daemon_goes_to_the_background_when_link_and_socket_exist() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let daemon = Daemon::ours()?;
     let mut starter = host.spawn(&mut daemon.command(&["wg0"]))?;
@@ -125,7 +125,7 @@ fn the_background_is_entered_when_link_and_socket_exist() -> io::Result<()> {
     );
     Uapi::connect(&host, "wg0")?.get()?;
 
-    // A second one fails, and says so before it goes to the background.
+    // A second daemon fails, and says so before it goes to the background.
     refused(&host, &["wg0"])?;
     Uapi::connect(&host, "wg0")?.get()?;
 
@@ -136,7 +136,7 @@ fn the_background_is_entered_when_link_and_socket_exist() -> io::Result<()> {
 }
 
 #[test]
-fn the_foreground_by_environment() -> io::Result<()> {
+fn a_variable_keeps_the_daemon_in_the_foreground() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let mut command = Daemon::ours()?.command(&["wg0"]);
     let mut proc = host.spawn(command.env("WG_PROCESS_FOREGROUND", "1"))?;
@@ -153,7 +153,7 @@ fn the_foreground_by_environment() -> io::Result<()> {
 }
 
 #[test]
-fn a_uapi_socket_given_is_used() -> io::Result<()> {
+fn an_inherited_uapi_socket_is_used() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let listener = host.run(|| UnixListener::bind(format!("{SOCKETS}/wg0.sock")))?;
     fcntl(listener.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -177,7 +177,7 @@ fn version_and_help() -> io::Result<()> {
 }
 
 #[test]
-fn systemd_is_told_when_it_is_ready() -> io::Result<()> {
+fn the_daemon_tells_systemd_when_it_is_ready() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let path = format!("{SOCKETS}/notify");
     let notify = host.run(|| UnixDatagram::bind(&path))?;
@@ -193,7 +193,7 @@ fn systemd_is_told_when_it_is_ready() -> io::Result<()> {
 }
 
 #[test]
-fn a_random_port_is_kept_over_down_and_up() -> io::Result<()> {
+fn a_random_port_is_kept_when_the_link_goes_down_and_up() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     wg.set(&Config::new(&Keys::generate(), 0))?;
     let open = |up: bool, what: &str| -> io::Result<u16> {
@@ -213,7 +213,7 @@ fn a_random_port_is_kept_over_down_and_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Five times, as it is a race: the daemon hears of its link a moment after the packet is there.
+/// Five times, as it is a race: the daemon notices its link a moment after the packet is there.
 #[test]
 fn the_first_packet_after_up_is_not_lost() -> io::Result<()> {
     let daemon = Daemon::ours()?;
@@ -229,7 +229,7 @@ fn the_first_packet_after_up_is_not_lost() -> io::Result<()> {
         until(PATIENCE, "the sockets to close", || {
             Ok(here.host.udp_ports()?.is_empty().then_some(()))
         })?;
-        // Two initiations of the same 17 ms bear the same timestamp: the second would be a replay.
+        // Two initiations within 17 ms have the same timestamp: the second would be taken for a replay.
         thread::sleep(Duration::from_millis(50));
         here.host.run(|| netlink::set_up("wg0", true))?;
         assert_eq!(here.host.ping(&once)?.lost(), 0, "round {round}");
@@ -238,7 +238,7 @@ fn the_first_packet_after_up_is_not_lost() -> io::Result<()> {
 }
 
 #[test]
-fn no_link_local_address() -> io::Result<()> {
+fn the_link_gets_no_link_local_address() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     wg.up(1420, &[([0xfd77, 0, 0, 0, 0, 0, 0, 1].into(), 64)])?;
     until(PATIENCE, "the address given", || {
@@ -259,7 +259,7 @@ fn no_link_local_address() -> io::Result<()> {
 }
 
 #[test]
-fn the_link_it_makes() -> io::Result<()> {
+fn the_link_has_the_properties_of_the_kernels() -> io::Result<()> {
     let (_lab, host, _wg) = running()?;
     let link = host.run(|| netlink::link("wg0"))?.expect("the link");
     assert_eq!(link.mtu, 1420);
@@ -306,7 +306,7 @@ fn big_pings(tunnel: &Tunnel, mtu: usize) -> io::Result<()> {
             payload: mtu - 28,
             ..Ping::to(there.inner(Family::V4))
         };
-        // The change itself may cost packets; once one came through, none.
+        // The change itself may lose packets. Once one has passed, none is lost.
         until(PATIENCE, "a ping of full size", || {
             let one = Ping {
                 count: 1,
@@ -350,9 +350,9 @@ fn a_host_without_ipv6() -> io::Result<()> {
     netns_tests::ping_all(&hosts[1], [10, 77, 0, 1].into(), 10)
 }
 
-/// What a process keeps that it does not need is what an attacker gets.
+/// Everything that a process keeps is also available to an attacker.
 #[test]
-fn few_capabilities_and_no_core() -> io::Result<()> {
+fn the_daemon_keeps_few_capabilities_and_dumps_no_core() -> io::Result<()> {
     let daemon = Daemon::ours()?;
     let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
     let pid = tunnel.a.wg.pid()?;
@@ -377,7 +377,7 @@ fn few_capabilities_and_no_core() -> io::Result<()> {
         .skip(4)
         .collect();
     assert_eq!(core.first(), Some(&"0"), "{limits}");
-    // With what it kept it must still be able to change its configuration in every way.
+    // With the remaining capabilities, every change of the configuration must still work.
     tunnel.a.wg.set(&Config {
         fwmark: Some(7),
         listen_port: Some(443),
@@ -398,9 +398,9 @@ fn peak_memory_is_bounded() -> io::Result<()> {
     Ok(())
 }
 
-/// Who asks why nothing gets through is told, but no secret.
+/// The log says why packets do not pass, and contains no secret.
 #[test]
-fn a_verbose_log_tells_of_handshakes_and_drops() -> io::Result<()> {
+fn a_verbose_log_has_handshakes_and_dropped_packets() -> io::Result<()> {
     let ours = Daemon::ours()?;
     let path = ours.path().expect("a program");
     let verbose = Daemon::program("verbose", format!("env LOG_LEVEL=verbose {path}"));
@@ -424,7 +424,7 @@ fn a_verbose_log_tells_of_handshakes_and_drops() -> io::Result<()> {
     for expected in ["handshake initiation sent", "new session", &peer[..8]] {
         assert!(loud.contains(expected), "no {expected}: {loud}");
     }
-    // What asked whether the host's own addresses are there may have gone the same way.
+    // Packets of the host's own duplicate address detection may have been dropped too.
     let dropped = loud
         .split_once("no peer for the destination (")
         .and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
@@ -434,9 +434,9 @@ fn a_verbose_log_tells_of_handshakes_and_drops() -> io::Result<()> {
     Ok(())
 }
 
-/// Many interfaces of one host live and die apart.
+/// Several interfaces of one host are independent.
 #[test]
-fn several_in_one_host() -> io::Result<()> {
+fn several_daemons_run_on_one_host() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let daemon = Daemon::ours()?;
     let mut all = Vec::new();
@@ -452,7 +452,7 @@ fn several_in_one_host() -> io::Result<()> {
 }
 
 #[test]
-fn a_wrong_command_line_is_an_error_with_words() -> io::Result<()> {
+fn a_wrong_command_line_is_an_error_with_a_reason() -> io::Result<()> {
     let (_lab, host) = alone()?;
     for name in ["a/b", "sixteen-letters!", "", ".", ".."] {
         refused(&host, &["-f", name])?;

@@ -1,7 +1,7 @@
-//! Configuration changed under a running transfer: not a packet is lost.
+//! The configuration is changed during a transfer, and no packet is lost.
 //!
-//! The transfer is a stream of numbered datagrams, each way, paced well below what the daemon can:
-//! every one that does not arrive is known by its number.
+//! The transfer is a stream of numbered datagrams in each direction, much slower than the daemon's
+//! limit. A datagram that does not arrive is known by its number.
 
 use std::io;
 
@@ -9,12 +9,12 @@ use netns_tests::{
     Config, Daemon, Family, Key, Keys, PATIENCE, Paced, PeerConfig, Plan, SOCKETS, Tunnel, binaries,
 };
 
-/// Peers of the file, besides the one with the transfer.
+/// The number of peers in the file besides the one with the transfer.
 const OTHERS: usize = 999;
-/// Datagrams sent before, between and after changes.
+/// The number of datagrams before, between and after changes.
 const BETWEEN: u64 = 150;
 
-/// A tunnel whose end `a` has 999 more peers, each with networks of its own, by a file.
+/// A tunnel whose end `a` has 999 more peers from a file, each with its own networks.
 struct LargeTunnel {
     tunnel: Tunnel,
     file: Config,
@@ -35,7 +35,7 @@ impl LargeTunnel {
             .allow(tunnel.b.inner(Family::V4), 32)
             .allow(tunnel.b.inner(Family::V6), 128)
             .at(tunnel.b.endpoint(Family::V4));
-        // In the middle, so that there are peers before and behind it.
+        // In the middle, so that there are peers before and after it.
         file.peers.insert(OTHERS / 2, b);
         let large = LargeTunnel {
             tunnel,
@@ -56,7 +56,8 @@ impl LargeTunnel {
         self.run(&[verb, "wg0", &path])
     }
 
-    /// A stream each way while the changes are made, one after the other; none may lose a datagram.
+    /// Makes the changes one after the other, with a stream in each direction. None may lose a
+    /// datagram.
     fn lossless(&self, changes: &[(&str, &dyn Fn() -> io::Result<()>)]) -> io::Result<()> {
         let (a, b) = (&self.tunnel.a, &self.tunnel.b);
         a.host.reach(b.inner(Family::V4), PATIENCE)?;
@@ -109,7 +110,7 @@ fn syncconf_of_a_thousand_peers_with_one_change() -> io::Result<()> {
 }
 
 #[test]
-fn set_on_the_very_peer() -> io::Result<()> {
+fn set_on_the_peer_with_the_transfer() -> io::Result<()> {
     let large = LargeTunnel::new()?;
     let b = large.tunnel.b.keys.public.to_string();
     let (v4, v6) = (
@@ -142,9 +143,9 @@ fn set_on_the_very_peer() -> io::Result<()> {
     ])
 }
 
-/// What the other tests rest on: a change that does lose packets is seen.
+/// Shows that the other tests would notice a loss: this change does lose packets.
 #[test]
-fn a_moment_without_allowed_ips_is_seen() -> io::Result<()> {
+fn a_moment_without_allowed_ips_loses_packets() -> io::Result<()> {
     let large = LargeTunnel::new()?;
     let (a, b) = (&large.tunnel.a, &large.tunnel.b);
     let key = b.keys.public.to_string();

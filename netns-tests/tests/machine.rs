@@ -1,4 +1,4 @@
-//! What happens to the machine beneath a tunnel.
+//! Events of the machine on which a tunnel runs.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,8 +13,8 @@ const NLMSG_MIN_TYPE: u16 = 16;
 const NLM_F_REQUEST: u16 = 1;
 const NLMSG_HDRLEN: usize = 16;
 
-/// The kernel is asked to tell this to all who listen in the host's network namespace, as if a device
-/// had said it: a netlink message whose header it takes off.
+/// Makes the kernel send this uevent to all listeners in the host's network namespace, as if it came
+/// from a device. The kernel removes the header of the netlink message.
 fn uevent(host: &Host, variables: &[&str]) -> io::Result<()> {
     let mut event = b"change@/devices/platform/vmgenid\0".to_vec();
     for variable in [&["ACTION=change", "SUBSYSTEM=platform"], variables].concat() {
@@ -41,8 +41,8 @@ fn uevent(host: &Host, variables: &[&str]) -> io::Result<()> {
     })
 }
 
-/// A copied virtual machine must not use a counter that the other copy uses, too: the next packet
-/// makes a new session, and is not lost.
+/// Two copies of a virtual machine must not use the same counter: the next packet begins a new
+/// session, and is not lost.
 #[test]
 fn a_new_generation_of_the_machine_ends_sessions() -> io::Result<()> {
     let daemon = Daemon::ours()?;
@@ -57,7 +57,7 @@ fn a_new_generation_of_the_machine_ends_sessions() -> io::Result<()> {
         assert_eq!(a.host.ping(&ping)?.lost(), 0);
         Ok(())
     };
-    // A peer takes no second initiation within 20 ms, nor one of the same 17 ms by the clock.
+    // A peer ignores a second initiation within 20 ms, and one with the same timestamp (17 ms).
     let before = until(PATIENCE, "a session that is not new", || {
         let handshake = handshake()?;
         let age = handshake.and_then(|at| at.elapsed().ok());
@@ -65,7 +65,7 @@ fn a_new_generation_of_the_machine_ends_sessions() -> io::Result<()> {
             .filter(|age| *age > Duration::from_millis(100))
             .map(|_| handshake))
     })?;
-    // Of no concern.
+    // Another uevent, which has no effect.
     uevent(&a.wg.host, &["NEW_VMGENID=10"])?;
     ping()?;
     assert_eq!(handshake()?, before);

@@ -1,4 +1,4 @@
-//! Very many peers that all start at once.
+//! Very many peers that start at the same time.
 
 use std::io;
 use std::net::UdpSocket;
@@ -15,7 +15,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 const INITIATION: u8 = 1;
 const COOKIE_REPLY: u8 = 3;
 
-/// Many peers behind one socket, which answer initiations and do nothing else.
+/// Many peers behind one socket, which only answer initiations.
 struct Responders {
     counts: Arc<Counts>,
     thread: Option<JoinHandle<io::Result<()>>>,
@@ -31,7 +31,7 @@ struct Counts {
 impl Responders {
     fn start(host: &Host, port: u16, hub: Key, keys: &[Keys]) -> io::Result<Self> {
         let socket = host.run(|| UdpSocket::bind(("0.0.0.0", port)))?;
-        // They are slower than who asks them.
+        // The responders are slower than the hub, so the buffer must hold its initiations.
         setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20))?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let tunnels = keys.iter().map(|keys| {
@@ -64,7 +64,7 @@ impl Counts {
                 COOKIE_REPLY => drop(self.cookie_replies.fetch_add(1, Ordering::Relaxed)),
                 INITIATION => {
                     self.initiations.fetch_add(1, Ordering::Relaxed);
-                    // Whose it is, its first MAC tells: to all others it is junk.
+                    // The first MAC of a message tells for which peer it is; the others reject it.
                     for tunnel in &mut *tunnels {
                         let done = tunnel.decapsulate(Some(from.ip()), &buffer[..len], &mut reply);
                         if let TunnResult::WriteToNetwork(reply) = done {
@@ -97,10 +97,10 @@ fn sessions(wg: &Wg) -> io::Result<usize> {
         .count())
 }
 
-/// Each sends one initiation, and takes the response, though a thousand come at once: none is refused
-/// for a cookie, which would cost the peer five seconds.
+/// The interface sends an initiation to each peer, and takes all responses, although a thousand
+/// arrive at once. It must not answer with a cookie, which would delay a peer by five seconds.
 #[test]
-fn a_thousand_peers_have_their_sessions_soon_after_link_up() -> io::Result<()> {
+fn a_thousand_peers_have_sessions_soon_after_link_up() -> io::Result<()> {
     const PEERS: usize = 1000;
     const PORT: u16 = 5000;
     let lab = Lab::new()?;
@@ -133,12 +133,12 @@ fn a_thousand_peers_have_their_sessions_soon_after_link_up() -> io::Result<()> {
         established >= PEERS * 99 / 100,
         "{established} sessions after {took:?}, {initiations} initiations, {cookies} cookie replies"
     );
-    assert_eq!(cookies, 0, "a backlog of answers is no attack");
+    assert_eq!(cookies, 0, "many responses were taken for an attack");
     Ok(())
 }
 
-/// Ten thousand peers make their initiations one by one, and whoever asks for the state in between
-/// has it at once.
+/// While initiations to ten thousand peers are created one by one, a request for the state is
+/// answered at once.
 #[test]
 fn the_state_is_shown_at_once_while_ten_thousand_peers_start() -> io::Result<()> {
     const PEERS: u32 = 10_000;
@@ -157,7 +157,7 @@ fn the_state_is_shown_at_once_while_ten_thousand_peers_start() -> io::Result<()>
         assert_eq!(wg.get()?.peers.len(), PEERS as usize);
         Ok(start.elapsed())
     };
-    // What the answer takes by itself, with what else this machine has to do.
+    // The time of an answer without these initiations, on this machine.
     let mut quiet: Vec<Duration> = (0..20).map(|_| ask()).collect::<io::Result<_>>()?;
     quiet.sort();
 
@@ -170,7 +170,7 @@ fn the_state_is_shown_at_once_while_ten_thousand_peers_start() -> io::Result<()>
     asked.sort();
     let (median, worst) = (asked[asked.len() / 2], asked[asked.len() - 1]);
     println!("quiet {quiet:?}, median {median:?}, worst {worst:?}");
-    // A machine that is busy with other things has given its answer late before, too.
+    // If the machine is busy, that answer was late too.
     let limit = AT_ONCE + quiet[19] * 2;
     assert!(worst <= limit, "{worst:?}, quiet {quiet:?}");
     let sent = wg

@@ -1,9 +1,9 @@
-//! The Debian package in a clean root made by debootstrap: installed, used, removed, nothing left;
-//! and its units under a real systemd, which systemd-nspawn boots there.
+//! The Debian package in a clean root by debootstrap: it is installed, used and removed, and leaves
+//! nothing. Its units run under a real systemd, which systemd-nspawn boots there.
 //!
-//! `WG_RS_DEB` names the package; without, `cargo deb` builds it, in the release profile. The roots
-//! are kept in Cargo's target folder. What a test does there goes to memory, in a mount namespace
-//! that ends with it.
+//! `WG_RS_DEB` names the package; without it, `cargo deb` builds it in the release profile. The roots
+//! are kept in Cargo's target folder. The changes of a test stay in memory, in a mount namespace that
+//! ends with the test.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -20,7 +20,7 @@ use netns_tests::{
 use nix::mount::{MsFlags, mount};
 
 const LONG: Duration = Duration::from_secs(120);
-/// Where a host sees its root.
+/// The path of the root in a host.
 const ROOT: &str = "/mnt/root";
 
 static BUILD: Mutex<()> = Mutex::new(());
@@ -59,7 +59,7 @@ fn package() -> io::Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// A root with these packages, that nothing was done to.
+/// An unchanged root with these packages.
 fn clean_root(name: &str, packages: &str) -> io::Result<Option<PathBuf>> {
     if program("debootstrap").is_none() || program("dpkg").is_none() {
         return Ok(None);
@@ -68,7 +68,7 @@ fn clean_root(name: &str, packages: &str) -> io::Result<Option<PathBuf>> {
     if root.exists() {
         return Ok(Some(root));
     }
-    // The release that we are built on, from where this machine has it.
+    // The release of this machine, from this machine's package source.
     let release = fs::read_to_string("/etc/os-release")?;
     let value = |key: &str| release.lines().find_map(|line| line.strip_prefix(key));
     let codename = value("VERSION_CODENAME=").unwrap_or("stable");
@@ -91,7 +91,7 @@ fn clean_root(name: &str, packages: &str) -> io::Result<Option<PathBuf>> {
     Ok(Some(root))
 }
 
-/// A host whose [`ROOT`] is a copy of a clean root, with the package in it; cabled to a gateway.
+/// A host whose [`ROOT`] is a copy of a clean root, with the package in it, and a gateway.
 struct Debian {
     _lab: Lab,
     host: Host,
@@ -158,7 +158,7 @@ impl Debian {
         self.host.spawn(&mut command)?.success(LONG)
     }
 
-    /// All files, but those that dpkg itself writes to.
+    /// All files, except those to which dpkg itself writes.
     fn files(&self) -> io::Result<String> {
         self.sh(
             "find / -xdev \\( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache \
@@ -167,7 +167,7 @@ impl Debian {
     }
 }
 
-/// Mounts a copy of a root that is kept in memory, with what a running system has.
+/// Mounts a copy of a root in memory, with the mounts of a running system.
 fn lay_over(root: &Path) -> io::Result<()> {
     let none = None::<&str>;
     let flags = MsFlags::empty();
@@ -237,7 +237,7 @@ fn installed_used_and_removed() -> io::Result<()> {
     assert_eq!(debian.sh("wg-rs show interfaces")?.trim(), "wg0");
     debian.sh("wg-quick-rs down wg0; test ! -e /var/run/wireguard/wg0.sock")?;
 
-    // Removed, a config file stays; purged, it is still its owner's.
+    // A config file stays when the package is removed, and also when it is purged.
     debian.sh("dpkg --remove wg-rs; test -e /etc/wireguard/wg0.conf; ! command -v wg-rs")?;
     debian.sh("dpkg -i /wg-rs.deb; rm /etc/wireguard/wg0.conf; dpkg --purge wg-rs")?;
     let after = debian.files()?;
@@ -248,7 +248,7 @@ fn installed_used_and_removed() -> io::Result<()> {
     Ok(())
 }
 
-/// What runs as a unit of its own under the real systemd, and shuts it down at the end.
+/// The script of a unit that runs under the real systemd, and shuts it down at the end.
 const SCRIPT: &str = r#"
 set -eux
 export SYSTEMD_PAGER=
@@ -361,7 +361,7 @@ impl Groups {
 
 impl Drop for Groups {
     fn drop(&mut self) {
-        // What was killed may be on its way still.
+        // The killed processes may not have ended yet.
         let _ = until(PATIENCE, "the end of the container", || {
             self.0.iter().for_each(|group| Groups::remove(group));
             Ok((!self.0.iter().any(|group| group.exists())).then_some(()))
@@ -375,7 +375,7 @@ fn the_units_run_under_systemd() -> io::Result<()> {
         return Ok(());
     }
     let packages = "iproute2,iputils-ping,systemd-sysv,dbus,procps,nftables";
-    // Dropped after the lab, which ends all that is in them.
+    // Dropped after the lab, which ends all processes in them.
     let groups = Groups::new()?;
     let Some(debian) = Debian::new("debian-systemd", packages)? else {
         return Ok(());
@@ -390,7 +390,7 @@ fn the_units_run_under_systemd() -> io::Result<()> {
         "cd /etc/systemd/system; ln -s ../test.service multi-user.target.wants/\n\
          for unit in networkd networkd-wait-online; do ln -sf /dev/null systemd-$unit.service; done",
     )?;
-    // In the container it cannot be written.
+    // This file cannot be written in the container.
     let valid_mark = "/proc/sys/net/ipv4/conf/all/src_valid_mark";
     debian.host.write(valid_mark, "1")?;
     // systemd-nspawn mounts its own.

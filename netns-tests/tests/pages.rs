@@ -1,4 +1,4 @@
-//! The manual pages against the programs: what one has and the other lacks, both ways.
+//! The manual pages and the programs have the same commands, options, keys and variables.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ fn page(name: &str) -> io::Result<String> {
     fs::read_to_string(root().join("man").join(format!("{name}.8")))
 }
 
-/// What a program prints on both streams.
+/// The output of a program, on both streams.
 fn said(program: &Path, args: &[&str]) -> io::Result<String> {
     let output = Command::new(program).args(args).output()?;
     assert!(output.status.success(), "{args:?}: {output:?}");
@@ -30,7 +30,7 @@ fn is_name(c: char) -> bool {
     c.is_ascii_lowercase() || c == '-'
 }
 
-/// The `--words` of a help text; an example's are those of the text too.
+/// The `--words` of a help text, with those in its examples.
 fn options_of_help(text: &str) -> Names {
     let words = text.split(|c: char| c.is_whitespace() || "[]<>,`'".contains(c));
     words
@@ -40,7 +40,7 @@ fn options_of_help(text: &str) -> Names {
         .collect()
 }
 
-/// The `Fl Fl words` of a page, its examples apart.
+/// The `Fl Fl words` of a page, without its examples.
 fn options_of_page(text: &str) -> Names {
     let mut names = Names::new();
     for line in text.lines().filter(|line| line.starts_with('.')) {
@@ -54,13 +54,13 @@ fn options_of_page(text: &str) -> Names {
     names
 }
 
-/// The variables of the page's ENVIRONMENT.
+/// The variables in the ENVIRONMENT section of a page.
 fn environment_of_page(text: &str) -> Names {
     let names = text.lines().filter_map(|line| line.strip_prefix(".It Ev "));
     names.map(str::to_owned).collect()
 }
 
-/// String literals of the sources, tests apart, that look like variables: capitals and `_`.
+/// The string literals in the sources, without tests, that look like variables: capitals and `_`.
 fn environment_of_code(folders: &[impl AsRef<Path>]) -> io::Result<Names> {
     let mut names = Names::new();
     let mut todo: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
@@ -139,7 +139,7 @@ fn wg_rs() -> io::Result<()> {
     }
     assert_eq!(options, options_of_page(&page), "options");
 
-    // What `show` can be asked for, in its usage between the last brackets.
+    // The parameters of `show`, between the last brackets of its usage.
     let usage = said(&program, &["show", "--help"])?;
     let parameters = usage.split(['[', ']']).nth(1).expect("the parameters");
     for parameter in parameters.split(" | ") {
@@ -160,7 +160,7 @@ fn wireguard_rs() -> io::Result<()> {
     let help = said(&program, &["--help"])?;
     assert!(help.contains("Example:\n"), "{help}");
     assert_eq!(options_of_help(&help), options_of_page(&page), "options");
-    // From parent to child.
+    // Passed from a parent process to its child, and not documented.
     let internal = names(&["WG_READY_FD"]);
     let code = environment_of_code(&["wg-rs/src/daemon", "wg-rs/src/sys/process"])?;
     let read: Names = code.difference(&internal).cloned().collect();
@@ -168,7 +168,7 @@ fn wireguard_rs() -> io::Result<()> {
     Ok(())
 }
 
-/// AVX-512 is the default where the CPU has it, `WG_AEAD` chooses, and `--version` says which is used.
+/// AVX-512 is the default if the CPU has it. `WG_AEAD` chooses, and `--version` prints the choice.
 #[test]
 fn wireguard_rs_names_its_aead() -> io::Result<()> {
     let program = binaries::build("wg-rs", "wireguard-rs")?;
@@ -198,7 +198,7 @@ fn wireguard_rs_names_its_aead() -> io::Result<()> {
         assert!(version(Some("avx512"))?.ends_with(avx512));
     }
 
-    // Refused before there is an interface.
+    // An unknown value is refused before an interface is created.
     let output = run(Some("aes"), "no-such-aead")?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -213,7 +213,7 @@ fn wg_quick_rs() -> io::Result<()> {
     let page = page("wg-quick-rs")?;
     let help = said(&program, &["help"])?;
 
-    // The page: items of the list of commands. The help: the first words of its list.
+    // On the page they are items of the list of commands; in the help, the first words of its list.
     let (_, commands) = page
         .split_once("The commands are as follows:")
         .expect("them");
@@ -241,7 +241,7 @@ fn wg_quick_rs() -> io::Result<()> {
     said(&program, &["--version"])?;
     assert_eq!(options, options_of_page(&page), "options");
 
-    // The keys of a file that are wg-quick's own.
+    // The keys of wg-quick.
     let keys = page.lines().filter_map(|line| line.strip_prefix(".It Cm "));
     let keys = keys.filter(|item| item.starts_with(|c: char| c.is_ascii_uppercase()));
     for key in keys.flat_map(|item| item.split(" , ")) {
@@ -254,11 +254,11 @@ fn wg_quick_rs() -> io::Result<()> {
         "wg-rs/src/place",
         "wg-rs/src/sys/process/notify.rs",
     ];
-    // What it gives to hooks and programs, and what the daemon reads.
+    // The variables for hooks and programs, and those of the daemon.
     let given = names(&["CONFIG_FILE", "LC_ALL", "LOG_LEVEL"]);
     let code = environment_of_code(&folders)?;
     let read: Names = code.difference(&given).cloned().collect();
-    // By their look, variables are told from other words by an underscore.
+    // The search finds only variables with an underscore.
     let documented = environment_of_page(&page).into_iter();
     let documented: Names = documented.filter(|name| name.contains('_')).collect();
     assert_eq!(read, documented, "environment");

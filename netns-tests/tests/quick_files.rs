@@ -1,4 +1,5 @@
-//! What `wg-quick-rs` does about files: `check`, `qr`, `save`; and `reresolve`, for the names in them.
+//! The commands of `wg-quick-rs` for files: `check`, `qr`, `save`, and `reresolve` for the names in
+//! them.
 
 use std::fs;
 use std::io;
@@ -11,7 +12,7 @@ use netns_tests::{Config, Daemon, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Vi
 const CONF: &str = "/etc/wireguard/wg0.conf";
 
 #[test]
-fn all_that_is_wrong_is_said_at_once() -> io::Result<()> {
+fn check_reports_all_mistakes_at_once() -> io::Result<()> {
     let lab = Lab::new()?;
     let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
         return Ok(());
@@ -27,7 +28,7 @@ fn all_that_is_wrong_is_said_at_once() -> io::Result<()> {
     )?;
     let run = site.run(&quick, &["check", "wg0"])?;
     assert_eq!(run.code, Some(1), "{}", run.output);
-    // Each line that is wrong, and in it what is wrong.
+    // The number of each wrong line, and a part of the text about it.
     for (number, part) in [
         (3, "`Address'"),
         (4, "MTU"),
@@ -41,7 +42,7 @@ fn all_that_is_wrong_is_said_at_once() -> io::Result<()> {
         assert!(told.contains(part), "{part} in {told}");
     }
     assert!(!run.output.contains(&key.private.to_string()));
-    // As many files as are given, and a mode that shows the key to everybody.
+    // Several files are checked, and one of them can be read by everybody.
     site.sh(&format!(
         "cp {CONF} /etc/other.conf; chmod 644 /etc/other.conf"
     ))?;
@@ -71,7 +72,7 @@ fn of_the_page() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_examples_of_the_manual_are_good() -> io::Result<()> {
+fn the_examples_of_the_manual_have_no_mistakes() -> io::Result<()> {
     let lab = Lab::new()?;
     let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
         return Ok(());
@@ -88,7 +89,7 @@ fn the_examples_of_the_manual_are_good() -> io::Result<()> {
     Ok(())
 }
 
-/// A gateway, and a client whose file has it by the name `peer.test`, which /etc/hosts knows.
+/// A gateway, and a client whose file has the gateway's name `peer.test`, which is in /etc/hosts.
 struct Named {
     _lab: Lab,
     site: Site,
@@ -156,7 +157,7 @@ impl Named {
 }
 
 #[test]
-fn a_name_is_asked_again_until_it_answers() -> io::Result<()> {
+fn reresolve_tries_addresses_until_the_peer_answers() -> io::Result<()> {
     let Some(named) = Named::new()? else {
         return Ok(());
     };
@@ -168,7 +169,7 @@ fn a_name_is_asked_again_until_it_answers() -> io::Result<()> {
         SocketAddr::new(dead_v6.parse().unwrap(), 51820)
     );
 
-    // Still what the name stands for, and nothing else to try.
+    // The name still has this address, and no other one to try.
     let start = Instant::now();
     assert!(!named.run(&["reresolve"])?.contains("endpoint"));
     assert!(start.elapsed() < PATIENCE);
@@ -179,7 +180,7 @@ fn a_name_is_asked_again_until_it_answers() -> io::Result<()> {
     named.run(&["reresolve", "wg0"])?;
     assert_eq!(named.endpoint()?.ip().to_string(), dead_v4);
 
-    // Of several the others, IPv6 and IPv4 in turn.
+    // Of several addresses the others are tried, IPv6 and IPv4 in turn.
     named.is_at(&[dead_v4, dead_v6, "192.0.2.2"])?;
     for next in [dead_v6, "192.0.2.2"] {
         named.run(&["reresolve", "wg0"])?;
@@ -187,13 +188,13 @@ fn a_name_is_asked_again_until_it_answers() -> io::Result<()> {
     }
     named.site.host.reach([10, 77, 0, 2], PATIENCE)?;
 
-    // A fresh handshake is never touched.
+    // A peer with a fresh handshake is not changed.
     named.is_at(&[dead_v6])?;
     named.run(&["reresolve"])?;
     assert_eq!(named.endpoint()?.ip().to_string(), "192.0.2.2");
     assert!(named.wg.peer(named.us.public)?.last_handshake.is_some());
 
-    // Without any address: said, with the name, and nothing else happens.
+    // A name without an address is an error that contains the name, and nothing is changed.
     named.run(&["down", "wg0"])?;
     named.is_at(&[dead_v4])?;
     named.run(&["up", "wg0"])?;
@@ -206,7 +207,7 @@ fn a_name_is_asked_again_until_it_answers() -> io::Result<()> {
 }
 
 #[test]
-fn saving_keeps_what_people_wrote_and_the_file_on_a_full_disk() -> io::Result<()> {
+fn save_keeps_comments_and_on_a_full_disk_the_old_file() -> io::Result<()> {
     let Some(named) = Named::new()? else {
         return Ok(());
     };
@@ -217,7 +218,7 @@ fn saving_keeps_what_people_wrote_and_the_file_on_a_full_disk() -> io::Result<()
     named.run(&["save", "wg0"])?;
     assert_eq!(host.read(CONF)?, before, "nothing differs");
 
-    // The same file on a disk that gets full.
+    // The same file on a full disk.
     let new = Key::random();
     named.site.sh(&format!(
         "cp {CONF} /etc/keep; mount -t tmpfs -o size=16k tmpfs /etc/wireguard; cp /etc/keep {CONF}; \
@@ -247,7 +248,7 @@ fn saving_keeps_what_people_wrote_and_the_file_on_a_full_disk() -> io::Result<()
         host.run(|| fs::metadata(CONF).map(|file| std::os::unix::fs::MetadataExt::mode(&file)))?;
     assert_eq!(mode & 0o777, 0o600);
 
-    // `down` saves by itself where the file says so.
+    // `down` saves the file too, if the file says so.
     host.write(
         CONF,
         &before.replace(

@@ -1,4 +1,5 @@
-//! `wg-quick-rs` on hosts that lack something: IPv6, the TUN device, any implementation at all.
+//! `wg-quick-rs` on hosts that lack something: IPv6, the TUN device, an implementation of WireGuard,
+//! or a program for DNS.
 
 use std::io;
 
@@ -7,7 +8,7 @@ use netns_tests::{Key, Keys, Lab, PATIENCE, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Switches IPv6 off, as people do it.
+/// Switches IPv6 off by sysctls.
 const NO_IPV6: &str = "
     echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6
     echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6";
@@ -15,7 +16,7 @@ const NO_IPV6: &str = "
 /// The resolver's configuration.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// A host with a way out, and the program; `None` where a tool is missing.
+/// A host with a default route, and the program; `None` if a tool is missing.
 fn place(lab: &Lab) -> io::Result<Option<(Site, Quick)>> {
     let Some(site) = Site::new(lab, "site")? else {
         return Ok(None);
@@ -26,7 +27,7 @@ fn place(lab: &Lab) -> io::Result<Option<(Site, Quick)>> {
     Ok(Some((site, Quick::ours()?)))
 }
 
-/// A provider's file, both families for everything.
+/// A file as from a VPN provider: all traffic of both families.
 fn config(interface: &str) -> String {
     format!(
         "[Interface]\nPrivateKey = {}\n{interface}\n[Peer]\nPublicKey = {}\n\
@@ -59,7 +60,7 @@ fn without_ipv6_the_ipv4_parts_come_up() -> io::Result<()> {
     for part in ["10.0.0.2/32", "not from all fwmark", "default dev wg0"] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
-    // A reload has nothing to do, and what could not be set stays in the file.
+    // A reload has nothing to do, and addresses that could not be set stay in the file.
     let reload = site.run(&quick, &["reload", "wg0"])?;
     assert_eq!(reload.code, Some(0), "{}", reload.output);
     assert!(!reload.output.contains("[#]"), "{}", reload.output);
@@ -74,7 +75,7 @@ fn without_ipv6_the_ipv4_parts_come_up() -> io::Result<()> {
 }
 
 #[test]
-fn without_ipv6_a_file_of_ipv6_alone_is_refused_in_the_kernels_words() -> io::Result<()> {
+fn without_ipv6_a_file_with_only_ipv6_is_refused_with_the_kernels_reason() -> io::Result<()> {
     let lab = Lab::new()?;
     let Some((site, quick)) = place(&lab)? else {
         return Ok(());
@@ -91,7 +92,7 @@ fn without_ipv6_a_file_of_ipv6_alone_is_refused_in_the_kernels_words() -> io::Re
 }
 
 #[test]
-fn without_the_tun_device_the_cure_is_named() -> io::Result<()> {
+fn without_the_tun_device_the_error_says_how_to_get_it() -> io::Result<()> {
     let lab = Lab::new()?;
     let Some((site, quick)) = place(&lab)? else {
         return Ok(());
@@ -115,7 +116,7 @@ fn without_the_tun_device_the_cure_is_named() -> io::Result<()> {
 }
 
 #[test]
-fn without_any_implementation_scripts_find_the_text_they_look_for() -> io::Result<()> {
+fn without_an_implementation_the_error_has_the_text_that_scripts_expect() -> io::Result<()> {
     let lab = Lab::new()?;
     let Some((mut site, quick)) = place(&lab)? else {
         return Ok(());
@@ -142,7 +143,7 @@ fn without_any_implementation_scripts_find_the_text_they_look_for() -> io::Resul
 }
 
 #[test]
-fn hooks_are_bytes() -> io::Result<()> {
+fn hooks_may_contain_any_bytes() -> io::Result<()> {
     let lab = Lab::new()?;
     let Some((site, quick)) = place(&lab)? else {
         return Ok(());
@@ -157,7 +158,7 @@ fn hooks_are_bytes() -> io::Result<()> {
     Ok(())
 }
 
-/// Every name that a link can have is one here, too.
+/// A link can have such a name, so the program must accept it.
 #[test]
 fn a_name_may_look_like_an_option() -> io::Result<()> {
     let lab = Lab::new()?;
@@ -175,9 +176,9 @@ fn a_name_may_look_like_an_option() -> io::Result<()> {
     Ok(())
 }
 
-/// openresolv does it.
+/// For example openresolv's.
 #[test]
-fn a_resolvconf_that_fails_does_not_keep_the_tunnel_up() -> io::Result<()> {
+fn down_goes_on_if_resolvconf_fails() -> io::Result<()> {
     let lab = Lab::new()?;
     let Some((site, quick)) = place(&lab)? else {
         return Ok(());
@@ -199,7 +200,7 @@ fn a_resolvconf_that_fails_does_not_keep_the_tunnel_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Neither resolvconf nor resolvectl is there, as in a container: the file itself is used.
+/// Without resolvconf and resolvectl, as in a container, the file itself is replaced.
 #[test]
 fn without_a_program_for_dns_the_file_itself_is_replaced() -> io::Result<()> {
     const BEFORE: &str = "nameserver 192.0.2.53\noptions edns0\n";
@@ -236,28 +237,28 @@ fn without_a_program_for_dns_the_file_itself_is_replaced() -> io::Result<()> {
         let after = site.sh(&format!(
             "stat -c '%i %N' {RESOLV_CONF}; stat -Lc '%a %u' {RESOLV_CONF}"
         ))?;
-        // The file may be another one, the link and the mount are the same.
+        // The file may be a new one, but a symbolic link or a mount stays the same.
         if !place.is_empty() {
             assert_eq!(after, inode);
         }
         let left = site.sh("ls -A /etc | grep '^.resolv.conf' || true")?;
         assert_eq!(left, "");
     }
-    // What others have written since is theirs.
+    // A text that others have written since is kept.
     site.configure("wg0", &text)?;
     site.run(&quick, &["up", "wg0"])?.success()?;
     site.host.write(RESOLV_CONF, "nameserver 192.0.2.54\n")?;
     let down = site.run(&quick, &["down", "wg0"])?.success()?;
     assert!(down.contains("changed by others"), "{down}");
     assert_eq!(site.host.read(RESOLV_CONF)?, "nameserver 192.0.2.54\n");
-    // A resolvconf that fails is as good as none.
+    // If resolvconf fails, the file itself is replaced too.
     site.stand_in("resolvconf", "#!/bin/sh\nexit 1\n")?;
     let up = site.run(&quick, &["up", "wg0"])?.success()?;
     assert!(up.contains("resolvconf: exit status: 1"), "{up}");
     assert_eq!(site.host.read(RESOLV_CONF)?, ours);
     site.run(&quick, &["down", "wg0"])?.success()?;
     assert_eq!(site.host.read(RESOLV_CONF)?, "nameserver 192.0.2.54\n");
-    // The daemon was killed: what was there before it is still known.
+    // After the daemon was killed, the former content is still known.
     site.sh(&format!("rm {BIN}/resolvconf"))?;
     site.run(&quick, &["up", "wg0"])?.success()?;
     for pid in site.host.processes()? {
@@ -273,9 +274,9 @@ fn without_a_program_for_dns_the_file_itself_is_replaced() -> io::Result<()> {
     Ok(())
 }
 
-/// In whatever order they go, the servers of the host are back at the end.
+/// In whatever order the tunnels are taken down, the servers of the host are back at the end.
 #[test]
-fn two_tunnels_put_back_resolv_conf_in_any_order() -> io::Result<()> {
+fn two_tunnels_restore_resolv_conf_in_any_order() -> io::Result<()> {
     const BEFORE: &str = "nameserver 192.0.2.53\n";
     let lab = Lab::new()?;
     let Some((mut site, quick)) = place(&lab)? else {

@@ -1,4 +1,4 @@
-//! What `wg-quick-rs` leaves alone since it is another's, and what it knows for its own.
+//! `wg-quick-rs` beside another `wg-quick-rs`, and beside interfaces of the same name.
 
 use std::io;
 
@@ -13,12 +13,12 @@ Address = 10.0.0.2/24
 ";
 
 #[test]
-fn of_two_at_once_one_works_and_the_other_harms_nothing() -> io::Result<()> {
+fn concurrent_commands_run_one_after_the_other() -> io::Result<()> {
     let lab = Lab::new()?;
     let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
         return Ok(());
     };
-    // While a hook of the first waits, no other may.
+    // While a hook of the first `up` waits, other commands must wait too.
     site.configure(
         "wg0",
         &format!("{CONFIG}PostUp = wg-quick-rs save %i; touch /etc/waits; read < /etc/go\n"),
@@ -31,7 +31,7 @@ fn of_two_at_once_one_works_and_the_other_harms_nothing() -> io::Result<()> {
     })?;
     let said = "`wg0' is being changed by another wg-quick-rs";
     let told = |other: &Proc| {
-        until(PATIENCE, "it to say that it waits", || {
+        until(PATIENCE, "the note that the command waits", || {
             Ok(other.output().contains(said).then_some(()))
         })
     };
@@ -42,7 +42,7 @@ fn of_two_at_once_one_works_and_the_other_harms_nothing() -> io::Result<()> {
         let run = site.finish(other)?;
         assert_eq!(run.code, Some(128 + 15), "{verb}: {}", run.output);
     }
-    // A hook's environment alone opens nothing.
+    // A command that only has a hook's environment must wait too.
     let mut command = site.command(&quick, &["down", "wg0"])?;
     command.env("INTERFACE", "wg0").env("CONFIG_FILE", "/x");
     let second = site.host.spawn(&mut command)?;
@@ -52,7 +52,7 @@ fn of_two_at_once_one_works_and_the_other_harms_nothing() -> io::Result<()> {
     site.finish(second)?.success()?;
     site.sh("! ip link show wg0")?;
 
-    // Whoever comes first.
+    // Two at the same time: one of them brings the interface up.
     site.configure("wg0", CONFIG)?;
     for _ in 0..5 {
         let both = [(); 2].map(|()| site.start(&quick, &["up", "wg0"]));
@@ -70,7 +70,7 @@ fn of_two_at_once_one_works_and_the_other_harms_nothing() -> io::Result<()> {
     Ok(())
 }
 
-/// A host with a namespace `web` of its own.
+/// A host with a namespace `web`.
 fn with_web(lab: &Lab) -> io::Result<Option<Site>> {
     let Some(site) = Site::new(lab, "site")? else {
         return Ok(None);
@@ -80,7 +80,7 @@ fn with_web(lab: &Lab) -> io::Result<Option<Site>> {
 }
 
 #[test]
-fn a_link_of_that_name_here_is_not_the_one_elsewhere() -> io::Result<()> {
+fn a_link_of_the_same_name_in_this_namespace_is_not_deleted() -> io::Result<()> {
     let lab = Lab::new()?;
     let (Some(site), quick) = (with_web(&lab)?, Quick::ours()?) else {
         return Ok(());
@@ -99,7 +99,7 @@ fn a_link_of_that_name_here_is_not_the_one_elsewhere() -> io::Result<()> {
          ip link delete wg0
          [ ! -e /etc/netns/web ]")?;
 
-    // Where all traffic has a way already.
+    // A namespace that already has a default route.
     site.sh(
         "ip -n web link add eth0 type veth peer cable; ip -n web link set eth0 up
          ip -n web route add default dev eth0",
@@ -113,7 +113,7 @@ fn a_link_of_that_name_here_is_not_the_one_elsewhere() -> io::Result<()> {
 }
 
 #[test]
-fn a_dns_record_is_cleaned_up_when_nothing_else_tells_of_a_killed_daemon() -> io::Result<()> {
+fn a_dns_record_is_removed_if_only_that_is_left_of_a_killed_daemon() -> io::Result<()> {
     let lab = Lab::new()?;
     let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
         return Ok(());
@@ -127,7 +127,7 @@ fn a_dns_record_is_cleaned_up_when_nothing_else_tells_of_a_killed_daemon() -> io
     until(PATIENCE, "the daemon to end", || {
         Ok(site.host.processes()?.is_empty().then_some(()))
     })?;
-    // A kernel's goes otherwise.
+    // An interface of the kernel has no daemon to kill, so it is deleted.
     site.sh("ip link delete wg0 2> /dev/null || :; wg show")?;
     assert!(!before.against(&site.state()?).none(), "the record stays");
     site.run(&quick, &["down", "wg0"])?.success()?;
@@ -139,7 +139,7 @@ fn a_dns_record_is_cleaned_up_when_nothing_else_tells_of_a_killed_daemon() -> io
 }
 
 #[test]
-fn a_signal_when_the_link_is_gone_skips_no_hook() -> io::Result<()> {
+fn a_signal_after_the_link_is_gone_skips_no_hook() -> io::Result<()> {
     let lab = Lab::new()?;
     let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
         return Ok(());
@@ -158,7 +158,7 @@ fn a_signal_when_the_link_is_gone_skips_no_hook() -> io::Result<()> {
 }
 
 #[test]
-fn what_hangs_in_an_undo_can_be_ended() -> io::Result<()> {
+fn a_program_that_hangs_in_an_undo_can_be_ended() -> io::Result<()> {
     let lab = Lab::new()?;
     let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
         return Ok(());
@@ -174,8 +174,8 @@ fn what_hangs_in_an_undo_can_be_ended() -> io::Result<()> {
     until(PATIENCE, "the undo to hang", || {
         Ok(site.host.read("/etc/hangs").ok())
     })?;
-    // The first may come with what began the undo.
-    until(PATIENCE, "it to end", || {
+    // The first signal may arrive together with the failure that began the undo.
+    until(PATIENCE, "the command to end", || {
         kill(pid, Signal::SIGTERM)?;
         std::thread::sleep(std::time::Duration::from_millis(300));
         let links = site.sh("ip link show")?;

@@ -1,6 +1,6 @@
-//! `wg-quick-rs reload` under a running transfer: no packet is lost, the session and the port are
-//! kept, and what results is what a fresh `up` of the same file makes. A new `ListenPort` is not among
-//! the changes: what the peer sends to the old one before it hears of the new is lost by its nature.
+//! `wg-quick-rs reload` during a transfer: no packet is lost, the session and the port are kept, and
+//! the result is that of a new `up` of the same file. A new `ListenPort` is not among the changes:
+//! packets that the peer sends to the old port before it learns the new one are always lost.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use netns_tests::{
     Config, Daemon, Host, HostState, Keys, Lab, PATIENCE, Paced, PeerConfig, Via, Wg, until,
 };
 
-/// Datagrams before, and after, each reload.
+/// The number of datagrams before and after each reload.
 const AROUND: u64 = 50;
 /// The gateway's end of the tunnel.
 const THERE: [IpAddr; 2] = [
@@ -20,7 +20,7 @@ const THERE: [IpAddr; 2] = [
 ];
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1));
 
-/// The file, by its parts.
+/// The parts of the config file.
 #[derive(Debug, Clone)]
 struct File {
     interface: Vec<String>,
@@ -56,21 +56,21 @@ impl File {
     }
 }
 
-/// Puts the line in, in place of one with the same key.
+/// Adds a line, in place of one with the same key.
 fn put(lines: &mut Vec<String>, line: &str) {
     let key = |line: &str| line.split(" =").next().unwrap_or_default().to_owned();
     lines.retain(|old| key(old) != key(line));
     lines.push(line.to_owned());
 }
 
-/// Takes the line with this key out.
+/// Removes the line with this key.
 fn cut(lines: &mut Vec<String>, key: &str) {
     let before = lines.len();
     lines.retain(|line| !line.starts_with(&format!("{key} =")));
     assert!(lines.len() < before, "no {key}");
 }
 
-/// What is changed, and how. Each builds on those before it.
+/// The name of a change and the change itself. Each change is made after those before it.
 type Change = (&'static str, fn(&mut File));
 
 const CHANGES: &[Change] = &[
@@ -180,7 +180,7 @@ const CHANGES: &[Change] = &[
     }),
 ];
 
-/// What a file makes of a fresh host. The port is another each time.
+/// The state of a new host after `up` of a file.
 fn fresh(quick: &Quick, file: &str) -> io::Result<HostState> {
     let lab = Lab::new()?;
     let (site, _gateway) = cabled(&lab)?.expect("the tools were there");
@@ -189,8 +189,8 @@ fn fresh(quick: &Quick, file: &str) -> io::Result<HostState> {
     state(&site)
 }
 
-/// Without what need not be alike: the port, where the rules stand, which of the firewall's tables
-/// is first, and the sysctl that stays.
+/// The state without what may differ: the port, the priorities of rules, the order of the firewall's
+/// tables, and the sysctl that `down` does not reset.
 fn state(site: &Site) -> io::Result<HostState> {
     let mut state = site.state()?;
     state.forget("ListenPort = ");
@@ -207,7 +207,7 @@ fn state(site: &Site) -> io::Result<HostState> {
     Ok(state)
 }
 
-/// A client and a gateway on its cable, by which all that is not in the tunnel goes.
+/// A client, and a gateway that has the client's default route.
 fn cabled(lab: &Lab) -> io::Result<Option<(Site, Host)>> {
     let Some(site) = Site::new(lab, "client")? else {
         return Ok(None);
@@ -230,7 +230,7 @@ fn reload_loses_no_packet() -> io::Result<()> {
     lose_nothing(|_| (), CHANGES)
 }
 
-/// The peer is behind the gateway: none but the main table's default route leads to it.
+/// The peer is behind the gateway: only the main table's default route leads to it.
 #[test]
 fn a_change_of_mark_loses_no_packet() -> io::Result<()> {
     let start = |file: &mut File| {
@@ -257,15 +257,15 @@ const MARKS: &[Change] = &[
         put(&mut file.interface, "FwMark = 0x78");
         put(&mut file.carrier, "AllowedIPs = 10.77.0.2/32, ::/0");
     }),
-    ("mark changed, not everything any more", |file| {
+    ("mark changed, no default route", |file| {
         put(&mut file.interface, "FwMark = 0x77");
         put(&mut file.carrier, "AllowedIPs = 10.77.0.2/32, fd77::2/128");
     }),
-    ("mark changed, everything again", |file| {
+    ("mark changed, default routes again", |file| {
         put(&mut file.interface, "FwMark = 0x78");
         put(&mut file.carrier, "AllowedIPs = 0.0.0.0/0, ::/0");
     }),
-    // It fails at the DNS.
+    // This reload fails when it sets DNS.
     ("mark changed, and undone", |file| {
         put(&mut file.interface, "FwMark = 0x77");
         put(&mut file.interface, "DNS = 10.77.0.2");
@@ -277,7 +277,7 @@ fn reload(site: &Site, quick: &Quick, file: &str) -> io::Result<Run> {
     site.run(quick, &["reload", "wg0"])
 }
 
-/// Datagrams that each flow sent while `work` was done.
+/// The number of datagrams that each flow sent during `work`.
 fn sent_while<T, const N: usize>(
     flows: &[Paced; N],
     work: impl FnOnce() -> io::Result<T>,
@@ -370,7 +370,7 @@ fn lose_nothing(start: fn(&mut File), changes: &[Change]) -> io::Result<()> {
         let before = file.text();
         change(&mut file);
         let mut failed = Vec::new();
-        // On a busy machine a reload may be done before a single datagram is sent meanwhile: then it
+        // On a busy machine no datagram may be sent during a reload: then it
         // has shown nothing, and is made once more.
         until(PATIENCE, "datagrams to be sent during a reload", || {
             let flows = [
@@ -429,7 +429,7 @@ fn lose_nothing(start: fn(&mut File), changes: &[Change]) -> io::Result<()> {
             wrong.push(format!("{name}\n    {}", failed.join("\n    ")));
         }
     }
-    // Not println!: the test runner would keep it to itself.
+    // Not println!, which the test runner captures.
     writeln!(
         io::stderr(),
         "\nwg-quick-rs reload under a transfer: {tried} kinds of change, {whole} without a loss"
@@ -474,7 +474,7 @@ fn reload_keeps_the_endpoint_of_a_peer_that_roamed() -> io::Result<()> {
         ("the same file", site.host.read("/etc/wireguard/wg0.conf")?),
         ("another", changed),
     ] {
-        // Nothing comes from the gateway, which would tell the client once more where it is.
+        // The gateway sends nothing, as its packets would tell the client its endpoint again.
         let flow = Paced::start(&site.host, (&gateway, THERE[0]))?;
         flow.go_on(AROUND)?;
         reload(&site, &quick, &text)?.success()?;
@@ -486,13 +486,13 @@ fn reload_keeps_the_endpoint_of_a_peer_that_roamed() -> io::Result<()> {
     Ok(())
 }
 
-/// Files whose hooks make routes for allowed IPs: what goes into `[Interface]`, and the allowed IPs.
+/// Files whose hooks add routes for allowed IPs: the lines for `[Interface]`, and the allowed IPs.
 const HOOKS: &[(&str, &str)] = &[
     (
         "Table = off\nPostUp = ip route add 0.0.0.0/0 dev %i table 200",
         "0.0.0.0/0",
     ),
-    // No text tells what this one does.
+    // The text of this hook does not tell what it does.
     (
         "Table = off\nPostUp = n=0; ip route add $n.0.0.0/$n dev %i table 200",
         "0.0.0.0/0",
@@ -501,7 +501,7 @@ const HOOKS: &[(&str, &str)] = &[
         "Table = off\nPostUp = ip route add 10.90.0.0/24 dev %i",
         "10.90.0.0/24, 10.91.0.0/24",
     ),
-    // What `up` itself would do.
+    // `up` itself would add the same route.
     (
         "Table = off\nFwMark = 51820\n\
          PostUp = ip rule add not fwmark 51820 table 51820\n\
@@ -524,7 +524,7 @@ const HOOKS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn reload_leaves_the_routes_of_hooks() -> io::Result<()> {
+fn reload_keeps_the_routes_of_hooks() -> io::Result<()> {
     let quick = Quick::ours()?;
     let (here, there) = (Keys::generate(), Keys::generate());
     for (interface, ips) in HOOKS {
@@ -569,7 +569,7 @@ fn a_failed_reload_leaves_no_dns_where_there_was_none() -> io::Result<()> {
     site.configure("wg0", &text)?;
     site.run(&quick, &["up", "wg0"])?.success()?;
     let before = site.state()?;
-    // It takes the record, and then fails.
+    // This resolvconf stores the record, and then fails.
     let records = "/etc/netns-tests/dns";
     site.stand_in(
         "resolvconf",

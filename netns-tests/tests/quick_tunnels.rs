@@ -1,11 +1,12 @@
-//! Full tunnels by `wg-quick-rs`: two at once, and what leaves beside one whose peer is dead.
+//! Tunnels for all traffic by `wg-quick-rs`: two at the same time, and leaks beside one whose peer is
+//! dead.
 //!
 //! ```text
 //!            eth0 192.0.2.0/24, 2001:db8:a::/64 ── a ┐
 //! client ─┤                                           ├─ 203.0.113.1, 2001:db8:ffff::1 (on either)
 //!            eth1 198.51.100.0/24, 2001:db8:b::/64 ─ b ┘
 //! ```
-//! Without a tunnel the client reaches that address by a: so what leaks is seen.
+//! Without a tunnel the client reaches that address by a, so a leak is seen there.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -18,7 +19,7 @@ use netns_tests::{
     ping_all, until,
 };
 
-/// On the Internet, by either gateway.
+/// An address on the Internet, which is reached by either gateway.
 const INTERNET: [IpAddr; 2] = [
     IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1)),
     IpAddr::V6(std::net::Ipv6Addr::new(
@@ -34,7 +35,7 @@ struct Gateway {
     keys: Keys,
     /// The client's keys for the tunnel to it.
     client: Keys,
-    /// 10.77.N.0/24 and fd77:N::/64 are in the tunnel; its end is …2, the client's …1.
+    /// The N in the tunnel's networks 10.77.N.0/24 and fd77:N::/64. The gateway has …2, the client …1.
     number: u16,
     /// Its address on the cable.
     address: IpAddr,
@@ -77,7 +78,7 @@ impl Gateway {
         ]
     }
 
-    /// Its end of the tunnel.
+    /// Starts its end of the tunnel.
     fn serve(&mut self) -> io::Result<()> {
         let wg = Daemon::ours()?.start(&self.host, "wg0", Via::Uapi)?;
         let [(v4, _), (v6, _)] = self.inner(1);
@@ -90,7 +91,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// The client's file for a full tunnel to it.
+    /// The client's file for a tunnel of all traffic to this gateway.
     fn file(&self) -> String {
         let [(v4, _), (v6, _)] = self.inner(1);
         let peer = PeerConfig::new(self.keys.public)
@@ -106,14 +107,14 @@ impl Gateway {
             .file(&[&format!("Address = {v4}/24, {v6}/64"), "DNS = 10.77.0.53"])
     }
 
-    /// Bytes that came to it through the tunnel.
+    /// The number of bytes that it received through the tunnel.
     fn heard(&self) -> io::Result<u64> {
         let wg = self.wg.as_ref().expect("it serves");
         Ok(wg.peer(self.client.public)?.rx_bytes)
     }
 }
 
-/// The client, and a and b.
+/// The client and the gateways a and b.
 fn world(lab: &Lab) -> io::Result<Option<(Site, Gateway, Gateway)>> {
     let Some(site) = Site::new(lab, "client")? else {
         return Ok(None);
@@ -132,7 +133,7 @@ fn world(lab: &Lab) -> io::Result<Option<(Site, Gateway, Gateway)>> {
     Ok(Some((site, a, b)))
 }
 
-/// Both addresses answer, by this gateway's tunnel.
+/// Checks that both addresses answer, through this gateway's tunnel.
 fn routes_by(site: &Site, gateway: &Gateway) -> io::Result<()> {
     const COUNT: usize = 5;
     for address in INTERNET {
@@ -150,7 +151,7 @@ fn routes_by(site: &Site, gateway: &Gateway) -> io::Result<()> {
 }
 
 #[test]
-fn of_two_full_tunnels_one_goes_and_the_other_routes() -> io::Result<()> {
+fn the_second_of_two_full_tunnels_works_when_the_first_goes_down() -> io::Result<()> {
     let lab = Lab::new()?;
     let Some((site, mut a, mut b)) = world(&lab)? else {
         return Ok(());
@@ -163,7 +164,7 @@ fn of_two_full_tunnels_one_goes_and_the_other_routes() -> io::Result<()> {
     site.configure("wg1", &b.file())?;
     let before = site.state()?;
     let quick = |args: [&str; 2]| site.run(&ours, &args)?.success();
-    // Each may be the first to come, and the first to go.
+    // Each of them may come up first, and go down first.
     for [first, second] in [["wg0", "wg1"], ["wg1", "wg0"]] {
         for [goes, stays] in [[first, second], [second, first]] {
             let by = |name| if name == "wg0" { &a } else { &b };
@@ -173,7 +174,7 @@ fn of_two_full_tunnels_one_goes_and_the_other_routes() -> io::Result<()> {
             routes_by(&site, by(second))?;
             quick(["down", goes])?;
             routes_by(&site, by(stays))?;
-            // What is left is the other's, as if it were alone.
+            // Only the other tunnel's rules are left.
             let rules = site.state()?;
             for family in ["rules -4", "rules -6"] {
                 let rules = rules.part(family).len() - before.part(family).len();
@@ -195,8 +196,8 @@ fn of_two_full_tunnels_one_goes_and_the_other_routes() -> io::Result<()> {
     Ok(())
 }
 
-/// Sends to the Internet by all means until told to stop: datagrams from any and from given
-/// addresses, connections, pings.
+/// Sends to the Internet in several ways until it is stopped: datagrams with and without a given source
+/// address, connections and pings.
 fn send_out(site: &Site, stop: &AtomicBool) -> io::Result<()> {
     let ping = |to: IpAddr| -> io::Result<()> {
         let ping = Ping {
@@ -230,8 +231,8 @@ fn send_out(site: &Site, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// What the far end of the cable saw of the client while `work` was done and traffic was sent:
-/// the tunnel's own packets, and all others but neighbours' talk.
+/// Sends traffic during `work`, and returns what the far end of the cable saw of the client: the
+/// number of the tunnel's own packets, and all other packets except neighbour discovery.
 fn seen_while(
     site: &Site,
     gateway: &Gateway,
@@ -250,7 +251,7 @@ fn seen_while(
         worked.and(sent)
     })?;
     let mine = [gateway.address, INTERNET[0], INTERNET[1]];
-    // Neighbour discovery and multicast listeners' reports, which every link has.
+    // Neighbour discovery and multicast listener reports, which every link has.
     let neighbours = |seen: &SeenPacket| match (seen.to, seen.protocol) {
         (IpAddr::V6(to), 0 | 58) => to.is_multicast() || !INTERNET.contains(&seen.to),
         _ => false,
@@ -263,12 +264,12 @@ fn seen_while(
     Ok((tunnel.len(), other))
 }
 
-/// How much of what was sent in a while went out in clear.
+/// How much of the traffic was sent unencrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Share {
     None,
     All,
-    /// Up to a moment all of it and from then on nothing, or the other way round.
+    /// All of it up to a moment and then nothing, or the other way round.
     OneChange,
     /// It changed more than once.
     Several,
@@ -286,7 +287,7 @@ impl Share {
     }
 }
 
-/// How much went out in clear to one address before, during and after a command.
+/// How much was sent unencrypted to one address before, during and after a command.
 #[derive(Debug)]
 struct Clear {
     to: IpAddr,
@@ -304,16 +305,16 @@ impl Clear {
     }
 }
 
-/// Sends numbered datagrams, as fast as it may, while `work` is done, and for a while before and
-/// after; tells by their numbers which of them the far end of the cable saw.
+/// Sends numbered datagrams before, during and after `work`. Finds out by their numbers which of them
+/// the far end of the cable saw.
 fn in_clear_while(
     site: &Site,
     sniffer: &Sniffer,
     work: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<[Clear; 2]> {
-    /// Datagrams before and after.
+    /// The number of datagrams before and after.
     const AROUND: usize = 100;
-    /// The number is that of the port above this one.
+    /// A datagram's number is its port minus this one.
     const FIRST: u16 = 1024;
     let sent = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
@@ -348,7 +349,7 @@ fn in_clear_while(
         let worked = more(AROUND).and_then(|()| {
             let start = sent.load(Relaxed);
             work()?;
-            // The one that is being sent may be on either side.
+            // The datagram that is being sent may be counted on either side.
             let end = sent.load(Relaxed) + 1;
             more(AROUND)?;
             Ok((start, end))
@@ -361,7 +362,7 @@ fn in_clear_while(
     })?;
     let all = sent.into_inner();
     let mut seen = Vec::new();
-    // What the sniffer has not read yet is not lost: it is waited for until no more comes.
+    // Waits until the sniffer has read all packets.
     loop {
         std::thread::sleep(Duration::from_millis(200));
         match sniffer.take() {
@@ -404,7 +405,7 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
         Ok(())
     };
 
-    // The test can see: without the tunnel, all of it arrives.
+    // Without the tunnel all traffic arrives, so the test would see a leak.
     let (_, others) = seen_while(&site, &a, &sniffer, some_time)?;
     for address in INTERNET {
         for protocol in [6, 17, if address.is_ipv4() { 1 } else { 58 }] {
@@ -416,7 +417,7 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
         }
     }
 
-    // Everything goes out in clear until the tunnel is there, and nothing from then on.
+    // All traffic is unencrypted until the tunnel is up, and none from then on.
     site.configure("wg0", &a.file())?;
     let in_clear = in_clear_while(&site, &sniffer, || {
         site.run(&ours, &["up", "wg0"])?.success().map(|_| ())
@@ -425,7 +426,7 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
         clear.is_from_to(Share::All, Share::None);
     }
 
-    // A handshake is tried again after five seconds.
+    // A handshake is retried after five seconds.
     let sent = || site.sh("wg show wg0 transfer | cut -f3");
     let before = sent()?;
     let another = || {
@@ -437,7 +438,7 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
     assert!(tunnel > 0, "no handshake was tried");
     assert!(others.is_empty(), "leaked: {others:?}");
 
-    // Nor while it is brought to another file.
+    // Nothing leaks during a reload.
     let file = a
         .file()
         .replace("10.77.1.1/24", "10.77.1.1/24, 10.78.1.1/24, fd78:1::1/64");
@@ -447,7 +448,7 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
     })?;
     assert!(others.is_empty(), "leaked in a reload: {others:?}");
 
-    // Nothing goes out in clear until the tunnel is gone, and all of it from then on.
+    // No traffic is unencrypted until the tunnel is down, and all from then on.
     let in_clear = in_clear_while(&site, &sniffer, || {
         site.run(&ours, &["down", "wg0"])?.success().map(|_| ())
     })?;
@@ -455,7 +456,7 @@ fn nothing_leaks_beside_a_full_tunnel_with_a_dead_peer() -> io::Result<()> {
         clear.is_from_to(Share::None, Share::All);
     }
 
-    // And it takes nothing with it.
+    // The host has its former routes again.
     for address in INTERNET {
         site.host.reach(address, PATIENCE)?;
     }

@@ -1,17 +1,18 @@
-//! The README's commands, as they stand there, in the order in which they stand there.
+//! Runs the README's commands, unchanged and in order.
 //!
-//! The word behind a block's language says where it is run:
+//! The word after the language of a code block says where it is run:
 //!
 //! ```text
-//! sh ci        by .ci/run, which builds everything and takes long
-//! sh laptop    on a host with an /etc and a /usr/local of its own
-//! sh server    on another one, which the first knows as vpn.example.com
+//! sh ci        by .ci/run, as it takes too long for a test
+//! sh laptop    on a host that has its own /etc and /usr/local
+//! sh server    on another such host, which the laptop knows as vpn.example.com
 //! sh both      on both
-//! ini …        nothing is run: it is that host's /etc/wireguard/wg0.conf, with keys in place of words
+//! ini …        it is not run, but written to that host's /etc/wireguard/wg0.conf, with real keys
 //! ```
 //!
-//! There, `cargo`, `apt`, `systemctl` and `journalctl` are stand-ins: the programs are built already,
-//! the package is installed by `packaging.rs`, and of a unit the command is run that is in its file.
+//! On these hosts `cargo`, `apt`, `systemctl`, `journalctl` and `ping` are stand-ins: the programs
+//! are already built, `packaging.rs` tests the package, and `systemctl` runs the command in the
+//! unit's file.
 
 use std::fs;
 use std::io;
@@ -89,7 +90,7 @@ exec $line
 
 const JOURNALCTL: &str = "#!/bin/sh\n[ \"$1\" = -u ] && [ \"${2%@*}\" = wg-quick-rs ]\n";
 
-/// A host with what the README takes for granted.
+/// A host as the README expects it.
 fn machine(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
     let Some(site) = Site::new(lab, name)? else {
         return Ok(None);
@@ -103,7 +104,7 @@ fn machine(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
     ] {
         site.stand_in(name, script)?;
     }
-    // Of our programs none but the installed ones is to be found, and they are to be installed.
+    // Our programs are not on PATH until the README's commands have installed them.
     let programs = [
         Quick::ours()?.path().to_owned(),
         binaries::build("wg-rs", "wg-rs")?,
@@ -131,7 +132,7 @@ fn machine(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
     Ok(Some(site))
 }
 
-/// Runs a block where the README says.
+/// Runs a block on a host.
 fn run(site: &Site, block: &Block, more: &str) -> io::Result<String> {
     let script = format!(
         "{more}\nexport PATH={BIN}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
@@ -144,7 +145,8 @@ fn run(site: &Site, block: &Block, more: &str) -> io::Result<String> {
     })
 }
 
-/// An engine whose image `nginx` is what the README uses of that one: it runs on, and asks for names.
+/// A container engine with an image `nginx` that only does what the README needs: run, and look up
+/// names.
 fn engine(site: &Site) -> io::Result<Option<ContainerEngine>> {
     let Some(engine) = ContainerEngine::start(Kind::Docker, &site.host)? else {
         return Ok(None);
@@ -178,7 +180,7 @@ fn engine(site: &Site) -> io::Result<Option<ContainerEngine>> {
 }
 
 #[test]
-fn its_commands_work_as_they_stand() -> io::Result<()> {
+fn the_commands_of_the_readme_work() -> io::Result<()> {
     if require("busybox", binaries::on_path("busybox")).is_none() {
         return Ok(());
     }
@@ -237,14 +239,14 @@ fn its_commands_work_as_they_stand() -> io::Result<()> {
                 }
             }
             ("", "") | ("text", "") => {}
-            _ => panic!("nobody knows where to run {block:?}"),
+            _ => panic!("the README does not say where to run {block:?}"),
         }
     }
     assert!(ran >= 14, "only {ran} blocks");
     Ok(())
 }
 
-/// What is to be seen after some of them.
+/// Checks the results of some blocks.
 fn holds(block: &Block, said: &str, site: &Site) -> io::Result<()> {
     if block.text.contains("ping -c") {
         assert!(said.contains(" 0% packet loss"), "{said}");
@@ -262,7 +264,7 @@ fn holds(block: &Block, said: &str, site: &Site) -> io::Result<()> {
     Ok(())
 }
 
-/// What CI runs with fewer rounds is run there with the same program.
+/// Checks that .ci/run runs the same programs, though with fewer rounds.
 fn by_ci(text: &str) -> io::Result<()> {
     let ci = fs::read_to_string(format!("{ROOT}/.ci/run"))?;
     let first_two = |line: &str| {

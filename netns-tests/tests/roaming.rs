@@ -1,4 +1,4 @@
-//! Endpoints that change, and a session that outlives its keys.
+//! Endpoints that change, and rekeying during a transfer.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,7 +7,8 @@ use netns_tests::{
     Config, Daemon, End, Family, Nat, PeerConfig, Plan, Tunnel, netlink, ping_all, rekey, until,
 };
 
-/// Ours with each: each as `a`, which roams, and as `b`, which must follow.
+/// Runs a test with our daemon and each other one, each as `a`, which roams, and as `b`, which must
+/// follow.
 fn with_each(test: impl Fn(&Plan) -> io::Result<()>) -> io::Result<()> {
     let ours = Daemon::ours()?;
     for other in Daemon::all()? {
@@ -45,7 +46,7 @@ fn a_changed_address_is_followed() -> io::Result<()> {
 #[test]
 fn a_changed_port_is_followed() -> io::Result<()> {
     with_each(|plan| {
-        // gotatun 0.10.2 now and then ends when its port is changed ("channel closed").
+        // gotatun 0.10.2 sometimes ends when its port is changed ("channel closed").
         if plan.daemons[0].name == "gotatun-cli" {
             return Ok(());
         }
@@ -58,7 +59,7 @@ fn a_changed_port_is_followed() -> io::Result<()> {
     })
 }
 
-/// netns.sh 8: the peer is told another endpoint, of the other family.
+/// netns.sh 8: the peer's endpoint is set to an address of the other family.
 #[test]
 fn from_ipv4_to_ipv6_and_back() -> io::Result<()> {
     let ours = Daemon::ours()?;
@@ -73,7 +74,7 @@ fn from_ipv4_to_ipv6_and_back() -> io::Result<()> {
     Ok(())
 }
 
-/// netns.sh 13: a NAT box that forgets after two seconds, kept open by a keepalive of one.
+/// netns.sh 13: a NAT box forgets a mapping after two seconds, and a keepalive of one second keeps it.
 #[test]
 fn a_persistent_keepalive_holds_a_nat_mapping() -> io::Result<()> {
     let ours = Daemon::ours()?;
@@ -82,7 +83,7 @@ fn a_persistent_keepalive_holds_a_nat_mapping() -> io::Result<()> {
         ..Plan::new(&ours, &ours)
     })?;
     let (a, b) = (&tunnel.a, &tunnel.b);
-    // The box sits in b's host: to a it is b's address at another port.
+    // The box is in b's host: a sees b's address with another port.
     let inside = (b.outer(Family::V4), 0).into();
     let server = b.endpoint(Family::V4);
     let nat = Nat::start(&b.host, inside, server, Duration::from_secs(2))?;
@@ -94,7 +95,7 @@ fn a_persistent_keepalive_holds_a_nat_mapping() -> io::Result<()> {
                 .is_some_and(|endpoint| endpoint.port() != End::PORT)
         })?
         .endpoint;
-    // Longer than the mapping would live: only keepalives pass.
+    // Longer than the mapping would last; only keepalives pass.
     let quiet = Instant::now();
     until(Duration::from_secs(9), "five idle seconds", || {
         Ok((quiet.elapsed() > Duration::from_secs(5)).then_some(()))
@@ -108,8 +109,8 @@ fn a_persistent_keepalive_holds_a_nat_mapping() -> io::Result<()> {
     Ok(())
 }
 
-/// All at once: they are paced, and most of it is waiting. By its name the first of this file, so
-/// that it runs beside the others, which leave it the CPU that it needs to lose nothing.
+/// All pairs at the same time, as they mostly wait. It is the first test of this file by its name, so
+/// that it runs beside the others, which leave it enough CPU time.
 #[test]
 fn a_rekey_under_traffic() -> io::Result<()> {
     let ours = Daemon::ours()?;

@@ -25,7 +25,7 @@ fn ten_thousand_idle_peers_cost_no_cpu() -> io::Result<()> {
     let (_lab, wg, config) = with_peers(10_000)?;
     wg.set(&config)?;
     let before = cpu_time(wg.pid()?)?;
-    // The time is what is measured.
+    // A fixed time, over which CPU use is measured.
     std::thread::sleep(Duration::from_secs(10));
     let used = cpu_time(wg.pid()?)? - before;
     assert!(used <= Duration::from_millis(10), "{used:?} in 10 s");
@@ -40,7 +40,7 @@ fn a_hundred_thousand_peers_in_one_set() -> io::Result<()> {
     let start = Instant::now();
     wg.set(&config)?;
     let took = start.elapsed();
-    // The promise is for an optimised build; a debug build beside other tests has more.
+    // The limit is for an optimised build; a debug build beside other tests gets more time.
     let limit = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 3 });
     assert!(took <= limit, "{took:?}");
     let each = (peak_memory(wg.pid()?)? - empty) / u64::from(PEERS);

@@ -1,5 +1,5 @@
-//! What the kernel module's own test script demands of it, as far as it makes sense in userspace.
-//! The numbers count the scenarios of that script (`netns.sh`) in its order.
+//! The scenarios of the kernel module's own test script (`netns.sh`), as far as they make sense in
+//! userspace. The numbers are the positions in that script.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -24,10 +24,10 @@ fn v6(last: u16) -> IpAddr {
     [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into()
 }
 
-/// 1, 29, 30: both interfaces are born in one namespace and moved away; their sockets stay there
-/// and talk over its loopback; up, down, MTU and deletion are still seen.
+/// 1, 29, 30: both interfaces are created in one namespace and moved away. Their sockets stay there,
+/// and send over its loopback. The daemons still notice up, down, a new MTU and the deletion.
 #[test]
-fn sockets_stay_in_the_namespace_of_birth() -> io::Result<()> {
+fn sockets_stay_in_the_first_namespace() -> io::Result<()> {
     let lab = Lab::new()?;
     let (birth, one, two) = (lab.host("birth")?, lab.host("one")?, lab.host("two")?);
     let daemon = Daemon::ours()?;
@@ -50,7 +50,7 @@ fn sockets_stay_in_the_namespace_of_birth() -> io::Result<()> {
     assert!(birth.udp_ports()?.contains(&1) && birth.udp_ports()?.contains(&2));
     assert!(one.udp_ports()?.is_empty() && two.udp_ports()?.is_empty());
 
-    // Down and up, where the daemon is not.
+    // Down and up, in another namespace than the daemon's.
     one.run(|| netlink::set_up("wg1", false))?;
     until(PATIENCE, "its sockets to close", || {
         Ok((!birth.udp_ports()?.contains(&1)).then_some(()))
@@ -85,14 +85,14 @@ fn sockets_stay_in_the_namespace_of_birth() -> io::Result<()> {
     Ok(())
 }
 
-/// 30: the namespace that a moved interface lives in dies; so does the daemon.
+/// 30: the daemon ends when the namespace of its link is deleted.
 #[test]
-fn the_end_of_the_namespace_is_the_end_of_the_daemon() -> io::Result<()> {
+fn the_daemon_ends_with_the_namespace_of_its_link() -> io::Result<()> {
     let lab = Lab::new()?;
     let birth = lab.host("birth")?;
     let mut wg = Daemon::ours()?.start(&birth, "wg1", Via::Uapi)?;
     {
-        // A lab of its own, as a lab holds its namespaces.
+        // In a separate lab, which is dropped to delete the namespace.
         let gone = Lab::new()?;
         let elsewhere = gone.host("elsewhere")?;
         birth.run(|| netlink::move_link("wg1", elsewhere.net()))?;
@@ -103,10 +103,10 @@ fn the_end_of_the_namespace_is_the_end_of_the_daemon() -> io::Result<()> {
     Ok(())
 }
 
-/// 3: ten pings after the handshake: 1372 bytes one way (a response or an initiation, and ten
-/// packets of 128), 1428 or, with a keepalive, 1460 the other.
+/// 3: ten pings after the handshake are 1372 bytes in one direction (a response or an initiation, and
+/// ten packets of 128 bytes), and 1428 or, with a keepalive, 1460 bytes in the other.
 #[test]
-fn transfer_counters_count_what_the_kernel_counts() -> io::Result<()> {
+fn transfer_counters_equal_the_kernels() -> io::Result<()> {
     let daemon = Daemon::ours()?;
     let tunnel = Tunnel::new(&Plan::new(&daemon, &daemon))?;
     ping_all(&tunnel.a.host, tunnel.b.inner(Family::V4), 10)?;
@@ -119,10 +119,10 @@ fn transfer_counters_count_what_the_kernel_counts() -> io::Result<()> {
     Ok(())
 }
 
-/// 9: a source that belongs to a more specific peer is dropped from any other; the endpoint
-/// roams nevertheless.
+/// 9: a packet whose source belongs to a peer with a more specific network is dropped if another peer
+/// sends it. The endpoint of that peer roams nevertheless.
 #[test]
-fn cryptokey_routing_refuses_anothers_source() -> io::Result<()> {
+fn a_source_of_another_peer_is_dropped() -> io::Result<()> {
     let tunnel = ours()?;
     let (a, b) = (&tunnel.a, &tunnel.b);
     let network = PeerConfig::new(a.keys.public).allow([10, 77, 0, 0], 24);
@@ -147,7 +147,7 @@ fn cryptokey_routing_refuses_anothers_source() -> io::Result<()> {
     );
     let seen = b.wg.peer(a.keys.public)?.endpoint;
     assert_eq!(seen, Some((a.outer(Family::V4), 9997).into()));
-    // The prefix went over whole: taken back, it works again.
+    // The network moved to the other peer; moved back, it works again.
     b.wg.set(&Config::of(PeerConfig::removed(stranger)))?;
     b.wg.set(&Config::of(
         PeerConfig::new(a.keys.public).allow(a.inner(Family::V4), 32),
@@ -156,7 +156,7 @@ fn cryptokey_routing_refuses_anothers_source() -> io::Result<()> {
     ping_all(&a.host, b.inner(Family::V4), 10)
 }
 
-/// 10: both private keys change, one set at each side; traffic goes on with a new handshake.
+/// 10: both private keys change, with one `set` on each side. Traffic goes on after a new handshake.
 #[test]
 fn a_change_of_keys_is_followed_by_a_handshake_at_once() -> io::Result<()> {
     let tunnel = ours()?;
@@ -170,7 +170,7 @@ fn a_change_of_keys_is_followed_by_a_handshake_at_once() -> io::Result<()> {
         config.private_key = Some(mine.private);
         here.wg.set(&config)?;
     }
-    // The first ping makes the handshake and waits for it: none is lost, none takes 5 s.
+    // The first ping starts the handshake and waits for it: none is lost, and none takes 5 s.
     let ping = Ping {
         timeout: Duration::from_secs(4),
         ..Ping::to(b.inner(Family::V4))
@@ -178,7 +178,7 @@ fn a_change_of_keys_is_followed_by_a_handshake_at_once() -> io::Result<()> {
     assert_eq!(a.host.ping(&ping)?.lost(), 0);
     assert_eq!(a.wg.get()?.peers.len(), 1);
 
-    // The same key again is no change: the session stays.
+    // Setting the same key again changes nothing: the session stays.
     let before = a.wg.peer(new_b.public)?.last_handshake;
     a.wg.set(&Config {
         private_key: Some(new_a.private),
@@ -189,10 +189,10 @@ fn a_change_of_keys_is_followed_by_a_handshake_at_once() -> io::Result<()> {
     Ok(())
 }
 
-/// 10, slowly: the key changes here long before the other side hears of it. The change itself says
-/// nothing, so the first packet afterwards makes a handshake at once.
+/// 10, slowly: the key changes here long before it is set on the other side. The change itself sends
+/// nothing, so the first packet afterwards starts a handshake at once.
 #[test]
-fn a_key_that_the_peer_learns_late_costs_nothing() -> io::Result<()> {
+fn a_key_that_the_peer_learns_late_causes_no_delay() -> io::Result<()> {
     let tunnel = ours()?;
     let (a, b) = (&tunnel.a, &tunnel.b);
     let new = Keys::generate();
@@ -204,7 +204,7 @@ fn a_key_that_the_peer_learns_late_costs_nothing() -> io::Result<()> {
         &Config::of(PeerConfig::removed(a.keys.public))
             .peer(PeerConfig::new(new.public).allow(a.inner(Family::V4), 32)),
     )?;
-    // An initiation that came too early would hold back the next for 5 s.
+    // An initiation before that would delay the next one by 5 s.
     let ping = Ping {
         timeout: Duration::from_secs(4),
         ..Ping::to(b.inner(Family::V4))
@@ -213,7 +213,7 @@ fn a_key_that_the_peer_learns_late_costs_nothing() -> io::Result<()> {
     Ok(())
 }
 
-/// Live changes to a peer drop no packet and make no handshake.
+/// Changes of a peer during traffic lose no packet and start no handshake.
 #[test]
 fn live_changes_keep_the_session() -> io::Result<()> {
     let tunnel = ours()?;
@@ -275,8 +275,8 @@ fn wireguard_over_wireguard() -> io::Result<()> {
     netns_tests::transfer(&tunnel.a.host, to, 20_000_000, |_| ()).map(|_| ())
 }
 
-/// 12, 15: a peer whose endpoint is routed into its own tunnel must not take the machine down,
-/// nor the other peers with it.
+/// 12, 15: a peer whose endpoint is routed into its own tunnel must not disturb the machine or the
+/// other peers.
 #[test]
 fn an_endpoint_inside_its_own_tunnel_does_no_harm() -> io::Result<()> {
     let tunnel = ours()?;
@@ -299,11 +299,12 @@ fn an_endpoint_inside_its_own_tunnel_does_no_harm() -> io::Result<()> {
         "{:?}",
         a.wg.peer(looped)?
     );
-    // Onion: an endpoint inside the tunnel to another peer works.
+    // An endpoint inside of the tunnel to another peer works.
     ping_all(&a.host, b.inner(Family::V4), 10)
 }
 
-/// 17: no peer, no endpoint, for a local sender: it hears host or address unreachable.
+/// 17: for a destination without a peer or without an endpoint, a local sender gets ICMP host or
+/// address unreachable.
 #[test]
 fn icmp_unreachable_for_no_peer_and_no_endpoint() -> io::Result<()> {
     let lab = Lab::new()?;
@@ -338,7 +339,7 @@ fn icmp_unreachable_for_no_peer_and_no_endpoint() -> io::Result<()> {
         })?;
         let unreachable = if to.is_ipv6() { (1, 3) } else { (3, 1) };
         let heard = icmp.wait(PATIENCE, |kind, code, rest| {
-            // 6 bytes on: the packet that could not be delivered, whose destination it was.
+            // The undeliverable packet begins 6 bytes later; its destination is compared.
             let quoted = rest.get(6..)?;
             let destination = match to {
                 IpAddr::V4(to) => quoted.get(16..20)? == to.octets(),
@@ -351,7 +352,7 @@ fn icmp_unreachable_for_no_peer_and_no_endpoint() -> io::Result<()> {
     Ok(())
 }
 
-/// 17, forwarded: the sender behind the host hears it too.
+/// 17, forwarded: a sender behind the host gets it too.
 #[test]
 fn icmp_unreachable_reaches_a_sender_behind() -> io::Result<()> {
     let lab = Lab::new()?;
@@ -373,9 +374,9 @@ fn icmp_unreachable_reaches_a_sender_behind() -> io::Result<()> {
     Ok(())
 }
 
-/// 18: the address that packets left from is replaced: traffic goes on.
+/// 18: traffic goes on after the source address of packets is replaced.
 #[test]
-fn the_source_is_not_too_sticky() -> io::Result<()> {
+fn a_deleted_source_address_is_given_up() -> io::Result<()> {
     let daemon = Daemon::ours()?;
     for (outer, old, new, prefix) in [
         (Family::V4, v4(1), v4(50), 24),
@@ -399,7 +400,7 @@ fn the_source_is_not_too_sticky() -> io::Result<()> {
     Ok(())
 }
 
-/// 19: an answer comes from the address that was asked.
+/// 19: an answer has the source address to which the request was sent.
 #[test]
 fn answers_come_from_the_address_asked() -> io::Result<()> {
     let daemon = Daemon::ours()?;
@@ -428,7 +429,7 @@ fn answers_come_from_the_address_asked() -> io::Result<()> {
     Ok(())
 }
 
-/// 20: the address asked belongs to another interface than the one routed through.
+/// 20: the address of the request belongs to another interface than the route of the answer.
 #[test]
 fn answers_come_from_an_address_of_another_interface() -> io::Result<()> {
     let daemon = Daemon::ours()?;
@@ -452,12 +453,12 @@ fn answers_come_from_an_address_of_another_interface() -> io::Result<()> {
     Ok(())
 }
 
-/// 21: a better route appears through another interface: the source of old is given up.
+/// 21: when a better route appears through another interface, the old source address is given up.
 #[test]
 fn a_better_route_is_taken() -> io::Result<()> {
     let tunnel = ours()?;
     let (a, b) = (&tunnel.a, &tunnel.b);
-    // A second cable, with addresses of its own, over which b's address is also reached.
+    // A second cable with its own addresses, by which b's address is also reached.
     tunnel
         .lab
         .cable((&a.host, "eth1"), (&b.host, "eth1"), 1500)?;

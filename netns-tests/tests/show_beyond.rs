@@ -1,4 +1,4 @@
-//! What `wg-rs` has beyond `wg`: `--netns`, and `show --watch`.
+//! Options that `wg` does not have: `--netns` and `show --watch`.
 
 use std::io;
 use std::process::Command;
@@ -7,7 +7,7 @@ use netns_tests::{Daemon, Lab, PATIENCE, Via, binaries, netlink, until};
 use nix::sys::signal::Signal;
 
 #[test]
-fn a_namespace_shows_the_interfaces_that_live_there() -> io::Result<()> {
+fn netns_shows_the_interfaces_of_that_namespace() -> io::Result<()> {
     let wg_rs = binaries::build("wg-rs", "wg-rs")?;
     let wg_rs = wg_rs.to_string_lossy();
     let lab = Lab::new()?;
@@ -21,7 +21,7 @@ fn a_namespace_shows_the_interfaces_that_live_there() -> io::Result<()> {
     assert_eq!(ask(&["show", "interfaces"])?, "wg8\n");
     ask(&["set", "wg8", "fwmark", "7"])?;
     assert_eq!(ask(&["show", "all", "fwmark"])?, "wg8\t0x7\n");
-    assert!(ask(&["show", "wg7"]).is_err(), "it lives elsewhere");
+    assert!(ask(&["show", "wg7"]).is_err(), "it is in another namespace");
     Ok(())
 }
 
@@ -38,7 +38,7 @@ fn a_watch_ends_cleanly() -> io::Result<()> {
     })?;
     watch.signal(Signal::SIGINT)?;
     assert!(watch.wait(PATIENCE)?.success());
-    // And when nobody reads its output.
+    // It also ends when nobody reads its output.
     let line = format!("{} show --watch | head -n 1", wg_rs.display());
     assert_eq!(host.sh("sh", &["-c", &line])?, "interface: wg7\n");
     Ok(())

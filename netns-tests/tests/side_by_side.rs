@@ -1,4 +1,4 @@
-//! `wg-rs`, called `wg`, beside the real one: the table is that of the program `side-by-side`.
+//! Compares `wg-rs`, called as `wg`, with the real `wg`, by the table of the program `side-by-side`.
 
 use std::env;
 use std::fs;
@@ -20,7 +20,7 @@ fn ours() -> io::Result<PathBuf> {
     }
 }
 
-/// Both on an interface `wg7` of this daemon; the report goes to the test's output.
+/// Compares both on an interface `wg7` of this daemon. The report goes to the test's output.
 fn beside(wg: &Path, daemon: &Daemon, flags: &[&str]) -> io::Result<()> {
     let program = binaries::build("netns-tests", "side-by-side")?;
     let lab = Lab::new()?;
@@ -52,7 +52,7 @@ fn on_wireguard_go() -> io::Result<()> {
     beside(&wg, &go, &["--unordered"])
 }
 
-/// What one who is not root sees: that there are interfaces, and no more.
+/// A user without root rights sees the names of interfaces, and nothing else.
 #[test]
 fn unprivileged() -> io::Result<()> {
     let Some(wg) = require("wg", binaries::on_path("wg")) else {
@@ -61,7 +61,7 @@ fn unprivileged() -> io::Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("alone")?;
     let _interface = Daemon::ours()?.start(&host, "wg7", Via::Uapi)?;
-    // Where anybody may run it, which a target folder need not be.
+    // In a folder where anybody may run it; the target folder may be private.
     let folder = Folder::new()?;
     let ours_here = folder.0.join("wg");
     fs::copy(ours()?, &ours_here)?;
@@ -90,7 +90,7 @@ fn unprivileged() -> io::Result<()> {
     Ok(())
 }
 
-/// A folder for anybody, gone when dropped.
+/// A folder that anybody may enter. It is removed when this is dropped.
 struct Folder(PathBuf);
 
 impl Folder {

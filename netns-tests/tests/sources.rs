@@ -1,5 +1,5 @@
-//! From which of its addresses a host answers: from the one that was asked, for as long as its routes
-//! lead from there to where the peer came in.
+//! The source address of answers: it is the address to which the request was sent, as long as the
+//! route to the peer uses the link on which the request arrived.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,11 +8,11 @@ use std::time::Duration;
 use netns_tests::netlink::{self, Route};
 use netns_tests::{Daemon, End, Family, PATIENCE, Ping, Plan, Tunnel, ping_all};
 
-/// Host a and b on the first cable, and on a second one.
+/// The addresses of the hosts a and b on two cables.
 const FIRST: [[u8; 4]; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]];
 const SECOND: [[u8; 4]; 2] = [[198, 51, 100, 1], [198, 51, 100, 2]];
 
-/// A tunnel over the first of two cables; no packet has gone through yet.
+/// A tunnel over the first of two cables; no packet has passed yet.
 fn over_two_cables() -> io::Result<Tunnel> {
     let daemon = Daemon::ours()?;
     let plan = Plan {
@@ -33,12 +33,12 @@ fn over_two_cables() -> io::Result<Tunnel> {
     Ok(tunnel)
 }
 
-/// A way from a to b's first address by the second cable.
+/// A route from a to b's first address by the second cable.
 fn detour() -> Route<'static> {
     Route::via(FIRST[1].into(), 32, SECOND[1].into(), "eth1")
 }
 
-/// One ping from a, after which b must have heard from a at this address.
+/// Sends a ping from a, after which b must have this address as a's endpoint.
 fn next_packet_is_from(tunnel: &Tunnel, address: [u8; 4], when: &str) -> io::Result<()> {
     let (a, b) = (&tunnel.a, &tunnel.b);
     ping_all(&a.host, b.inner(Family::V4), 1)?;
@@ -77,7 +77,8 @@ fn the_first_packet_after_a_change_of_rules_takes_the_new_route() -> io::Result<
     next_packet_is_from(&tunnel, FIRST[0], "rule deleted")
 }
 
-/// What comes in by one link and is answered by another is answered from an address of that one.
+/// If the answer leaves by another link than the request came by, its source is an address of that
+/// link.
 #[test]
 fn an_answer_by_another_link_is_from_an_address_of_that_link() -> io::Result<()> {
     let tunnel = over_two_cables()?;
@@ -90,9 +91,10 @@ fn an_answer_by_another_link_is_from_an_address_of_that_link() -> io::Result<()>
     Ok(())
 }
 
-/// The address of a link that is down is still one of the host's, and IPv4 routes go without a word.
+/// The address of a link that is down still belongs to the host, and no event reports that its IPv4
+/// routes are gone.
 #[test]
-fn a_link_that_goes_down_takes_its_address_with_it() -> io::Result<()> {
+fn the_address_of_a_link_that_goes_down_is_no_longer_used() -> io::Result<()> {
     let tunnel = over_two_cables()?;
     let (a, b) = (&tunnel.a, &tunnel.b);
     a.host
@@ -114,7 +116,7 @@ fn a_link_that_goes_down_takes_its_address_with_it() -> io::Result<()> {
     a.host.reach(b.inner(Family::V4), PATIENCE)?;
     next_packet_is_from(&tunnel, FIRST[0], "both up")?;
     a.host.run(|| netlink::set_up("eth0", false))?;
-    // b learns from this packet where to send its answer.
+    // From this packet b learns the endpoint for its answer.
     let ping = Ping {
         count: 1,
         timeout: Duration::from_secs(3),

@@ -85,7 +85,7 @@ fn bad_lines_have_their_errno() -> io::Result<()> {
 }
 
 #[test]
-fn a_port_in_use_is_told() -> io::Result<()> {
+fn a_port_in_use_has_its_errno() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     let taken = host.run(|| std::net::UdpSocket::bind("0.0.0.0:0"))?;
     wg.set(&Config::new(&Keys::generate(), 0))?;
@@ -102,7 +102,7 @@ fn a_port_in_use_is_told() -> io::Result<()> {
 }
 
 #[test]
-fn a_slow_client_holds_nobody_up() -> io::Result<()> {
+fn a_slow_client_does_not_delay_others() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     let mut idle = Uapi::connect(&host, "wg0")?;
     let mut slow = Uapi::connect(&host, "wg0")?;
@@ -127,7 +127,7 @@ fn a_slow_client_holds_nobody_up() -> io::Result<()> {
 }
 
 #[test]
-fn empty_probes_and_rude_clients_do_no_harm() -> io::Result<()> {
+fn clients_that_close_early_do_no_harm() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     for text in [
         "",
@@ -139,7 +139,7 @@ fn empty_probes_and_rude_clients_do_no_harm() -> io::Result<()> {
         "nonsense=1\n\n",
     ] {
         for _ in 0..20 {
-            // Dropped at once: an answer meets a closed connection.
+            // The connection is closed at once, so the answer cannot be sent.
             Uapi::connect(&host, "wg0")?.send(text)?;
         }
     }
@@ -147,7 +147,7 @@ fn empty_probes_and_rude_clients_do_no_harm() -> io::Result<()> {
 }
 
 #[test]
-fn peers_are_listed_in_the_order_of_their_adding() -> io::Result<()> {
+fn peers_are_listed_in_the_order_in_which_they_were_added() -> io::Result<()> {
     let (_lab, _host, wg) = running()?;
     let keys: Vec<_> = (0..50).map(|_| Keys::generate().public).collect();
     for key in &keys {
@@ -184,7 +184,7 @@ fn single_allowed_ips_are_removed() -> io::Result<()> {
 }
 
 #[test]
-fn the_socket_is_its_owners_alone() -> io::Result<()> {
+fn only_the_owner_can_use_the_socket() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     let mode = |path: &str| {
         host.run(|| std::fs::metadata(path))

@@ -13,7 +13,7 @@ use netns_tests::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Runs `wg-quick VERB FILE` with our daemon on its PATH, by the name of its program.
+/// Runs `wg-quick VERB FILE` with our daemon on its PATH, as `wireguard-rs`.
 fn wg_quick(host: &Host, verb: &str, file: &str) -> io::Result<String> {
     let daemon = Daemon::ours()?;
     let program = Path::new(daemon.path().expect("a program"));
@@ -41,8 +41,8 @@ fn gone(host: &Host) -> io::Result<()> {
     })
 }
 
-/// A gateway reached over the cable, running our daemon; a client that wg-quick brings up with
-/// these allowed IPs, twice; `beyond`: also reaches what only a default route does.
+/// wg-quick brings a client up twice, with these allowed IPs. The gateway on its cable runs our
+/// daemon. With `beyond` the client must also reach an address that needs a default route.
 fn up_and_down(allowed: &[(&str, u8)], beyond: bool) -> io::Result<()> {
     let Some(_) = require("wg-quick", binaries::on_path("wg-quick")) else {
         return Ok(());
@@ -68,7 +68,7 @@ fn up_and_down(allowed: &[(&str, u8)], beyond: bool) -> io::Result<()> {
             ([0xfd77, 0, 0, 0, 0, 0, 0, 2].into(), 64),
         ],
     )?;
-    // What only the default route reaches.
+    // An address that needs a default route.
     gateway.address("lo", [198, 51, 100, 1], 32)?;
     gateway.address("lo", [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1], 128)?;
 

@@ -1,6 +1,6 @@
-//! People's own Rust programs configure WireGuard with the library `wireguard-uapi`. Here it sets,
-//! reads and watches `wireguard-rs` over its socket and, in the virtual machine, the kernel's module
-//! over netlink: the same requests, the same answers.
+//! Other Rust programs configure WireGuard with the library `wireguard-uapi`. Here it sets, reads and
+//! watches `wireguard-rs` over its socket and, in the virtual machine, the kernel's module over
+//! netlink. The same requests must have the same answers.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -22,12 +22,12 @@ fn other(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }
 
-/// Which of the library's two clients speaks to an interface.
+/// The client of the library for an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Over {
-    /// With `wireguard-rs`.
+    /// The client for `wireguard-rs`.
     Socket,
-    /// With the kernel's module.
+    /// The client for the kernel's module.
     Netlink,
 }
 
@@ -60,7 +60,7 @@ impl Over {
         })
     }
 
-    /// The one peer there is.
+    /// The only peer.
     fn peer(self, host: &Host) -> io::Result<get::Peer> {
         let mut peers = self.get(host)?.peers;
         assert_eq!(peers.len(), 1, "{peers:?}");
@@ -72,7 +72,7 @@ fn client() -> Client<String> {
     Client::create(format!("{SOCKETS}/{NAME}.sock"))
 }
 
-/// The same request in the types of the other client.
+/// The same request in the types of the netlink client.
 fn for_netlink(device: &Device) -> netlink::Device<'_> {
     let mut request = netlink::Device::from_ifname(NAME);
     if device.replace_peers == Some(true) {
@@ -110,7 +110,7 @@ fn for_netlink_peer(peer: &Peer) -> netlink::Peer<'_> {
     request
 }
 
-/// Of host `n`, in the tunnel.
+/// The addresses of host `n` in the tunnel.
 fn inner(n: usize) -> [(IpAddr, u8); 2] {
     let last = n as u8 + 1;
     [
@@ -119,7 +119,7 @@ fn inner(n: usize) -> [(IpAddr, u8); 2] {
     ]
 }
 
-/// Its addresses as allowed IPs, to set and as they are read.
+/// The addresses of host `n` as allowed IPs, to be set.
 fn allowed(n: usize) -> Vec<set::AllowedIp> {
     let one = |(ipaddr, _): (IpAddr, u8)| set::AllowedIp {
         ipaddr,
@@ -180,7 +180,7 @@ fn sets_reads_and_watches(clients: [Over; 2]) -> io::Result<()> {
         assert_eq!(peer.last_handshake_time, Duration::ZERO);
     }
 
-    // Traffic is seen as it comes.
+    // The counters follow the traffic.
     for (n, interface) in interfaces.iter().enumerate() {
         interface.up(1420, &inner(n))?;
     }
@@ -197,7 +197,7 @@ fn sets_reads_and_watches(clients: [Over; 2]) -> io::Result<()> {
         heard = peer.rx_bytes;
     }
 
-    // Something else of a peer that is there, and nothing of one that is not.
+    // A peer that exists is changed; a change of a peer that does not exist has no effect.
     let known = keys[1].public.0;
     let first = vec![allowed(1).remove(0)];
     let update = Peer::from_public_key(known)
@@ -220,14 +220,14 @@ fn sets_reads_and_watches(clients: [Over; 2]) -> io::Result<()> {
     assert_eq!(peer.persistent_keepalive_interval, 0);
     assert_eq!(peer.allowed_ips, as_read(&first));
 
-    // A port that is taken is refused, and the one before is kept.
+    // A port in use is refused, and the former one is kept.
     let taken = a.run(|| UdpSocket::bind("0.0.0.0:0"))?;
     let port = Device {
         listen_port: Some(taken.local_addr()?.port()),
         ..Device::default()
     };
     let refused = clients[0].set(a, port);
-    assert!(refused.is_err(), "a port that is taken was set");
+    assert!(refused.is_err(), "a port in use was set");
 
     let removal = Device {
         peers: vec![Peer::from_public_key(known).remove(true)],
@@ -247,7 +247,7 @@ fn with_our_daemon() -> io::Result<()> {
 fn with_the_kernels_module() {
     vm::inside(|| {
         sets_reads_and_watches([Over::Netlink, Over::Socket])?;
-        // It also makes and finds such interfaces.
+        // The library also creates and finds interfaces of the kernel.
         let lab = Lab::new()?;
         let host = lab.host("alone")?;
         let names = host.run(|| {

@@ -1,14 +1,14 @@
-//! What may go wrong in a run, and how that shows.
+//! The faults that are injected into a run, and their exit codes.
 
 use nix::sys::signal::Signal;
 
 pub const SIGNALS: [&str; 3] = ["INT", "TERM", "HUP"];
-/// What asks the kernel or the daemon for something, or starts a process, by whichever call.
+/// The system calls that ask the kernel or the daemon for something, or start a process.
 pub const CALLS: [&str; 8] = [
     "sendto", "sendmsg", "write", "unlink", "clone", "clone3", "vfork", "fork",
 ];
-/// No steps: what is said to the person, what a signal's handler wakes the program with, the removal
-/// of its lock when all is done, and the record of what was done, without which it goes on.
+/// Calls that are not steps: messages to the user, the wake-up by a signal handler, the removal of
+/// the lock at the end, and the record of `up`, without which the program goes on.
 pub const NO_STEPS: [&str; 5] = [
     "write(2,",
     ", MSG_DONTWAIT,",
@@ -16,59 +16,59 @@ pub const NO_STEPS: [&str; 5] = [
     ".state",
     "{\\\"version\\\":",
 ];
-/// Nor is this one, where the interface is looked for: by as many threads as there are namespaces
-/// just now.
+/// This call is not a step either while the interface is searched: there is one thread for each
+/// namespace of the moment.
 const THREAD: &str = "CLONE_THREAD";
-/// What it can do without, as strace shows it.
+/// Requests that may fail without making the command fail, as strace shows them.
 pub const SPARED: [&str; 8] = [
-    // A link of the kernel's own kind: there is the daemon.
+    // Creating a link of the kernel's module: the daemon is used instead.
     "IFLA_INFO_KIND}, \"wireguard\"]",
-    // The way to a peer, and the MTU of its link: there is the other peer.
+    // The route to a peer, and the MTU of its link: those of another peer are used.
     "RTM_GETROUTE, nlmsg_flags=NLM_F_REQUEST|NLM_F_ACK,",
     "ifi_index=if_nametoindex(\"eth0\")",
-    // Networks taken away: from a daemon that does not know how, another way is tried.
+    // Removing single networks: it is done in the way for daemons that cannot.
     "allowed_ip=-",
-    // The daemon's socket removed: its link is deleted, and the daemon ends by that.
+    // Removing the daemon's socket: its link is deleted, which also ends the daemon.
     "unlink(\"/var/run/wireguard/wg0.sock\"",
-    // Routes of another namespace, asked for to say early what would fail later.
+    // The routes of another namespace: they are read only to fail early.
     "nlmsg_type=0x1a /* NLMSG_??? */, nlmsg_flags=NLM_F_REQUEST|0x300,",
-    // Links of a namespace among all those in which the interface may be.
+    // The links of one of the namespaces in which the interface may be.
     "RTM_GETLINK, nlmsg_flags=NLM_F_REQUEST|NLM_F_DUMP,",
-    // A handler's wake, if it came earlier or later this time: the end of a program is seen anyway.
+    // The wake-up by a signal handler, if it is at another position this time.
     ", MSG_DONTWAIT,",
 ];
 pub const PROGRAMS: [&str; 3] = ["wireguard-rs", "nft", "resolvconf"];
 pub const HOOKS: [&str; 4] = ["pre-up-1", "pre-up-2", "post-up-1", "post-up-2"];
 pub const DOWN_HOOKS: [&str; 2] = ["pre-down-1", "post-down-1"];
 
-/// What happens once in a run.
+/// A fault that happens once in a run.
 #[derive(Debug, Clone)]
 pub enum Fault {
     /// The nth of these calls fails.
     Call(&'static str, usize),
-    /// A signal comes at the nth of these calls.
+    /// A signal arrives at the nth of these calls.
     SignalAtCall(&'static str, usize, &'static str),
     /// The nth call of this program fails, before or after it did its work.
     Program(&'static str, usize, &'static str),
     /// This hook fails.
     Hook(&'static str),
-    /// A signal comes while this hook runs.
+    /// A signal arrives while this hook runs.
     SignalInHook(&'static str, &'static str),
 }
 
 impl Fault {
-    /// Whether `verb` can do without what failed, or what it asked for.
+    /// Whether `verb` may succeed although this request failed.
     pub fn is_spared(&self, verb: &str, met: &str) -> bool {
         match self {
             Fault::Call(..) if SPARED.iter().any(|request| met.contains(request)) => true,
-            // What the resolver has been told is asked first; unknown, it is told again.
+            // `reload` first reads the DNS settings; if that fails, it sets them again.
             Fault::Call("clone" | "clone3" | "vfork" | "fork", 1)
             | Fault::Program("resolvconf", 1, _) => verb == "reload",
             _ => false,
         }
     }
 
-    /// The exit code that tells of it.
+    /// The expected exit code.
     pub fn code(&self) -> i32 {
         match self {
             Fault::Call(..) | Fault::Program(..) => 1,
@@ -84,7 +84,8 @@ impl Fault {
     }
 }
 
-/// Whether a call is one. `down` looks for the interface, and so does what is to find it `away`.
+/// Whether a call is a step. The commands that search the interface are `down`, and with `away` also
+/// `reload`.
 pub fn is_step(verb: &str, away: bool, line: &str) -> bool {
     let searches = verb == "down" || away && verb == "reload";
     let is_search = searches && line.contains(THREAD);
@@ -96,17 +97,17 @@ pub fn is_step(verb: &str, away: bool, line: &str) -> bool {
 pub struct Outcome {
     pub code: Option<i32>,
     pub output: String,
-    /// The call that failed, or what else shows that the fault came about.
+    /// A line that shows that the fault happened: the call that failed, or another trace.
     pub met: Option<String>,
-    /// Whether it may have ended well.
+    /// Whether the command was allowed to succeed.
     pub spared: bool,
 }
 
-/// What came of a fault.
+/// The judgement on a run with a fault.
 #[derive(Debug)]
 pub struct Verdict {
-    /// It ended well, without what failed.
+    /// Whether the command succeeded in spite of the fault.
     pub went_on: bool,
-    /// What is not as it must be.
+    /// What is not as it must be; empty if all is well.
     pub wrong: Vec<String>,
 }

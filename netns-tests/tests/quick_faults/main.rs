@@ -1,10 +1,12 @@
-//! `wg-quick-rs up` disturbed at each step in turn: all is as before afterwards. And `down`: it is
-//! still up, or it is down, and nothing between. And `reload`: it is as before, or as the file says.
+//! A fault at each step of `wg-quick-rs`, one after the other. After a failed `up` the host is as
+//! before. After a failed `down` the tunnel is completely up or completely down. After a failed
+//! `reload` it is as before.
 //!
-//! A run without a fault, under strace, counts the steps: requests to the kernel and to the daemon,
-//! files written, processes started, calls of each program. Then each of them fails once, and a
-//! signal comes at each of them. The exit code tells which. Only without what is in `SPARED` may it
-//! end well: then all is as after a run without a fault. Needs strace.
+//! A run without a fault under strace counts the steps: requests to the kernel and to the daemon,
+//! files written, processes started, and calls of each program. Then each step fails once, and a
+//! signal arrives at each step; the exit code tells which. Only if a request in `SPARED` fails may
+//! the command succeed, and then the host must be as after a run without a fault. The tests need
+//! strace.
 
 mod fault;
 mod test_host;
@@ -23,15 +25,15 @@ use nix::unistd::Pid;
 use fault::{DOWN_HOOKS, Fault, HOOKS, Verdict};
 use test_host::TestHost;
 
-/// Faults are tried on so many hosts at once.
+/// The number of hosts on which faults are tried at the same time.
 const WORKERS: usize = 2;
-/// Tries each fault, in several hosts at once; counts and prints.
+/// Tries each fault, on several hosts at the same time, and prints the numbers.
 fn try_all(
     verb: &str,
     away: bool,
     least: usize,
     hooks: &[&'static str],
-    suffer: impl Fn(&TestHost, &Fault) -> io::Result<Verdict> + Sync,
+    run_with_fault: impl Fn(&TestHost, &Fault) -> io::Result<Verdict> + Sync,
 ) -> io::Result<()> {
     let lab = Lab::new()?;
     let Some(first) = TestHost::new(&lab, away)? else {
@@ -43,7 +45,7 @@ fn try_all(
     let wrong = Mutex::new(Vec::new());
     let work = |host: &TestHost| -> io::Result<()> {
         while let Some(fault) = faults.get(next.fetch_add(1, Relaxed)) {
-            let found = suffer(host, fault)?;
+            let found = run_with_fault(host, fault)?;
             if found.went_on {
                 went_on.fetch_add(1, Relaxed);
             }
@@ -73,20 +75,20 @@ fn try_all(
     })?;
     let wrong = wrong.into_inner().expect("no worker panicked");
     let went_on = went_on.into_inner();
-    // Not println!: the test runner would keep it to itself.
+    // Not println!, which the test runner captures.
     writeln!(
         io::stderr(),
-        "\nwg-quick-rs {verb}{} disturbed: {} faults, {} reported and undone, {} gone on without",
+        "\nwg-quick-rs {verb}{} with {} faults: {} reported and undone, {} without effect",
         if away { " --netns" } else { "" },
         faults.len(),
         faults.len() - wrong.len() - went_on,
         went_on
     )?;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // Far fewer than there are today would mean that they are not found.
+    // If there are far fewer, the search for steps has failed.
     let count = faults.len();
     assert!(count >= least, "only {count} steps: {faults:?}");
-    // And the host still serves.
+    // The host still works after all faults.
     first.forget()?;
     first.run("up")?.success()?;
     first.down()
@@ -94,39 +96,46 @@ fn try_all(
 
 #[test]
 fn a_fault_at_each_step_of_up_leaves_nothing() -> io::Result<()> {
-    try_all("up", false, 120, &HOOKS, TestHost::suffer_up)
+    try_all("up", false, 120, &HOOKS, TestHost::run_up_with_fault)
 }
 
 #[test]
 fn a_fault_at_each_step_of_down_leaves_it_up_or_down() -> io::Result<()> {
-    try_all("down", false, 45, &DOWN_HOOKS, TestHost::suffer_down)
+    try_all(
+        "down",
+        false,
+        45,
+        &DOWN_HOOKS,
+        TestHost::run_down_with_fault,
+    )
 }
 
 #[test]
 fn a_fault_at_each_step_of_reload_leaves_it_as_before_or_as_after() -> io::Result<()> {
-    try_all("reload", false, 85, &[], TestHost::suffer_reload)
+    try_all("reload", false, 85, &[], TestHost::run_reload_with_fault)
 }
 
-/// With an interface that lives in another namespace: what is done there, by requests that are not
-/// made on a thread of their own.
+/// For an interface in another namespace: the requests that are made there, except those on separate
+/// threads.
 #[test]
-fn a_fault_at_each_step_of_up_elsewhere_leaves_nothing() -> io::Result<()> {
-    try_all("up", true, 90, &HOOKS, TestHost::suffer_up)
-}
-
-#[test]
-fn a_fault_at_each_step_of_down_elsewhere_leaves_it_up_or_down() -> io::Result<()> {
-    try_all("down", true, 14, &DOWN_HOOKS, TestHost::suffer_down)
+fn a_fault_at_each_step_of_up_in_a_namespace_leaves_nothing() -> io::Result<()> {
+    try_all("up", true, 90, &HOOKS, TestHost::run_up_with_fault)
 }
 
 #[test]
-fn a_fault_at_each_step_of_reload_elsewhere_leaves_it_as_before_or_as_after() -> io::Result<()> {
-    try_all("reload", true, 30, &[], TestHost::suffer_reload)
+fn a_fault_at_each_step_of_down_in_a_namespace_leaves_it_up_or_down() -> io::Result<()> {
+    try_all("down", true, 14, &DOWN_HOOKS, TestHost::run_down_with_fault)
 }
 
-/// A container engine may run on the machine, hang or fail: a named namespace is found without it.
 #[test]
-fn an_interface_elsewhere_is_found_without_a_container_engine() -> io::Result<()> {
+fn a_fault_at_each_step_of_reload_in_a_namespace_leaves_it_as_before_or_as_after() -> io::Result<()>
+{
+    try_all("reload", true, 30, &[], TestHost::run_reload_with_fault)
+}
+
+/// A container engine may hang or fail; an interface in a named namespace is found without it.
+#[test]
+fn an_interface_in_a_namespace_is_found_without_a_container_engine() -> io::Result<()> {
     let lab = Lab::new()?;
     let Some(host) = TestHost::new(&lab, true)? else {
         return Ok(());
@@ -154,7 +163,7 @@ fn a_hook_that_hangs_can_be_interrupted() -> io::Result<()> {
     let Some(host) = TestHost::new(&lab, false)? else {
         return Ok(());
     };
-    // As Ctrl-C does: to all in the foreground. As kill(1) does: to it alone.
+    // Ctrl-C signals all processes in the foreground, kill(1) only one.
     for (signal, to_all) in [
         (Signal::SIGINT, true),
         (Signal::SIGTERM, false),

@@ -1,4 +1,4 @@
-//! A host on which runs are disturbed one after the other, and what came of each.
+//! A host on which faults are tried one after the other, and the judgement on each.
 
 use std::io;
 use std::process::Command;
@@ -8,7 +8,7 @@ use netns_tests::{Host, HostState, Lab, PATIENCE, binaries, require, until};
 
 use super::fault::*;
 
-/// Everything that `up` can do at once.
+/// A file that makes `up` do all its kinds of steps.
 const CONFIG: &str = "[Interface]
 PrivateKey = 6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=
 Address = 10.0.0.2/24, fd00::2/64
@@ -32,7 +32,7 @@ AllowedIPs = 10.6.0.0/16, fd06::/48
 Endpoint = [2001:db8::1]:51820
 ";
 
-/// Differs from it in everything that `reload` can change.
+/// A file that differs from the first in everything that `reload` can change.
 const CHANGED: &str = "[Interface]
 PrivateKey = 6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=
 Address = 10.0.0.2/24, 10.0.1.2/24
@@ -54,7 +54,8 @@ AllowedIPs = 10.6.0.0/16
 Endpoint = [2001:db8::1]:51820
 ";
 
-/// Does what /etc/fault asks of the hook with this name; run in the shell that wg-quick-rs started.
+/// The hook with this name fails or sends a signal, as /etc/fault says. The shell of wg-quick-rs runs
+/// it.
 const HOOK: &str = r#"
 echo "$1" >> /etc/log
 case "$(cat /etc/fault)" in
@@ -64,7 +65,7 @@ case "$(cat /etc/fault)" in
 esac
 "#;
 
-/// Runs the real program, and fails at the call that /etc/netns-tests/NAME.fails says.
+/// A stand-in that runs the real program, and fails at the call in /etc/netns-tests/NAME.fails.
 const STAND_IN: &str = r#"#!/bin/bash
 calls=/etc/netns-tests/NAME.calls
 n=$(($(cat $calls) + 1)); echo $n > $calls
@@ -75,26 +76,26 @@ REAL "$@" || exit
 exit 0
 "#;
 
-/// What `down` says when the DNS settings cannot be taken back, which is no reason to stay up.
+/// The text of `down` if the DNS settings cannot be removed; the tunnel is taken down all the same.
 const GOES_ON: &str = "; going on\n";
-/// What `up` says when it replaces /etc/resolv.conf itself, since resolvconf has failed.
+/// The text of `up` if it replaces /etc/resolv.conf itself, as resolvconf has failed.
 const FALLS_BACK: &str = "/etc/resolv.conf itself is replaced";
 
-/// What `up` says when it cannot look at the end whether the tunnel's packets would loop.
+/// The text of `up` if it cannot find out at the end whether the tunnel's packets would loop.
 const NOT_KNOWN: &str = "Cannot find out whether endpoints are reached through `wg0' itself";
 
-/// A host, its state when wg0 is down, and when it is up and reloaded.
+/// A host and its states: with wg0 down, up, and reloaded.
 pub struct TestHost {
     pub site: Site,
     pub quick: Quick,
-    /// Where wg0 lives, if not on the host itself.
+    /// The namespace of wg0, if it is not the host's.
     away: Option<Host>,
     pub before: HostState,
     pub up: HostState,
     pub reloaded: HostState,
 }
 
-/// The namespace for what is to live elsewhere; with a folder of its own for what is there of files.
+/// The name of a namespace for wg0.
 const AWAY: &str = "away";
 
 fn namespace(site: &Site) -> io::Result<Host> {
@@ -117,7 +118,7 @@ impl TestHost {
              ip addr add 192.0.2.2/24 dev eth0; ip -6 addr add 2001:db8::2/64 dev eth0 nodad
              ip route add default via 192.0.2.1; ip -6 route add default via 2001:db8::1")?;
         for name in PROGRAMS {
-            // What is there under that name goes on under another.
+            // The real program is kept under another name.
             let real = site.sh(&format!("type -p {name}"))?.trim().to_owned();
             let moved = format!("{BIN}/real/{name}");
             site.sh(&format!(
@@ -155,7 +156,7 @@ impl TestHost {
         Ok(Some(host))
     }
 
-    /// No fault, and nothing counted.
+    /// Resets all faults and counters.
     pub fn forget(&self) -> io::Result<()> {
         for name in PROGRAMS {
             self.site
@@ -185,7 +186,7 @@ impl TestHost {
         self.site.run(&self.quick, &self.args(verb))
     }
 
-    /// The host, and where else wg0 may leave something.
+    /// The state of the host and of the other namespace.
     pub fn look(&self) -> io::Result<HostState> {
         let mut state = self.site.state()?;
         let resolv_conf = self.site.sh("cat /etc/resolv.conf")?;
@@ -200,14 +201,14 @@ impl TestHost {
         Ok(state)
     }
 
-    /// Without the port, which is another each time.
+    /// The state without the port, which differs each time.
     fn state(&self) -> io::Result<HostState> {
         let mut state = self.look()?;
         state.forget("ListenPort = ");
         Ok(state)
     }
 
-    /// `up` or `down` under strace: its exit code and output.
+    /// Runs a command under strace. Returns its exit code and output.
     fn traced(&self, verb: &str, inject: Option<String>) -> io::Result<(Option<i32>, String)> {
         let place = self.site.place(&self.quick)?;
         let mut command = Command::new("strace");
@@ -222,7 +223,7 @@ impl TestHost {
         Ok((run.code, run.output))
     }
 
-    /// Waits until all is as before; what is not, if that does not come about.
+    /// Waits until the host is as before wg0 was up. Returns the differences that are left.
     pub fn restored(&self) -> io::Result<Vec<String>> {
         let mut left = Vec::new();
         let waited = until(PATIENCE, "the state before", || {
@@ -235,7 +236,7 @@ impl TestHost {
         }
     }
 
-    /// Takes it down, which must leave nothing but what stays by design: the sysctl.
+    /// Takes wg0 down, which must leave nothing except the sysctl.
     pub fn down(&self) -> io::Result<()> {
         self.run("down")?.success()?;
         self.reset_sysctl()?;
@@ -245,13 +246,13 @@ impl TestHost {
         }
     }
 
-    /// It is never undone: another tunnel may need it.
+    /// Resets the sysctl that `down` does not reset, as another tunnel may need it.
     pub fn reset_sysctl(&self) -> io::Result<()> {
         let reset = "echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark";
         self.site.sh(reset).map(|_| ())
     }
 
-    /// All the faults there can be, after a run without one.
+    /// All possible faults, found by a run without a fault.
     pub fn faults(&self, verb: &str, hooks: &[&'static str]) -> io::Result<Vec<Fault>> {
         if verb != "up" {
             self.run("up")?.success()?;
@@ -273,7 +274,7 @@ impl TestHost {
                 .filter_map(|(n, line)| is_step(verb, self.away.is_some(), line).then_some(n));
             for n in steps {
                 faults.push(Fault::Call(call, n));
-                // Which of them, makes no difference here: see the hooks for that.
+                // One signal for each step is enough; hooks are tried with all of them.
                 let signal = SIGNALS[n % SIGNALS.len()];
                 faults.push(Fault::SignalAtCall(call, n, signal));
             }
@@ -300,7 +301,7 @@ impl TestHost {
         Ok(faults)
     }
 
-    /// Runs it and lets a fault happen.
+    /// Runs a command with a fault.
     fn disturbed(&self, verb: &str, fault: &Fault) -> io::Result<Outcome> {
         self.forget()?;
         let fault_file = |text: String| self.site.host.write("/etc/fault", &text);
@@ -343,7 +344,7 @@ impl TestHost {
         })
     }
 
-    /// What shows that the fault came about.
+    /// The line that shows that the fault happened, if it did.
     fn met(&self, fault: &Fault) -> io::Result<Option<String>> {
         let line = |file: &str, is: &dyn Fn(&str) -> bool| {
             let text = self.site.host.read(file)?;
@@ -363,8 +364,9 @@ impl TestHost {
         }
     }
 
-    /// Disturbs `up`: all is as before, or as after any other.
-    pub fn suffer_up(&self, fault: &Fault) -> io::Result<Verdict> {
+    /// Runs `up` with a fault. The host must then be as before, or, if `up` succeeded, as after any
+    /// `up`.
+    pub fn run_up_with_fault(&self, fault: &Fault) -> io::Result<Verdict> {
         let outcome = self.disturbed("up", fault)?;
         let mut wrong = Vec::new();
         if outcome.code == Some(0) {
@@ -383,8 +385,9 @@ impl TestHost {
         self.judge(fault, outcome, wrong)
     }
 
-    /// Disturbs `down`: it is up as before, and can be taken down, or it is down.
-    pub fn suffer_down(&self, fault: &Fault) -> io::Result<Verdict> {
+    /// Runs `down` with a fault. The tunnel must then be up as before, so that it can be taken down,
+    /// or down.
+    pub fn run_down_with_fault(&self, fault: &Fault) -> io::Result<Verdict> {
         self.run("up")?.success()?;
         let outcome = self.disturbed("down", fault)?;
         let mut wrong = Vec::new();
@@ -398,7 +401,7 @@ impl TestHost {
         } else {
             self.reset_sysctl()?;
             if outcome.output.contains(GOES_ON) {
-                // What it could not take back, and said so.
+                // Removes what `down` reported that it could not remove.
                 self.site.sh("rm -rf /etc/netns-tests/dns/* /etc/netns/*")?;
             }
             let left = self.restored()?;
@@ -407,14 +410,14 @@ impl TestHost {
             }
             wrong.extend(
                 left.into_iter()
-                    .map(|line| format!("nor is it down: {line}")),
+                    .map(|line| format!("neither up nor down: {line}")),
             );
         }
         self.judge(fault, outcome, wrong)
     }
 
-    /// Disturbs `reload`: it is as before, or as the file says.
-    pub fn suffer_reload(&self, fault: &Fault) -> io::Result<Verdict> {
+    /// Runs `reload` with a fault. The tunnel must then be as before or as the file says.
+    pub fn run_reload_with_fault(&self, fault: &Fault) -> io::Result<Verdict> {
         self.run("up")?.success()?;
         self.site.configure("wg0", CHANGED)?;
         let outcome = self.disturbed("reload", fault)?;
@@ -433,7 +436,7 @@ impl TestHost {
         self.judge(fault, outcome, wrong)
     }
 
-    /// Adds to what is wrong with the state; makes the way free for the next.
+    /// Judges a run, given the wrong lines of the state, and cleans up for the next run.
     fn judge(
         &self,
         fault: &Fault,
@@ -452,7 +455,7 @@ impl TestHost {
         }
         let went_on = code == Some(0) && spared;
         if met.is_none() {
-            wrong.push("it did not come about".into());
+            wrong.push("the fault did not happen".into());
         }
         if !went_on && code != Some(fault.code()) {
             wrong.push(format!("not the exit code {}, after {met:?}", fault.code()));
@@ -463,7 +466,7 @@ impl TestHost {
         Ok(Verdict { went_on, wrong })
     }
 
-    /// By force.
+    /// Removes everything of wg0 by force.
     fn clean(&self) -> io::Result<()> {
         self.forget()?;
         self.site.sh("ip link del wg0 2> /dev/null || :
@@ -479,7 +482,7 @@ impl TestHost {
              echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
         match self.restored()?.as_slice() {
             [] => Ok(()),
-            left => Err(io::Error::other(format!("not to be cleaned: {left:?}"))),
+            left => Err(io::Error::other(format!("cannot be cleaned: {left:?}"))),
         }
     }
 }

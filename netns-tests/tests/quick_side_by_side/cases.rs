@@ -1,7 +1,8 @@
-//! The config files, and where each is tried.
+//! The config files, and the hosts on which they are tried.
 //!
-//! `{key}`, `{peer}`, `{peer2}` and `{psk}` stand for keys. Every place has `eth0`, 192.0.2.2/24 and
-//! 2001:db8::2/64 with default routes over both, MTU 1500; what a case's `place` says is done to it.
+//! `{key}`, `{peer}`, `{peer2}` and `{psk}` are replaced by keys. Every host has `eth0` with
+//! 192.0.2.2/24 and 2001:db8::2/64, default routes of both families, and MTU 1500. The `place` of a
+//! case changes that.
 
 mod guides;
 mod hooks;
@@ -9,38 +10,38 @@ mod odd;
 mod routes;
 mod values;
 
-/// Which stock scripts are not as ours.
+/// The stock scripts from which ours differs.
 #[derive(Debug, Clone, Copy)]
 pub enum Stock {
-    /// Those without this text, which is in the newer ones that ours follows.
+    /// Scripts without this text, which is in newer ones; ours behaves like those.
     Before(&'static str),
-    /// All: ours departs from them.
+    /// All scripts.
     Always,
 }
 
-/// A config file and where it is tried.
+/// A config file, and the host on which it is tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// What it shows.
+    /// The name of the case.
     pub name: &'static str,
     /// Name of the file, and of the interface unless `argument` is a path.
     pub interface: &'static str,
-    /// What is given to `up` and `down` instead of `interface`.
+    /// The argument of `up` and `down`, instead of `interface`.
     pub argument: &'static str,
-    /// Shell commands that make the place, beforehand.
+    /// Shell commands that change the host before.
     pub place: &'static str,
-    /// A program that is not on PATH.
+    /// A program that is removed from PATH.
     pub without: &'static str,
     /// The file.
     pub config: &'static str,
-    /// What stock is given instead, where it refuses this: the same thing in the way it takes.
+    /// If stock refuses this file: the same in a form that stock accepts.
     pub plain: Option<(Stock, &'static str)>,
-    /// Neither takes it; ours ends with this exit code.
+    /// Both programs refuse it; ours ends with this exit code.
     pub fails: Option<i32>,
-    /// It is refused for what a file does not tell: `check` passes it.
+    /// `up` refuses it because of the host, so `check` accepts the file.
     pub by_host: bool,
-    /// How ours is not as stock: starts of lines, with `-` stock's, with `+` ours. All of the
-    /// differences are named, and each is there.
+    /// The differences between ours and stock: beginnings of lines, with `-` for stock's and `+` for
+    /// ours. All differences must be listed, and each must occur.
     pub differs: &'static [(Stock, &'static [&'static str])],
 }
 
@@ -59,14 +60,14 @@ impl Case {
     };
 }
 
-/// The tables of iptables, made beforehand: it leaves them behind, empty.
+/// Creates the tables of iptables before, as iptables leaves them behind, empty.
 const IPTABLES: &str = "for t in iptables ip6tables; do
     $t -A FORWARD -j ACCEPT; $t -D FORWARD -j ACCEPT; $t -A OUTPUT -j ACCEPT; $t -D OUTPUT -j ACCEPT
     for at in 'nat POSTROUTING' 'raw PREROUTING' 'mangle PREROUTING' 'mangle POSTROUTING'; do
         set -- $at; $t -t $1 -A $2 -j ACCEPT; $t -t $1 -D $2 -j ACCEPT
     done; done";
 
-/// All of them.
+/// All cases.
 pub fn all() -> Vec<Case> {
     [
         guides::CASES,

@@ -1,12 +1,12 @@
-//! Stock `wg-quick` and ours, side by side on many config files: the same state after `up`, as before
-//! after `down`.
+//! Compares stock `wg-quick` and ours on many config files: `up` must leave the same state, and
+//! `down` the state before.
 //!
-//! Each file is brought up by either program in a fresh host, with `wireguard-rs` (or the kernel's
-//! module, where there is one) under both. Compared are links, addresses, the routes and rules of
-//! both families, sysctls, firewall, processes, sockets, the interface's configuration, what
-//! `resolvconf` was told and what hooks wrote. Where an older stock script does another thing than
-//! the newer ones, or ours departs, the case names the lines. `QUICK_CASES=TEXT` in the environment
-//! runs only the cases with that text in their name; `WG_QUICK=FILE` takes another stock script.
+//! Each program brings each file up on a new host, with `wireguard-rs` (or the kernel's module, if
+//! there is one) under both. The test compares links, addresses, routes and rules of both families,
+//! sysctls, the firewall, processes, sockets, the interface's configuration, the calls of
+//! `resolvconf` and the output of hooks. If an older stock script differs from newer ones, or ours
+//! differs from stock, the case lists the lines. `QUICK_CASES=TEXT` in the environment runs only the
+//! cases with that text in their name; `WG_QUICK=FILE` uses another stock script.
 
 mod cases;
 
@@ -21,11 +21,11 @@ use netns_tests::{HostState, Lab, until};
 
 use cases::{Case, Stock};
 
-/// How long a daemon may take to go after its link.
+/// How long a daemon may take to end after its link is deleted.
 const GOING: Duration = Duration::from_secs(10);
 const WORKERS: usize = 3;
 
-/// Keys; not secret.
+/// Keys for the files; they are not secret.
 const KEYS: [(&str, &str); 4] = [
     ("{key}", "6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g="),
     ("{peer}", "eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw="),
@@ -33,7 +33,7 @@ const KEYS: [(&str, &str); 4] = [
     ("{psk}", "cGVyaGFwcyBub3Qgc28gc2VjcmV0IGFmdGVyIGFsbCE="),
 ];
 
-/// Both ends of `eth0` are here; without an address of its own making, for MAC addresses are random.
+/// Creates both ends of `eth0`, without link-local addresses, as these depend on random MAC addresses.
 const PLACE: &str = "
     printf '127.0.0.1 localhost\\n203.0.113.9 vpn.example\\n2001:db8:9::9 vpn6.example\\n' > /etc/hosts
     ip link add eth0 address 02:00:00:00:00:01 type veth peer cable address 02:00:00:00:00:02
@@ -43,7 +43,7 @@ const PLACE: &str = "
     ip route add default via 192.0.2.1; ip -6 route add default via 2001:db8::1
 ";
 
-/// Begins a route of the highest metric in the table of a full tunnel, as ip(8) lists it.
+/// The beginning of the unreachable route in the table of a tunnel for all traffic, in ip(8)'s format.
 const UNREACHABLE: &str = "unreachable default ";
 
 fn with_keys(text: &str) -> String {
@@ -52,7 +52,7 @@ fn with_keys(text: &str) -> String {
 }
 
 impl Stock {
-    /// Whether this script is one of them.
+    /// Whether this script is one of these.
     fn has(self, stock: &Quick) -> bool {
         match self {
             Stock::Always => true,
@@ -61,17 +61,17 @@ impl Stock {
     }
 }
 
-/// What one program made of a case.
+/// The result of a case with one program.
 struct Outcome {
     code: Option<i32>,
     output: String,
-    /// While it was up, or after it refused; with the stand-ins' calls and the hooks' log.
+    /// The state after `up`, with the calls of the stand-ins and the log of the hooks.
     up: HostState,
-    /// What was otherwise than before, after `down`.
+    /// The differences to the state before, after `down`.
     left: Vec<String>,
 }
 
-/// `up`, a look, `down`, a look.
+/// Runs `up` and `down`, and reads the state after each.
 fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Option<Outcome>> {
     let Some(mut site) = Site::new(lab, quick.name)? else {
         return Ok(None);
@@ -100,7 +100,7 @@ fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Op
         up: HostState::default(),
         left: Vec::new(),
     };
-    // What `up` refuses, `check` refuses, and nothing else.
+    // `check` must refuse exactly the files that `up` refuses.
     if let Some(check) = check
         && !case.by_host
         && (check.code == Some(0)) != (outcome.code == Some(0))
@@ -114,7 +114,7 @@ fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Op
     if outcome.code == Some(0) {
         outcome.up = site.state()?;
         if !quick.is_stock() {
-            // Ours beside each default route; see `a_killed_daemon_leaks_nothing`.
+            // Ours adds this route beside each default route; see `a_killed_daemon_leaks_nothing`.
             outcome.up.forget(UNREACHABLE);
         }
         if !config.to_lowercase().contains("listenport") {
@@ -128,11 +128,11 @@ fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Op
         outcome.left = before.against(&site.state()?).0;
         outcome
             .left
-            // Once set, it stays.
+            // `down` does not reset this sysctl.
             .retain(|line| !line.contains("ipv4.all.src_valid_mark"));
         Ok(outcome.left.is_empty().then_some(()))
     });
-    // Time that ran out is no error of its own: what is left is the answer.
+    // After the time limit, the remaining differences are the result.
     gone.or_else(|error| match error.kind() {
         io::ErrorKind::TimedOut => Ok(()),
         _ => Err(error),
@@ -141,7 +141,7 @@ fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Op
     Ok(Some(outcome))
 }
 
-/// What is not as it is to be: nothing, when all is well. `None`: a tool is missing.
+/// The unexpected differences; empty if all is well. `None` if a tool is missing.
 fn compare(case: &Case, stock: &Quick, ours: &Quick) -> io::Result<Option<Vec<String>>> {
     let lab = Lab::new()?;
     let mut wrong = Vec::new();
@@ -201,7 +201,7 @@ fn compare(case: &Case, stock: &Quick, ours: &Quick) -> io::Result<Option<Vec<St
 }
 
 #[test]
-fn the_same_state_as_stock() -> io::Result<()> {
+fn up_and_down_leave_the_same_state_as_stock() -> io::Result<()> {
     let Some(stock) = Quick::stock()? else {
         return Ok(());
     };
@@ -231,7 +231,7 @@ fn the_same_state_as_stock() -> io::Result<()> {
         }
     });
     let (run, wrong) = done.into_inner().expect("no worker panicked");
-    // Not println!: the test runner would keep it to itself.
+    // Not println!, which the test runner captures.
     writeln!(
         io::stderr(),
         "\nwg-quick and wg-quick-rs side by side: {run} cases run, {} equal",

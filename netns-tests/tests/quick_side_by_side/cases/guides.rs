@@ -1,9 +1,9 @@
-//! As guides and providers give them out.
+//! Files as in guides, and from VPN providers.
 
 use super::{Case, IPTABLES};
 
 pub const CASES: &[Case] = &[
-    // ---- the two ends that every guide begins with
+    // ---- the two ends of a tunnel, as in most guides
     Case {
         name: "guide: a client, everything through the tunnel",
         config: "[Interface]

@@ -26,7 +26,7 @@ AllowedIPs = 10.5.0.0/24
         ..Case::NEW
     },
     Case {
-        name: "hooks: what PreUp finds",
+        name: "hooks: the state in which PreUp runs",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24
@@ -62,13 +62,13 @@ PostDown = resolvconf -d %i
         ..Case::NEW
     },
     Case {
-        name: "hooks: a mark in them is not a comment",
+        name: "hooks: a `#` in them is not a comment",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24
 PostUp = echo one '#' two >> /etc/log
 ",
-        // Cut at the mark, the older script's hook has a quote that does not end.
+        // The older script cuts the hook at the `#`, and a quote is left open.
         plain: Some((
             Before("unstripped_value"),
             "[Interface]
@@ -80,7 +80,7 @@ PostUp = printf 'one \\x23 two\\n' >> /etc/log
         ..Case::NEW
     },
     Case {
-        name: "hooks: a comment behind one",
+        name: "hooks: a comment after one",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24
@@ -89,7 +89,7 @@ PostUp = echo one >> /etc/log # says one
         ..Case::NEW
     },
     Case {
-        name: "hooks: the man page's kill switch, in its own words",
+        name: "hooks: the kill switch of wg-quick's manual page",
         place: IPTABLES,
         config: "[Interface]
 PrivateKey = {key}

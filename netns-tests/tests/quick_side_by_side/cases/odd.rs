@@ -1,12 +1,12 @@
-//! What stock does not take, and what neither does.
+//! Files that stock refuses, and files that both refuse.
 
 use super::Case;
 use super::Stock::Always;
 
 pub const CASES: &[Case] = &[
-    // ---- what stock does not take, and what it would have had to be given
+    // ---- files that stock refuses, each with a form that stock accepts
     Case {
-        name: "kinder: Table = AUTO",
+        name: "accepted only by ours: Table = AUTO",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24
@@ -30,7 +30,7 @@ Endpoint = 203.0.113.1:51820
         ..Case::NEW
     },
     Case {
-        name: "kinder: AllowedIPs =",
+        name: "accepted only by ours: AllowedIPs =",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24
@@ -49,9 +49,9 @@ PublicKey = {peer}
         )),
         ..Case::NEW
     },
-    // ---- what both refuse, leaving nothing
+    // ---- files that both refuse, leaving nothing
     Case {
-        name: "refused: an endpoint of a port only",
+        name: "refused: an endpoint with only a port",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24
@@ -64,7 +64,7 @@ Endpoint = :5
         ..Case::NEW
     },
     Case {
-        name: "refused: an address twice",
+        name: "refused: an address listed twice",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24, 10.0.0.2/24
@@ -104,7 +104,7 @@ Endpoint = 203.0.113.1:51820
         ..Case::NEW
     },
     Case {
-        name: "refused: an address that is none",
+        name: "refused: an invalid address",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24, 10.0.0.256/24
@@ -122,7 +122,7 @@ Adress = 10.0.0.2/24
         ..Case::NEW
     },
     Case {
-        name: "refused: a table without a number",
+        name: "refused: a table name without a number",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24
@@ -150,7 +150,7 @@ Endpoint = nowhere.example:51820
         ..Case::NEW
     },
     Case {
-        name: "refused: an interface of that name",
+        name: "refused: an interface of that name exists",
         place: "ip link add wg0 type veth peer other",
         config: "[Interface]
 PrivateKey = {key}

@@ -70,7 +70,7 @@ Endpoint = 203.0.113.1:51820
         ..Case::NEW
     },
     Case {
-        name: "full tunnel, src_valid_mark set already",
+        name: "full tunnel, src_valid_mark already set",
         place: "echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark",
         config: "[Interface]
 PrivateKey = {key}
@@ -83,7 +83,7 @@ Endpoint = 203.0.113.1:51820
         ..Case::NEW
     },
     Case {
-        name: "full tunnel, tables 51820 and 51821 taken",
+        name: "full tunnel, tables 51820 and 51821 in use",
         place: "ip route add 10.1.0.0/16 dev eth0 table 51820
                 ip -6 route add fd01::/16 dev eth0 table 51821",
         config: "[Interface]
@@ -125,7 +125,7 @@ Endpoint = 203.0.113.1:51820
         ..Case::NEW
     },
     Case {
-        name: "full tunnel where IPv6 is switched off",
+        name: "full tunnel, IPv6 switched off",
         place: "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6
                 echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6",
         config: "[Interface]
@@ -223,7 +223,7 @@ AllowedIPs = 10.9.0.0/16
     },
     // ---- MTU
     Case {
-        name: "MTU given, and given again",
+        name: "MTU given twice",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24, fd00::2/64
@@ -265,7 +265,7 @@ Endpoint = 203.0.113.1:51820
 PrivateKey = {key}
 Address = 10.0.0.2/24
 ",
-        // `mtu lock 1450` is not what stock looks for.
+        // Stock does not understand `mtu lock 1450`.
         differs: &[(
             Always,
             &[
@@ -290,7 +290,7 @@ AllowedIPs = 10.5.0.0/24
         ..Case::NEW
     },
     Case {
-        name: "MTU where nothing leads anywhere",
+        name: "MTU without any route",
         place: "ip route del default; ip -6 route del default",
         config: "[Interface]
 PrivateKey = {key}
@@ -303,7 +303,7 @@ Endpoint = 203.0.113.1:51820
         ..Case::NEW
     },
     Case {
-        name: "MTU by two endpoints: the smaller",
+        name: "MTU of two endpoints: the smaller",
         place: "ip route add 203.0.113.0/24 via 192.0.2.1 mtu 1380
                 ip -6 route add 2001:db8:1::/48 via 2001:db8::1 mtu 1450",
         config: "[Interface]

@@ -1,4 +1,4 @@
-//! Addresses, allowed IPs, DNS, and how people write them.
+//! Addresses, allowed IPs and DNS, in various spellings.
 
 use super::Case;
 use super::Stock::Always;
@@ -32,7 +32,7 @@ Endpoint = [2001:db8:1::1]:51820
         ..Case::NEW
     },
     Case {
-        name: "allowed IPs covered by the addresses, and not quite",
+        name: "allowed IPs inside of the addresses' networks, and partly outside",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24, fd00::2/64
@@ -58,7 +58,7 @@ AllowedIPs = 10.1.2.128/25, 192.168.7.0/24, 10.0.0.0/7
         ..Case::NEW
     },
     Case {
-        name: "allowed IPs with host bits, without masks, spaced oddly",
+        name: "allowed IPs with host bits, without masks, with odd spaces",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/32
@@ -69,7 +69,7 @@ AllowedIPs = 10.5.5.5/24 ,10.6.6.6,  fd00:5::5/48,fd00:6::6
         ..Case::NEW
     },
     Case {
-        name: "an allowed IP that two peers name",
+        name: "an allowed IP that two peers have",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/32
@@ -142,7 +142,7 @@ DNS = fd00::1 , lan.example,9.9.9.9
         ..Case::NEW
     },
     Case {
-        name: "DNS where interfaces are in an order",
+        name: "DNS with an order of interfaces",
         place: "mkdir -p /etc/resolvconf
                 printf 'lo.*\\nlo.inet6\\ntun*\\ntap*\\n' > /etc/resolvconf/interface-order",
         config: "[Interface]
@@ -153,7 +153,7 @@ DNS = 10.0.0.1
         ..Case::NEW
     },
     Case {
-        name: "DNS of search domains only",
+        name: "DNS with only search domains",
         config: "[Interface]
 PrivateKey = {key}
 Address = 10.0.0.2/24
@@ -170,7 +170,7 @@ DNS = corp.example, lan.example
         )],
         ..Case::NEW
     },
-    // ---- how it is written
+    // ---- spellings
     Case {
         name: "odd case and spacing",
         config: "  [interface]
@@ -204,7 +204,7 @@ AllowedIPs = 10.5.0.0/24 #, 10.6.0.0/24
         ..Case::NEW
     },
     Case {
-        name: "lines ended as in Windows",
+        name: "line ends of Windows",
         config: "[Interface]\r
 PrivateKey = {key}\r
 Address = 10.0.0.2/24, fd00::2/64\r
@@ -219,7 +219,7 @@ Endpoint = 203.0.113.1:51820\r
         ..Case::NEW
     },
     Case {
-        name: "sections in another order, and again",
+        name: "sections in another order, and repeated",
         config: "[Peer]
 PublicKey = {peer}
 AllowedIPs = 10.5.0.0/24
@@ -236,7 +236,7 @@ ListenPort = 51820
         ..Case::NEW
     },
     Case {
-        name: "a long name with every mark",
+        name: "a long name with all allowed characters",
         interface: "w_g=0+a.b-cdefg",
         config: "[Interface]
 PrivateKey = {key}
@@ -251,7 +251,7 @@ Endpoint = 203.0.113.1:51820
         ..Case::NEW
     },
     Case {
-        name: "full tunnel by a name of letters, digits, dash and dot",
+        name: "full tunnel, a name of letters, digits, dash and dot",
         interface: "nl-ams.01",
         config: "[Interface]
 PrivateKey = {key}
@@ -264,7 +264,7 @@ Endpoint = 203.0.113.1:51820
         ..Case::NEW
     },
     Case {
-        name: "a path instead of a name, through a link",
+        name: "a path instead of a name, by a symbolic link",
         place: "mkdir /etc/vpn; ln -s /etc/wireguard/wg0.conf /etc/vpn/tun7.conf",
         argument: "/etc/vpn/tun7.conf",
         config: "[Interface]
