@@ -1,5 +1,5 @@
-//! Bursts of data messages under our AEAD on AVX-512 and under AWS-LC's: both write the same bytes,
-//! and accept and leave the same, whatever is changed in between.
+//! Bursts of data messages with our AEAD on AVX-512 and with AWS-LC's: both write the same bytes,
+//! accept the same messages, and leave the same buffers, whatever is changed in between.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ struct Input {
     first: u64,
     stride: u16,
     count: u8,
-    /// What the last one is shorter by.
+    /// How much shorter the last message is, bytes.
     short: u16,
     text: Vec<u8>,
     changes: Vec<(u32, u8)>,
@@ -21,7 +21,7 @@ struct Input {
 }
 
 fuzz_target!(
-    // Here, as it is an error to end where inputs are tried.
+    // Checked here, as ending the process while an input is tried counts as an error.
     init: {
         if AeadBackend::avx512().is_none() {
             eprintln!("NOT RUN: this CPU has no AVX-512");
@@ -57,7 +57,7 @@ fuzz_target!(
         let [library, ours] = backends.map(|backend| {
             let (mut burst, mut accepted) = (changed.clone(), Vec::new());
             OpeningKey::new(backend, &input.key).open_burst(&mut burst, stride, &mut accepted);
-            // What is refused may be left in any state, but not as plaintext.
+            // A refused message may be left in any state, but not as plaintext.
             for (i, datagram) in burst.chunks_mut(stride).enumerate() {
                 if !accepted[i] && datagram.len() >= HEADER + TAG {
                     let len = datagram.len();

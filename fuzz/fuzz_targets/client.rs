@@ -1,5 +1,5 @@
-//! A daemon that answers anything: the client reads what the reader of a whole text reads, and comes to
-//! an end.
+//! A daemon that answers anything: the client ends, and reads the same as the parser of a complete
+//! answer.
 
 #![no_main]
 
@@ -11,12 +11,12 @@ use libfuzzer_sys::fuzz_target;
 use wg_rs::uapi::client::{Client, ClientError};
 use wg_rs::uapi::text::parse_get;
 
-/// Lines longer than this are refused by the client only.
+/// Only the client refuses lines longer than this.
 const MAX_LINE: usize = 512;
 
 fuzz_target!(|answers: &[u8]| {
     let (ours, mut daemons) = UnixStream::pair().expect("sockets");
-    // Fits in its buffer: nobody reads yet.
+    // The text fits in the socket's buffer, as nobody reads yet.
     let mut rest = &answers[..answers.len().min(64 << 10)];
     daemons.write_all(rest).expect("room");
     daemons.shutdown(Shutdown::Write).expect("a stream");
@@ -36,7 +36,7 @@ fuzz_target!(|answers: &[u8]| {
             .any(|line| line.len() > MAX_LINE);
         match (read, parse_get(answer)) {
             (Ok(interface), expected) => assert_eq!(Ok(interface), expected),
-            // One that was cut off amid the answer says no more of use.
+            // The error for an answer that is cut off has no further information.
             (Err(ClientError::Reply(error)), expected) => {
                 assert!(too_long || Err(error) == expected);
                 return;

@@ -1,5 +1,5 @@
-//! Bursts of interleaved flows, with packets that differ from what would be merged in any way: the
-//! writes are those of the model, the segmenter undoes them, and so does `restore`.
+//! Bursts of interleaved flows, with packets that differ in any way from packets that can be merged.
+//! The writes are those of the model, and both the segmenter and `restore` undo them.
 
 #![no_main]
 
@@ -33,7 +33,7 @@ enum Event {
     Plain,
     Push,
     Size(u16),
-    /// Changed before lengths and checksums are put right, or after.
+    /// Whether the change is made before lengths and checksums are corrected, or after.
     Byte {
         at: u8,
         with: u8,
@@ -78,7 +78,7 @@ fuzz_target!(|input: Input| {
             Event::Byte { at, with, finished } => {
                 let at = usize::from(at) % bytes.len();
                 bytes[at] ^= with;
-                // Only headers that are still of one length can be put right.
+                // Only headers of unchanged length can be corrected.
                 if !finished && bytes[0] >> 4 == if packet.v6 { 6 } else { 4 } && bytes[0] & 15 == 5
                 {
                     finish(&mut bytes, packet.transport(), packet.protocol);

@@ -1,5 +1,5 @@
-//! Configuration files and arguments of `wg set`: what is understood is printed and understood again as
-//! the same, and what is not is told without the keys in it.
+//! Configuration files and arguments of `wg set`: input that is accepted is printed, and read again
+//! as the same. An error about other input does not contain a key.
 
 #![no_main]
 
@@ -16,10 +16,10 @@ use wg_rs::model::{Change, Interface, Peer};
 
 const A: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
 const B: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
-/// Its slash is where that of a network may be.
+/// A key with a slash at a position where a network may have one.
 const C: &str = "qIY8/0Bi1rWn4T2EwJyGkXmuUPdZ+h5vOc7sLgRq6kE=";
 
-/// What bytes from 128 on stand for, in turn, as chance would never find it.
+/// Words that bytes from 128 on are replaced by, as random input would never contain them.
 const WORDS: [&str; 33] = [
     A,
     B,
@@ -72,7 +72,7 @@ fn written_out(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     for byte in bytes {
         match byte.checked_sub(128) {
-            // No UTF-8.
+            // A byte that is not UTF-8.
             Some(127) => text.push(0xe9),
             Some(n) => text.extend(WORDS[usize::from(n) % WORDS.len()].as_bytes()),
             None => text.push(*byte),
@@ -124,7 +124,7 @@ fn tells_no_key(error: &wg_rs::config::Error) {
     }
 }
 
-/// Printed and read again, it is the same.
+/// Checks that an interface is the same after it is printed and read again.
 fn again(interface: &Interface) {
     let text = print(interface);
     let settings = parse_file("f", text.as_bytes()).expect("what we print is right");
@@ -149,7 +149,7 @@ fn resolve(endpoint: &Endpoint) -> Result<SocketAddr, Reason> {
     Ok(SocketAddr::new(ip, endpoint.port))
 }
 
-/// As a daemon does, but for allowed IPs that go from one peer to another.
+/// Applies a change as a daemon does, except that allowed IPs do not move from other peers.
 fn apply(interface: &mut Interface, key: PublicKey, change: Change) {
     let at = interface
         .peers

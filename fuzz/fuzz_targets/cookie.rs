@@ -1,5 +1,5 @@
-//! Cookie replies to a device whose initiation waits for its response: only the right one is taken,
-//! once, and a wrong one does not spoil it. Shown by mac2 of the next initiation.
+//! Cookie replies to a device that waits for the response to its initiation: only the valid one is
+//! accepted, once, also after an invalid one. The mac2 of the next initiation shows whether it was.
 
 #![no_main]
 
@@ -37,7 +37,7 @@ fuzz_target!(|input: (Vec<(u8, u8)>, Option<Vec<u8>>)| {
     );
     let mut later = pair.now;
     let mut has_cookie = || {
-        // The retry: five seconds and at most a third.
+        // The retry comes after five seconds and at most a third of a second.
         later = later + Duration::from_millis(5400);
         pair.a.handle_timeout(later, WALL);
         let retry = transmits(&mut pair.a, later).pop().expect("it tries again");

@@ -1,5 +1,5 @@
-//! Bursts of data packets, right, damaged, repeated or made up: what is delivered is what was sent,
-//! each packet once, whatever is around it.
+//! Bursts of data packets that are valid, damaged, repeated or forged: only packets that were sent are
+//! delivered, each once, whatever else is in the burst.
 
 #![no_main]
 
@@ -32,7 +32,7 @@ enum Event {
     },
     /// Sealed by A, but from an address that is not A's.
     Foreign(u8),
-    /// Sealed by A, but no IP packet, or one that is longer than what holds it.
+    /// Sealed by A, but not an IP packet, or one whose length is beyond the message.
     Nonsense {
         at: u8,
         with: u8,
@@ -86,7 +86,7 @@ fuzz_target!(|input: Input| {
             sent.push((datagram.clone(), inner));
             bytes.extend(datagram);
         }
-        // The last datagram of a burst may be cut.
+        // The last datagram of a burst may be truncated.
         let cut = usize::from(input.last).min(stride.saturating_sub(1));
         let len = bytes.len().saturating_sub(cut);
         burst.buffer()[..len].copy_from_slice(&bytes[..len]);
@@ -103,9 +103,10 @@ fuzz_target!(|input: Input| {
     }
     let once: HashSet<_> = delivered.iter().cloned().collect();
     for packet in &once {
-        // Nonsense that is a whole packet still (another TOS, a shorter length, or one that takes in
-        // padding) is A's to send; and ECN, in bytes 1 and 10 to 12, may have changed on the way.
-        // Each packet has its number in it, but for nonsense that is too short: some of that is alike.
+        // A may send a changed packet that is still complete (with another TOS, a shorter length, or
+        // one that includes padding). ECN, in bytes 1 and 10 to 12, may have changed on the way. Each
+        // packet contains its number, except for changed ones that are too short: some of those are
+        // equal.
         let sent_so = |inner: &[u8]| {
             let common = inner.len().min(packet.len());
             inner[0] == packet[0]
@@ -117,7 +118,7 @@ fuzz_target!(|input: Input| {
         };
         let sent = sent.iter().filter(|(_, inner)| sent_so(inner)).count();
         let delivered = delivered.iter().filter(|other| *other == packet).count();
-        assert!(sent > 0, "delivered what was not sent");
+        assert!(sent > 0, "a packet was delivered that was not sent");
         assert!(
             delivered <= sent,
             "delivered {delivered} times, sent {sent}"
@@ -125,7 +126,7 @@ fuzz_target!(|input: Input| {
     }
     if input.last == 0 && input.tos & 3 == 0 {
         for packet in &expected {
-            assert!(once.contains(packet), "a right packet was lost");
+            assert!(once.contains(packet), "a valid packet was lost");
         }
     }
 });

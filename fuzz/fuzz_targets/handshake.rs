@@ -1,5 +1,6 @@
-//! Initiations and responses, right, damaged or made up, with any load: only an unchanged initiation
-//! is answered by a response, only an unchanged response makes a session, and a bad one harms neither.
+//! Initiations and responses that are valid, damaged or forged, at any load: only an unchanged
+//! initiation is answered by a response, only an unchanged response makes a session, and after an
+//! invalid message the valid one is still accepted.
 
 #![no_main]
 
@@ -17,7 +18,7 @@ use wg_rs::tunnel::peer::Endpoint;
 struct Input {
     to_initiator: bool,
     waiting: u16,
-    /// Whether mac1 is made right again, so that the change gets past the door.
+    /// Whether mac1 is computed again, so that the change passes the first check.
     sign: bool,
     event: Event,
 }
@@ -75,8 +76,8 @@ fuzz_target!(|input: Input| {
         },
     );
     let answers = transmits(receiver, pair.now);
-    // mac2 counts under load only, and the sender index is covered by mac1 alone: with a mac1 made
-    // anew it may differ.
+    // mac2 counts only under load. Only mac1 covers the sender index, so that may differ if mac1 is
+    // computed again.
     let macs = right.len() - 32;
     let unchanged = message.len() == right.len()
         && message[..4] == right[..4]
@@ -84,11 +85,11 @@ fuzz_target!(|input: Input| {
         && (input.sign
             || message[4..8] == right[4..8] && message[macs..macs + 16] == right[macs..macs + 16]);
     if unchanged && !loaded {
-        assert!(!answers.is_empty(), "a right message is refused");
+        assert!(!answers.is_empty(), "a valid message is refused");
     } else {
         let cookies_only = answers.iter().all(|answer| answer.len() == 64 && loaded);
-        assert!(cookies_only, "a wrong message is answered");
-        // And the right one is still good.
+        assert!(cookies_only, "an invalid message is answered");
+        // The valid message is still accepted.
         receiver.handle_message(
             pair.now,
             WALL,
@@ -99,7 +100,7 @@ fuzz_target!(|input: Input| {
         if !loaded {
             assert!(
                 !transmits(receiver, pair.now).is_empty(),
-                "a wrong message spoiled the right one"
+                "after an invalid message the valid one is refused"
             );
         }
     }

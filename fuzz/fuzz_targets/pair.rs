@@ -1,5 +1,5 @@
-//! Two devices that know each other, with a clock and randomness of their own making, for the targets
-//! that look at messages.
+//! Two devices that are each other's peers, with a fake clock and fake randomness, for the targets
+//! about messages.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use wg_rs::tunnel::peer::{Endpoint, Peer};
 use wg_rs::tunnel::send::{OutBuffer, Prepared, route};
 use wg_rs::tunnel::time::Time;
 
-/// No randomness at all, but never the same number twice.
+/// Not random, but never the same number twice.
 struct Counter(u64);
 
 impl RngCore for Counter {
@@ -93,7 +93,7 @@ impl Pair {
         pair
     }
 
-    /// Has A want to send, and gives its initiation.
+    /// Makes A send a packet, and returns its initiation.
     pub fn initiation(&mut self) -> Vec<u8> {
         assert!(
             self.send(&packet(1, 2, b"first")).is_none(),
@@ -135,12 +135,12 @@ impl Pair {
         transmits(&mut self.a, self.now)
     }
 
-    /// Has A send a packet: sealed, or `None` where there is no session.
+    /// Makes A send a packet. Returns it sealed, or `None` if there is no session.
     pub fn send(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
         self.send_instead(packet, packet)
     }
 
-    /// Has A send `packet` to the peer that `routed` belongs to.
+    /// Makes A send `packet` to the peer to which `routed` would go.
     pub fn send_instead(&mut self, routed: &[u8], packet: &[u8]) -> Option<Vec<u8>> {
         let plane = self.a.plane().clone();
         let routes = plane.routes();

@@ -1,5 +1,5 @@
-//! Super-packets of every shape, whole and damaged: whole ones are cut as the model cuts them, in
-//! every byte; damaged ones are refused, or cut into packets of which only the last is shorter.
+//! Super-packets of every shape: valid ones are segmented exactly as by the model, and damaged ones are
+//! refused, or segmented into packets of which only the last is shorter.
 
 #![no_main]
 
@@ -49,7 +49,7 @@ fuzz_target!(|input: Input| {
         (false, between) => vec![1; between % 11 * 4],
         (true, between) if between % 3 == 0 => vec![],
         (true, between) => {
-            // Destination options, all padding, of any length.
+            // Destination options of any length that are only padding.
             let units = between % 5;
             let mut extension = vec![60, protocol, units as u8];
             extension.extend(vec![0; units * 8 + 6]);

@@ -1,5 +1,5 @@
-//! The configuration protocol, both ways: what is understood is printed and understood again as the
-//! same, and nothing else is understood.
+//! The configuration protocol in both directions: text that is accepted is printed, and read again as
+//! the same.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Any bytes read from the TUN: the header survives a round trip, and what the segmenter accepts it
-//! writes, as packets that hold every byte that came behind the headers, once and in order.
+//! Any bytes read from the TUN device: the header is the same after it is read and written. If the
+//! segmenter accepts the packet, its output contains every payload byte once and in order.
 
 #![no_main]
 
