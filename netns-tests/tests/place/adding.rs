@@ -49,7 +49,7 @@ fn a_failed_add_leaves_nothing() -> io::Result<()> {
 
     // From here on the link is created, and deleted again.
     pair.take_the_name_in_db()?;
-    let taken = "cannot move wg0 to db: the name is taken there";
+    let taken = "cannot move wg0 to db: the name is in use there";
     pair.refused(&["add", "wg0", "--netns", "db", "--config", &config], taken);
     unchanged("a name taken there")?;
     let twice = "10.77.0.1/24,10.77.0.1/24";
@@ -62,7 +62,7 @@ fn a_failed_add_leaves_nothing() -> io::Result<()> {
     // `add` undoes what it made without a search, as it may not be allowed to see whose TUN device it is.
     let error = failed(pair.link_without_ptrace(&add));
     assert!(error.contains("cannot add address 10.77.0.1/24"), "{error}");
-    assert!(!error.contains("then also"), "{error}");
+    assert!(!error.contains("deleting it also failed"), "{error}");
     unchanged("an address twice, without CAP_SYS_PTRACE")?;
     assert!(pair.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
 
@@ -95,14 +95,14 @@ fn a_file_for_wg_quick_is_refused() -> io::Result<()> {
 fn a_name_in_use_is_refused_in_every_namespace() -> io::Result<()> {
     let pair = Pair::new()?;
     pair.add("web")?;
-    let line = "cannot create wg0: the name is taken by the daemon at /var/run/wireguard/wg0.sock";
+    let line = "cannot create wg0: the name is used by the daemon at /var/run/wireguard/wg0.sock";
     for backend in ["userspace", "kernel"] {
         pair.refused(&["add", "wg0", "--backend", backend], line);
     }
     let elsewhere = ["netns", "exec", "db", &pair.program, "link", "add", "wg0"];
     let error = failed(pair.a.sh("ip", &elsewhere));
     assert!(error.ends_with(line), "{error}");
-    let line = "cannot create eth0: the name is taken by another link";
+    let line = "cannot create eth0: the name is used by another link";
     pair.refused(&["add", "eth0"], line);
     pair.refused(&["del", "eth0"], "eth0: no such WireGuard interface");
     pair.lives(&pair.inside("web")?)

@@ -91,7 +91,7 @@ fn an_interface_is_moved_and_deleted_without_cap_sys_ptrace() -> io::Result<()> 
     assert!(web.run(|| netlink::link("wg0"))?.is_some());
     // The interface is in another namespace now, and the caller may not see in which.
     let error = failed(blind(&["del", "wg0"]));
-    let line = "cannot find the network interface of wg0: no permission to look at its daemon";
+    let line = "cannot find the network interface of wg0: no permission to inspect its daemon";
     assert!(error.ends_with(line), "{error}");
     blind(&["del", "wg0", "--netns", "web"])?;
     assert!(web.run(|| netlink::link("wg0"))?.is_none());

@@ -131,7 +131,7 @@ fn a_failed_move_changes_nothing() -> io::Result<()> {
     let from_web = |to| ["move", "wg0", to, "--netns", "web"];
     pair.refused(
         &from_web("db"),
-        "cannot move wg0 to db: the name is taken there",
+        "cannot move wg0 to db: the name is in use there",
     );
     unchanged("name taken")?;
     let none = "cannot enter namespace nosuch: there is no namespace of this name in /run/netns";

@@ -1,7 +1,7 @@
-//! Container engines, asked over their sockets for the network namespaces of containers.
+//! Container engines: asks them over their sockets for the network namespaces of containers.
 //!
-//! An engine tells the process ID of a container, which may be another process's a moment later. So the
-//! namespace is opened between two equal answers, and kept by its descriptor.
+//! An engine reports the process ID of a container, and that ID may belong to another process a
+//! moment later. So the namespace is opened between two equal replies, and held by a descriptor.
 
 use std::env;
 use std::error::Error as _;
@@ -20,17 +20,17 @@ use super::error::{NO_PERMISSION, reason};
 use crate::sys::netns::NetNs;
 use crate::sys::process::other::Process;
 
-/// Seconds that an engine has to open the namespace of a container that the user named.
+/// Seconds in which an engine must open the namespace of a container that the user named.
 const PATIENCE: u64 = 10;
-/// Time that all engines together have to tell the names of their containers. Whatever is not known by
-/// then goes by another name.
+/// Time for all engines together to list their containers. A container that is not known by then is
+/// shown under another name.
 const LISTING: Duration = Duration::from_secs(1);
-/// Where Docker listens, if nobody says otherwise.
+/// The socket of Docker, unless an environment variable names another one.
 const DOCKER: &str = "unix:///var/run/docker.sock";
-/// Where Podman listens for root.
+/// The socket of Podman for root.
 const PODMAN: &str = "unix:///run/podman/podman.sock";
 
-/// Which container engine.
+/// A container engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContainerEngine {
     Docker,
@@ -45,15 +45,15 @@ pub(super) struct Container {
     pub netns: NetNs,
 }
 
-/// Why an engine did not tell a namespace.
+/// Why an engine did not return a namespace.
 enum Failure {
     /// Nobody listens at the socket.
     Absent,
-    /// It knows no such container.
+    /// The engine has no such container.
     NoContainer,
-    /// The container has no namespace to enter.
+    /// The container has no namespace that can be used.
     Unfit(String),
-    /// The engine's own trouble.
+    /// Another error of the engine.
     Other(String),
 }
 
@@ -67,7 +67,7 @@ impl ContainerEngine {
         }
     }
 
-    /// The sockets to ask, in this order.
+    /// The sockets to try, in this order.
     fn hosts(self) -> Vec<String> {
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let in_run_dir = |socket: &str| {
@@ -87,11 +87,11 @@ impl ContainerEngine {
         }
     }
 
-    /// Opens the namespace of a container, by its name or ID.
+    /// Opens the namespace of a container, given by name or ID.
     ///
     /// # Errors
-    /// In words: no engine, no such container, it is not running, it has the host's network, no
-    /// permission.
+    /// A message: there is no engine or no such container, the container is not running or uses the
+    /// host's network, or permission is denied.
     pub fn open(self, container: &str) -> Result<NetNs, String> {
         let hosts = self.hosts();
         let mut asked = false;
@@ -120,8 +120,8 @@ impl ContainerEngine {
         })
     }
 
-    /// The running containers of all engines, which are asked at the same time. Those that are not known
-    /// after a second are left out.
+    /// The running containers of all engines, which are asked at the same time. Containers that are
+    /// not known after a second are left out.
     pub fn containers() -> Vec<Container> {
         let Ok(runtime) = runtime() else {
             return Vec::new();
@@ -136,7 +136,7 @@ impl ContainerEngine {
             }
             engines.join_all().await.into_iter().flatten().collect()
         });
-        // A look-up of a host's name cannot be ended: it is not waited for.
+        // Does not wait for the look-up of a host name, which cannot be cancelled.
         runtime.shutdown_background();
         containers
     }
@@ -160,7 +160,7 @@ impl ContainerEngine {
             }));
         }
         let found = asked.join_all().await.into_iter();
-        // A container may have ended by now.
+        // The container may have ended meanwhile.
         let found = found.filter_map(|found| found.ok()?.ok());
         found
             .map(|(container, netns)| {
@@ -175,19 +175,19 @@ impl ContainerEngine {
     }
 }
 
-/// The runtime of one question, which is gone afterwards.
+/// A runtime for one request.
 fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
 }
 
-/// Asks one engine.
+/// Sends a request to one engine.
 fn ask<T>(question: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = runtime().map_err(|error| Failure::Other(reason(&error)))?;
     let limit = Duration::from_secs(PATIENCE);
     let answer = runtime.block_on(async { timeout(limit, question).await });
-    // A look-up of the host's name cannot be ended: it is not waited for.
+    // Does not wait for the look-up of a host name, which cannot be cancelled.
     runtime.shutdown_background();
     answer.unwrap_or_else(|_| Err(no_answer()))
 }
@@ -208,7 +208,7 @@ fn connect(host: &str) -> Result<Docker, Failure> {
     docker.map_err(failure)
 }
 
-/// Fails where the engine runs on another machine, whose process IDs mean nothing here.
+/// Fails if the engine runs on another machine, because its process IDs are meaningless here.
 async fn check_local(docker: &Docker, host: &str) -> Result<(), Failure> {
     if host.starts_with("unix://") {
         return Ok(());
@@ -229,7 +229,7 @@ fn failure(error: bollard::errors::Error) -> Failure {
     };
     match &error {
         SocketNotFoundError(_) => return Failure::Absent,
-        // A state that Podman has between running and exited, and Docker has not.
+        // Podman has this state between running and exited; Docker does not.
         JsonDataError { message, .. } if message.contains("`stopped`") => {
             return Failure::Unfit(NOT_RUNNING.into());
         }
@@ -248,7 +248,7 @@ fn failure(error: bollard::errors::Error) -> Failure {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::Absent,
-                io::ErrorKind::PermissionDenied => Failure::Other("no permission to ask it".into()),
+                io::ErrorKind::PermissionDenied => Failure::Other("permission to use the engine's socket is denied".into()),
                 _ => Failure::Other(reason(error)),
             };
         }
@@ -257,7 +257,7 @@ fn failure(error: bollard::errors::Error) -> Failure {
     Failure::Other(error.to_string())
 }
 
-/// A container and its namespace, which is still the same when it is open.
+/// The container and its namespace, if the container is still the same after opening it.
 async fn namespace_of(
     docker: &Docker,
     container: &str,
@@ -276,7 +276,7 @@ async fn namespace_of(
     if NetNs::of_init().is_ok_and(|host| netns.is(&host).unwrap_or(false)) {
         return Err(Failure::Unfit(HOST_NETWORK.into()));
     }
-    // Its process may have ended meanwhile, and the ID be another's.
+    // The container's process may have ended, and its ID may belong to another process now.
     if life(&inspect().await?) == life(&before) {
         Ok((before, netns))
     } else {
@@ -284,7 +284,7 @@ async fn namespace_of(
     }
 }
 
-/// What tells one run of a container from the next: its ID, its process, and when it was started.
+/// The values that change when a container is restarted: its ID, its process, and its start time.
 fn life(container: &ContainerInspectResponse) -> (Option<&String>, Option<i64>, Option<&String>) {
     let state = container.state.as_ref();
     (
@@ -294,7 +294,7 @@ fn life(container: &ContainerInspectResponse) -> (Option<&String>, Option<i64>, 
     )
 }
 
-/// The process ID of a container with a network namespace of its own; else why there is none.
+/// The process ID of a container with its own network namespace, or the reason why there is none.
 fn running(container: &ContainerInspectResponse) -> Result<u32, String> {
     let state = container.state.as_ref();
     let pid = state.and_then(|state| state.pid).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Interfaces created and deleted.
+//! Creates and deletes interfaces.
 
 use super::daemon::{self, Ending};
 use super::error::{Error, NO_PERMISSION, reason};
@@ -23,18 +23,19 @@ pub enum BackendChoice {
 /// Creates an interface in the calling thread's namespace. It is down and has no address.
 ///
 /// # Errors
-/// [`Error::Create`]: a bad name, a name that is taken, no kernel module, no permission, or what the
-/// daemon printed.
+/// [`Error::Create`]: the name is invalid or in use, there is no kernel module, permission is
+/// denied, or the daemon's message.
 pub fn create(name: &str, backend: BackendChoice) -> Result<FoundInterface, Error> {
     let failed = |reason: String| Error::Create {
         name: name.into(),
         reason,
     };
     interface_name(name).map_err(failed)?;
-    // A daemon's socket counts wherever its link lives: `wg` would ask it and not the new one.
+    // A daemon's socket counts even if its link is in another namespace, because `wg` would use
+    // that daemon.
     if Backends::new().kind(name)? == Some(Kind::Userspace) {
         let socket = daemon::socket(name);
-        let text = format!("the name is taken by the daemon at {}", socket.display());
+        let text = format!("the name is used by the daemon at {}", socket.display());
         return Err(failed(text));
     }
     let mut netlink = Netlink::open().map_err(|error| failed(reason(&error)))?;
@@ -58,7 +59,7 @@ pub fn create(name: &str, backend: BackendChoice) -> Result<FoundInterface, Erro
     Ok(FoundInterface::new(name, kind, here))
 }
 
-const TAKEN: &str = "the name is taken by another link";
+const TAKEN: &str = "the name is used by another link";
 
 fn explain(error: &netlink::Error) -> String {
     match error.errno() {
@@ -70,10 +71,10 @@ fn explain(error: &netlink::Error) -> String {
 }
 
 impl FoundInterface {
-    /// Deletes it. Its daemon, if it has one, has ended when this returns.
+    /// Deletes the interface. Its daemon, if any, has ended when this returns.
     ///
     /// # Errors
-    /// [`Error::Delete`]: no permission; [`Error::Lingers`].
+    /// [`Error::Delete`]: permission is denied; [`Error::Lingers`].
     pub fn delete(self) -> Result<(), Error> {
         let failed = |reason| Error::Delete {
             name: self.name.clone(),

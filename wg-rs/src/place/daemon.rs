@@ -3,7 +3,8 @@
 //! ```text
 //! connection to the socket ─► its other end (sock_diag) ─► the process that holds it ─► its TUN ─► the link
 //! ```
-//! So a daemon's link is found wherever it was moved and whoever moved it, and nobody else can pass for it.
+//! So a daemon's link is found in any namespace, whoever moved it, and no other process can be
+//! mistaken for the daemon.
 
 use std::env;
 use std::fs;
@@ -28,13 +29,13 @@ use crate::sys::process::other::{self, Process};
 use crate::sys::tun;
 use crate::uapi::{self, RUN_DIR};
 
-/// The daemon that is started.
+/// The program to start.
 const PROGRAM: &str = "wireguard-rs";
-/// How long a daemon whose link was deleted may take to end.
+/// How long a daemon may run after its link was deleted.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a daemon may take to accept a connection.
 const ACCEPTANCE: Duration = Duration::from_secs(1);
-/// How long it may take until the link is gone after the socket was removed. Some daemons look for their
+/// How long it may take from removing the socket until the link is gone. Some daemons check their
 /// socket only now and then, or never.
 const PROMPT: Duration = Duration::from_millis(100);
 
@@ -42,19 +43,19 @@ const PROMPT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub pid: u32,
-    /// What the link is called now.
+    /// The link's current name.
     pub link: String,
-    /// Where the link is now.
+    /// The link's current namespace.
     pub netns: NetNs,
-    /// Where the daemon is, and its sockets with it. `None`: it may not be known.
+    /// The namespace of the daemon and its sockets. None if this process may not read it.
     pub born_in: Option<NetNs>,
 }
 
-/// Starts wireguard-rs, which makes the link `name` in the calling thread's namespace; returns when
-/// it serves.
+/// Starts wireguard-rs, which creates the link `name` in the calling thread's namespace. Returns
+/// when the daemon serves.
 ///
 /// # Errors
-/// [`Error::Create`]: what the daemon printed, or that it is not installed.
+/// [`Error::Create`]: the daemon's message, or that it is not installed.
 pub(super) fn start(name: &str) -> Result<(), Error> {
     let failed = |reason: String| Error::Create {
         name: name.into(),
@@ -62,7 +63,8 @@ pub(super) fn start(name: &str) -> Result<(), Error> {
     };
     let mut command = Command::new(program());
     command.arg("--").arg(name).stdin(Stdio::null());
-    // It must return when it serves; what this process was given for its own start is not for it.
+    // The program must return when the daemon serves. Variables that were meant for this process
+    // are removed.
     for variable in [
         background::FOREGROUND,
         background::TUN_FD,
@@ -72,7 +74,7 @@ pub(super) fn start(name: &str) -> Result<(), Error> {
     ] {
         command.env_remove(variable);
     }
-    // With LOG_LEVEL it keeps our output and logs there, its errors too.
+    // With LOG_LEVEL the daemon keeps our output for its log, including its errors.
     let logs = env::var_os("LOG_LEVEL").is_some_and(|level| !level.is_empty());
     if !logs {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -95,7 +97,7 @@ pub(super) fn start(name: &str) -> Result<(), Error> {
     }))
 }
 
-/// The daemon in the folder of this program, else the one on PATH.
+/// The daemon next to this program, or the one on PATH.
 fn program() -> PathBuf {
     let sibling = env::current_exe().ok().and_then(|this| {
         let sibling = this.with_file_name(PROGRAM);
@@ -104,17 +106,18 @@ fn program() -> PathBuf {
     sibling.unwrap_or_else(|| PROGRAM.into())
 }
 
-/// The socket of the interface `name`.
+/// The path of the interface's socket.
 pub fn socket(name: &str) -> PathBuf {
     uapi::socket_in(Path::new(RUN_DIR), name)
 }
 
-/// Finds the daemon that answers at the socket of `name`: the process that holds the other end of a
-/// connection to it. (Who listened first may have handed the socket on; a path tells nothing, for everybody
-/// may have files and sockets of that name somewhere.)
+/// Finds the daemon that answers at the interface's socket: the process that holds the other end of
+/// a connection to it. (The process that first listened may have passed the socket on. A path
+/// proves nothing, because anybody may have files and sockets of this name somewhere.)
 ///
 /// # Errors
-/// [`Error::Hidden`]: no permission, or the process cannot be seen from here; [`Error::NoLink`].
+/// [`Error::Hidden`]: permission is denied, or the process is not visible from here;
+/// [`Error::NoLink`].
 pub(super) fn find(name: &str) -> Result<Daemon, Error> {
     let hidden = |reason: String| Error::Hidden {
         name: name.into(),
@@ -136,15 +139,15 @@ pub(super) fn find(name: &str) -> Result<Daemon, Error> {
         }
     }
     Err(hidden(if no_permission {
-        "no permission to look at its daemon".into()
+        "no permission to inspect its daemon".into()
     } else {
-        "its daemon is not among the processes that can be seen from here".into()
+        "the process of its daemon is not visible from here".into()
     }))
 }
 
-/// The ID of the process that answers at the socket of `name`. `None` if nobody does, or it cannot be
-/// seen. Where nobody may ask for its TUN, as in some
-/// containers, this is known all the same.
+/// The ID of the process that answers at the interface's socket. None if there is no such process,
+/// or it is not visible. It is known even if nobody may inspect the process's TUN, as in some
+/// containers.
 pub fn pid(name: &str) -> Option<u32> {
     let connection = Connection::open(name).ok()?;
     connection.processes().find(|pid| {
@@ -157,9 +160,9 @@ pub fn pid(name: &str) -> Option<u32> {
 struct Connection {
     /// Keeps the other end open.
     _stream: UnixStream,
-    /// The process that listened.
+    /// The process that called listen.
     listener: Option<u32>,
-    /// The other end, as /proc has it. `None`: the kernel lacks unix_diag.
+    /// The other end, as shown in /proc. None if the kernel lacks unix_diag.
     other_end: Option<PathBuf>,
 }
 
@@ -180,15 +183,15 @@ impl Connection {
         })
     }
 
-    /// Those that may hold the other end, the likeliest first. Without unix_diag it must be the one that
-    /// listened.
+    /// Processes that may hold the other end, the most likely first. Without unix_diag, only the
+    /// process that called listen.
     fn processes(&self) -> impl Iterator<Item = u32> {
         let others =
             other::ids().filter(|pid| Some(*pid) != self.listener && self.other_end.is_some());
         self.listener.into_iter().chain(others)
     }
 
-    /// Whether this process holds the other end, as far as that can be known.
+    /// Whether this process holds the other end, as far as this can be determined.
     fn is_with(&self, process: &Process) -> io::Result<bool> {
         let Some(other_end) = &self.other_end else {
             return Ok(true);
@@ -203,7 +206,7 @@ impl Connection {
 /// The inode of the socket that accepted this connection.
 ///
 /// # Errors
-/// TimedOut: nobody accepted it.
+/// TimedOut: the connection was not accepted.
 fn accepted(stream: &UnixStream) -> io::Result<u32> {
     let deadline = Instant::now() + ACCEPTANCE;
     let mut pause = Duration::from_micros(100);
@@ -220,8 +223,8 @@ fn accepted(stream: &UnixStream) -> io::Result<u32> {
     }
 }
 
-/// `None` if this process does not hold the other end of the connection; else its link for `name`, if it
-/// has one.
+/// None if this process does not hold the other end of the connection; otherwise the process's link
+/// for `name`, if it has one.
 fn of_process(pid: u32, to: &Connection, name: &str) -> io::Result<Option<Option<Daemon>>> {
     let process = Process::open(pid)?;
     if !to.is_with(&process)? {
@@ -229,7 +232,7 @@ fn of_process(pid: u32, to: &Connection, name: &str) -> io::Result<Option<Option
     }
     let mut links = tun::held_by(&process)?;
     let link = links.iter().position(|(link, _)| link == name);
-    // Its only one, if it was renamed.
+    // If the link was renamed, the process's only link.
     let link = link.or((links.len() == 1).then_some(0));
     Ok(Some(link.map(|link| {
         let (link, netns) = links.swap_remove(link);
@@ -242,7 +245,7 @@ fn of_process(pid: u32, to: &Connection, name: &str) -> io::Result<Option<Option
     })))
 }
 
-/// A daemon that is about to end, and a connection to it, which closes when it does.
+/// A daemon that is about to end, and a connection to it that closes when it ends.
 #[derive(Debug)]
 pub struct Ending {
     name: String,
@@ -251,7 +254,7 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// To be called before its link is deleted.
+    /// Must be called before the daemon's link is deleted.
     pub fn of(name: &str) -> Self {
         let socket = socket(name);
         let stream = UnixStream::connect(&socket).ok();
@@ -262,12 +265,13 @@ impl Ending {
         }
     }
 
-    /// Removes its socket: this ends a daemon, and its link with it. Returns true when the link is gone from
-    /// the namespace where `links` listens; false if there was no daemon, or it does not watch its socket: then
-    /// the link still has to be deleted.
+    /// Removes the socket, which ends the daemon and deletes its link. Returns true when the link
+    /// has disappeared from the namespace of `links`. Returns false if there was no daemon, or if
+    /// the daemon does not watch its socket; then the link must still be deleted.
     ///
-    /// A process that deletes a link waits until all CPUs have released it (rcu_barrier, about 20 ms), long
-    /// after it is gone for everybody else. This way the daemon waits, and not the caller.
+    /// A process that deletes a link waits until all CPUs have released it (rcu_barrier, about 20
+    /// ms), although the link is already gone for others. In this way the daemon waits, and not the
+    /// caller.
     pub fn by_socket(&self, mut links: Events) -> bool {
         if self.stream.is_none() || fs::remove_file(&self.socket).is_err() {
             return false;
@@ -293,12 +297,13 @@ impl Ending {
         }
     }
 
-    /// Waits until it has closed its connections and its socket is gone, for five seconds at most.
+    /// Waits until the daemon has closed its connections and its socket is gone, for at most five
+    /// seconds.
     pub fn wait(self) {
         let _ = self.ended();
     }
 
-    /// As [`Ending::wait`]; returns whether it has ended.
+    /// Like [`Ending::wait`]; returns whether the daemon has ended.
     pub(super) fn ended(self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         if let Some(mut stream) = self.stream {

@@ -1,92 +1,92 @@
-//! What could not be done to an interface, in one line.
+//! Errors of operations on interfaces, each with a message of one line.
 
 use std::io;
 
-/// Why an interface was not created, found, moved or deleted. Everything is as it was, but for
+/// Why an interface was not created, found, moved or deleted. Nothing has changed then, except for
 /// [`Error::Lingers`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// This text names no network namespace.
+    /// The text does not name a network namespace.
     #[error("`{text}' is not a network namespace: {reason}")]
     NotANamespace {
-        /// What was given.
+        /// The text as given.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: &'static str,
     },
     /// The namespace cannot be entered.
     #[error("cannot enter namespace {namespace}: {reason}")]
     Namespace {
-        /// Which, as the user calls it.
+        /// The namespace's name, as the user gave it.
         namespace: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// There is no such interface, or no WireGuard one.
+    /// There is no WireGuard interface of this name.
     #[error("{name}: no such WireGuard interface")]
     Absent {
-        /// Its name.
+        /// The interface's name.
         name: String,
     },
-    /// There is none of this name in the caller's namespace, but elsewhere.
+    /// The interface is not in the caller's namespace, but in others.
     #[error(
         "{name}: no such WireGuard interface in this network namespace; there is one in {places} \
          (to act there, use --netns)"
     )]
     Elsewhere {
-        /// Its name.
+        /// The interface's name.
         name: String,
-        /// The namespaces where there is one, separated by commas.
+        /// The namespaces with such an interface, separated by commas.
         places: String,
     },
-    /// Its daemon answers, but its link cannot be seen from here.
+    /// The daemon answers, but its link is not visible from here.
     #[error("cannot find the network interface of {name}: {reason}")]
     Hidden {
-        /// Its name.
+        /// The interface's name.
         name: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The process that answers at its socket has no such link.
+    /// The process that answers at the socket has no such link.
     #[error(
         "cannot find the network interface of {name}: process {pid}, which answers for it, has none"
     )]
     NoLink {
-        /// Its name.
+        /// The interface's name.
         name: String,
         /// The ID of the process.
         pid: u32,
     },
-    /// It cannot be created.
+    /// The interface could not be created.
     #[error("cannot create {name}: {reason}")]
     Create {
-        /// Its name.
+        /// The interface's name.
         name: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It cannot be deleted.
+    /// The interface could not be deleted.
     #[error("cannot delete {name}: {reason}")]
     Delete {
-        /// Its name.
+        /// The interface's name.
         name: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It is deleted, but its daemon still listens five seconds later.
+    /// The interface was deleted, but its daemon still listens five seconds later.
     #[error("{name}: the interface was deleted, but its daemon is still running")]
     Lingers {
-        /// Its name.
+        /// The interface's name.
         name: String,
     },
-    /// It cannot be moved.
+    /// The interface could not be moved.
     #[error("cannot move {name} to {to}: {reason}")]
     Move {
-        /// Its name.
+        /// The interface's name.
         name: String,
-        /// Where it was to go, as the user calls it.
+        /// The target, as the user named it.
         to: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// A request to the kernel failed.
@@ -94,7 +94,7 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
-/// What a user without the right to do something is told.
+/// The reason if the user lacks the right to do something.
 pub(super) const NO_PERMISSION: &str = "no permission (try as root)";
 
 pub(crate) use crate::sys::reason;

@@ -1,4 +1,4 @@
-//! Interfaces found: one of the caller's namespace, to act on it, or all, to show them.
+//! Finds interfaces: one in the caller's namespace, for an operation, or all of them, for a list.
 
 use std::io;
 
@@ -10,39 +10,39 @@ use crate::backend::{Backends, Kind};
 use crate::sys::netlink::{self, Link, Netlink};
 use crate::sys::netns::{NetNs, NetNsId};
 
-/// The kind that the kernel gives to links of its WireGuard module.
+/// The kind of links of the kernel's WireGuard module.
 pub(super) const WIREGUARD: &str = "wireguard";
-/// The kind of the link of a daemon.
+/// The kind of a daemon's link.
 const TUN: &str = "tun";
 
-/// An interface as it is listed.
+/// An interface in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedInterface {
-    /// What `wg` calls it.
+    /// The name that `wg` uses.
     pub name: String,
-    /// Whether it belongs to a daemon or to the kernel.
+    /// The kind of backend.
     pub backend: Kind,
-    /// The namespace of its link. `None`: it cannot be seen, or the namespace has no name.
+    /// The link's namespace. None if the link is not visible, or the namespace has no name.
     pub lives_in: Option<Namespace>,
-    /// The namespace of its sockets, where encrypted packets leave. `None`: as above; and the kernel
-    /// does not tell.
+    /// The namespace of the sockets, where encrypted packets leave. None if it is unknown or has no
+    /// name; the kernel does not report it.
     pub born_in: Option<Namespace>,
-    /// Whether its link is up. `None`: it cannot be seen.
+    /// Whether the link is up. None if the link is not visible.
     pub up: Option<bool>,
-    /// The ID of the daemon's process.
+    /// The daemon's process ID.
     pub pid: Option<u32>,
 }
 
-/// An interface that was created or found: this very one is moved and deleted, and not another one of
-/// the same name.
+/// An interface that was created or found. Moving and deleting apply to exactly this interface, not
+/// to another one of the same name.
 #[derive(Debug)]
 pub struct FoundInterface {
-    /// What `wg` calls it.
+    /// The name that `wg` uses.
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// What its link is called now.
+    /// The link's current name.
     pub(super) link: String,
-    /// Where its link is now.
+    /// The link's current namespace.
     pub(super) netns: NetNs,
 }
 
@@ -56,17 +56,17 @@ impl FoundInterface {
         }
     }
 
-    /// Runs `work` in the namespace of its link.
+    /// Runs `work` in the link's namespace.
     ///
     /// # Errors
-    /// As [`NetNs::run`]; none where the link is in the calling thread's namespace.
+    /// Those of [`NetNs::run`]; none if the link is in the calling thread's namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         inside(&self.netns, work)
     }
 }
 
-/// Finds the interface `name` in the calling thread's namespace: the kernel's, else that of the daemon
-/// that answers at the socket of this name.
+/// Finds the interface `name` in the calling thread's namespace: the kernel's, or that of the
+/// daemon at the socket of this name.
 ///
 /// # Errors
 /// [`Error::Elsewhere`], [`Error::Absent`], [`Error::Hidden`], [`Error::NoLink`].
@@ -86,8 +86,8 @@ pub fn find(name: &str) -> Result<FoundInterface, Error> {
             ..FoundInterface::new(name, Kind::Userspace, netns)
         }),
         Ok(_) => Err(not_here(name)),
-        // In a container not even root may look into a daemon (CAP_SYS_PTRACE). A TUN of this name right
-        // here, where only an administrator can make one, is the daemon's.
+        // In a container, not even root may inspect a daemon (CAP_SYS_PTRACE). A TUN of this name
+        // in this namespace, where only an administrator can create one, is the daemon's.
         Err(Error::Hidden { .. }) if is_here(TUN) => {
             Ok(FoundInterface::new(name, Kind::Userspace, here))
         }
@@ -95,21 +95,22 @@ pub fn find(name: &str) -> Result<FoundInterface, Error> {
     }
 }
 
-/// Whether the link of the daemon that answers at the socket of `name` is in the calling thread's
-/// namespace. One that cannot be seen is not.
+/// Whether the link of the daemon at the interface's socket is in the calling thread's namespace.
+/// False if the link is not visible.
 pub fn lives_here(name: &str) -> bool {
     let here = || Ok::<_, Error>(daemon::find(name)?.netns.is(&NetNs::current()?)?);
     here().unwrap_or(false)
 }
 
-/// Whether the daemon that answers at the socket of `name` was started in the calling thread's
-/// namespace. `None` where its process cannot be seen.
+/// Whether the daemon at the interface's socket was started in the calling thread's namespace. None
+/// if its process is not visible.
 pub fn born_here(name: &str) -> Option<bool> {
     let born_in = daemon::find(name).ok()?.born_in?;
     born_in.is(&NetNs::current().ok()?).ok()
 }
 
-/// There is no interface `name` in the caller's namespace: says where there is one.
+/// The error for an interface that is not in the caller's namespace: names the namespaces that have
+/// one.
 fn not_here(name: &str) -> Error {
     let name = name.to_owned();
     let mut listed = list().unwrap_or_default();
@@ -136,7 +137,7 @@ fn links_in(netns: &NetNs) -> Result<Vec<Link>, Error> {
     links.map_err(|error: netlink::Error| Error::Io(error.into()))
 }
 
-/// Runs `work` in a namespace. To be in one's own takes no right.
+/// Runs `work` in a namespace. For the caller's own namespace no right is needed.
 fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     if NetNs::current()?.is(netns)? {
         Ok(work())
@@ -145,12 +146,12 @@ fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> T + Send) -> io::Result
     }
 }
 
-/// All WireGuard interfaces that the caller may see, by name: those with a socket here, wherever
-/// they live, and the kernel's in every namespace that has a name, a container or a process. Container
-/// engines are asked for names if there is anything to name.
+/// All WireGuard interfaces that the caller may see, by name: those with a socket here, in any
+/// namespace, and the kernel's in all namespaces that have a name, a container or a process.
+/// Container engines are only asked if a namespace needs a name.
 ///
 /// # Errors
-/// Only the kernel's own trouble.
+/// The kernel is out of resources.
 pub fn list() -> Result<Vec<ListedInterface>, Error> {
     let mut survey = Survey::new();
     let seen = see_all(&survey)?;
@@ -163,16 +164,17 @@ pub fn list() -> Result<Vec<ListedInterface>, Error> {
     Ok(named(seen, &survey))
 }
 
-/// As [`list`], without asking container engines: a container's namespace goes by the ID of a process.
+/// Like [`list`], but without asking container engines: a container's namespace is named by a
+/// process ID.
 ///
 /// # Errors
-/// As [`list`].
+/// Those of [`list`].
 pub fn list_without_containers() -> Result<Vec<ListedInterface>, Error> {
     let survey = Survey::new();
     Ok(named(see_all(&survey)?, &survey))
 }
 
-/// An interface whose namespaces have no names yet.
+/// An interface whose namespaces are not named yet.
 struct Seen {
     name: String,
     backend: Kind,
@@ -185,7 +187,7 @@ struct Seen {
 fn see_all(survey: &Survey) -> Result<Vec<Seen>, Error> {
     let mut seen = Vec::new();
     for known in survey.known() {
-        // A namespace that may not be entered has nothing to show.
+        // Nothing can be listed in a namespace that may not be entered.
         for link in links_in(&known.netns).unwrap_or_default() {
             if is(&link, WIREGUARD) {
                 seen.push(Seen {
@@ -231,7 +233,7 @@ fn behind_socket(name: String) -> Seen {
         }
         Err(error) => {
             tracing::debug!(error = reason(&error));
-            // As in `find`.
+            // See `find`.
             if let Ok(here) = NetNs::current()
                 && let Some(up) = up(&here, &seen.name)
             {

@@ -1,13 +1,13 @@
-//! Interfaces created, found and moved, in network namespaces and containers.
+//! Creates, finds and moves interfaces, in network namespaces and containers.
 //!
-//! An interface is created in the namespace of the caller, where its sockets stay: that is where its
-//! encrypted packets leave. Then its link is moved to where it is wanted, and may be moved again.
-//! Whatever fails leaves everything as it was.
+//! An interface is created in the caller's namespace. Its sockets stay there, so its encrypted
+//! packets leave from there. Then its link is moved to the target namespace, and may be moved
+//! again. If a step fails, nothing changes.
 //!
-//! - [`Namespace`]: the names that a user gives to namespaces.
-//! - [`FoundInterface`]: an interface of the caller's namespace, made by [`create`] or found by [`find`],
-//!   to be moved or deleted. One that lives elsewhere is only ever named.
-//! - [`list`]: all interfaces, and where they live.
+//! - [`Namespace`]: the names of namespaces.
+//! - [`FoundInterface`]: an interface in the caller's namespace, from [`create`] or [`find`], which
+//!   can be moved or deleted. Interfaces in other namespaces are only listed.
+//! - [`list`]: all interfaces and their namespaces.
 
 mod container_engine;
 mod create;

@@ -1,13 +1,14 @@
 //! Moves a link to another network namespace over netlink, whatever its backend.
 //!
 //! ```text
-//! there: what it has ─► kernel moves it, and sets it down ─► here: up again, addresses again
-//!                                                         └─ refused? moved back, routes too
+//! old: read settings ─► kernel moves the link, sets it down ─► new: addresses, up
+//!                                                               └─ error? moved back, with its routes
 //! ```
 //!
-//! The tunnel keeps working: its sockets stay in the namespace where they were created, and wireguard-rs
-//! keeps the sessions of a link that comes up again at once. (The kernel module drops them when the link goes
-//! down, and makes new ones with the next packet.) Routes over the link are lost.
+//! The tunnel keeps working: its sockets stay in the namespace where they were created, and
+//! wireguard-rs keeps the sessions of a link that is set up again at once. (The kernel module drops
+//! sessions when the link goes down, and creates new ones with the next packet.) Routes over the
+//! link are lost.
 
 use std::fs;
 use std::mem;
@@ -20,12 +21,12 @@ use crate::sys::netlink::{self, Kept, Netlink};
 use crate::sys::netns::NetNs;
 
 impl FoundInterface {
-    /// Moves it to `target`, which the user calls `to`. It keeps its addresses, and is up again if it was.
-    /// If it is there already, nothing happens.
+    /// Moves the interface to `target`, which the user calls `to`. The link keeps its addresses,
+    /// and is up again if it was up. If the interface is already there, nothing happens.
     ///
     /// # Errors
-    /// [`Error::Move`]: the name is taken there, no permission, an address is refused. Then the interface is
-    /// back where it was, unchanged.
+    /// [`Error::Move`]: the name is in use there, permission is denied, or an address is refused.
+    /// The interface is then back in its old namespace, unchanged.
     pub fn move_to(&mut self, to: &Namespace, target: NetNs) -> Result<(), Error> {
         if self.netns.is(&target)? {
             return Ok(());
@@ -46,11 +47,11 @@ impl FoundInterface {
         let back = self.take(home).and_then(|_| self.arrive(&kept, true));
         Err(failed(match back {
             Ok(()) => trouble,
-            Err(stuck) => format!("{trouble}; and it cannot be brought back: {stuck}"),
+            Err(stuck) => format!("{trouble}; moving it back also failed: {stuck}"),
         }))
     }
 
-    /// Moves the link. Returns its addresses and settings from before, and the namespace it was in.
+    /// Moves the link. Returns the settings that it had, and its old namespace.
     fn take(&mut self, to: NetNs) -> Result<(Kept, NetNs), String> {
         let take = || {
             let mut netlink = Netlink::open()?;
@@ -61,19 +62,19 @@ impl FoundInterface {
         };
         let taken = self.run(take).map_err(|error| reason(&error))?;
         let kept = taken.map_err(|error: netlink::Error| match error.errno() {
-            Some(libc::EEXIST) => "the name is taken there".into(),
+            Some(libc::EEXIST) => "the name is in use there".into(),
             Some(libc::EPERM) => NO_PERMISSION.into(),
             _ => reason(&error),
         })?;
         Ok((kept, mem::replace(&mut self.netns, to)))
     }
 
-    /// Restores what the link had before it was moved here.
+    /// Restores the settings that the link had before it was moved.
     fn arrive(&self, kept: &Kept, with_routes: bool) -> Result<(), String> {
         let arrive = || {
             let mut netlink = Netlink::open()?;
             let index = netlink.link(&self.link)?.index;
-            // To the IPv6 stack of this namespace it is a new link.
+            // For the IPv6 stack of this namespace it is a new link.
             netlink.set_addr_gen_mode_none(index)?;
             if kept.has_ipv6() {
                 allow_ipv6(&self.link);
@@ -85,8 +86,8 @@ impl FoundInterface {
     }
 }
 
-/// Enables IPv6 on one link of the calling thread's namespace: it may be off by default, as it is in
-/// containers. If that fails, adding an address fails with the reason.
+/// Enables IPv6 on a link of the calling thread's namespace: it may be disabled by default, as in
+/// containers. If this fails, adding an address fails with the reason.
 pub fn allow_ipv6(link: &str) {
     let switch = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
     if fs::read_to_string(&switch).is_ok_and(|value| value.trim() != "0") {

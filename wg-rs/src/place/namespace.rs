@@ -1,4 +1,4 @@
-//! The names by which a user knows a network namespace.
+//! The names of network namespaces.
 
 use std::fmt;
 use std::io;
@@ -9,21 +9,21 @@ use super::container_engine::ContainerEngine;
 use super::error::{Error, NO_PERMISSION, reason};
 use crate::sys::netns::NetNs;
 
-/// A network namespace, as a user calls it: `web`, `pid:7`, `path:/run/web.ns`, `docker:web`,
-/// `podman:web`, `init`.
+/// The name of a network namespace: `web`, `pid:7`, `path:/run/web.ns`, `docker:web`, `podman:web`,
+/// `init`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Namespace {
-    /// That of process 1: the host's.
+    /// The namespace of process 1: the host's.
     Init,
-    /// The one that `ip netns` knows by this name.
+    /// The namespace with this name in `ip netns`.
     Named(String),
-    /// That of a process.
+    /// The namespace of a process.
     Pid(u32),
-    /// The one that a file refers to.
+    /// The namespace that a file refers to.
     Path(PathBuf),
-    /// That of a Docker container, by its name or id.
+    /// The namespace of a Docker container, by name or ID.
     Docker(String),
-    /// That of a Podman container, by its name or id.
+    /// The namespace of a Podman container, by name or ID.
     Podman(String),
 }
 
@@ -78,11 +78,11 @@ impl fmt::Display for Namespace {
 }
 
 impl Namespace {
-    /// Opens it. It exists, is a network namespace, and may be entered.
+    /// Opens the namespace. On success it exists, is a network namespace, and may be entered.
     ///
     /// # Errors
-    /// One line that names it: there is none, no such container, it is not running, it has the
-    /// host's network, no permission.
+    /// A message of one line with the name: the namespace or the container does not exist, the
+    /// container is not running or uses the host's network, or permission is denied.
     pub fn open(&self) -> Result<NetNs, Error> {
         let failed = |reason| Error::Namespace {
             namespace: self.to_string(),
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_printed_as_they_are_read() {
+    fn printed_names_equal_the_parsed_ones() {
         for (text, namespace) in [
             ("init", Namespace::Init),
             ("web", Namespace::Named("web".into())),

@@ -1,7 +1,7 @@
-//! The network namespaces there are, each by the best of its names.
+//! All network namespaces that are visible, each with its best name.
 //!
-//! Every namespace is kept by a descriptor. Container engines are asked last, and only if their names are
-//! wanted for something.
+//! Each namespace is held by a descriptor. Container engines are asked last, and only if a name is
+//! needed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +12,7 @@ use super::namespace::Namespace;
 use crate::sys::netns::{NAMED, NetNs, NetNsId};
 use crate::sys::process::other;
 
-/// The namespaces that have a name that a user may remember: those of `ip netns`, and of running
+/// The namespaces with a name that a user may remember: those of `ip netns` and of running
 /// containers.
 pub fn namespaces() -> Vec<Namespace> {
     let named = names().into_iter().map(Namespace::Named);
@@ -33,7 +33,7 @@ impl From<&Container> for Namespace {
     }
 }
 
-/// A namespace, and what the user may call it. `None`: the caller's own, where it has no name.
+/// A namespace and its name. None for the caller's own namespace, if it has no name.
 #[derive(Debug)]
 pub(super) struct Known {
     pub netns: NetNs,
@@ -47,8 +47,8 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Looks at process 1, the names of `ip netns` and all processes, in this order: a namespace goes by
-    /// the first name found.
+    /// Reads process 1, the names of `ip netns` and all processes, in this order. The first name of
+    /// a namespace counts.
     pub fn new() -> Self {
         let mut survey = Survey::default();
         if let Ok(netns) = NetNs::of_init() {
@@ -61,7 +61,7 @@ impl Survey {
         }
         let own = std::process::id();
         for pid in other::ids().filter(|pid| *pid != own) {
-            // Most are known by now: asked without opening it.
+            // Most namespaces are already known, so the process's namespace is not opened.
             let seen = fs::metadata(format!("/proc/{pid}/ns/net"));
             let seen = seen.map(|meta| NetNsId::new(meta.dev(), meta.ino()));
             if seen.is_ok_and(|id| !survey.known.contains_key(&id))
@@ -76,12 +76,13 @@ impl Survey {
         survey
     }
 
-    /// All of them, in no order.
+    /// All namespaces, in no particular order.
     pub fn known(&self) -> impl Iterator<Item = &Known> {
         self.known.values()
     }
 
-    /// Gives containers their names, if one of these namespaces has no name but a process ID yet.
+    /// Finds the names of containers, if one of these namespaces is so far only known by a process
+    /// ID.
     pub fn name_containers(&mut self, wanted: &[NetNsId]) {
         let nameless = |id: &NetNsId| {
             let namespace = self
@@ -104,7 +105,7 @@ impl Survey {
         }
     }
 
-    /// What the user may call this namespace.
+    /// The name of this namespace.
     pub fn name(&self, id: NetNsId) -> Option<Namespace> {
         self.known.get(&id)?.namespace.clone()
     }
@@ -117,7 +118,7 @@ impl Survey {
     }
 }
 
-/// The names that `ip netns` knows, in order.
+/// The names in `ip netns`, sorted.
 fn names() -> Vec<String> {
     let entries = fs::read_dir(NAMED).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

@@ -1,7 +1,7 @@
-//! The verbs that change an interface, and the one that prints its configuration.
+//! The commands that change an interface, and `showconf`.
 //!
-//! Everything is read, and names are looked up, before the interface is asked for its state: a look-up may
-//! take a minute, and the state would be out of date by then.
+//! All input is read and all names are resolved before the interface's state is requested:
+//! resolving may take a minute, and the state would then be out of date.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -36,7 +36,7 @@ pub(crate) fn set(context: &Context, args: &[OsString]) -> ExitCode {
     }
 }
 
-/// What the command line says, or nothing.
+/// Applies the settings of the command line, or nothing if the interface refuses one.
 fn set_all(context: &Context, interface: &OsStr, settings: &Settings) -> ExitCode {
     let changes = match addresses(settings) {
         Ok(addresses) => settings.changes_to(Apply::AddConf, &addresses),
@@ -53,11 +53,11 @@ fn set_all(context: &Context, interface: &OsStr, settings: &Settings) -> ExitCod
         .next();
     match (extension, errno(&error)) {
         (Some(extension), Some(libc::EINVAL)) => complain(format_args!(
-            "Unable to modify interface: the daemon of {name} does not know `{}'",
+            "Unable to modify interface: the daemon of {name} does not support `{}'",
             extension.key()
         )),
         (Some(extension), Some(libc::EOPNOTSUPP)) => complain(format_args!(
-            "Unable to modify interface: the kernel, whose interface {name} is, does not know `{}'",
+            "Unable to modify interface: {name} is an interface of the kernel, which does not support `{}'",
             extension.key()
         )),
         _ => complain(format_args!("Unable to modify interface: {error}")),
@@ -131,7 +131,7 @@ fn change(context: &Context, interface: &OsStr, settings: &Settings, how: Apply<
     }
 }
 
-/// Prints warnings, and looks up the endpoints.
+/// Prints warnings, and resolves the endpoints.
 fn addresses(settings: &Settings) -> Result<Vec<Option<SocketAddr>>, ExitCode> {
     for warning in settings.warnings() {
         complain(warning);
@@ -145,7 +145,7 @@ fn make(context: &Context, interface: &OsStr, changes: &[Change]) -> ExitCode {
         Ok(missed) => {
             for extension in missed {
                 complain(format_args!(
-                    "Warning: {name} is not wireguard-rs's, and does without `{}'",
+                    "Warning: {name} is not an interface of wireguard-rs; `{}' is ignored",
                     extension.key()
                 ));
             }
@@ -155,7 +155,7 @@ fn make(context: &Context, interface: &OsStr, changes: &[Change]) -> ExitCode {
     }
 }
 
-/// Reads a configuration file; the first error is printed.
+/// Reads a configuration file. Prints the first error.
 fn read(file: &OsStr) -> Result<Settings, ExitCode> {
     let name = file.to_string_lossy();
     let text = secrets::read(Path::new(file))
@@ -166,8 +166,8 @@ fn read(file: &OsStr) -> Result<Settings, ExitCode> {
     })
 }
 
-/// Reads a key file as far as that takes. /dev/null and an empty file mean "no key"; an empty pipe
-/// does not: it comes from a command that failed, which must not remove a key.
+/// Reads the start of a key file. /dev/null and an empty file mean "no key". An empty pipe does
+/// not: it comes from a command that failed, which must not remove a key.
 fn read_key(path: &OsStr) -> Result<Zeroizing<Vec<u8>>, String> {
     let file = File::open(path).map_err(|error| reason(&error))?;
     let says_no_key = file.metadata().is_ok_and(|file| {
@@ -180,10 +180,10 @@ fn read_key(path: &OsStr) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(key)
 }
 
-/// Major and minor number of /dev/null.
+/// The major and minor number of /dev/null.
 const NULL_DEVICE: u64 = libc::makedev(1, 3);
 
-/// In the words of strerror(3).
+/// The error with the text of strerror(3).
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(errno) => Errno(errno).to_string(),

@@ -1,4 +1,4 @@
-//! What every verb is given, and how it reports errors.
+//! The context of a command, and how it reports errors.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -10,21 +10,21 @@ use crate::sys;
 
 /// How the program was called.
 pub(crate) struct Context {
-    /// `argv[0]` as it is: the name by which usages call the program.
+    /// `argv[0]` unchanged: the name of the program in usage messages.
     pub program: String,
-    /// The verb.
+    /// The command.
     pub verb: &'static Verb,
     /// The interfaces that can be reached.
     pub interfaces: Interfaces,
 }
 
 impl Context {
-    /// Prints the verb's usage as an error.
+    /// Prints the command's usage as an error.
     pub fn usage(&self) -> ExitCode {
         complain(self.synopsis())
     }
 
-    /// The answer to `--help`.
+    /// The text for `--help`.
     pub fn help(&self) -> String {
         let mut text = format!("{}\n\n{}.\n", self.synopsis(), self.verb.about);
         for (n, option) in self.verb.options.lines().enumerate() {
@@ -41,9 +41,9 @@ impl Context {
     }
 }
 
-/// Prints an error on standard error, and fails.
+/// Prints an error on standard error. Returns the exit status of failure.
 pub(crate) fn complain(message: impl Display) -> ExitCode {
-    // If nobody reads that, the exit status must do.
+    // If standard error is closed, the exit status must be enough.
     let _ = writeln!(std::io::stderr(), "{}", sys::reason(&message));
     ExitCode::FAILURE
 }

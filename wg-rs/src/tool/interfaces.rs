@@ -1,5 +1,5 @@
-//! The interfaces that a call may act on: all that can be reached from here, or, in a namespace given
-//! with `--netns`, those that live there.
+//! The interfaces that a command may use: all that can be reached from here, or with `--netns` only
+//! those in that namespace.
 
 use std::io;
 use std::path::Path;
@@ -8,15 +8,16 @@ use crate::backend::{Backends, Kind};
 use crate::model::{Change, Extension, Interface};
 use crate::place;
 
-/// [`Backends`], or some of them.
+/// [`Backends`], or a part of them.
 pub(crate) struct Interfaces {
     all: Backends,
-    /// Those of the kernel alone, where each socket is looked at by itself.
+    /// The kernel's interfaces only. Sockets are then checked one by one.
     kernels: Option<Backends>,
 }
 
 impl Interfaces {
-    /// As for `wg`: the kernel's in this namespace, and all that have a socket, wherever their links are.
+    /// The same as for `wg`: the kernel's in this namespace, and all with a socket, wherever their
+    /// links are.
     pub fn all() -> Self {
         Interfaces {
             all: Backends::new(),
@@ -24,7 +25,7 @@ impl Interfaces {
         }
     }
 
-    /// Only those whose links are in the calling thread's namespace.
+    /// Only those with a link in the calling thread's namespace.
     pub fn here() -> Self {
         Interfaces {
             kernels: Some(Backends::in_dir(Path::new("/nonexistent"))),

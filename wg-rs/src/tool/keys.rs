@@ -16,7 +16,7 @@ use super::out::print;
 use crate::config::value::is_space;
 use crate::sys::secrets;
 
-/// Length of a key in base64.
+/// Length of a key in base64 characters.
 pub(super) const KEY_LEN: usize = 44;
 
 /// `genkey`
@@ -54,7 +54,7 @@ fn generate(
     }
 }
 
-/// Whether it is a regular file that users other than its owner and its group can access.
+/// Whether this is a regular file that others than its owner and group can access.
 fn is_open_to_all(mode: libc::mode_t) -> bool {
     SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG
         && mode & Mode::S_IRWXO.bits() != 0
@@ -65,7 +65,7 @@ pub(crate) fn pubkey(context: &Context, args: &[OsString]) -> ExitCode {
     if !args.is_empty() {
         return context.usage();
     }
-    // Not through `Stdin`, whose buffer is never wiped.
+    // `Stdin` is not used because its buffer is never wiped.
     let stdin = io::stdin().as_fd().try_clone_to_owned().map(File::from);
     let blank = |b| b == 0 || is_space(b);
     let text = stdin.and_then(|stdin| secrets::read_start(stdin, KEY_LEN, blank));

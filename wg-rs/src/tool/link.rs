@@ -1,7 +1,8 @@
-//! `wg-rs link`: interfaces created, deleted, listed and moved.
+//! `wg-rs link`: creates, deletes, lists and moves interfaces.
 //!
-//! `add` reads and resolves all it is given before it creates anything; if a step fails, what was created is
-//! deleted. Signals wait until a command is complete: a link that is only half moved has no addresses.
+//! `add` reads and resolves all its input before it creates anything. If a step fails, the new
+//! interface is deleted. Signals are delayed until a command is complete, because a link that is
+//! only half moved has no addresses.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -91,7 +92,7 @@ enum LinkCommand {
     },
 }
 
-/// The definition of the command line, for completions.
+/// The definition of the command line, for completion scripts.
 pub(super) fn command() -> clap::Command {
     Link::command()
 }
@@ -107,7 +108,7 @@ struct Add {
     /// Backend to use
     #[arg(long, value_enum, default_value_t)]
     backend: BackendChoice,
-    /// File with its configuration, as for `setconf'
+    /// Configuration file, in the format of `setconf'
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
     /// Addresses to add, separated by commas; may be given several times
@@ -214,7 +215,7 @@ impl Add {
         };
         Err(match link.delete() {
             Ok(()) => trouble,
-            Err(stuck) => format!("{trouble}; then also: {stuck}"),
+            Err(stuck) => format!("{trouble}; deleting it also failed: {stuck}"),
         })
     }
 
@@ -225,7 +226,8 @@ impl Add {
         target: Option<(&Namespace, NetNs)>,
     ) -> Result<(), String> {
         if let Some(changes) = changes {
-            // Where it was born: that is where the kernel's is to be found.
+            // Configured in the namespace where it was created, because the kernel's interface is
+            // there.
             Backends::new()
                 .set_without_unknown(&self.interface, changes)
                 .map_err(|error| format!("Unable to modify interface: {error}"))?;
@@ -245,7 +247,8 @@ impl Add {
         if let Some(mtu) = self.mtu {
             netlink.set_mtu(link, mtu)?;
         }
-        // Up before it has addresses: an IPv6 one given before serves only some time after.
+        // The link is set up first: an IPv6 address that was added before would be usable only
+        // later.
         if self.up {
             netlink.set_up(link, true)?;
         }
@@ -258,7 +261,7 @@ impl Add {
         Ok(())
     }
 
-    /// Reads the configuration file and looks up its endpoints. Warnings are printed at once.
+    /// Reads the configuration file and resolves its endpoints. Warnings are printed at once.
     fn changes(&self, file: &Path) -> Result<Vec<Change>, String> {
         let name = file.display().to_string();
         let text = secrets::read(file).map_err(|error| format!("{name}: {}", reason(&error)))?;
@@ -290,7 +293,7 @@ impl Add {
     }
 }
 
-/// While this is held, the signals by which a user ends a program wait.
+/// While this exists, signals that would end the program are delayed.
 struct Uninterrupted(SigSet);
 
 impl Uninterrupted {
@@ -383,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_of_the_command_line_is_consistent() {
+    fn the_command_line_definition_is_consistent() {
         Link::command().debug_assert();
     }
 
@@ -407,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_words_are_aliases() {
+    fn common_words_are_aliases() {
         let delete = parse(&["delete", "wg0", "--netns", "web"]).unwrap().command;
         assert!(
             matches!(&delete, LinkCommand::Del { netns: Some(Namespace::Named(name)), .. } if name == "web"),
@@ -462,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_line_up_and_json_has_every_field() {
+    fn tables_are_aligned_and_json_has_every_field() {
         let listed = [
             ListedInterface {
                 name: "wg0".into(),

@@ -4,8 +4,8 @@
 //! argv ─► --netns ─► verb::VERBS, by name ─► run: its function(&Context, arguments) ─► exit status 0 or 1
 //! ```
 //!
-//! Called by the name `wg`, it behaves as that: `help`, `version` and every usage are those of `wg`. The
-//! verbs that `wg` lacks work all the same.
+//! When called as `wg`, the program behaves like `wg`: `help`, `version` and all usage messages are
+//! those of `wg`. The commands that `wg` lacks still work.
 
 mod completions;
 mod configure;
@@ -28,14 +28,14 @@ use self::out::print;
 use self::verb::VERBS;
 use crate::sys::process::confine;
 
-/// The release of wireguard-tools that `wg-rs` imitates.
+/// The version of wireguard-tools that `wg-rs` imitates.
 const WIREGUARD_TOOLS: &str = "1.0.20260223";
 
 /// Runs `wg-rs`: exit status 0 or 1.
 pub fn main() -> ExitCode {
-    // Before there are keys in this memory.
+    // Before this process contains keys.
     if let Err(error) = confine::no_core_dumps() {
-        return complain(format_args!("Unable to forbid core dumps: {error}"));
+        return complain(format_args!("Unable to disable core dumps: {error}"));
     }
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_else(|| "wg-rs".into());
@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
             verb::usage(&program, as_wg).trim_end()
         ));
     };
-    // `wg' would take it for the name of an interface.
+    // `wg' would treat this as the name of an interface.
     if verb.of_wg && !as_wg && netns.is_none() {
         let last = if verb.name == "show" { args.len() } else { 2 };
         for position in 1..last {
@@ -96,7 +96,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs the verb, with the arguments behind its name: exit status 0 or 1.
+/// Runs the command with the arguments after its name: exit status 0 or 1.
 fn run(context: &Context, args: &[OsString]) -> ExitCode {
     let run = match context.verb.name {
         "show" => show::run,

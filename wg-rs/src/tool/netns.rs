@@ -1,10 +1,10 @@
-//! `--netns NAMESPACE`: acting in another network namespace.
+//! `--netns NAMESPACE`: runs a command in another network namespace.
 
 use std::ffi::OsString;
 
 use crate::place::{self, Namespace};
 
-/// Takes `--netns NAMESPACE` or `--netns=NAMESPACE` out of `args` where it stands at `position`.
+/// Removes `--netns NAMESPACE` or `--netns=NAMESPACE` from `args` if it is at `position`.
 pub(super) fn take(args: &mut Vec<OsString>, position: usize) -> Result<Option<Namespace>, String> {
     let Some(first) = args.get(position).map(|first| first.to_string_lossy()) else {
         return Ok(None);
@@ -26,7 +26,7 @@ pub(super) fn take(args: &mut Vec<OsString>, position: usize) -> Result<Option<N
     Ok(Some(netns))
 }
 
-/// Enters for good. There must be no other thread.
+/// Enters the namespace permanently. There must be no other thread.
 pub(super) fn enter(netns: &Namespace) -> Result<(), place::Error> {
     Ok(netns.open()?.enter()?)
 }
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_before_or_behind_the_command() {
+    fn a_namespace_before_or_after_the_command() {
         let take = |words: &[&str], position| {
             let mut args: Vec<OsString> = words.iter().map(Into::into).collect();
             let netns = take(&mut args, position);

@@ -1,5 +1,5 @@
-//! Standard output for texts that may hold keys: written straight to the descriptor, from a buffer that
-//! never grows and is wiped.
+//! Standard output for texts that may contain keys: written directly to the descriptor, from a
+//! buffer that never grows and is wiped.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -10,23 +10,23 @@ use zeroize::{Zeroize, Zeroizing};
 use super::context::complain;
 use crate::backend;
 
-/// Bytes written at a time.
+/// Size of the buffer in bytes.
 const CAPACITY: usize = 64 << 10;
 
-/// A buffered writer to standard output; see the module's head.
+/// A buffered writer to standard output, whose buffer is wiped.
 pub(crate) struct Out(Zeroizing<Vec<u8>>);
 
 impl Out {
-    /// With an empty buffer.
+    /// Creates a writer with an empty buffer.
     pub fn new() -> Self {
         Out(Zeroizing::new(Vec::with_capacity(CAPACITY)))
     }
 
-    /// Writes what is left. `status` is the exit status if nothing failed in `written` or now.
+    /// Writes the rest. Returns `status`, unless `written` or this call failed.
     pub fn finish(mut self, written: io::Result<()>, status: ExitCode) -> ExitCode {
         match written.and_then(|()| self.flush()) {
             Ok(()) => status,
-            // The reader has closed the pipe: it has read what it wanted.
+            // The reader closed the pipe because it has read enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => status,
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);

@@ -1,24 +1,24 @@
-//! What each verb is called and how it is described, and the usage that lists them.
+//! The names and descriptions of all commands, and the usage that lists them.
 
 use std::fmt::Write;
 
-/// A verb and how it is described.
+/// A command and its description.
 pub(crate) struct Verb {
-    /// As it is typed.
+    /// The name of the command.
     pub name: &'static str,
-    /// One line, without a full stop. Those of `wg` are its own words.
+    /// One line, without a full stop. For the commands of `wg` it equals wg's text.
     pub about: &'static str,
-    /// The arguments, as the usage line shows them. Those of `wg` are its own words.
+    /// The arguments, as the usage shows them. For the commands of `wg` they equal wg's text.
     pub synopsis: &'static str,
-    /// The options that `wg` lacks, for `--help`: a line each, or nothing.
+    /// The options that `wg` lacks, for `--help`: one line each.
     pub options: &'static str,
     /// An example for `--help`.
     pub example: &'static str,
-    /// Whether `wg` has it.
+    /// Whether `wg` has the command.
     pub of_wg: bool,
 }
 
-/// All verbs: first those of `wg`, in its order.
+/// All commands: first those of `wg`, in wg's order.
 pub(crate) const VERBS: &[Verb] = &[
     Verb {
         name: "show",
@@ -122,7 +122,7 @@ move  move an interface to a namespace or a container; it keeps session and addr
     },
 ];
 
-/// What `help` prints.
+/// The text of `help`.
 pub(crate) fn usage(program: &str, as_wg: bool) -> String {
     let mut text = if as_wg {
         format!("Usage: {program} <cmd> [<args>]\n\nAvailable subcommands:\n")
