@@ -1,4 +1,4 @@
-//! The control thread: configuration, what happens to the link, and signals.
+//! The control thread: configuration, changes of the link, and signals.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,15 +19,15 @@ use crate::sys::async_fd;
 use crate::sys::netlink::Events;
 use crate::uapi::socket::SocketFile;
 
-/// A link on its way to another namespace is looked for this often: the namespace may be one whose
-/// events are not heard yet.
+/// How often to look for a link that is moving to another namespace. Events of that namespace may
+/// not arrive yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// A link of which nothing is heard, or that may not be seen, is looked at this often.
+/// How often to look at a link whose events do not arrive, or that is not visible.
 const LOOK_REGULARLY: Duration = Duration::from_secs(1);
-/// A link that was up is set down by the kernel when it is moved. If it is up again within this time,
-/// it never was down to the tunnel: sessions and sockets stay.
+/// Moving a link sets it down. If it is up again within this time, the tunnel does not treat it as
+/// down: sessions and sockets are kept.
 const MOVE: Duration = Duration::from_secs(3);
-/// Events read at a time before others get their turn.
+/// Most events that are read before other tasks run.
 const EVENTS_AT_ONCE: usize = 64;
 
 /// Why the daemon ends.
@@ -41,24 +41,24 @@ pub enum End {
     SocketRemoved,
 }
 
-/// The signals that end the daemon: from when this is made, they wait to be heard.
+/// The signals that end the daemon. They are queued from the creation of this value on.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// To be made within a tokio runtime, before there is anything to leave behind, and before other
-    /// threads, which block what this one does.
+    /// Must be created within a tokio runtime, before there is anything to clean up, and before
+    /// other threads, which block the same signals.
     ///
     /// # Errors
-    /// Only the kernel's own trouble.
+    /// The kernel is out of resources.
     pub fn new() -> io::Result<Self> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         };
-        // Whoever started the daemon may have blocked some for its own sake, and they stay so.
+        // The process that started the daemon may have blocked some signals; those stay blocked.
         SigSet::empty().thread_set_mask()?;
         Ok(signals)
     }
@@ -71,28 +71,29 @@ impl Signals {
     }
 }
 
-/// Follows the link until the daemon is to end.
+/// Follows the link until the daemon should end.
 pub struct Control<'a> {
     interface: &'a RunningInterface,
     watch: LinkWatch,
     events: Events,
     ready: AsyncFd<OwnedFd>,
-    /// Has the name of the link.
+    /// The file is named after the link.
     socket: Option<Arc<SocketFile>>,
     up: bool,
     mtu: u32,
-    /// Until when the link may be down for having been moved.
+    /// Until this time, the link may be down because it was moved.
     moving: Option<Instant>,
-    /// When to look at the link although nothing was heard of it.
+    /// When to look at the link even without an event.
     look_again: Option<Instant>,
     report: Option<Report>,
 }
 
 impl<'a> Control<'a> {
-    /// Takes up the state that the link is in; `socket` is to follow its name. Within a tokio runtime.
+    /// Starts with the link's current state. `socket` follows the link's name. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
-    /// Of netlink.
+    /// Those of netlink.
     pub fn new(
         interface: &'a RunningInterface,
         watch: LinkWatch,
@@ -116,10 +117,11 @@ impl<'a> Control<'a> {
         Ok(control)
     }
 
-    /// Runs until a signal, or until `tun_gone` says that the TUN device is no more.
+    /// Runs until a signal arrives, the socket is removed, or `tun_gone` reports that the TUN
+    /// device was deleted.
     ///
     /// # Errors
-    /// Of waiting.
+    /// Waiting fails.
     pub async fn run(
         mut self,
         mut signals: Signals,
@@ -168,13 +170,13 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Looks at the link and follows what changed.
+    /// Looks at the link, and reacts to changes.
     fn look(&mut self) -> io::Result<State> {
         self.look_again = None;
         let state = match self.watch.look() {
             Ok(state) => state,
             Err(error) => {
-                tracing::debug!(%error, "the link is not to be seen");
+                tracing::debug!(%error, "the link is not visible");
                 let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
                 let wait = if forbidden {
                     LOOK_REGULARLY
@@ -199,7 +201,8 @@ impl<'a> Control<'a> {
             self.interface.set_mtu(mtu);
         }
         if self.up && !up {
-            // Whatever set it down has been told by now, and that it was a move.
+            // All events up to the one that set the link down have been read, and with them the
+            // event of a move.
             let heard = hear(&mut self.events, &self.watch)?;
             self.note(&heard);
             self.look_again = heard.look.then(Instant::now);
@@ -218,7 +221,7 @@ impl<'a> Control<'a> {
                 self.interface.down();
             }
         } else if up && !self.interface.is_up() {
-            // Whoever had the port may be gone.
+            // The program that used the port may have ended.
             let _ = self.interface.up();
         }
         if self.watch.is_out_of_hearing() {
@@ -237,18 +240,18 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// The kernel module would refuse to set the link up without sockets. A TUN is up by now, so it is
-    /// set down again.
+    /// The kernel module would refuse to set the link up without sockets. A TUN is already up, so
+    /// it is set down again.
     fn open_sockets(&mut self) {
         let Err(error) = self.interface.up() else {
             return;
         };
         match self.watch.set_down() {
             Ok(()) => tracing::error!(%error, "the link is set down again"),
-            // It is in another namespace.
+            // The link is in another namespace.
             Err(down) => tracing::error!(
                 %error, %down,
-                "the link is up without sockets until it is given another port or set up again"
+                "the link is up without sockets until its port is changed or it is set up again"
             ),
         }
     }
@@ -266,18 +269,18 @@ impl Drop for Control<'_> {
     }
 }
 
-/// What some events say.
+/// The meaning of some events.
 #[derive(Default)]
 struct Heard {
     /// The link may have changed.
     look: bool,
-    /// It was moved.
+    /// The link was moved.
     moved: bool,
     /// There are no more events.
     all: bool,
 }
 
-/// Reads the events that are there, or as many as others can wait for.
+/// Reads all queued events, up to a limit.
 fn hear(events: &mut Events, watch: &LinkWatch) -> io::Result<Heard> {
     let mut heard = Heard::default();
     for _ in 0..EVENTS_AT_ONCE {
@@ -296,7 +299,7 @@ fn hear(events: &mut Events, watch: &LinkWatch) -> io::Result<Heard> {
     Ok(heard)
 }
 
-/// Waits until then, or for ever.
+/// Waits until this time; without a time, never returns.
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,

@@ -1,4 +1,4 @@
-//! The running interface: the tunnel core wired to its device, its sockets and its threads.
+//! The running interface: the tunnel with its device, its sockets and its threads.
 //!
 //! ```text
 //! socket, TUN thread  move data (datapath/readers.rs)
@@ -6,8 +6,8 @@
 //! control thread      UAPI, link events, signals (control.rs)
 //! ```
 //!
-//! The tunnel's owner (configuration, handshakes, timers) is behind one lock, taken by the protocol
-//! and the control thread only: never by a thread that moves data.
+//! The tunnel's owner (configuration, handshakes, timers) is protected by one lock. Only the
+//! protocol thread and the control thread take it, never a thread that moves data.
 
 use std::io;
 use std::sync::Arc;
@@ -33,18 +33,18 @@ use crate::tunnel::config::ConfigError;
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::Drops;
 
-/// A tunnel that runs. Dropping it ends its threads.
+/// A running tunnel. Dropping it stops its threads.
 pub struct RunningInterface {
     shared: Arc<Protocol<Network>>,
     facts: Facts,
     protocol: Option<JoinHandle<()>>,
 }
 
-/// What stays as it was at the start.
+/// Properties that never change.
 struct Facts {
     started: Wall,
     tun: Arc<Tun>,
-    /// The inode of the namespace in which the sockets are: that of the thread that made this.
+    /// The inode of the sockets' namespace: the namespace of the thread that created this.
     socket_netns: Option<u64>,
     aead: AeadBackend,
     workers: usize,
@@ -55,11 +55,11 @@ fn inode(netns: &NetNs) -> Option<u64> {
 }
 
 impl RunningInterface {
-    /// A tunnel over `tun`, encrypted by `backend` with so many workers per direction, its link down
-    /// as yet. `tun_gone` is called when the TUN device can no longer be read.
+    /// Starts a tunnel over `tun`, with this AEAD backend and this number of workers per direction.
+    /// The link is still down. `tun_gone` is called when the TUN device can no longer be read.
     ///
     /// # Errors
-    /// Of making threads.
+    /// A thread cannot be started.
     pub fn start(
         tun: Arc<Tun>,
         backend: AeadBackend,
@@ -112,16 +112,17 @@ impl RunningInterface {
         })
     }
 
-    /// Applies one `set`: the changes before the first that fails stay, as the protocol has it.
+    /// Applies a `set`. If a change fails, the changes before it remain applied, as the protocol
+    /// requires.
     ///
     /// # Errors
-    /// What was wrong with the first that failed.
+    /// The error of the first change that failed.
     pub fn set(&self, changes: &[model::Change]) -> Result<(), ConfigError> {
         let mut owner = self.shared.owner();
         let Owner { device, network } = &mut *owner;
         let result = device.set(changes, network, now());
         drop(owner);
-        // There may be something to send, and deadlines may have moved.
+        // There may be messages to send, and deadlines may have changed.
         self.shared.inbox.notify();
         result
     }
@@ -131,12 +132,12 @@ impl RunningInterface {
         self.shared.plane.drops()
     }
 
-    /// The configuration and state, for a `get`.
+    /// Configuration and state, for a `get`.
     pub fn get(&self) -> model::Interface {
         self.shared.owner().device.get()
     }
 
-    /// How it is doing, for a `status`.
+    /// The status, for a `status`.
     pub fn status(&self) -> Status {
         let status = self.shared.owner().device.status(now());
         let Facts {
@@ -159,7 +160,7 @@ impl RunningInterface {
         }
     }
 
-    /// Those in use, by name.
+    /// The offloads in use, by name.
     fn offloads(&self) -> String {
         let TunOffloads { tso, uso, .. } = self.facts.tun.offloads();
         let sockets = || self.shared.sockets.each();
@@ -178,10 +179,10 @@ impl RunningInterface {
         self.shared.plane.is_up()
     }
 
-    /// The link is up: opens the sockets, if they are not open yet.
+    /// Must be called when the link is up: opens the sockets if they are not open.
     ///
     /// # Errors
-    /// When the port was taken meanwhile. A later `set` tries again.
+    /// Another program uses the port. A later `set` tries again.
     pub fn up(&self) -> Result<(), ConfigError> {
         let mut owner = self.shared.owner();
         let Owner { device, network } = &mut *owner;
@@ -191,26 +192,27 @@ impl RunningInterface {
         result
     }
 
-    /// The link went down: closes the sockets and ends the sessions.
+    /// Must be called when the link is down: closes the sockets and ends the sessions.
     pub fn down(&self) {
         let mut owner = self.shared.owner();
         let Owner { device, network } = &mut *owner;
         device.down(network);
     }
 
-    /// The machine may be a copy of another, which may go on: what both have must not be used to send.
+    /// Must be called when the machine may be a copy of another machine that still runs: sessions
+    /// that both have must no longer be used for sending.
     pub fn copied(&self) {
-        tracing::info!("the machine may be a copy: no more is sent under its sessions");
+        tracing::info!("the machine may be a copy: its sessions are no longer used for sending");
         self.shared.owner().device.end_sending();
     }
 
-    /// The machine was suspended, and goes on.
+    /// Must be called when the machine has resumed after being suspended.
     pub fn resumed(&self) {
-        tracing::info!("the machine resumes");
+        tracing::info!("the machine has resumed");
         self.shared.owner().device.end_outlasted(now());
     }
 
-    /// The link's MTU, from now on.
+    /// Sets the link's MTU.
     pub fn set_mtu(&self, mtu: u32) {
         self.shared.plane.set_mtu(mtu as usize);
     }

@@ -1,11 +1,11 @@
-//! The interface's link, wherever it is: made ready at the start, then watched.
+//! The interface's link, in any namespace: prepared at the start, and then watched.
 //!
-//! The link may be renamed and moved between namespaces at any time, while this process stays where
-//! it was born and may not enter others. The TUN descriptor always knows where its link is; events
-//! of that namespace are heard once ours has an id for it. So: an event that may concern the link
-//! makes us look at it afresh, and nothing is deduced from the event itself. Without CAP_NET_BROADCAST,
-//! which ordinary containers lack, there are no events of other namespaces: there the link is looked at
-//! every second.
+//! The link may be renamed, and moved between namespaces, at any time, while this process stays in
+//! its own namespace and may not enter others. The TUN descriptor always knows its link's
+//! namespace, and events of that namespace arrive once it has an ID in ours. An event that may
+//! concern the link only causes a new look at it; nothing is deduced from the event itself. Without
+//! CAP_NET_BROADCAST, which ordinary containers lack, no events of other namespaces arrive; then
+//! the link is checked every second.
 
 use std::io;
 use std::sync::Arc;
@@ -15,56 +15,58 @@ use crate::sys::tun::Tun;
 use crate::sys::udp::MAX_SEGMENTS;
 use crate::tunnel::messages::{DATA_OVERHEAD, MAX_DATAGRAM};
 
-/// MTU of a new link: what fits an Ethernet frame over IPv6.
+/// MTU of a new link: its encrypted packets fit in an Ethernet frame over IPv6.
 pub const DEFAULT_MTU: u32 = 1420;
-/// Packets that may wait in the link. The TUN's 500 drops packets of a single fast flow.
+/// Most packets that wait in the link. The TUN's default of 500 drops packets of a single fast
+/// flow.
 const TX_QUEUE_LEN: u32 = 1000;
-/// Longest super-packet, in bytes: the kernel's own limit.
+/// Size of the longest super-packet in bytes: the kernel's limit.
 const SUPER_PACKET: u32 = 1 << 16;
 
-/// What happened to the link.
+/// The state of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is there.
+    /// The link exists.
     Present {
-        /// Set up.
+        /// Whether the link is up.
         up: bool,
-        /// In bytes.
+        /// The MTU in bytes.
         mtu: u32,
     },
-    /// It was deleted.
+    /// The link was deleted.
     Gone,
 }
 
-/// The link. See the head of the file.
+/// The link, and the connections that watch it.
 pub struct LinkWatch {
     tun: Arc<Tun>,
     netlink: Netlink,
-    /// Its index where it was last seen.
+    /// The last known index.
     seen: Option<u32>,
-    /// Its name where it was last seen.
+    /// The last known name.
     found: String,
-    /// Its name in the namespace of birth when it was last there.
+    /// The last known name in the daemon's own namespace.
     name: Option<String>,
-    /// The MTU that its limits of super-packets are for.
+    /// The MTU for which the limits of super-packets were set.
     fitted: u32,
     hears_others: bool,
 }
 
-/// Gives a new link what the kernel module's links have: MTU, no link-local address, a queue.
+/// Gives a new link the settings of the kernel module's links: MTU, no link-local address, a queue
+/// length.
 ///
 /// # Errors
-/// Of netlink, for what must succeed.
+/// An error of netlink for a setting that is necessary.
 pub fn prepare(name: &str) -> io::Result<()> {
     let mut netlink = Netlink::open()?;
     netlink.set_mtu(name, DEFAULT_MTU)?;
     for result in [
         netlink.set_tx_queue_len(name, TX_QUEUE_LEN),
         netlink.set_addr_gen_mode_none(name),
-        // So that a super-packet makes one send, not one and a bit.
+        // One super-packet then becomes exactly one send.
         netlink.set_gso_limits(name, SUPER_PACKET, segments_per_send(DEFAULT_MTU)),
     ] {
-        // A host without IPv6, or a kernel that will not: the tunnel works without.
+        // The host has no IPv6, or the kernel refuses; the tunnel works without this setting.
         if let Err(error) = result {
             tracing::debug!(%error, "link setting refused");
         }
@@ -72,17 +74,17 @@ pub fn prepare(name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// How many segments that fill the MTU, and so have no padding, go into one send.
+/// The number of segments in one send if they fill the MTU, and so have no padding.
 fn segments_per_send(mtu: u32) -> u32 {
     (MAX_DATAGRAM as u32 / (mtu + DATA_OVERHEAD as u32)).clamp(1, MAX_SEGMENTS as u32)
 }
 
 impl LinkWatch {
-    /// Watches the link of `tun` from the namespace of the calling thread, and the stream of events
-    /// to wait on. Begin with a look.
+    /// Watches the link of `tun` from the calling thread's namespace. Also returns the events to
+    /// wait for. The caller must first call [`LinkWatch::look`].
     ///
     /// # Errors
-    /// Of opening sockets.
+    /// A socket cannot be opened.
     pub fn new(tun: Arc<Tun>) -> io::Result<(Self, Events)> {
         let events = Events::open(Groups {
             links: true,
@@ -107,8 +109,8 @@ impl LinkWatch {
         Ok((watch, events))
     }
 
-    /// Whether `event` may be about the link. (An index may be another link's in another namespace:
-    /// then the look was for nothing.)
+    /// Whether `event` may concern the link. A link in another namespace may have the same index;
+    /// the look at our link is then unnecessary but harmless.
     pub fn concerns(&self, event: &Event) -> bool {
         match event {
             Event::Link { link, .. } => Some(link.index) == self.seen,
@@ -118,7 +120,7 @@ impl LinkWatch {
         }
     }
 
-    /// Whether `event` says that the link left its namespace for another one, or if it may.
+    /// Whether `event` reports that the link has moved to another namespace, or may have.
     pub fn is_move(&self, event: &Event) -> bool {
         match event {
             Event::LinkGone { moved_to, .. } => moved_to.is_some() && self.concerns(event),
@@ -131,13 +133,13 @@ impl LinkWatch {
         matches!(self.netlink.elsewhere(&self.tun), Ok(None))
     }
 
-    /// Whether the link is where no event of it is heard.
+    /// Whether no events of the link arrive.
     pub fn is_out_of_hearing(&self) -> bool {
         !self.hears_others && !self.is_home()
     }
 
-    /// The former name of the link and its new one, once, if it was renamed: what it is called in another
-    /// namespace says nothing here.
+    /// If the link was renamed, returns its former and its new name, once. Its name in another
+    /// namespace is ignored.
     pub fn renamed(&mut self) -> Option<(String, String)> {
         if self.name.as_ref() == Some(&self.found) || !self.is_home() {
             return None;
@@ -146,16 +148,16 @@ impl LinkWatch {
         Some((former, self.found.clone()))
     }
 
-    /// Forbids ICMP redirects, as the kernel module does when its link goes up: a host that forwards
-    /// between two peers would tell each to write to the other directly, which the tunnel does not allow.
-    /// Not in another namespace, whose settings are out of reach.
+    /// Disables ICMP redirects, as the kernel module does when its link is set up: a host that
+    /// forwards between two peers would tell each of them to write to the other directly, which the
+    /// tunnel does not allow. Does nothing in another namespace, whose settings cannot be reached.
     pub fn forbid_redirects(&self) {
         if !self.is_home() {
             return;
         }
         for link in [&self.found, "all"] {
             let path = format!("/proc/sys/net/ipv4/conf/{link}/send_redirects");
-            // In many containers /proc/sys is not to be written.
+            // In many containers /proc/sys cannot be written.
             if let Err(error) = std::fs::write(&path, "0") {
                 tracing::debug!(%error, "cannot write {path}");
             }
@@ -165,7 +167,7 @@ impl LinkWatch {
     /// Sets the link down.
     ///
     /// # Errors
-    /// Of netlink; ENODEV: it is in another namespace, from where it cannot be set.
+    /// Those of netlink; ENODEV: the link is in another namespace, where it cannot be set down.
     pub fn set_down(&mut self) -> io::Result<()> {
         if !self.is_home() {
             return Err(io::Error::from_raw_os_error(libc::ENODEV));
@@ -174,10 +176,10 @@ impl LinkWatch {
         Ok(self.netlink.set_up(&name, false)?)
     }
 
-    /// Looks at the link, wherever it is now.
+    /// Reads the state of the link in its current namespace.
     ///
     /// # Errors
-    /// Of netlink; among them that the link is just being moved.
+    /// Those of netlink, for example while the link is being moved.
     pub fn look(&mut self) -> io::Result<State> {
         match self.netlink.link_of(&self.tun) {
             Ok(Link {
@@ -199,8 +201,8 @@ impl LinkWatch {
         }
     }
 
-    /// Makes super-packets fit the MTU. From here that is only possible for a link that is here, and
-    /// elsewhere it is only slower: a super-packet then makes a send and a bit.
+    /// Sets the limits of super-packets for this MTU. This is possible only for a link in our
+    /// namespace. Without it a super-packet needs a second, small send.
     fn fit(&mut self, index: u32, mtu: u32) {
         if std::mem::replace(&mut self.fitted, mtu) == mtu
             || !matches!(self.netlink.elsewhere(&self.tun), Ok(None))
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_super_packet_makes_one_send() {
+    fn a_super_packet_becomes_one_send() {
         assert_eq!(segments_per_send(DEFAULT_MTU), 45);
         assert_eq!(segments_per_send(9000), 7);
         assert_eq!(segments_per_send(65535), 1);

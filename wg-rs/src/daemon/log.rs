@@ -1,7 +1,7 @@
 //! The log: lines on standard error.
 //!
-//! A line that cannot be written at once is dropped. A full disk, a reader that is gone and one that
-//! does not read are no reason to end a tunnel, nor to hold it up.
+//! A line that cannot be written at once is dropped: a full disk, or a reader that is gone or does
+//! not read, must neither end nor delay a tunnel.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -12,7 +12,7 @@ use tracing::Level;
 use super::options::LogLevel;
 use crate::sys::{self, poll};
 
-/// Logs from now on, as much as `level` says.
+/// Starts the log with this level.
 pub fn start(level: LogLevel) {
     let level = match level {
         LogLevel::Silent => return,
@@ -23,12 +23,12 @@ pub fn start(level: LogLevel) {
         .with_max_level(level)
         .with_writer(|| Lines(io::stderr()))
         .with_target(false)
-        // It would report a line that cannot be written by a panic.
+        // Otherwise it would panic about a line that cannot be written.
         .log_internal_errors(false)
         .init();
 }
 
-/// Takes a line at a time.
+/// Writes one line per call.
 struct Lines<W>(W);
 
 impl<W: Write + AsFd> Write for Lines<W> {
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_a_full_disk_or_a_reader_that_is_gone_is_dropped() {
+    fn lines_for_a_full_disk_or_a_closed_pipe_are_dropped() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         Lines(full).write_all(LINE).unwrap();
         let (read, write) = io::pipe().unwrap();
@@ -72,10 +72,10 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_does_not_read_holds_nobody_up() {
+    fn a_reader_that_does_not_read_causes_no_delay() {
         let (_read, write) = io::pipe().unwrap();
         let mut lines = Lines(write);
-        // Several times what a pipe holds.
+        // Several times the capacity of a pipe.
         for _ in 0..1000 {
             lines.write_all(LINE).unwrap();
         }

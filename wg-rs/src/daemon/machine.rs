@@ -1,8 +1,8 @@
-//! What happens to the machine beneath the tunnel.
+//! Events of the machine that affect sessions.
 //!
-//! A virtual machine that is copied, or restored from a snapshot, would use each counter of a session
-//! twice, under the same key; its kernel tells (vmgenid). A machine that was suspended resumes with
-//! sessions that may be too old to be of use.
+//! A virtual machine that is copied, or restored from a snapshot, would use each counter of a
+//! session twice with the same key; its kernel reports this (vmgenid). A machine that was suspended
+//! resumes with sessions that may be too old to be used.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,18 +13,18 @@ use crate::sys::async_fd;
 use crate::sys::resume::Resumes;
 use crate::sys::uevent::{Uevent, Uevents};
 
-/// Something that sessions do not outlive, or may not.
+/// An event after which sessions cannot be used, or may be too old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happened {
-    /// The machine may be a copy of another.
+    /// The machine may be a copy of another machine.
     Copied,
-    /// It was suspended, and goes on.
+    /// The machine was suspended and has resumed.
     Resumed,
 }
 
-/// What is listened to, and tells nothing new most of the time.
+/// A source of events, which are usually of no interest.
 trait Source: AsFd {
-    /// Takes all that there is to be heard.
+    /// Takes all queued events.
     fn take(&mut self) -> io::Result<Option<Happened>>;
 }
 
@@ -53,14 +53,14 @@ struct Heard<S> {
     ready: AsyncFd<OwnedFd>,
 }
 
-/// Listens to a source. `None`, and a line in the log, where there is none.
+/// Starts to listen to a source. None, with a line in the log, if that is not possible.
 fn listen<S: Source>(source: io::Result<S>, to_what: &str) -> Option<Heard<S>> {
     let heard = source.and_then(|source| {
         let ready = async_fd::readable(source.as_fd().try_clone_to_owned()?)?;
         Ok(Heard { source, ready })
     });
     heard
-        .inspect_err(|error| tracing::error!(%error, "cannot listen for {to_what}"))
+        .inspect_err(|error| tracing::error!(%error, "cannot detect {to_what}"))
         .ok()
 }
 
@@ -72,25 +72,25 @@ async fn hear<S: Source>(heard: &mut Option<Heard<S>>) -> io::Result<Option<Happ
     source.take()
 }
 
-/// The machine. See the head of the file.
+/// The sources of the machine's events.
 pub struct Machine {
     uevents: Option<Heard<Uevents>>,
     resumes: Option<Heard<Resumes>>,
 }
 
 impl Machine {
-    /// Listens from now on. Within a tokio runtime.
+    /// Starts listening. Must be called within a tokio runtime.
     pub fn watch() -> Self {
         Machine {
             uevents: listen(Uevents::open(), "copies of this virtual machine"),
-            resumes: listen(Resumes::new(), "the machine's resuming"),
+            resumes: listen(Resumes::new(), "that the machine was suspended"),
         }
     }
 
-    /// Waits until something happens. What happens while nobody waits is told to who waits next.
+    /// Waits for an event. Events that occur between calls are returned by the next call.
     ///
     /// # Errors
-    /// Of waiting.
+    /// Waiting fails.
     pub async fn happens(&mut self) -> io::Result<Happened> {
         loop {
             let happened = tokio::select! {

@@ -1,8 +1,9 @@
-//! `wireguard-rs` itself: what wires the tunnel to its device, its sockets and its configuration.
+//! `wireguard-rs`: connects the tunnel with its device, its sockets and its configuration.
 //!
 //! ```text
-//! parent   TUN and UAPI socket made ─► starts itself again with both ─► returns when that is ready
-//! child    (or the parent itself, with -f) ─► gives up capabilities ─► threads ─► serves until the end
+//! parent   creates TUN and UAPI socket ─► starts itself again with both ─► exits when the child is
+//! ready
+//! child    (or with -f the parent) ─► drops capabilities ─► starts threads ─► serves until the end
 //! ```
 
 pub mod control;
@@ -40,15 +41,16 @@ use crate::uapi::RUN_DIR;
 use crate::uapi::server::{self, Handler};
 use crate::uapi::socket::{BindError, Listener};
 
-/// Cores from which on large bursts are shared out, and workers at most per direction.
+/// With this number of cores or more, large bursts are shared between workers. And the most workers
+/// per direction.
 const CORES_TO_SPARE: usize = 4;
 const MAX_WORKERS: usize = 8;
 
-/// How long a daemon whose link was deleted may keep its socket, and how often is looked.
+/// How long a daemon whose link was deleted may keep its socket, and how often to check.
 const FORMER_DAEMON: Duration = Duration::from_secs(2);
 const LISTEN_AGAIN: Duration = Duration::from_millis(5);
 
-/// What stops the program, as it is told to the user.
+/// An error that ends the program, as a message for the user.
 struct Fatal(String);
 
 impl Fatal {
@@ -57,7 +59,7 @@ impl Fatal {
     }
 }
 
-/// Runs `wireguard-rs`: exit status 0, or 1 and a line that says what failed.
+/// Runs `wireguard-rs`: exit status 0, or 1 with a line that describes the error.
 pub fn main() -> ExitCode {
     let options = match Options::try_parse() {
         Ok(options) => options,
@@ -99,13 +101,13 @@ fn run(options: &Options) -> Result<(), Fatal> {
     background
         .start()
         .map_err(|error| Fatal(error.to_string()))?;
-    // The file is the child's now.
+    // The socket file now belongs to the child.
     listener.into_fd();
     Ok(())
 }
 
-/// The TUN device and the configuration socket: inherited, or made here. `prepared`: by a parent that
-/// has set the link up for us.
+/// The TUN device and the configuration socket: inherited or created. `prepared`: a parent process
+/// has set up the link.
 fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
     if let Some(warning) = options.offload.warning().filter(|_| !prepared) {
         tracing::error!("{warning}");
@@ -127,8 +129,9 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
                 }
             };
             if let Err(error) = tun.name().and_then(prepare) {
-                // Whoever opened it may have moved the link away, and knows what it wants.
-                tracing::error!(%error, "the link stays as it is");
+                // The process that opened the TUN may have moved its link, and is responsible for
+                // its settings.
+                tracing::error!(%error, "the link keeps its settings");
             }
             tun
         }
@@ -150,8 +153,8 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
     Ok((tun, listener))
 }
 
-/// Makes the configuration socket. The link of this name is ours by now: a daemon that still has the
-/// socket is about to end, as a rule, because its link was deleted.
+/// Creates the configuration socket. The link of this name is already ours. A daemon that still has
+/// the socket is usually about to end because its link was deleted.
 fn listen(interface: &str) -> Result<Listener, BindError> {
     let patience = Instant::now() + FORMER_DAEMON;
     loop {
@@ -164,7 +167,7 @@ fn listen(interface: &str) -> Result<Listener, BindError> {
     }
 }
 
-/// Serves until the end, having told a waiting parent how the start went.
+/// Serves until the end. Reports the result of the start to a waiting parent.
 fn in_foreground(options: &Options, aead: AeadBackend) -> Result<(), Fatal> {
     let mut parent = Parent::take().map_err(Fatal::new("parent"))?;
     let result = serve(options, aead, parent.is_some(), || {
@@ -197,11 +200,11 @@ fn serve(
     };
     let (tun, listener) = make(options, prepared)?;
     let tun = Arc::new(tun);
-    confine::no_core_dumps().map_err(Fatal::new("cannot forbid core dumps"))?;
+    confine::no_core_dumps().map_err(Fatal::new("cannot disable core dumps"))?;
     let (watch, events) =
         link::LinkWatch::new(tun.clone()).map_err(Fatal::new("cannot watch the link"))?;
-    // Before there are threads: they have what this one has.
-    confine::drop_capabilities().map_err(Fatal::new("cannot give up capabilities"))?;
+    // Before other threads start, because they inherit the capabilities of this thread.
+    confine::drop_capabilities().map_err(Fatal::new("cannot drop capabilities"))?;
 
     let (gone, tun_gone) = oneshot::channel();
     let workers = options.workers.map_or_else(default_workers, usize::from);
@@ -210,7 +213,7 @@ fn serve(
     });
     let interface = Arc::new(interface.map_err(Fatal::new("cannot start threads"))?);
     let end = runtime.block_on(async {
-        // One that was handed to us under a name of its own keeps that.
+        // An inherited socket file with another name keeps that name.
         let socket = listener
             .file()
             .filter(|file| file.is_named_for(&options.interface));
@@ -225,14 +228,14 @@ fn serve(
     let (end, watch) = end.map_err(Fatal::new("control loop"))?;
     tracing::info!(?end, "ending");
     let _ = notify::notify(notify::STOPPING);
-    // Connections have a hold of the interface too. The link goes with the last: that is what
-    // somebody may be waiting for.
+    // Connections also hold a reference to the interface. The link is deleted with the last
+    // reference, and another process may be waiting for that.
     drop((interface, runtime));
     drop(watch);
     Ok(())
 }
 
-/// Half the cores, where there are cores to spare.
+/// Half of the cores, if there are enough cores.
 fn default_workers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if cores < CORES_TO_SPARE {
@@ -242,8 +245,7 @@ fn default_workers() -> usize {
     }
 }
 
-/// Both leave copies of keys on the stack as they move them.
-/// The error as the kernel module numbers it.
+/// The errno that the kernel module returns for this error.
 fn errno(error: &ConfigError) -> Errno {
     let said = |source: &io::Error| source.raw_os_error().map(Errno::from_raw);
     match error {

@@ -1,4 +1,4 @@
-//! What `wireguard-rs` is told: command line and environment, those of `wireguard-go` included.
+//! The command line and the environment of `wireguard-rs`, including those of `wireguard-go`.
 
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use crate::sys::udp::segmentation_corrupts;
     name = "wireguard-rs",
     version,
     long_version = long_version(),
-    about = "A WireGuard interface in userspace that behaves as the kernel module does",
+    about = "A WireGuard interface in userspace that behaves like the kernel module",
     after_help = "Example:\n  wireguard-rs wg0 && wg setconf wg0 /etc/wireguard/wg0.conf && ip link set wg0 up\n\n\
                   Returns when link and UAPI socket exist. See wireguard-rs(8)."
 )]
@@ -25,7 +25,8 @@ pub struct Options {
     #[arg(short, long)]
     pub foreground: bool,
 
-    /// Switch offloads: a comma-separated list of tso, uso, gso, gro, each with =on or =off; or `off` for all
+    /// Turn offloads on or off: a comma-separated list of tso, uso, gso, gro, each with =on or
+    /// =off; or `off` for all
     #[arg(long, value_name = "LIST", env = "WG_OFFLOAD", default_value = "")]
     pub offload: Offloads,
 
@@ -38,7 +39,7 @@ pub struct Options {
     pub interface: String,
 }
 
-/// The version, and below it which AEAD the daemon would use.
+/// The version, and on the next line the AEAD that the daemon would use.
 fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let version = env!("CARGO_PKG_VERSION");
@@ -49,10 +50,10 @@ fn long_version() -> &'static str {
     &TEXT
 }
 
-/// The AEAD that `WG_AEAD` asks for: the fastest that this CPU can run, unless it says otherwise.
+/// The AEAD that `WG_AEAD` selects. By default the fastest one that this CPU can run.
 ///
 /// # Errors
-/// The value is unknown, or this CPU cannot run what it names.
+/// The value is unknown, or this CPU cannot run the selected AEAD.
 pub fn aead(var: impl Fn(&str) -> Option<OsString>) -> Result<AeadBackend, String> {
     let value = var("WG_AEAD").unwrap_or_default();
     match value.to_string_lossy().as_ref() {
@@ -66,14 +67,14 @@ pub fn aead(var: impl Fn(&str) -> Option<OsString>) -> Result<AeadBackend, Strin
     }
 }
 
-/// Which offloads may be used. Each is probed as well, and given up at run time where it fails.
+/// The offloads that may be used. Each is also tested, and disabled at run time if it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads {
     /// TCP super-packets to and from the TUN device.
     pub tso: bool,
     /// UDP super-packets to and from the TUN device (Linux 6.2).
     pub uso: bool,
-    /// `UDP_SEGMENT` on the sockets. `None`: unless this kernel is known to corrupt what it segments.
+    /// `UDP_SEGMENT` on the sockets. None: used unless this kernel is known to corrupt segments.
     pub gso: Option<bool>,
     /// `UDP_GRO` on the sockets.
     pub gro: bool,
@@ -96,7 +97,7 @@ impl Offloads {
         self.gso.unwrap_or_else(|| !segmentation_corrupts())
     }
 
-    /// What is to be said where it is off without having been switched off.
+    /// A warning if `UDP_SEGMENT` is off although the user did not turn it off.
     pub fn warning(&self) -> Option<&'static str> {
         (self.gso.is_none() && !self.segments()).then_some(
             "this kernel (Linux 7.0 to 7.1.4) corrupts datagrams that are sent with UDP_SEGMENT, so \
@@ -134,17 +135,18 @@ impl FromStr for Offloads {
                         gro: on,
                     }
                 }
-                _ => return Err(format!("`{name}' is none of tso, uso, gso, gro")),
+                _ => return Err(format!("`{name}' is not one of tso, uso, gso, gro")),
             }
         }
         Ok(offloads)
     }
 }
 
-/// A name that the kernel takes for a link (`dev_valid_name`), and that makes a socket's file name.
+/// Checks a name: the kernel must accept it for a link (`dev_valid_name`), and it must be a valid
+/// file name.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the name.
 pub fn interface_name(name: &str) -> Result<String, String> {
     if name.is_empty() || name.len() > 15 {
         return Err("an interface name has 1 to 15 characters".into());
@@ -161,14 +163,14 @@ pub fn interface_name(name: &str) -> Result<String, String> {
     Ok(name.into())
 }
 
-/// How much is logged; `LOG_LEVEL` of wireguard-go.
+/// How much is logged: `LOG_LEVEL`, as in wireguard-go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     /// Nothing.
     Silent,
-    /// Only what failed, or works only in part. The default.
+    /// Only failures and limitations. The default.
     Error,
-    /// Handshakes, peers and link changes too.
+    /// Also handshakes, peers and changes of the link.
     Verbose,
 }
 
@@ -182,14 +184,16 @@ impl LogLevel {
     }
 }
 
-/// The environment, as wireguard-go reads it; the inherited descriptors are `sys::process`'s.
+/// The environment variables that wireguard-go also has. `sys::process` reads those of inherited
+/// descriptors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
     /// `WG_PROCESS_FOREGROUND=1`.
     pub foreground: bool,
     /// `LOG_LEVEL`.
     pub log_level: LogLevel,
-    /// Whether `LOG_LEVEL` was given: a background daemon then keeps its standard output and error.
+    /// Whether `LOG_LEVEL` is set: a background daemon then keeps its standard output and standard
+    /// error.
     pub keep_stdio: bool,
 }
 
@@ -231,7 +235,7 @@ mod tests {
         assert_eq!("off".parse(), Ok(none));
         assert_eq!("off, gro=on".parse(), Ok(Offloads { gro: true, ..none }));
         let on: Offloads = "gso=on".parse().unwrap();
-        assert!(on.segments(), "whatever the kernel");
+        assert!(on.segments(), "on any kernel");
         assert!(on.warning().is_none() && none.warning().is_none());
         assert_eq!(all.segments(), all.warning().is_none());
         for bad in ["tso", "tso=maybe", "lro=off", "=off"] {

@@ -1,29 +1,30 @@
-//! What was dropped, for the log: a line every so often, if packets were and if the log is verbose.
-//! Counted and not told one by one, for whoever floods us would flood the log too.
+//! Reports dropped packets in the log: one line per period, if packets were dropped and the log is
+//! verbose. Packets are counted and not logged one by one, because a flood of packets would flood
+//! the log.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::tunnel::drops::{DropReason, Drops};
 
-/// Between two lines.
+/// Time between two lines.
 pub const PERIOD: Duration = Duration::from_secs(10);
 
-/// What was told already.
+/// The counters that were already reported.
 #[derive(Debug)]
 pub struct Report {
     told: [u64; DropReason::ALL.len()],
 }
 
 impl Report {
-    /// Of nothing yet; `None` if nobody wants to know.
+    /// A report that starts at zero. None if the log is not verbose.
     pub fn new() -> Option<Self> {
         tracing::enabled!(tracing::Level::DEBUG).then(|| Report {
             told: [0; DropReason::ALL.len()],
         })
     }
 
-    /// Logs what was dropped since the last time.
+    /// Logs the packets that were dropped since the last call.
     pub fn tell(&mut self, drops: &Drops) {
         let news = self.news(drops);
         if !news.is_empty() {
@@ -52,7 +53,7 @@ mod tests {
     use crate::tunnel::plane::Plane;
 
     #[test]
-    fn what_is_new_is_told_once() {
+    fn new_drops_are_reported_once() {
         let plane = Plane::new();
         let mut report = Report {
             told: [0; DropReason::ALL.len()],

@@ -1,7 +1,8 @@
-//! `completions`: shell completion scripts, and the candidates that they ask this program for.
+//! `completions`: shell completion scripts, and the candidates that they request from this program.
 //!
-//! A script calls `completions candidates WORD…` with the words so far, the last of which is to be
-//! completed, and gets one candidate a line, or `:files`. What `link` takes comes from its definition.
+//! A script calls `completions candidates WORD…` with the words of the command line, of which the
+//! last is to be completed. The reply has one candidate on each line, or is `:files`. The words for
+//! `link` come from its definition.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,7 +19,7 @@ const BASH: &str = include_str!("wg-rs.bash");
 const ZSH: &str = include_str!("wg-rs.zsh");
 const FISH: &str = include_str!("wg-rs.fish");
 
-/// What may come next.
+/// The kind of word that may come next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Next<'a> {
     Verbs,
@@ -55,11 +56,11 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     )
 }
 
-/// One candidate a line. What cannot be found out is left out.
+/// One candidate on each line. Candidates that cannot be determined are left out.
 fn candidates(words: &[OsString]) -> String {
     let mut words = words.to_vec();
     let mut interfaces = Interfaces::all();
-    // The name of a namespace may be the very word that is to be completed.
+    // The name of a namespace may be the word to be completed.
     if words.len() > 2 || words[0].to_string_lossy().starts_with("--netns=") {
         match netns::take(&mut words, 0) {
             Ok(Some(netns)) if !words.is_empty() => {
@@ -114,7 +115,7 @@ fn candidates(words: &[OsString]) -> String {
     fitting.map(|word| format!("{word}\n")).collect()
 }
 
-/// What follows these words, which follow `--netns NAMESPACE`.
+/// The kind of word after these, which follow `--netns NAMESPACE`.
 fn next<'a>(before: &[&'a str]) -> Next<'a> {
     match before {
         [] => Next::Verbs,
@@ -133,7 +134,7 @@ fn next<'a>(before: &[&'a str]) -> Next<'a> {
     }
 }
 
-/// What follows the words behind `link`, by the definition of its command line.
+/// The kind of word after these, which follow `link`, from the definition of its command line.
 fn link<'a>(words: &[&'a str]) -> Next<'a> {
     let command = link::command();
     let Some((name, words)) = words.split_first() else {
@@ -149,7 +150,7 @@ fn link<'a>(words: &[&'a str]) -> Next<'a> {
             .get_opts()
             .find(|known| known.get_long() == Some(option))
     };
-    // An option that takes a value is followed by that.
+    // An option with a value is followed by that value.
     let last = words.last().and_then(|word| long(word));
     if let Some(option) = last.filter(|option| option.get_action().takes_values()) {
         return value(option);
@@ -164,7 +165,7 @@ fn link<'a>(words: &[&'a str]) -> Next<'a> {
         }
     }
     match positionals.next() {
-        // A new name is anything.
+        // Any new name.
         Some(_) if *name == "add" => Next::Nothing,
         Some(argument) => value(argument),
         None => {
@@ -199,7 +200,7 @@ fn set<'a>(interface: &'a str, words: &[&'a str]) -> Next<'a> {
         if *word == "remove" || words.next().is_some() {
             continue;
         }
-        // The word to be completed is this one's value.
+        // The word to be completed is the value of this word.
         return match *word {
             "peer" => Next::Peers(interface),
             "private-key" | "preshared-key" => Next::Files,
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_before_tell_what_comes_next() {
+    fn the_next_word_depends_on_the_words_before() {
         assert_eq!(after(""), Next::Verbs);
         assert_eq!(after("show wg0"), Next::Parameters);
         assert_eq!(after("show interfaces"), Next::Nothing);
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn every_verb_is_offered() {
+    fn every_command_is_offered() {
         let offered = candidates(&["".into()]);
         for verb in VERBS {
             assert!(

@@ -1,4 +1,4 @@
-//! Which interfaces are asked for, and asking them.
+//! Selects interfaces and requests their state.
 
 use std::io;
 use std::process::ExitCode;
@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use crate::model::Interface;
 use crate::tool::context::{Context, complain};
 
-/// The interfaces that are asked for.
+/// The selected interfaces.
 pub(super) enum Selection {
     All,
     One(String),
 }
 
-/// Asks each interface in turn and calls `each` with its name, its state, and whether another one
-/// follows. If one of several cannot be asked, the error is printed and it is left out. Fails if there
-/// are interfaces but none could be asked, or if `each` did.
+/// Requests the state of each interface in turn, and calls `each` with its name, its state, and
+/// whether another interface follows. If one of several interfaces fails, its error is printed and
+/// it is left out. Fails if there are interfaces but all of them failed, or if `each` failed.
 pub(super) fn for_each(
     context: &Context,
     selection: &Selection,
@@ -54,7 +54,7 @@ pub(super) fn for_each(
     (Ok(()), status)
 }
 
-/// As [`for_each`], all at once.
+/// Like [`for_each`], but returns all interfaces.
 pub(super) fn fetch(
     context: &Context,
     selection: &Selection,

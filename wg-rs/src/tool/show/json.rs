@@ -1,4 +1,4 @@
-//! The output of `show --json`, with the fields of the JSON script of wireguard-tools. Absent values are
+//! The output of `show --json`, with the fields of wireguard-tools' JSON script. Absent values are
 //! left out, and so are secret keys unless they may be shown.
 
 use std::fmt::Display;
@@ -21,7 +21,7 @@ pub(super) enum Layout {
     OneLine,
 }
 
-/// Writes one object that holds all interfaces by their names, and a newline.
+/// Writes one object that contains all interfaces by name, and a newline.
 pub(super) fn print(
     out: &mut impl Write,
     all: &[(String, Interface)],

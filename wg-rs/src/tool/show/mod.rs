@@ -60,7 +60,7 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     out.finish(written, status)
 }
 
-/// The parameters that can be asked for.
+/// The names of the parameters.
 pub(super) fn parameters() -> impl Iterator<Item = &'static str> {
     Parameter::ALL.iter().map(|(name, _)| *name)
 }
@@ -96,7 +96,7 @@ fn parameter_of(
     out: &mut Out,
 ) -> (io::Result<()>, ExitCode) {
     for_each(context, selection, |name, interface, _| {
-        // Checked only now, as `wg` does: where there is no interface it is no error.
+        // Checked only now, like `wg`: without an interface an invalid parameter is not an error.
         let Some(parameter) = Parameter::of_name(parameter) else {
             complain(format_args!("Invalid parameter: `{parameter}'"));
             return Ok(context.usage());

@@ -19,18 +19,18 @@ const UNITS: [(u64, &str); 5] = [
     (1, "second"),
 ];
 
-/// How interfaces are shown.
+/// The settings of the output.
 pub(super) struct Pretty<'a> {
     colour: bool,
     reveal_keys: bool,
-    /// Seconds since 1970.
+    /// The current time, in seconds since 1970.
     now: u64,
     /// The transfer rates, if they are known.
     pub rates: Option<&'a Rates>,
 }
 
 impl Pretty<'_> {
-    /// For the present moment, without rates. The environment says whether keys are shown.
+    /// Uses the current time and no rates. The environment decides whether keys are shown.
     pub fn new(colour: bool) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Pretty {
@@ -41,7 +41,7 @@ impl Pretty<'_> {
         }
     }
 
-    /// Writes an interface and its peers, the one with the latest handshake first.
+    /// Writes an interface and its peers, of which the one with the latest handshake comes first.
     pub fn print(&self, out: &mut impl Write, name: &str, interface: &Interface) -> io::Result<()> {
         if self.colour {
             write!(out, "{RESET}")?;
@@ -128,7 +128,7 @@ impl Pretty<'_> {
         }
     }
 
-    /// How long ago it was, from seconds since 1970.
+    /// The time since `then`, which is in seconds since 1970.
     fn ago(&self, then: u64) -> String {
         match self.now.checked_sub(then) {
             Some(0) => "Now".into(),
@@ -140,7 +140,7 @@ impl Pretty<'_> {
         }
     }
 
-    /// Empty for zero seconds.
+    /// A duration in words; empty for zero seconds.
     fn duration(&self, mut seconds: u64) -> String {
         let mut parts = Vec::new();
         for (length, name) in UNITS {
@@ -198,7 +198,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// One of everything.
+    /// An interface that has every setting.
     fn full() -> Interface {
         let mut peer = Peer::new(PublicKey::from_bytes([2; 32]));
         peer.preshared_key = PresharedKey::from_bytes([3; 32]);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn everything() {
+    fn every_setting_is_shown() {
         let interface = full();
         let text = "\
 interface: wg0
@@ -262,12 +262,12 @@ peer: BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ=
     }
 
     #[test]
-    fn nothing() {
+    fn an_empty_interface_has_only_a_heading() {
         assert_eq!(shown(&plain(), &Interface::default()), "interface: wg0\n");
     }
 
     #[test]
-    fn the_escape_stream() {
+    fn colours_are_escape_sequences() {
         let mut interface = full();
         interface.private_key = None;
         interface.peers.remove(0);

@@ -22,7 +22,7 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// `all` is the state at the previous refresh, `elapsed` the time since then.
+    /// `all` is the state at the previous refresh, and `elapsed` the time since then.
     pub fn since(all: &[(String, Interface)], elapsed: Duration) -> Self {
         let counters = |peer: &Peer| (peer.public_key, (peer.rx_bytes, peer.tx_bytes));
         let last = all.iter().map(|(name, interface)| {
@@ -34,7 +34,8 @@ impl Rates {
         }
     }
 
-    /// The rate of a peer from its present state; `None` if it is new or its counters were reset.
+    /// The rate of a peer with this current state. None if the peer is new or its counters were
+    /// reset.
     pub fn of(&self, interface: &str, peer: &Peer) -> Option<Rate> {
         let (rx, tx) = *self.last.get(interface)?.get(&peer.public_key)?;
         let per_second = |now: u64, before: u64| {
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_what_was_seen_before_and_only_grew() {
+    fn rates_are_known_for_peers_whose_counters_grew() {
         let peer = |n: u8, rx_bytes, tx_bytes| Peer {
             rx_bytes,
             tx_bytes,

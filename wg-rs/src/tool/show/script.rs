@@ -7,7 +7,7 @@ use wg_crypto::PrivateKey;
 use crate::model::{Interface, Peer};
 use crate::sys::numeric::Endpoint;
 
-/// A parameter that can be asked for.
+/// A parameter of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
     PublicKey,
@@ -47,7 +47,7 @@ impl Parameter {
         found.map(|(_, parameter)| *parameter)
     }
 
-    /// Writes it, in the order of the interface; each line begins with `prefix`, if there is one.
+    /// Writes the parameter's lines, in the order of the interface. Each begins with `prefix`, if given.
     pub fn print(
         self,
         out: &mut impl Write,
@@ -117,7 +117,7 @@ impl Parameter {
         }
     }
 
-    /// Begins with a tab; allowed IPs are separated by `separator`.
+    /// Writes a tab and the value. Allowed IPs are separated by `separator`.
     fn print_of_peer(self, out: &mut impl Write, peer: &Peer, separator: char) -> io::Result<()> {
         match self {
             Parameter::PresharedKeys if peer.preshared_key.is_zero() => write!(out, "\t(none)"),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_nothing() {
+    fn keys_and_empty_values() {
         let interface = Interface {
             private_key: Some(PrivateKey::from_bytes([1; 32])),
             ..Interface::default()

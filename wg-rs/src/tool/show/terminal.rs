@@ -1,4 +1,4 @@
-//! What the environment and the terminal say about how to show things: colours, and keys.
+//! Decides by the environment and the terminal whether to use colours and to show keys.
 
 use std::env;
 use std::fmt::{self, Display};
@@ -11,7 +11,7 @@ pub(super) const YELLOW: &str = "\x1b[33m";
 pub(super) const CYAN: &str = "\x1b[36m";
 pub(super) const RESET: &str = "\x1b[0m";
 
-/// Whether `WG_COLOR_MODE`, else the kind of standard output, wants colours.
+/// Whether to use colours: by `WG_COLOR_MODE`, or else if standard output is a terminal.
 pub(super) fn colours() -> bool {
     match env::var_os("WG_COLOR_MODE") {
         Some(mode) if mode == "always" => true,
@@ -25,8 +25,7 @@ pub(super) fn reveals_keys() -> bool {
     env::var_os("WG_HIDE_KEYS").is_some_and(|value| value == "never")
 }
 
-/// A text between the escape sequences that style it and the one that ends that; without
-/// colours, the text alone.
+/// A text with escape sequences before and after it for its style; without colours, only the text.
 pub(super) struct Styled<'a, T> {
     pub colour: bool,
     pub codes: &'a [&'static str],

@@ -1,7 +1,7 @@
 //! `show --watch`: refreshes every second, until a signal arrives or the reader closes the pipe.
 //!
-//! On a terminal each frame is drawn over the previous one and cut to the size of the screen; elsewhere the
-//! frames follow one another, with an empty line between them.
+//! On a terminal, each frame is drawn over the previous one and truncated to the size of the
+//! screen. Elsewhere the frames follow one another, separated by an empty line.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -69,7 +69,7 @@ pub(super) fn run(context: &Context, selection: &Selection, json: bool) -> ExitC
     }
 }
 
-/// The signals that end the program. They are blocked from now on, and read from this descriptor.
+/// Blocks the signals that end the program. They are read from the returned descriptor.
 fn signals() -> io::Result<SignalFd> {
     let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
@@ -78,7 +78,7 @@ fn signals() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?)
 }
 
-/// Waits for a period; false if a signal arrived or the reader closed the pipe.
+/// Waits for one period. False if a signal arrived or the reader closed the pipe.
 fn wait(signals: &SignalFd) -> io::Result<bool> {
     let stdout = io::stdout();
     let mut fds = [
@@ -102,8 +102,8 @@ fn compose(frame: &mut Vec<u8>, all: &[(String, Interface)], pretty: &Pretty) ->
     Ok(())
 }
 
-/// Draws `frame` from the upper left corner over what is on the screen. What does not fit is left out; the
-/// last row is left to the cursor.
+/// Draws `frame` over the screen, from the upper left corner. Text that does not fit is left out,
+/// and the last row is left for the cursor.
 fn draw(out: &mut impl Write, frame: &[u8], size: Size, first: bool) -> io::Result<()> {
     write!(out, "{}", if first { "\x1b[H\x1b[2J" } else { "\x1b[H" })?;
     let mut rows = usize::from(size.rows).saturating_sub(1);
@@ -122,7 +122,7 @@ fn draw(out: &mut impl Write, frame: &[u8], size: Size, first: bool) -> io::Resu
     write!(out, "\x1b[0m\x1b[J")
 }
 
-/// The number of columns that a line takes, without escape sequences.
+/// The number of columns that a line needs, without its escape sequences.
 fn width(line: &[u8]) -> usize {
     let mut escape = false;
     let shown = line.iter().filter(|byte| match (escape, **byte) {
@@ -150,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn escape_sequences_take_no_columns() {
+    fn escape_sequences_need_no_columns() {
         assert_eq!(width(b""), 0);
         assert_eq!(width(b"\x1b[32m\x1b[1minterface\x1b[0m: x"), 12);
     }
 
     #[test]
-    fn a_frame_is_cut_to_the_terminal() {
+    fn a_frame_is_truncated_to_the_terminal() {
         assert_eq!(drawn("a\nb\n", 24, 80), "^[Ha^[K\r\nb^[K\r\n^[0m^[J");
         assert_eq!(drawn("a\nb\nc\n", 3, 80), "^[Ha^[K\r\nb^[K\r\n^[0m^[J");
         // The first line takes two rows of a narrow one.
