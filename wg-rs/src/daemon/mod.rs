@@ -257,6 +257,7 @@ fn errno(error: &ConfigError) -> Errno {
     }
 }
 
+// Requests leave copies of keys on the stack, because keys are moved.
 impl Handler for RunningInterface {
     fn get(&self) -> Result<model::Interface, Errno> {
         Ok(wipe_stack_after(|| RunningInterface::get(self)))

@@ -248,7 +248,9 @@ fn failure(error: bollard::errors::Error) -> Failure {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::Absent,
-                io::ErrorKind::PermissionDenied => Failure::Other("permission to use the engine's socket is denied".into()),
+                io::ErrorKind::PermissionDenied => {
+                    Failure::Other("permission to use the engine's socket is denied".into())
+                }
                 _ => Failure::Other(reason(error)),
             };
         }
