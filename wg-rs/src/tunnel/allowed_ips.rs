@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use trie::Trie;
 
-/// The prefixes of both families and their owners. Every prefix has exactly one owner.
+/// The networks of both families and their owners. Each network has exactly one owner.
 #[derive(Clone)]
 pub struct AllowedIps<T> {
     v4: Trie<u32, T>,
@@ -22,8 +22,8 @@ impl<T: Clone + PartialEq> AllowedIps<T> {
         }
     }
 
-    /// Gives `addr/cidr` to `value`, host bits ignored. Returns the former owner of this very
-    /// prefix. A `cidr` longer than the address means the whole address.
+    /// Gives `addr/cidr` to `value`; host bits are ignored. Returns the former owner of exactly
+    /// this network. A `cidr` above the address's length means the whole address.
     pub fn insert(&mut self, addr: IpAddr, cidr: u8, value: T) -> Option<T> {
         match addr {
             IpAddr::V4(addr) => self.v4.insert(addr.to_bits(), cidr, value),
@@ -31,7 +31,7 @@ impl<T: Clone + PartialEq> AllowedIps<T> {
         }
     }
 
-    /// Takes `addr/cidr` out, if `owner` owns this very prefix. Returns whether it did.
+    /// Removes `addr/cidr` if `owner` owns exactly this network. Returns whether it did.
     pub fn remove(&mut self, addr: IpAddr, cidr: u8, owner: &T) -> bool {
         match addr {
             IpAddr::V4(addr) => self.v4.remove(addr.to_bits(), cidr, owner),
@@ -39,7 +39,7 @@ impl<T: Clone + PartialEq> AllowedIps<T> {
         }
     }
 
-    /// The owner of the longest prefix that holds `addr`.
+    /// The owner of the longest prefix that contains `addr`.
     pub fn lookup(&self, addr: IpAddr) -> Option<&T> {
         match addr {
             IpAddr::V4(addr) => self.lookup_v4(addr),
@@ -47,22 +47,22 @@ impl<T: Clone + PartialEq> AllowedIps<T> {
         }
     }
 
-    /// The owner of the longest prefix that holds `addr`.
+    /// The owner of the longest prefix that contains `addr`.
     pub fn lookup_v4(&self, addr: Ipv4Addr) -> Option<&T> {
         self.v4.lookup(addr.to_bits())
     }
 
-    /// The owner of the longest prefix that holds `addr`.
+    /// The owner of the longest prefix that contains `addr`.
     pub fn lookup_v6(&self, addr: Ipv6Addr) -> Option<&T> {
         self.v6.lookup(addr.to_bits())
     }
 
-    /// How many prefixes there are, both families together.
+    /// The number of networks of both families.
     pub fn len(&self) -> usize {
         self.v4.len + self.v6.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no networks.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -83,7 +83,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use std::collections::HashMap;
 
-    /// A table that makes shortcuts, and makes them anew, from the first prefix on.
+    /// A table that uses shortcuts from the first network on, and often creates them again.
     fn with_shortcuts<T: Clone + PartialEq>() -> AllowedIps<T> {
         let mut table = AllowedIps::new();
         (table.v4.large, table.v6.large) = (0, 0);
@@ -95,7 +95,7 @@ mod tests {
         (addr.parse().unwrap(), cidr.parse().unwrap())
     }
 
-    /// A table, and what each owner was given: what a peer knows of its own prefixes.
+    /// A table, and the networks that each owner was given.
     #[derive(Default)]
     struct Fixture {
         table: AllowedIps<char>,
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn as_deep_as_an_address_has_bits() {
+    fn one_network_of_each_length() {
         let mut t = AllowedIps::new();
         for bit in 0..128 {
             let addr = IpAddr::V6(Ipv6Addr::from_bits(!(1 << bit)));
@@ -232,17 +232,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_removes_and_only_the_very_prefix() {
+    fn removal_needs_the_owner_and_the_exact_network() {
         let mut t = Fixture::default();
         t.insert('a', "10.0.0.0/8");
         assert_eq!(t.insert('b', "10.9.9.9/8"), Some('a'));
         let (addr, cidr) = prefix("10.0.0.0/8");
-        assert!(!t.table.remove(addr, cidr, &'a'), "a lost it to b");
+        assert!(!t.table.remove(addr, cidr, &'a'), "b has taken the network from a");
         assert!(!t.table.remove(addr, 7, &'b') && !t.table.remove(addr, 9, &'b'));
         t.expect('b', "10.200.0.1");
         assert!(
             t.table.remove(prefix("10.1.2.3/8").0, cidr, &'b'),
-            "host bits do not matter"
+            "host bits are ignored"
         );
         assert!(!t.table.remove(addr, cidr, &'b'));
         t.expect(None, "10.200.0.1");
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_table_has_shortcuts_and_answers_the_same() {
+    fn shortcuts_do_not_change_results() {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
         let mut table = AllowedIps::new();
         table.insert(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0, u32::MAX);
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!((table.len(), table.v4.in_use()), (1, 1));
     }
 
-    /// The obvious table: a list, searched from end to end.
+    /// The simplest table: a list that is searched from end to end.
     #[derive(Default)]
     struct Linear(Vec<(IpAddr, u8, u32)>);
 
@@ -342,7 +342,7 @@ mod tests {
         }
     }
 
-    /// Keeps the first bits of an address and draws the others anew.
+    /// Keeps the first bits of an address and chooses the others at random.
     fn mutate(rng: &mut ChaCha8Rng, addr: IpAddr, keep: u8) -> IpAddr {
         match addr {
             IpAddr::V4(addr) => {
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn random_prefixes_as_a_linear_list_while_peers_leave() {
+    fn random_networks_agree_with_a_linear_list() {
         random_prefixes(AllowedIps::new());
         random_prefixes(with_shortcuts());
     }
@@ -413,9 +413,9 @@ mod tests {
     }
 
     proptest! {
-        /// Few distinct bits, so that prefixes nest, collide and are taken from each other often.
+        /// Uses few distinct bits, so that networks often nest, collide and change owners.
         #[test]
-        fn any_order_of_insert_and_remove(
+        fn any_sequence_of_insert_and_remove_agrees_with_a_list(
             steps in prop::collection::vec((any::<bool>(), 0u32..64, 0u8..=34, 0u32..3), 0..80),
             shortcuts: bool,
         ) {

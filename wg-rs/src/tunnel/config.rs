@@ -1,8 +1,8 @@
-//! The owner's configuration: what `set` changes, what `get` shows, link up and link down.
+//! The owner's configuration: `set`, `get`, link up and link down.
 //!
-//! Changes are applied one by one as they are read, with no transaction, in the kernel's order
-//! because `wg` sends them so. A live peer keeps its session, counters, replay window and timestamp
-//! whatever is changed about it; only another private key ends them, and then only for sending.
+//! Changes are applied one by one, without a transaction, in the kernel's order, because `wg`
+//! relies on that. A live peer keeps its session, counters, replay window and timestamp whatever is
+//! changed about it. Only a new private key ends sessions, and then only for sending.
 //!
 //! Cryptokey routing is changed in `networks`, and the data path sees that at the end of a `set`.
 
@@ -22,10 +22,10 @@ use crate::model::{
     self, Change, Extension, Extensions, Groups, Interface, MAX_GROUPS_IN_ALL, Wall,
 };
 
-/// What configuration does to the sockets.
+/// The operations of the configuration on the sockets.
 pub trait Links {
-    /// Opens the sockets on `port` (0: any), in place of those there are, which stay if this fails.
-    /// Returns the port.
+    /// Opens sockets on `port` (0: any port) that replace the current ones, which remain if this
+    /// fails. Returns the port.
     fn bind(&mut self, port: u16) -> io::Result<u16>;
 
     /// Whether `bind` would succeed now. Opens nothing.
@@ -34,7 +34,8 @@ pub trait Links {
     /// Closes the sockets.
     fn close(&mut self);
 
-    /// Marks what is sent from now on, also through sockets yet to be opened (0: no mark).
+    /// Sets the mark of packets that are sent from now on, also on sockets that are opened later
+    /// (0: no mark).
     fn set_fwmark(&mut self, mark: u32) -> io::Result<()>;
 }
 
@@ -42,26 +43,26 @@ pub trait Links {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The sockets could not be opened on this port; they are as before.
+    /// The sockets could not be opened on this port. The old ones remain.
     #[error("cannot listen on port {port}: {source}")]
     Bind {
-        /// The port asked for.
+        /// The requested port.
         port: u16,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The mark could not be set.
     #[error("cannot set fwmark {mark:#x}: {source}")]
     FwMark {
-        /// The mark asked for.
+        /// The requested mark.
         mark: u32,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// There are `MAX_PEERS` already.
+    /// There are already `MAX_PEERS` peers.
     #[error("more than {MAX_PEERS} peers")]
     TooManyPeers,
-    /// A change about a peer before any peer was named.
+    /// A change of a peer came before any peer was named.
     #[error("no peer named yet")]
     NoPeer,
     /// There are as many relay groups as an interface may have.
@@ -69,23 +70,23 @@ pub enum ConfigError {
     TooManyGroups,
 }
 
-/// Whom the next changes are about.
+/// The peer that the next changes are about.
 #[derive(Clone, Copy)]
 enum Subject {
     Device,
     Peer {
         id: u64,
         created: bool,
-        /// A persistent keepalive is due because it, or the endpoint, was not set before.
+        /// A persistent keepalive is due, because it or the endpoint was not set before.
         keepalive: bool,
     },
-    /// Its changes are void.
+    /// No peer: the changes are ignored.
     Nobody,
 }
 
 impl Device {
-    /// One `set` of the configuration protocol. Stops at the first change that fails; those before
-    /// it stay. A port that cannot be had is refused before there is any change.
+    /// Applies a `set`. Stops at the first change that fails; the changes before it remain. A port
+    /// that is in use is refused before anything is changed.
     pub fn set(
         &mut self,
         changes: &[Change],
@@ -98,7 +99,8 @@ impl Device {
         });
         match port {
             Some(port) => self.set_listen_port(port, links)?,
-            // Whoever had the port may be gone. If not, the link says so, and this `set` has no part in it.
+            // The program that used the port may have ended. If not, the link reports it; this
+            // `set` does not fail for it.
             None if self.config.link_up => drop(self.up(links)),
             None => {}
         }
@@ -121,7 +123,7 @@ impl Device {
     ) -> Result<(), ConfigError> {
         match change {
             Change::PrivateKey(key) => self.set_private_key(key.as_deref(), now),
-            // Was the first of all.
+            // Applied first.
             Change::ListenPort(_) => {}
             Change::FwMark(mark) => self.set_fwmark(*mark, links)?,
             Change::ReplacePeers => {
@@ -160,7 +162,7 @@ impl Device {
         let peer = &entry.shared;
         let mut starts = false;
         match change {
-            // Counts from the next handshake.
+            // Used from the next handshake on.
             Change::PresharedKey(key) => entry.config.preshared_key = (**key).clone(),
             Change::Endpoint(addr) => {
                 starts = !peer.has_endpoint();
@@ -245,7 +247,7 @@ impl Device {
         })
     }
 
-    /// After the last change about a peer of a device that is up: what can be sent is sent.
+    /// Called after the last change of a peer: if the device is up, sends what can be sent.
     fn finish(&mut self, subject: Subject) {
         let Subject::Peer { id, keepalive, .. } = subject else {
             return;
@@ -322,8 +324,9 @@ impl Device {
         }
     }
 
-    /// The link is up: opens the sockets, sends what can be sent and starts persistent keepalives. A
-    /// device that is up stays as it is. If the sockets cannot be opened, each later `set` tries again.
+    /// Must be called when the link is up: opens the sockets, sends what can be sent and starts
+    /// persistent keepalives. Does nothing if the device is up. If the sockets cannot be opened,
+    /// each later `set` tries again.
     pub fn up(&mut self, links: &mut dyn Links) -> Result<(), ConfigError> {
         self.config.link_up = true;
         if self.plane().is_up() {
@@ -332,12 +335,12 @@ impl Device {
         self.open(self.config.listen_port, links)
     }
 
-    /// Opens the sockets, in place of those there are. With the first, the device is up.
+    /// Opens sockets that replace the current ones. The device is up once it has sockets.
     fn open(&mut self, port: u16, links: &mut dyn Links) -> Result<(), ConfigError> {
         let was_up = self.plane().is_up();
-        // Before the sockets, as with them the data path begins to read.
+        // Before the sockets, because with them the data path begins to read.
         self.plane().set_up(true);
-        // A first random port is kept for later.
+        // A random port is kept for later.
         self.config.listen_port = match links.bind(port) {
             Ok(port) => port,
             Err(source) => {
@@ -360,8 +363,8 @@ impl Device {
         Ok(())
     }
 
-    /// The link went down: closes the sockets, ends sessions and timers, drops what waits. Endpoints,
-    /// configuration and replay protection stay.
+    /// Must be called when the link is down: closes the sockets, ends sessions and timers, and
+    /// drops packets that wait. Endpoints, configuration and replay protection are kept.
     pub fn down(&mut self, links: &mut dyn Links) {
         self.config.link_up = false;
         self.plane().set_up(false);
@@ -370,12 +373,12 @@ impl Device {
         self.each(Entry::stop);
     }
 
-    /// The port that the sockets listen on, or will; 0: not chosen yet.
+    /// The current or future port of the sockets; 0 if none is chosen yet.
     pub fn listen_port(&self) -> u16 {
         self.config.listen_port
     }
 
-    /// The mark on outgoing packets.
+    /// The mark of outgoing packets.
     pub fn fwmark(&self) -> u32 {
         self.config.fwmark
     }
@@ -385,7 +388,7 @@ impl Device {
         self.config.max_peers = max;
     }
 
-    /// How many peers there are.
+    /// The number of peers.
     pub fn peer_count(&self) -> usize {
         self.peers.len()
     }
@@ -395,7 +398,7 @@ impl Device {
         self.peers.values().map(|entry| &entry.shared)
     }
 
-    /// The configuration and state, as the configuration protocol shows them.
+    /// The configuration and state for the configuration protocol.
     pub fn get(&self) -> Interface {
         Interface {
             private_key: self.config.private_key.clone(),
@@ -411,15 +414,15 @@ impl Entry {
         self.shared.timers.persistent_interval().is_some()
     }
 
-    /// Our private key changed: nothing more is sent to the peer under its sessions, though what
-    /// comes under them is received, and the next packet may start a handshake at once. The change
-    /// itself sends nothing, as the peer may not know the new key yet.
+    /// Called when our private key changed. Nothing more is sent in the peer's sessions, but
+    /// packets in them are still received, and the next packet to send may start a handshake at
+    /// once. The change itself sends nothing, because the peer may not know the new key yet.
     fn change_identity(&mut self, context: &mut Context, now: Time) {
         self.end_sending(context);
         if let Some(handshake) = &mut self.handshake {
             handshake.forget_static_static();
         }
-        // A peer that was configured before there was any key has not started yet.
+        // A peer that was configured before there was a key has not started yet.
         if context.identity.is_some() && context.plane.is_up() {
             self.shared.timers.start_persistent_keepalive(now);
         }

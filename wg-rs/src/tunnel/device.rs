@@ -1,19 +1,20 @@
-//! The owner of an interface: handshakes, timers and what is sent on its own account. Its
-//! configuration is in `config.rs`.
+//! The owner of an interface: handshakes, timers and messages that it sends itself. `config.rs` has
+//! its configuration.
 //!
 //! ```text
 //! handle_message   initiation, response, cookie reply --+
-//! handle_events    what the data path asks for ---------+--> entries --> outgoing --> poll_transmit
+//! handle_events    requests of the data path -----------+--> entries --> outgoing --> poll_transmit
 //! handle_timeout   timers that are due -----------------+
 //! ```
-//! What happens to one peer is done by its entry (`entry.rs`, `transmit.rs`); here it is only found.
+//! An entry (`entry.rs`, `transmit.rs`) handles what concerns one peer; this file only finds the
+//! entry.
 //!
 //! Invariants:
-//! - Only the owner makes and ends sessions; the data path may only promote `next` (key
-//!   confirmation), and tells the owner.
-//! - An initiation is made when it is polled for, not when it is asked for: a thousand peers that
-//!   want one at once hold the owner for one Diffie-Hellman at a time. The same goes for timers: so
-//!   many are fired at a time, and the rest stay due.
+//! - Only the owner creates and ends sessions. The data path may only promote `next` (key
+//!   confirmation), and reports this to the owner.
+//! - An initiation is created when it is polled, not when it is requested: if a thousand peers want
+//!   one at once, the owner is busy with one Diffie-Hellman operation at a time. For the same
+//!   reason only a limited number of timers is fired at a time; the rest stay due.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ use super::trouble::Strangers;
 use crate::model::status::Refusal;
 use crate::model::{Extensions, Wall};
 
-/// Peers whose timers are fired at a time.
+/// Number of peers whose timers are fired at a time.
 const PEERS_AT_ONCE: usize = 256;
 /// Timers fire at whole multiples of this, so that many of them share a wakeup. The kernel's own
 /// are coarser: it may be two seconds late with a keepalive.
@@ -51,14 +52,14 @@ pub(super) struct Config {
     pub(super) private_key: Option<PrivateKey>,
     pub(super) listen_port: u16,
     pub(super) fwmark: u32,
-    /// The link is up. The device is up once its sockets are open as well.
+    /// Whether the link is up. The device is up when its sockets are also open.
     pub(super) link_up: bool,
     pub(super) last_peer: u64,
     pub(super) max_peers: usize,
-    /// Extensions of the peers that the current `set` has removed: it may name them again, as stock `wg
-    /// setconf` does, which knows nothing of extensions.
+    /// Extensions of the peers that the current `set` has removed. It may name these peers again,
+    /// like stock `wg setconf`, which does not know extensions.
     pub(super) removed: HashMap<PublicKey, Box<Extensions>>,
-    /// Why the sockets could not be opened, if they are closed for that.
+    /// If the sockets are closed because they could not be opened: the errno.
     pub(super) bind_error: Option<i32>,
 }
 
@@ -77,7 +78,7 @@ impl Default for Config {
     }
 }
 
-/// The owner of an interface: see the head of this file.
+/// The owner of an interface.
 pub struct Device {
     pub(super) context: Context,
     pub(super) config: Config,
@@ -92,8 +93,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device without keys, peers or sockets, down. `rng` must be fit for keys; data is encrypted
-    /// by `backend`.
+    /// A device that is down, without keys, peers and sockets. `rng` must be suitable for keys, and
+    /// `backend` encrypts data.
     pub fn new(mut rng: Box<dyn RngCore + Send>, backend: AeadBackend) -> Self {
         let plane = Arc::new(Plane::new());
         Self {
@@ -117,25 +118,25 @@ impl Device {
         }
     }
 
-    /// What the data path works with.
+    /// The part that is shared with the data path.
     pub fn plane(&self) -> &Arc<Plane> {
         &self.context.plane
     }
 
-    /// The owner's part of a peer that was not removed, and what it works with.
+    /// The owner's part of a peer that was not removed, and the context.
     fn entry(&mut self, peer: &Peer) -> Option<(&mut Entry, &mut Context)> {
         Some((self.peers.get_mut(&peer.id)?, &mut self.context))
     }
 
-    /// Does something to each peer.
+    /// Calls `work` for each peer.
     pub(super) fn each(&mut self, mut work: impl FnMut(&mut Entry, &mut Context)) {
         for entry in self.peers.values_mut() {
             work(entry, &mut self.context);
         }
     }
 
-    /// Takes a handshake message or cookie reply that came from `from`; `backlog` is what waits
-    /// behind it, which decides whether the device is under load.
+    /// Handles a handshake message or cookie reply that came from `from`. `backlog` is the number
+    /// of messages that wait behind it, and decides whether the device is under load.
     pub fn handle_message(
         &mut self,
         now: Time,
@@ -290,7 +291,7 @@ impl Device {
         let entry = id.and_then(|id| self.peers.get_mut(&id));
         let entry = entry.ok_or(DropReason::UnexpectedResponse)?;
         let accepted = entry.accept_response(&mut self.context, message, from, now, wall);
-        // Who answers has opened our initiation, so the public keys are right.
+        // The sender of a response has opened our initiation, so the public keys are right.
         if accepted == Err(DropReason::BadResponse) {
             entry.shared.refused(Refusal::PresharedKey, now);
         }
@@ -311,7 +312,7 @@ impl Device {
         Ok(())
     }
 
-    /// Does what the data path asked for. Also done by `poll_transmit`.
+    /// Handles the requests of the data path. `poll_transmit` does this too.
     pub fn handle_events(&mut self, now: Time, wall: Wall) {
         for event in self.plane().take_events() {
             let peer = event.peer();
@@ -347,7 +348,7 @@ impl Device {
         Some(self.context.schedule.first()?.round_up(TIMER_GRAIN))
     }
 
-    /// Fires timers that are due, but not too many: `next_timeout` says whether more are.
+    /// Fires due timers, up to a limit; `next_timeout` then tells whether there are more.
     pub fn handle_timeout(&mut self, now: Time, wall: Wall) {
         self.handle_events(now, wall);
         for _ in 0..PEERS_AT_ONCE {
@@ -360,9 +361,9 @@ impl Device {
         }
     }
 
-    /// What is to be sent next, written over `out`, each result to be sent, and [`Transmit::sent`]
-    /// told, before the next call. To be called after any of the other calls, and again and again
-    /// until it gives `None`; any of the other calls may come in between.
+    /// The next datagrams to send. They replace the content of `out`, and must be sent, and
+    /// reported to [`Transmit::sent`], before the next call. After any other method this must be
+    /// called until it returns None; other methods may be called in between.
     pub fn poll_transmit(&mut self, now: Time, wall: Wall, out: &mut Vec<u8>) -> Option<Transmit> {
         self.handle_events(now, wall);
         let Device { peers, context, .. } = self;
@@ -391,15 +392,15 @@ impl Device {
         }
     }
 
-    /// The machine may be a copy of another that goes on with the same sessions (paper, section 5.4.6:
-    /// no counter twice). Nothing more is sent under them; what comes under them is received. The next
-    /// packet to a peer starts a handshake.
+    /// Must be called when the machine may be a copy of another one that continues with the same
+    /// sessions (paper, section 5.4.6: no counter twice). Nothing more is sent in these sessions,
+    /// but packets in them are received. The next packet to a peer starts a handshake.
     pub fn end_sending(&mut self) {
         self.each(Entry::end_sending);
     }
 
-    /// The clock jumped, as the machine was suspended: wipes the sessions that this has made too old
-    /// to be of use.
+    /// Must be called after the machine was suspended and the clock jumped: wipes sessions that are
+    /// now too old.
     pub fn end_outlasted(&mut self, now: Time) {
         self.each(|entry, context| {
             let outlasted = entry.shared.keypairs.discard_outlasted(now);

@@ -1,4 +1,4 @@
-//! Why packets are dropped, and how many of each: the data path's only error report.
+//! Reasons for dropping packets, and a counter for each: the data path's only error report.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -22,14 +22,14 @@ macro_rules! drops {
 }
 
 impl DropReason {
-    /// The reason as a name in protocols: `no_peer_for_the_destination`.
+    /// The reason as a name for protocols: `no_peer_for_the_destination`.
     pub fn name(self) -> String {
         self.as_str().to_ascii_lowercase().replace(' ', "_")
     }
 }
 
 drops! {
-    /// Outgoing: the kernel could not hand a packet over.
+    /// Outgoing: the kernel could not deliver a packet to us.
     TunReadFailed = "TUN read failed",
     /// Outgoing: neither IPv4 nor IPv6, or shorter than its header.
     NotIp = "not an IP packet",
@@ -39,31 +39,31 @@ drops! {
     NoPeer = "no peer for the destination",
     /// Outgoing: the peer's endpoint is not known yet.
     NoEndpoint = "no endpoint for the peer",
-    /// Outgoing: one of our own datagrams, which a route sent into the interface again.
+    /// Outgoing: one of our own datagrams, which a route sent back into the interface.
     Loop = "routing loop",
-    /// Outgoing: the staged queue was full; the oldest went.
+    /// Outgoing: the staged queue was full; its oldest packets were dropped.
     StagedOverflow = "staged queue full",
-    /// Outgoing: the handshake was given up, or the peer or device went away.
+    /// Outgoing: the handshake was given up, the peer was removed, or the device went down.
     StagedPurged = "no session",
     /// Outgoing or incoming: the device is down.
     Down = "device down",
-    /// Outgoing: the network refused.
+    /// Outgoing: the network refused the datagram.
     SendFailed = "send failed",
     /// Incoming: the network failed.
     ReceiveFailed = "receive failed",
-    /// Incoming: the link refused, being down or out of memory.
+    /// Incoming: the link refused the packet because it is down or out of memory.
     DeliveryFailed = "delivery failed",
     /// Incoming: no message type has this size.
     Malformed = "malformed message",
     /// Incoming data: no session has this index.
     UnknownIndex = "unknown index",
-    /// Incoming data: the session is too old or has seen too many messages, or was ended.
+    /// Incoming data: the session is too old, has carried too many messages, or was ended.
     SessionExpired = "session expired",
-    /// Incoming data: not sealed by the peer.
+    /// Incoming data: the packet was not sealed by the peer.
     Forged = "authentication failed",
-    /// Incoming data: this counter was seen before, or is too old to tell.
+    /// Incoming data: the counter was received before, or is older than the window.
     Replayed = "replayed",
-    /// Incoming data: what was inside is no whole IP packet.
+    /// Incoming data: the content is not a complete IP packet.
     InnerMalformed = "malformed inner packet",
     /// Incoming data: the inner source is not among the peer's allowed IPs.
     NotAllowed = "source not allowed",
@@ -75,21 +75,21 @@ drops! {
     BadMac1 = "wrong mac1",
     /// Incoming handshake: under load without a valid mac2; a cookie was sent instead.
     CookieSent = "cookie needed",
-    /// Incoming handshake: more than its address may send.
+    /// Incoming handshake: the source sends more than it may.
     RateLimited = "rate limited",
-    /// Incoming initiation: not for us, or altered.
+    /// Incoming initiation: it was changed, or is not for us.
     BadInitiation = "invalid initiation",
-    /// Incoming initiation: its static key is no peer's.
+    /// Incoming initiation: its static key belongs to no peer.
     UnknownPeer = "unknown peer",
-    /// Incoming initiation: its timestamp is not newer than the last.
+    /// Incoming initiation: its timestamp is not newer than the last one.
     ReplayedInitiation = "replayed initiation",
-    /// Incoming initiation: less than 20 ms after the last.
+    /// Incoming initiation: less than 20 ms after the last one.
     FloodedInitiation = "too many initiations",
-    /// Incoming response: no handshake waits for it.
+    /// Incoming response: no handshake is waiting for it.
     UnexpectedResponse = "unexpected response",
-    /// Incoming response: altered, or by another.
+    /// Incoming response: it was changed, or another host sent it.
     BadResponse = "invalid response",
-    /// Incoming cookie reply: none was asked for, or altered.
+    /// Incoming cookie reply: none was expected, or it was changed.
     BadCookie = "invalid cookie reply",
     /// To be relayed: no peer with a relay group is where it came from.
     RelayNotPeer = "relay: not from a peer with a group",
@@ -124,7 +124,7 @@ impl Drops {
         }
     }
 
-    /// Packets dropped for `reason` since the device was made.
+    /// Packets dropped for `reason` since the device was created.
     pub fn get(&self, reason: DropReason) -> u64 {
         self.0[reason as usize].load(Relaxed)
     }

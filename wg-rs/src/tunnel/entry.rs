@@ -1,5 +1,5 @@
 //! The owner's part of a peer: its configuration, its handshake, and the timers that only the owner
-//! knows. What it needs of the rest of the device comes as a [`Context`].
+//! uses. A [`Context`] gives access to the rest of the device.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,35 +24,35 @@ use super::send::OutBuffer;
 use super::time::Time;
 use crate::model::{AllowedIp, Extensions, Wall};
 
-/// What all peers of a device have in common.
+/// The part that all peers of a device share.
 pub(super) struct Context {
     pub(super) plane: Arc<Plane>,
     pub(super) rng: Box<dyn RngCore + Send>,
-    /// What the keys of sessions are made for.
+    /// The backend that session keys are made for.
     pub(super) backend: AeadBackend,
     pub(super) identity: Option<Identity>,
     pub(super) pending: PendingHandshakes,
     pub(super) schedule: Schedule,
     pub(super) outgoing: Outgoing,
-    /// For staged packets; there once some were sent.
+    /// Memory for staged packets; None until it is needed.
     pub(super) buffer: Option<OutBuffer>,
 }
 
-/// The configuration of a peer, as far as only the owner needs it.
+/// The part of a peer's configuration that only the owner needs.
 #[derive(Default)]
 pub(super) struct PeerConfig {
     pub(super) preshared_key: PresharedKey,
-    /// By place.
+    /// By place in the list.
     pub(super) allowed_ips: BTreeMap<u64, AllowedIp>,
-    /// What a set said beyond WireGuard, if anything.
+    /// Settings beyond WireGuard's own, if any.
     pub(super) extensions: Option<Box<Extensions>>,
 }
 
-/// The owner's part of a peer. See the head of the file.
+/// The owner's part of a peer.
 pub(super) struct Entry {
     pub(super) shared: Arc<Peer>,
     pub(super) config: PeerConfig,
-    /// There once a handshake was made or received.
+    /// None until a handshake message is sent or received.
     pub(super) handshake: Option<Box<Handshake>>,
     pub(super) last_handshake: Option<Wall>,
     pub(super) retransmit_handshake: Option<Time>,
@@ -133,7 +133,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Takes the response to the initiation of ours with this index.
+    /// Handles the response to our initiation with this index.
     pub(super) fn accept_response(
         &mut self,
         context: &mut Context,
@@ -164,7 +164,7 @@ impl Entry {
         self.begin_session(context, keys, origin);
         self.handshake_complete(wall);
         self.authenticated(context, message.len(), now);
-        // Staged packets or, if there are none, a keepalive: the responder waits for either.
+        // Sends staged packets or, if there are none, a keepalive: the responder waits for either.
         self.send_keepalive(context);
         self.reschedule(context);
         Ok(())
@@ -189,7 +189,7 @@ impl Entry {
             .store(false, Ordering::Relaxed);
     }
 
-    /// A handshake message of the peer, `len` bytes long, was accepted.
+    /// Called when a handshake message of `len` bytes from the peer was accepted.
     fn authenticated(&self, context: &Context, len: usize, now: Time) {
         let peer = &self.shared;
         peer.add_rx_bytes(len);
@@ -205,7 +205,7 @@ impl Entry {
             self.retransmit(context, now);
         }
         if peer.timers.send_keepalive.take_due(now) {
-            // Armed when this one is sent, which would clear it.
+            // This timer is armed when the handshake message is sent, so it must be cleared before.
             self.wants.another_keepalive |= peer.timers.take_need_another_keepalive();
             self.send_keepalive(context);
         }
@@ -217,7 +217,8 @@ impl Entry {
         if peer.timers.persistent_keepalive.take_due(now)
             && let Some(interval) = peer.timers.persistent_interval()
         {
-            // The kernel arms it again only once something was sent, which may never be.
+            // The kernel arms this timer again only after something was sent, which may never
+            // happen.
             peer.timers.persistent_keepalive.set(now + interval);
             self.send_keepalive(context);
         }
@@ -241,7 +242,7 @@ impl Entry {
         if let Some(last) = peer.last_sent_handshake.get()
             && peer.sent_handshake_lately(now)
         {
-            // A response went out since: its session may still be confirmed, but need not be.
+            // A response was sent since. Its session may still be confirmed, but need not be.
             let jitter = jitter(&mut *context.rng);
             self.retransmit_handshake = Some(last + REKEY_TIMEOUT + jitter);
             return;
@@ -258,7 +259,7 @@ impl Entry {
         context.plane.forget(self.shared.keypairs.clear());
     }
 
-    /// Nothing more is sent under the sessions there are; what comes under them is received. The next
+    /// Nothing more is sent in the current sessions, but packets in them are received. The next
     /// packet may start a handshake at once.
     pub(super) fn end_sending(&mut self, context: &mut Context) {
         self.end_handshake(context);
@@ -274,7 +275,7 @@ impl Entry {
         }
     }
 
-    /// The link went down: wipes what a session is made of, and stops timers.
+    /// Called when the link is down: wipes all session keys, and stops the timers.
     pub(super) fn stop(&mut self, context: &mut Context) {
         self.end_sessions(context);
         if let Some(handshake) = &mut self.handshake {
@@ -289,18 +290,18 @@ impl Entry {
         self.reschedule(context);
     }
 
-    /// The peer is removed: the data path is to forget it.
+    /// Called when the peer is removed: makes the data path forget it.
     pub(super) fn remove(mut self, context: &mut Context) {
         self.end_sessions(context);
         self.shared.kill();
-        // Once more, for a session that the data path confirmed meanwhile.
+        // Again, because the data path may have confirmed a session meanwhile.
         context.plane.forget(self.shared.keypairs.clear());
         context.drop_staged(&self.shared);
         let id = self.shared.id;
         context.schedule.put(id, &mut self.scheduled, None);
     }
 
-    /// Any of the five.
+    /// The earliest of the five timers.
     fn earliest_timer(&self) -> Option<Time> {
         [
             self.shared.timers.earliest(),
@@ -322,7 +323,7 @@ impl Entry {
                 Some(at) => self.shared.timers.wake_at.set(at),
                 None => self.shared.timers.wake_at.clear(),
             }
-            // One armed meanwhile, by a thread that saw the old `wake_at`?
+            // Another thread may have armed a timer after it saw the old `wake_at`.
             if self.earliest_timer() == earliest {
                 return;
             }
@@ -338,7 +339,7 @@ impl Context {
     }
 }
 
-/// To be called where the stack is wiped afterwards.
+/// Must be called where the stack is wiped afterwards.
 pub(super) fn random_key(rng: &mut dyn RngCore) -> PrivateKey {
     let mut bytes = [0; 32];
     rng.fill_bytes(&mut bytes);

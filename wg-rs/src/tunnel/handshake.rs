@@ -1,12 +1,13 @@
-//! The handshake with one peer: at most one initiation of ours that waits for its response, what
-//! was last accepted from the peer, and the cookie it gave us.
+//! The handshake with one peer: at most one pending initiation of ours, the last initiation that
+//! was accepted from the peer, and the peer's cookie.
 //!
-//! - A bad response leaves the pending initiation as it is: the right one may still come.
-//! - An initiation that is accepted while ours is pending: the kernel forgets ours, so that two
-//!   peers that start at once wait five seconds for the next attempt. Here the one with the greater
-//!   public key remembers, and the two get along at once.
-//! - The timestamp and time of the last accepted initiation outlive sessions, key changes and the
-//!   link going down: they guard against replays.
+//! - An invalid response does not affect the pending initiation, because the right one may still
+//!   arrive.
+//! - If an initiation is accepted while ours is pending, the kernel forgets ours, so two peers that
+//!   start at the same time wait five seconds for the next attempt. Here the peer with the greater
+//!   public key keeps its own, so that the handshake succeeds at once.
+//! - The timestamp and time of the last accepted initiation are kept when sessions end, keys change
+//!   or the link goes down: they protect against replays.
 
 use std::time::Duration;
 
@@ -25,17 +26,19 @@ pub(crate) struct Handshake {
     pending: Option<Pending>,
     latest_timestamp: Option<Tai64n>,
     last_initiation_consumption: Option<Time>,
-    /// Computed when first needed: it costs as much as all else in an idle peer together.
+    /// Computed when it is first needed, because it costs as much as everything else in an idle
+    /// peer together.
     static_static: Option<SharedSecret>,
     mac_keys: MacKeys,
-    /// mac1 of the last message sent, until a cookie came for it.
+    /// mac1 of the last message sent, until a cookie for it arrives.
     mac1_sent: Option<[u8; 16]>,
     cookie: Option<(Cookie, Time)>,
-    /// Initiations sent since the last handshake that was completed, and when the first was.
+    /// The number of initiations since the last completed handshake, and the time of the first of
+    /// them.
     unanswered: Option<(u32, Time)>,
     /// Initiations of the peer that were answered since then.
     unconfirmed: u32,
-    /// Handshakes completed.
+    /// Completed handshakes.
     count: u64,
 }
 
@@ -44,7 +47,7 @@ struct Pending {
     index: u32,
 }
 
-/// Both static keys, ours and the peer's.
+/// Both static keys: ours and the peer's.
 #[derive(Clone, Copy)]
 pub(crate) struct Parties<'a> {
     pub(crate) local: &'a Identity,
@@ -67,7 +70,7 @@ impl Handshake {
         }
     }
 
-    /// Index of the initiation that waits for its response.
+    /// Index of the pending initiation.
     pub(crate) fn pending(&self) -> Option<u32> {
         self.pending.as_ref().map(|pending| pending.index)
     }
@@ -77,7 +80,7 @@ impl Handshake {
         self.latest_timestamp
     }
 
-    /// Initiations sent since the last handshake that was completed.
+    /// Initiations sent since the last completed handshake.
     pub(crate) fn unanswered(&self, now: Time) -> Option<Unanswered> {
         let (count, first) = self.unanswered?;
         Some(Unanswered {
@@ -86,23 +89,23 @@ impl Handshake {
         })
     }
 
-    /// Initiations of the peer that were answered since the last handshake that was completed.
+    /// Initiations of the peer that were answered since the last completed handshake.
     pub(crate) fn unconfirmed(&self) -> u32 {
         self.unconfirmed
     }
 
-    /// How many handshakes were completed.
+    /// Number of completed handshakes.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// One was completed.
+    /// Counts a completed handshake.
     pub(crate) fn completed(&mut self) {
         self.count += 1;
         self.forget_attempts();
     }
 
-    /// Those that were not completed no longer count.
+    /// Resets the counters of attempts.
     pub(crate) fn forget_attempts(&mut self) {
         self.unanswered = None;
         self.unconfirmed = 0;
@@ -113,7 +116,7 @@ impl Handshake {
         self.pending.take().map(|pending| pending.index)
     }
 
-    /// Our private key changed.
+    /// Called when our private key changed.
     pub(crate) fn forget_static_static(&mut self) {
         self.static_static = None;
     }
@@ -133,8 +136,8 @@ impl Handshake {
         self.mac1_sent = Some(self.mac_keys.sign(message, cookie));
     }
 
-    /// Makes an initiation, which takes the place of the pending one. `None`: the peer's key is a
-    /// point of low order.
+    /// Creates an initiation that replaces the pending one. None if the peer's key is a point of
+    /// low order.
     pub(crate) fn initiate(
         &mut self,
         parties: Parties<'_>,
@@ -159,8 +162,8 @@ impl Handshake {
         Some(message)
     }
 
-    /// Accepts an initiation of this peer, if it is authentic and new. Returns what is needed to
-    /// answer.
+    /// Accepts an initiation of this peer, if it is authentic and new. Returns the state for the
+    /// response.
     pub(crate) fn accept_initiation(
         &mut self,
         parties: Parties<'_>,
@@ -190,7 +193,7 @@ impl Handshake {
         Ok(responder)
     }
 
-    /// Whether a pending initiation gives way to one accepted from the peer.
+    /// Whether a pending initiation is dropped when one of the peer is accepted.
     pub(crate) fn gives_way(parties: Parties<'_>) -> bool {
         parties.local.public_key() < *parties.remote
     }
@@ -213,7 +216,7 @@ impl Handshake {
         Ok((message, keys))
     }
 
-    /// Takes the response to the pending initiation.
+    /// Handles the response to the pending initiation.
     pub(crate) fn accept_response(
         &mut self,
         local: &Identity,
@@ -231,7 +234,7 @@ impl Handshake {
         Ok(keys)
     }
 
-    /// Takes a cookie: one for each message sent.
+    /// Accepts a cookie: one for each message sent.
     pub(crate) fn accept_cookie(
         &mut self,
         reply: &[u8; COOKIE_SIZE],

@@ -1,18 +1,18 @@
-//! From the index in a data packet to its session.
+//! Finds the session for the index in a data packet.
 //!
-//! Indices are ours to choose, so that no hashing is needed: an index is random (it must tell
-//! nothing about the peer or the session before), and its low bits name its slot in a table, which
-//! doubles when 7/8 of it are taken: a small table stays in the caches. An index whose slot is taken
-//! is not chosen. Doubling the table keeps every index in a slot of its own, as they differ in the
-//! lower bits already.
+//! We choose the indices, so no hash is needed. An index is random, so that it reveals nothing
+//! about the peer or earlier sessions. Its low bits select a slot in a table, which doubles when it
+//! is 7/8 full, so that a small table stays in the caches. An index whose slot is taken is not
+//! chosen. After doubling, each index still has a slot of its own, because the lower bits already
+//! differ.
 //!
 //! Invariants:
-//! - Whoever receives reads slots without a lock; they are written under `taken`, by the owner and,
-//!   when a confirmed session pushes an old one out, by the data path.
-//! - A slot is taken from the moment its index is chosen, for a handshake, and holds the session that
-//!   comes of it for as long as that is one of its peer's three.
-//! - A reader may find a slot in the middle of a change and get the session that was there before,
-//!   or comes after: then the packet does not open.
+//! - Receiving threads read slots without a lock. Slots are written while `taken` is locked: by the
+//!   owner, and by the data path when a confirmed session pushes out an old one.
+//! - A slot is taken from the moment its index is chosen for a handshake. Later it holds the
+//!   session, as long as this is one of its peer's three.
+//! - A reader that finds a slot during a change gets the session before or after it; the packet
+//!   then cannot be opened.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ pub struct Index {
 
 #[derive(Default)]
 struct Slot {
-    /// The index that this slot is taken by. One that belongs elsewhere: it is free.
+    /// The index that has taken this slot. If the index belongs to another slot, this one is free.
     index: AtomicU32,
     session: ArcSwapOption<Keypair<Peer>>,
 }
@@ -48,8 +48,9 @@ impl Default for Index {
 }
 
 impl Index {
-    /// The session with this index. Guarded, not counted: a count lies in the session itself, which
-    /// among very many is in no cache, and a lookup has no need to go there.
+    /// The session with this index. It is guarded and not counted: the count is in the session
+    /// itself, which is not in a cache if there are many sessions, and a look-up need not access
+    /// it.
     pub fn lookup(&self, index: u32) -> Guard<Option<Arc<Keypair<Peer>>>> {
         let slots = self.slots.load();
         let slot = &slots[place(index, slots.len())];
@@ -72,7 +73,7 @@ impl Index {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Chooses an index that nothing has, and takes its slot.
+    /// Chooses an unused index and takes its slot.
     pub fn reserve(&self, rng: &mut dyn RngCore) -> u32 {
         let mut taken = self.taken();
         let mut slots = self.slots.load_full();
@@ -101,7 +102,7 @@ impl Index {
         }
     }
 
-    /// Puts the session of a reserved index in its slot.
+    /// Stores the session of a reserved index in its slot.
     pub fn insert(&self, session: &Arc<Keypair<Peer>>) {
         let _taken = self.taken();
         let slots = self.slots.load();
@@ -123,7 +124,7 @@ impl Index {
         }
     }
 
-    /// Frees the slots of sessions that ended.
+    /// Frees the slots of ended sessions.
     pub(crate) fn remove(&self, discarded: &Discarded<Peer>) {
         for session in discarded.iter().flatten() {
             self.release(session.local());
@@ -151,12 +152,12 @@ impl Index {
     }
 }
 
-/// The slot of an index among so many, a power of two.
+/// The slot of an index, if there are `slots` slots (a power of two).
 fn place(index: u32, slots: usize) -> usize {
     index as usize & (slots - 1)
 }
 
-/// An index that does not belong in this slot.
+/// An index that belongs to another slot.
 fn elsewhere(at: usize) -> u32 {
     !(at as u32)
 }
@@ -183,7 +184,7 @@ mod tests {
     use crate::tunnel::time::Time;
 
     #[test]
-    fn as_a_map_while_sessions_come_and_go() {
+    fn agrees_with_a_map() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let peer = Arc::new(Peer::new(0, PublicKey::from_bytes([1; 32])));
         let (index, mut map) = (Index::default(), HashMap::new());
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_free_slot_answers_to_no_index() {
+    fn a_free_slot_matches_no_index() {
         let index = Index::default();
         for at in 0..1 << 16 {
             assert!(index.lookup(at).is_none() && index.lookup(!at).is_none());

@@ -1,4 +1,4 @@
-//! Which handshake messages are worth a Diffie-Hellman.
+//! Decides which handshake messages are worth a Diffie-Hellman operation.
 //!
 //! ```text
 //! mac1 wrong                              -> dropped
@@ -7,8 +7,9 @@
 //! under load, mac2 right, source too fast -> dropped
 //! under load, mac2 right                  -> admitted
 //! ```
-//! Under load means that many messages wait, now or a second ago (paper, section 5.3). The answers to
-//! our own initiations do not count: a thousand peers may well answer at once.
+//! The device is under load if many messages wait, now or during the last second (paper, section
+//! 5.3). Responses to our own initiations do not count, because a thousand peers may respond at
+//! once.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,12 +23,12 @@ use super::messages::*;
 use super::ratelimiter::RateLimiter;
 use super::time::Time;
 
-/// How many messages must wait for the device to be under load.
+/// The device is under load if this many messages wait.
 const LOADED: usize = MAX_QUEUED_INCOMING_HANDSHAKES / 8;
-/// How long it then stays so.
+/// How long it then remains under load.
 const LOAD_MEMORY: Duration = Duration::from_secs(1);
 
-/// Handshake messages that wait behind the one that is being handled.
+/// Handshake messages that wait behind the current one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backlog {
     /// Initiations.
@@ -37,14 +38,15 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// What others have made of it, if `expected` answers may be to initiations of ours.
+    /// The part that others have caused, if up to `expected` messages may be responses to our
+    /// initiations.
     fn of_others(self, expected: usize) -> usize {
         self.initiations + self.answers.saturating_sub(expected)
     }
 }
 
 pub(super) struct Ingress {
-    /// Of our public key; none without one.
+    /// Derived from our public key; None without one.
     mac_keys: Option<MacKeys>,
     cookies: CookieMaker,
     last_under_load: Option<Time>,
@@ -73,7 +75,7 @@ impl Ingress {
         self.mac_keys = key.map(MacKeys::new);
     }
 
-    /// `pending` is how many initiations of ours wait for their response.
+    /// `pending` is the number of our initiations that wait for a response.
     pub(super) fn judge(
         &mut self,
         now: Time,
@@ -103,7 +105,7 @@ impl Ingress {
         Verdict::Admit
     }
 
-    /// Whether it was so when the last message came.
+    /// Whether the device was under load at the last message.
     pub(super) fn is_under_load(&self, now: Time) -> bool {
         self.last_under_load
             .is_some_and(|last| now.saturating_since(last) < LOAD_MEMORY)

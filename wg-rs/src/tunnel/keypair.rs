@@ -1,16 +1,17 @@
-//! Sessions, and the three a peer may have: previous, current and next.
+//! Sessions, and the three sessions that a peer may have: previous, current and next.
 //!
 //! Invariants:
-//! - A `Keypair` never changes but for its counter, its replay window and its two validity flags,
-//!   which only ever fall.
-//! - `current` is read without a lock by whoever sends; all three slots change under the one mutex,
-//!   and `current` is only stored while it is held.
-//! - A session is in the device's index exactly as long as it is in a slot: whoever takes it out of
-//!   the one takes it out of the other. Then its keys are wiped as the last burst in flight lets go.
-//! - A session points back to its peer weakly, so that there is no cycle. The peer's type is a parameter,
-//!   `P`, because the file of peers is built on this one.
-//! - The initiator's session is used at once. The responder's waits in `next` until the first data
-//!   packet proves that the initiator has it (key confirmation), and only then becomes current.
+//! - A `Keypair` never changes, except for its counter, its replay window and its two validity
+//!   flags, which only go from true to false.
+//! - Senders read `current` without a lock. All three slots change while the mutex is held, and
+//!   `current` is only stored then.
+//! - A session is in the device's index exactly as long as it is in a slot; both are removed
+//!   together. Its keys are wiped when the last burst that uses it is dropped.
+//! - A session has a weak reference to its peer, to avoid a cycle. The peer's type is a parameter,
+//!   `P`, because the file of peers uses this file.
+//! - The initiator uses its session at once. The responder's session waits in `next` until the
+//!   first data packet proves that the initiator has the keys (key confirmation), and only then
+//!   becomes current.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -22,7 +23,7 @@ use wg_crypto::{OpeningKey, ReplayWindow, SealingKey, SessionKeys};
 use super::messages::{REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME};
 use super::time::Time;
 
-/// How a session came about.
+/// How a session was created.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     /// Our index.
@@ -31,23 +32,24 @@ pub struct Origin {
     pub receiver: u32,
     /// Whether we sent the initiation.
     pub is_initiator: bool,
-    /// Between 0 and `REKEY_TIMEOUT_JITTER_MAX`, random.
+    /// Random, between 0 and `REKEY_TIMEOUT_JITTER_MAX`.
     pub jitter: Duration,
-    /// Now.
+    /// The time of creation.
     pub created: Time,
 }
 
-/// One session of a peer: two keys, and what was sent and received under them.
+/// A session of a peer: two keys, and the counters of messages in both directions.
 pub struct Keypair<P> {
     pub(crate) sealing: SealingKey,
     pub(crate) opening: OpeningKey,
-    /// The peer's index, put in packets sent.
+    /// The peer's index, for packets that are sent.
     pub(crate) receiver: u32,
-    /// Our index, expected in packets received.
+    /// Our index, for packets that are received.
     pub(crate) local: u32,
     pub(crate) created: Time,
     pub(crate) is_initiator: bool,
-    /// Added to the new-handshake timer; drawn once a session, as the data path has no randomness.
+    /// Added to the new-handshake timer. Chosen once for each session, because the data path has no
+    /// random source.
     pub(crate) jitter: Duration,
     pub(crate) replay: Mutex<ReplayWindow>,
     counter: AtomicU64,
@@ -58,7 +60,7 @@ pub struct Keypair<P> {
 }
 
 impl<P> Keypair<P> {
-    /// A session of `peer` that nothing was sent or received under.
+    /// A new session of `peer`.
     pub fn new(peer: &Arc<P>, keys: SessionKeys, origin: Origin) -> Arc<Self> {
         let Origin {
             local,
@@ -89,17 +91,17 @@ impl<P> Keypair<P> {
         self.local
     }
 
-    /// The peer, unless it was removed.
+    /// The peer. None if the peer was removed.
     pub fn peer(&self) -> Option<Arc<P>> {
         self.peer.upgrade()
     }
 
-    /// Time since the handshake.
+    /// The time since the handshake.
     pub(crate) fn age(&self, now: Time) -> Duration {
         now.saturating_since(self.created)
     }
 
-    /// Messages sent so far.
+    /// The number of messages sent.
     pub(crate) fn counter(&self) -> u64 {
         self.counter.load(Ordering::Relaxed)
     }
@@ -117,7 +119,7 @@ impl<P> Keypair<P> {
         self.receives.load(Ordering::Acquire) && self.age(now) < REJECT_AFTER_TIME
     }
 
-    /// The first of `n` consecutive counters, or `None` if this session cannot send them any more.
+    /// The first of `n` consecutive counters. None if this session cannot send them.
     pub(crate) fn reserve(&self, n: u64, now: Time) -> Option<u64> {
         if !self.can_send(now) {
             return None;
@@ -178,7 +180,7 @@ impl<P> Default for Keypairs<P> {
     }
 }
 
-/// Sessions that left their slots, to be taken out of the index.
+/// Sessions that left their slots, and must be removed from the index.
 pub(crate) type Discarded<P> = [Option<Arc<Keypair<P>>>; 3];
 
 impl<P> Keypairs<P> {
@@ -190,19 +192,19 @@ impl<P> Keypairs<P> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a packet with this receiver index may be one of ours.
+    /// Whether a packet with this receiver index may be one that we sent.
     pub(crate) fn sends_as(&self, receiver: u32) -> bool {
         let is_it = |keypair: &Arc<Keypair<P>>| keypair.receiver == receiver;
         self.current.load().as_ref().is_some_and(is_it)
             || self.others().previous.as_ref().is_some_and(is_it)
     }
 
-    /// Takes a new session in. What is pushed out is returned.
+    /// Adds a new session. Returns the sessions that were pushed out.
     pub(crate) fn add(&self, new: Arc<Keypair<P>>) -> Discarded<P> {
         let mut others = self.others();
         if new.is_initiator {
-            // A pending `next` that was never confirmed is demoted, not lost: its initiator may
-            // still use it.
+            // A `next` that was never confirmed becomes `previous`, because its initiator may still
+            // use it.
             let current = self.current.swap(Some(new));
             match others.next.take() {
                 Some(next) => [others.previous.replace(next), current, None],
@@ -213,8 +215,8 @@ impl<P> Keypairs<P> {
         }
     }
 
-    /// Data was received with `keypair`. If it is `next` it becomes current: returns what was
-    /// pushed out.
+    /// Called when data was received with `keypair`. If `keypair` is `next`, it becomes current,
+    /// and the sessions that were pushed out are returned.
     pub(crate) fn confirm(&self, keypair: &Arc<Keypair<P>>) -> Option<Discarded<P>> {
         if !keypair.is_unconfirmed() {
             return None;
@@ -226,7 +228,7 @@ impl<P> Keypairs<P> {
         Some([std::mem::replace(&mut others.previous, current), None, None])
     }
 
-    /// Empties the slots and ends what was in them.
+    /// Ends all sessions, and empties their slots.
     pub(crate) fn clear(&self) -> Discarded<P> {
         let mut others = self.others();
         let all = [
@@ -240,7 +242,7 @@ impl<P> Keypairs<P> {
         all
     }
 
-    /// Empties the slots of sessions that are too old to be of use.
+    /// Removes sessions that are too old to be used.
     pub(crate) fn discard_outlasted(&self, now: Time) -> Discarded<P> {
         let mut others = self.others();
         let outlasted = |keypair: &Arc<Keypair<P>>| keypair.age(now) >= REJECT_AFTER_TIME;
@@ -252,7 +254,7 @@ impl<P> Keypairs<P> {
         ]
     }
 
-    /// Nothing more is sent under any of the sessions; what still comes under them is received.
+    /// Nothing more is sent in these sessions, but packets in them are received.
     pub(crate) fn end_sending(&self) {
         let others = self.others();
         for keypair in [&others.next, &*self.current.load()].into_iter().flatten() {

@@ -1,5 +1,5 @@
-//! The protocol's numbers and message shapes, under the names of the paper and of the kernel's
-//! `messages.h`.
+//! The protocol's constants and the layout of its messages, named as in the paper and in the
+//! kernel's `messages.h`.
 //!
 //! ```text
 //! initiation 148: type 1 | sender | ephemeral 32 | static 32+16 | timestamp 12+16 | mac1 16 | mac2 16
@@ -11,37 +11,40 @@
 
 use std::time::Duration;
 
-/// After this many messages on a session a new handshake is asked for.
+/// After this many messages in a session, a new handshake is requested.
 pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
-/// A session refuses this counter and all above it.
+/// A session refuses this counter and all above.
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - 8128 - 1;
-/// Wait for an answer to an initiation, and the least distance between two initiations to a peer.
+/// How long to wait for a response to an initiation, and the minimum time between two initiations
+/// to a peer.
 pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Upper bound (exclusive) of what is added to `REKEY_TIMEOUT` so that two peers do not stay in step.
+/// Exclusive upper bound of the random addition to `REKEY_TIMEOUT`, which prevents two peers from
+/// staying in step.
 pub const REKEY_TIMEOUT_JITTER_MAX: Duration = Duration::from_millis(333);
-/// The initiator of a session of this age asks for a new handshake when it sends.
+/// A session's initiator that sends requests a new handshake after this age.
 pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
 /// A session of this age neither sends nor receives.
 pub const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
-/// Silence after received data before a passive keepalive is sent.
+/// Time after received data without a packet sent, after which a passive keepalive is sent.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Retries of a handshake beyond which it is given up: initiations sent are two more.
+/// A handshake is given up when it has had more retries than this: after 20 initiations.
 pub const MAX_TIMER_HANDSHAKES: u32 = 18;
-/// Initiations accepted from one peer in a second.
+/// Initiations that are accepted from one peer per second.
 pub const INITIATIONS_PER_SECOND: u32 = 50;
-/// Peers of one device.
+/// Most peers of a device.
 pub const MAX_PEERS: usize = 1 << 20;
-/// Handshake messages that may wait; more are dropped. An eighth of it is "under load".
+/// Most handshake messages that wait; further ones are dropped. With an eighth of them the device
+/// is under load.
 pub const MAX_QUEUED_INCOMING_HANDSHAKES: usize = 4096;
-/// Packets that wait for a peer's handshake; the oldest give way.
+/// Most packets that wait for a peer's handshake; the oldest are dropped for new ones.
 pub const MAX_STAGED_PACKETS: usize = 128;
-/// Packets of one peer that may wait while its staged packets are being sent.
+/// Most packets of a peer that wait while its staged packets are being sent.
 pub const MAX_QUEUED_PACKETS: usize = 1024;
 /// Packets are padded to a multiple of this.
 pub const MESSAGE_PADDING_MULTIPLE: usize = 16;
-/// Life of the secret that cookies are made with.
+/// Lifetime of the secret that cookies are derived from.
 pub const COOKIE_SECRET_MAX_AGE: Duration = Duration::from_secs(120);
-/// A received cookie is used for `COOKIE_SECRET_MAX_AGE` less this.
+/// A received cookie is used for `COOKIE_SECRET_MAX_AGE` minus this time.
 pub const COOKIE_SECRET_LATENCY: Duration = Duration::from_secs(5);
 /// TOS of initiations and responses (AF41).
 pub const HANDSHAKE_DSCP: u8 = 0x88;
@@ -55,22 +58,22 @@ pub const MESSAGE_HANDSHAKE_COOKIE: u32 = 3;
 /// Message type of a data packet.
 pub const MESSAGE_DATA: u32 = 4;
 
-/// Size of an initiation.
+/// Size of an initiation in bytes.
 pub const INITIATION_SIZE: usize = 148;
-/// Size of a response.
+/// Size of a response in bytes.
 pub const RESPONSE_SIZE: usize = 92;
-/// Size of a cookie reply.
+/// Size of a cookie reply in bytes.
 pub const COOKIE_SIZE: usize = 64;
-/// Header of a data packet: type, receiver, counter.
+/// Size of a data packet's header: type, receiver, counter.
 pub const DATA_HEADER: usize = wg_crypto::transport::HEADER;
-/// Header and tag of a data packet, which is also the size of a keepalive.
+/// Size of a data packet's header and tag, which is the size of a keepalive.
 pub const DATA_OVERHEAD: usize = DATA_HEADER + wg_crypto::transport::TAG;
 /// The largest UDP payload that IPv4 carries.
 pub const MAX_DATAGRAM: usize = 65507;
-/// The longest packet that fits in a datagram, whatever padding its MTU asks for.
+/// The longest packet that fits in a datagram with any padding.
 pub const MAX_PACKET: usize = MAX_DATAGRAM - DATA_OVERHEAD - (MESSAGE_PADDING_MULTIPLE - 1);
 
-/// A datagram told apart by type and size.
+/// A message, recognised by its type and size.
 #[derive(Debug)]
 pub enum Message<'a> {
     /// Handshake initiation.
@@ -79,12 +82,12 @@ pub enum Message<'a> {
     Response(&'a [u8; RESPONSE_SIZE]),
     /// Cookie reply.
     Cookie(&'a [u8; COOKIE_SIZE]),
-    /// Data packet, keepalives included; at least `DATA_OVERHEAD` long.
+    /// Data packet or keepalive; at least `DATA_OVERHEAD` bytes.
     Data(&'a [u8]),
 }
 
 impl<'a> Message<'a> {
-    /// `None` if the type is unknown or the size is not that of the type.
+    /// None if the type is unknown, or does not have this size.
     pub fn parse(datagram: &'a [u8]) -> Option<Self> {
         match word(datagram, 0)? {
             MESSAGE_HANDSHAKE_INITIATION => datagram.try_into().ok().map(Self::Initiation),
@@ -96,12 +99,12 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The sender's index of an initiation or response.
+/// The sender's index in an initiation or response.
 pub fn sender_index(message: &[u8]) -> Option<u32> {
     word(message, 4)
 }
 
-/// The receiver's index of a response (at 8) or of a cookie reply or data packet (at 4).
+/// The receiver's index: at byte 8 of a response, at byte 4 of a cookie reply or data packet.
 pub fn receiver_index(message: &[u8]) -> Option<u32> {
     match word(message, 0)? {
         MESSAGE_HANDSHAKE_RESPONSE => word(message, 8),
@@ -115,8 +118,9 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
 }
 
-/// Length of a packet of `len` bytes after padding: to a multiple of 16, not beyond the MTU; a packet
-/// longer than the MTU counts by what exceeds its last whole MTU (kernel `calculate_skb_padding`).
+/// Length of a packet of `len` bytes after padding: a multiple of 16, but at most the MTU. For a
+/// packet that is longer than the MTU, only the part after the last whole MTU counts
+/// (`calculate_skb_padding` in the kernel).
 pub fn padded_len(len: usize, mtu: usize) -> usize {
     let align = |n: usize| n.next_multiple_of(MESSAGE_PADDING_MULTIPLE);
     if mtu == 0 {

@@ -1,8 +1,9 @@
-//! The protocol, without I/O: takes bytes and the time, gives bytes, deadlines and events.
+//! The protocol without I/O: bytes and the time go in; bytes, deadlines and events come out.
 //!
-//! - [`device`], [`config`]: the owner: configuration, handshakes, timers. Its part of a peer is an
-//!   `entry`; what all peers share of it is a `schedule`, `pending` handshakes and [`outgoing`] messages.
-//! - [`plane`], [`peer`], [`keypair`], [`index`]: what it shares with the data path, without locks.
+//! - [`device`], [`config`]: the owner: configuration, handshakes, timers. An `entry` is its part
+//!   of a peer; the peers share a `schedule`, `pending` handshakes and [`outgoing`] messages.
+//! - [`plane`], [`peer`], [`keypair`], [`index`]: the part that the owner shares with the data
+//!   path, without locks.
 //! - [`send`], [`receive`]: the data path's part of the protocol, over bursts.
 //! - [`hub`], [`relay`]: what is relayed between peers: the owner's part, and the data path's.
 

@@ -1,5 +1,5 @@
-//! Cryptokey routing, as it is configured: whose each network is, and in which order a peer was given
-//! its networks.
+//! The configuration of cryptokey routing: the owner of each network, and the order of a peer's
+//! networks.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::plane::Plane;
 use super::routes::RoutingTable;
 use crate::model::AllowedIp;
 
-/// Cryptokey routing, and the place of each network in its owner's list.
+/// Cryptokey routing, and each network's place in its owner's list.
 #[derive(Default)]
 pub(super) struct Networks {
     routes: RoutingTable,
@@ -18,7 +18,7 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    /// Gives a network to a peer. Returns the peer that had it, and its place there.
+    /// Gives a network to a peer. Returns the former owner and the network's place there.
     pub(super) fn give(&mut self, entry: &mut Entry, ip: &AllowedIp) -> Option<(u64, u64)> {
         self.last_place += 1;
         entry.config.allowed_ips.insert(self.last_place, *ip);
@@ -27,7 +27,7 @@ impl Networks {
         Some((former?.id, former_place?))
     }
 
-    /// Takes a network away from a peer, if it has it.
+    /// Removes a network from a peer that owns it.
     pub(super) fn take(&mut self, entry: &mut Entry, ip: &AllowedIp) {
         if self.routes.remove(ip, &entry.shared) {
             let place = self.places.remove(ip);
@@ -35,7 +35,7 @@ impl Networks {
         }
     }
 
-    /// Takes all networks of a peer away.
+    /// Removes all networks of a peer.
     pub(super) fn take_all(&mut self, entry: &mut Entry) {
         for ip in std::mem::take(&mut entry.config.allowed_ips).into_values() {
             self.routes.remove(&ip, &entry.shared);

@@ -1,7 +1,6 @@
-//! What the owner is about to send: messages that are made, and peers for which something is yet to be
-//! made.
+//! The owner's output: finished messages, and the peers for which a message has yet to be created.
 //!
-//! Invariant: a peer is in a queue as long as its `Wants` say so, once.
+//! Invariant: a peer is in a queue, once, if and only if its `Wants` say so.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,28 +10,29 @@ use super::plane::Plane;
 use super::send::Receipt;
 use super::time::Time;
 
-/// Datagrams to be sent: what `poll_transmit` wrote to `out`, one at each stride.
+/// Datagrams to send: the content of `out` after `poll_transmit`, at a fixed stride.
 #[derive(Debug)]
 pub struct Transmit {
-    /// Where to, and from where.
+    /// The destination and the source.
     pub to: Endpoint,
-    /// Outer TOS.
+    /// TOS of the outer packets.
     pub tos: u8,
-    /// Distance between datagrams; the length if there is one.
+    /// Distance between datagrams in bytes; the length if there is only one.
     pub stride: usize,
-    /// What is left to account (none: a cookie reply, which is nobody's).
+    /// What to account when it is sent. None for a cookie reply, which belongs to no peer.
     pub(super) receipt: Option<Receipt>,
-    /// An initiation, which cost a Diffie-Hellman: before the next one others should have a turn.
+    /// Whether this is an initiation. It cost a Diffie-Hellman operation, so other work should be
+    /// done before the next one.
     pub is_initiation: bool,
 }
 
 impl Transmit {
-    /// Whom it is for, if for a peer. Its source is to be cleared if it proves unusable.
+    /// The peer that it is for, if any. If its source cannot be used, the source must be cleared.
     pub fn peer(&self) -> Option<&Arc<Peer>> {
         self.receipt.as_ref().map(|receipt| &receipt.peer)
     }
 
-    /// The network took so many bytes of it.
+    /// Reports that the network accepted this many bytes.
     pub fn sent(self, plane: &Plane, taken: usize, now: Time) {
         if let Some(receipt) = &self.receipt {
             plane.taken(receipt, taken, now);
@@ -40,7 +40,7 @@ impl Transmit {
     }
 }
 
-/// Queues of what is to be sent. They are emptied in this order.
+/// Queues of what is to be sent, in the order in which they are emptied.
 #[derive(Default)]
 pub(super) struct Outgoing {
     messages: VecDeque<(Transmit, Vec<u8>)>,
@@ -48,48 +48,48 @@ pub(super) struct Outgoing {
     initiations: VecDeque<u64>,
 }
 
-/// What is yet to be made for a peer.
+/// The messages to create for a peer.
 #[derive(Default)]
 pub(super) struct Wants {
-    /// What is staged, sealed, or, if nothing is, a keepalive if one is wanted.
+    /// Staged packets or, if there are none, a keepalive if one is wanted.
     flush: bool,
     pub(super) keepalive: bool,
-    /// Another keepalive later, once this one is sent.
+    /// Another keepalive is needed after this one.
     pub(super) another_keepalive: bool,
     initiation: bool,
 }
 
 impl Outgoing {
-    /// Sends a message that is made.
+    /// Queues a finished message.
     pub(super) fn message(&mut self, transmit: Transmit, message: &[u8]) {
         self.messages.push_back((transmit, message.to_vec()));
     }
 
-    /// Wants what is staged sent.
+    /// Requests that staged packets are sent.
     pub(super) fn flush(&mut self, id: u64, wants: &mut Wants) {
         if !std::mem::replace(&mut wants.flush, true) {
             self.flushes.push_back(id);
         }
     }
 
-    /// Wants an initiation made and sent.
+    /// Requests an initiation.
     pub(super) fn initiation(&mut self, id: u64, wants: &mut Wants) {
         if !std::mem::replace(&mut wants.initiation, true) {
             self.initiations.push_back(id);
         }
     }
 
-    /// The next message that is made.
+    /// The next finished message.
     pub(super) fn next_message(&mut self) -> Option<(Transmit, Vec<u8>)> {
         self.messages.pop_front()
     }
 
-    /// The peer whose flush is next; it stays so until `flushed`.
+    /// The next peer to flush. It stays the same until `flushed` is called.
     pub(super) fn next_flush(&self) -> Option<u64> {
         self.flushes.front().copied()
     }
 
-    /// Nothing more is to be sent to the peer whose flush was next.
+    /// Nothing more is to be sent for the peer of `next_flush`.
     pub(super) fn flushed(&mut self, wants: Option<&mut Wants>) {
         self.flushes.pop_front();
         if let Some(wants) = wants {
@@ -98,12 +98,12 @@ impl Outgoing {
         }
     }
 
-    /// The peer whose initiation is to be made next.
+    /// The next peer that needs an initiation.
     pub(super) fn next_initiation(&mut self) -> Option<u64> {
         self.initiations.pop_front()
     }
 
-    /// Forgets all. Each peer is to forget what it wants.
+    /// Empties the queues. The peers' `Wants` must be cleared too.
     pub(super) fn clear(&mut self) {
         self.messages.clear();
         self.flushes.clear();
@@ -112,7 +112,7 @@ impl Outgoing {
 }
 
 impl Wants {
-    /// The initiation is being made.
+    /// Called when the initiation is created.
     pub(super) fn take_initiation(&mut self) {
         self.initiation = false;
     }

@@ -1,12 +1,13 @@
-//! What the data path knows of a peer: its sessions, its endpoint, its timers, its byte counts and
-//! the packets that wait for a session. The owner's part (handshake, preshared key, allowed IPs)
-//! is in `device.rs`.
+//! The data path's part of a peer: its sessions, its endpoint, its timers, its byte counts and the
+//! packets that wait for a session. `entry.rs` has the owner's part (handshake, preshared key,
+//! allowed IPs).
 //!
-//! Shared by `Arc` between the routes, the bursts in flight and the owner. There are no reference
-//! cycles: a session points back weakly. A removed peer is `dead`: it has left the routes and its
-//! sessions the index, and bursts that still hold it are dropped.
+//! It is shared by `Arc` between the routes, the bursts in flight and the owner. There are no
+//! reference cycles: a session has a weak reference to its peer. A removed peer is `dead`: it is no
+//! longer in the routes, its sessions are no longer in the index, and bursts that still refer to it
+//! are dropped.
 //!
-//! Kept small, because there may be a hundred thousand of them: what only an active peer needs is
+//! It is small, because there may be a hundred thousand peers. What only an active peer needs is
 //! behind a pointer.
 
 use std::io;
@@ -24,21 +25,21 @@ use super::timers::{Deadline, Timers};
 use super::trouble::Trouble;
 use crate::model::status::{Refusal, Refused};
 
-/// Where a peer is reached, and from where.
+/// The address of a peer, and the local address to send from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Endpoint {
-    /// The peer's address. Flow information is not part of it: zero.
+    /// The peer's address. Its flow information is always zero.
     pub addr: SocketAddr,
-    /// Our address that the peer last wrote to, if still of use.
+    /// The local address that the peer last sent to, if it can still be used.
     pub src: Option<Source>,
 }
 
-/// A local address and the interface that packets for it came in by.
+/// A local address, and the link that packets for it arrive on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Source {
     /// Our address.
     pub ip: IpAddr,
-    /// Interface index.
+    /// Index of the link.
     pub ifindex: u32,
 }
 
@@ -48,7 +49,7 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// Where the peer was last heard from, and whether its source is not to be used.
+/// The last endpoint of the peer, and whether its source must not be used.
 #[derive(Default)]
 struct Slot {
     endpoint: Option<Endpoint>,
@@ -63,8 +64,8 @@ pub struct Peer {
     pub(crate) staged: StagedQueue,
     pub(crate) timers: Timers,
     endpoint: Mutex<Slot>,
-    /// As which state of the routes, on the data path's count, the source was judged last; 0: never.
-    /// Changed only under the lock of `endpoint`.
+    /// The state of the routes, as numbered by the data path, in which the source was last judged;
+    /// 0: never. It only changes while `endpoint` is locked.
     source_judged: AtomicU32,
     has_endpoint: AtomicBool,
     rx_bytes: AtomicU64,
@@ -72,23 +73,23 @@ pub struct Peer {
     /// Also set when a response is sent.
     pub(crate) last_sent_handshake: Deadline,
     pub(crate) handshake_attempts: AtomicU32,
-    /// The owner was asked for a handshake and has not looked yet.
+    /// A handshake was requested, and the owner has not handled the request yet.
     pub(crate) handshake_asked: AtomicBool,
-    /// The owner was asked to send staged packets and has not looked yet.
+    /// A flush of staged packets was requested, and the owner has not handled the request yet.
     pub(crate) flush_asked: AtomicBool,
-    /// The last minute of the current session was noticed.
+    /// Whether the last minute of the current session was noticed.
     pub(crate) sent_lastminute_handshake: AtomicBool,
     /// The owner wants to know when its address changes: others reach it by us.
     pub(crate) is_followed: AtomicBool,
     /// The owner was told that the address changed and has not looked yet.
     pub(crate) roaming_told: AtomicBool,
     dead: AtomicBool,
-    /// There once something went wrong.
+    /// None until something fails.
     trouble: Mutex<Option<Box<Trouble>>>,
 }
 
 impl Peer {
-    /// A peer of which nothing is known yet; `id` is the owner's.
+    /// A new peer. The owner chooses `id`.
     pub fn new(id: u64, public_key: PublicKey) -> Self {
         Self {
             id,
@@ -122,7 +123,7 @@ impl Peer {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the peer is, if known. Takes a lock: once a burst.
+    /// The peer's endpoint, if known. Takes a lock, so it is called once for a burst.
     pub fn endpoint(&self) -> Option<Endpoint> {
         let slot = self.endpoint_slot();
         let mut endpoint = slot.endpoint?;
@@ -130,18 +131,18 @@ impl Peer {
         Some(endpoint)
     }
 
-    /// As [`Peer::endpoint`], with the source that was refused.
+    /// Like [`Peer::endpoint`], but also returns a source that was judged unusable.
     pub fn learned_endpoint(&self) -> Option<Endpoint> {
         self.endpoint_slot().endpoint
     }
 
-    /// Whether the source was judged when the routes were in this state. Takes no lock.
+    /// Whether the source was judged in this state of the routes. Takes no lock.
     pub fn source_is_judged(&self, state: u32) -> bool {
         self.source_judged.load(Ordering::Relaxed) == state
     }
 
-    /// The source of `endpoint` is fit to be used, or not, in this state of the routes. Void if the
-    /// peer was heard from elsewhere since.
+    /// Stores whether the source of `endpoint` can be used in this state of the routes. Ignored if
+    /// the peer has sent from another address since.
     pub fn judge_source(&self, endpoint: Endpoint, is_fit: bool, state: u32) {
         let mut slot = self.endpoint_slot();
         if slot.endpoint == Some(endpoint) {
@@ -179,14 +180,14 @@ impl Peer {
         endpoint.is_some_and(|endpoint| endpoint.addr == addr)
     }
 
-    /// Forgets the local address, so that the routing table chooses: it proved unusable.
+    /// Forgets the local address because it cannot be used. The routing table then chooses one.
     pub fn clear_source(&self) {
         if let Some(endpoint) = &mut self.endpoint_slot().endpoint {
             endpoint.src = None;
         }
     }
 
-    /// Forgets the local address if it is `source`: as `clear_source`, but leaves one learned since.
+    /// Like `clear_source`, but only if the local address is still `source`.
     pub fn clear_source_if(&self, source: Source) {
         if let Some(endpoint) = &mut self.endpoint_slot().endpoint
             && endpoint.src == Some(source)
@@ -200,12 +201,14 @@ impl Peer {
         work(trouble.get_or_insert_default())
     }
 
-    /// Something of this peer, or to it, was refused. Takes a lock: once a burst.
+    /// Records that a message of the peer was refused. Takes a lock, so it is called once for a
+    /// burst.
     pub(crate) fn refused(&self, refusal: Refusal, now: Time) {
         self.trouble(|trouble| trouble.note(refusal, now));
     }
 
-    /// Sending to it failed. Takes a lock: once a burst. A failure that lasts is logged, once.
+    /// Records that sending to the peer failed. Takes a lock, so it is called once for a burst. A
+    /// lasting failure is logged once.
     pub fn send_failed(&self, error: &io::Error, now: Time) {
         tracing::debug!(peer = %self, %error, "sending failed");
         let errno = error.raw_os_error().filter(|errno| !is_passing(*errno));
@@ -227,12 +230,12 @@ impl Peer {
             .map_or_else(Vec::new, |trouble| trouble.list(now))
     }
 
-    /// Bytes of accepted messages, handshakes included, as the kernel counts them.
+    /// Received bytes of accepted messages, including handshakes, counted as in the kernel.
     pub fn rx_bytes(&self) -> u64 {
         self.rx_bytes.load(Ordering::Relaxed)
     }
 
-    /// UDP payload bytes sent, handshakes included and cookie replies not.
+    /// Sent bytes of UDP payload, including handshakes but not cookie replies.
     pub fn tx_bytes(&self) -> u64 {
         self.tx_bytes.load(Ordering::Relaxed)
     }
@@ -245,7 +248,7 @@ impl Peer {
         self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Whether an initiation or response went out less than `REKEY_TIMEOUT` ago.
+    /// Whether an initiation or response was sent less than `REKEY_TIMEOUT` ago.
     pub(crate) fn sent_handshake_lately(&self, now: Time) -> bool {
         self.last_sent_handshake
             .get()
@@ -261,7 +264,7 @@ impl Peer {
     }
 }
 
-/// Whether it says no more than that a queue is full.
+/// Whether the error only means that a queue is full.
 fn is_passing(errno: i32) -> bool {
     [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM].contains(&errno)
 }
@@ -275,7 +278,7 @@ impl PartialEq for Peer {
 
 impl Eq for Peer {}
 
-/// As logs name it: the beginning of its public key.
+/// The name in logs: the beginning of the public key.
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:.8}…", self.public_key)

@@ -1,7 +1,7 @@
-//! Initiations of ours that wait for their response: which peer's each one is.
+//! Our initiations that wait for a response, and the peer of each.
 //!
-//! Invariant: each has its slot in the index that sessions are found by, until a session takes the slot
-//! over or it is released.
+//! Invariant: each has a slot in the index of sessions until a session takes over the slot, or the
+//! slot is released.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,28 +21,28 @@ impl PendingHandshakes {
         }
     }
 
-    /// An initiation with this index, which was reserved, was made for a peer.
+    /// Records an initiation to a peer, with this reserved index.
     pub(super) fn begin(&mut self, index: u32, peer: u64) {
         self.peers.insert(index, peer);
     }
 
-    /// Whose initiation has this index.
+    /// The peer of the initiation with this index.
     pub(super) fn peer(&self, index: u32) -> Option<u64> {
         self.peers.get(&index).copied()
     }
 
-    /// The response came: the index is the session's.
+    /// The response arrived: the index now belongs to the session.
     pub(super) fn complete(&mut self, index: u32) {
         self.peers.remove(&index);
     }
 
-    /// The initiation is void: so is its index.
+    /// The initiation is no longer valid: releases its index.
     pub(super) fn release(&mut self, index: u32) {
         self.peers.remove(&index);
         self.plane.index.release(index);
     }
 
-    /// How many there are.
+    /// The number of pending initiations.
     pub(super) fn len(&self) -> usize {
         self.peers.len()
     }

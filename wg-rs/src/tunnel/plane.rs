@@ -1,5 +1,5 @@
-//! What the threads of the data path share with the owner: routes, sessions, drop counters, and the
-//! queue of events to the owner.
+//! The part of a device that the data path shares with the owner: routes, sessions, drop counters,
+//! and the queue of events for the owner.
 //!
 //! Nothing here takes a lock per packet. The routes are a table that nobody changes while it is
 //! here (`routes.rs`); sessions are found in a table of atomic slots; events are rare by construction (each kind is
@@ -21,26 +21,26 @@ use super::relay::Relay;
 use super::time::Time;
 use super::timers::Wake;
 
-/// Cryptokey routing: who owns an inner address.
+/// Cryptokey routing: the owner of each inner address.
 pub type Routes = AllowedIps<Arc<Peer>>;
 
-/// What the data path asks of the owner.
+/// A request of the data path to the owner.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A session is missing or getting old.
     Handshake(Arc<Peer>),
-    /// The peer used a session for the first time: the handshake is complete.
+    /// The peer used a session for the first time, so the handshake is complete.
     Confirmed(Arc<Peer>),
-    /// Packets were staged though there is a session.
+    /// Packets were staged although there is a session.
     Flush(Arc<Peer>),
-    /// A timer was armed for earlier than the owner means to wake.
+    /// A timer was armed for a time before the owner's next wake-up.
     Wake(Arc<Peer>),
     /// A peer that others reach by us has another address.
     Roamed(Arc<Peer>),
 }
 
 impl Event {
-    /// Whom it is about.
+    /// The peer that the event is about.
     pub(crate) fn peer(&self) -> &Arc<Peer> {
         let (Self::Handshake(peer)
         | Self::Confirmed(peer)
@@ -51,7 +51,7 @@ impl Event {
     }
 }
 
-/// The shared view of a device. See the head of this file.
+/// The shared part of a device.
 pub struct Plane {
     up: AtomicBool,
     mtu: AtomicUsize,
@@ -77,7 +77,7 @@ impl Plane {
         }
     }
 
-    /// The routes of this moment: load once a burst.
+    /// The current routes. Loaded once for each burst.
     pub fn routes(&self) -> Guard<Arc<Routes>> {
         self.routes.load()
     }
@@ -108,8 +108,8 @@ impl Plane {
         }
     }
 
-    /// Whether `datagram` is a message of ours to `peer`, by its index: that of one of its sessions, or,
-    /// in a handshake, one that is reserved here.
+    /// Whether `datagram` is a message that we sent to `peer`, judged by its index: the index of
+    /// one of the peer's sessions, or for a handshake an index that is reserved here.
     pub fn is_message_to(&self, peer: &Peer, datagram: &[u8]) -> bool {
         match Message::parse(datagram) {
             Some(Message::Data(_)) => {
@@ -141,20 +141,21 @@ impl Plane {
         self.up.store(up, Ordering::Release);
     }
 
-    /// MTU of the interface: packets are not padded beyond it.
+    /// The interface's MTU in bytes. Packets are not padded beyond it.
     pub fn mtu(&self) -> usize {
         self.mtu.load(Ordering::Relaxed)
     }
 
-    /// The interface's MTU changed.
+    /// Sets the interface's MTU in bytes.
     pub fn set_mtu(&self, mtu: usize) {
         self.mtu.store(mtu, Ordering::Relaxed);
     }
 
-    /// Sets, once, what is called when an event is queued and the queue was empty: it must cause
-    /// `Device::handle_events` to be called soon. Called from any thread; must not block.
+    /// Sets the function that is called when an event is added to an empty queue. It must cause a
+    /// call of `Device::handle_events` soon, may be called from any thread, and must not block. It
+    /// can be set only once.
     pub fn set_waker(&self, waker: Box<dyn Fn() + Send + Sync>) {
-        // A second waker would be a fault of the caller; the first stays.
+        // A second waker would be an error of the caller; the first one is kept.
         let _ = self.waker.set(waker);
     }
 
@@ -173,8 +174,8 @@ impl Plane {
         std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks the owner for a handshake, unless one was sent in the last five seconds. Counts as a new
-    /// attempt, whatever retries there were.
+    /// Requests a handshake, unless one was sent in the last five seconds. It counts as a new
+    /// attempt, whatever the number of retries.
     pub(crate) fn ask_handshake(&self, peer: &Arc<Peer>, now: Time) {
         peer.handshake_attempts.store(0, Ordering::Relaxed);
         if peer.sent_handshake_lately(now) || !peer.has_endpoint() || peer.is_dead() {
@@ -212,7 +213,7 @@ impl Plane {
         }
     }
 
-    /// Takes sessions that left their slots out of the index.
+    /// Removes sessions that left their slots from the index.
     pub(crate) fn forget(&self, discarded: Discarded<Peer>) {
         self.index.remove(&discarded);
     }

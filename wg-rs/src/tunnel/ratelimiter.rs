@@ -1,9 +1,10 @@
-//! How often one source may make us do the public-key work of a handshake: a token bucket per IPv4
-//! address or IPv6 /64, asked once a source has proved by a cookie that it is where it says
-//! (whitepaper section 5.3).
+//! Limits how often a source can cause the public-key operations of a handshake: a token bucket for
+//! each IPv4 address or IPv6 /64. It is used only for a source that has proved its address with a
+//! cookie (paper, section 5.3).
 //!
-//! A bucket is forgotten a second after its source was last heard. By then it is full again, so
-//! forgetting it grants nothing. The table is bounded, and a source that no longer fits is refused.
+//! A bucket is removed one second after the last message of its source. By then it is full, so
+//! removing it gives the source no advantage. The table is bounded, and a source that does not fit
+//! is refused.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
@@ -12,16 +13,16 @@ use std::time::Duration;
 
 use super::time::Time;
 
-/// What one handshake message costs: at 20 a second, this much of the bucket's time.
+/// The cost of a handshake message: at 20 per second, this much time in the bucket.
 const COST: Duration = Duration::from_millis(1000 / 20);
-/// A full bucket: five messages at once.
+/// The capacity of a bucket: five messages at once.
 const FULL: Duration = COST.saturating_mul(5);
-/// When a silent source is forgotten, and how often that is looked after.
+/// After this time a silent source is removed, and this is also how often sources are checked.
 const FORGET: Duration = Duration::from_secs(1);
-/// Sources remembered at a time.
+/// Most sources in the table.
 pub const MAX_SOURCES: usize = 65536;
 
-/// The buckets of all sources heard in the last second or two.
+/// The buckets of all sources of the last one or two seconds.
 pub struct RateLimiter {
     buckets: HashMap<Source, Bucket, Seeded>,
     swept: Time,
@@ -30,7 +31,7 @@ pub struct RateLimiter {
 #[derive(PartialEq, Eq, Hash)]
 enum Source {
     V4(u32),
-    /// The /64: below it, a host may have whatever address it likes.
+    /// The /64: a host may have any address in it.
     V6(u64),
 }
 
@@ -39,7 +40,7 @@ struct Bucket {
     heard: Time,
 }
 
-/// SipHash behind a secret prefix: nobody can choose addresses that collide.
+/// SipHash with a secret prefix, so that nobody can choose addresses that collide.
 struct Seeded([u8; 16]);
 
 impl BuildHasher for Seeded {
@@ -53,7 +54,7 @@ impl BuildHasher for Seeded {
 }
 
 impl RateLimiter {
-    /// An empty table. `seed` is random and secret, against chosen collisions.
+    /// An empty table. `seed` is random and secret, to prevent chosen collisions.
     pub fn new(seed: [u8; 16]) -> Self {
         RateLimiter {
             buckets: HashMap::with_hasher(Seeded(seed)),
@@ -61,7 +62,7 @@ impl RateLimiter {
         }
     }
 
-    /// Whether a message from `source` may be worked on now; if so, it is counted.
+    /// Whether a message from `source` may be processed now; if so, it is counted.
     pub fn allow(&mut self, source: IpAddr, now: Time) -> bool {
         if now.saturating_since(self.swept) >= FORGET {
             self.buckets
@@ -128,12 +129,12 @@ mod tests {
         assert_eq!(
             allowed(&mut l, source, at(60_000), 9),
             5,
-            "never more than full"
+            "a bucket never exceeds its capacity"
         );
     }
 
     #[test]
-    fn sources_are_ipv4_addresses_and_ipv6_networks_of_64() {
+    fn sources_are_ipv4_addresses_and_ipv6_64_networks() {
         let mut l = limiter();
         for source in [
             "1.1.1.1",
@@ -146,13 +147,13 @@ mod tests {
         }
         assert_eq!(allowed(&mut l, "2001:db8::2", at(0), 1), 0);
         assert_eq!(allowed(&mut l, "2001:db8::ffff:1.1.1.1", at(0), 1), 0);
-        // The same 32 bits or 64 zeros in front make no address of the other family.
+        // Equal 32 bits, or 64 leading zeros, do not make addresses of different families equal.
         assert_eq!(allowed(&mut l, "::1.1.1.1", at(0), 9), 5);
         assert_eq!(allowed(&mut l, "0.0.0.0", at(0), 9), 5);
     }
 
     #[test]
-    fn a_full_table_refuses_strangers_until_it_forgets() {
+    fn a_full_table_refuses_new_sources_until_others_are_removed() {
         let mut l = limiter();
         for i in 0..MAX_SOURCES as u32 {
             assert!(l.allow(Ipv4Addr::from_bits(i).into(), at(0)));
@@ -162,25 +163,25 @@ mod tests {
         assert_eq!(
             allowed(&mut l, "0.0.0.9", at(999), 9),
             5,
-            "who is known is served"
+            "a known source is still allowed"
         );
         assert_eq!(l.buckets.len(), MAX_SOURCES);
         assert_eq!(allowed(&mut l, "200.0.0.1", at(1_001), 1), 1);
-        assert_eq!(l.buckets.len(), 2, "0.0.0.9 and the stranger");
+        assert_eq!(l.buckets.len(), 2, "0.0.0.9 and the new source");
         assert_eq!(allowed(&mut l, "200.0.0.1", at(3_000), 1), 1);
         assert_eq!(l.buckets.len(), 1);
     }
 
     proptest! {
-        /// Forgetting must not be a way around the limit: over any stretch of time a source gets
-        /// five and one for each 50 ms.
+        /// Removing buckets must not circumvent the limit: in any period a source gets five
+        /// messages plus one for each 50 ms.
         #[test]
-        fn no_pattern_beats_the_rate(steps in prop::collection::vec(0u64..1500, 1..200)) {
+        fn no_pattern_exceeds_the_rate(steps in prop::collection::vec(0u64..1500, 1..200)) {
             let mut l = limiter();
             let source = Ipv6Addr::LOCALHOST.into();
             let (mut now, mut passed) = (0, vec![]);
             for step in steps {
-                // Mostly short steps.
+                // Most steps are short.
                 now += step * step / 1500;
                 if l.allow(source, at(now)) {
                     passed.push(now);

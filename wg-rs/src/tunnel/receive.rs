@@ -1,4 +1,4 @@
-//! The way in, over what one receive call gave: datagrams of one sender at one stride.
+//! The incoming path for the result of one receive call: datagrams of one sender at a fixed stride.
 //!
 //! ```text
 //! buffer, received        (the caller's receive)
@@ -6,7 +6,7 @@
 //!                         of one session; is that session still good?
 //!      strangers          packets with an index that is none of ours, for whoever relays them
 //!   -> open               AEAD in place, any thread
-//!   -> accept             serial: replay, roaming, key confirmation, timers, then of each packet
+//!   -> accept             serial: replay, roaming, key confirmation, timers, then for each packet
 //!                         its length, its source and its ECN, in the kernel's order
 //!   -> packets            where the inner packets lie, in `bytes`
 //! ```
@@ -26,10 +26,10 @@ use super::plane::{Plane, Routes};
 use super::time::Time;
 use crate::model::status::Refusal;
 
-/// Room for what one receive call may give.
+/// Space for the result of one receive call, in bytes.
 pub const BUFFER: usize = 1 << 16;
 
-/// Datagrams of one sender: received, opened, accepted. Allocated once and used again.
+/// Datagrams of one sender: received, opened, accepted. It is allocated once and reused.
 pub struct InBurst {
     bytes: Box<[u8]>,
     len: usize,
@@ -74,7 +74,7 @@ impl InBurst {
         }
     }
 
-    /// One whose packets were accepted.
+    /// A burst whose packets are already accepted.
     #[cfg(test)]
     pub(crate) fn accepted(packets: &[Vec<u8>], from: Endpoint) -> Self {
         let mut burst = InBurst::new();
@@ -89,13 +89,13 @@ impl InBurst {
         burst
     }
 
-    /// To be received into.
+    /// The buffer to receive into.
     pub fn buffer(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
-    /// What was received: `len` bytes, a datagram at each `stride` (0: only one), who sent it, to
-    /// which of our addresses, and its TOS.
+    /// Describes what was received: `len` bytes, with a datagram at each `stride` (0: only one),
+    /// the sender and our address, and the TOS.
     pub fn received(&mut self, len: usize, stride: usize, from: Endpoint, tos: u8) {
         self.len = len.min(self.bytes.len());
         self.stride = if stride == 0 { self.len } else { stride };
@@ -107,15 +107,16 @@ impl InBurst {
         self.packets.clear();
     }
 
-    /// Who sent it.
+    /// The sender.
     pub fn from(&self) -> Option<Endpoint> {
         self.from
     }
 
-    /// Finds the sessions of data packets; gives every other message to `control`. Junk is counted.
+    /// Finds the sessions of data packets, and passes all other messages to `control`. Malformed
+    /// messages are counted.
     pub fn classify(&mut self, plane: &Plane, now: Time, mut control: impl FnMut(&[u8], Endpoint)) {
         let Some(from) = self.from else { return };
-        // The last index looked up, also if it is nobody's.
+        // The last index that was looked up, even if no session has it.
         let mut last: Option<(u32, Guard<_>)> = None;
         let mut start = 0;
         while start < self.len {
@@ -170,7 +171,7 @@ impl InBurst {
             .sum()
     }
 
-    /// Opens every data packet in place.
+    /// Opens all data packets in place.
     pub fn open(&mut self) {
         for run in &self.runs {
             let datagrams = &mut self.bytes[run.bytes.clone()];
@@ -180,8 +181,8 @@ impl InBurst {
         }
     }
 
-    /// Decides of each opened packet whether it is delivered; see the head of this file. Bursts must
-    /// be accepted in the order they were received.
+    /// Decides which opened packets are delivered, as described at the head of this file. Bursts
+    /// must be accepted in the order in which they were received.
     pub fn accept(&mut self, plane: &Plane, now: Time) {
         let Some(from) = self.from else { return };
         if !plane.is_up() {
@@ -205,7 +206,8 @@ impl InBurst {
                 now,
             );
             let Some(peer) = received else { continue };
-            // `packets` now holds, from `first`, the plaintexts of this run, padded, or empty.
+            // From `first` on, `packets` contains the plaintexts of this run, with padding;
+            // keepalives are empty.
             let total = self.packets.len() - first;
             if total == 0 {
                 continue;
@@ -254,17 +256,17 @@ impl InBurst {
         }
     }
 
-    /// Where the accepted inner packets lie in `bytes`, in order of arrival.
+    /// The accepted inner packets as ranges of `bytes`, in order of arrival.
     pub fn packets(&self) -> &[Range<usize>] {
         &self.packets
     }
 
-    /// The buffer that `packets` point into.
+    /// The buffer that contains the packets.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The buffer, to be changed, and what `packets` says.
+    /// The mutable buffer, and the ranges of `packets`.
     pub fn parts_mut(&mut self) -> (&mut [u8], &[Range<usize>]) {
         (&mut self.bytes, &self.packets)
     }
@@ -314,7 +316,7 @@ fn replay_check(
         .peer()
         .filter(|peer| !peer.is_dead() && run.keypair.can_receive(now));
     if peer.is_none() {
-        // The iterator is consumed so that the next run finds its own entries.
+        // All entries are consumed, so that the next run finds its own.
         authentic.for_each(drop);
         plane.drop_packets(DropReason::SessionExpired, count);
         return None;
@@ -344,8 +346,8 @@ fn replay_check(
     peer
 }
 
-/// Checks an inner packet of `peer`, padding behind it, and combines its ECN with the outer one.
-/// Returns its length.
+/// Checks an inner packet of `peer`, which may be padded, and combines its ECN with that of the
+/// outer packet. Returns its length.
 fn inspect(
     packet: &mut [u8],
     outer_tos: u8,
@@ -378,7 +380,7 @@ fn inspect(
     Ok(len)
 }
 
-/// The source address of an inner packet, whole as it is.
+/// The source address of a complete inner packet.
 fn source(packet: &[u8]) -> Option<IpAddr> {
     if packet[0] >> 4 == 4 {
         let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
@@ -389,8 +391,8 @@ fn source(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// RFC 6040 section 4.2: CE outside makes CE of ECT inside, ECT(1) outside makes ECT(1) of ECT(0).
-/// Not-ECT inside stays, and is delivered even if CE is outside, as the kernel does.
+/// RFC 6040 section 4.2: outer CE turns inner ECT into CE, and outer ECT(1) turns inner ECT(0) into
+/// ECT(1). Inner Not-ECT does not change, and is delivered even with outer CE, as in the kernel.
 fn decapsulate_ecn(packet: &mut [u8], outer_tos: u8) {
     const NOT_ECT: u8 = 0;
     const ECT_1: u8 = 1;
@@ -423,8 +425,8 @@ fn decapsulate_ecn(packet: &mut [u8], outer_tos: u8) {
 }
 
 impl Plane {
-    /// The initiator of a session that is about to end asks for a new one, once, when it receives:
-    /// it may have nothing to send.
+    /// The initiator of a session that will soon end requests a new one, once, when it receives: it
+    /// may have nothing to send.
     fn keep_key_fresh_receiving(&self, peer: &Arc<Peer>, now: Time) {
         const LAST_MINUTE: std::time::Duration = REJECT_AFTER_TIME
             .saturating_sub(KEEPALIVE_TIMEOUT)

@@ -1,33 +1,33 @@
-//! When the owner has to look at each peer next.
+//! When the owner must look at each peer next.
 //!
-//! Invariant: a peer is in the schedule at most once, at its [`ScheduledAt`]; one without a pending
-//! timer is not in it, so that idle peers cost nothing.
+//! Invariant: a peer is in the schedule at most once, at its [`ScheduledAt`]. A peer without a
+//! pending timer is not in it, so idle peers cost nothing.
 
 use std::collections::BTreeSet;
 
 use super::time::Time;
 
-/// Peers by the time at which they are to be looked at.
+/// The peers, ordered by the time at which the owner must look at them.
 #[derive(Default)]
 pub(super) struct Schedule(BTreeSet<(Time, u64)>);
 
-/// The time at which a peer is in the schedule, if it is.
+/// The time at which a peer is in the schedule. None if it is not.
 #[derive(Default)]
 pub(super) struct ScheduledAt(Option<Time>);
 
 impl Schedule {
-    /// When the first peer is to be looked at.
+    /// The time of the first peer.
     pub(super) fn first(&self) -> Option<Time> {
         self.0.first().map(|(at, _)| *at)
     }
 
-    /// A peer that is due. It stays so until it is moved.
+    /// A peer that is due. It stays due until it is moved.
     pub(super) fn due(&self, now: Time) -> Option<u64> {
         let (_, id) = self.0.first().filter(|(at, _)| *at <= now)?;
         Some(*id)
     }
 
-    /// Moves a peer from its place to `at`, or takes it out.
+    /// Moves a peer to `at`, or removes it.
     pub(super) fn put(&mut self, id: u64, scheduled: &mut ScheduledAt, at: Option<Time>) {
         if scheduled.0 == at {
             return;
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_in_it_once() {
+    fn a_peer_is_scheduled_once() {
         let at = |nanos| Some(Time::from_nanos(nanos));
         let mut schedule = Schedule::default();
         let (mut one, mut two) = (ScheduledAt::default(), ScheduledAt::default());

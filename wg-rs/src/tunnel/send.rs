@@ -1,16 +1,16 @@
-//! The way out, over a burst of datagrams of one peer laid out at one stride. Each step takes what the
-//! one before it gave, so that none can be left out or done twice:
+//! The outgoing path for a burst: datagrams for one peer at a fixed stride. Each step consumes the
+//! result of the step before, so that no step can be left out or repeated:
 //!
 //! ```text
-//! OutBuffer      start          memory, used again and again
-//!   -> OpenBurst      push, push …   each packet copied once, straight to its slot
-//!   -> Plane::prepare                serial: is there a session? reserves the counters
+//! OutBuffer      start             memory, reused
+//!   -> OpenBurst      push, push …   each packet is copied once, directly to its slot
+//!   -> Plane::prepare                serial: needs a session, reserves the counters
 //!   -> PreparedBurst  seal           any thread
 //!   -> SealedBurst                   (the caller's send)
-//!   -> Plane::sent                   timers, byte counts, is a new key needed?
+//!  -> Plane::sent                   timers, byte counts, renews the session if needed
 //!   -> OutBuffer
 //! ```
-//! Between `prepare` and the send the order of bursts of one peer is the caller's to keep.
+//! The caller must keep the order of a peer's bursts between `prepare` and the send.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use super::plane::{Plane, Routes};
 use super::staged::StagedPacket;
 use super::time::Time;
 
-/// Segments that one UDP_SEGMENT send may carry on every kernel that has it.
+/// Most segments in one UDP_SEGMENT send on all kernels that support it.
 pub const MAX_SEGMENTS: usize = 64;
-/// How long the data path waits for the owner to finish with staged packets it has long been sending.
+/// How long the data path waits for the owner, if the owner has long been sending staged packets.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Memory for a burst. Allocated once and used again.
+/// Memory for a burst. It is allocated once and reused.
 pub struct OutBuffer {
     bytes: Box<[u8]>,
     packets: Vec<Slot>,
 }
 
-/// Where a packet lies, unpadded.
+/// The position of a packet without its padding.
 #[derive(Clone, Copy)]
 struct Slot {
     start: usize,
@@ -43,7 +43,7 @@ struct Slot {
 }
 
 impl OutBuffer {
-    /// Room for as much as one send may carry.
+    /// Memory for the largest send.
     pub fn new() -> Self {
         Self {
             bytes: vec![0; MAX_DATAGRAM].into_boxed_slice(),
@@ -51,7 +51,7 @@ impl OutBuffer {
         }
     }
 
-    /// Opens a burst for a peer. `tos` is the outer TOS of all its datagrams.
+    /// Starts a burst for a peer. `tos` is the TOS of all its outer packets.
     pub fn start(mut self, peer: &Arc<Peer>, tos: u8) -> OpenBurst {
         self.packets.clear();
         OpenBurst {
@@ -70,10 +70,10 @@ impl Default for OutBuffer {
     }
 }
 
-/// Packets for one peer, each in its slot.
+/// A burst to which packets can be added.
 pub struct OpenBurst {
     buffer: OutBuffer,
-    /// Bytes used.
+    /// Number of bytes used.
     len: usize,
     stride: usize,
     tos: u8,
@@ -81,24 +81,24 @@ pub struct OpenBurst {
 }
 
 impl OpenBurst {
-    /// Whether there are no packets.
+    /// Whether the burst has no packets.
     pub fn is_empty(&self) -> bool {
         self.buffer.packets.is_empty()
     }
 
-    /// How many packets.
+    /// The number of packets.
     pub fn count(&self) -> usize {
         self.buffer.packets.len()
     }
 
-    /// The peer it is for.
+    /// The destination peer.
     pub fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 
-    /// Whether `push` may follow: same peer, same TOS, room, and of a size that UDP_SEGMENT allows
-    /// behind what is there (all equal, the last may be shorter). False for the first packet only if
-    /// it is longer than `MAX_PACKET`.
+    /// Whether the packet can be added with `push`: same peer, same TOS, enough space, and a length
+    /// that UDP_SEGMENT allows after the other packets (all equal, only the last may be shorter).
+    /// False for the first packet only if it is longer than `MAX_PACKET`.
     pub fn fits(&self, peer: &Arc<Peer>, tos: u8, len: usize, mtu: usize) -> bool {
         self.tos == tos && Arc::ptr_eq(&self.peer, peer) && self.has_room(len, mtu)
     }
@@ -114,10 +114,11 @@ impl OpenBurst {
             && self.len + datagram <= self.buffer.bytes.len()
     }
 
-    /// The slot for the next packet: `len` bytes, to be overwritten whole. Its padding is zeroed.
+    /// Returns the slot for the next packet: `len` bytes, which must be overwritten completely. Its
+    /// padding is set to zero.
     ///
     /// # Panics
-    /// If the packet does not fit.
+    /// If the packet does not fit (see [`OpenBurst::fits`]).
     pub fn push(&mut self, len: usize, mtu: usize) -> &mut [u8] {
         assert!(self.has_room(len, mtu), "packet does not fit the burst");
         let padded = padded_len(len, mtu);
@@ -133,7 +134,8 @@ impl OpenBurst {
         packet
     }
 
-    /// With a session and its counters, if there is one that can send.
+    /// Adds the session and its counters. Returns the burst unchanged if there is no session that
+    /// can send.
     fn with_session(self, now: Time) -> Result<PreparedBurst, OpenBurst> {
         let current = self.peer.keypairs.current();
         let reserved = current.as_ref().and_then(|current| {
@@ -151,7 +153,7 @@ impl OpenBurst {
     }
 }
 
-/// A burst that has its session and counters, to be sealed.
+/// A burst with a session and counters, which must be sealed next.
 pub struct PreparedBurst {
     burst: OpenBurst,
     keypair: Arc<Keypair<Peer>>,
@@ -159,7 +161,7 @@ pub struct PreparedBurst {
 }
 
 impl PreparedBurst {
-    /// How many datagrams.
+    /// The number of datagrams.
     pub fn count(&self) -> usize {
         self.burst.count()
     }
@@ -191,32 +193,32 @@ pub struct SealedBurst {
 }
 
 impl SealedBurst {
-    /// The datagrams, one at each stride, the last maybe shorter.
+    /// The datagrams at a fixed stride; the last may be shorter.
     pub fn datagrams(&self) -> &[u8] {
         &self.burst.buffer.bytes[..self.burst.len]
     }
 
-    /// Distance between datagrams.
+    /// Distance between datagrams in bytes.
     pub fn stride(&self) -> usize {
         self.burst.stride
     }
 
-    /// How many datagrams.
+    /// The number of datagrams.
     pub fn count(&self) -> usize {
         self.burst.count()
     }
 
-    /// Outer TOS of every datagram.
+    /// TOS of the outer packets.
     pub fn tos(&self) -> u8 {
         self.burst.tos
     }
 
-    /// The peer it is for.
+    /// The destination peer.
     pub fn peer(&self) -> &Arc<Peer> {
         &self.burst.peer
     }
 
-    /// What is left to account for it, and its memory.
+    /// What to account when it is sent, and the memory.
     pub(crate) fn into_receipt(self) -> (Receipt, OutBuffer) {
         let OpenBurst { buffer, peer, .. } = self.burst;
         let has_data = buffer.packets.iter().any(|slot| slot.len > 0);
@@ -228,42 +230,42 @@ impl SealedBurst {
     }
 }
 
-/// Of what is to be accounted once it is known how much of it the socket took.
+/// What to account when it is known how much the socket accepted.
 #[derive(Debug)]
 pub(crate) struct Receipt {
     pub(crate) peer: Arc<Peer>,
-    /// Of data, which is to be answered: the jitter of the time for that.
+    /// For data, to which the peer should react: the random addition to the timer for that.
     pub(crate) answer: Option<Duration>,
 }
 
-/// What became of a burst.
+/// The result of preparing a burst.
 #[must_use]
 pub enum Prepared {
-    /// It has its counters: seal and send it.
+    /// The burst has its counters, and must be sealed and sent.
     Ready(PreparedBurst),
-    /// Its packets wait for a session, or for those that waited before them, or were dropped
-    /// because the device is down or the peer's endpoint unknown. Its memory is free again.
+    /// The packets wait for a session or behind earlier packets, or they were dropped because the
+    /// device is down or the endpoint is unknown. The memory can be reused.
     Staged(OutBuffer),
 }
 
-/// What came of sending staged packets.
+/// The result of preparing staged packets.
 pub(crate) enum Unstaged {
-    /// A burst of them.
+    /// A burst of staged packets.
     Burst(PreparedBurst),
-    /// There are none (left).
+    /// There are no staged packets.
     Nothing(OutBuffer),
-    /// There are, but no session.
+    /// There are staged packets, but no session.
     NoSession(OutBuffer),
 }
 
-/// Why a packet has nowhere to go.
+/// Why a packet has no destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unroutable {
-    /// Neither IPv4 nor IPv6: only to be dropped.
+    /// Neither IPv4 nor IPv6: it can only be dropped.
     NotIp,
-    /// No peer owns the destination: host unreachable.
+    /// No peer owns the destination address: answered with "host unreachable".
     NoPeer,
-    /// The owner's endpoint is not known yet: host unreachable.
+    /// The peer's endpoint is not known yet: answered with "host unreachable".
     NoEndpoint,
 }
 
@@ -277,7 +279,7 @@ impl From<Unroutable> for DropReason {
     }
 }
 
-/// The peer that `packet` (whole, or its header) goes to.
+/// The destination peer of `packet`, of which at least the header is given.
 pub fn route<'a>(routes: &'a Routes, packet: &[u8]) -> Result<&'a Arc<Peer>, Unroutable> {
     let peer = match packet.first().map(|byte| byte >> 4) {
         Some(4) if packet.len() >= 20 => {
@@ -298,8 +300,8 @@ pub fn route<'a>(routes: &'a Routes, packet: &[u8]) -> Result<&'a Arc<Peer>, Unr
     }
 }
 
-/// TOS of the outer packet: DSCP 0, ECN by RFC 6040 section 4.1 in normal mode, but CE as ECT(0) as
-/// the kernel does.
+/// TOS of the outer packet: DSCP 0, and ECN by RFC 6040 section 4.1 in normal mode, but ECT(0) for
+/// CE, as in the kernel.
 pub fn outer_tos(inner: &[u8]) -> u8 {
     const CE: u8 = 3;
     const ECT_0: u8 = 2;
@@ -312,8 +314,8 @@ pub fn outer_tos(inner: &[u8]) -> u8 {
 }
 
 impl Plane {
-    /// Gives the burst a session and its counters, or stages its packets and asks for a handshake.
-    /// Bursts of one peer must be prepared in the order of their packets.
+    /// Adds a session and counters to the burst, or stages its packets and requests a handshake.
+    /// Bursts of a peer must be prepared in the order of their packets.
     pub fn prepare(&self, burst: OpenBurst, now: Time) -> Prepared {
         let peer = burst.peer.clone();
         if burst.is_empty() {
@@ -341,7 +343,7 @@ impl Plane {
         });
         let dropped = peer.staged.push(packets);
         self.drop_packets(DropReason::StagedOverflow, dropped as usize);
-        // Looked at after staging: the owner adds a session and then looks at the queue.
+        // Checked after staging, because the owner first adds a session and then checks the queue.
         let has_session =
             matches!(&*peer.keypairs.current(), Some(current) if current.can_send(now));
         if has_session {
@@ -355,7 +357,7 @@ impl Plane {
         Prepared::Staged(burst.buffer)
     }
 
-    /// The network was given the burst, and took so many bytes of its datagrams.
+    /// Reports that the burst was passed to the network, which accepted this many bytes.
     pub fn sent(&self, burst: SealedBurst, taken: usize, now: Time) -> OutBuffer {
         let (receipt, buffer) = burst.into_receipt();
         self.sending(&receipt, now);
@@ -363,7 +365,8 @@ impl Plane {
         buffer
     }
 
-    /// What goes on whether or not the network takes it: the peer's timers, and the age of its key.
+    /// The accounting that does not depend on the network: the peer's timers, and the age of its
+    /// key.
     pub(crate) fn sending(&self, receipt: &Receipt, now: Time) {
         let peer = &receipt.peer;
         self.wake(peer, peer.timers.any_authenticated_packet_traversal(now));
@@ -371,7 +374,8 @@ impl Plane {
         self.keep_key_fresh_sending(peer, now);
     }
 
-    /// The network took so many bytes: they count, and data is to be answered.
+    /// The accounting for bytes that the network accepted: they are counted, and data starts the
+    /// timer for an answer.
     pub(crate) fn taken(&self, receipt: &Receipt, bytes: usize, now: Time) {
         if bytes == 0 {
             return;
@@ -410,7 +414,7 @@ impl Plane {
         }
     }
 
-    /// A keepalive, if there is a session; else the memory back.
+    /// A keepalive, if there is a session; otherwise returns the memory.
     pub(crate) fn keepalive(
         &self,
         peer: &Arc<Peer>,

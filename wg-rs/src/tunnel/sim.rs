@@ -1,9 +1,9 @@
-//! Devices on a network that exists only as a queue of datagrams, under a clock that jumps from one
-//! event to the next. What runs is what ships: `Device`, `OpenBurst`, `InBurst`.
+//! A simulated network: a queue of datagrams, and a clock that jumps from one event to the next.
+//! The simulated devices are the real code: `Device`, `OpenBurst`, `InBurst`.
 //!
-//! The network delays, loses, repeats and reorders as `Faults` says, from one seed; an eavesdropper
-//! notes each datagram sent. A host's `addr` is what others see: changing it is roaming, or a NAT
-//! that forgot.
+//! The network delays, loses, repeats and reorders datagrams according to `Faults`, from one seed.
+//! All sent datagrams are recorded. A host's `addr` is the address that others see: changing it
+//! simulates roaming, or a NAT that forgot its state.
 
 mod packet;
 mod sockets;
@@ -34,11 +34,11 @@ pub(crate) use sockets::Sockets;
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MILLI: Duration = Duration::from_millis(1);
 
-/// What the network does to a datagram. Chances are in a thousand.
+/// What the network does to datagrams. Probabilities are in thousandths.
 #[derive(Clone, Copy)]
 pub(crate) struct Faults {
     pub delay: Duration,
-    /// Added to the delay, uniformly up to this: reorders.
+    /// A random addition to the delay, up to this; it causes reordering.
     pub spread: Duration,
     pub lose: u32,
     pub repeat: u32,
@@ -55,7 +55,7 @@ impl Default for Faults {
     }
 }
 
-/// A datagram as the eavesdropper saw it leave.
+/// A recorded datagram.
 #[derive(Clone)]
 pub(crate) struct Seen {
     pub at: Time,
@@ -90,21 +90,21 @@ pub(crate) struct Host {
     pub device: Device,
     pub sockets: Sockets,
     pub key: PrivateKey,
-    /// Where the others see it.
+    /// The address that others see.
     pub addr: SocketAddr,
-    /// Datagrams to it vanish.
+    /// Datagrams to this host are lost.
     pub deaf: bool,
-    /// Its network takes no datagram.
+    /// The host's network accepts no datagrams.
     pub unplugged: bool,
-    /// Handshake messages that seem to wait behind each one.
+    /// The backlog that is reported for each handshake message.
     pub backlog: Backlog,
-    /// What the TUN was given.
+    /// Packets that were written to the TUN.
     pub delivered: Vec<(Time, Vec<u8>)>,
-    /// What the data path would answer by ICMP.
+    /// Packets that the data path would answer with ICMP.
     pub unroutable: Vec<Unroutable>,
-    /// Seconds by which its wall clock is wrong.
+    /// The error of the host's wall clock in seconds.
     pub wall_error: i64,
-    /// The burst that is open, and memory for the next.
+    /// The open burst, and memory for the next one.
     out: Option<OpenBurst>,
     free: Option<OutBuffer>,
     r#in: InBurst,
@@ -119,22 +119,22 @@ impl Host {
         self.device.plane().drops().get(reason)
     }
 
-    /// Its only peer, or the first.
+    /// The host's first peer.
     pub fn first(&self) -> Arc<Peer> {
         self.device.peers().next().unwrap().clone()
     }
 
-    /// The session in use with it.
+    /// The current session with that peer.
     pub fn session(&self) -> Arc<Keypair<Peer>> {
         self.first().keypairs.current().clone().unwrap()
     }
 
-    /// What `get` says of it.
+    /// That peer as `get` shows it.
     pub fn peer(&self) -> model::Peer {
         self.device.get().peers.remove(0)
     }
 
-    /// The payloads delivered, each the first byte behind the IP header.
+    /// The delivered payloads: for each packet the first byte after the IP header.
     pub fn payloads(&self) -> Vec<u8> {
         self.delivered
             .iter()
@@ -153,14 +153,14 @@ pub(crate) struct Sim {
     pub faults: Faults,
     pub seen: Vec<Seen>,
     pub rng: ChaCha20Rng,
-    /// By arrival, then by the order of sending.
+    /// Ordered by arrival, then by the order of sending.
     flights: BTreeMap<(Time, u64), Flight>,
     sent: u64,
 }
 
 impl Sim {
-    /// Hosts that do not know each other, up. Host `i` is at 192.0.2.(i+1):51820 and is to own
-    /// 10.0.0.(i+1)/32 and fd00::(i+1)/128.
+    /// Hosts that are up and do not know each other. Host `i` has the address 192.0.2.(i+1):51820
+    /// and the inner addresses 10.0.0.(i+1) and fd00::(i+1).
     pub fn hosts(count: usize, seed: u64) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let hosts = (0..count).map(|i| {
@@ -209,7 +209,7 @@ impl Sim {
         }
     }
 
-    /// Two hosts that know each other, with no session yet.
+    /// Two hosts that know each other and have no session yet.
     pub fn pair() -> Self {
         let mut sim = Self::hosts(2, 1);
         sim.introduce(0, 1);
@@ -217,7 +217,7 @@ impl Sim {
         sim
     }
 
-    /// Two hosts with a session that 0 started, everything quiet.
+    /// Two hosts with a session that host 0 started, and no packets in flight.
     pub fn session() -> Self {
         let mut sim = Self::pair();
         sim.send(0, 1, 0);
@@ -293,12 +293,12 @@ impl Sim {
         self.pump(host);
     }
 
-    /// The TUN of `from` has a packet for `to` whose payload begins with `payload`.
+    /// The TUN of `from` gets a packet for `to`, whose payload consists of bytes `payload`.
     pub fn send(&mut self, from: usize, to: usize, payload: u8) {
         self.send_packets(from, &[packet(from, to, &[payload; 20])]);
     }
 
-    /// The TUN of `from` has packets, read at one go.
+    /// The TUN of `from` gets packets, which are read together.
     pub fn send_packets(&mut self, from: usize, packets: &[Vec<u8>]) {
         let plane = self.hosts[from].device.plane().clone();
         let mtu = plane.mtu();
@@ -345,7 +345,7 @@ impl Sim {
         self.hosts[from].free = Some(free);
     }
 
-    /// The bytes that the network took.
+    /// Returns the number of bytes that the network accepted.
     fn transmit(
         &mut self,
         from: usize,
@@ -413,7 +413,7 @@ impl Sim {
         self.flights.insert((self.now + delay, self.sent), flight);
     }
 
-    /// Someone sends a datagram from any address.
+    /// Sends a datagram from any address.
     pub fn inject(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let flight = Flight {
             from,
@@ -434,7 +434,7 @@ impl Sim {
         }
     }
 
-    /// Sends what a host has to send.
+    /// Sends everything that the host wants to send.
     pub fn pump(&mut self, host: usize) {
         let wall = self.wall(host);
         let mut out = Vec::new();
@@ -505,7 +505,7 @@ impl Sim {
         self.now = end;
     }
 
-    /// Goes to the next thing that happens, unless that is after `end`.
+    /// Goes to the next event, unless it is after `end`. Returns whether there was one.
     fn step(&mut self, end: Time) -> bool {
         let arrival = self.flights.keys().next().map(|(at, _)| *at);
         let timers = self.hosts.iter().map(|host| host.device.next_timeout());
@@ -537,7 +537,7 @@ impl Sim {
         true
     }
 
-    /// When `from` sent messages of a kind.
+    /// When `from` sent messages of this kind.
     pub fn times(&self, from: usize, kind: u8) -> Vec<Time> {
         let seen = self
             .seen
@@ -546,7 +546,7 @@ impl Sim {
         seen.map(|seen| seen.at).collect()
     }
 
-    /// How many messages of a kind `from` sent.
+    /// How many messages of this kind `from` sent.
     pub fn count(&self, from: usize, kind: u8) -> usize {
         self.times(from, kind).len()
     }
@@ -563,7 +563,7 @@ impl Sim {
             .collect()
     }
 
-    /// The last message of a kind that `from` sent.
+    /// The last message of this kind that `from` sent.
     pub fn last(&self, from: usize, kind: u8) -> Seen {
         let mut seen = self.seen.iter().rev();
         seen.find(|seen| seen.from == from && seen.kind() == kind)

@@ -1,9 +1,9 @@
-//! Packets of one peer that wait for a session.
+//! A peer's packets that wait for a session.
 //!
-//! Order: while the queue is `busy` (it holds packets, or the owner is sending what it held) later
-//! packets join its end instead of overtaking. A sender that never pauses could stay behind the
-//! owner for ever, so after `ROUNDS` bursts it waits a moment for the owner to finish, asleep; if
-//! that was in vain, not again before as many bursts more.
+//! The queue is `busy` while it contains packets, or while the owner sends packets from it. Later
+//! packets then join its end and do not overtake. A sender that never pauses could keep the owner
+//! behind it without end. So after `ROUNDS` bursts the sender sleeps for a moment to let the owner
+//! finish. If the owner does not finish, the sender waits again only after `ROUNDS` more bursts.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use super::messages::{MAX_QUEUED_PACKETS, MAX_STAGED_PACKETS};
 
 const ROUNDS: u32 = 16;
 
-/// A packet as it came from the TUN, not yet padded.
+/// A packet from the TUN, without padding.
 pub(crate) struct StagedPacket {
     pub(crate) tos: u8,
     pub(crate) bytes: Box<[u8]>,
@@ -30,9 +30,10 @@ pub(crate) struct StagedQueue {
 #[derive(Default)]
 struct Inner {
     packets: VecDeque<StagedPacket>,
-    /// Bursts taken since the owner began to send; 0: it is not sending.
+    /// Number of bursts that were taken since the owner began to send; 0 if the owner is not
+    /// sending.
     rounds: u32,
-    /// `rounds` when a sender last waited for the owner.
+    /// The value of `rounds` when a sender last waited for the owner.
     waited_at: u32,
     is_waiting: bool,
 }
@@ -42,12 +43,13 @@ impl StagedQueue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Must a new packet go through the queue to keep its place?
+    /// Whether a new packet must join the queue to keep its place.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Acquire)
     }
 
-    /// If the owner has been sending for long, gives it a moment to finish. True if the queue is free.
+    /// If the owner has been sending for a long time, waits for it. Returns whether the queue is
+    /// free.
     pub(crate) fn wait_for_owner(&self, moment: Duration) -> bool {
         let mut inner = self.inner();
         if inner.rounds > inner.waited_at + ROUNDS {
@@ -63,7 +65,7 @@ impl StagedQueue {
         !self.is_busy()
     }
 
-    /// The owner is done for now, or there is nothing left.
+    /// Called when the owner has finished, or the queue is empty.
     fn free(&self, inner: &mut Inner, busy: bool) {
         inner.rounds = 0;
         inner.waited_at = 0;
@@ -73,7 +75,7 @@ impl StagedQueue {
         }
     }
 
-    /// Neither packets nor a sender of them.
+    /// Whether there are no packets, and nobody sends packets from the queue.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         let inner = self.inner();
@@ -85,7 +87,7 @@ impl StagedQueue {
         self.inner().packets.len()
     }
 
-    /// Appends. Returns how many of the oldest gave way.
+    /// Appends packets. Returns how many of the oldest packets were dropped.
     pub(crate) fn push(&self, packets: impl Iterator<Item = StagedPacket>) -> u64 {
         let mut inner = self.inner();
         inner.packets.extend(packets);
@@ -100,7 +102,8 @@ impl StagedQueue {
         excess as u64
     }
 
-    /// Takes packets from the front for as long as `fits` says so. None left: the queue is free.
+    /// Takes packets from the front while `fits` returns true. If no packets are left, the queue is
+    /// free.
     pub(crate) fn take(&self, mut fits: impl FnMut(&StagedPacket) -> bool) -> Vec<StagedPacket> {
         let mut inner = self.inner();
         let n = inner.packets.iter().position(|packet| !fits(packet));
@@ -119,7 +122,7 @@ impl StagedQueue {
         taken
     }
 
-    /// Undoes a `take` that found no session after all.
+    /// Puts packets back that were taken, because there is no session after all.
     pub(crate) fn put_back(&self, packets: Vec<StagedPacket>) {
         let mut inner = self.inner();
         for packet in packets.into_iter().rev() {
@@ -129,7 +132,7 @@ impl StagedQueue {
         self.free(&mut inner, busy);
     }
 
-    /// Drops all. Returns how many there were.
+    /// Drops all packets. Returns how many there were.
     pub(crate) fn purge(&self) -> u64 {
         let mut inner = self.inner();
         self.free(&mut inner, false);
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_give_way() {
+    fn the_oldest_packets_are_dropped() {
         let queue = StagedQueue::default();
         assert_eq!(queue.push((0..100).map(packet)), 0);
         assert_eq!(queue.push((100..140).map(packet)), 12);
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_never_pauses_waits_for_the_owner_but_not_at_every_burst() {
+    fn a_sender_that_never_pauses_sometimes_waits_for_the_owner() {
         const IN_VAIN: Duration = Duration::from_millis(20);
         let queue = StagedQueue::default();
         let round = || {
@@ -179,10 +182,10 @@ mod tests {
         };
         let waits = || {
             let start = std::time::Instant::now();
-            assert!(!queue.wait_for_owner(IN_VAIN), "it is still busy");
+            assert!(!queue.wait_for_owner(IN_VAIN), "the queue is still busy");
             start.elapsed() >= IN_VAIN
         };
-        // While it has not been long, and after a wait in vain not again at once.
+        // At first, and directly after a wait without success, the sender does not wait.
         for _ in 0..2 {
             for _ in 0..ROUNDS {
                 round();
@@ -192,7 +195,7 @@ mod tests {
             assert!(waits());
             assert!(!queue.wait_for_owner(Duration::MAX), "returns at once");
         }
-        // It ends as soon as the owner is done.
+        // Waiting ends as soon as the owner is done.
         (0..=ROUNDS).for_each(|_| round());
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| queue.wait_for_owner(Duration::from_secs(60)));

@@ -1,4 +1,4 @@
-//! How the device and its peers are doing.
+//! The status of the device and its peers.
 
 use super::device::Device;
 use super::entry::Entry;
@@ -6,7 +6,7 @@ use super::time::Time;
 use crate::model::status::{PeerStatus, Status};
 
 impl Device {
-    /// The state, as far as the tunnel knows it.
+    /// The part of the status that the tunnel knows.
     pub fn status(&self, now: Time) -> Status {
         let drops = self.plane().drops();
         let reasons = super::drops::DropReason::ALL.iter();

@@ -1,10 +1,10 @@
-//! The clock of the tunnel core: always an argument, never read here.
+//! The tunnel's clock. Functions get the time as an argument and never read it.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// A moment in nanoseconds since an arbitrary origin. The daemon feeds it from
-/// `CLOCK_BOOTTIME`, so that time spent suspended ages sessions.
+/// A time in nanoseconds since an arbitrary origin. The daemon uses `CLOCK_BOOTTIME`, so sessions
+/// also age while the machine is suspended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Time(pub(crate) u64);
 
@@ -12,7 +12,7 @@ impl Time {
     /// The origin.
     pub const ZERO: Time = Time(0);
 
-    /// The moment `nanos` nanoseconds after the origin.
+    /// The time `nanos` nanoseconds after the origin.
     pub const fn from_nanos(nanos: u64) -> Self {
         Time(nanos)
     }
@@ -22,7 +22,7 @@ impl Time {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time since `earlier`; zero if `earlier` is later.
     pub const fn saturating_since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -1,21 +1,21 @@
-//! The timers of a peer that the data path arms, and the rules by which it does.
+//! The timers of a peer that the data path arms, and the rules for arming them.
 //!
 //! ```text
 //! retransmit_handshake  5 s + jitter after an initiation           (owner only: handshake.rs)
-//! send_keepalive        10 s after data was received and nothing sent since
-//! new_handshake         15 s + jitter after data was sent and nothing received since
-//! zero_key_material     540 s after the last session was made      (owner only)
-//! persistent_keepalive  its interval after anything authenticated was sent or received
+//! retransmit_handshake  5 s + jitter after an initiation           (owner only: handshake.rs)
+//! send_keepalive        10 s after data was received, if nothing was sent since
+//! new_handshake         15 s + jitter after data was sent, if nothing was received since
+//! zero_key_material     540 s after the last session was created   (owner only)
 //! ```
 //!
-//! A timer is an atomic deadline. The data path arms and clears it without telling anyone; the
-//! owner sleeps until the peer's `wake_at`, fires what is due and sleeps again until the earliest
-//! that is pending then. Only a deadline earlier than `wake_at` is told to the owner, so a busy
-//! peer costs an event in ten seconds and an idle one none.
+//! A timer is an atomic deadline. The data path arms and clears it without notifying anybody. The
+//! owner sleeps until the peer's `wake_at`, fires the timers that are due, and then sleeps until
+//! the earliest pending one. Only a deadline before `wake_at` is reported to the owner, so a busy
+//! peer causes one event in ten seconds, and an idle peer none.
 //!
-//! The race: the data path stores the deadline and then looks at `wake_at`; the owner stores
-//! `wake_at` and then looks at the deadlines. All four are SeqCst, so at least one of the two sees
-//! the other.
+//! The race: the data path stores the deadline and then reads `wake_at`; the owner stores `wake_at`
+//! and then reads the deadlines. All four operations are SeqCst, so at least one side sees the
+//! change of the other.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::messages::{KEEPALIVE_TIMEOUT, REKEY_TIMEOUT};
 use super::time::Time;
 
-/// A moment, or never.
+/// A time, or never.
 pub(crate) struct Deadline(AtomicU64);
 
 const NEVER: u64 = u64::MAX;
@@ -46,13 +46,13 @@ impl Deadline {
     }
 
     pub(crate) fn clear(&self) {
-        // Most clears find nothing pending: do not take the cache line for those.
+        // Most calls find no pending timer, so the cache line is not written without need.
         if self.0.load(SeqCst) != NEVER {
             self.0.store(NEVER, SeqCst);
         }
     }
 
-    /// Sets it unless it is pending. True if it was not.
+    /// Sets the deadline unless one is pending. Returns whether it was set.
     fn set_if_clear(&self, at: Time) -> bool {
         self.0.load(SeqCst) == NEVER
             && self
@@ -61,7 +61,7 @@ impl Deadline {
                 .is_ok()
     }
 
-    /// Clears it if it is due. True if it was.
+    /// Clears the deadline if it is due. Returns whether it was due.
     pub(crate) fn take_due(&self, now: Time) -> bool {
         let at = self.0.load(SeqCst);
         at <= now.as_nanos()
@@ -69,27 +69,27 @@ impl Deadline {
             && self.0.compare_exchange(at, NEVER, SeqCst, SeqCst).is_ok()
     }
 
-    /// Brings it forward to `at`. True if it was later.
+    /// Moves the deadline forward to `at` if it is later. Returns whether it was moved.
     fn bring_forward(&self, at: Time) -> bool {
         self.0.load(SeqCst) > at.as_nanos()
             && self.0.fetch_min(at.as_nanos(), SeqCst) > at.as_nanos()
     }
 }
 
-/// The timers of one peer.
+/// The timers of a peer.
 #[derive(Default)]
 pub(crate) struct Timers {
     pub(crate) send_keepalive: Deadline,
     pub(crate) new_handshake: Deadline,
     pub(crate) persistent_keepalive: Deadline,
-    /// When the owner will look at this peer next.
+    /// When the owner will next look at this peer.
     pub(crate) wake_at: Deadline,
     need_another_keepalive: AtomicBool,
-    /// Seconds; 0 is off.
+    /// Interval in seconds; 0 means off.
     persistent_interval: AtomicU16,
 }
 
-/// Whether the owner must be told that a deadline was armed.
+/// Whether the owner must be notified that a deadline was armed.
 #[must_use]
 pub(crate) struct Wake(pub(crate) bool);
 
@@ -98,7 +98,7 @@ impl Timers {
         Wake(self.wake_at.bring_forward(at))
     }
 
-    /// Data, not a keepalive, was sent.
+    /// Called when data was sent, not a keepalive.
     pub(crate) fn data_sent(&self, now: Time, jitter: Duration) -> Wake {
         let at = now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + jitter;
         if self.new_handshake.set_if_clear(at) {
@@ -108,7 +108,7 @@ impl Timers {
         }
     }
 
-    /// `packets` of data, keepalives not counted, were received.
+    /// Called when `packets` of data were received, not counting keepalives.
     pub(crate) fn data_received(&self, now: Time, packets: usize) -> Wake {
         if packets == 0 {
             return Wake(false);
@@ -144,14 +144,14 @@ impl Timers {
         }
     }
 
-    /// Sees to it that a persistent keepalive, if there is to be one, is due within its interval.
+    /// Makes the persistent keepalive due within its interval, if it is enabled.
     pub(crate) fn start_persistent_keepalive(&self, now: Time) {
         if let Some(interval) = self.persistent_interval() {
             self.persistent_keepalive.set_if_clear(now + interval);
         }
     }
 
-    /// The passive keepalive is due: shall it be armed again once it was sent? The answer is yes once.
+    /// Whether another passive keepalive is needed after the due one. Resets the flag.
     pub(crate) fn take_need_another_keepalive(&self) -> bool {
         self.need_another_keepalive.swap(false, SeqCst)
     }
@@ -169,7 +169,7 @@ impl Timers {
         }
     }
 
-    /// Returns the former interval, in seconds.
+    /// Sets the interval. Returns the former one, in seconds.
     pub(crate) fn set_persistent_interval(&self, seconds: u16) -> u16 {
         if seconds == 0 {
             self.persistent_keepalive.clear();
@@ -189,7 +189,7 @@ impl Timers {
         .min()
     }
 
-    /// Stops all, as when the link goes down.
+    /// Clears all deadlines, as when the link goes down.
     pub(crate) fn clear(&self) {
         self.send_keepalive.clear();
         self.new_handshake.clear();
@@ -206,7 +206,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_ping_pong_tells_the_owner_once() {
+    fn a_ping_pong_notifies_the_owner_once() {
         let timers = Timers::default();
         let mut told = 0;
         for i in 0..1000 {
@@ -218,7 +218,7 @@ mod tests {
             told += u32::from(timers.any_authenticated_packet_traversal(now).0);
             told += u32::from(timers.data_received(now, 1).0);
         }
-        // 15 s for the first packet sent, 10 s for the first received.
+        // 15 s from the first packet sent, 10 s from the first packet received.
         assert_eq!(told, 2);
     }
 
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(
             timers.send_keepalive.get(),
             Some(T + SECOND * 10),
-            "not pushed back"
+            "the deadline is not postponed"
         );
         assert!(timers.send_keepalive.take_due(T + SECOND * 10));
         assert!(timers.take_need_another_keepalive());

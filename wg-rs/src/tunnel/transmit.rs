@@ -1,9 +1,9 @@
-//! What the owner sends to a peer on its own account: handshake messages, keepalives, and the packets
-//! that waited for a session.
+//! The messages that the owner sends to a peer: handshake messages, keepalives, and packets that
+//! waited for a session.
 //!
-//! Messages that answer another are made at once, and go first. All else is made when it is polled for:
-//! what is staged is sealed with the session of that moment, and initiations come last, so that a
-//! thousand peers that want one hold up nobody who has a session.
+//! Replies are created at once and sent first. Everything else is created when it is polled: staged
+//! packets are sealed with the current session, and initiations come last, so that a thousand peers
+//! that want one do not delay peers with a session.
 
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,7 @@ use super::time::Time;
 use crate::model::Wall;
 
 impl Entry {
-    /// Wants an initiation sent, unless one was in the last five seconds.
+    /// Requests an initiation, unless one was sent in the last five seconds.
     pub(super) fn send_initiation(&mut self, context: &mut Context, now: Time) {
         let peer = &self.shared;
         if context.plane.is_up() && peer.has_endpoint() && !peer.sent_handshake_lately(now) {
@@ -27,7 +27,7 @@ impl Entry {
         }
     }
 
-    /// Sends what is staged, or else a keepalive.
+    /// Requests that staged packets are sent, or a keepalive if there are none.
     pub(super) fn send_keepalive(&mut self, context: &mut Context) {
         if self.shared.has_endpoint() {
             self.wants.keepalive = true;
@@ -35,14 +35,14 @@ impl Entry {
         }
     }
 
-    /// Sends what is staged, or starts a handshake if there is no session for it.
+    /// Requests that staged packets are sent, or a handshake if there is no session.
     pub(super) fn send_staged(&mut self, context: &mut Context) {
         if context.plane.is_up() {
             context.outgoing.flush(self.shared.id, &mut self.wants);
         }
     }
 
-    /// Makes an initiation.
+    /// Creates an initiation.
     pub(super) fn initiate(&mut self, context: &mut Context, now: Time, wall: Wall) {
         let peer = self.shared.clone();
         let (Some(local), Some(to)) = (context.identity.as_ref(), peer.endpoint()) else {
@@ -73,7 +73,7 @@ impl Entry {
         self.reschedule(context);
     }
 
-    /// Seals the next burst of staged packets, or else a keepalive if one is wanted.
+    /// Seals the next burst of staged packets, or a keepalive if one is wanted.
     pub(super) fn flush(
         &mut self,
         context: &mut Context,
@@ -93,7 +93,7 @@ impl Entry {
             }
             Unstaged::Nothing(buffer) => plane.keepalive(&peer, buffer, now),
         };
-        // A packet serves as well.
+        // A packet has the same effect as a keepalive.
         self.wants.keepalive = false;
         let burst = match burst {
             Ok(burst) => burst.seal(),

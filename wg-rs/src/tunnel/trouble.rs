@@ -1,4 +1,4 @@
-//! What went wrong lately, for `status`: touched by failures and by handshakes only.
+//! Recent failures for `status`. Only failures and handshakes access them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,22 +6,22 @@ use std::time::Duration;
 use super::time::Time;
 use crate::model::status::{Refusal, Refused};
 
-/// Senders that are no peer's and are remembered at a time. Whoever floods us from many addresses
-/// drives out the others.
+/// Most remembered senders that are not peers. An attacker with many addresses pushes out the
+/// others.
 const STRANGERS: usize = 8;
-/// Failures to send that are no further apart than this are one trouble.
+/// Failures to send with at most this time between them count as one.
 const STREAK_GAP: Duration = Duration::from_secs(15);
-/// A trouble that lasts so long is told.
+/// A failure to send that lasts this long is reported.
 const PERSISTENT: Duration = Duration::from_secs(5);
 
-/// What is remembered of a peer: the last refusal of each kind.
+/// The last refusal of each kind for a peer.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
     refusals: Vec<(Refusal, Time)>,
     sending: Option<Streak>,
 }
 
-/// Failures to send in a row.
+/// Consecutive failures to send.
 #[derive(Debug)]
 struct Streak {
     errno: i32,
@@ -31,7 +31,7 @@ struct Streak {
 }
 
 impl Trouble {
-    /// It happens now.
+    /// Records a refusal at this time.
     pub(crate) fn note(&mut self, refusal: Refusal, now: Time) {
         let kind = std::mem::discriminant(&refusal);
         let known = |(known, _): &&mut (Refusal, Time)| std::mem::discriminant(known) == kind;
@@ -41,8 +41,8 @@ impl Trouble {
         }
     }
 
-    /// Sending fails with this errno. Whether that has to be told: it does so for a while, and was not
-    /// told yet.
+    /// Records that sending fails with this errno. Returns whether to report it: the failure has
+    /// lasted, and was not reported yet.
     pub(crate) fn send_failed(&mut self, errno: i32, now: Time) -> bool {
         self.note(Refusal::SendFailed { errno }, now);
         let goes_on = |streak: &&mut Streak| {
@@ -62,18 +62,18 @@ impl Trouble {
         lasts && !std::mem::replace(&mut streak.told, true)
     }
 
-    /// All, with their age.
+    /// All refusals with their age.
     pub(crate) fn list(&self, now: Time) -> Vec<Refused> {
         list(&self.refusals, now)
     }
 }
 
-/// What is remembered of senders that are no peer's: the last refusal of each of the latest.
+/// The last refusal of each of the latest senders that are not peers.
 #[derive(Debug, Default)]
 pub(super) struct Strangers(Vec<(Refusal, Time)>);
 
 impl Strangers {
-    /// It happens now.
+    /// Records a refusal at this time.
     pub(super) fn note(&mut self, refusal: Refusal, now: Time) {
         let from = sender(&refusal);
         self.0.retain(|(known, _)| sender(known) != from);
@@ -83,7 +83,7 @@ impl Strangers {
         self.0.push((refusal, now));
     }
 
-    /// All, with their age, the latest last.
+    /// All refusals with their age, the latest last.
     pub(super) fn list(&self, now: Time) -> Vec<Refused> {
         list(&self.0, now)
     }
@@ -112,7 +112,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn the_last_of_each_kind_is_remembered() {
+    fn the_last_refusal_of_each_kind_is_kept() {
         let source = |last| Refusal::NotAllowed {
             source: [10, 0, 0, last].into(),
         };
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_lasts_is_told_once() {
+    fn a_lasting_failure_is_reported_once() {
         let mut trouble = Trouble::default();
         let mut told = |errno, at| trouble.send_failed(errno, T + SECOND * at);
         assert!(!told(libc::ENETUNREACH, 0));
@@ -135,7 +135,7 @@ mod tests {
         assert!(told(libc::ENETUNREACH, 5));
         assert!(!told(libc::ENETUNREACH, 6));
         assert!(!told(libc::ENETUNREACH, 20));
-        // Another one, and one after a time without any.
+        // A failure with another errno, and one after a time without failures.
         assert!(!told(libc::EPERM, 21));
         assert!(told(libc::EPERM, 30));
         assert!(!told(libc::EPERM, 50));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn few_strangers_are_remembered_each_once() {
+    fn a_few_strangers_are_kept_once_each() {
         let from = |port| Refusal::OtherKey {
             from: ([192, 0, 2, 1], port).into(),
         };

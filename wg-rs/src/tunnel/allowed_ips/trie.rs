@@ -5,20 +5,20 @@
 //! values stand beside them in a second arena under the same index: a descent touches only small
 //! plain nodes, and a change only those that it is about.
 //!
-//! A descent in a large trie is one cache miss after another. So a large trie also has shortcuts
-//! past its upper levels ([`Shortcuts`]), and most lookups see only one or two nodes.
+//! A look-up in a large trie causes one cache miss after another. So a large trie also has
+//! shortcuts past its upper levels ([`Shortcuts`]), and most look-ups see only one or two nodes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// An address as a row of bits, the first the most significant.
+/// An address as a sequence of bits, of which the first is the most significant.
 pub(super) trait Bits: Copy + Eq {
     const WIDTH: u8;
-    /// The first `cidr` bits, the others zero.
+    /// The first `cidr` bits; the others are zero.
     fn masked(self, cidr: u8) -> Self;
-    /// How many leading bits are the same.
+    /// The number of equal leading bits.
     fn common(self, other: Self) -> u8;
-    /// The bit after the first `at`; of no meaning at `at == WIDTH`.
+    /// The bit after the first `at` bits; meaningless if `at == WIDTH`.
     fn bit(self, at: u8) -> usize;
     /// A hash of the first `cidr` bits.
     fn hash(self, cidr: u8) -> u32;
@@ -54,14 +54,15 @@ macro_rules! bits {
 bits!(u32);
 bits!(u128);
 
-/// The index that names no node.
+/// The index that stands for no node.
 pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy)]
 struct Node<A> {
-    /// The prefix, host bits zero.
+    /// The prefix; its host bits are zero.
     bits: A,
-    /// The subtries whose next bit is 0 and 1. In a freed node the first links the free list.
+    /// The subtries whose next bit is 0 and 1. In a freed node, the first is the next node in the
+    /// free list.
     children: [u32; 2],
     cidr: u8,
     owned: bool,
@@ -70,33 +71,33 @@ struct Node<A> {
 #[derive(Clone)]
 pub(super) struct Trie<A, T> {
     nodes: Vec<Node<A>>,
-    /// `Some` exactly where the node of the same index is owned.
+    /// `Some` if the node with the same index has an owner.
     values: Vec<Option<T>>,
     pub(super) root: u32,
-    /// Head of the list of freed nodes.
+    /// First node of the free list.
     free: u32,
-    /// Owned prefixes.
+    /// Number of owned prefixes.
     pub(super) len: usize,
     shortcuts: Option<Shortcuts>,
-    /// The `len` at which shortcuts are made, or made anew for the shape the trie has by then.
+    /// The `len` at which shortcuts are created, or created again for the trie's current shape.
     pub(super) large: usize,
 }
 
-/// Tries below this many prefixes stay in the nearest caches by themselves.
+/// A trie with fewer prefixes than this fits in the nearest caches.
 const LARGE: usize = 4096;
 
-/// Ways past the upper levels of a trie: for the first `depth` bits of an address, the topmost node
-/// among those of at least `depth` bits that begin with them. What is owned there is longer than
-/// anything above; where nothing is, the descent starts again from the root. Prefixes are told
-/// apart by their hash alone: where two share one, the node does not match the address, and one of
-/// them goes without a shortcut.
+/// Shortcuts past the upper levels of a trie. For the first `depth` bits of an address they give
+/// the topmost node with at least `depth` bits that begins with these bits. An owned node there or
+/// below has a longer prefix than all nodes above. If none matches, the look-up starts again at the
+/// root. Prefixes are distinguished only by their hash: if two have the same, the node does not
+/// match the address, and one of them has no shortcut.
 #[derive(Clone)]
 struct Shortcuts {
     depth: u8,
     nodes: HashMap<u32, u32, BuildHasherDefault<Spread>>,
 }
 
-/// The keys are hashes already; this spreads them over the 64 bits that the map wants.
+/// The keys are already hashes; this spreads them over the 64 bits that the map expects.
 #[derive(Default)]
 struct Spread(u64);
 
@@ -114,13 +115,13 @@ impl Hasher for Spread {
     }
 }
 
-/// Mixes every bit into every other: a multiplication, and its two halves on each other.
+/// Mixes all bits: multiplies, and combines both halves of the product.
 fn fold(word: u64) -> u64 {
     let product = u128::from(word) * 0x9e37_79b9_7f4a_7c15;
     (product >> 64) as u64 ^ product as u64
 }
 
-/// Where a node hangs: below a parent, or at the root.
+/// The position of a node: below a parent, or at the root.
 #[derive(Clone, Copy)]
 enum Link {
     Root,
@@ -150,7 +151,8 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
         self.descend(self.root, addr)
     }
 
-    /// The owner of the longest prefix that holds `addr`, among those at `start` and below.
+    /// The owner of the longest prefix that contains `addr`, among the node `start` and those
+    /// below.
     fn descend(&self, start: u32, addr: A) -> Option<&T> {
         let (mut at, mut best) = (start, NONE);
         while let Some(node) = self.nodes.get(at as usize) {
@@ -181,7 +183,7 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
             };
             let common = node.bits.common(bits).min(node.cidr).min(cidr);
             if common < node.cidr {
-                // The node lies below or beside the new prefix.
+                // The node is below the new prefix or beside it.
                 let leaf = self.allocate(bits, cidr, Some(value));
                 let mut above = leaf;
                 if common < cidr {
@@ -232,14 +234,14 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
             return true;
         }
         self.prune(link);
-        // Only a fork can have lost its purpose by losing a child.
+        // Only a fork can become unnecessary by losing a child.
         if let Link::Child(..) = link {
             self.prune(above);
         }
         true
     }
 
-    /// Takes the node at `link` out, unless it is owned or a fork of two children.
+    /// Removes the node at `link`, unless it has an owner or two children.
     fn prune(&mut self, link: Link) {
         let at = self.get(link);
         let Some(node) = self.nodes.get(at as usize) else {
@@ -311,12 +313,12 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
         }
     }
 
-    /// Chooses the depth of the shortcuts and finds them all. The best depth is where the trie is
-    /// widest, since so many descents can start there; the least of about that width, since what
-    /// is owned above the shortcuts does not profit.
+    /// Chooses the depth of the shortcuts and creates them. The best depth is where the trie is
+    /// widest, because as many look-ups can start there. Among depths of about that width the
+    /// smallest is chosen, because shortcuts do not help prefixes above them.
     fn make_shortcuts(&mut self) {
         self.large = 2 * self.len;
-        // Each node with the range of depths at which it is a topmost one.
+        // Each node with the range of depths at which it is the topmost one.
         let mut topmost = Vec::with_capacity(2 * self.len);
         let mut pending = vec![(0, self.root)];
         while let Some((least, at)) = pending.pop() {
@@ -326,7 +328,7 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
             topmost.push((least..=node.cidr, at));
             pending.extend(node.children.map(|child| (node.cidr + 1, child)));
         }
-        // The width at each depth, by way of the differences from one depth to the next.
+        // The width at each depth, from the differences between successive depths.
         let mut width = [0i32; u128::BITS as usize + 2];
         for (depths, _) in &topmost {
             width[*depths.start() as usize] += 1;
@@ -347,7 +349,7 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
 
 #[cfg(test)]
 impl<A: Bits, T> Trie<A, T> {
-    /// Nodes in use, forks included.
+    /// Number of nodes in use, including forks.
     pub(super) fn in_use(&self) -> usize {
         let (mut freed, mut at) = (0, self.free);
         while at != NONE {
@@ -357,7 +359,7 @@ impl<A: Bits, T> Trie<A, T> {
         self.nodes.len() - freed
     }
 
-    /// Nodes in use at the busiest time so far.
+    /// The greatest number of nodes that were in use.
     pub(super) fn ever_used(&self) -> usize {
         assert_eq!(self.nodes.len(), self.values.len());
         self.nodes.len()
@@ -367,7 +369,7 @@ impl<A: Bits, T> Trie<A, T> {
         self.shortcuts.is_some()
     }
 
-    /// Every node topmost at the depth of the shortcuts has one, and nothing else has.
+    /// Checks that exactly the topmost nodes at the depth of the shortcuts have one.
     pub(super) fn check_shortcuts(&self) {
         let Some(shortcuts) = &self.shortcuts else {
             return;

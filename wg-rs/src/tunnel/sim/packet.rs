@@ -8,7 +8,7 @@ pub(crate) fn packet(from: usize, to: usize, payload: &[u8]) -> Vec<u8> {
     packet_between(inner(from), inner(to), payload)
 }
 
-/// An IP packet; the checksum of an IPv4 header is right.
+/// An IP packet. The checksum of an IPv4 header is right.
 pub(crate) fn packet_between(from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -39,7 +39,7 @@ pub(crate) fn packet_between(from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8
     }
 }
 
-/// The Internet checksum; of a header that holds its own, 0.
+/// The Internet checksum. For a header that contains its right checksum, it is 0.
 pub(crate) fn checksum(header: &[u8]) -> u16 {
     let mut sum: u32 = header
         .chunks(2)

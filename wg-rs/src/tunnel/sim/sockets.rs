@@ -1,4 +1,4 @@
-//! The sockets of a simulated host: they record what the device asks of them.
+//! The sockets of a simulated host, which record the device's operations.
 
 use std::io;
 

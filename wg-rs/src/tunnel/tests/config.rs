@@ -1,4 +1,4 @@
-//! Changes to a running device.
+//! Changes of a running device.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ fn networks(sim: &Sim, host: usize, peer: usize) -> Vec<String> {
     peer.allowed_ips.iter().map(ToString::to_string).collect()
 }
 
-/// What stock `wg` does not know of, its `setconf` does not take away.
+/// Stock `wg` does not know extensions, so its `setconf` must not remove them.
 #[test]
-fn extensions_stay_with_a_peer_that_one_set_removes_and_names_again() {
+fn extensions_are_kept_if_a_set_removes_and_adds_a_peer() {
     let name = |text: &str| Change::Extension(Extension::Name(text.parse().ok()));
     let mut sim = Sim::pair();
     let key = sim.hosts[1].public();
@@ -49,8 +49,8 @@ fn extensions_stay_with_a_peer_that_one_set_removes_and_names_again() {
     assert_eq!(name_of(&sim), None, "another set knows nothing of it");
 }
 
-/// gotatun removes and makes anew the peer that `wg set` touches: session, counters, staged packets
-/// and replay protection gone. boringtun#40, #209: it panics.
+/// gotatun removes and creates again the peer that `wg set` changes, and loses its session,
+/// counters, staged packets and replay protection. boringtun#40, #209: it panics.
 #[test]
 fn gotatun_set_recreates_the_peer() {
     let mut sim = Sim::session();
@@ -87,7 +87,7 @@ fn gotatun_set_recreates_the_peer() {
 }
 
 #[test]
-fn a_changed_psk_counts_from_the_next_handshake() {
+fn a_changed_psk_is_used_from_the_next_handshake() {
     let mut sim = Sim::session();
     sim.set_peer(0, 1, &[psk(7)]);
     sim.send(0, 1, 1);
@@ -103,7 +103,7 @@ fn a_changed_psk_counts_from_the_next_handshake() {
     assert_eq!(
         sim.hosts[0].drops(DropReason::BadResponse),
         1,
-        "now they differ"
+        "the preshared keys differ"
     );
     sim.set_peer(1, 0, &[psk(7)]);
     sim.run(6 * SECOND);
@@ -125,7 +125,7 @@ fn networks_are_listed_in_the_order_they_were_given() {
     assert_eq!(
         networks(&sim, 0, 1),
         ["10.3.0.0/16", "10.2.0.0/16", "fd00::/64"],
-        "taken"
+        "peer 2 has taken a network"
     );
     assert_eq!(networks(&sim, 0, 2), ["10.1.0.0/16", "10.9.0.0/16"]);
 
@@ -155,7 +155,7 @@ fn networks_are_listed_in_the_order_they_were_given() {
 }
 
 #[test]
-fn given_back_and_forth_the_lists_stay_right() {
+fn networks_that_change_owners_are_listed_once() {
     let mut sim = Sim::hosts(3, 7);
     for round in 0..10 {
         sim.set_peer(
@@ -188,7 +188,7 @@ fn peers_are_listed_in_the_order_they_were_added() {
 }
 
 #[test]
-fn update_only_makes_no_peer() {
+fn update_only_creates_no_peer() {
     let mut sim = Sim::hosts(1, 7);
     let network = allow("10.0.0.0/8");
     sim.set(
@@ -204,7 +204,7 @@ fn update_only_makes_no_peer() {
 }
 
 #[test]
-fn what_follows_remove_is_void() {
+fn changes_after_remove_are_ignored() {
     let mut sim = Sim::hosts(1, 7);
     sim.set(0, &[Change::Peer(key(1))]).unwrap();
     let network = allow("10.0.0.0/8");
@@ -220,7 +220,7 @@ fn what_follows_remove_is_void() {
 }
 
 #[test]
-fn a_change_about_no_peer_is_refused_and_those_before_it_stay() {
+fn a_change_without_a_peer_is_refused_and_earlier_ones_remain() {
     let mut sim = Sim::hosts(1, 7);
     let error = sim
         .set(0, &[Change::FwMark(7), Change::PersistentKeepalive(1)])
@@ -231,7 +231,7 @@ fn a_change_about_no_peer_is_refused_and_those_before_it_stay() {
 }
 
 #[test]
-fn a_removed_peer_is_gone_at_once() {
+fn a_removed_peer_is_forgotten_at_once() {
     let mut sim = Sim::session();
     let peer = sim.hosts[1].first();
     let session = Arc::downgrade(peer.keypairs.current().as_ref().unwrap());
@@ -247,7 +247,7 @@ fn a_removed_peer_is_gone_at_once() {
     assert_eq!(
         Arc::strong_count(&peer),
         1,
-        "nothing holds it but this test"
+        "only this test refers to the peer"
     );
     sim.introduce(1, 0);
     sim.run(20 * SECOND);
@@ -256,7 +256,7 @@ fn a_removed_peer_is_gone_at_once() {
     assert_eq!(*sim.hosts[1].payloads().last().unwrap(), 2);
 }
 
-/// A burst that was classified before the peer was removed, and prepared before, is dropped.
+/// A burst that was classified, or prepared, before the peer was removed is dropped.
 #[test]
 fn bursts_in_flight_of_a_removed_peer_are_dropped() {
     use crate::tunnel::peer::Endpoint;
@@ -293,7 +293,7 @@ fn replace_peers_removes_all() {
 }
 
 #[test]
-fn a_port_in_use_is_told_and_changes_nothing() {
+fn a_port_in_use_is_reported_and_changes_nothing() {
     let mut sim = Sim::session();
     sim.hosts[0].sockets.refuse = true;
     let error = sim.set(0, &[Change::ListenPort(53)]).unwrap_err();
@@ -308,7 +308,7 @@ fn a_port_in_use_is_told_and_changes_nothing() {
     assert_eq!(sim.hosts[1].payloads(), [1]);
 }
 
-/// With the link down as well, and whatever else the `set` says.
+/// This applies also while the link is down, and whatever else the `set` contains.
 #[test]
 fn a_set_with_a_port_in_use_changes_nothing() {
     for up in [true, false] {
@@ -333,9 +333,9 @@ fn a_set_with_a_port_in_use_changes_nothing() {
     }
 }
 
-/// The link is up, but another program had the port.
+/// The link is up, but another program uses the port.
 #[test]
-fn sockets_that_could_not_be_opened_are_opened_by_a_later_set() {
+fn a_later_set_opens_sockets_after_a_failure() {
     let mark: &[Change] = &[Change::FwMark(5)];
     for (set, port) in [(mark, 51820), (&[Change::ListenPort(77)], 77)] {
         let mut sim = Sim::session();
@@ -367,7 +367,7 @@ fn a_random_port_is_kept_over_down_and_up() {
     assert_eq!(sim.hosts[0].sockets.port, None);
     sim.up(0);
     assert_eq!(sim.hosts[0].sockets.port, Some(port));
-    // While down a port is only noted.
+    // While the link is down, a port is only stored.
     sim.down(0);
     sim.set(0, &[Change::ListenPort(77)]).unwrap();
     assert_eq!(sim.hosts[0].sockets.port, None);
@@ -376,9 +376,9 @@ fn a_random_port_is_kept_over_down_and_up() {
 }
 
 #[test]
-fn down_forgets_sessions_and_keeps_the_rest() {
+fn down_ends_sessions_and_keeps_the_rest() {
     let mut sim = Sim::session();
-    sim.send(0, 1, 1); // under way
+    sim.send(0, 1, 1); // in flight
     sim.down(1);
     assert_eq!(sim.hosts[1].device.plane().index.len(), 0);
     sim.run(SECOND);
@@ -394,7 +394,7 @@ fn down_forgets_sessions_and_keeps_the_rest() {
 }
 
 #[test]
-fn down_drops_what_was_staged() {
+fn down_drops_staged_packets() {
     let mut sim = Sim::pair();
     sim.hosts[1].deaf = true;
     sim.send(0, 1, 1);
@@ -408,7 +408,7 @@ fn down_drops_what_was_staged() {
 }
 
 #[test]
-fn there_is_a_limit_to_peers() {
+fn the_number_of_peers_is_limited() {
     let mut sim = Sim::hosts(1, 7);
     sim.hosts[0].device.set_max_peers(2);
     let error = sim
@@ -419,7 +419,7 @@ fn there_is_a_limit_to_peers() {
     assert!(sim.set(0, &[Change::Peer(key(2))]).is_ok());
 }
 
-/// boringtun#233: 24 thousand peers in one `set` overflowed.
+/// boringtun#233: 24 thousand peers in one `set` caused an overflow.
 #[test]
 fn boringtun_233_many_peers_at_once() {
     let mut sim = Sim::hosts(1, 7);

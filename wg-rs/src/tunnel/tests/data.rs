@@ -22,7 +22,7 @@ fn staged_packets_go_first_and_in_order() {
 }
 
 #[test]
-fn the_oldest_staged_packets_give_way() {
+fn the_oldest_staged_packets_are_dropped() {
     let mut sim = Sim::pair();
     for i in 0..200 {
         sim.send(0, 1, i);
@@ -88,13 +88,13 @@ fn boringtun_494_no_padding() {
     assert_eq!(
         sim.last(0, DATA).bytes.len(),
         1280 + 32,
-        "1270 to 1280, not further"
+        "1270 is padded to the MTU of 1280"
     );
     sim.send_packets(0, &[packet(0, 1, &[1; 1300])]);
     assert_eq!(
         sim.last(0, DATA).bytes.len(),
         1280 + 48 + 32,
-        "1320 is 40 past an MTU"
+        "1320 is one MTU and 40 bytes"
     );
     sim.run(SECOND);
     let lens: Vec<_> = sim.hosts[1]
@@ -105,12 +105,12 @@ fn boringtun_494_no_padding() {
     assert_eq!(
         lens,
         [21, 32, 33, 1408, 1409, 1420, 1270, 1320],
-        "trimmed again"
+        "the receiver removes the padding"
     );
 }
 
 #[test]
-fn packets_of_9000_and_more() {
+fn large_packets_are_delivered() {
     let mut sim = Sim::session();
     sim.hosts[0].device.plane().set_mtu(65_000);
     for len in [9000, 65_000, 100] {
@@ -126,7 +126,7 @@ fn packets_of_9000_and_more() {
 }
 
 #[test]
-fn no_route_and_no_endpoint_are_told_apart_and_nothing_is_staged() {
+fn unroutable_packets_have_a_reason_and_are_not_staged() {
     let mut sim = Sim::pair();
     sim.send(0, 7, 1);
     let key = sim.hosts[1].public();
@@ -173,7 +173,7 @@ fn no_route_and_no_endpoint_are_told_apart_and_nothing_is_staged() {
 }
 
 #[test]
-fn ipv6_inside() {
+fn inner_ipv6_is_delivered() {
     let mut sim = Sim::session();
     let (a, b) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
     sim.send_packets(0, &[packet_between(a, b, &[6; 30])]);
@@ -182,8 +182,8 @@ fn ipv6_inside() {
     assert_eq!(sim.hosts[1].delivered[0].1.len(), 70);
 }
 
-/// gotatun 0.7.2's security fix; boringtun and NepTUN have it still: the owner of a /24 may speak
-/// for a /32 of another, as each peer has a table of its own.
+/// Fixed in gotatun 0.7.2, and still in boringtun and NepTUN: the owner of a /24 can send from a
+/// /32 in it that belongs to another peer, because each peer has a table of its own.
 #[test]
 fn gotatun_0_7_2_spoofed_source() {
     let mut sim = Sim::hosts(3, 4);
@@ -199,7 +199,7 @@ fn gotatun_0_7_2_spoofed_source() {
     assert_eq!(sim.hosts[0].delivered.len(), 1);
     assert_eq!(sim.hosts[0].drops(DropReason::NotAllowed), 2);
 
-    // A prefix that moved is not accepted from its former owner.
+    // A network that changed owners is not accepted from the former owner.
     sim.set_peer(0, 2, &[allow("10.9.0.0/24")]);
     sim.send_packets(1, &[from("10.9.0.8")]);
     sim.run(SECOND);
@@ -207,7 +207,7 @@ fn gotatun_0_7_2_spoofed_source() {
 }
 
 #[test]
-fn inner_packets_that_are_none_are_dropped() {
+fn malformed_inner_packets_are_dropped() {
     let mut sim = Sim::session();
     let current = sim.hosts[0].session();
     let good = packet(0, 1, &[1; 12]);
@@ -248,7 +248,7 @@ fn inner_packets_that_are_none_are_dropped() {
 }
 
 #[test]
-fn forged_and_replayed_packets_do_nothing() {
+fn forged_and_replayed_packets_have_no_effect() {
     let mut sim = Sim::session();
     sim.send(0, 1, 1);
     sim.run(SECOND);
@@ -275,7 +275,7 @@ fn forged_and_replayed_packets_do_nothing() {
     assert_eq!(
         host.peer().endpoint,
         Some(sim.hosts[0].addr),
-        "nobody roams by it"
+        "the endpoint did not move"
     );
     assert_eq!(host.delivered.len(), 1);
 }
@@ -303,13 +303,13 @@ fn a_reordered_window_of_8128_packets_is_accepted() {
     assert_eq!(
         sim.hosts[1].drops(DropReason::Replayed),
         1,
-        "8192 are too many"
+        "8192 behind the newest is too far"
     );
 }
 
 /// netns.sh 3: exact counters after ten pings.
 #[test]
-fn counters_are_the_kernels() {
+fn counters_equal_the_kernels() {
     let mut sim = Sim::pair();
     for _ in 0..10 {
         sim.send_packets(0, &[packet(0, 1, &[8; 64])]);
@@ -326,9 +326,10 @@ fn counters_are_the_kernels() {
     assert_eq!((b.tx_bytes, b.rx_bytes), (1372, 1428 + 32));
 }
 
-/// Kernel: only what the socket took is counted, and only data that it took is to be answered.
+/// As in the kernel: only bytes that the socket accepted are counted, and only accepted data starts
+/// the timer for an answer.
 #[test]
-fn what_the_network_refuses_is_not_counted_and_nobody_waits_for_an_answer() {
+fn refused_packets_are_not_counted_and_expect_no_answer() {
     let mut sim = Sim::session();
     sim.hosts[0].unplugged = true;
     let before = sim.hosts[0].peer().tx_bytes;
@@ -345,9 +346,9 @@ fn what_the_network_refuses_is_not_counted_and_nobody_waits_for_an_answer() {
     assert_eq!(*sim.hosts[1].payloads().last().unwrap(), 2);
 }
 
-/// The same of handshake messages and of what was staged for them.
+/// The same for handshake messages and the packets that were staged for them.
 #[test]
-fn handshake_messages_that_the_network_refuses_are_not_counted() {
+fn refused_handshake_messages_are_not_counted() {
     let mut sim = Sim::pair();
     sim.hosts[0].unplugged = true;
     sim.send(0, 1, 1);
@@ -360,9 +361,9 @@ fn handshake_messages_that_the_network_refuses_are_not_counted() {
     assert_eq!(sim.hosts[1].peer().tx_bytes, 92);
 }
 
-/// One burst that the kernel glued together from two sessions, handshakes and junk.
+/// A burst in which the kernel has combined two sessions, handshake messages and invalid datagrams.
 #[test]
-fn a_mixed_burst_is_taken_apart() {
+fn a_mixed_burst_is_separated() {
     use crate::tunnel::keypair::Keypair;
     use crate::tunnel::peer::Peer;
     use crate::tunnel::receive::InBurst;
@@ -389,7 +390,7 @@ fn a_mixed_burst_is_taken_apart() {
     seal(5, &old, 52, 5); // replayed
     seal(6, &new, 53, 6);
     burst.buffer()[2 * stride..3 * stride].fill(0);
-    burst.buffer()[2 * stride] = 1; // an initiation, so it looks
+    burst.buffer()[2 * stride] = 1; // looks like an initiation
     burst.buffer()[6 * stride + 100] ^= 1;
     let tail = 7 * stride;
     burst.buffer()[tail..tail + 20].fill(9);

@@ -7,7 +7,7 @@ use crate::tunnel::receive::InBurst;
 use crate::tunnel::sim::*;
 
 #[test]
-fn ecn_outside_follows_inside() {
+fn the_outer_ecn_follows_the_inner() {
     let mut sim = Sim::session();
     for (inner, outer) in [
         (0, 0),
@@ -35,14 +35,14 @@ fn ecn_outside_follows_inside() {
 }
 
 #[test]
-fn ecn_inside_follows_congestion_outside() {
+fn the_inner_ecn_follows_outer_congestion() {
     let sim = Sim::session();
     let current = sim.hosts[0].session();
     let plane = sim.hosts[1].device.plane().clone();
     let mut burst = InBurst::new();
     let mut counter = 1000;
     for (inner, outer, want) in [
-        (0, 3, 0), // Not-ECT inside is delivered as it is
+        (0, 3, 0), // inner Not-ECT is delivered unchanged
         (1, 3, 3),
         (2, 3, 3),
         (3, 0, 3),

@@ -1,23 +1,23 @@
-//! Initiations, responses, and what is done to them on the way.
+//! Initiations and responses, including changed and repeated ones.
 
 use crate::model::Change;
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::sim::*;
 
-/// tailscale-rs#334, and boringtun: a pending handshake cleared by a response that fails.
+/// tailscale-rs#334, and boringtun: an invalid response clears a pending handshake.
 #[test]
 fn tailscale_rs_334_bad_response_clears_pending_handshake() {
     let mut sim = Sim::pair();
     sim.faults.delay = 100 * MILLI;
     sim.send(0, 1, 1);
     sim.run(150 * MILLI);
-    // The true response is under way; forgeries made from it arrive first.
+    // Forgeries of the true response arrive before it.
     let response = sim.last(1, RESPONSE);
     sim.faults.delay = MILLI;
     for at in [12, 44, 59] {
         let mut forged = response.bytes.clone();
         forged[at] ^= 1;
-        // mac1 is no secret: an attacker can make it right.
+        // mac1 is not secret: an attacker can compute it.
         let keys = wg_crypto::MacKeys::new(&sim.hosts[0].public());
         keys.sign(&mut forged, None);
         sim.inject("203.0.113.9:666".parse().unwrap(), response.to, &forged);
@@ -27,14 +27,15 @@ fn tailscale_rs_334_bad_response_clears_pending_handshake() {
     assert_eq!(
         sim.hosts[0].peer().endpoint,
         Some(sim.hosts[1].addr),
-        "and nobody roams by it"
+        "the endpoint did not move"
     );
     sim.run(SECOND);
     assert_eq!(sim.hosts[1].payloads(), [1]);
     assert_eq!(sim.count(0, INITIATION), 1);
 }
 
-/// mullvadvpn-app#9975: responses dropped if the round trip took more than a quarter second.
+/// mullvadvpn-app#9975: responses were dropped if the round trip took more than a quarter of a
+/// second.
 #[test]
 fn gotatun_slow_handshakes_fail() {
     for delay in [200, 1000, 2490] {
@@ -48,7 +49,7 @@ fn gotatun_slow_handshakes_fail() {
 }
 
 #[test]
-fn a_response_to_a_former_initiation_is_late() {
+fn a_response_to_an_earlier_initiation_is_refused() {
     let mut sim = Sim::pair();
     sim.faults.delay = 3 * SECOND;
     sim.send(0, 1, 1);
@@ -80,7 +81,8 @@ fn a_replayed_initiation_is_refused() {
 fn an_initiation_of_an_earlier_time_is_refused() {
     let mut sim = Sim::session();
     sim.run(60 * SECOND);
-    // The clock of host 0 is set back: the kernel refuses, and so do we, until it has caught up.
+    // The clock of host 0 is set back. The kernel refuses its initiations until the clock has
+    // caught up, and so do we.
     sim.hosts[0].wall_error = -3600;
     sim.down(0);
     sim.up(0);
@@ -94,7 +96,7 @@ fn an_initiation_of_an_earlier_time_is_refused() {
 }
 
 #[test]
-fn timestamp_memory_outlives_the_session_and_the_link() {
+fn the_last_timestamp_is_kept_without_session_and_link() {
     let mut sim = Sim::session();
     sim.run(10 * SECOND);
     sim.hosts[1].deaf = true;
@@ -118,11 +120,11 @@ fn timestamp_memory_outlives_the_session_and_the_link() {
 }
 
 #[test]
-fn at_most_one_initiation_of_a_peer_in_20_milliseconds() {
+fn initiations_within_20_milliseconds_are_refused() {
     let mut sim = Sim::pair();
     let changes = [Change::PrivateKey(None)];
     let key = Box::new(sim.hosts[0].key.clone());
-    // Each change of the key makes an initiation at once.
+    // Each change of the key causes an initiation at once.
     sim.faults.delay = MILLI;
     sim.hosts[0].deaf = true;
     for step in [25, 19, 25, 10, 25] {
@@ -142,7 +144,7 @@ fn at_most_one_initiation_of_a_peer_in_20_milliseconds() {
     assert!(sim.hosts[1].drops(DropReason::FloodedInitiation) >= 1);
 }
 
-/// boringtun#53: nanoseconds in the timestamp are a clock for whoever is spoken to.
+/// boringtun#53: nanoseconds in the timestamp reveal the precise clock to the receiver.
 #[test]
 fn boringtun_53_timestamp_is_a_time_oracle() {
     let mut sim = Sim::session();
@@ -177,12 +179,12 @@ fn strangers_and_reflections_are_dropped() {
     assert_eq!(
         sim.hosts[0].drops(DropReason::BadMac1),
         1,
-        "our own initiation back to us"
+        "our own initiation is sent back to us"
     );
 }
 
 #[test]
-fn junk_is_counted() {
+fn malformed_messages_are_counted() {
     let mut sim = Sim::session();
     let (from, to) = ("203.0.113.9:666".parse().unwrap(), sim.hosts[1].addr);
     for (bytes, reason) in [
@@ -232,7 +234,7 @@ fn psk_must_agree() {
 }
 
 #[test]
-fn low_order_peers_are_kept_and_never_written_to() {
+fn low_order_peers_are_kept_but_nothing_is_sent() {
     let mut sim = Sim::hosts(1, 8);
     let low_order = [[0; 32], {
         let mut one = [0; 32];
@@ -255,7 +257,7 @@ fn low_order_peers_are_kept_and_never_written_to() {
     assert!(sim.seen.is_empty());
 }
 
-/// gotatun's audit: predictable session indices; boringtun: peer id << 8 | counter.
+/// gotatun's audit: session indices are predictable. boringtun: peer ID << 8 | counter.
 #[test]
 fn boringtun_linkable_indices() {
     let mut sim = Sim::session();

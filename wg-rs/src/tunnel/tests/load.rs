@@ -24,7 +24,7 @@ fn under_load_an_initiation_needs_a_cookie() {
     assert_eq!(sim.hosts[1].drops(DropReason::CookieSent), 1);
     assert!(sim.hosts[1].peer().rx_bytes == 0 && sim.hosts[1].peer().tx_bytes == 0);
     assert_eq!(sim.hosts[0].peer().rx_bytes, 0, "a cookie is not counted");
-    // The cookie is used at the next attempt, not at once.
+    // The cookie is used at the next attempt, not immediately.
     assert_eq!(sim.count(0, INITIATION), 1);
     sim.run(5 * SECOND);
     assert_eq!(sim.count(0, INITIATION), 2);
@@ -55,12 +55,12 @@ fn under_load_a_response_needs_a_cookie_too() {
     assert_eq!(sim.hosts[1].payloads(), [1]);
 }
 
-/// Many peers may answer at once when the link comes up: that is no attack.
+/// Many peers may respond at once when the link is set up. This is not an attack.
 #[test]
-fn answers_to_our_own_initiations_are_no_load() {
+fn responses_to_our_own_initiations_cause_no_load() {
     for (answers, cookies) in [(LOADED, 0), (LOADED + 1, 1)] {
         let mut sim = Sim::pair();
-        // The one that host 0 waits for is pending.
+        // The response that host 0 waits for is pending.
         sim.hosts[0].backlog.answers = answers;
         sim.send(0, 1, 1);
         sim.run(SECOND);
@@ -68,10 +68,10 @@ fn answers_to_our_own_initiations_are_no_load() {
     }
 }
 
-/// A thousand peers that start at once: one Diffie-Hellman at a time, and none of them before the
-/// packets of a peer that has a session.
+/// A thousand peers start at once: there is one Diffie-Hellman operation at a time, and packets to
+/// a peer with a session are sent first.
 #[test]
-fn initiations_come_one_by_one_and_last() {
+fn initiations_are_sent_one_by_one_and_last() {
     let mut sim = Sim::session();
     let mut changes = vec![];
     for n in 1..=100 {
@@ -93,7 +93,7 @@ fn initiations_come_one_by_one_and_last() {
         assert_eq!(
             host.device.context.pending.len(),
             initiations,
-            "no more were made"
+            "no further initiations were created"
         );
 
         let peer = host.device.peers().next().unwrap().clone();
@@ -115,9 +115,9 @@ fn initiations_come_one_by_one_and_last() {
     assert_eq!(host.device.context.pending.len(), 100);
 }
 
-/// Ten thousand timers that are due at once are fired in slices.
+/// Ten thousand timers that are due at once are fired in groups.
 #[test]
-fn timers_are_fired_some_at_a_time() {
+fn timers_are_fired_in_groups() {
     let mut sim = Sim::hosts(1, 4);
     let mut changes = vec![];
     for n in 0..1000u16 {
@@ -146,7 +146,7 @@ fn timers_are_fired_some_at_a_time() {
 }
 
 #[test]
-fn load_is_remembered_for_a_second() {
+fn load_lasts_for_a_second() {
     for (after, cookies) in [(900, 1), (1100, 0)] {
         let mut sim = Sim::pair();
         sim.faults.delay = MILLI;
@@ -162,7 +162,7 @@ fn load_is_remembered_for_a_second() {
     }
 }
 
-/// boringtun PR#489: the endpoint moved to wherever a cookie reply came from.
+/// boringtun PR#489: the endpoint moved to the sender of any cookie reply.
 #[test]
 fn boringtun_489_endpoint_roams_on_cookie_reply() {
     let mut sim = Sim::pair();
@@ -175,12 +175,12 @@ fn boringtun_489_endpoint_roams_on_cookie_reply() {
     sim.inject("203.0.113.9:666".parse().unwrap(), cookie.to, &cookie.bytes);
     sim.run(SECOND);
     assert_eq!(sim.hosts[0].peer().endpoint, Some(sim.hosts[1].addr));
-    // The one that came first was taken, the true one was a second for the same message.
+    // The first reply was accepted; the true one is then a second reply to the same message.
     assert_eq!(sim.hosts[0].drops(DropReason::BadCookie), 1);
 }
 
 #[test]
-fn a_cookie_serves_115_seconds() {
+fn a_cookie_is_used_for_115_seconds() {
     for (age, used) in [(105, true), (116, false)] {
         let mut sim = Sim::pair();
         sim.hosts[1].backlog.initiations = LOADED;
@@ -200,7 +200,7 @@ fn a_cookie_serves_115_seconds() {
 fn the_cookie_secret_changes_after_120_seconds() {
     let mut sim = Sim::pair();
     sim.hosts[1].backlog.initiations = LOADED;
-    // Made under a secret that is nearly out, it is refused when that is out: another cookie.
+    // A cookie whose secret is about to expire is refused afterwards, and another cookie is sent.
     let (from, to) = ("203.0.113.9:666".parse().unwrap(), sim.hosts[1].addr);
     let mut first = [&[1, 0, 0, 0][..], &[0; 144]].concat();
     wg_crypto::MacKeys::new(&sim.hosts[1].public()).sign(&mut first, None);
@@ -215,14 +215,14 @@ fn the_cookie_secret_changes_after_120_seconds() {
     assert_eq!(sim.count(1, RESPONSE), 1);
 }
 
-/// boringtun and NepTUN make cookies of the address alone.
+/// boringtun and NepTUN derive cookies from the address without the port.
 #[test]
 fn boringtun_cookie_without_port() {
     let mut sim = Sim::pair();
     sim.hosts[1].backlog.initiations = LOADED;
     sim.send(0, 1, 1);
     sim.run(SECOND);
-    // Another port of the same address: the cookie is another's.
+    // Another port of the same address has another cookie.
     sim.hosts[0].addr.set_port(1);
     sim.run(5 * SECOND);
     assert!(mac2_is_set(&sim.last(0, INITIATION)));
@@ -231,7 +231,7 @@ fn boringtun_cookie_without_port() {
     assert_eq!(sim.count(1, RESPONSE), 1);
 }
 
-/// gotatun: whoever had a valid mac2 was not limited any more.
+/// gotatun: a sender with a valid mac2 was not limited at all.
 #[test]
 fn gotatun_valid_mac2_is_unlimited() {
     let mut sim = Sim::pair();
@@ -249,11 +249,11 @@ fn gotatun_valid_mac2_is_unlimited() {
     assert_eq!(
         sim.hosts[1].drops(DropReason::RateLimited),
         45,
-        "five at once"
+        "five messages are allowed at once"
     );
 }
 
-/// boringtun: the 101st handshake of a second, of all peers together, forces cookies on everyone.
+/// boringtun: after 100 handshakes per second of all peers together, everyone needs a cookie.
 #[test]
 fn boringtun_global_limit_of_100_handshakes() {
     let mut sim = Sim::pair();
@@ -274,13 +274,13 @@ fn boringtun_global_limit_of_100_handshakes() {
     assert_eq!(
         sim.hosts[1].payloads(),
         [1],
-        "not under load, so without a cookie"
+        "not under load, so no cookie is needed"
     );
 }
 
-/// A cookie reply makes no secret of ours useful to a stranger: one per message, ours only.
+/// Only one cookie reply is accepted for each message, and only for our own messages.
 #[test]
-fn a_cookie_nobody_asked_for_is_dropped() {
+fn an_unexpected_cookie_is_dropped() {
     let mut sim = Sim::session();
     let index = sim.hosts[0].first().keypairs.slots()[1].unwrap();
     let mut cookie = [&[3, 0, 0, 0][..], &index.to_le_bytes(), &[7; 56]].concat();

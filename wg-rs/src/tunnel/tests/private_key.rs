@@ -30,7 +30,8 @@ fn change_key(sim: &mut Sim) -> PublicKey {
     new.public_key()
 }
 
-/// netns.sh 10: the first packet makes a handshake at once, however early the key was changed here.
+/// netns.sh 10: the first packet starts a handshake at once, even shortly after the key was
+/// changed.
 #[test]
 fn another_private_key_sends_nothing_until_there_is_traffic() {
     let mut sim = Sim::session();
@@ -60,9 +61,9 @@ fn another_private_key_sends_nothing_until_there_is_traffic() {
     assert_eq!(sim.hosts[0].payloads(), [2]);
 }
 
-/// As in the kernel: sending ends, also by a session that is yet to be confirmed.
+/// As in the kernel: sending ends, also in a session that is not confirmed yet.
 #[test]
-fn another_private_key_ends_sending_and_not_receiving() {
+fn another_private_key_ends_sending_but_not_receiving() {
     let mut sim = Sim::session();
     change_key(&mut sim);
     for payload in 1..4 {
@@ -76,7 +77,7 @@ fn another_private_key_ends_sending_and_not_receiving() {
     assert_eq!(sim.count(0, INITIATION), 1);
     assert_eq!(sim.hosts[1].drops(DropReason::UnknownPeer), 1);
 
-    // Host 0 has answered and waits for the first packet.
+    // Host 0 has sent a response and waits for the first packet.
     let mut sim = Sim::pair();
     sim.faults.delay = 100 * MILLI;
     sim.send(1, 0, 1);
@@ -90,10 +91,10 @@ fn another_private_key_ends_sending_and_not_receiving() {
     assert_eq!(sim.count(0, DATA), 0);
 }
 
-/// An initiation under way when the key changes: its response is no longer good, its retry has the
+/// The key changes while an initiation is pending: the response is refused, and the retry uses the
 /// new key.
 #[test]
-fn another_private_key_voids_the_pending_handshake() {
+fn another_private_key_ends_the_pending_handshake() {
     let mut sim = Sim::pair();
     sim.faults.delay = 100 * MILLI;
     sim.send(0, 1, 1);
@@ -109,7 +110,7 @@ fn another_private_key_voids_the_pending_handshake() {
 }
 
 #[test]
-fn without_a_private_key_nothing_is_said() {
+fn without_a_private_key_nothing_is_sent() {
     let mut sim = Sim::session();
     let key = sim.hosts[0].key.clone();
     sim.set(0, &[Change::PrivateKey(None)]).unwrap();
@@ -127,11 +128,11 @@ fn without_a_private_key_nothing_is_said() {
     assert_eq!(
         sim.hosts[1].payloads(),
         [1, 3],
-        "what waited goes with the next packet"
+        "the staged packet is sent with the next one"
     );
 }
 
-/// boringtun#163: a peer before the private key panicked and hung the socket.
+/// boringtun#163: adding a peer before the private key caused a panic, and the socket hung.
 #[test]
 fn boringtun_163_peer_before_private_key() {
     let mut sim = Sim::pair();
@@ -149,7 +150,7 @@ fn boringtun_163_peer_before_private_key() {
 
 /// netns.sh 25.
 #[test]
-fn our_own_public_key_is_no_peer() {
+fn our_own_public_key_is_not_a_peer() {
     let mut sim = Sim::hosts(1, 6);
     let own = sim.hosts[0].public();
     let network = allow("10.0.0.0/24");
@@ -164,7 +165,7 @@ fn our_own_public_key_is_no_peer() {
     )
     .unwrap();
     assert_eq!(keys(&sim, 0), [key(3)]);
-    // A key of ours to be is a peer until it is ours.
+    // A public key that is not ours yet is a peer until it becomes ours.
     let next = PrivateKey::from_bytes([5; 32]);
     sim.set(0, &[Change::Peer(next.public_key()), network])
         .unwrap();
@@ -177,7 +178,7 @@ fn our_own_public_key_is_no_peer() {
 }
 
 #[test]
-fn private_keys_read_back_clamped() {
+fn private_keys_are_clamped() {
     let mut sim = Sim::hosts(1, 6);
     sim.set(0, &[private_key(&PrivateKey::from_bytes([0xff; 32]))])
         .unwrap();

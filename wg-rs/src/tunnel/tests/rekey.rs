@@ -1,4 +1,4 @@
-//! Sessions: confirmation, renewal, end.
+//! Sessions: confirmation, renewal and end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,12 +23,12 @@ fn the_first_packet_confirms_the_session() {
 }
 
 #[test]
-fn with_nothing_to_send_a_keepalive_confirms_the_session() {
-    // The responder's first handshake leaves the initiator nothing staged.
+fn a_keepalive_confirms_the_session_without_data() {
+    // After the responder's first handshake, the initiator has nothing staged.
     let mut sim = Sim::session();
     sim.run(130 * SECOND);
     sim.seen.clear();
-    sim.send(0, 1, 1); // goes under the old session and renews it
+    sim.send(0, 1, 1); // is sent in the old session and renews it
     sim.run(SECOND);
     assert_eq!(sim.count(0, INITIATION), 1);
     assert_eq!(sim.keepalives(0).len(), 1);
@@ -39,7 +39,7 @@ fn with_nothing_to_send_a_keepalive_confirms_the_session() {
 fn the_responder_waits_for_confirmation() {
     let mut sim = Sim::pair();
     sim.send(0, 1, 0);
-    sim.run(15 * MILLI); // the response is on its way, the first data is not
+    sim.run(15 * MILLI); // the response is in flight, the first data is not sent yet
     sim.hosts[0].deaf = true;
     sim.run(SECOND);
     assert_eq!(sim.count(1, RESPONSE), 1);
@@ -71,7 +71,7 @@ fn latest_handshake_is_wall_time_of_response_and_of_first_data() {
         let wall = sim.hosts[host].peer().last_handshake.unwrap();
         (wall.secs, wall.nanos)
     };
-    // boringtun#447: since 1970, not an age. The clock stood at second 1000.
+    // boringtun#447: it is a time since 1970, not an age. The clock was at second 1000.
     assert_eq!(at(0), (1_700_001_000, 20_000_000));
     assert_eq!(at(1), (1_700_001_000, 30_000_000));
 }
@@ -115,7 +115,8 @@ fn tailscale_rs_283_wrong_side_rekeys() {
 fn an_initiator_that_only_receives_renews_in_the_last_minute_once() {
     let mut sim = Sim::session();
     let created = sim.hosts[0].session().created;
-    // Only keepalives go back, and those do not renew it: 10 seconds never pass here.
+    // Only keepalives are sent back, and they do not renew the session: 10 seconds never pass
+    // without one.
     sim.hosts[1].deaf = false;
     for _ in 0..176 {
         sim.send(1, 0, 1);
@@ -131,12 +132,12 @@ fn an_initiator_that_only_receives_renews_in_the_last_minute_once() {
 }
 
 #[test]
-fn last_minute_renewal_is_asked_for_once_a_key() {
+fn last_minute_renewal_is_requested_once_for_each_key() {
     let mut sim = Sim::session();
     sim.run(60 * SECOND);
     let created = sim.hosts[0].session().created;
-    // Nothing of host 0 gets out, so that keepalives of its own cannot renew at 120 seconds: it
-    // hears packets only in the last minute.
+    // Nothing that host 0 sends is delivered, so its own keepalives cannot renew the session at 120
+    // seconds: it receives packets only in the last minute.
     let quiet = (created + 166 * SECOND).saturating_since(sim.now);
     sim.run(quiet);
     sim.hosts[1].deaf = true;
@@ -188,7 +189,7 @@ fn one_initiation_in_five_seconds() {
 fn a_response_counts_as_an_initiation_sent() {
     let mut sim = Sim::pair();
     sim.send(0, 1, 0);
-    sim.run(15 * MILLI); // answered, unconfirmed
+    sim.run(15 * MILLI); // answered, but not confirmed
     sim.hosts[1].deaf = true;
     for _ in 0..49 {
         sim.send(1, 0, 1);
@@ -228,7 +229,7 @@ fn packets_under_the_previous_session_are_still_accepted() {
     let mut sim = Sim::session();
     sim.run(121 * SECOND);
     let old = sim.hosts[1].session();
-    // One packet of host 1 travels for a second while the session is renewed.
+    // One packet of host 1 is in flight for a second while the session is renewed.
     sim.faults.delay = SECOND;
     sim.send(1, 0, 77);
     sim.faults.delay = MILLI;
@@ -241,7 +242,7 @@ fn packets_under_the_previous_session_are_still_accepted() {
 }
 
 #[test]
-fn slots_of_the_initiator_and_of_the_responder() {
+fn session_slots_of_initiator_and_responder() {
     let mut sim = Sim::session();
     let slots = |sim: &Sim, host: usize| sim.hosts[host].first().keypairs.slots();
     let first = [slots(&sim, 0)[1], slots(&sim, 1)[1]];
@@ -260,7 +261,7 @@ fn slots_of_the_initiator_and_of_the_responder() {
 
 #[test]
 fn a_new_next_pushes_out_the_previous_and_the_unconfirmed() {
-    // Host 0 initiates three times and never hears the responses.
+    // Host 0 initiates three times and never receives a response.
     let mut sim = Sim::session();
     sim.run(121 * SECOND);
     sim.send(0, 1, 1);
@@ -286,7 +287,7 @@ fn an_old_session_neither_sends_nor_receives() {
     sim.run(SECOND);
     assert_eq!((sim.count(0, DATA), sim.count(0, INITIATION)), (0, 1));
 
-    // Received: sealed in time, arrived too late.
+    // Receiving: sealed in time, but arrived too late.
     let mut sim = Sim::session();
     let created = sim.hosts[1].session().created;
     sim.run((created + 179 * SECOND).saturating_since(sim.now));
@@ -337,7 +338,7 @@ fn tailscale_rs_338_no_reject_after_messages() {
     sim.run(10 * SECOND);
     assert_eq!(sim.hosts[1].payloads(), [3, 4], "under the next session");
 
-    // A receiver refuses such counters even if authentic.
+    // A receiver refuses such counters even in authentic packets.
     let mut sim = Sim::session();
     sim.hosts[0]
         .session()
@@ -369,7 +370,7 @@ fn a_receiver_refuses_a_counter_past_the_limit() {
 
 #[test]
 fn tailscale_rs_11_stale_session_hang() {
-    // The initiator restarts: its old session is dead to it, alive to the responder.
+    // The initiator restarts and has no session, while the responder still has the old one.
     let mut sim = Sim::session();
     sim.down(0);
     sim.up(0);
@@ -384,7 +385,7 @@ fn tailscale_rs_11_stale_session_hang() {
 }
 
 #[test]
-fn two_that_start_at_once_get_along_at_once() {
+fn simultaneous_initiations_give_a_session_at_once() {
     let mut sim = Sim::pair();
     sim.send(0, 1, 1);
     sim.send(1, 0, 2);
@@ -401,7 +402,7 @@ fn two_that_start_at_once_get_along_at_once() {
 }
 
 #[test]
-fn an_hour_of_traffic_both_ways_loses_nothing() {
+fn an_hour_of_traffic_in_both_directions_loses_nothing() {
     let mut sim = Sim::session();
     sim.faults.delay = 150 * MILLI;
     for i in 0..3600 {
@@ -415,10 +416,10 @@ fn an_hour_of_traffic_both_ways_loses_nothing() {
     assert_eq!(sim.hosts[1].payloads(), want);
 }
 
-/// A virtual machine that is copied, as the kernel takes it: what both copies have is used by neither
-/// to send, and the copy says nothing by itself.
+/// A virtual machine is copied: as in the kernel, neither copy uses the shared sessions for
+/// sending, and the copy does not send anything on its own.
 #[test]
-fn a_copy_of_the_machine_sends_nothing_under_the_sessions_of_both() {
+fn a_copied_machine_sends_nothing_in_shared_sessions() {
     let mut sim = Sim::session();
     let counter = sim.hosts[0].session().counter();
     sim.hosts[0].device.end_sending();
@@ -434,7 +435,7 @@ fn a_copy_of_the_machine_sends_nothing_under_the_sessions_of_both() {
 }
 
 #[test]
-fn a_copy_of_the_machine_takes_no_response_to_the_initiation_of_both() {
+fn a_copied_machine_refuses_a_response_to_a_shared_initiation() {
     let mut sim = Sim::pair();
     sim.faults.delay = 100 * MILLI;
     sim.send(0, 1, 1);
@@ -446,13 +447,13 @@ fn a_copy_of_the_machine_takes_no_response_to_the_initiation_of_both() {
     assert_eq!(
         sim.hosts[1].payloads(),
         [1],
-        "what waited goes with the retry"
+        "the staged packet is sent after the retry"
     );
 }
 
-/// The clock jumps: no timer has fired meanwhile.
+/// The clock jumps while no timer fires.
 #[test]
-fn a_machine_that_resumes_wipes_sessions_that_it_slept_away() {
+fn sessions_that_expired_during_sleep_are_wiped() {
     for (asleep, kept) in [(170, true), (181, false)] {
         let mut sim = Sim::session();
         let session = Arc::downgrade(&sim.hosts[0].session());

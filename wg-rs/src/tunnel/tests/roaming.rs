@@ -34,7 +34,7 @@ fn endpoints_roam_on_data_initiation_and_response() {
     sim.run(SECOND);
     assert_eq!(sim.hosts[0].payloads(), [2]);
 
-    // Initiation: the responder did not know where, to a family it did not expect.
+    // Initiation: the responder did not know the endpoint, which has an unexpected address family.
     let mut sim = Sim::pair();
     let key = sim.hosts[0].public();
     sim.set(
@@ -52,7 +52,7 @@ fn endpoints_roam_on_data_initiation_and_response() {
     assert_eq!(sim.hosts[1].peer().endpoint, Some(sim.hosts[0].addr));
     assert_eq!(sim.hosts[1].payloads(), [1]);
 
-    // Response: the responder answers from another address than was written to.
+    // Response: the responder answers from another address than the one that was used.
     let mut sim = Sim::pair();
     sim.faults.delay = 100 * MILLI;
     sim.send(0, 1, 1);
@@ -77,7 +77,7 @@ fn a_keepalive_roams_too() {
 }
 
 #[test]
-fn nat_rebinding_in_mid_flow_loses_only_what_was_under_way() {
+fn nat_rebinding_loses_only_packets_in_flight() {
     let mut sim = Sim::session();
     for round in 0..20u16 {
         sim.hosts[0].addr = SocketAddr::new(elsewhere().ip(), 1000 + round);
@@ -92,7 +92,7 @@ fn nat_rebinding_in_mid_flow_loses_only_what_was_under_way() {
 }
 
 #[test]
-fn our_address_is_learned_from_what_comes_in() {
+fn the_local_address_is_learned_from_received_packets() {
     let mut sim = Sim::session();
     let peer = sim.hosts[1].first();
     let src = Some(Source {

@@ -1,4 +1,4 @@
-//! What handshakes leave on the stack of the thread that makes them: no secret.
+//! Handshakes leave no secret on the stack of their thread.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -17,17 +17,17 @@ use crate::tunnel::peer::Endpoint;
 use crate::tunnel::sim::Sockets;
 use crate::tunnel::time::Time;
 
-/// How much of the stack is searched.
+/// How many bytes of the stack are searched.
 const SEARCHED: usize = 128 * 1024;
 
-/// Bytes of a key that are the same before and after it is clamped.
+/// The bytes of a key that clamping does not change.
 type Middle = [u8; 16];
 
 fn middle(key: &[u8]) -> Middle {
     key[8..24].try_into().expect("16 bytes")
 }
 
-/// A random source that notes the keys made of it.
+/// A random source that records the keys it has generated.
 struct Noting(ChaCha20Rng, Arc<Mutex<Vec<Middle>>>);
 
 impl RngCore for Noting {
@@ -47,7 +47,7 @@ impl RngCore for Noting {
     }
 }
 
-/// Calls `work` further down than the caller's own frame reaches.
+/// Calls `work` with a frame further down than the caller's own frame.
 #[inline(never)]
 fn deeper(work: impl FnOnce()) {
     let room = black_box([0_u8; 4096]);
@@ -83,7 +83,7 @@ fn a_handshake_leaves_no_key_on_the_stack() {
                 Change::Peer(keys[1 - number].public_key()),
                 Change::PresharedKey(Box::new(psk.clone())),
                 Change::Endpoint("192.0.2.1:1".parse().unwrap()),
-                // One of them begins.
+                // One of the two starts the handshake.
                 Change::PersistentKeepalive(if number == 0 { 25 } else { 0 }),
             ];
             let mut sockets = Sockets::default();
@@ -93,7 +93,7 @@ fn a_handshake_leaves_no_key_on_the_stack() {
         })
         .into();
 
-    // On a stack that has seen none of this.
+    // A thread with an unused stack.
     let search = move || {
         let mut message = Vec::new();
         let mut stack = vec![0; SEARCHED];
@@ -106,7 +106,7 @@ fn a_handshake_leaves_no_key_on_the_stack() {
             .unwrap();
 
         let secrets = secrets.lock().unwrap();
-        // Three that were given, and two ephemeral ones.
+        // Three keys that were given, and two ephemeral ones.
         assert!(secrets.len() >= 5, "{}", secrets.len());
         let session = devices[0].poll_transmit(
             Time::from_nanos(1_000_000_000),

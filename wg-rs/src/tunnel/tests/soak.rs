@@ -1,4 +1,4 @@
-//! Everything at once, from seeds.
+//! Random combinations of faults and changes, from seeds.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::tunnel::drops::DropReason;
 use crate::tunnel::sim::*;
 
 /// Three hosts under loss, repetition, reordering, NAT rebinding, links that go down, and live
-/// changes. Whatever happened, once the network is good again all of them reach each other.
+/// changes. Afterwards, once the network works again, all hosts reach each other.
 #[test]
-fn after_any_weather_everyone_is_reached() {
+fn all_hosts_are_reachable_after_faults() {
     for seed in 0..12 {
         let mut sim = Sim::hosts(3, seed);
         for host in 0..3 {
@@ -29,7 +29,8 @@ fn after_any_weather_everyone_is_reached() {
         for _ in 0..4000 {
             let (from, to) = (sim.rng.random_range(0..3), sim.rng.random_range(0..3));
             match sim.rng.random_range(0..200) {
-                // Only one is behind a NAT: two that both moved cannot find each other.
+                // Only one host is behind a NAT: two hosts whose addresses have both changed cannot
+                // find each other.
                 0 => sim.hosts[0]
                     .addr
                     .set_port(sim.rng.random_range(1024..65535)),
@@ -61,7 +62,7 @@ fn after_any_weather_everyone_is_reached() {
             );
             assert!(
                 host.device.plane().index.len() <= 6,
-                "at most three sessions a peer"
+                "at most three sessions for each peer"
             );
             assert!(host.device.context.pending.len() <= 2);
         }
@@ -71,7 +72,7 @@ fn after_any_weather_everyone_is_reached() {
             host.deaf = false;
             host.backlog.initiations = 0;
         }
-        // Both sides may have lost the other's address: a person sets it again.
+        // Both sides may have lost the other's address, so it is configured again.
         for host in 0..3 {
             for peer in 0..3 {
                 if host != peer {
@@ -106,7 +107,7 @@ fn after_any_weather_everyone_is_reached() {
             );
         }
 
-        // And then they fall silent.
+        // Without traffic the hosts become silent.
         for host in 0..3 {
             for peer in 0..3 {
                 if host != peer {
@@ -127,7 +128,7 @@ fn after_any_weather_everyone_is_reached() {
     }
 }
 
-/// The same seed gives the same bytes: a failure can be looked at again.
+/// The same seed gives the same bytes, so a failure can be reproduced.
 #[test]
 fn the_simulation_is_deterministic() {
     let run = || {

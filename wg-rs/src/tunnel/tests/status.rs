@@ -1,4 +1,4 @@
-//! What `status` says of a peer that cannot be reached, by the cause.
+//! What `status` reports about an unreachable peer, for each cause.
 
 use wg_crypto::PresharedKey;
 
@@ -45,7 +45,7 @@ fn handshakes_without_an_answer_are_counted_over_all_attempts() {
     let mut sim = Sim::pair();
     sim.hosts[1].deaf = true;
     for _ in 0..3 {
-        // Each packet starts the retries anew, and the count goes on.
+        // Each packet restarts the retries, and the count continues.
         sim.send(0, 1, 1);
         sim.run(11 * SECOND);
     }
@@ -60,7 +60,7 @@ fn handshakes_without_an_answer_are_counted_over_all_attempts() {
 }
 
 #[test]
-fn a_wrong_preshared_key_is_told_on_both_sides() {
+fn a_wrong_preshared_key_is_reported_on_both_sides() {
     let mut sim = Sim::pair();
     let psk = PresharedKey::from_bytes([7; 32]);
     sim.set_peer(0, 1, &[Change::PresharedKey(Box::new(psk))]);
@@ -74,7 +74,7 @@ fn a_wrong_preshared_key_is_told_on_both_sides() {
 }
 
 #[test]
-fn a_clock_that_is_behind_is_told_by_the_responder() {
+fn the_responder_reports_a_clock_that_is_behind() {
     let mut sim = Sim::session();
     sim.hosts[0].wall_error = -3600;
     sim.down(0);
@@ -85,8 +85,8 @@ fn a_clock_that_is_behind_is_told_by_the_responder() {
 }
 
 #[test]
-fn keys_that_are_not_known_are_told_with_their_senders() {
-    // 2 does not know 0.
+fn unknown_keys_are_reported_with_their_senders() {
+    // Host 2 does not know host 0.
     let mut sim = Sim::hosts(3, 7);
     sim.introduce(0, 2);
     sim.send(0, 2, 1);
@@ -97,7 +97,7 @@ fn keys_that_are_not_known_are_told_with_their_senders() {
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0].refusal, Refusal::UnknownKey { from, key });
 
-    // What was meant for 2 comes to 1.
+    // Packets for host 2 arrive at host 1.
     let initiation = sim.last(0, INITIATION);
     let to = sim.hosts[1].addr;
     sim.inject(elsewhere(), to, &initiation.bytes);
@@ -108,7 +108,7 @@ fn keys_that_are_not_known_are_told_with_their_senders() {
 }
 
 #[test]
-fn a_source_that_is_not_allowed_is_told_beside_the_session() {
+fn a_source_that_is_not_allowed_is_reported() {
     let mut sim = Sim::session();
     let source = "10.8.0.1".parse().unwrap();
     let stray = packet_between(source, "10.0.0.1".parse().unwrap(), &[1]);
@@ -120,7 +120,7 @@ fn a_source_that_is_not_allowed_is_told_beside_the_session() {
 }
 
 #[test]
-fn a_cookie_is_told_as_load() {
+fn a_cookie_is_reported_as_load() {
     let mut sim = Sim::pair();
     sim.hosts[1].backlog.initiations = 4096;
     sim.send(0, 1, 1);
@@ -131,7 +131,7 @@ fn a_cookie_is_told_as_load() {
     assert_eq!(
         status(&sim, 1).under_load,
         Some(false),
-        "nothing came since"
+        "nothing was received since"
     );
     sim.run(6 * SECOND);
     assert_eq!(peer(&sim, 0).session, Some(true), "with the cookie");

@@ -1,7 +1,6 @@
-//! The same as the daemon runs it: a thread that reads packets, one that receives datagrams, the
-//! owner's, and one that configures, on each of two hosts, with a clock that races so that sessions
-//! are renewed under way. Nothing is lost, nothing comes twice, and the order is kept, over staged
-//! packets too.
+//! The tunnel with threads, as in the daemon: on each of two hosts one thread reads packets, one
+//! receives datagrams, one is the owner, and one configures. A fast clock makes sessions expire
+//! during the test. Nothing is lost or repeated, and the order is kept, also for staged packets.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -25,18 +24,18 @@ use crate::tunnel::sim::{Sockets, allow, packet};
 use crate::tunnel::time::Time;
 
 const PACKETS: u64 = 100_000;
-/// How far the sender may be ahead: what can be staged.
+/// How far the sender may be ahead: the number of packets that can be staged.
 const WINDOW: u64 = 128;
-/// What passes with each packet of either side: 2000 seconds in all, so sixteen renewals.
+/// The time that passes with each packet: 2000 seconds in all, so sixteen renewals.
 const TICK: u64 = 10_000_000;
 
-/// How far a side's packets may be ahead of those that reached it, and the clock, in nanoseconds, of
-/// an owner's last look. Without these a machine that lets one thread sleep lets the clock run on,
-/// until what is on its way comes too late for its keys, and is rightly refused.
+/// The limits for a side that is ahead of the other, in packets, and for an owner's last look, in
+/// nanoseconds. Without these, while the machine lets one thread sleep, the clock would continue
+/// until packets in flight are too old for their keys and are rightly refused.
 const APART: u64 = 4 * WINDOW;
 const LATE: u64 = 20_000_000_000;
 
-/// Datagrams at a stride.
+/// The stride and the bytes.
 type Datagrams = (usize, Vec<u8>);
 
 struct Node {
@@ -47,7 +46,7 @@ struct Node {
     network: Mutex<Sender<Datagrams>>,
     control: Mutex<Sender<Vec<u8>>>,
     delivered: AtomicU64,
-    /// When the owner's thread last looked at what is due, by the clock.
+    /// The time of the owner's last look at its timers.
     looked: AtomicU64,
     stop: AtomicBool,
 }
@@ -66,7 +65,7 @@ impl Node {
     }
 
     fn emit(&self, stride: usize, datagrams: &[u8]) {
-        // The other side is gone at the end.
+        // At the end the other side no longer exists.
         let _ = self
             .network
             .lock()
@@ -172,7 +171,7 @@ impl Node {
         }
     }
 
-    /// Changes that must disturb nobody.
+    /// Changes that must not disturb traffic.
     fn configure(&self, other: PublicKey) {
         let mut sockets = Sockets::default();
         let mut turn = 0_u16;
@@ -183,7 +182,8 @@ impl Node {
                 Change::Peer(guest),
                 allow("10.99.0.0/16"),
                 Change::Peer(other),
-                // As every `set` and `syncconf` has it; the data path sees no moment without.
+                // Like every `set` and `syncconf`; the data path never sees a state without the
+                // networks.
                 Change::ReplaceAllowedIps,
                 allow(&format!("10.0.0.{}/32", 2 - self.number)),
                 allow("10.98.0.0/16"),
@@ -270,7 +270,7 @@ fn many_threads_lose_nothing_and_keep_the_order() {
         for node in &nodes {
             node.stop.store(true, Ordering::Relaxed);
         }
-        // Wakes the receivers: each sees that it is to stop, for both have been told.
+        // Wakes the receivers, so that they see that both must stop.
         for node in &nodes {
             node.emit(1, &[]);
         }

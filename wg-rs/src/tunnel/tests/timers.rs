@@ -1,4 +1,4 @@
-//! The five timers.
+//! The five timers of a peer.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn gaps(times: &[Time]) -> Vec<Duration> {
 }
 
 #[test]
-fn a_handshake_is_retried_19_times_with_jitter_then_given_up() {
+fn a_handshake_is_retried_19_times_with_jitter() {
     let mut sim = Sim::pair();
     sim.hosts[1].deaf = true;
     sim.send(0, 1, 0);
@@ -41,12 +41,12 @@ fn a_handshake_is_retried_19_times_with_jitter_then_given_up() {
     );
     assert_eq!(sim.hosts[0].drops(DropReason::StagedPurged), 1);
 
-    // Nothing is left of it but the memory of the keys to be wiped.
+    // Only the timer that wipes the keys remains.
     sim.run(600 * SECOND);
     assert_eq!(sim.hosts[0].device.next_timeout(), None);
     assert_eq!(sim.count(0, INITIATION), 20);
 
-    // Another packet is another attempt.
+    // Another packet starts another attempt.
     sim.hosts[1].deaf = false;
     sim.send(0, 1, 7);
     sim.run(SECOND);
@@ -84,7 +84,7 @@ fn retries_forget_the_source_address() {
     let peer = sim.hosts[0].first();
     assert!(
         peer.endpoint().unwrap().src.is_some(),
-        "learned from the response"
+        "the address is learned from the response"
     );
     sim.run(60 * SECOND);
     sim.hosts[1].deaf = true;
@@ -106,7 +106,7 @@ fn retries_forget_the_source_address() {
 }
 
 #[test]
-fn received_data_is_answered_by_a_keepalive_after_10_seconds() {
+fn a_keepalive_is_sent_10_seconds_after_received_data() {
     let mut sim = Sim::session();
     sim.run(60 * SECOND);
     sim.seen.clear();
@@ -119,7 +119,7 @@ fn received_data_is_answered_by_a_keepalive_after_10_seconds() {
 }
 
 #[test]
-fn an_answer_makes_the_keepalive_superfluous() {
+fn an_answer_replaces_the_keepalive() {
     let mut sim = Sim::session();
     sim.run(60 * SECOND);
     sim.seen.clear();
@@ -165,7 +165,7 @@ fn unanswered_data_starts_a_handshake_after_15_seconds() {
 
 #[test]
 fn tailscale_rs_332_no_new_handshake_timer() {
-    // The responder lost its session (restart): only a new handshake helps.
+    // The responder lost its session in a restart: only a new handshake helps.
     let mut sim = Sim::session();
     sim.down(1);
     sim.up(1);
@@ -201,7 +201,7 @@ fn key_material_is_wiped_540_seconds_after_the_last_session() {
 }
 
 #[test]
-fn a_handshake_given_up_is_wiped_too() {
+fn an_abandoned_handshake_is_wiped() {
     let mut sim = Sim::pair();
     sim.hosts[1].deaf = true;
     sim.send(0, 1, 0);
@@ -209,7 +209,7 @@ fn a_handshake_given_up_is_wiped_too() {
     assert_eq!(
         sim.hosts[0].device.context.pending.len(),
         1,
-        "a late response still counts"
+        "a late response is still accepted"
     );
     sim.run(540 * SECOND);
     assert!(sim.hosts[0].device.context.pending.is_empty());
@@ -227,7 +227,7 @@ fn a_persistent_keepalive_follows_the_last_packet_either_way() {
     sim.run(5 * SECOND);
     assert_eq!(sim.keepalives(0).len(), 1, "put off");
     sim.run(30 * SECOND);
-    // The passive keepalive, for the data, comes first and puts it off again.
+    // The passive keepalive for the data comes first and postpones the persistent one.
     let passive = received + 10 * SECOND;
     assert_eq!(sim.keepalives(0), [start, passive]);
     sim.run(6 * SECOND);
@@ -248,7 +248,8 @@ fn persistent_keepalive_starts_a_session_when_the_link_comes_up() {
     assert!(sim.hosts[1].peer().last_handshake.is_some());
 }
 
-/// boringtun 0.7.1: timers.rs returns before the keepalive after 90 or 540 seconds; gotatun too.
+/// boringtun 0.7.1: timers.rs returns before the keepalive after 90 or 540 seconds; gotatun does
+/// the same.
 #[test]
 fn boringtun_persistent_keepalive_dies() {
     let mut sim = Sim::session();
@@ -270,12 +271,12 @@ fn boringtun_persistent_keepalive_dies() {
     sim.run(300 * SECOND);
     assert!(
         sim.hosts[0].peer().last_handshake.unwrap() > before,
-        "renewed by itself"
+        "the session is renewed without data"
     );
 }
 
 #[test]
-fn a_persistent_keepalive_of_one_second_never_gives_up_either() {
+fn a_persistent_keepalive_of_one_second_never_ends() {
     let mut sim = Sim::pair();
     sim.hosts[1].deaf = true;
     sim.set_peer(0, 1, &[Change::PersistentKeepalive(1)]);
@@ -288,8 +289,8 @@ fn a_persistent_keepalive_of_one_second_never_gives_up_either() {
     );
 }
 
-/// The kernel arms it only when something was sent. Here the session is over, and no initiation may
-/// be, as a response was sent just now, to which nobody answers.
+/// The kernel arms this timer only when something was sent. Here the session is over, and no
+/// initiation may be sent because a response was just sent, which is not answered.
 #[test]
 fn a_persistent_keepalive_outlives_a_response_without_answer() {
     let mut sim = Sim::pair();
@@ -297,7 +298,7 @@ fn a_persistent_keepalive_outlives_a_response_without_answer() {
     sim.run(SECOND);
     sim.set_peer(0, 1, &[Change::PersistentKeepalive(3)]);
     sim.run(150 * SECOND);
-    sim.hosts[1].deaf = true; // or it would renew the session in the last minute
+    sim.hosts[1].deaf = true; // otherwise it would renew the session in the last minute
     sim.run(27 * SECOND);
     sim.down(1);
     sim.up(1);
@@ -312,7 +313,7 @@ fn a_persistent_keepalive_outlives_a_response_without_answer() {
 }
 
 #[test]
-fn persistent_keepalive_off_is_off() {
+fn a_disabled_persistent_keepalive_is_never_sent() {
     let mut sim = Sim::session();
     sim.set_peer(0, 1, &[Change::PersistentKeepalive(25)]);
     sim.run(60 * SECOND);
@@ -323,7 +324,7 @@ fn persistent_keepalive_off_is_off() {
     assert_eq!(sim.hosts[0].device.next_timeout(), None);
 }
 
-/// boringtun mod.rs: `None => continue` for a peer with no endpoint; it never runs its timers.
+/// boringtun mod.rs: `None => continue` for a peer without an endpoint, so its timers never run.
 #[test]
 fn boringtun_peer_without_endpoint_runs_no_timers() {
     let mut sim = Sim::pair();
@@ -339,13 +340,13 @@ fn boringtun_peer_without_endpoint_runs_no_timers() {
     .unwrap();
     sim.run(100 * SECOND);
     assert!(sim.seen.is_empty());
-    // The endpoint is set: at once.
+    // The endpoint is set: the keepalive is sent at once.
     let addr = sim.hosts[1].addr;
     sim.set_peer(0, 1, &[Change::Endpoint(addr)]);
     sim.run(SECOND);
     assert_eq!(sim.keepalives(0).len(), 1);
 
-    // Or it is learned.
+    // The endpoint is learned.
     let mut sim = Sim::pair();
     sim.set(
         0,
@@ -362,7 +363,7 @@ fn boringtun_peer_without_endpoint_runs_no_timers() {
 }
 
 #[test]
-fn idle_peers_cost_no_wakeup() {
+fn idle_peers_cause_no_wakeup() {
     let mut sim = Sim::hosts(1, 3);
     let changes = (0..10_000u32).flat_map(|i| {
         let mut key = [7; 32];
@@ -412,7 +413,7 @@ fn timers_stop_when_the_link_goes_down() {
     assert_eq!(sim.count(0, INITIATION), 1);
 }
 
-/// A ping every second: the owner wakes about once in ten seconds, not per packet.
+/// A ping every second wakes the owner about once in ten seconds, not for each packet.
 #[test]
 fn a_busy_peer_wakes_its_owner_rarely() {
     use std::sync::Arc;
