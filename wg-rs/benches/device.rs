@@ -82,7 +82,7 @@ fn configure(c: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
-    // With as many there, one more peer: what a live change costs.
+    // Another peer is added to so many: the cost of a live change.
     let one = [
         Change::Peer(PublicKey::from_bytes([1; 32])),
         changes[3].clone(),
@@ -115,7 +115,7 @@ fn respond(c: &mut Criterion) {
     c.bench_function("respond", |b| {
         b.iter_batched(
             || {
-                // A peer may initiate every 20 ms, and time only goes on.
+                // A peer may initiate every 20 ms, so the time advances.
                 tick += 1;
                 let now = Time::from_nanos(tick * 25_000_000);
                 let wall = Wall {

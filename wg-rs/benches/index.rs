@@ -1,5 +1,4 @@
-//! From the index in a data packet to its session, among 1, 1000 and 100 000 peers with a session
-//! each.
+//! Looks up sessions by index, with 1, 1000 and 100 000 peers that have a session each.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use wg_rs::tunnel::peer::Peer;
 use wg_rs::tunnel::time::Time;
 
 const SIZES: [u64; 3] = [1, 1000, 100_000];
-/// Looked up in turn, so that the caches hold the table and not one path through it.
+/// Looked up in turn, so that the caches contain the table and not only one path.
 const QUERIES: usize = 1 << 16;
 
 fn lookup(c: &mut Criterion) {

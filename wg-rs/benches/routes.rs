@@ -1,5 +1,5 @@
-//! Route lookup among 1, 1000 and 100 000 peers with one random host address each, and what a
-//! snapshot of the table costs.
+//! Looks up routes with 1, 1000 and 100 000 peers that have one random host address each, and the
+//! cost of a snapshot of the table.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use wg_rs::tunnel::allowed_ips::AllowedIps;
 
 const SIZES: [usize; 3] = [1, 1000, 100_000];
-/// Looked up in turn, so that the caches hold the table and not one path through it.
+/// Looked up in turn, so that the caches contain the table and not only one path.
 const QUERIES: usize = 1 << 16;
 
 fn lookup(c: &mut Criterion) {

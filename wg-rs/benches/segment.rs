@@ -29,7 +29,7 @@ fn checksum(c: &mut Criterion) {
     group.finish();
 }
 
-/// A TSO super-packet as the kernel gives it: header, and a sum of the pseudo header in the packet.
+/// A TSO super-packet of the kernel: its header, and the sum of the pseudo header in the packet.
 fn super_packet(payload: usize) -> (VirtioNetHdr, Vec<u8>) {
     let mut packet = vec![
         0x45, 0, 0, 0, 0, 9, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,

@@ -1,24 +1,23 @@
-//! The Internet checksum (RFC 1071), at memory speed.
+//! The Internet checksum (RFC 1071), at the speed of memory.
 //!
-//! A one's complement sum does not care for the byte order of its words nor for their width, as
-//! long as the carries come round in the end: so the bytes are read as native 64-bit words, both
-//! halves of each are added to a sum too wide to overflow, and only [`Sum::fold`] brings the carries
-//! round. Results are in wire order, as `[u8; 2]`. LLVM makes vectors of the loops, which are kept as
-//! plain as they are for its sake.
+//! A one's complement sum does not depend on the byte order or the width of its words, as long as
+//! the carries are added at the end. So the bytes are read as native 64-bit words, both halves of
+//! each word are added to a sum that cannot overflow, and only [`Sum::fold`] adds the carries.
+//! Results are in wire order, as `[u8; 2]`. The loops are simple so that LLVM vectorises them.
 
 use std::ops::Add;
 
-/// Copied, then summed, at a time: small enough to stay in the nearest cache between the two.
+/// Bytes that are copied and then summed: few enough to stay in the nearest cache.
 const BLOCK: usize = 512;
 
-/// An unfinished checksum: a one's complement sum whose carries are still to be brought round.
+/// An unfinished checksum: a one's complement sum whose carries have not been added yet.
 ///
-/// Sums of consecutive pieces may be added if each piece but the last has an even length.
+/// Sums of consecutive pieces may be added if each piece except the last has an even length.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// Sums `bytes`; an odd last byte counts as if a zero followed it.
+    /// Sums `bytes`. If their number is odd, a zero byte is appended.
     #[inline]
     pub fn of(bytes: &[u8]) -> Sum {
         let (words, rest) = bytes.as_chunks();
@@ -33,7 +32,7 @@ impl Sum {
         Sum(sum)
     }
 
-    /// Copies `src` to `dst` and sums it on the way.
+    /// Copies `src` to `dst`, and sums it.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -51,25 +50,25 @@ impl Sum {
         Sum(sum) + Sum::of(from_rest)
     }
 
-    /// The pseudo header of TCP and UDP: over IPv4 (RFC 9293, 3.1) and IPv6 (RFC 8200, 8.1) alike,
-    /// since the two differ in zeros only. `addresses` is source and destination as they lie in the
-    /// IP header (8 or 32 bytes), `len` the length of transport header and payload.
+    /// The pseudo header of TCP and UDP. For IPv4 (RFC 9293, 3.1) and IPv6 (RFC 8200, 8.1) the sum
+    /// is the same, because the two differ only in zeros. `addresses` is source and destination as
+    /// in the IP header (8 or 32 bytes), and `len` is the length of transport header and payload.
     pub fn pseudo_header(addresses: &[u8], protocol: u8, len: usize) -> Sum {
         Sum::of(addresses) + Sum::of(&[0, protocol]) + Sum::length(len)
     }
 
-    /// A length as it counts in a pseudo header.
+    /// The part of a pseudo header that a length contributes.
     pub fn length(len: usize) -> Sum {
         Sum::of(&(len as u32).to_be_bytes())
     }
 
-    /// What takes a [`Sum::length`] out of a sum again.
+    /// The value that removes a [`Sum::length`] from a sum.
     pub fn minus_length(len: usize) -> Sum {
         Sum::of(&(!(len as u32)).to_be_bytes())
     }
 
-    /// The sum with its carries brought round, in wire order: what the kernel expects in the
-    /// checksum field of a packet whose checksum is still to be completed.
+    /// The folded sum in wire order: the kernel expects it in the checksum field of a packet whose
+    /// checksum is not complete.
     pub fn fold(self) -> [u8; 2] {
         let mut sum = self.0;
         while sum > 0xffff {
@@ -83,7 +82,8 @@ impl Sum {
         self.fold().map(|byte| !byte)
     }
 
-    /// The checksum where zero means "none" (UDP; RFC 768): zero becomes its equal, all ones.
+    /// The checksum if zero means "none" (UDP; RFC 768): zero is replaced by the equivalent of all
+    /// ones.
     pub fn nonzero_checksum(self) -> [u8; 2] {
         match self.checksum() {
             [0, 0] => [0xff, 0xff],
@@ -91,7 +91,7 @@ impl Sum {
         }
     }
 
-    /// Whether a sum that includes the checksum field says that nothing was changed.
+    /// Whether the sum of data that includes the checksum field is right.
     pub fn is_valid(self) -> bool {
         self.fold() == [0xff, 0xff]
     }
@@ -105,7 +105,7 @@ impl Add for Sum {
     }
 }
 
-/// The two halves of a word, added. 2^31 words of them do not overflow.
+/// The sum of a word's two halves. A sum of 2^31 words does not overflow.
 #[inline(always)]
 fn halves(word: &[u8; 8]) -> u64 {
     let word = u64::from_ne_bytes(*word);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn carries_come_round_from_the_largest_input() {
+    fn carries_of_the_largest_input_are_added() {
         let ones = vec![0xff; 1 << 16];
         assert_eq!(Sum::of(&ones).fold(), [0xff, 0xff]);
         assert_eq!(Sum::of(&[]).fold(), [0, 0]);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn pseudo_headers_as_the_rfcs_draw_them() {
+    fn pseudo_headers_agree_with_the_rfcs() {
         let addresses: Vec<u8> = (1..=32).collect();
         let v4 = [&addresses[..8], &[0, 17, 0x12, 0x34]].concat();
         assert_eq!(
@@ -194,7 +194,7 @@ mod tests {
         }
 
         #[test]
-        fn a_length_put_in_and_taken_out_changes_nothing(len in 0usize..200_000, other: u16) {
+        fn adding_and_removing_a_length_changes_nothing(len in 0usize..200_000, other: u16) {
             let other = Sum::of(&other.max(1).to_be_bytes());
             let there_and_back = other + Sum::length(len) + Sum::minus_length(len);
             prop_assert_eq!(there_and_back.fold(), other.fold());

@@ -1,17 +1,18 @@
-//! Gathers the packets of one receive burst into super-packets for the TUN.
+//! Merges the packets of a received burst into super-packets for the TUN.
 //!
 //! ```text
 //! opened packets -> plan -> writes: [virtio header, first packet, payload, payload, …] -> writev
-//!                           restore: the same packets singly, if the kernel refuses the write
+//!                           restore: the same packets one by one, if the kernel refuses the write
 //! ```
 //!
-//! No payload moves: only the headers of the first packet of a group are rewritten. What is merged is
-//! what the kernel's GRO would merge, and such that segmentation gives back the same packets: like it,
-//! checksums are verified first, since a super-packet carries none of its own.
+//! Payloads are not moved; only the headers of a group's first packet are rewritten. Packets are
+//! merged as in the kernel's GRO, and so that segmentation gives the same packets again. Like GRO,
+//! this verifies checksums first, because a super-packet has no checksum of its own.
 //!
-//! The order within a flow never changes. A group is written where its first packet stood, so a later
-//! packet may pass those of other flows only: any packet that does not join the group of its flow
-//! closes it, and one whose flow cannot be seen (a fragment) closes all between the same addresses.
+//! The order within a flow never changes. A group is written in the place of its first packet, so a
+//! later packet can only overtake packets of other flows. A packet that cannot join its flow's
+//! group closes the group. A packet without a known flow (a fragment) closes all groups between the
+//! same addresses.
 
 use std::ops::Range;
 
@@ -19,13 +20,13 @@ use super::checksum::Sum;
 use super::ip::{self, be16, be32, put16, tcp};
 use super::virtio::{self, VirtioNetHdr};
 
-/// Packets in one write: far below `IOV_MAX`, and as many as one receive can hold.
+/// Most packets in one write: far below `IOV_MAX`, and as many as one receive call can return.
 pub const MAX_PACKETS: usize = 128;
 
-/// Flows that are followed at a time; the oldest gives way.
+/// Most flows that are followed at the same time; a new one replaces the oldest.
 const MAX_FLOWS: usize = 16;
 
-/// What the kernel takes on this TUN. Nothing, by default.
+/// The kinds of super-packets that the kernel accepts on this TUN. The default is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// TCP super-packets (TSO), IPv4 and IPv6.
@@ -37,26 +38,26 @@ pub struct Offer {
 /// One write to the TUN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write<'a> {
-    /// The virtio header, which goes first.
+    /// The virtio header, which is written first.
     pub hdr: [u8; virtio::LEN],
-    /// What follows it: a whole packet, then payloads.
+    /// The parts that follow: a complete packet, and then payloads.
     pub parts: &'a [Range<usize>],
-    /// How many packets of the burst that is.
+    /// The number of packets that the write contains.
     pub packets: usize,
 }
 
-/// Plans the writes of a burst. Allocates nothing once it has seen the largest burst.
+/// Plans the writes of a burst. Allocates nothing after it has handled the largest burst.
 #[derive(Debug, Default)]
 pub struct Coalescer {
     /// One for each write, in order.
     groups: Vec<Group>,
-    /// One for each packet: its group, and what of it is written.
+    /// One for each packet: its group, and the part of it that is written.
     members: Vec<(usize, Range<usize>)>,
-    /// The second halves of `members`, group by group.
+    /// The ranges of `members`, ordered by group.
     parts: Vec<Range<usize>>,
-    /// Groups that may still grow, at most one of a flow.
+    /// Groups that may still grow: at most one for each flow.
     open: Vec<usize>,
-    /// First headers as they were before they were rewritten.
+    /// The first headers of the groups before they were rewritten.
     originals: Vec<u8>,
 }
 
@@ -69,12 +70,12 @@ struct Group {
     /// Length of the super-packet.
     len: usize,
     ids: Ids,
-    /// Whether its last packet has PSH; no other can.
+    /// Whether the last packet has PSH; no other packet can have it.
     psh: bool,
     hdr: VirtioNetHdr,
-    /// Where its parts are in `Coalescer::parts`.
+    /// The group's range in `Coalescer::parts`.
     parts: Range<usize>,
-    /// Where its headers are in `Coalescer::originals`.
+    /// The offset of the group's headers in `Coalescer::originals`.
     original: usize,
 }
 
@@ -89,8 +90,8 @@ struct Layout {
     payload: usize,
 }
 
-/// How the IPv4 identifications of a group go: segmentation counts them up, which also stands for
-/// a fixed one where fragments are forbidden (RFC 6864, 4.1).
+/// How the IPv4 identifications of a group change. Segmentation increments them, which may also
+/// replace a fixed one if fragments are forbidden (RFC 6864, 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ids {
     Any,
@@ -98,13 +99,14 @@ enum Ids {
     Fixed,
 }
 
-/// What a packet is to the coalescer.
+/// The role of a packet.
 enum Class {
-    /// Part of no flow that is followed.
+    /// The packet belongs to no flow.
     Other,
-    /// It could be part of any flow between its addresses.
+    /// The packet may belong to any flow between its addresses.
     Unclear { v6: bool },
-    /// It has ports. `mergeable` if it may be in a super-packet, the last in it if `psh`.
+    /// The packet has ports. `mergeable`: it may be in a super-packet; `psh`: only as the last
+    /// packet.
     Flow {
         v6: bool,
         tcp: bool,
@@ -119,11 +121,11 @@ impl Coalescer {
         Coalescer::default()
     }
 
-    /// Plans the writes of `packets`, ranges of `bytes` that each hold one IP packet and nothing
-    /// behind it. Rewrites the headers of those that begin a super-packet.
+    /// Plans the writes of `packets`, which are ranges of `bytes` with exactly one IP packet each.
+    /// Rewrites the headers of packets that begin a super-packet.
     ///
     /// # Panics
-    /// If a range leaves `bytes`.
+    /// If a range is not within `bytes`.
     pub fn plan(&mut self, bytes: &mut [u8], packets: &[Range<usize>], offer: Offer) {
         self.groups.clear();
         self.members.clear();
@@ -140,7 +142,7 @@ impl Coalescer {
         self.finish(bytes);
     }
 
-    /// The writes, in order.
+    /// The writes in their order.
     pub fn writes(&self) -> impl ExactSizeIterator<Item = Write<'_>> {
         self.groups.iter().map(|group| Write {
             hdr: group.hdr.emit(),
@@ -149,11 +151,11 @@ impl Coalescer {
         })
     }
 
-    /// Undoes write number `write`, which the kernel refused: puts the headers in `bytes` back and
-    /// gives the packets, each to be written alone behind a virtio header of zeros.
+    /// Undoes write number `write` after the kernel refused it: restores the headers in `bytes`,
+    /// and returns the packets, which must each be written alone after a virtio header of zeros.
     ///
     /// # Panics
-    /// If there is no such write, or `bytes` is not what was planned with.
+    /// If there is no such write, or `bytes` is not the buffer of the plan.
     pub fn restore<'a>(
         &'a self,
         bytes: &mut [u8],
@@ -236,7 +238,8 @@ impl Coalescer {
         });
     }
 
-    /// Adds a packet of the same flow to a group if GRO would; tells whether that was the last.
+    /// Adds a packet of the same flow to a group if GRO would. Returns whether it was the last one
+    /// of the group.
     fn join(
         &mut self,
         bytes: &[u8],
@@ -274,11 +277,11 @@ impl Coalescer {
         Some(psh || layout.payload < group.layout.payload || group.count == MAX_PACKETS)
     }
 
-    /// Lays the parts out group by group and writes the headers of the super-packets.
+    /// Orders the parts by group, and writes the headers of the super-packets.
     fn finish(&mut self, bytes: &mut [u8]) {
         let mut start = 0;
         for group in &mut self.groups {
-            group.parts = start..start; // filled below
+            group.parts = start..start; // extended below
             start += group.count;
         }
         self.parts.clear();
@@ -299,7 +302,7 @@ impl Coalescer {
 }
 
 impl Group {
-    /// How the identifications go on with this packet, if they do.
+    /// How the identifications continue with this packet. None if the packet does not fit.
     fn ids(&self, first: &[u8], packet: &[u8]) -> Option<Ids> {
         const DF: u8 = 0x40;
         let (begin, id) = (be16(first, 4), be16(packet, 4));
@@ -337,7 +340,7 @@ impl Layout {
         }
     }
 
-    /// Makes the headers of one packet those of a super-packet of `len` bytes.
+    /// Turns the headers of one packet into those of a super-packet of `len` bytes.
     fn make_super(&self, headers: &mut [u8], len: usize, psh: bool) {
         let (ip, transport) = headers.split_at_mut(self.transport);
         let (addresses, protocol) = if self.v6 {
@@ -361,7 +364,7 @@ impl Layout {
     }
 }
 
-/// Length of the two ports, which follow the addresses.
+/// Length of the two ports after the addresses.
 const PORTS: usize = 4;
 
 fn addresses(v6: bool) -> Range<usize> {
@@ -421,7 +424,8 @@ fn classify(packet: &[u8], offer: Offer) -> Class {
     }
 }
 
-/// Length of the header of a segment that may be merged: it has data, and no flag but ACK and PSH.
+/// Length of the header of a segment that may be merged: it has data, and only the flags ACK and
+/// PSH.
 fn tcp_header(datagram: &[u8]) -> Option<usize> {
     let header = usize::from(datagram[12] >> 4) * 4;
     let plain = datagram[12] & 0x0f == 0 && datagram[tcp::FLAGS] & !tcp::PSH == tcp::ACK;
@@ -435,7 +439,8 @@ fn udp_header(datagram: &[u8]) -> Option<usize> {
     (whole && summed && datagram.len() > ip::UDP_LEN).then_some(ip::UDP_LEN)
 }
 
-/// Version, TOS or traffic class and flow label, DF, TTL or hop limit; the addresses are known equal.
+/// Compares version, TOS or traffic class and flow label, DF, and TTL or hop limit. The addresses
+/// are already equal.
 fn same_ip(first: &[u8], packet: &[u8], v6: bool) -> bool {
     if v6 {
         first[..4] == packet[..4] && first[7] == packet[7]
@@ -444,8 +449,8 @@ fn same_ip(first: &[u8], packet: &[u8], v6: bool) -> bool {
     }
 }
 
-/// Whether a segment follows `sent` bytes after the first and differs from it by PSH at most: same
-/// acknowledgement, window, urgent pointer, options.
+/// Whether a segment follows `sent` bytes after the first one and differs from it at most in PSH:
+/// acknowledgement, window, urgent pointer and options are the same.
 fn continues(first: &[u8], packet: &[u8], layout: Layout, sent: usize) -> bool {
     let options = ip::TCP_LEN..layout.headers - layout.transport;
     let next = &packet[layout.transport..];

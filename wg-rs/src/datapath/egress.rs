@@ -1,15 +1,15 @@
-//! How a burst leaves, and what is done when the kernel refuses.
+//! Sends bursts, and handles refusals of the kernel.
 //!
 //! ```text
 //! may it be segmented? ── yes ─► one call ── EIO, EINVAL, EMSGSIZE ─┐
 //!        │ no                       │ any other error: dropped      │
-//!        └──────────► one call a datagram, in order ◄───────────────┘
+//!        └────────► one call per datagram, in order ◄────────────────┘
 //! ```
-//! A burst is not segmented where the kernel refused that for the endpoint lately ([`Refusals`]), and
-//! while much of what was sent before still waits: the queue of a link counts packets, and a segmented
-//! burst of 64 KiB is one packet to it.
+//! A burst is not segmented if the kernel recently refused that for the endpoint ([`Refusals`]), or
+//! while much data is still queued: the queue of a link counts packets, and a segmented burst of 64
+//! KiB counts as one.
 //!
-//! Nothing here waits. One socket serves all peers: what waits for one keeps all others waiting.
+//! Nothing here waits. One socket serves all peers, so waiting for one peer would delay all others.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -21,21 +21,21 @@ use crate::sys::udp::{MAX_PAYLOAD, MAX_SEGMENTS, Parcel, UdpSocket};
 use crate::tunnel::peer::{Endpoint, Source};
 use crate::tunnel::time::Time;
 
-/// With more bytes than these in queues, bursts leave as single datagrams.
+/// While more bytes than this are queued, bursts are sent as single datagrams.
 const CROWDED: usize = 1 << 20;
-/// So many bytes are sent between two looks at the queues: each is a system call.
+/// Bytes that are sent between two checks of the queues, because each check is a system call.
 const LOOK_EVERY: usize = 128 << 10;
 
-/// What datagrams are sent by: a UDP socket, or in a test one that fails on purpose.
+/// A UDP socket, or in tests a replacement that fails on purpose.
 pub trait Wire {
-    /// As [`UdpSocket::send`].
+    /// See [`UdpSocket::send`].
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Those of the kernel.
     fn send(&self, bytes: &[u8], stride: Option<u16>, parcel: &Parcel) -> io::Result<usize>;
-    /// As [`UdpSocket::queued`].
+    /// See [`UdpSocket::queued`].
     fn queued(&self) -> usize;
-    /// Whether this is an address of ours, of that link if it is an IPv6 link-local one.
+    /// Whether this is a local address; for an IPv6 link-local address, of this link.
     fn has_address(&self, ip: IpAddr, ifindex: u32) -> bool;
 }
 
@@ -59,34 +59,35 @@ impl Wire for UdpSocket {
     }
 }
 
-/// What became of a burst.
+/// The result of sending a burst.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Sent {
-    /// Bytes of the datagrams that the socket took.
+    /// Number of bytes in the datagrams that the socket accepted.
     pub bytes: usize,
-    /// Datagrams that it did not take.
+    /// Number of datagrams that the socket refused.
     pub refused: usize,
-    /// Why, of the first of these: ENETUNREACH, EPERM (a firewall), ENOBUFS, EAGAIN, …
+    /// The error for the first refused datagram: ENETUNREACH, EPERM (a firewall), ENOBUFS, EAGAIN,
+    /// …
     pub error: Option<io::Error>,
-    /// The source address is no longer ours: the burst was sent without it.
+    /// Whether the source address is no longer local. The burst was then sent without it.
     pub bad_source: bool,
 }
 
-/// A socket, and what is known of its ways. May be used from several threads at once.
+/// A socket, and what is known about its offloads. Several threads may use it at once.
 #[derive(Debug)]
 pub struct Egress<W = UdpSocket> {
     wire: Arc<W>,
     /// Whether bursts may be segmented at all.
     gso: bool,
     refusals: Refusals,
-    /// Bytes sent since the queues were looked at, and what was found.
+    /// Bytes sent since the last check of the queues, and the result of that check.
     unseen: AtomicUsize,
     crowded: AtomicBool,
 }
 
 impl<W: Wire> Egress<W> {
-    /// Sends by `wire`, and segments bursts if `gso`.
+    /// Sends through `wire`, and segments bursts if `gso`.
     pub fn new(wire: Arc<W>, gso: bool) -> Self {
         Egress {
             wire,
@@ -97,14 +98,14 @@ impl<W: Wire> Egress<W> {
         }
     }
 
-    /// What it sends by.
+    /// The socket.
     pub fn wire(&self) -> &Arc<W> {
         &self.wire
     }
 
-    /// Sends the burst `datagrams`, laid out at `stride`, to an endpoint, from its source address if
-    /// that is still one of ours. A datagram that is refused does not keep those behind it from being
-    /// sent, unless there is no room for them either.
+    /// Sends the datagrams in `datagrams`, which are `stride` bytes apart, to an endpoint, from its
+    /// source address if that is still local. A refused datagram does not prevent the following
+    /// ones, unless the socket's buffer is full.
     ///
     /// # Panics
     /// If `stride` is 0.
@@ -147,7 +148,7 @@ impl<W: Wire> Egress<W> {
     }
 }
 
-/// One burst on its way.
+/// The state of sending one burst.
 struct Sending<'a, W> {
     egress: &'a Egress<W>,
     stride: usize,
@@ -157,7 +158,7 @@ struct Sending<'a, W> {
 }
 
 impl<W: Wire> Sending<'_, W> {
-    /// As few calls as possible.
+    /// Sends with as few calls as possible.
     fn segmented(&mut self, mut datagrams: &[u8]) {
         let most = (MAX_PAYLOAD / self.stride).clamp(1, MAX_SEGMENTS) * self.stride;
         while datagrams.len() > self.stride {
@@ -168,7 +169,7 @@ impl<W: Wire> Sending<'_, W> {
                     self.sent.bytes += burst.len();
                     datagrams = rest;
                 }
-                // What was cut in the middle is sent again, whole.
+                // A datagram that was sent in part is sent again completely.
                 Ok(taken) if taken >= self.stride => {
                     let whole = taken - taken % self.stride;
                     self.sent.bytes += whole;
@@ -191,25 +192,26 @@ impl<W: Wire> Sending<'_, W> {
         self.singly(datagrams);
     }
 
-    /// Segmentation was refused. If the datagrams leave without it, that was the cause.
+    /// Called when segmentation was refused. If the datagrams can be sent without it, segmentation
+    /// was the cause.
     fn not_segmented(&mut self, datagrams: &[u8], error: &io::Error) {
         let refused = self.sent.refused;
         self.singly(datagrams);
         if self.sent.refused == refused {
-            tracing::debug!(to = %self.parcel.to, %error, "segmentation refused; datagrams leave singly");
+            tracing::debug!(to = %self.parcel.to, %error, "segmentation refused; datagrams are sent one by one");
             let refusals = &self.egress.refusals;
             refusals.note(self.parcel.to, self.stride, self.now);
         }
     }
 
-    /// One call a datagram.
+    /// Sends each datagram with a call of its own.
     fn singly(&mut self, mut datagrams: &[u8]) {
         while !datagrams.is_empty() {
             let (datagram, rest) = datagrams.split_at(datagrams.len().min(self.stride));
             match self.call(datagram, None) {
                 Ok(taken) if taken >= datagram.len() => self.sent.bytes += datagram.len(),
                 Ok(_) => self.refuse(datagram, io::ErrorKind::WriteZero.into()),
-                // Those behind it would fare no better.
+                // The following datagrams would be refused too.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return self.refuse(datagrams, error);
                 }
@@ -219,7 +221,7 @@ impl<W: Wire> Sending<'_, W> {
         }
     }
 
-    /// One call; once more without the source if it is that which is refused.
+    /// Makes one call; if the source is refused, makes another one without it.
     fn call(&mut self, bytes: &[u8], segments: Option<u16>) -> io::Result<usize> {
         let result = self.egress.wire.send(bytes, segments, &self.parcel);
         match (result, self.parcel.source) {
@@ -232,8 +234,9 @@ impl<W: Wire> Sending<'_, W> {
         }
     }
 
-    /// A source that is no address of ours gives EINVAL, for IPv4 on newer kernels ENETUNREACH; one
-    /// whose link is gone ENODEV. The first two have plainer meanings too.
+    /// An address that is not local causes EINVAL as a source, or ENETUNREACH for IPv4 on newer
+    /// kernels; an address whose link is gone causes ENODEV. The first two can also have other
+    /// causes.
     fn is_bad_source(&self, error: &io::Error, (ip, ifindex): (IpAddr, u32)) -> bool {
         match error.raw_os_error() {
             Some(libc::ENODEV) => true,
@@ -248,8 +251,8 @@ impl<W: Wire> Sending<'_, W> {
     }
 }
 
-/// EIO: a device or IPsec policy on the route cannot segment; EMSGSIZE, and EINVAL on older kernels:
-/// the stride is above the route's MTU; EINVAL: a driver that fails.
+/// EIO: a device or an IPsec policy on the route cannot segment. EMSGSIZE, and EINVAL on older
+/// kernels: the stride is above the route's MTU. EINVAL: a failing driver.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -267,7 +270,7 @@ mod tests {
     const T: Time = Time::from_nanos(1_000_000_000_000);
     const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9));
 
-    /// What a call is answered with.
+    /// The result of a call.
     type Answer = Box<dyn Fn(&Call) -> io::Result<usize> + Send + Sync>;
 
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,7 +281,7 @@ mod tests {
         source: Option<IpAddr>,
     }
 
-    /// Keeps what it is given, and fails as told.
+    /// Records all calls, and fails as configured.
     struct Faulty {
         answer: Answer,
         calls: Mutex<Vec<Call>>,
@@ -336,14 +339,14 @@ mod tests {
         SocketAddr::from(([10, 0, 0, n], 51820)).into()
     }
 
-    /// Datagrams at a stride of 100, each filled with its number, the last of 40 bytes.
+    /// Datagrams at a stride of 100, each filled with its number; the last has 40 bytes.
     fn burst(count: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> = (0..count).flat_map(|n| vec![n as u8; 100]).collect();
         bytes.truncate(count * 100 - 60);
         bytes
     }
 
-    /// Sends such a burst: what became of it, and the calls that it took.
+    /// Sends such a burst. Returns the result and the calls.
     fn send(egress: &Egress<Faulty>, count: usize, to: &Endpoint, now: Time) -> (Sent, Vec<Call>) {
         let sent = egress.send(&burst(count), 100, to, 0, now);
         (
@@ -364,14 +367,14 @@ mod tests {
         assert_eq!(calls[0].stride, Some(100));
         let (sent, calls) = send(&egress, 1, &peer(1), T);
         assert_eq!((sent.bytes, calls[0].stride), (40, None));
-        // 64 at most, and the one behind them is alone.
+        // At most 64 in one call; the remaining one is alone.
         let (sent, calls) = send(&egress, 65, &peer(1), T);
         assert_eq!((sent.bytes, calls.len()), (6440, 2));
         assert_eq!((calls[0].stride, calls[1].stride), (Some(100), None));
     }
 
     #[test]
-    fn a_refusal_to_segment_loses_nothing_and_is_of_its_endpoint_until_it_expires() {
+    fn a_refused_segmentation_loses_nothing_and_applies_to_its_endpoint() {
         for refusal in [libc::EIO, libc::EINVAL, libc::EMSGSIZE] {
             let bad = peer(1);
             let egress = egress(move |call| match call.stride {
@@ -387,17 +390,17 @@ mod tests {
                 .flat_map(|call| call.bytes.clone())
                 .collect();
             assert_eq!(singly, burst(5), "in order");
-            // It is believed …
+            // The refusal applies …
             assert_eq!(send(&egress, 5, &bad, T).1.len(), 5);
-            // … of this peer only …
+            // … only to this peer …
             assert_eq!(send(&egress, 5, &peer(2), T).1.len(), 1);
-            // … and not for ever.
+            // … and expires.
             assert_eq!(send(&egress, 5, &bad, T + EXPIRY).1.len(), 6);
         }
     }
 
     #[test]
-    fn what_fails_singly_too_says_nothing_about_segmentation() {
+    fn a_failure_without_segmentation_is_not_a_refusal() {
         let egress = egress(|_| errno(libc::EINVAL));
         for _ in 0..2 {
             let (sent, calls) = send(&egress, 5, &peer(1), T);
@@ -407,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_cost_the_burst_and_not_those_behind_it() {
+    fn other_errors_affect_only_their_burst() {
         for refused in [libc::ENOBUFS, libc::EPERM, libc::ENETUNREACH] {
             let egress = egress(move |call| match call.bytes[0] {
                 0 => errno(refused),
@@ -417,7 +420,7 @@ mod tests {
             assert_eq!((sent.bytes, sent.refused, calls.len()), (540, 64, 2));
             assert!(is_errno(&sent, refused));
         }
-        // And a datagram not those behind it.
+        // A refused datagram does not affect those after it.
         let egress = Egress {
             gso: false,
             ..egress(|call| match call.bytes[0] {
@@ -430,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_buffer_is_not_waited_for() {
+    fn a_full_buffer_does_not_block() {
         for gso in [true, false] {
             let egress = Egress {
                 gso,
@@ -443,13 +446,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_in_part_is_completed() {
+    fn a_partly_accepted_burst_is_completed() {
         let egress = egress(|call| Ok(call.bytes.len().min(250)));
         let (sent, calls) = send(&egress, 7, &peer(1), T);
         assert_eq!((sent.bytes, sent.refused), (640, 0));
         let starts: Vec<_> = calls.iter().map(|call| call.bytes[0]).collect();
         assert_eq!(starts, [0, 2, 4]);
-        // A datagram that was cut did not leave.
+        // A datagram that was accepted in part was not sent.
         let egress = self::egress(|call| Ok(call.bytes.len().min(50)));
         let (sent, calls) = send(&egress, 3, &peer(1), T);
         assert_eq!((sent.bytes, sent.refused), (40, 2));
@@ -457,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_no_longer_ours_is_left_out_and_no_other() {
+    fn only_a_source_that_is_no_longer_local_is_left_out() {
         let from_source = Endpoint {
             src: Some(Source {
                 ip: SOURCE,
@@ -487,17 +490,17 @@ mod tests {
     }
 
     #[test]
-    fn while_much_waits_bursts_leave_as_datagrams() {
+    fn bursts_are_sent_as_datagrams_while_queues_are_crowded() {
         let egress = egress(taken);
         egress.wire.queued.store(CROWDED + 1, Ordering::Relaxed);
-        // It is not looked at for every burst …
+        // The queues are not checked for every burst …
         let bursts = |most: usize, segmented: bool| {
             let is_segmented = |_: &usize| send(&egress, 60, &peer(1), T).1.len() == 1;
             (0..most).find(|i| is_segmented(i) == segmented)
         };
         assert_eq!(bursts(100, false), Some(LOOK_EVERY / 5940));
         assert_eq!(egress.wire.looks.load(Ordering::Relaxed), 1);
-        // … until it is found crowded; then the end of that is noticed at once.
+        // … until they are found crowded; then the end of that is noticed at once.
         assert_eq!(bursts(10, true), None);
         egress.wire.queued.store(CROWDED, Ordering::Relaxed);
         assert_eq!(bursts(1, true), Some(0));

@@ -1,15 +1,15 @@
-//! Tells the sender of a packet that it has nowhere to go: no peer has its destination, or the peer
-//! has no endpoint. The kernel module answers the same (host unreachable, address unreachable).
+//! Answers a packet that has no destination, because no peer owns its address or the peer has no
+//! endpoint. The kernel module sends the same answers (host unreachable, address unreachable).
 //!
-//! The answer comes from the unreachable address itself: written to the TUN with an address of this
-//! host as its source, it would be dropped as martian.
+//! The source of the answer is the unreachable address itself. With an address of this host as its
+//! source, a packet that is written to the TUN would be dropped as martian.
 
 use std::time::Duration;
 
 use super::checksum::Sum;
 use super::ip::{self, Header, be16, put16};
 
-/// No answer is longer: the least MTU of IPv6.
+/// Longest answer in bytes: the minimum MTU of IPv6.
 pub const MAX_LEN: usize = 1280;
 
 /// RFC 1812, 4.3.2.3.
@@ -17,9 +17,10 @@ const V4_MAX_LEN: usize = 576;
 const ICMP_LEN: usize = 8;
 const TTL: u8 = 64;
 
-/// Writes the ICMP error that answers `packet` to `out` and gives its length, or `None` where there
-/// is to be no answer (RFC 1122, 3.2.2; RFC 1812, 4.3.2.7; RFC 4443, 2.4): to an ICMP error, to a
-/// fragment other than the first, to or from other than one host, to what is no IP packet.
+/// Writes the ICMP error for `packet` to `out`, and returns its length. None if there must be no
+/// answer (RFC 1122, 3.2.2; RFC 1812, 4.3.2.7; RFC 4443, 2.4): to an ICMP error, to a fragment
+/// other than the first, if source or destination is not a single host, or if `packet` is not an IP
+/// packet.
 ///
 /// # Panics
 /// If `out` is shorter than [`MAX_LEN`].
@@ -52,7 +53,7 @@ fn unreachable_v4(packet: &[u8], out: &mut [u8]) -> Option<usize> {
     head[0] = 0x45;
     head[1] = 0xc0; // internetwork control: RFC 1812, 4.3.2.5
     put16(head, 2, len as u16);
-    put16(head, 6, 0x4000); // not to be fragmented, so it needs no identification
+    put16(head, 6, 0x4000); // DF: the packet needs no identification
     head[8] = TTL;
     head[9] = ip::ICMP;
     head[12..16].copy_from_slice(&destination);
@@ -99,12 +100,12 @@ fn write_icmp(icmp: &mut [u8], kind: [u8; 2], quote: &[u8], pseudo: Sum) {
     head[2..4].copy_from_slice(&sum.checksum());
 }
 
-/// Neither "this network", multicast, reserved nor broadcast.
+/// Whether the address is not "this network", multicast, reserved or broadcast.
 fn is_host_v4(address: [u8; 4]) -> bool {
     (1..224).contains(&address[0])
 }
 
-/// Also a redirect, and what is too short to tell.
+/// Whether this is an ICMP error or a redirect, or too short to tell.
 fn is_icmp_error(packet: &[u8], header: &Header) -> bool {
     let kind = packet.get(header.transport).copied();
     match (header.v6, header.protocol) {
@@ -114,8 +115,8 @@ fn is_icmp_error(packet: &[u8], header: &Header) -> bool {
     }
 }
 
-/// Bounds how many answers a flood can cause (RFC 4443, 2.4 f): a token bucket, kept as the time by
-/// which all the tokens taken so far will have come back.
+/// Limits the answers that a flood can cause (RFC 4443, 2.4 f): a token bucket, stored as the time
+/// at which it will be full again.
 #[derive(Debug)]
 pub struct Limiter {
     interval: Duration,
@@ -124,7 +125,7 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// `rate` answers a second, of which `burst` at once. Either is at least one.
+    /// At most `rate` answers per second and `burst` at once. Each is at least one.
     pub const fn new(rate: u32, burst: u32) -> Limiter {
         let (rate, burst) = (
             if rate == 0 { 1 } else { rate },
@@ -137,7 +138,7 @@ impl Limiter {
         }
     }
 
-    /// Takes a token if there is one. `now` is the time since any origin.
+    /// Takes a token if there is one. `now` is the time since any fixed origin.
     pub fn allow(&mut self, now: Duration) -> bool {
         let repaid = self.repaid.max(now) + self.interval;
         let allowed = repaid <= now + self.interval * self.burst;
@@ -152,7 +153,7 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    /// UDP with `payload` bytes, over IPv4 and IPv6.
+    /// UDP packets with `payload` bytes, over IPv4 and IPv6.
     fn packets(payload: usize) -> [Vec<u8>; 2] {
         let mut v4 = vec![
             0x45,
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn comes_from_the_unreachable_address() {
+    fn the_answer_comes_from_the_unreachable_address() {
         let [v4, v6] = packets(100);
         let out = answer(&v4).unwrap();
         assert_eq!(out[12..20], [10, 0, 0, 2, 10, 0, 0, 1]);
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_as_much_as_allowed() {
+    fn the_answer_quotes_as_much_as_allowed() {
         let [v4, v6] = packets(3000);
         let out = answer(&v4).unwrap();
         assert_eq!((out.len(), &out[28..]), (576, &v4[..548]));
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_nothing_behind_the_packet() {
+    fn the_answer_quotes_nothing_beyond_the_packet() {
         for mut packet in packets(100) {
             let expected = answer(&packet);
             packet.resize(400, 1);
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn never_in_reply_to_an_icmp_error() {
+    fn icmp_errors_are_not_answered() {
         let [v4, v6] = packets(100);
         let icmp = |kind: u8| move |p: &mut Vec<u8>| (p[9], p[20]) = (ip::ICMP, kind);
         assert!(
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn never_in_reply_to_a_later_fragment() {
+    fn later_fragments_are_not_answered() {
         let [v4, v6] = packets(100);
         assert!(refused(&v4, |p| p[7] = 1));
         assert!(!refused(&v4, |p| p[6] = 0x20));
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn never_to_or_from_other_than_one_host() {
+    fn only_packets_between_single_hosts_are_answered() {
         let [v4, v6] = packets(100);
         for (at, first) in [
             (12, 0),
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn never_to_what_is_no_packet() {
+    fn invalid_packets_are_not_answered() {
         for packet in packets(100) {
             assert!((0..packet.len()).all(|len| answer(&packet[..len]).is_none()));
             assert!(refused(&packet, |p| p[0] = 0x55));
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_bounded() {
+    fn answers_to_a_flood_are_limited() {
         let mut limiter = Limiter::new(100, 20);
         let ms = Duration::from_millis;
         let allowed = |limiter: &mut Limiter, from: u64, to: u64| {
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!((0..1000).filter(|_| limiter.allow(ms(100_000))).count(), 20);
         assert!(
             !limiter.allow(ms(0)),
-            "a clock that goes back gives nothing"
+            "a clock that goes back adds no tokens"
         );
     }
 }

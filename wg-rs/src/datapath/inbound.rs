@@ -5,7 +5,7 @@
 //!   ─► handshake messages to the inbox; session looked up once per run
 //!   ─► what is relayed sent on (`forward.rs`)
 //!   ─► opened in place ─► replay, roaming, confirmation, source check: serial
-//!   ─► runs coalesced by gathering ─► one writev per super-packet, no copy
+//!   ─► runs are coalesced by gathering ─► one writev per super-packet, no copy
 //! ```
 
 use std::io::{self, IoSlice};
@@ -31,13 +31,13 @@ use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
 use crate::tunnel::time::Time;
 
-/// What is received in one turn at most: bursts, and bytes beyond which no further one is.
+/// Most bursts in one turn, and a number of bytes after which no further burst is received.
 const TURN_BURSTS: usize = 16;
 const TURN_BYTES: usize = 128 << 10;
-/// From this many datagrams on, opening is worth another core's wakeup.
+/// With this many datagrams or more, it is worth waking another core to open them.
 const LARGE: usize = 16;
 
-/// The TUN device as packets are delivered to it, with the super-packets that it takes.
+/// Delivers packets to the TUN device, and knows which super-packets it accepts.
 pub struct Delivery {
     tun: Arc<dyn TunIo>,
     tcp: Coalescing,
@@ -46,11 +46,11 @@ pub struct Delivery {
 
 /// One kind of super-packet.
 struct Coalescing {
-    /// Whether the device offered it when it was opened.
+    /// Whether the device offered this kind when it was opened.
     offered: bool,
-    /// From whose datagrams they were that the kernel refused.
+    /// The endpoints whose coalesced packets the kernel refused.
     refusals: Refusals,
-    /// Whether that was logged.
+    /// Whether a refusal was logged.
     told: AtomicBool,
 }
 
@@ -67,7 +67,7 @@ impl Coalescing {
         self.offered && !self.refusals.cover(from, 0, now)
     }
 
-    /// The kernel refused a super-packet (some releases do).
+    /// Records that the kernel refused a super-packet, as some versions do.
     fn refused(&self, kind: &str, from: SocketAddr, now: Time) {
         self.refusals.note(from, 0, now);
         if !self.told.swap(true, Ordering::Relaxed) {
@@ -80,7 +80,7 @@ impl Coalescing {
 }
 
 impl Delivery {
-    /// Delivery with what the device offered when it was opened.
+    /// Uses the offloads of the device.
     pub fn new(tun: Arc<dyn TunIo>) -> Self {
         let offloads = tun.offloads();
         Delivery {
@@ -90,8 +90,8 @@ impl Delivery {
         }
     }
 
-    /// Writes the accepted packets of a burst, coalesced; what the kernel refuses coalesced goes again
-    /// singly.
+    /// Writes the accepted packets of a burst, coalesced. If the kernel refuses a super-packet, its
+    /// packets are written one by one.
     fn deliver(&self, plane: &Plane, coalescer: &mut Coalescer, burst: &mut InBurst, now: Time) {
         let Some(from) = burst.from().map(|from| from.addr) else {
             return;
@@ -175,7 +175,7 @@ impl Stages for Inbound {
     }
 }
 
-/// Reads a socket, a turn at a time.
+/// Reads a socket in turns.
 pub struct SocketReader {
     plane: Arc<Plane>,
     socket: Arc<UdpSocket>,
@@ -192,7 +192,7 @@ impl SocketReader {
     /// A reader of `socket`, which is one of `sockets`, whose large bursts are opened by so many workers.
     ///
     /// # Errors
-    /// Of making the workers' threads.
+    /// A thread cannot be started.
     pub fn new(
         plane: Arc<Plane>,
         socket: Arc<UdpSocket>,
@@ -217,7 +217,7 @@ impl SocketReader {
         })
     }
 
-    /// Receives what there is, within limits, and delivers it.
+    /// Receives what has arrived, up to a limit, and delivers it.
     pub fn turn(&mut self) -> Turn {
         let mut bytes = 0;
         let now = now();
@@ -256,9 +256,9 @@ impl SocketReader {
         Turn::More
     }
 
-    /// Sends a burst that was received on its way, and gives free memory in its place.
+    /// Passes on a received burst. Returns free memory for the next one.
     fn handle(&mut self, mut burst: InBurst, received: &Received) -> InBurst {
-        // A datagram that was cut is refused as forged.
+        // A truncated datagram is refused as forged.
         let Received {
             len,
             stride,
@@ -297,7 +297,7 @@ mod tests {
 
     const T: Time = Time::from_nanos(1_000_000_000_000);
 
-    /// A TUN that refuses every super-packet and keeps the rest.
+    /// A TUN that refuses all super-packets and records the other writes.
     #[derive(Default)]
     struct Refusing {
         tries: Mutex<Vec<u8>>,
@@ -325,7 +325,7 @@ mod tests {
         }
     }
 
-    /// Packets of one UDP flow, cut from a super-packet as the kernel would give it.
+    /// Packets of a UDP flow, segmented from a super-packet of the kernel.
     fn flow() -> Vec<Vec<u8>> {
         let payload = 350u16;
         let mut packet = vec![0; 28];
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_super_packet_that_is_refused_goes_singly_and_coalescing_goes_on_elsewhere_and_later() {
+    fn a_refused_super_packet_is_split_and_coalescing_continues_elsewhere_and_later() {
         let tun = Arc::new(Refusing::default());
         let delivery = Delivery::new(tun.clone());
         let plane = Plane::new();
@@ -370,7 +370,7 @@ mod tests {
             delivery.deliver(&plane, &mut coalescer, &mut burst, now);
             assert!(
                 *tun.packets.lock().unwrap() == packets,
-                "all, in order, unchanged"
+                "all packets, in order, unchanged"
             );
             tun.packets.lock().unwrap().clear();
             std::mem::take(&mut *tun.tries.lock().unwrap())

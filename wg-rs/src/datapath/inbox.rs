@@ -1,12 +1,15 @@
-//! What waits for the protocol thread: handshake messages, events of the data path, the next timer.
+//! The input of the protocol thread: handshake messages, events of the data path, and the next
+//! timer.
 //!
-//! Handshakes cost two or three Diffie-Hellman operations each, so they never run on a thread that
-//! moves data: they are copied here, bounded, and dropped when there is no room, as in the kernel.
+//! A handshake costs two or three Diffie-Hellman operations, so it is never computed on a thread
+//! that moves data. Messages are copied to this bounded queue, and dropped if it is full, as in the
+//! kernel.
 //!
-//! Answers (responses and cookie replies) come before initiations: each ends something that we have
-//! begun. An initiation still gets its turn after `ANSWERS_IN_A_ROW` of them.
+//! Answers (responses and cookie replies) come before initiations, because each completes something
+//! that we began. After `ANSWERS_IN_A_ROW` answers one initiation is handled.
 //!
-//! A thread that moves data pays for a wakeup only if the protocol thread sleeps.
+//! A thread that moves data makes a system call to wake the protocol thread only if that thread
+//! sleeps.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,15 +26,15 @@ use crate::tunnel::messages::{
 use crate::tunnel::peer::Endpoint;
 use crate::tunnel::time::Time;
 
-/// Answers taken one after the other while initiations wait.
+/// Answers that are handled in a row while initiations wait.
 const ANSWERS_IN_A_ROW: u32 = 8;
 
-/// A handshake message or cookie reply, and who sent it.
+/// A handshake message or cookie reply, with its sender.
 #[derive(Clone, Copy)]
 pub struct Message {
     bytes: [u8; INITIATION_SIZE],
     len: u8,
-    /// Where it came from, and which of our addresses it reached.
+    /// The sender, and our address that the message was sent to.
     pub from: Endpoint,
 }
 
@@ -47,18 +50,18 @@ impl Message {
     }
 }
 
-/// What the protocol thread is woken for. (The large variant is what floods: it is not worth an
+/// Why the protocol thread was woken. (The large variant is the frequent one, so it is not worth an
 /// allocation.)
 #[allow(clippy::large_enum_variant)]
 pub enum Wakeup {
-    /// A turn: the next message, if there is one, and what waits behind it. The data path or the
-    /// configuration may have news, and the time may have come.
+    /// A turn: the next message, if any, and the number of messages behind it. There may also be
+    /// events, changes of the configuration, or due timers.
     Turn(Option<Message>, Backlog),
     /// The interface ends.
     Closed,
 }
 
-/// The queue. See the head of the file.
+/// The queue of the protocol thread.
 pub struct Inbox {
     state: Mutex<State>,
     waker: Waker,
@@ -123,7 +126,7 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and wakes the protocol thread, once the lock is free, if it sleeps.
+    /// Changes the state. If the protocol thread sleeps, wakes it after the lock is released.
     fn tell(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
@@ -134,7 +137,7 @@ impl Inbox {
         }
     }
 
-    /// Queues a message of at most 148 bytes. False: the queue is full, or the message too long.
+    /// Queues a message of at most 148 bytes. False if the queue is full or the message too long.
     pub fn push(&self, datagram: &[u8], from: Endpoint) -> bool {
         let mut bytes = [0; INITIATION_SIZE];
         let Some(head) = bytes.get_mut(..datagram.len()) else {
@@ -159,17 +162,17 @@ impl Inbox {
         queued
     }
 
-    /// Says that there are events to handle or that a deadline may have moved.
+    /// Reports that there are events, or that a deadline may have changed.
     pub fn notify(&self) {
         self.tell(|state| state.news = true);
     }
 
-    /// Ends [`Inbox::wait`] for good.
+    /// Ends [`Inbox::wait`], now and in all later calls.
     pub fn close(&self) {
         self.tell(|state| state.closed = true);
     }
 
-    /// Forgets the messages that wait: the interface goes down.
+    /// Discards the waiting messages, when the interface goes down.
     pub fn clear(&self) {
         self.tell(|state| {
             state.answers.clear();
@@ -177,8 +180,8 @@ impl Inbox {
         });
     }
 
-    /// Waits for a message or news, until `deadline` at most (`None`: there is none). Only one thread
-    /// may wait.
+    /// Waits for a message or a notification, but at most until `deadline` (None: no deadline).
+    /// Only one thread may wait.
     pub fn wait(&self, deadline: Option<Time>) -> Wakeup {
         {
             let mut state = self.lock();
@@ -187,11 +190,12 @@ impl Inbox {
             }
             state.sleeps = true;
         }
-        // Neither can fail with what they are given; if they did, this were a turn too many.
+        // Neither call can fail with these arguments; an error would only cause an extra turn.
         let _ = self.alarm.set(deadline.map(Time::as_nanos));
         let _ = poll::wait([self.waker.as_fd(), self.alarm.as_fd()], None);
         let mut state = self.lock();
-        // A wakeup that comes after the alarm is left for the next wait, which it ends for nothing.
+        // A wake-up that comes after the alarm ends the next wait without a reason, which is
+        // harmless.
         self.waker.drain();
         state.next()
     }
@@ -216,14 +220,14 @@ mod tests {
         message
     }
 
-    /// The next message's type and number, and what waits behind it.
+    /// The next message's type and number, and the number of messages behind it.
     fn take(inbox: &Inbox) -> Option<(u8, u8, usize, usize)> {
         match inbox.wait(Some(Time::ZERO)) {
             Wakeup::Turn(message, backlog) => message.map(|message| {
                 let bytes = message.bytes();
                 (bytes[0], bytes[4], backlog.initiations, backlog.answers)
             }),
-            Wakeup::Closed => panic!("nobody closed it"),
+            Wakeup::Closed => panic!("the inbox was not closed"),
         }
     }
 
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_answers_does_not_hold_up_initiations_for_ever() {
+    fn a_flood_of_answers_does_not_block_initiations() {
         let inbox = Inbox::new().unwrap();
         for number in 0..100 {
             inbox.push(&message(2, number), from());
@@ -254,9 +258,9 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded() {
+    fn the_inbox_is_bounded() {
         let inbox = Inbox::new().unwrap();
-        assert!(!inbox.push(&[0; 149], from()), "no message is that long");
+        assert!(!inbox.push(&[0; 149], from()), "this is longer than any message");
         for i in 0..MAX_QUEUED_INCOMING_HANDSHAKES {
             assert!(inbox.push(&message(1 + (i % 2) as u8, 0), from()));
         }
@@ -266,26 +270,26 @@ mod tests {
         assert!(inbox.push(&message(1, 0), from()));
     }
 
-    /// What a flood costs the thread that moves data: no system call while the other is at work.
+    /// A flood must not cause a system call for each message while the protocol thread works.
     #[test]
-    fn only_a_thread_that_sleeps_is_woken() {
+    fn only_a_sleeping_thread_is_woken() {
         let inbox = Inbox::new().unwrap();
         inbox.push(&message(1, 0), from());
         inbox.notify();
-        assert!(!inbox.waker.drain(), "nobody sleeps");
+        assert!(!inbox.waker.drain(), "the protocol thread does not sleep");
         assert!(take(&inbox).is_some());
         inbox.lock().sleeps = true;
         inbox.clear();
-        assert!(inbox.lock().sleeps, "there is no news in that");
+        assert!(inbox.lock().sleeps, "there was no event");
         inbox.push(&message(1, 0), from());
         assert!(inbox.waker.drain());
         inbox.push(&message(1, 0), from());
         inbox.notify();
-        assert!(!inbox.waker.drain(), "it was woken already");
+        assert!(!inbox.waker.drain(), "the thread was already woken");
     }
 
     #[test]
-    fn whatever_comes_ends_the_wait() {
+    fn messages_and_notifications_end_the_wait() {
         let tell: [fn(&Inbox); 3] = [
             |inbox| assert!(inbox.push(&message(1, 7), from())),
             Inbox::notify,

@@ -1,4 +1,5 @@
-//! What the byte-level parts know of IP headers: where things lie, and where the transport begins.
+//! IP headers for the byte-level parts: the offsets of fields, and the beginning of the transport
+//! header.
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
@@ -27,21 +28,22 @@ pub(super) mod tcp {
 /// Offset of the checksum in the UDP header.
 pub(super) const UDP_CHECKSUM: usize = 6;
 
-/// An IP header with what stands between it and the transport (IPv4 options, IPv6 extensions).
+/// An IP header, including IPv4 options and IPv6 extension headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub v6: bool,
-    /// The transport protocol: of a fragment other than the first, that of the whole packet.
+    /// The transport protocol. In later fragments it is the protocol of the whole packet.
     pub protocol: u8,
-    /// Offset of the transport header. Not past the end of the packet.
+    /// Offset of the transport header, at most the length of the packet.
     pub transport: usize,
     /// For a fragment, its offset in the whole packet, in units of 8 bytes.
     pub fragment: Option<u16>,
 }
 
 impl Header {
-    /// Looks at headers only: not at the length the packet says it has. `None` if it is cut short
-    /// or not IP. Bounded by the packet's length, as each extension header takes 8 bytes or more.
+    /// Parses headers only, and ignores the packet's length field. None if a header is truncated,
+    /// or this is not IP. The work is bounded by the packet's length, because each extension header
+    /// has at least 8 bytes.
     pub fn parse(packet: &[u8]) -> Option<Header> {
         match packet.first()? >> 4 {
             4 => Header::parse_v4(packet),
@@ -50,7 +52,7 @@ impl Header {
         }
     }
 
-    /// Source and destination address as they lie in the packet.
+    /// Source and destination address as in the packet.
     pub fn addresses<'p>(&self, packet: &'p [u8]) -> &'p [u8] {
         if self.v6 {
             &packet[8..40]
@@ -101,7 +103,7 @@ impl Header {
             protocol = extension[0];
             transport += len;
             if fragment.is_some_and(|offset| offset != 0) {
-                break; // what follows is the middle of the packet, no header
+                break; // the middle of a packet follows, not a header
             }
         }
         Some(Header {

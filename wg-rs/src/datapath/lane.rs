@@ -1,51 +1,52 @@
-//! Bursts on their way: worked on by any thread, finished in the order they came.
+//! Processes bursts on any thread, and finishes them in order.
 //!
 //! ```text
 //! one reader ── run(burst) ──► [work] ──► [finish, in order] ──► the buffer is free again
 //!                    │                        ▲
-//!                    └─► workers ── [work] ───┘   only where there are cores to spare
+//!                    └─► workers ── [work] ───┘   only with enough cores
 //! ```
 //!
-//! A burst is *worked* (its AEAD) without any lock, then *finished* (sent, or delivered) in the
-//! order of submission. With nothing in flight a small burst takes neither queue nor wakeup: the
-//! reader works and finishes it itself, which is what keeps round trips short. With workers, a
-//! large one goes into a ring slot of its own; whoever completes the oldest burst finishes it and
-//! every one behind it that is ready. Nobody waits for a thread that only forwards.
+//! A burst is first *worked* on (its AEAD) without a lock, and then *finished* (sent or delivered)
+//! in the order of submission. If nothing is in flight, the reader works on a small burst and
+//! finishes it itself, without queue and wake-up, which keeps round trips short. With workers, a
+//! large burst goes into a slot of a ring. The thread that completes the oldest burst finishes it
+//! and all following ones that are ready. No thread only forwards.
 //!
-//! Invariants: only the reader submits; a burst's number is its place in the ring modulo `DEPTH`;
-//! `finished` moves only under the `finish` lock. The pool holds exactly `DEPTH` buffers, so memory
-//! is bounded and a slow finish holds back the reader, as a full queue does in the kernel.
+//! Invariants: only the reader submits; a burst's slot in the ring is its number modulo `DEPTH`;
+//! `finished` changes only while `finish` is locked. The pool has exactly `DEPTH` buffers, so
+//! memory is bounded, and a slow finish delays the reader, like a full queue in the kernel.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Bursts in flight at most, per lane that has workers.
+/// Most bursts in flight in a lane with workers.
 const DEPTH: usize = 16;
 
-/// What is done to a burst: in parallel, then in order. Each step takes what the one before it gave.
+/// The processing of a burst: in parallel, and then in order. Each step consumes the result of the
+/// step before.
 pub trait Stages: Send + Sync + 'static {
-    /// Memory for a burst, used again and again.
+    /// Memory for a burst, which is reused.
     type Buffer: Send;
-    /// A burst to be worked on.
+    /// A burst to work on.
     type Burst: Send;
-    /// One that was.
+    /// A burst after the work.
     type Worked: Send;
-    /// State of the in-order part; one thread has it at a time.
+    /// State of the ordered step, which one thread uses at a time.
     type Finisher: Send;
 
-    /// Memory for one burst more.
+    /// Allocates memory for one more burst.
     fn new_buffer(&self) -> Self::Buffer;
-    /// The expensive part, on any thread.
+    /// The expensive step, on any thread.
     fn work(&self, burst: Self::Burst) -> Self::Worked;
-    /// The ordered part.
+    /// The ordered step.
     fn finish(&self, finisher: &mut Self::Finisher, burst: Self::Worked) -> Self::Buffer;
-    /// Whether the burst is worth a wakeup of another core.
+    /// Whether the burst is worth waking another core.
     fn is_large(&self, burst: &Self::Burst) -> bool;
 }
 
-/// One direction of the data path. See the head of the file.
+/// One direction of the data path.
 pub struct Lane<S: Stages> {
     shared: Arc<Shared<S>>,
     workers: Vec<JoinHandle<()>>,
@@ -72,8 +73,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<S: Stages> Lane<S> {
-    /// A lane with so many worker threads (0: everything happens on the reader's thread), called
-    /// `name` in the process list.
+    /// A lane with `workers` threads that are called `name` (0: the reader's thread does
+    /// everything).
     pub fn new(
         name: &str,
         workers: usize,
@@ -105,12 +106,12 @@ impl<S: Stages> Lane<S> {
         Ok(lane)
     }
 
-    /// Memory for the reader to begin with.
+    /// Memory for the reader's first burst.
     pub fn new_buffer(&self) -> S::Buffer {
         self.shared.stages.new_buffer()
     }
 
-    /// Works and finishes `burst`, here or on workers, and gives free memory in its place.
+    /// Works on `burst` and finishes it, here or on workers. Returns free memory.
     pub fn run(&mut self, burst: S::Burst) -> S::Buffer {
         let shared = &self.shared;
         let stages = &shared.stages;
@@ -154,10 +155,10 @@ impl<S: Stages> Shared<S> {
         self.finish_ready();
     }
 
-    /// Finishes the oldest bursts for as long as they are ready.
+    /// Finishes the oldest bursts while they are ready.
     ///
-    /// Whoever fails to get the lock may leave: its burst was in the ring before it tried, and the
-    /// holder looks at the ring once more after it let go.
+    /// A thread that does not get the lock may return: its burst was in the ring before it tried,
+    /// and the holder checks the ring again after releasing the lock.
     fn finish_ready(&self) {
         loop {
             let Ok(mut finisher) = self.finish.try_lock() else {
@@ -178,7 +179,7 @@ impl<S: Stages> Shared<S> {
         }
     }
 
-    /// A free buffer; while there is none, the reader helps with the work that is queued.
+    /// A free buffer. While there is none, the reader helps with the queued work.
     fn free_buffer(&self) -> S::Buffer {
         loop {
             if let Some(buffer) = lock(&self.free).pop() {
@@ -205,7 +206,7 @@ impl<S: Stages> Shared<S> {
 impl<S: Stages> Drop for Lane<S> {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // Taking the lock orders the flag before a worker's next look at the queue.
+        // Taking the lock ensures that a worker sees the flag at its next check of the queue.
         drop(lock(&self.shared.queue));
         self.shared.queued.notify_all();
         for worker in self.workers.drain(..) {
@@ -219,7 +220,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Numbers its bursts; work takes longer for some than for others.
+    /// Numbers its bursts. Some need more time than others.
     struct Numbers {
         out: mpsc::Sender<(u64, u64)>,
     }
@@ -258,12 +259,12 @@ mod tests {
     }
 
     #[test]
-    fn without_workers_everything_happens_on_the_spot() {
+    fn without_workers_bursts_finish_at_once() {
         run(0, 1000);
     }
 
     #[test]
-    fn bursts_finish_in_order_whatever_the_number_of_workers() {
+    fn bursts_finish_in_order_with_any_number_of_workers() {
         for workers in 1..6 {
             run(workers, 20_000);
         }

@@ -1,11 +1,12 @@
-//! Our own datagrams, come back.
+//! Detects our own datagrams that come back.
 //!
-//! A route that leads to a peer's endpoint through the interface itself sends each datagram round again,
-//! longer by one envelope every time: one ping becomes a storm. What is read from the TUN and is a
-//! datagram that we sent to the very endpoint it is about to go to again is dropped.
+//! A route to a peer's endpoint that leads through the interface itself sends each datagram around
+//! again, and each time it gets longer: one ping becomes a storm. So a packet from the TUN is
+//! dropped if it is a datagram that we sent to the endpoint that it would be sent to again.
 //!
-//! To be ours it must be UDP from our port to that endpoint, and bear an index of ours: another host
-//! behind this one may have a tunnel of its own to the same server, from the same port.
+//! A datagram is ours if it is UDP from our port to that endpoint, and contains one of our indices.
+//! The index is needed because another host behind this one may have a tunnel to the same server,
+//! from the same port.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,17 +16,17 @@ use super::sockets::Sockets;
 use crate::tunnel::peer::Peer;
 use crate::tunnel::plane::Plane;
 
-/// Endpoints that are reported at most.
+/// Most endpoints that are reported.
 const MOST_TOLD: usize = 16;
 
-/// Finds loops, and reports each once.
+/// Detects loops, and reports each endpoint once.
 pub struct Loops {
     sockets: Arc<Sockets>,
     told: Vec<SocketAddr>,
 }
 
 impl Loops {
-    /// For what these sockets send.
+    /// Detects datagrams that were sent with these sockets.
     pub fn new(sockets: Arc<Sockets>) -> Self {
         Loops {
             sockets,
@@ -33,12 +34,12 @@ impl Loops {
         }
     }
 
-    /// Whether `packet`, which is routed to `peer`, is a datagram that we sent to it.
+    /// Whether `packet`, which is routed to `peer`, is a datagram that we sent to this peer.
     pub fn is_ours(&mut self, plane: &Plane, packet: &[u8], peer: &Peer) -> bool {
         let Some(datagram) = Datagram::parse(packet) else {
             return false;
         };
-        // Ports first: they need no lock.
+        // The ports are compared first, because that needs no lock.
         if datagram.from_port != self.sockets.port() {
             return false;
         }
@@ -66,7 +67,7 @@ impl Loops {
     }
 }
 
-/// A UDP datagram, or the first fragment of one.
+/// A UDP datagram or its first fragment.
 struct Datagram<'a> {
     from_port: u16,
     to: SocketAddr,
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
     use crate::tunnel::sim::{DATA, INITIATION, SECOND, Sim};
 
-    /// `datagram` as the TUN would give it.
+    /// `datagram` as a packet from the TUN.
     fn packet(from_port: u16, to: SocketAddr, datagram: &[u8]) -> Vec<u8> {
         let SocketAddr::V4(to) = to else {
             panic!("IPv4 only")
@@ -134,9 +135,9 @@ mod tests {
         assert!(is_ours(&packet(51820, to, &initiation)));
         let mut fragment = packet(51820, to, &data);
         fragment[6] = 0x20;
-        assert!(is_ours(&fragment), "the first fragment of one");
+        assert!(is_ours(&fragment), "the first fragment");
 
-        assert!(!is_ours(&packet(51821, to, &data)), "another tunnel here");
+        assert!(!is_ours(&packet(51821, to, &data)), "another tunnel on this host");
         assert!(!is_ours(&packet(
             51820,
             "192.0.2.2:9".parse().unwrap(),
@@ -150,9 +151,9 @@ mod tests {
         for message in [&data, &initiation] {
             let mut other = (*message).clone();
             other[4] ^= 1;
-            assert!(!is_ours(&packet(51820, to, &other)), "of another host's");
+            assert!(!is_ours(&packet(51820, to, &other)), "a message of another host");
         }
-        assert!(!is_ours(&packet(51820, to, b"no message of WireGuard")));
+        assert!(!is_ours(&packet(51820, to, b"not a WireGuard message")));
         fragment[7] = 1;
         assert!(!is_ours(&fragment), "a later fragment");
         let mut tcp = packet(51820, to, &data);

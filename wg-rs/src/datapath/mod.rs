@@ -7,16 +7,15 @@
 //!                       └─► [forward] what is relayed between peers: one sendmsg
 //! ```
 //!
-//! What works on bytes alone, without socket, clock or thread: [`segment`] cuts a super-packet of the
-//! TUN into packets, straight into their datagrams; [`coalesce`] gathers opened packets into
-//! super-packets without a copy; [`icmp`] answers a packet that has nowhere to go.
+//! Parts that work on bytes only, without sockets, clocks and threads: [`segment`] divides a
+//! super-packet of the TUN into packets, directly into their datagrams; [`coalesce`] merges opened
+//! packets into super-packets without copying; [`icmp`] answers a packet that has no destination.
 //!
-//! What leaves and what to do when the kernel refuses is decided in [`egress`], of the sockets that
-//! [`sockets`] holds.
+//! [`egress`] sends bursts through the sockets of [`sockets`], and handles refusals of the kernel.
 //!
-//! What runs: [`outbound`] reads the TUN and [`inbound`] a socket, a turn at a time; [`readers`] are the
-//! two threads that take these turns; a [`lane`] carries bursts through workers, where there are cores
-//! to spare, and finishes them in order. [`network`] opens the sockets, and [`protocol`] is the thread of
+//! [`outbound`] reads the TUN and [`inbound`] reads a socket, in turns; [`readers`] has the two
+//! threads that take these turns. A [`lane`] passes bursts to workers, if there are enough cores,
+//! and finishes them in order. [`network`] opens the sockets, and [`protocol`] is the thread of
 //! handshakes and timers.
 
 pub mod checksum;
@@ -44,7 +43,7 @@ pub mod virtio;
 use crate::sys::process::clock;
 use crate::tunnel::time::Time;
 
-/// Now, in the time of the tunnel core: `CLOCK_BOOTTIME`, so that sessions age while the machine sleeps.
+/// The tunnel's current time: `CLOCK_BOOTTIME`, so sessions also age while the machine sleeps.
 pub fn now() -> Time {
     Time::from_nanos(clock::boottime())
 }

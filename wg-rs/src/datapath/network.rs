@@ -1,7 +1,8 @@
-//! The interface's sockets: there while the link is up.
+//! The interface's sockets, which exist while the link is up.
 //!
-//! They are opened in the namespace in which the daemon was born, wherever the link is moved to.
-//! IPv4 first, IPv6 on the same port; a host without one of the two does with the other.
+//! They are opened in the namespace in which the daemon was started, wherever the link is moved.
+//! The IPv4 socket is opened first, and the IPv6 socket on the same port. A host without one of the
+//! families has only the other socket.
 
 use std::io;
 use std::sync::Arc;
@@ -13,43 +14,43 @@ use crate::sys::udp::{Family, UdpOptions, UdpSocket};
 use crate::tunnel::config::Links;
 use crate::tunnel::plane::Plane;
 
-/// How often a random IPv4 port may turn out to be taken for IPv6 (the kernel's number).
+/// How often a random IPv4 port may turn out to be in use for IPv6 (the kernel's number).
 const PORT_RETRIES: usize = 100;
 
-/// The threads that read the sockets.
+/// The threads that read sockets.
 pub trait ReadsSockets: Send {
-    /// Reads these sockets, in place of those read until now, which are closed when this returns.
+    /// Reads these sockets instead of the previous ones, which are closed when this returns.
     fn set_sockets(&self, sockets: Vec<SocketReader>);
 }
 
-/// What every reader of a socket needs.
+/// The parts that every reader of a socket needs.
 pub struct Parts {
-    /// The data path's view of the tunnel.
+    /// The part of the tunnel that the data path shares.
     pub plane: Arc<Plane>,
-    /// Where senders find the sockets.
+    /// The sockets for senders.
     pub sockets: Arc<Sockets>,
-    /// The threads that read them.
+    /// The threads that read the sockets.
     pub readers: Box<dyn ReadsSockets>,
-    /// Where handshake messages go.
+    /// The queue for handshake messages.
     pub inbox: Arc<Inbox>,
-    /// Where packets go.
+    /// The delivery of packets to the TUN.
     pub delivery: Arc<Delivery>,
     /// Whether the sockets send with UDP_SEGMENT.
     pub gso: bool,
-    /// Whether they receive with UDP_GRO.
+    /// Whether the sockets receive with UDP_GRO.
     pub gro: bool,
-    /// Workers per socket.
+    /// Number of workers for each socket.
     pub workers: usize,
 }
 
-/// The sockets, open or not. See the head of the file.
+/// The sockets, open or closed.
 pub struct Network {
     parts: Parts,
     fwmark: u32,
 }
 
 impl Network {
-    /// No sockets yet, and no mark.
+    /// Closed sockets, without a mark.
     pub fn new(parts: Parts) -> Self {
         Network { parts, fwmark: 0 }
     }
@@ -74,7 +75,7 @@ impl Network {
     }
 }
 
-/// A socket of each family that the host has.
+/// A socket for each family that the host has.
 type Pair = (Option<Arc<UdpSocket>>, Option<Arc<UdpSocket>>);
 
 impl Network {

@@ -1,15 +1,15 @@
 //! From the TUN device to the peers.
 //!
 //! ```text
-//! read (a super-packet, or one packet) ─► route, once ─► the peer's open burst
-//!   each segment copied once, straight to its slot, its checksum completed on the way
-//! no more to read, or burst full ─► counters reserved ─► sealed ─► one sendmsg ─► accounted
+//! read (a super-packet or one packet) ─► one look-up of the route ─► the peer's open burst
+//!   each segment is copied once, directly to its slot, and its checksum completed
+//! nothing left to read, or burst full ─► counters reserved ─► sealed ─► one sendmsg ─► accounted
 //! ```
 //!
-//! Packets that arrive one by one are gathered for as long as the device has more, so bursts grow
-//! with the load and a lone packet waits for nothing. A burst belongs to one peer; a few are open at
-//! once, so that traffic to several peers is gathered as well. Per peer the order is that of the
-//! device: there is at most one open burst of a peer, and counters are reserved as bursts close.
+//! Packets are gathered as long as the device has more of them, so bursts grow with the load, and a
+//! single packet does not wait. A burst belongs to one peer; a few bursts are open at once, so that
+//! traffic to several peers is also gathered. The order of each peer's packets is kept: a peer has
+//! at most one open burst, and counters are reserved when a burst is closed.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -32,19 +32,21 @@ use crate::tunnel::send::{
 };
 use crate::tunnel::time::Time;
 
-/// Bursts open at once, each for a peer of its own.
+/// Most bursts that are open at once, each for a different peer.
 const OPEN_BURSTS: usize = 8;
-/// From this many datagrams on, sealing is worth another core's wakeup.
+/// With this many datagrams or more, it is worth waking another core to seal them.
 const LARGE: usize = 16;
-/// What is read in one turn at most: packets, and bytes beyond which no further one is read.
+/// Most packets in one turn, and a number of bytes after which no further packet is read.
 const TURN_PACKETS: usize = 64;
 const TURN_BYTES: usize = 128 << 10;
-/// Reads that may fail one after the other in a turn. A device on which all fail must not keep a core busy.
+/// Most failed reads in a row in one turn, so that a device that always fails does not occupy a
+/// core.
 const TURN_FAILURES: usize = 8;
-/// ICMP errors a second, and at once: the kernel's `icmp_msgs_per_sec` and `icmp_msgs_burst`.
+/// Most ICMP errors per second, and at once: the kernel's `icmp_msgs_per_sec` and
+/// `icmp_msgs_burst`.
 const UNREACHABLES_PER_SECOND: u32 = 1000;
 const UNREACHABLES_AT_ONCE: u32 = 50;
-/// The largest super-packet the kernel makes, and its virtio header.
+/// The size of the largest super-packet, with its virtio header.
 const READ_SIZE: usize = virtio::LEN + (1 << 16) + 1024;
 
 /// Seals bursts and sends them.
@@ -78,7 +80,8 @@ impl Stages for Outbound {
     }
 }
 
-/// Sends a sealed burst to its peer's endpoint. The bytes that the network took.
+/// Sends a sealed burst to its peer's endpoint. Returns the number of bytes that the network
+/// accepted.
 fn send(plane: &Plane, sockets: &Sockets, burst: &SealedBurst, now: Time) -> usize {
     let peer = burst.peer();
     let Some(endpoint) = peer.endpoint() else {
@@ -94,12 +97,12 @@ fn send(plane: &Plane, sockets: &Sockets, burst: &SealedBurst, now: Time) -> usi
     sent.bytes
 }
 
-/// Reads the TUN device, a turn at a time.
+/// Reads the TUN device in turns.
 pub struct TunReader {
     plane: Arc<Plane>,
     tun: Arc<dyn TunIo>,
     lane: Lane<Outbound>,
-    /// In the order in which they were begun.
+    /// The open bursts, in the order in which they were started.
     open: Vec<OpenBurst>,
     spare: Vec<OutBuffer>,
     unreachables: Limiter,
@@ -111,10 +114,10 @@ pub struct TunReader {
 }
 
 impl TunReader {
-    /// A reader of `tun` whose large bursts are sealed by so many workers.
+    /// A reader of `tun`. This number of workers seals its large bursts.
     ///
     /// # Errors
-    /// Of making the workers' threads.
+    /// A thread cannot be started.
     pub fn new(
         plane: Arc<Plane>,
         tun: Arc<dyn TunIo>,
@@ -139,15 +142,16 @@ impl TunReader {
         })
     }
 
-    /// Reads what there is, within limits, and sends it. After [`Turn::More`] another turn must follow.
+    /// Reads what there is, up to a limit, and sends it. After [`Turn::More`] another turn must
+    /// follow.
     ///
     /// # Errors
-    /// `EBADFD`: the link was deleted. Any other error is counted, and reading goes on.
+    /// `EBADFD`: the link was deleted. Other errors are counted, and reading continues.
     pub fn turn(&mut self) -> io::Result<Turn> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let turn = self.read(&mut buffer);
         self.buffer = buffer;
-        // With more to come at once, what is gathered waits for it.
+        // If more packets follow at once, open bursts stay open for them.
         if !matches!(turn, Ok(Turn::More)) {
             self.flush();
         }
@@ -180,7 +184,7 @@ impl TunReader {
                     }
                     Some(libc::EINTR) => {}
                     Some(libc::EBADFD) => return Err(error),
-                    // A packet that the kernel could not hand over, or a device in trouble.
+                    // The kernel could not deliver a packet, or the device fails.
                     _ => {
                         self.failed(&error);
                         failures += 1;
@@ -197,11 +201,11 @@ impl TunReader {
     fn failed(&mut self, error: &io::Error) {
         self.plane.drop_packets(DropReason::TunReadFailed, 1);
         if !std::mem::replace(&mut self.told_failure, true) {
-            tracing::error!(%error, "cannot read a packet from the TUN device; going on with the next");
+            tracing::error!(%error, "cannot read a packet from the TUN device; continuing with the next");
         }
     }
 
-    /// Puts the packets of one read into their peer's burst.
+    /// Adds the packets of one read to their peer's burst.
     fn take(&mut self, read: &[u8]) {
         let Some((header, packet)) = VirtioNetHdr::parse(read) else {
             return self.plane.drop_packets(DropReason::Malformed, 1);
@@ -220,7 +224,7 @@ impl TunReader {
         let Ok(segments) = Segmenter::new(header, packet) else {
             return self.plane.drop_packets(DropReason::Malformed, 1);
         };
-        // The first is the longest.
+        // The first packet is the longest.
         if segments.segment_len(0) > MAX_PACKET {
             return self
                 .plane
@@ -238,7 +242,7 @@ impl TunReader {
         }
     }
 
-    /// The peer's burst, with room for a packet of `len` bytes.
+    /// The peer's burst, with space for a packet of `len` bytes.
     fn burst_for(&mut self, peer: &Arc<Peer>, tos: u8, len: usize, mtu: usize) -> &mut OpenBurst {
         let open = self
             .open
@@ -257,7 +261,7 @@ impl TunReader {
         self.open.last_mut().expect("just pushed")
     }
 
-    /// Sends an open burst on its way.
+    /// Passes an open burst on.
     fn close(&mut self, i: usize) {
         let free = match self.plane.prepare(self.open.remove(i), now()) {
             Prepared::Ready(burst) => self.lane.run(burst),
@@ -272,7 +276,7 @@ impl TunReader {
         }
     }
 
-    /// Tells a packet's sender that nobody has its destination, as the kernel module does.
+    /// Answers a packet that no peer can get, like the kernel module.
     fn answer_unreachable(&mut self, packet: &[u8]) {
         if !self.unreachables.allow(now().saturating_since(Time::ZERO)) {
             return;
@@ -298,7 +302,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
-    /// A TUN of which each read ends as told, and then as the last one did.
+    /// A TUN whose reads end as configured; the last result is repeated.
     struct Script(Mutex<VecDeque<Result<Vec<u8>, i32>>>);
 
     impl TunIo for Script {
@@ -338,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_fails_is_counted_and_the_next_packet_is_read() {
+    fn a_failed_read_is_counted_and_the_next_packet_is_read() {
         let errors = [libc::EIO, libc::EINVAL, libc::ENOMEM, libc::EFAULT];
         let reads = errors.into_iter().flat_map(|errno| [Err(errno), junk()]);
         let reads = reads.chain([Err(libc::EINTR), junk(), Err(libc::EAGAIN)]);
@@ -372,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_deleted_link_is_the_end() {
+    fn only_a_deleted_link_ends_reading() {
         let (plane, mut reader) = reader([junk(), Err(libc::EBADFD)]);
         let error = reader.turn().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADFD));

@@ -1,12 +1,12 @@
 //! The protocol thread: handshakes, events of the data path, timers.
 //!
-//! The tunnel's owner (configuration, handshakes, timers) is behind one lock, taken by this thread and
-//! by whoever configures: never by a thread that moves data.
+//! The tunnel's owner (configuration, handshakes, timers) is protected by one lock. This thread and
+//! the configuration take it, but never a thread that moves data.
 //!
-//! The protocol thread works in turns: a message that came in, timers that are due, some of what is to
-//! be sent, one initiation of ours at most. After each it hands the lock to whoever waits for it, so
-//! that `wg show` is answered at once while handshakes flood in or ten thousand peers start. Nobody
-//! else sends: who changes something tells the protocol thread.
+//! The protocol thread works in turns: a received message, due timers, some of the messages to
+//! send, and at most one initiation of ours. After each turn it passes the lock to a waiting
+//! thread, so that `wg show` is answered at once during a flood of handshakes or while ten thousand
+//! peers start. Only this thread sends: after a change, other threads notify it.
 
 use std::sync::Arc;
 
@@ -22,31 +22,31 @@ use crate::tunnel::drops::DropReason;
 use crate::tunnel::plane::Plane;
 use crate::tunnel::time::Time;
 
-/// Bytes that one poll of the owner writes at most.
+/// Most bytes that one poll of the owner writes.
 const TRANSMIT_BUFFER: usize = 1 << 16;
-/// Sends in one turn at most: so long somebody else may wait for the owner.
+/// Most sends in one turn, which limits how long another thread waits for the owner.
 const SENDS_IN_A_TURN: usize = 16;
 
-/// The owner, and what it is woken for and sends by. See the head of the file.
+/// The owner, and what the thread needs to run.
 pub struct Protocol<N> {
     owner: Mutex<Owner<N>>,
-    /// The data path's view of the tunnel.
+    /// The part that is shared with the data path.
     pub plane: Arc<Plane>,
-    /// What it sends by.
+    /// The sockets to send with.
     pub sockets: Arc<Sockets>,
-    /// What wakes it.
+    /// The queue that wakes the thread.
     pub inbox: Arc<Inbox>,
 }
 
 /// The tunnel's owner, and the sockets that its configuration opens and closes.
 pub struct Owner<N> {
-    /// The protocol.
+    /// The protocol's state.
     pub device: Device,
     /// The sockets.
     pub network: N,
 }
 
-/// Now, in the time of day.
+/// The current time of day.
 pub(crate) fn wall() -> Wall {
     let now = clock::wall();
     Wall {
@@ -56,7 +56,7 @@ pub(crate) fn wall() -> Wall {
 }
 
 impl<N> Protocol<N> {
-    /// A protocol of `device`, to be run by a thread.
+    /// Prepares the protocol of `device` for its thread.
     pub fn new(device: Device, network: N, sockets: Arc<Sockets>, inbox: Arc<Inbox>) -> Self {
         Protocol {
             plane: device.plane().clone(),
@@ -66,7 +66,7 @@ impl<N> Protocol<N> {
         }
     }
 
-    /// The owner. Whoever changes something notifies the inbox afterwards.
+    /// The owner. After a change the inbox must be notified.
     pub fn owner(&self) -> MutexGuard<'_, Owner<N>> {
         self.owner.lock()
     }
@@ -81,7 +81,7 @@ impl<N> Protocol<N> {
             if let Some(message) = message {
                 device.handle_message(now(), wall(), message.from, message.bytes(), backlog);
             }
-            // Handles the data path's events as well.
+            // This also handles the data path's events.
             device.handle_timeout(now(), wall());
             deadline = match self.transmit(device, &mut out) {
                 Progress::Done => device.next_timeout(),
@@ -91,7 +91,7 @@ impl<N> Protocol<N> {
         }
     }
 
-    /// Sends what the owner has to send, as far as it fits in a turn.
+    /// Sends what the owner wants to send, within the limits of a turn.
     fn transmit(&self, device: &mut Device, out: &mut Vec<u8>) -> Progress {
         for _ in 0..SENDS_IN_A_TURN {
             let Some(transmit) = device.poll_transmit(now(), wall(), out) else {
@@ -119,10 +119,10 @@ impl<N> Protocol<N> {
     }
 }
 
-/// How far a turn got.
+/// The result of a turn.
 enum Progress {
-    /// There is nothing more to send.
+    /// Nothing more is to be sent.
     Done,
-    /// There may be more.
+    /// There may be more to send.
     More,
 }

@@ -1,20 +1,21 @@
-//! Which thread reads what.
+//! The two threads that read, and which of them reads the TUN.
 //!
 //! ```text
-//! socket thread   the sockets; and the TUN, while there is little to do
-//! TUN thread      the TUN, while there is much; asleep otherwise
+//! socket thread   the sockets; and the TUN while there is little traffic
+//! TUN thread      the TUN while there is much traffic; otherwise it sleeps
 //! ```
 //!
-//! A wakeup of another thread costs more than moving a packet. So while the TUN is quiet one
-//! thread does everything: an answer to what it just delivered is sent by the same thread, without a
-//! wakeup between; and while it receives a lot, what it is to send are mostly a few acknowledgements,
-//! which then leave together. As soon as the TUN leaves work behind, it gets its own thread, until
-//! it has been quiet for a while.
+//! Waking another thread costs more than moving a packet. So while there is little traffic on the
+//! TUN, one thread does everything: it sends the answer to a packet that it has just delivered,
+//! without a wake-up in between. While it receives much, it has usually only a few acknowledgements
+//! to send, which it then sends together. As soon as the TUN has more packets than one turn reads,
+//! it gets a thread of its own, until it has been quiet for a while.
 //!
-//! Invariants: whoever reads the TUN holds its lock for that turn; only the thread that `tun_is_apart`
-//! names waits for it. The set of sockets is the socket thread's own; it is exchanged by message, and
-//! whoever exchanges it waits until the former sockets are closed. Without sockets the TUN is left
-//! alone: a packet that is there before we have heard that the link is up waits in it, and is not lost.
+//! Invariants: the thread that reads the TUN holds its lock for that turn; only the thread that
+//! `tun_is_apart` selects waits for it. The set of sockets belongs to the socket thread. It is
+//! replaced by a message, and the sender of the message waits until the former sockets are closed.
+//! Without sockets the TUN is not read: a packet that arrives before we know that the link is up
+//! waits in the TUN and is not lost.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -33,12 +34,12 @@ use crate::sys::poll::Wanted::{Broken, Readable};
 use crate::sys::poll::{self, Ready, Waker};
 use crate::sys::tun::Tun;
 
-/// So long without a packet, and the TUN is quiet.
+/// The TUN is quiet after this time without a packet.
 const QUIET: Duration = Duration::from_millis(5);
-/// A TUN on which every read fails is left alone for so long.
+/// A TUN that fails on every read is not read for this time.
 const REST: Duration = Duration::from_millis(50);
 
-/// The threads that move data. Dropping this ends them.
+/// The threads that move data. Dropping this stops them.
 pub struct Readers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -50,12 +51,13 @@ struct Shared {
     tun: Arc<Tun>,
     tun_reader: Mutex<TunReader>,
     tun_is_apart: AtomicBool,
-    /// Of routes. Seen by the poll that also sees the first packet after a change.
+    /// Changes of routes. The poll that reports the first packet after a change also reports the
+    /// change.
     changes: Changes,
     senders: Arc<Sockets>,
     wake_tun_thread: Waker,
     wake_socket_thread: Waker,
-    /// What the socket thread is to read instead; `taken` says that it does.
+    /// New sockets for the socket thread; `taken` reports that it uses them.
     sockets: Mutex<Option<Vec<SocketReader>>>,
     taken: Condvar,
     stop: AtomicBool,
@@ -68,11 +70,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Readers {
-    /// Reads the TUN from now on, and no socket yet; `senders` are told of changes of routes. `gone` is
-    /// called when the link was deleted.
+    /// Starts to read the TUN, without sockets. `senders` are told about changes of routes. `gone`
+    /// is called when the link was deleted.
     ///
     /// # Errors
-    /// Of making threads and a netlink socket.
+    /// A thread or a netlink socket cannot be created.
     pub fn start(
         tun: Arc<Tun>,
         tun_reader: TunReader,
@@ -138,7 +140,7 @@ impl Drop for Readers {
 impl Shared {
     fn read_sockets(&self) -> io::Result<()> {
         let mut sockets: Vec<SocketReader> = Vec::new();
-        // Until when the TUN is left alone.
+        // The TUN is not read before this time.
         let mut resting: Option<Instant> = None;
         loop {
             let waker = Readable(self.wake_socket_thread.as_fd());
@@ -149,7 +151,7 @@ impl Shared {
                 (true, true) => Broken(self.tun.as_fd()),
                 (true, false) => Readable(self.tun.as_fd()),
             };
-            // What is absent is waited for in the shape of the waker.
+            // A descriptor that is absent is replaced by the waker.
             let socket = |i: usize| sockets.get(i).map_or(waker, |s| Readable(s.as_fd()));
             let changes = Readable(self.changes.as_fd());
             let wanted = [waker, tun, socket(0), socket(1), changes];
@@ -179,7 +181,7 @@ impl Shared {
             if !tun_is_here || resting.is_some() {
                 continue;
             }
-            // What was delivered may have been answered by now.
+            // There may already be answers to the delivered packets.
             if tun.any() || received {
                 match lock(&self.tun_reader).turn()? {
                     Turn::Nothing | Turn::Drained => {}
@@ -206,7 +208,7 @@ impl Shared {
                     }
                     Turn::Failing => {
                         let [woken] = poll::wait([waker], Some(REST))?;
-                        // As if it were quiet: the other thread goes on with it.
+                        // The same as when the TUN is quiet: the other thread continues with it.
                         [Ready::default(), woken]
                     }
                 };
@@ -225,12 +227,12 @@ impl Shared {
         self.stop.store(true, Ordering::Release);
         self.wake_socket_thread.signal();
         self.wake_tun_thread.signal();
-        // Under the lock, so that it cannot fall between a look at `stop` and the wait.
+        // With the lock, so that the signal is not lost between the check of `stop` and the wait.
         let _waiting = lock(&self.sockets);
         self.taken.notify_all();
     }
 
-    /// The TUN is gone: nothing more will be read.
+    /// Called when the TUN was deleted and can no longer be read.
     fn end(&self, error: io::Error) {
         self.stop_all();
         if let Some(gone) = lock(&self.gone).take() {

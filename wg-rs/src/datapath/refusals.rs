@@ -1,8 +1,9 @@
-//! What the kernel refused to segment or to take coalesced, by endpoint, for a while.
+//! Remembers, by endpoint and for a limited time, what the kernel refused to segment or to accept
+//! coalesced.
 //!
-//! Such a refusal belongs to a route, a device on it or a packet, not to the socket: one peer behind
-//! a small MTU or an IPsec policy must not cost the others their offload. And routes change, so it is
-//! tried again after [`EXPIRY`], which costs one call that fails.
+//! A refusal concerns a route, a device or a packet, not the socket: one peer with a small MTU or
+//! an IPsec policy must not disable the offload for the others. Routes change, so the offload is
+//! tried again after [`EXPIRY`], which costs one failed call.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,12 +13,12 @@ use std::time::Duration;
 
 use crate::tunnel::time::Time;
 
-/// How long a refusal is believed.
+/// How long a refusal is remembered.
 pub const EXPIRY: Duration = Duration::from_secs(60);
-/// Endpoints remembered at most; beyond it all are tried anew.
+/// Most endpoints that are remembered. When there are more, all are forgotten.
 const MOST: usize = 4096;
 
-/// The refusals of one offload. While there are none, asking costs one load.
+/// The refusals of one offload. While there are none, a check costs one load.
 #[derive(Debug, Default)]
 pub struct Refusals {
     any: AtomicBool,
@@ -26,13 +27,13 @@ pub struct Refusals {
 
 #[derive(Debug)]
 struct Refusal {
-    /// Datagrams of this length and longer ones.
+    /// The refusal applies to datagrams of this length or longer.
     stride: usize,
     until: Time,
 }
 
 impl Refusals {
-    /// Whether datagrams of this length to (or from) `endpoint` were refused lately.
+    /// Whether datagrams of this length to (or from) `endpoint` were refused recently.
     pub fn cover(&self, endpoint: &SocketAddr, stride: usize, now: Time) -> bool {
         if !self.any.load(Ordering::Relaxed) {
             return false;
@@ -52,7 +53,7 @@ impl Refusals {
         false
     }
 
-    /// Datagrams of this length were refused just now.
+    /// Records that datagrams of this length were refused.
     pub fn note(&self, endpoint: SocketAddr, stride: usize, now: Time) {
         let mut by_endpoint = self
             .by_endpoint
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_of_one_endpoint_of_that_length_and_for_a_while() {
+    fn a_refusal_applies_to_its_endpoint_and_length_for_a_limited_time() {
         let refusals = Refusals::default();
         assert!(!refusals.cover(&endpoint(1), 1452, T));
         refusals.note(endpoint(1), 1452, T);
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_bounded_and_old_ones_go_first() {
+    fn refusals_are_bounded_and_the_oldest_are_forgotten() {
         let refusals = Refusals::default();
         let count = || refusals.by_endpoint.lock().unwrap().len();
         (0..MOST).for_each(|n| refusals.note(endpoint(n), 1, T));

@@ -1,48 +1,49 @@
-//! Cuts a super-packet of the TUN into the packets it stands for.
+//! Divides a super-packet of the TUN into packets.
 //!
 //! ```text
 //! virtio header + packet -> Segmenter::new -> count, segment_len(i) -> write(i, slot)
 //! ```
 //!
-//! As the kernel's own segmentation does it (TSO: RFC 9293, with RFC 3168, 6.1 for CWR; USO: RFC 768),
-//! each packet is the headers of the super-packet and its own piece of the payload, which is copied
-//! once and summed on the way. The kernel leaves the sum of the pseudo header in the checksum field:
-//! with the length in it exchanged, that serves each packet, and is right where the addresses of the
-//! IP header would not be (a routing header, a source route).
+//! This does the same as the kernel's segmentation (TSO: RFC 9293, with RFC 3168, 6.1 for CWR; USO:
+//! RFC 768): each packet consists of the super-packet's headers and a piece of the payload, which
+//! is copied once and summed in the same pass. The kernel has left the sum of the pseudo header in
+//! the checksum field. With another length in it, that sum applies to each packet, and it is right
+//! even if the addresses of the IP header would not be (a routing header, a source route).
 
 use super::checksum::Sum;
 use super::ip::{self, Header, be16, be32, put16, put32, tcp};
 use super::virtio::{self, VirtioNetHdr};
 
-/// No super-packet of the kernel has more: TCP goes down to 8 bytes of payload in a segment.
+/// The most segments in a super-packet of the kernel: TCP uses at least 8 bytes of payload in a
+/// segment.
 pub const MAX_SEGMENTS: usize = 8192;
 
-/// Why what came from the TUN was refused.
+/// Why a packet from the TUN was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// There is no packet behind the virtio header.
+    /// There is no packet after the virtio header.
     #[error("empty packet")]
     Empty,
-    /// `gso_type` is not one that was asked for, or not that of this packet.
+    /// `gso_type` was not requested, or does not match the packet.
     #[error("gso_type does not fit the packet")]
     GsoType,
     /// `gso_size` is zero.
     #[error("gso_size is zero")]
     GsoSize,
-    /// `csum_start` or `csum_offset` leave the packet, or are not where its transport has them.
+    /// `csum_start` or `csum_offset` is beyond the packet, or does not match its transport header.
     #[error("csum_start or csum_offset is wrong")]
     Checksum,
-    /// A header is cut short or says that it is.
+    /// A header is truncated or invalid.
     #[error("truncated or invalid header")]
     Header,
     /// A fragment cannot be segmented.
     #[error("super-packet is a fragment")]
     Fragment,
-    /// The length in the UDP header is not that of the datagram.
+    /// The length in the UDP header is wrong.
     #[error("wrong UDP length")]
     UdpLength,
-    /// A segment would be longer than IP allows.
+    /// A segment would exceed the maximum length of IP.
     #[error("segment too long")]
     TooLong,
     /// More than [`MAX_SEGMENTS`].
@@ -50,7 +51,7 @@ pub enum Malformed {
     TooMany,
 }
 
-/// A packet read from the TUN, checked and ready to be written as one packet or many.
+/// A packet from the TUN that was checked, and can be written as one or several packets.
 #[derive(Clone, Copy, Debug)]
 pub struct Segmenter<'a> {
     packet: &'a [u8],
@@ -60,7 +61,7 @@ pub struct Segmenter<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Shape {
     Finished,
-    /// One packet whose checksum is to be completed.
+    /// One packet whose checksum must be completed.
     Unsummed {
         start: usize,
         field: usize,
@@ -76,15 +77,18 @@ struct Super {
     transport: usize,
     /// Length of all headers.
     headers: usize,
-    /// Payload of each segment but the last.
+    /// Length of each segment's payload, except the last.
     size: usize,
     count: usize,
-    /// The pseudo header without the length.
+    /// The sum of the pseudo header without the length.
     pseudo: Sum,
 }
 
 impl<'a> Segmenter<'a> {
-    /// Checks `packet` against its header; whatever is accepted here can be written.
+    /// Checks `packet` against its header. An accepted packet can always be written.
+    ///
+    /// # Errors
+    /// [`Malformed`]: the packet or its header is invalid.
     pub fn new(hdr: VirtioNetHdr, packet: &'a [u8]) -> Result<Self, Malformed> {
         if packet.is_empty() {
             return Err(Malformed::Empty);
@@ -105,7 +109,7 @@ impl<'a> Segmenter<'a> {
         Ok(Segmenter { packet, shape })
     }
 
-    /// How many packets there are: at least 1.
+    /// The number of packets, at least 1.
     pub fn count(&self) -> usize {
         match &self.shape {
             Shape::Super(s) => s.count,
@@ -113,7 +117,7 @@ impl<'a> Segmenter<'a> {
         }
     }
 
-    /// The length of packet `i`: the same for all but the last, which may be shorter.
+    /// The length of packet `i`: the same for all packets, except that the last may be shorter.
     pub fn segment_len(&self, i: usize) -> usize {
         match &self.shape {
             Shape::Super(s) => s.headers + s.payload(self.packet, i).len(),
@@ -121,10 +125,11 @@ impl<'a> Segmenter<'a> {
         }
     }
 
-    /// Writes packet `i`, finished, to `out`.
+    /// Writes the complete packet `i` to `out`.
     ///
     /// # Panics
-    /// If `i` is not below [`Segmenter::count`], or `out` is not of [`Segmenter::segment_len`].
+    /// If `i` is not below [`Segmenter::count`], or the length of `out` is not
+    /// [`Segmenter::segment_len`].
     pub fn write(&self, i: usize, out: &mut [u8]) {
         assert!(i < self.count(), "segment {i} of {}", self.count());
         match self.shape {
@@ -160,7 +165,7 @@ impl Super {
             return Err(Malformed::Fragment);
         }
 
-        // `hdr_len` may be longer than the headers: it is theirs to say.
+        // `hdr_len` may be longer than the headers, so the headers themselves are parsed.
         let datagram = &packet[transport..];
         let len = if tcp {
             usize::from(*datagram.get(12).ok_or(Malformed::Header)? >> 4) * 4

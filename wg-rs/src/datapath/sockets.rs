@@ -1,4 +1,4 @@
-//! The interface's UDP sockets, as senders see them: one per family, there while the link is up.
+//! The interface's UDP sockets for senders: one for each family, open while the link is up.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,18 +13,18 @@ use crate::sys::udp::UdpSocket;
 use crate::tunnel::peer::{Endpoint, Peer};
 use crate::tunnel::time::Time;
 
-/// The open sockets. Replaced as a whole when the port changes; empty while the link is down.
+/// The open sockets. All are replaced when the port changes; there are none while the link is down.
 #[derive(Default)]
 pub struct Sockets {
     v4: ArcSwapOption<Egress>,
     v6: ArcSwapOption<Egress>,
-    /// From which of our addresses peers are answered.
+    /// Chooses the source addresses.
     pub sources: Sources,
     port: AtomicU16,
 }
 
 impl Sockets {
-    /// Takes these sockets from now on.
+    /// Uses these sockets from now on.
     pub fn replace(&self, v4: Option<Arc<UdpSocket>>, v6: Option<Arc<UdpSocket>>) {
         let port = v4
             .as_ref()
@@ -39,7 +39,7 @@ impl Sockets {
         self.v6.store(v6.map(egress));
     }
 
-    /// As if bound to this port, without a socket.
+    /// Without sockets, but with this port.
     #[cfg(test)]
     pub(super) fn on_port(port: u16) -> Self {
         Sockets {
@@ -48,12 +48,12 @@ impl Sockets {
         }
     }
 
-    /// The port that they share; 0 while none is open.
+    /// The common port; 0 if no socket is open.
     pub fn port(&self) -> u16 {
         self.port.load(Ordering::Relaxed)
     }
 
-    /// Each open socket.
+    /// The open sockets.
     pub fn each(&self) -> impl Iterator<Item = Arc<UdpSocket>> {
         [self.v4.load_full(), self.v6.load_full()]
             .into_iter()
@@ -61,9 +61,10 @@ impl Sockets {
             .map(|egress| egress.wire().clone())
     }
 
-    /// Sends datagrams that stand at `stride` in `datagrams` (the last may be shorter) to an endpoint,
-    /// with an outer TOS. A source address that the kernel no longer takes is left out, and `peer`,
-    /// whose endpoint it is, forgets it. Without a socket of that family all are refused: EAFNOSUPPORT.
+    /// Sends datagrams that are `stride` bytes apart in `datagrams` (the last may be shorter) to an
+    /// endpoint, with an outer TOS. If the kernel refuses the source address, it is left out, and
+    /// `peer`, to which the endpoint belongs, forgets it. Without a socket of that family all
+    /// datagrams are refused with EAFNOSUPPORT.
     pub fn send(
         &self,
         datagrams: &[u8],

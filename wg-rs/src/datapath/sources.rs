@@ -1,15 +1,16 @@
-//! From which of our addresses a peer is answered.
+//! Chooses the source address for packets to a peer.
 //!
-//! The kernel module's rule, for IPv4: from the one that the peer last wrote to, if what is sent from
-//! there leaves by the interface that the peer's packet came in by; else the routing table chooses. For
-//! IPv6 any address of this host will do, and the send itself finds out whether it is one.
+//! The rule is that of the kernel module. For IPv4, the source is the address that the peer last
+//! sent to, if packets from it leave by the link on which the peer's packet arrived; otherwise the
+//! routing table chooses. For IPv6 any local address is used, and the send itself detects an
+//! address that is not local.
 //!
 //! ```text
-//! routes, rules or links change ─► `changed` ─► the next packet to a peer finds its source not judged
-//!                                               ─► the kernel is asked, once for each (destination, source)
+//! routes, rules or links change ─► `changed` ─► the source of each peer must be judged again
+//!                                              ─► the kernel is asked once for each (destination, source)
 //! ```
-//! So the first packet after a change takes the new route, nothing is done for a peer that is silent,
-//! and between changes a burst costs one comparison of numbers.
+//! So the first packet after a change takes the new route, silent peers cost nothing, and without
+//! changes a burst costs one comparison of numbers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,22 +20,22 @@ use std::sync::{Mutex, PoisonError};
 use crate::sys::netlink::Netlink;
 use crate::tunnel::peer::{Endpoint, Peer, Source};
 
-/// Verdicts kept: those who answer a flood of cookies must not fill memory.
+/// Most verdicts that are stored, so that answers to a flood do not fill the memory.
 const MAX_VERDICTS: usize = 1 << 16;
 
-/// See the head of the file.
+/// Chooses sources, and remembers its decisions.
 pub struct Sources {
-    /// Counts the changes, from 1: a peer has 0 for "never judged".
+    /// Counts the changes from 1. A peer stores 0 for "never judged".
     state: AtomicU32,
     judge: Mutex<Judge>,
 }
 
 #[derive(Default)]
 struct Judge {
-    /// Opened when it is first needed, on a thread that never leaves the namespace of the sockets.
+    /// Opened when it is first needed, on a thread that never leaves the sockets' namespace.
     netlink: Option<Netlink>,
     mark: u32,
-    /// Whether a source is fit for a destination, when `state` was `at`.
+    /// Whether a source can be used for a destination, in the state `at`.
     verdicts: HashMap<(IpAddr, Source), bool>,
     at: u32,
 }
@@ -49,16 +50,16 @@ impl Default for Sources {
 }
 
 impl Sources {
-    /// Routes, rules or links have changed.
+    /// Must be called when routes, rules or links have changed.
     pub fn changed(&self) {
-        // Never 0 again, were there 4 thousand million changes.
+        // Never 0, even after 2^32 changes.
         let next = |state: u32| Some(state.wrapping_add(1).max(1));
         let _ = self
             .state
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, next);
     }
 
-    /// What is sent has this mark from now on, by which rules may choose routes.
+    /// Sets the mark of packets. Rules may choose routes by it.
     pub fn set_mark(&self, mark: u32) {
         self.judge
             .lock()
@@ -67,13 +68,13 @@ impl Sources {
         self.changed();
     }
 
-    /// The source for what is about to be sent to `to`; `peer` is the one that is there.
+    /// The source for packets to `to`. `peer` is the peer at this endpoint, if any.
     pub fn choose(&self, to: &Endpoint, peer: Option<&Peer>) -> Option<Source> {
         let state = self.state.load(Ordering::Acquire);
         if to.addr.is_ipv6() || peer.is_some_and(|peer| peer.source_is_judged(state)) {
             return to.src;
         }
-        // The source that was refused when the routes were others gets another chance.
+        // A source that was refused before the routes changed is judged again.
         let learned = peer.and_then(Peer::learned_endpoint).filter(|learned| {
             learned.addr == to.addr && (to.src.is_none() || to.src == learned.src)
         });
@@ -110,7 +111,7 @@ impl Judge {
         };
         match netlink.route_get(to, Some(source.ip), self.mark) {
             Ok(hop) => hop.local || source.ifindex == 0 || hop.link == source.ifindex,
-            // The source is no longer ours, or there is no route from any source.
+            // The source is no longer local, or there is no route.
             Err(_) => netlink.route_get(to, None, self.mark).is_err(),
         }
     }
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_fit_while_packets_from_it_leave_where_the_peers_came_in() {
+    fn a_source_is_used_while_packets_leave_by_the_link_of_arrival() {
         let work = || {
             let mut netlink = Netlink::open().unwrap();
             let (_near, near) = address(&mut netlink, "near", [192, 0, 2, 1]);
@@ -160,19 +161,20 @@ mod tests {
                 }
                 let chosen = sources.choose(&peer.endpoint().unwrap(), Some(&peer));
                 assert_eq!(peer.endpoint().unwrap().src, chosen);
-                // Judged by now, and by a cookie's sender, which is nobody's peer, likewise.
+                // Already judged; for the sender of a cookie, who is not a peer, the result is the
+                // same.
                 let whole = peer.learned_endpoint().unwrap();
                 assert_eq!(sources.choose(&whole, None), chosen);
                 chosen
             };
             assert_eq!(heard_from(near), Some(near));
-            assert_eq!(heard_from(far), None, "came in by another link");
+            assert_eq!(heard_from(far), None, "the packet arrived on another link");
             assert_eq!(heard_from(far), None);
             assert_eq!(heard_from(near), Some(near));
 
             let route = Route::new((THERE.into(), 32), far.ifindex);
             netlink.add_route(&route).unwrap();
-            assert_eq!(heard_from(near), None, "leaves by another link now");
+            assert_eq!(heard_from(near), None, "packets now leave by another link");
             assert_eq!(heard_from(far), Some(far));
             netlink.delete_route(&route).unwrap();
             assert_eq!(heard_from(far), None);
@@ -180,7 +182,7 @@ mod tests {
             netlink.add_route(&route).unwrap();
             assert_eq!(heard_from(near), None);
             netlink.delete_route(&route).unwrap();
-            assert_eq!(heard_from(near), Some(near), "the one refused is fit again");
+            assert_eq!(heard_from(near), Some(near), "the refused source can be used again");
 
             let address = Address {
                 link: near.ifindex,
@@ -190,13 +192,13 @@ mod tests {
             netlink.delete_address(&address).unwrap();
             let default = Route::new(([0, 0, 0, 0].into(), 0), far.ifindex);
             netlink.add_route(&default).unwrap();
-            assert_eq!(heard_from(near), None, "no address of this host");
+            assert_eq!(heard_from(near), None, "not a local address");
         };
         NetNs::new().expect("needs root").run(work).unwrap();
     }
 
     #[test]
-    fn ipv6_is_left_to_the_send() {
+    fn ipv6_sources_are_checked_by_the_send() {
         let source = Source {
             ip: "2001:db8::1".parse().unwrap(),
             ifindex: 7,

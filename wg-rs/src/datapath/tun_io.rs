@@ -1,23 +1,22 @@
-//! The TUN device as the data path uses it: what reads from it and writes to it asks through this, so
-//! that a test can have a device that fails on purpose.
+//! The TUN device as a trait, so that tests can use a device that fails on purpose.
 
 use std::io::{self, IoSlice};
 
 use crate::sys::tun::{Tun, TunOffloads};
 
-/// A TUN device. May be used from several threads at once.
+/// A TUN device. Several threads may use it at once.
 pub trait TunIo: Send + Sync {
-    /// As [`Tun::recv`].
+    /// See [`Tun::recv`].
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Those of the kernel.
     fn recv(&self, buf: &mut [u8]) -> io::Result<usize>;
-    /// As [`Tun::send`].
+    /// See [`Tun::send`].
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Those of the kernel.
     fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// As [`Tun::offloads`].
+    /// See [`Tun::offloads`].
     fn offloads(&self) -> TunOffloads;
 }
 

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use crate::tunnel::time::Time;
 
-/// Whether there is more to read.
+/// The result of a turn: whether there is more to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Nothing at all.
+    /// There was nothing to read.
     Nothing,
     /// Something, and it took all there was, or a packet that is taken for a lone one.
     Drained,
-    /// More than it may take at a time.
+    /// There is more than one turn may read.
     More,
-    /// Nothing but errors: it is to be left alone for a while.
+    /// All reads failed: the device must not be read for a while.
     Failing,
 }
 

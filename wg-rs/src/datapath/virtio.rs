@@ -4,9 +4,9 @@
 /// Length of the header in bytes.
 pub const LEN: usize = 10;
 
-/// `flags`: the checksum of the packet is to be completed from `csum_start` on.
+/// `flags`: the checksum of the packet must be completed, starting at `csum_start`.
 pub const NEEDS_CSUM: u8 = 1;
-/// `flags`: the checksum of the packet is known to be good.
+/// `flags`: the checksum of the packet has been verified.
 pub const DATA_VALID: u8 = 2;
 
 /// `gso_type`: one packet.
@@ -20,25 +20,25 @@ pub const GSO_UDP_L4: u8 = 5;
 /// `gso_type`: bit added to a TCP type when the segments carry ECN signals.
 pub const GSO_ECN: u8 = 0x80;
 
-/// What the kernel says of a packet, or is told of it. All zero: one finished packet.
+/// Describes a packet to or from the kernel. All zero means one finished packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VirtioNetHdr {
     /// [`NEEDS_CSUM`], [`DATA_VALID`].
     pub flags: u8,
     /// One of the `GSO_*`.
     pub gso_type: u8,
-    /// Length of all headers: a hint only. The kernel gives what happens to lie in its linear area.
+    /// Length of all headers, only as a hint: the kernel reports the size of its linear area.
     pub hdr_len: u16,
-    /// Payload of each segment but the last, which may be shorter.
+    /// Length of each segment's payload in bytes; the last may be shorter.
     pub gso_size: u16,
-    /// Where the checksum begins to count: the offset of the transport header.
+    /// The first byte that the checksum covers: the offset of the transport header.
     pub csum_start: u16,
-    /// Where the checksum goes, from `csum_start`.
+    /// The position of the checksum, relative to `csum_start`.
     pub csum_offset: u16,
 }
 
 impl VirtioNetHdr {
-    /// Splits the header off what was read from the TUN; `None` if that is too short for one.
+    /// Splits the header from a packet of the TUN. None if the packet is too short.
     pub fn parse(bytes: &[u8]) -> Option<(VirtioNetHdr, &[u8])> {
         let (hdr, packet) = bytes.split_first_chunk::<LEN>()?;
         let [flags, gso_type, a, b, c, d, e, f, g, h] = *hdr;
@@ -53,7 +53,7 @@ impl VirtioNetHdr {
         Some((hdr, packet))
     }
 
-    /// The header as the kernel reads it.
+    /// The header in the kernel's format.
     pub fn emit(&self) -> [u8; LEN] {
         let [a, b] = self.hdr_len.to_ne_bytes();
         let [c, d] = self.gso_size.to_ne_bytes();

@@ -1,4 +1,4 @@
-//! What must hold of every input: shared by the tests and the fuzz targets.
+//! Properties that hold for every input, shared by the tests and the fuzz targets.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use wg_rs::datapath::virtio::{self, VirtioNetHdr};
 use crate::model;
 use crate::packet::{Packet, TCP, checksum_offset};
 
-/// The header of the kernel for a super-packet. `hdr_len` is too long, as it may be.
+/// The kernel's header for a super-packet. `hdr_len` is too long, as it may be.
 pub fn hdr(packet: &Packet, size: u16) -> VirtioNetHdr {
     VirtioNetHdr {
         flags: virtio::NEEDS_CSUM,
@@ -40,7 +40,7 @@ pub const ALL: Offer = Offer {
     udp: true,
 };
 
-/// A burst as the receive path has it: each packet somewhere in one buffer, with other bytes between.
+/// A burst as in the receive path: the packets are in one buffer, with other bytes between them.
 pub struct Burst {
     pub bytes: Vec<u8>,
     pub ranges: Vec<Range<usize>>,
@@ -86,8 +86,8 @@ pub fn plan(burst: &mut Burst, offer: Offer, coalescer: &mut Coalescer) -> Vec<m
     writes.collect()
 }
 
-/// Each packet is in one write; those of a write, cut up again, are the packets that went in; and
-/// `restore` leaves the buffer as it was.
+/// Each packet is in one write; segmenting a write gives the original packets; and `restore` leaves
+/// the buffer as it was.
 pub fn check_undone(packets: &[Vec<u8>]) {
     let mut coalescer = Coalescer::new();
     let mut burst = Burst::new(packets);

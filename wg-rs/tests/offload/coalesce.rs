@@ -1,4 +1,4 @@
-//! The coalescer: equal to the model, undone by the segmenter, undone by `restore`, order kept.
+//! The coalescer: it equals the model, the segmenter and `restore` undo it, and it keeps the order.
 
 use proptest::prelude::*;
 use wg_rs::datapath::coalesce::{Coalescer, Offer};
@@ -8,7 +8,7 @@ use crate::check::{ALL, Burst, check_undone, hdr, plan};
 use crate::model;
 use crate::packet::*;
 
-/// How the next packet of a flow differs from what would be merged.
+/// A property of the next packet that may prevent merging.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Plain,
@@ -43,7 +43,7 @@ fn events() -> impl Strategy<Value = Vec<(u8, Event)>> {
     proptest::collection::vec((flow, event), 0..150)
 }
 
-/// The packets of interleaved flows, with finished checksums except where damaged.
+/// The packets of interleaved flows. Their checksums are right unless a packet is damaged.
 fn packets(events: &[(u8, Event)], size: usize, fixed_ids: bool) -> Vec<Vec<u8>> {
     let mut flows: Vec<Packet> = (0..40u8)
         .map(|flow| {
@@ -130,7 +130,7 @@ proptest! {
         check_undone(&packets);
     }
 
-    /// Segmenting a super-packet and coalescing the segments gives the super-packet.
+    /// Segmenting a super-packet and coalescing the segments gives the same super-packet.
     #[test]
     fn undoes_the_segmenter(v6: bool, tcp: bool, psh: bool, payload in 1usize..20_000, size in 600u16..1400) {
         let mut packet = Packet::new(v6, if tcp { TCP } else { UDP }, payload);
@@ -146,9 +146,9 @@ proptest! {
     }
 }
 
-/// One coalescer serves burst after burst.
+/// A coalescer can be used for several bursts.
 #[test]
-fn nothing_is_left_of_the_burst_before() {
+fn a_coalescer_can_be_reused() {
     let mut coalescer = Coalescer::new();
     let long = packets(&[(0, Event::Plain); 40], 1000, false);
     let short = packets(

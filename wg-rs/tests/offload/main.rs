@@ -1,4 +1,5 @@
-//! The byte-level parts of the data path against a naive model, with random and adversarial input.
+//! Compares the byte-level parts of the data path with a simple model, on random and adversarial
+//! input.
 
 mod check;
 mod coalesce;

@@ -1,18 +1,19 @@
-//! What the segmenter and the coalescer should do, said the long way round.
+//! A simple model of the segmenter and the coalescer.
 //!
-//! The segmenter's model cuts the payload, and makes each piece a packet with every length and
-//! checksum computed anew. The coalescer's lets a packet into a group if it is, byte for byte, the
-//! packet that segmentation would make in that place.
+//! The segmenter's model splits the payload, and makes each piece a packet with all lengths and
+//! checksums computed again. The coalescer's model adds a packet to a group if it equals the packet
+//! that segmentation would make in that place.
 
 use wg_rs::datapath::coalesce::{MAX_PACKETS, Offer};
 use wg_rs::datapath::virtio::{self, VirtioNetHdr};
 
 use crate::packet::{ACK, CWR, FIN, PSH, TCP, UDP, checksum_offset, finish, get, put};
 
-/// Flows the coalescer follows at a time.
+/// Most flows that the coalescer follows at once.
 const MAX_FLOWS: usize = 16;
 
-/// The packets of a well-formed super-packet whose addresses are those of its pseudo header.
+/// The packets of a well-formed super-packet, for which the pseudo header has the addresses of the
+/// IP header.
 pub fn segment(hdr: VirtioNetHdr, packet: &[u8]) -> Vec<Vec<u8>> {
     let protocol = if hdr.gso_type == virtio::GSO_UDP_L4 {
         UDP
@@ -55,7 +56,7 @@ pub fn segment(hdr: VirtioNetHdr, packet: &[u8]) -> Vec<Vec<u8>> {
     packets
 }
 
-/// The packet number `i` after headers, `sent` bytes on.
+/// Packet number `i` after the headers, whose payload begins `sent` bytes after the first.
 fn follow(
     headers: &[u8],
     transport: usize,
@@ -96,7 +97,7 @@ struct Group<'p> {
     fixed: Option<bool>,
 }
 
-/// Addresses and, where they can be seen, protocol and ports.
+/// Addresses and, if they are visible, protocol and ports.
 #[derive(Clone, PartialEq, Eq)]
 struct Key {
     addresses: Vec<u8>,
@@ -202,7 +203,7 @@ fn headers(packet: &[u8], protocol: u8) -> usize {
         }
 }
 
-/// Good lengths and checksums, some payload, no flags but ACK and PSH.
+/// Lengths and checksums are right, there is payload, and only the flags ACK and PSH are set.
 fn may_begin(packet: &[u8], key: &Key) -> bool {
     let protocol = key.flow.unwrap().0;
     let (transport, headers) = (transport(packet), headers(packet, protocol));
@@ -222,7 +223,7 @@ fn may_begin(packet: &[u8], key: &Key) -> bool {
     canonical(&good, protocol) == canonical(packet, protocol)
 }
 
-/// Both zeros of one's complement are one, in the checksums of IPv4 and TCP.
+/// In one's complement, the checksums of IPv4 and TCP have two equal zeros.
 pub fn canonical(packet: &[u8], protocol: u8) -> Vec<u8> {
     let mut packet = packet.to_vec();
     let mut fields = Vec::new();
@@ -316,8 +317,8 @@ impl<'p> Group<'p> {
     }
 }
 
-/// What came back after coalescing and segmentation is what went in. What may differ: a checksum
-/// written as the other zero, and the identification of packets that cannot be fragmented.
+/// Coalescing and segmentation must give the original packets. Two things may differ: a checksum of
+/// zero in its other form, and the identification of packets that cannot be fragmented.
 pub fn same_packet(before: &[u8], after: &[u8]) -> bool {
     let plain = |packet: &[u8]| {
         let mut packet = packet.to_vec();

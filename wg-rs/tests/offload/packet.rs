@@ -1,4 +1,4 @@
-//! Inner packets for tests: described field by field, laid out plainly.
+//! Inner packets for tests, built from their fields.
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
@@ -25,7 +25,7 @@ pub struct Packet {
     pub label: u16,
     pub id: u16,
     pub df: bool,
-    /// IPv4 options, or IPv6 extension headers preceded by the type of the first.
+    /// IPv4 options, or IPv6 extension headers after the type of the first one.
     pub between: Vec<u8>,
     pub seq: u32,
     pub ack: u32,
@@ -36,7 +36,7 @@ pub struct Packet {
     pub payload: Vec<u8>,
 }
 
-/// A timestamp option as Linux pads it.
+/// A timestamp option with Linux's padding.
 pub const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
 
 impl Packet {
@@ -67,7 +67,7 @@ impl Packet {
         }
     }
 
-    /// The packet that follows in the flow, with a payload of the same length.
+    /// The next packet of the flow, with a payload of the same length.
     pub fn next(&self) -> Packet {
         let mut next = self.clone();
         next.id = self.id.wrapping_add(1);
@@ -104,8 +104,8 @@ impl Packet {
         bytes
     }
 
-    /// The packet as a super-packet of the kernel: its checksum field holds the folded sum of the
-    /// pseudo header.
+    /// The packet as a super-packet of the kernel: its checksum field contains the folded sum of
+    /// the pseudo header.
     pub fn super_bytes(&self) -> Vec<u8> {
         let mut bytes = self.bytes();
         let transport = self.transport();
@@ -174,7 +174,7 @@ impl Packet {
     }
 }
 
-/// Fills in every length and checksum of a packet, whatever they were.
+/// Replaces all lengths and checksums of a packet by the right ones.
 pub fn finish(packet: &mut [u8], transport: usize, protocol: u8) {
     let len = packet.len();
     if packet[0] >> 4 == 6 {

@@ -1,4 +1,4 @@
-//! When packets are merged: one test for each rule, named after it.
+//! The rules for merging packets: each test is named after its rule.
 
 use wg_rs::datapath::coalesce::{Coalescer, MAX_PACKETS, Offer};
 use wg_rs::datapath::virtio::{self, VirtioNetHdr};
@@ -16,7 +16,8 @@ fn offered(packets: &[Vec<u8>], offer: Offer) -> Vec<Vec<usize>> {
     writes.into_iter().map(|write| write.packets).collect()
 }
 
-/// Packets of one flow, the second of three changed. Later ones stay as if it had not been.
+/// Packets of one flow, of which the second of three is changed. Later packets follow the unchanged
+/// flow.
 fn second_changed(v6: bool, protocol: u8, change: impl Fn(&mut Packet)) -> Vec<Vec<usize>> {
     let first = Packet::new(v6, protocol, 100);
     let mut second = first.next();
@@ -34,7 +35,7 @@ fn second_damaged(v6: bool, protocol: u8, damage: impl Fn(&mut Vec<u8>)) -> Vec<
 
 const EACH: [(bool, u8); 4] = [(false, TCP), (true, TCP), (false, UDP), (true, UDP)];
 
-fn each_apart() -> Vec<Vec<usize>> {
+fn three_writes() -> Vec<Vec<usize>> {
     vec![vec![0], vec![1], vec![2]]
 }
 
@@ -73,7 +74,7 @@ fn the_header_says_what_it_is() {
 }
 
 #[test]
-fn nothing_offered_nothing_merged() {
+fn nothing_is_merged_without_offload() {
     for (v6, protocol) in EACH {
         let first = Packet::new(v6, protocol, 100);
         let packets = [first.bytes(), first.next().bytes()];
@@ -94,7 +95,7 @@ fn nothing_offered_nothing_merged() {
 }
 
 #[test]
-fn flows_are_merged_apart() {
+fn flows_are_merged_separately() {
     for (v6, protocol) in EACH {
         let a = Packet::new(v6, protocol, 100);
         let changes: [fn(&mut Packet); 4] = [
@@ -120,7 +121,7 @@ fn tcp_and_udp_between_the_same_ports_are_two_flows() {
 }
 
 #[test]
-fn too_many_flows_give_way_oldest_first() {
+fn the_oldest_flow_is_closed_for_a_new_one() {
     let flow = |port| Packet {
         ports: (port, 9),
         ..Packet::new(false, UDP, 100)
@@ -139,16 +140,16 @@ fn too_many_flows_give_way_oldest_first() {
 #[test]
 fn tos_or_traffic_class_must_be_equal() {
     for (v6, protocol) in EACH {
-        // 3 is CE: congestion was met by some packets only.
-        assert_eq!(second_changed(v6, protocol, |p| p.tos = 3), each_apart());
-        assert_eq!(second_changed(v6, protocol, |p| p.tos = 0xb8), each_apart());
+        // 3 is CE: only some packets met congestion.
+        assert_eq!(second_changed(v6, protocol, |p| p.tos = 3), three_writes());
+        assert_eq!(second_changed(v6, protocol, |p| p.tos = 0xb8), three_writes());
     }
 }
 
 #[test]
 fn ttl_or_hop_limit_must_be_equal() {
     for (v6, protocol) in EACH {
-        assert_eq!(second_changed(v6, protocol, |p| p.ttl = 63), each_apart());
+        assert_eq!(second_changed(v6, protocol, |p| p.ttl = 63), three_writes());
     }
 }
 
@@ -157,7 +158,7 @@ fn flow_label_must_be_equal() {
     for protocol in [TCP, UDP] {
         assert_eq!(
             second_changed(true, protocol, |p| p.label = 1),
-            each_apart()
+            three_writes()
         );
     }
 }
@@ -167,13 +168,13 @@ fn df_must_be_equal() {
     for protocol in [TCP, UDP] {
         assert_eq!(
             second_changed(false, protocol, |p| p.df = false),
-            each_apart()
+            three_writes()
         );
     }
 }
 
 #[test]
-fn ids_must_rise() {
+fn ids_must_increase() {
     for protocol in [TCP, UDP] {
         for df in [false, true] {
             let first = Packet {
@@ -210,7 +211,7 @@ fn ids_may_be_fixed_with_df() {
                 if df {
                     vec![vec![0, 1, 2]]
                 } else {
-                    each_apart()
+                    three_writes()
                 }
             );
         }
@@ -218,7 +219,7 @@ fn ids_may_be_fixed_with_df() {
 }
 
 #[test]
-fn ids_rise_or_are_fixed_not_both() {
+fn ids_increase_or_are_fixed_but_not_both() {
     let first = Packet::new(false, TCP, 100);
     let fixed = Packet {
         id: first.id,
@@ -244,13 +245,13 @@ fn ids_rise_or_are_fixed_not_both() {
 fn ip_options_and_extension_headers_are_not_merged() {
     for protocol in [TCP, UDP] {
         let options = |p: &mut Packet| p.between = vec![1; 4];
-        assert_eq!(second_changed(false, protocol, options), each_apart());
+        assert_eq!(second_changed(false, protocol, options), three_writes());
         let extension = |p: &mut Packet| p.between = vec![60, p.protocol, 0, 1, 4, 0, 0, 0, 0];
-        assert_eq!(second_changed(true, protocol, extension), each_apart());
+        assert_eq!(second_changed(true, protocol, extension), three_writes());
     }
 }
 
-/// tailscale#20320. The second fragment has no ports, yet it must not be overtaken.
+/// tailscale#20320. The second fragment has no ports, but must not be overtaken.
 #[test]
 fn fragments_are_not_merged() {
     for protocol in [TCP, UDP] {
@@ -261,15 +262,15 @@ fn fragments_are_not_merged() {
                 let checksum = !fold(sum(&packet[..20]));
                 put(packet, 10, checksum);
             };
-            assert_eq!(second_damaged(false, protocol, damage), each_apart());
+            assert_eq!(second_damaged(false, protocol, damage), three_writes());
         }
         let extension = |p: &mut Packet| p.between = vec![44, p.protocol, 0, 0, 9, 0, 0, 0, 1];
-        assert_eq!(second_changed(true, protocol, extension), each_apart());
+        assert_eq!(second_changed(true, protocol, extension), three_writes());
     }
 }
 
 #[test]
-fn a_fragment_between_others_closes_nothing() {
+fn a_fragment_between_other_hosts_closes_no_group() {
     let first = Packet::new(false, UDP, 100);
     let mut fragment = Packet {
         source: 7,
@@ -282,7 +283,7 @@ fn a_fragment_between_others_closes_nothing() {
 }
 
 #[test]
-fn no_flags_but_ack_and_psh() {
+fn only_ack_and_psh_are_merged() {
     for v6 in [false, true] {
         for flags in [
             FIN | ACK,
@@ -296,7 +297,7 @@ fn no_flags_but_ack_and_psh() {
         ] {
             assert_eq!(
                 second_changed(v6, TCP, |p| p.flags = flags),
-                each_apart(),
+                three_writes(),
                 "{flags:#x}"
             );
         }
@@ -312,7 +313,7 @@ fn no_flags_but_ack_and_psh() {
             packet[transport + 12] |= 1;
             finish(packet, transport, TCP);
         };
-        assert_eq!(second_damaged(v6, TCP, accurate_ecn), each_apart());
+        assert_eq!(second_damaged(v6, TCP, accurate_ecn), three_writes());
         let first = Packet::new(v6, TCP, 100);
         let mut packets = [first.bytes(), first.next().bytes()];
         packets.iter_mut().for_each(accurate_ecn);
@@ -360,31 +361,31 @@ fn seq_must_be_contiguous() {
     for v6 in [false, true] {
         assert_eq!(
             second_changed(v6, TCP, |p| p.seq = p.seq.wrapping_add(1)),
-            each_apart()
+            three_writes()
         );
         let retransmitted = |p: &mut Packet| p.seq = p.seq.wrapping_sub(100);
-        // The third follows the first of the run, which the second closed.
-        assert_eq!(second_changed(v6, TCP, retransmitted), each_apart());
+        // The third packet follows the first of the run, which the second has closed.
+        assert_eq!(second_changed(v6, TCP, retransmitted), three_writes());
     }
 }
 
 #[test]
 fn ack_window_and_urgent_pointer_must_be_equal() {
     for v6 in [false, true] {
-        assert_eq!(second_changed(v6, TCP, |p| p.ack += 1), each_apart());
-        assert_eq!(second_changed(v6, TCP, |p| p.window += 1), each_apart());
-        assert_eq!(second_changed(v6, TCP, |p| p.urgent += 1), each_apart());
+        assert_eq!(second_changed(v6, TCP, |p| p.ack += 1), three_writes());
+        assert_eq!(second_changed(v6, TCP, |p| p.window += 1), three_writes());
+        assert_eq!(second_changed(v6, TCP, |p| p.urgent += 1), three_writes());
     }
 }
 
 #[test]
 fn tcp_options_must_be_equal() {
     for v6 in [false, true] {
-        assert_eq!(second_changed(v6, TCP, |p| p.options[7] += 1), each_apart());
-        assert_eq!(second_changed(v6, TCP, |p| p.options.clear()), each_apart());
+        assert_eq!(second_changed(v6, TCP, |p| p.options[7] += 1), three_writes());
+        assert_eq!(second_changed(v6, TCP, |p| p.options.clear()), three_writes());
         assert_eq!(
             second_changed(v6, TCP, |p| p.options.extend([1; 4])),
-            each_apart()
+            three_writes()
         );
     }
 }
@@ -422,21 +423,21 @@ fn packets_without_payload_are_not_merged() {
     for (v6, protocol) in EACH {
         assert_eq!(
             second_changed(v6, protocol, |p| p.payload.clear()),
-            each_apart()
+            three_writes()
         );
     }
 }
 
-/// Coalescing would hide it: it is delivered alone, as it came.
+/// Coalescing would hide the wrong checksum, so the packet is delivered alone and unchanged.
 #[test]
 fn a_bad_checksum_is_not_hidden() {
     for (v6, protocol) in EACH {
         let payload = |packet: &mut Vec<u8>| *packet.last_mut().unwrap() ^= 1;
-        assert_eq!(second_damaged(v6, protocol, payload), each_apart());
+        assert_eq!(second_damaged(v6, protocol, payload), three_writes());
     }
     let header = |packet: &mut Vec<u8>| packet[10] ^= 1;
-    assert_eq!(second_damaged(false, TCP, header), each_apart());
-    assert_eq!(second_damaged(false, UDP, header), each_apart());
+    assert_eq!(second_damaged(false, TCP, header), three_writes());
+    assert_eq!(second_damaged(false, UDP, header), three_writes());
 }
 
 #[test]
@@ -454,11 +455,11 @@ fn a_bad_first_checksum_is_not_hidden() {
 fn udp_without_checksum_is_not_merged() {
     for v6 in [false, true] {
         let none = |packet: &mut Vec<u8>| put(packet, if v6 { 46 } else { 26 }, 0);
-        assert_eq!(second_damaged(v6, UDP, none), each_apart());
+        assert_eq!(second_damaged(v6, UDP, none), three_writes());
     }
 }
 
-/// Where the sum would come to zero, a sender writes ones: zero is "none" all the same.
+/// A sender writes all ones if the sum is zero, but zero still means "none".
 #[test]
 fn udp_without_checksum_is_not_merged_by_chance() {
     for v6 in [false, true] {
@@ -478,20 +479,20 @@ fn udp_without_checksum_is_not_merged_by_chance() {
 #[test]
 fn lengths_must_agree() {
     for (v6, protocol) in EACH {
-        assert_eq!(second_damaged(v6, protocol, |p| p.push(0)), each_apart());
+        assert_eq!(second_damaged(v6, protocol, |p| p.push(0)), three_writes());
         assert_eq!(
             second_damaged(v6, protocol, |p| p.truncate(p.len() - 1)),
-            each_apart()
+            three_writes()
         );
     }
     for v6 in [false, true] {
         let length = |packet: &mut Vec<u8>| packet[if v6 { 45 } else { 25 }] -= 1;
-        assert_eq!(second_damaged(v6, UDP, length), each_apart());
+        assert_eq!(second_damaged(v6, UDP, length), three_writes());
     }
 }
 
 #[test]
-fn no_longer_than_ip_allows() {
+fn merging_stops_before_the_maximum_length() {
     for (v6, protocol) in EACH {
         let mut packets = vec![Packet::new(v6, protocol, 1400)];
         (0..100).for_each(|_| packets.push(packets.last().unwrap().next()));
@@ -503,7 +504,7 @@ fn no_longer_than_ip_allows() {
 }
 
 #[test]
-fn as_long_as_ip_allows() {
+fn merging_reaches_the_maximum_length() {
     for (v6, protocol) in EACH {
         for (over, expected) in [(0, 1), (1, 2)] {
             let mut packets = vec![Packet::new(v6, protocol, 1400)];
@@ -527,8 +528,8 @@ fn no_more_parts_than_allowed() {
 }
 
 #[test]
-fn other_protocols_are_delivered_as_they_came() {
+fn other_protocols_are_delivered_unchanged() {
     let icmp = |packet: &mut Vec<u8>| packet[9] = 1;
-    assert_eq!(second_damaged(false, UDP, icmp), each_apart());
-    assert_eq!(writes(&[vec![], vec![0x45], vec![0x60; 39]]), each_apart());
+    assert_eq!(second_damaged(false, UDP, icmp), three_writes());
+    assert_eq!(writes(&[vec![], vec![0x45], vec![0x60; 39]]), three_writes());
 }

@@ -1,4 +1,4 @@
-//! The segmenter: equal to the model, right in every checksum, unmoved by garbage.
+//! The segmenter: it equals the model, all checksums are right, and invalid input is refused.
 
 use proptest::prelude::*;
 use wg_rs::datapath::segment::{MAX_SEGMENTS, Malformed};
@@ -57,7 +57,7 @@ proptest! {
         prop_assert_eq!(segments(hdr, &packet.super_bytes()).unwrap(), expected);
     }
 
-    /// Without NEEDS_CSUM the packet is finished, and so are its segments.
+    /// Without NEEDS_CSUM the packet is complete, and so are its segments.
     #[test]
     fn finished_super_packets(packet in any_packet(), size in 1u16..3000) {
         let mut hdr = hdr(&packet, size);
@@ -83,7 +83,8 @@ proptest! {
         prop_assert_eq!(segments(VirtioNetHdr::default(), &bytes).unwrap(), vec![bytes]);
     }
 
-    /// Whatever is accepted can be written, in bounds, as segments that hold the whole payload.
+    /// Any accepted packet can be written, within bounds, as segments that contain the whole
+    /// payload.
     #[test]
     fn damaged_super_packets(
         packet in any_packet(),
@@ -118,7 +119,7 @@ proptest! {
     }
 }
 
-/// The kernel's sum is over the last address of a routing header, which is not in the IP header.
+/// The kernel's sum uses the last address of a routing header, which is not in the IP header.
 #[test]
 fn pseudo_header_of_a_routing_header() {
     let mut packet = Packet::new(true, TCP, 3000);
@@ -139,7 +140,7 @@ fn pseudo_header_of_a_routing_header() {
 }
 
 #[test]
-fn fin_and_psh_on_the_last_cwr_on_the_first() {
+fn fin_and_psh_are_on_the_last_segment_and_cwr_on_the_first() {
     let mut packet = Packet::new(false, TCP, 2500);
     packet.flags = ACK | PSH | FIN | CWR | ECE;
     let segments = segments(hdr(&packet, 1000), &packet.super_bytes()).unwrap();
@@ -156,7 +157,7 @@ fn identifications_and_sequence_numbers_wrap() {
     assert_eq!(segments[1][24..28], 744u32.to_be_bytes());
 }
 
-/// RFC 768: zero would say that there is no checksum.
+/// RFC 768: zero would mean that there is no checksum.
 #[test]
 fn udp_checksum_of_zero_is_sent_as_ones() {
     for v6 in [false, true] {
@@ -179,9 +180,9 @@ fn udp_checksum_of_zero_is_sent_as_ones() {
     }
 }
 
-/// 64 KiB less a little is what TSO gives at most; over IPv6 the header comes on top.
+/// TSO gives a little less than 64 KiB at most, plus the header for IPv6.
 #[test]
-fn the_largest() {
+fn the_largest_super_packets() {
     for v6 in [false, true] {
         let mut packet = Packet::new(v6, TCP, 0);
         packet.payload = vec![7; 65535 - packet.headers()];
