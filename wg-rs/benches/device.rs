@@ -1,5 +1,5 @@
-//! The owner: 100 000 peers given in one `set`, and handshakes answered in a second on one core. How
-//! these grow with the number of peers is shown by `scale.rs`.
+//! The owner: a `set` that adds 100 000 peers, and handshakes answered per second on one core.
+//! `scale.rs` shows how these grow with the number of peers.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

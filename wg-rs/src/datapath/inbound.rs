@@ -1,9 +1,9 @@
 //! From a socket to the TUN device.
 //!
 //! ```text
-//! recvmsg (up to 64 KiB of datagrams of one sender, at one stride)
-//!   ─► handshake messages to the inbox; session looked up once per run
-//!   ─► what is relayed sent on (`forward.rs`)
+//! recvmsg (up to 64 KiB of datagrams from one sender, at a fixed stride)
+//!   ─► handshake messages go to the inbox; one session look-up for each run
+//!   ─► relayed packets are sent on (`forward.rs`)
 //!   ─► opened in place ─► replay, roaming, confirmation, source check: serial
 //!   ─► runs are coalesced by gathering ─► one writev per super-packet, no copy
 //! ```
@@ -184,12 +184,12 @@ pub struct SocketReader {
     inbox: Arc<Inbox>,
     lane: Lane<Inbound>,
     pace: Pace,
-    /// Free memory; none only while a burst is on its way through the lane.
+    /// Free memory. None only while a burst is in the lane.
     burst: Option<InBurst>,
 }
 
 impl SocketReader {
-    /// A reader of `socket`, which is one of `sockets`, whose large bursts are opened by so many workers.
+    /// A reader of `socket`, which is one of `sockets`. This number of workers opens its large bursts.
     ///
     /// # Errors
     /// A thread cannot be started.

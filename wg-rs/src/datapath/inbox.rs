@@ -260,7 +260,10 @@ mod tests {
     #[test]
     fn the_inbox_is_bounded() {
         let inbox = Inbox::new().unwrap();
-        assert!(!inbox.push(&[0; 149], from()), "this is longer than any message");
+        assert!(
+            !inbox.push(&[0; 149], from()),
+            "this is longer than any message"
+        );
         for i in 0..MAX_QUEUED_INCOMING_HANDSHAKES {
             assert!(inbox.push(&message(1 + (i % 2) as u8, 0), from()));
         }

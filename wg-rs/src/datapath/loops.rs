@@ -137,7 +137,10 @@ mod tests {
         fragment[6] = 0x20;
         assert!(is_ours(&fragment), "the first fragment");
 
-        assert!(!is_ours(&packet(51821, to, &data)), "another tunnel on this host");
+        assert!(
+            !is_ours(&packet(51821, to, &data)),
+            "another tunnel on this host"
+        );
         assert!(!is_ours(&packet(
             51820,
             "192.0.2.2:9".parse().unwrap(),
@@ -151,7 +154,10 @@ mod tests {
         for message in [&data, &initiation] {
             let mut other = (*message).clone();
             other[4] ^= 1;
-            assert!(!is_ours(&packet(51820, to, &other)), "a message of another host");
+            assert!(
+                !is_ours(&packet(51820, to, &other)),
+                "a message of another host"
+            );
         }
         assert!(!is_ours(&packet(51820, to, b"not a WireGuard message")));
         fragment[7] = 1;

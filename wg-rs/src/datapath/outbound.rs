@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_lone_packet_no_other_is_looked_for() {
+    fn after_a_single_packet_the_turn_ends() {
         let (plane, mut reader) = reader([junk(), junk(), Err(libc::EAGAIN)]);
         reader.pace = Pace::default();
         assert_eq!(reader.turn().unwrap(), Turn::Drained);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_always_fails_is_left_alone_for_a_while() {
+    fn a_device_that_always_fails_is_not_read_for_a_while() {
         let (plane, mut reader) = reader([Err(libc::EIO)]);
         for turn in 1..4 {
             assert_eq!(reader.turn().unwrap(), Turn::Failing);

@@ -182,7 +182,11 @@ mod tests {
             netlink.add_route(&route).unwrap();
             assert_eq!(heard_from(near), None);
             netlink.delete_route(&route).unwrap();
-            assert_eq!(heard_from(near), Some(near), "the refused source can be used again");
+            assert_eq!(
+                heard_from(near),
+                Some(near),
+                "the refused source can be used again"
+            );
 
             let address = Address {
                 link: near.ifindex,

@@ -1,4 +1,4 @@
-//! What a reader found in one turn, and how far it looks.
+//! The result of a reader's turn, and how long a turn is.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::tunnel::time::Time;
 pub enum Turn {
     /// There was nothing to read.
     Nothing,
-    /// Something, and it took all there was, or a packet that is taken for a lone one.
+    /// Everything was read, or one packet that is assumed to be the only one.
     Drained,
     /// There is more than one turn may read.
     More,
@@ -17,7 +17,7 @@ pub enum Turn {
     Failing,
 }
 
-/// So long after the last one, a packet is taken for a lone one.
+/// A packet that arrives this long after the last one is assumed to be the only one.
 const LONE_AFTER: Duration = Duration::from_micros(100);
 
 /// Tells a lone packet from one of many. Who reads one usually looks whether there is another; behind a

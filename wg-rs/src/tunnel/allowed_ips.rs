@@ -237,7 +237,10 @@ mod tests {
         t.insert('a', "10.0.0.0/8");
         assert_eq!(t.insert('b', "10.9.9.9/8"), Some('a'));
         let (addr, cidr) = prefix("10.0.0.0/8");
-        assert!(!t.table.remove(addr, cidr, &'a'), "b has taken the network from a");
+        assert!(
+            !t.table.remove(addr, cidr, &'a'),
+            "b has taken the network from a"
+        );
         assert!(!t.table.remove(addr, 7, &'b') && !t.table.remove(addr, 9, &'b'));
         t.expect('b', "10.200.0.1");
         assert!(

@@ -4,7 +4,7 @@
 //! relies on that. A live peer keeps its session, counters, replay window and timestamp whatever is
 //! changed about it. Only a new private key ends sessions, and then only for sending.
 //!
-//! Cryptokey routing is changed in `networks`, and the data path sees that at the end of a `set`.
+//! Cryptokey routing is changed in `networks`; the data path sees the changes at the end of a `set`.
 
 use std::collections::HashMap;
 use std::io;
@@ -65,7 +65,7 @@ pub enum ConfigError {
     /// A change of a peer came before any peer was named.
     #[error("no peer named yet")]
     NoPeer,
-    /// There are as many relay groups as an interface may have.
+    /// The interface already has the greatest number of relay groups.
     #[error("more than {MAX_GROUPS_IN_ALL} relay groups")]
     TooManyGroups,
 }

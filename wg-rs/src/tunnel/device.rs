@@ -43,8 +43,8 @@ use crate::model::{Extensions, Wall};
 
 /// Number of peers whose timers are fired at a time.
 const PEERS_AT_ONCE: usize = 256;
-/// Timers fire at whole multiples of this, so that many of them share a wakeup. The kernel's own
-/// are coarser: it may be two seconds late with a keepalive.
+/// Timers fire at multiples of this, so that many of them share a wake-up. The kernel's timers are
+/// coarser: a keepalive may be two seconds late.
 const TIMER_GRAIN: Duration = Duration::from_millis(10);
 
 /// The configuration of a device.
@@ -343,7 +343,7 @@ impl Device {
         }
     }
 
-    /// When `handle_timeout` is next to be called: at the earliest timer, or up to `TIMER_GRAIN` later.
+    /// When `handle_timeout` must be called next: at the earliest timer, or up to `TIMER_GRAIN` later.
     pub fn next_timeout(&self) -> Option<Time> {
         Some(self.context.schedule.first()?.round_up(TIMER_GRAIN))
     }

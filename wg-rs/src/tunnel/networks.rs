@@ -12,7 +12,7 @@ use crate::model::AllowedIp;
 #[derive(Default)]
 pub(super) struct Networks {
     routes: RoutingTable,
-    /// When each network was last given to its owner, on a count of such events.
+    /// When each network was last given to its owner, as a number that counts such events.
     places: HashMap<AllowedIp, u64>,
     last_place: u64,
 }

@@ -79,9 +79,9 @@ pub struct Peer {
     pub(crate) flush_asked: AtomicBool,
     /// Whether the last minute of the current session was noticed.
     pub(crate) sent_lastminute_handshake: AtomicBool,
-    /// The owner wants to know when its address changes: others reach it by us.
+    /// Whether the owner must be told when the peer's address changes, because we relay to the peer.
     pub(crate) is_followed: AtomicBool,
-    /// The owner was told that the address changed and has not looked yet.
+    /// The owner was told that the address changed, and has not handled that yet.
     pub(crate) roaming_told: AtomicBool,
     dead: AtomicBool,
     /// None until something fails.
@@ -156,7 +156,7 @@ impl Peer {
         self.has_endpoint.load(Ordering::Acquire)
     }
 
-    /// The peer was heard from here. Whether that is another address than before.
+    /// Stores the endpoint that the peer sent from. Returns whether its address has changed.
     pub(crate) fn set_endpoint(&self, endpoint: Endpoint) -> bool {
         let mut slot = self.endpoint_slot();
         if slot.endpoint == Some(endpoint) {
@@ -174,7 +174,7 @@ impl Peer {
         has_moved
     }
 
-    /// Whether the peer is at this address now. Takes a lock: once a burst.
+    /// Whether this is the peer's current address. Takes a lock, so it is called once for a burst.
     pub(crate) fn is_at(&self, addr: SocketAddr) -> bool {
         let endpoint = self.endpoint_slot().endpoint;
         endpoint.is_some_and(|endpoint| endpoint.addr == addr)

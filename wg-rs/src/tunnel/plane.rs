@@ -1,9 +1,9 @@
 //! The part of a device that the data path shares with the owner: routes, sessions, drop counters,
 //! and the queue of events for the owner.
 //!
-//! Nothing here takes a lock per packet. The routes are a table that nobody changes while it is
-//! here (`routes.rs`); sessions are found in a table of atomic slots; events are rare by construction (each kind is
-//! asked for once until the owner has looked).
+//! Nothing here takes a lock for each packet. The routes are a table that does not change while it
+//! is here (`routes.rs`), and sessions are in a table of atomic slots. Events are rare, because each
+//! kind is requested only once until the owner has handled it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -35,7 +35,7 @@ pub(crate) enum Event {
     Flush(Arc<Peer>),
     /// A timer was armed for a time before the owner's next wake-up.
     Wake(Arc<Peer>),
-    /// A peer that others reach by us has another address.
+    /// A peer to which we relay has another address.
     Roamed(Arc<Peer>),
 }
 
@@ -82,22 +82,22 @@ impl Plane {
         self.routes.load()
     }
 
-    /// Puts other routes in place, and gives those that were there, which bursts under way may hold.
+    /// Replaces the routes. Returns the former ones, which bursts in flight may still use.
     pub(crate) fn exchange_routes(&self, routes: Arc<Routes>) -> Arc<Routes> {
         self.routes.swap(routes)
     }
 
-    /// What is relayed; none while no peer has a relay group.
+    /// The relay table. None while no peer has a relay group.
     pub fn relay(&self) -> Option<&Relay> {
         self.relay.get().filter(|relay| relay.is_on())
     }
 
-    /// The table of what is relayed, made when it is first needed.
+    /// The relay table, which is created when it is first needed.
     pub(crate) fn relay_table(&self) -> &Relay {
         self.relay.get_or_init(Relay::default)
     }
 
-    /// An index of our own: none by which something is relayed, which it would shadow.
+    /// Reserves an index for us that is not in the relay table, because ours would hide the other.
     pub(crate) fn reserve_index(&self, rng: &mut dyn RngCore) -> u32 {
         loop {
             let index = self.index.reserve(rng);

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! buffer, received        (the caller's receive)
-//!   -> classify           handshake messages handed out; one index lookup for each run of packets
-//!                         of one session; is that session still good?
-//!      strangers          packets with an index that is none of ours, for whoever relays them
+//!   -> classify           handshake messages go to the caller; one index look-up for each run of
+//!                         packets of one session; checks whether that session is still valid
+//!      strangers          packets whose index is not ours, which may have to be relayed
 //!   -> open               AEAD in place, any thread
 //!   -> accept             serial: replay, roaming, key confirmation, timers, then for each packet
 //!                         its length, its source and its ECN, in the kernel's order
@@ -38,20 +38,20 @@ pub struct InBurst {
     tos: u8,
     runs: Vec<Run>,
     strangers: Vec<Stranger>,
-    /// For each datagram of each run, whether it is authentic.
+    /// For each datagram of all runs, whether it is authentic.
     authentic: Vec<bool>,
     /// The same for one run.
     opened: Vec<bool>,
     packets: Vec<Range<usize>>,
 }
 
-/// Neighbouring data packets with an index that is none of ours.
+/// Consecutive data packets with an index that is not ours.
 struct Stranger {
     bytes: Range<usize>,
     index: u32,
 }
 
-/// Neighbouring data packets of one session.
+/// Consecutive data packets of one session.
 struct Run {
     bytes: Range<usize>,
     keypair: Arc<Keypair<Peer>>,
@@ -146,24 +146,24 @@ impl InBurst {
         }
     }
 
-    /// Data packets that may be others' to relay: runs with one index each, laid out at `stride`. None
-    /// unless something is relayed.
+    /// Data packets that may have to be relayed: runs with one index each, at a fixed `stride`. Empty
+    /// unless the device relays.
     pub fn strangers(&self) -> impl Iterator<Item = (&[u8], u32)> {
         let run = |stranger: &Stranger| (&self.bytes[stranger.bytes.clone()], stranger.index);
         self.strangers.iter().map(run)
     }
 
-    /// Distance between datagrams.
+    /// Distance between datagrams in bytes.
     pub fn stride(&self) -> usize {
         self.stride
     }
 
-    /// The outer TOS that they came with.
+    /// The TOS of the outer packets.
     pub fn tos(&self) -> u8 {
         self.tos
     }
 
-    /// How many data packets wait to be opened.
+    /// The number of data packets to open.
     pub fn count(&self) -> usize {
         self.runs
             .iter()
@@ -299,7 +299,7 @@ fn note(strangers: &mut Vec<Stranger>, bytes: Range<usize>, index: u32) {
     }
 }
 
-/// Appends to `packets` the plaintexts of a run that are authentic and new. `None`: its peer or its
+/// Appends to `packets` the plaintexts of a run that are authentic and new. None if the peer or the
 /// session has ended since.
 fn replay_check(
     plane: &Plane,

@@ -251,7 +251,7 @@ impl Sim {
         result
     }
 
-    /// Makes `members` peers of the hub, and lets each reach the hub and, through it, the others.
+    /// Makes `members` peers of the hub. Each can reach the hub, and the other members through it.
     pub fn join(&mut self, hub: usize, members: &[usize]) {
         let endpoint = Change::Endpoint(self.hosts[hub].addr);
         for &member in members {
@@ -270,7 +270,7 @@ impl Sim {
         }
     }
 
-    /// Changes `peer` in `host`.
+    /// Changes the settings of `peer` in `host`.
     pub fn set_peer(&mut self, host: usize, peer: usize, changes: &[Change]) {
         let mut all = vec![Change::Peer(self.hosts[peer].public())];
         all.extend_from_slice(changes);

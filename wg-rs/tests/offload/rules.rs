@@ -142,7 +142,10 @@ fn tos_or_traffic_class_must_be_equal() {
     for (v6, protocol) in EACH {
         // 3 is CE: only some packets met congestion.
         assert_eq!(second_changed(v6, protocol, |p| p.tos = 3), three_writes());
-        assert_eq!(second_changed(v6, protocol, |p| p.tos = 0xb8), three_writes());
+        assert_eq!(
+            second_changed(v6, protocol, |p| p.tos = 0xb8),
+            three_writes()
+        );
     }
 }
 
@@ -381,8 +384,14 @@ fn ack_window_and_urgent_pointer_must_be_equal() {
 #[test]
 fn tcp_options_must_be_equal() {
     for v6 in [false, true] {
-        assert_eq!(second_changed(v6, TCP, |p| p.options[7] += 1), three_writes());
-        assert_eq!(second_changed(v6, TCP, |p| p.options.clear()), three_writes());
+        assert_eq!(
+            second_changed(v6, TCP, |p| p.options[7] += 1),
+            three_writes()
+        );
+        assert_eq!(
+            second_changed(v6, TCP, |p| p.options.clear()),
+            three_writes()
+        );
         assert_eq!(
             second_changed(v6, TCP, |p| p.options.extend([1; 4])),
             three_writes()
@@ -531,5 +540,8 @@ fn no_more_parts_than_allowed() {
 fn other_protocols_are_delivered_unchanged() {
     let icmp = |packet: &mut Vec<u8>| packet[9] = 1;
     assert_eq!(second_damaged(false, UDP, icmp), three_writes());
-    assert_eq!(writes(&[vec![], vec![0x45], vec![0x60; 39]]), three_writes());
+    assert_eq!(
+        writes(&[vec![], vec![0x45], vec![0x60; 39]]),
+        three_writes()
+    );
 }

@@ -1,9 +1,9 @@
 //! A path-compressed binary trie over the bits of an address.
 //!
-//! A node stands for a prefix; it is either owned or a fork with two children, so a trie of n
-//! prefixes has fewer than 2n nodes. Nodes live in an arena and name each other by index, and
-//! values stand beside them in a second arena under the same index: a descent touches only small
-//! plain nodes, and a change only those that it is about.
+//! A node stands for a prefix. It either has an owner or is a fork with two children, so a trie of
+//! n prefixes has fewer than 2n nodes. Nodes are in an array and refer to each other by index;
+//! values are in a second array at the same index. So a look-up touches only small nodes, and a
+//! change touches only the nodes that it concerns.
 //!
 //! A look-up in a large trie causes one cache miss after another. So a large trie also has
 //! shortcuts past its upper levels ([`Shortcuts`]), and most look-ups see only one or two nodes.
@@ -229,7 +229,7 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
         self.nodes[at as usize].owned = false;
         self.len -= 1;
         if self.len == 0 {
-            // Gives back the memory of what may have been many.
+            // Frees the memory of what may have been many nodes.
             *self = Trie::new();
             return true;
         }
