@@ -172,6 +172,7 @@ fn apply(interface: &mut Interface, key: PublicKey, change: Change) {
             peer.allowed_ips.retain(|other| *other != ip);
             peer.allowed_ips.extend((!remove).then_some(ip));
         }
+        (Change::Extension(extension), Some(peer)) => peer.extensions.set(&extension),
         (change, _) => panic!("{change:?} is never asked"),
     }
 }

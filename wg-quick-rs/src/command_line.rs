@@ -4,18 +4,24 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::ArgValueCompleter;
 use nix::sys::prctl;
 use nix::unistd::geteuid;
+use wg_rs::config::value;
+use wg_rs::model::{AllowedIp, Label};
 use wg_rs::place::Namespace;
 
 use crate::completions::{self, Shell};
-use crate::file::{Error, File, Location, is_name};
+use crate::file::own_endpoint::OwnEndpoint;
+use crate::file::roster::Who;
+use crate::file::{Address, Error, File, Location, is_name};
 use crate::steps::console;
-use crate::verbs::{check, down, qr, reload, reresolve, save, strip, up};
+use crate::verbs::people::{add, list, remove, switch};
+use crate::verbs::{check, down, init, qr, reload, reresolve, save, strip, up};
 
 /// Sets up WireGuard tunnels by their config files.
 #[derive(Debug, Parser)]
@@ -75,6 +81,68 @@ enum Verb {
     },
     /// Show a file as a QR code for a phone
     Qr(OneFile),
+    /// Write the file of a new server
+    Init {
+        /// Interface for /etc/wireguard/INTERFACE.conf, or the path of a file
+        #[arg(
+            value_name = "CONFIG_FILE|INTERFACE",
+            default_value = "wg0",
+            allow_hyphen_values = true,
+            value_parser = file
+        )]
+        file: String,
+        /// The server's addresses with the lengths of their prefixes; unused private networks by default
+        #[arg(long, value_name = "ADDRESS/PREFIX", value_delimiter = ',', value_parser = init::address)]
+        address: Vec<Address>,
+        /// UDP port to listen on
+        #[arg(long, default_value_t = 51820, value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        /// Where clients reach the server: a name or an address, and a port if it is another one there
+        #[arg(long, value_name = "HOST[:PORT]")]
+        endpoint: Option<OwnEndpoint>,
+        /// Let clients reach the Internet through the server
+        #[arg(long)]
+        nat: bool,
+    },
+    /// Add a client to a server, and print its config file
+    Add {
+        #[command(flatten)]
+        file: OneFile,
+        /// Name of the client: a-z, 0-9 and `-'
+        name: Label,
+        /// Send all traffic of the client through the tunnel
+        #[arg(long, conflicts_with = "allowed_ips")]
+        full_tunnel: bool,
+        /// What the client sends through the tunnel; what is for the server's networks by default
+        #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+        allowed_ips: Vec<AllowedIp>,
+        /// Name servers for the client, and domains to search
+        #[arg(long, value_name = "ADDRESS|DOMAIN", value_delimiter = ',', value_parser = add::dns)]
+        dns: Vec<String>,
+        /// Where the client reaches the server, if not where its file says
+        #[arg(long, value_name = "HOST[:PORT]")]
+        endpoint: Option<OwnEndpoint>,
+        /// Write the client's file there, and print only its QR code
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Make new keys for a client that is there already
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Remove a client from a server
+    Remove(OnePeer),
+    /// Shut a client out, until it is enabled again
+    Disable(OnePeer),
+    /// Let a client in again
+    Enable(OnePeer),
+    /// List the clients of a server
+    List {
+        #[command(flatten)]
+        file: OneFile,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a shell completion script
     Completions {
         /// The shell
@@ -93,6 +161,16 @@ struct OneFile {
         add = ArgValueCompleter::new(completions::files)
     )]
     file: String,
+}
+
+/// A peer in the file of a tunnel.
+#[derive(Debug, clap::Args)]
+struct OnePeer {
+    #[command(flatten)]
+    file: OneFile,
+    /// Its name, or its public key
+    #[arg(value_name = "NAME|PUBLIC_KEY", value_parser = who)]
+    peer: Who,
 }
 
 /// The file of a running tunnel.
@@ -133,6 +211,17 @@ fn file(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
+/// A network of `--allowed-ips`.
+fn network(text: &str) -> Result<AllowedIp, String> {
+    let network = value::allowed_ip(text).map_err(|reason| reason.to_string())?;
+    Ok(network.0)
+}
+
+fn who(text: &str) -> Result<Who, String> {
+    let who = text.parse();
+    who.map_err(|rule| format!("neither a name nor a public key: {rule}"))
+}
+
 /// Runs `wg-quick-rs`.
 pub fn main() -> ExitCode {
     // This process holds keys: it must not write a core dump.
@@ -167,6 +256,49 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Strip(OneFile { file }) => as_root(|| with_text(file, strip::strip)),
         Verb::Check { files } => as_reader(files, || check::run(files)),
         Verb::Qr(OneFile { file }) => as_reader(std::slice::from_ref(file), || qr::run(file)),
+        Verb::Init {
+            file,
+            address,
+            port,
+            endpoint,
+            nat,
+        } => as_root_if(is_name(file), || {
+            init::run(&init::Request {
+                file,
+                addresses: address,
+                port: *port,
+                endpoint: endpoint.as_ref(),
+                nat: *nat,
+            })
+        }),
+        Verb::Add {
+            file: OneFile { file },
+            name,
+            full_tunnel,
+            allowed_ips,
+            dns,
+            endpoint,
+            output,
+            replace,
+        } => as_root(|| {
+            let request = add::Request {
+                name,
+                full_tunnel: *full_tunnel,
+                allowed_ips,
+                dns,
+                endpoint: endpoint.as_ref(),
+                output: output.as_ref(),
+                replace: *replace,
+            };
+            add::run(file, &request)
+        }),
+        Verb::Remove(OnePeer { file, peer }) => as_root(|| remove::run(&file.file, peer)),
+        Verb::Disable(OnePeer { file, peer }) => as_root(|| switch::run(&file.file, peer, false)),
+        Verb::Enable(OnePeer { file, peer }) => as_root(|| switch::run(&file.file, peer, true)),
+        Verb::List {
+            file: OneFile { file },
+            json,
+        } => as_root(|| list::run(file, *json)),
         Verb::Completions { shell } => completions::print(*shell),
         Verb::Reresolve { files } => as_root(|| reresolve::run(files)),
     }
@@ -174,11 +306,11 @@ fn run(verb: Verb) -> ExitCode {
 
 /// Runs `work`, as root if one of `files` can be read only by root.
 fn as_reader(files: &[String], work: impl FnOnce() -> ExitCode) -> ExitCode {
-    if files.iter().any(|file| is_name(file)) {
-        as_root(work)
-    } else {
-        work()
-    }
+    as_root_if(files.iter().any(|file| is_name(file)), work)
+}
+
+fn as_root_if(needed: bool, work: impl FnOnce() -> ExitCode) -> ExitCode {
+    if needed { as_root(work) } else { work() }
 }
 
 /// Runs `work` on a file without errors; otherwise prints all errors.
@@ -269,6 +401,36 @@ mod tests {
             &["reresolve"],
             &["reresolve", "wg0"],
             &["completions", "zsh"],
+            &["init"],
+            &[
+                "init",
+                "wg1",
+                "--address",
+                "10.0.0.1/24,fd00::1/64",
+                "--nat",
+            ],
+            &[
+                "add",
+                "wg0",
+                "alice",
+                "--full-tunnel",
+                "--dns",
+                "10.0.0.1,example.com",
+            ],
+            &[
+                "add",
+                "wg0",
+                "alice",
+                "--allowed-ips",
+                "10.0.0.0/8,fd00::/8",
+            ],
+            &["add", "wg0", "--replace", "alice"],
+            &[
+                "remove",
+                "wg0",
+                "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+            ],
+            &["list", "wg0", "--json"],
         ] {
             assert!(parse(words).is_ok(), "{words:?}");
         }
@@ -281,6 +443,20 @@ mod tests {
             &["check"],
             &["completions", "elvish"],
             &["away", "wg0"],
+            &["init", "--port", "0"],
+            &["init", "--address", "10.0.0.0/24"],
+            &["add", "wg0"],
+            &["add", "wg0", "Alice"],
+            &["add", "wg0", "alice", "--dns", "10.0.0"],
+            &[
+                "add",
+                "wg0",
+                "alice",
+                "--full-tunnel",
+                "--allowed-ips",
+                "10.0.0.0/8",
+            ],
+            &["remove", "wg0", "Alice"],
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }

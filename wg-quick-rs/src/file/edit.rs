@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use crate::file::lines::{HOOKS, Line, Section, What, lines, squeezed};
+use crate::file::lines::{HOOKS, Line, OFF, Section, What, lines, squeezed};
 
 /// A file and its edits.
 pub struct Edit<'a> {
@@ -35,6 +35,8 @@ enum Fate {
     Keep,
     Drop,
     Value(Zeroizing<String>),
+    /// Another line in its place, with its end.
+    Line(Zeroizing<Vec<u8>>),
 }
 
 impl<'a> Edit<'a> {
@@ -203,6 +205,39 @@ impl<'a> Edit<'a> {
         }
     }
 
+    /// Makes comments of a section's lines, up to the last that is none. Blank lines stay.
+    pub fn disable(&mut self, section: &Range<usize>) {
+        let content =
+            |at: &usize| !matches!(self.lines[*at].line.what, What::Blank | What::Comment);
+        let Some(last) = section.clone().rev().find(content) else {
+            return;
+        };
+        for edited in &mut self.lines[section.start..=last] {
+            if edited.line.what != What::Blank {
+                let line = [OFF.as_bytes(), edited.line.raw].concat();
+                edited.fate = Fate::Line(Zeroizing::new(line));
+            }
+        }
+    }
+
+    /// Takes back [`Edit::disable`].
+    pub fn enable(&mut self, section: &Range<usize>) {
+        for edited in &mut self.lines[section.clone()] {
+            if let Some(line) = edited.line.raw.strip_prefix(OFF.as_bytes()) {
+                edited.fate = Fate::Line(Zeroizing::new(line.to_vec()));
+            }
+        }
+    }
+
+    /// The text of a section, as if it were not switched off.
+    pub fn text_of(&self, section: &Range<usize>) -> Zeroizing<Vec<u8>> {
+        let lines = self.lines[section.clone()].iter().map(|edited| {
+            let raw = edited.line.raw;
+            raw.strip_prefix(OFF.as_bytes()).unwrap_or(raw)
+        });
+        Zeroizing::new(lines.collect::<Vec<_>>().concat())
+    }
+
     /// Whether a hook contains `word`.
     pub fn a_hook_says(&self, word: &str) -> bool {
         let speaks = |edited: &Edited| {
@@ -243,6 +278,7 @@ impl<'a> Edit<'a> {
             let Line { raw, what, .. } = &edited.line;
             match (&edited.fate, what) {
                 (Fate::Drop, _) => {}
+                (Fate::Line(new), _) => out.push(new),
                 (Fate::Value(new), What::Key(_, old)) => {
                     out.extend([&raw[..old.start], new.as_bytes(), &raw[old.end..]]);
                 }

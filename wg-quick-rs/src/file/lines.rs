@@ -30,6 +30,8 @@ pub enum What {
     /// A key, and the range of its value in the line, without white space around it and without a
     /// comment after it. The key of a `#@` line begins with that mark: `#@ Name`.
     Key(String, Range<usize>),
+    /// A line of a section that is switched off, but for its head: a comment to every other program.
+    Disabled,
     /// Anything else.
     Other,
 }
@@ -41,9 +43,14 @@ pub enum Section {
     Interface,
     /// `[Peer]`.
     Peer,
+    /// A `[Peer]` that is switched off: [`OFF`] is before each of its lines.
+    Disabled,
     /// Any other heading.
     Other,
 }
+
+/// What a line of a section that is switched off begins with.
+pub const OFF: &str = "#! ";
 
 /// The keys whose value is a command: a `#` in it does not start a comment.
 pub const HOOKS: [&str; 4] = ["PreUp", "PostUp", "PreDown", "PostDown"];
@@ -78,6 +85,12 @@ fn what(raw: &[u8], is_first: bool) -> What {
         .strip_prefix(BYTE_ORDER_MARK)
         .filter(|_| is_first)
         .unwrap_or(raw);
+    if let Some(text) = text.strip_prefix(OFF.as_bytes()) {
+        return match what(text, true) {
+            What::Head(Section::Peer) => What::Head(Section::Disabled),
+            _ => What::Disabled,
+        };
+    }
     let start = text.trim_ascii_start();
     let extension = start.strip_prefix(EXTENSION_MARK.as_bytes());
     let text = extension.unwrap_or(text);
@@ -161,6 +174,10 @@ mod tests {
         );
         assert_eq!(key(" #@ Name = alice # phone\n"), pair("#@ Name", "alice"));
         assert_eq!(key("#@name=alice"), pair("#@ name", "alice"));
+        assert_eq!(kind(b"#! [Peer]\n"), What::Head(Section::Disabled));
+        assert_eq!(kind(b"#! Name = x\n"), What::Disabled);
+        assert_eq!(kind(b"#! [Interface]\n"), What::Disabled);
+        assert_eq!(kind(b"#!/bin/sh\n"), What::Comment);
         assert_eq!(kind(b"#@\n"), What::Comment);
         assert_eq!(kind(b"#@ [Peer]\n"), What::Other);
         assert_eq!(lines(b"a\n\nb").count(), 3);

@@ -6,8 +6,10 @@ pub mod difference;
 pub mod edit;
 pub mod hook_text;
 pub mod lines;
+pub mod own_endpoint;
 mod parse;
 pub mod replace;
+pub mod roster;
 pub mod saved;
 pub mod table;
 

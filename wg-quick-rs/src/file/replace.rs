@@ -38,6 +38,54 @@ fn try_replace(path: &Path, text: &[u8]) -> io::Result<()> {
     swap(&path, text, old.mode() & 0o600, Some(&old))
 }
 
+/// Why there is no new file.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// It stays as it is.
+    #[error("`{}' exists already, and is left as it is", .0.display())]
+    Exists(PathBuf),
+    /// Nothing is left of it.
+    #[error("`{}' could not be written: {source}", path.display())]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Makes a file that is its owner's alone (mode 0600). Nobody ever sees half of it.
+///
+/// # Errors
+/// There is one already, also if it is a link to nothing; or it cannot be written.
+pub fn create(path: &Path, text: &[u8]) -> Result<(), CreateError> {
+    let try_create = || -> io::Result<()> {
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        let temporary = path.with_file_name(temporary(name)?);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        let written = file.write_all(text).and_then(|()| file.sync_all());
+        // Unlike a rename, a link replaces nothing.
+        let made = written.and_then(|()| fs::hard_link(&temporary, path));
+        let _ = fs::remove_file(&temporary);
+        made
+    };
+    // The kernel says more of a folder that is missing than of a link.
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(CreateError::Exists(path.into()));
+    }
+    try_create().map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => CreateError::Exists(path.into()),
+        _ => CreateError::Failed {
+            path: path.into(),
+            source,
+        },
+    })
+}
+
 /// Puts a new file with this mode, and with the owner of `old`, in place of `path`, which must not be a
 /// symbolic link.
 ///
@@ -145,6 +193,22 @@ mod tests {
             assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
             assert_eq!(folder.names(), 2);
         }
+    }
+
+    #[test]
+    fn a_new_file_replaces_none() {
+        let folder = Folder::new("create");
+        let path = folder.0.join("wg0.conf");
+        create(&path, b"new").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        let error = create(&path, b"other").unwrap_err();
+        assert!(matches!(error, CreateError::Exists(_)), "{error}");
+        let dangling = folder.0.join("link");
+        symlink("nowhere", &dangling).unwrap();
+        assert!(create(&dangling, b"other").is_err());
+        assert!(create(&folder.0.join("none/wg0.conf"), b"other").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(folder.names(), 2);
     }
 
     #[test]

@@ -12,5 +12,6 @@ pub mod hooks;
 pub mod ipv6;
 pub mod loops;
 pub mod mtu;
+pub mod network;
 pub mod ours;
 pub mod routes;

@@ -77,7 +77,10 @@ impl Step {
             Step::AddFirewall(firewall) | Step::ReplaceFirewall { new: firewall, .. } => {
                 firewall.show();
             }
-            Step::DeleteFirewall { .. } => {}
+            Step::DeleteFirewall { .. }
+            | Step::CreateFile(..)
+            | Step::RemoveFile(..)
+            | Step::ReplaceFile { .. } => {}
             Step::Hook { command, .. } => console::hook(command),
         }
     }

@@ -4,6 +4,7 @@
 //! the step that undoes it is noted before the program runs, and finds out itself what there is to undo.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,10 @@ use wg_rs::model::Change;
 use wg_rs::place::{self, Ending, Namespace};
 use wg_rs::sys::netlink::{self, Events, Groups, Netlink, Route, Rule};
 use wg_rs::sys::netns::NetNs;
+use zeroize::Zeroizing;
 
 use crate::file::Address;
+use crate::file::replace::{create, replace};
 use crate::steps::console;
 use crate::steps::dns::Resolver;
 use crate::steps::failure::Failure;
@@ -22,6 +25,16 @@ use crate::steps::program::Program;
 use crate::steps::signals::Signals;
 use crate::steps::state::State;
 use crate::steps::target::Target;
+
+/// A text with keys, which is not shown.
+#[derive(Clone)]
+pub struct Secret(pub Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
 
 /// A change of the host that can be undone.
 #[derive(Debug)]
@@ -95,6 +108,19 @@ pub enum Step {
         there: Option<Present>,
         /// The firewalls to add again, in this order, if the deletion is undone.
         undo: Vec<Firewall>,
+    },
+    /// A new file, its owner's alone.
+    CreateFile(PathBuf, Secret),
+    /// A file that goes.
+    RemoveFile(PathBuf, Secret),
+    /// The text of a config file.
+    ReplaceFile {
+        /// The file.
+        path: PathBuf,
+        /// What was in it.
+        old: Secret,
+        /// What is to be in it.
+        new: Secret,
     },
     /// Runs a shell command of the file.
     Hook {
@@ -213,6 +239,22 @@ impl Step {
                 undo.push(Step::Set {
                     changes: back,
                     undo: changes,
+                });
+            }
+            Step::CreateFile(path, text) => {
+                create(&path, &text.0).map_err(Failure::new)?;
+                undo.push(Step::RemoveFile(path, text));
+            }
+            Step::RemoveFile(path, text) => {
+                fs::remove_file(&path)?;
+                undo.push(Step::CreateFile(path, text));
+            }
+            Step::ReplaceFile { path, old, new } => {
+                replace(&path, &new.0).map_err(Failure::new)?;
+                undo.push(Step::ReplaceFile {
+                    path,
+                    old: new,
+                    new: old,
                 });
             }
             Step::AddAddress(address) => {

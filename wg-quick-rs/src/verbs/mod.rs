@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod down;
+pub mod init;
+pub mod people;
 pub mod qr;
 pub mod reload;
 pub mod reresolve;

@@ -32,7 +32,7 @@ const QUIET: usize = 4;
 /// The text does not fit in a QR code; its length in bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} bytes are too many for a QR code, which holds at most 2953: remove peers")]
-struct TooLong(usize);
+pub struct TooLong(usize);
 
 /// Runs the command: prints the code of a file without errors.
 pub fn run(argument: &str) -> ExitCode {
@@ -69,7 +69,7 @@ fn for_phone(text: &[u8]) -> Zeroizing<String> {
         let keys = match section {
             Section::Interface => &INTERFACE[..],
             Section::Peer => &PEER[..],
-            Section::Other => &[],
+            Section::Disabled | Section::Other => &[],
         };
         match &line.what {
             What::Head(head) => {
@@ -77,7 +77,7 @@ fn for_phone(text: &[u8]) -> Zeroizing<String> {
                 match section {
                     Section::Interface => out.push_str("[Interface]\n"),
                     Section::Peer => out.push_str("[Peer]\n"),
-                    Section::Other => {}
+                    Section::Disabled | Section::Other => {}
                 }
             }
             What::Key(_, value) if !value.is_empty() => {
@@ -97,7 +97,7 @@ fn for_phone(text: &[u8]) -> Zeroizing<String> {
 ///
 /// # Errors
 /// [`TooLong`].
-fn code(text: &str, colours: bool) -> Result<Zeroizing<String>, TooLong> {
+pub fn code(text: &str, colours: bool) -> Result<Zeroizing<String>, TooLong> {
     let code =
         QrCode::with_error_correction_level(text, EcLevel::L).map_err(|_| TooLong(text.len()))?;
     let width = code.width();

@@ -44,7 +44,11 @@ pub fn reload(file: &File) -> ExitCode {
     })
 }
 
-fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
+/// What [`reload`] does, of an interface that was found.
+///
+/// # Errors
+/// A step failed, or a signal came.
+pub fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
     let before = transaction.target.get()?;
     let known = transaction.state.clone();
     let known = known.as_ref();

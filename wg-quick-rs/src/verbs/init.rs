@@ -1,0 +1,269 @@
+//! `init`: the file of a new server.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rand_core::{OsRng, TryRngCore};
+use wg_crypto::key::PrivateKey;
+use wg_rs::config::{Endpoint, value};
+use wg_rs::model::AllowedIp;
+use zeroize::Zeroizing;
+
+use crate::file::own_endpoint::OwnEndpoint;
+use crate::file::replace::create;
+use crate::file::roster::{free_address, overlap};
+use crate::file::{Address, FOLDER, is_name};
+use crate::plan::network;
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::program::Program;
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// An interface, or the path of its file.
+    pub file: &'a str,
+    /// Its addresses; of unused networks by default.
+    pub addresses: &'a [Address],
+    /// Where it listens.
+    pub port: u16,
+    /// Where clients reach it.
+    pub endpoint: Option<&'a OwnEndpoint>,
+    /// Whether clients reach the Internet through it.
+    pub nat: bool,
+}
+
+/// Runs the command.
+pub fn run(request: &Request) -> ExitCode {
+    match init(request) {
+        Ok(next) => {
+            console::line(next);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            console::error(&failure);
+            failure.code()
+        }
+    }
+}
+
+/// Writes the file; what to do next.
+fn init(request: &Request) -> Result<String, Failure> {
+    let path = match is_name(request.file) {
+        true => PathBuf::from(format!("{FOLDER}/{}.conf", request.file)),
+        false => PathBuf::from(request.file),
+    };
+    let stem = path
+        .file_name()
+        .and_then(|name| name.to_str()?.strip_suffix(".conf"));
+    let Some(interface) = stem.filter(|name| is_name(name)) else {
+        return Err(Failure::new(
+            "The config file must be a valid interface name, followed by .conf",
+        ));
+    };
+    check_port(request.port)?;
+    if request.nat && Program::find("nft").is_none() {
+        return Err(Failure::new(
+            "--nat needs the program nft, which is not installed",
+        ));
+    }
+    let addresses = match request.addresses {
+        [] => network::unused()?,
+        chosen => {
+            warn_of_used(chosen)?;
+            chosen.to_vec()
+        }
+    };
+    let endpoint = match request.endpoint {
+        Some(endpoint) => endpoint.with_port(Some(request.port)),
+        None => network::public_address().map(|ip| Endpoint {
+            host: ip.to_string(),
+            port: request.port,
+            line: 0,
+        }),
+    };
+    let mut key = Zeroizing::new([0; 32]);
+    OsRng.try_fill_bytes(&mut *key).map_err(Failure::new)?;
+    let key = PrivateKey::from_bytes(*key).to_base64();
+    let endpoint_line = match &endpoint {
+        Some(endpoint) => format!("#@ Endpoint = {endpoint}\n"),
+        None => String::new(),
+    };
+    let list: Vec<_> = addresses.iter().map(Address::to_string).collect();
+    let list = list.join(", ");
+    let hooks = if request.nat {
+        hooks(&addresses)
+    } else {
+        String::new()
+    };
+    let port = request.port.to_string();
+    // Made in one piece: no copy of the key stays behind.
+    let parts: [&str; 10] = [
+        "[Interface]\n",
+        &endpoint_line,
+        "PrivateKey = ",
+        &key,
+        "\nAddress = ",
+        &list,
+        "\nListenPort = ",
+        &port,
+        "\n",
+        &hooks,
+    ];
+    let text = Zeroizing::new(parts.concat());
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(folder)?;
+    }
+    create(&path, text.as_bytes()).map_err(Failure::new)?;
+    let (program, file) = (console::program(), request.file);
+    let reached = match endpoint {
+        Some(endpoint) => format!(" Clients reach it at {endpoint} (UDP)."),
+        None => " It does not say where clients reach it: give `add' an --endpoint.".into(),
+    };
+    Ok(format!(
+        "`{}' is written: {interface} has {list}.{reached} Next: `{program} up {file}', then `{program} add \
+         {file} NAME' for each client.",
+        path.display()
+    ))
+}
+
+/// # Errors
+/// Somebody listens there.
+fn check_port(port: u16) -> Result<(), Failure> {
+    match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Failure::new(format_args!(
+            "port {port} is taken by another program: choose one with --port"
+        ))),
+        // Who may not try finds out when the interface comes up.
+        _ => Ok(()),
+    }
+}
+
+fn warn_of_used(chosen: &[Address]) -> Result<(), Failure> {
+    let used = network::used()?;
+    for own in chosen {
+        let network = AllowedIp::new(own.ip, own.prefix);
+        let other = network.and_then(|network| used.iter().find(|used| overlap(&network, used)));
+        if let Some(other) = other {
+            console::note(format_args!(
+                "{own} overlaps {other}, which this host uses already."
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Forwarding, and the server's address in place of its clients', as long as the interface is up.
+fn hooks(addresses: &[Address]) -> String {
+    let mut forwarding = Vec::new();
+    let mut rules = Vec::new();
+    for (is_ipv4, family, forward) in [
+        (true, "ip", "echo 1 > /proc/sys/net/ipv4/ip_forward"),
+        (
+            false,
+            "ip6",
+            "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
+        ),
+    ] {
+        let own = addresses.iter().filter(|own| own.ip.is_ipv4() == is_ipv4);
+        let networks = own.filter_map(|own| AllowedIp::new(own.ip, own.prefix));
+        let new = networks
+            .map(|network| format!("{family} saddr {network} oifname != \"%i\" masquerade;"));
+        let before = rules.len();
+        rules.extend(new);
+        if rules.len() == before {
+            continue;
+        }
+        if !is_ipv4 {
+            // A host that forwards takes no address or route from a router, unless it is told to.
+            forwarding.push(
+                "for f in /proc/sys/net/ipv6/conf/*/accept_ra; do if [ \"$(cat $f)\" = 1 ]; then echo 2 > $f; \
+                 fi; done",
+            );
+        }
+        forwarding.push(forward);
+    }
+    let forwarding: Vec<_> = forwarding
+        .iter()
+        .map(|line| format!("PostUp = {line}\n"))
+        .collect();
+    format!(
+        "{}PostUp = nft 'table inet nat-%i; delete table inet nat-%i; table inet nat-%i {{ chain srcnat {{ type \
+         nat hook postrouting priority 100; {} }}; }}'\nPostDown = nft delete table inet nat-%i\n",
+        forwarding.concat(),
+        rules.join(" ")
+    )
+}
+
+/// An address of `--address`.
+///
+/// # Errors
+/// It is none, or its network has no room for a client.
+pub fn address(text: &str) -> Result<Address, String> {
+    let own = value::address(text).map_err(|reason| reason.to_string())?;
+    let network = AllowedIp::new(own.ip, own.prefix);
+    if free_address(&own, &[]).is_none() {
+        return Err(format!(
+            "there is no room for clients in it; say something like {}",
+            example(own.ip)
+        ));
+    }
+    match network.is_some_and(|network| network.addr == own.ip) {
+        true => Err("this is the network; say which address in it is the server's".into()),
+        false => Ok(own),
+    }
+}
+
+fn example(ip: IpAddr) -> String {
+    format!("{ip}/{}", if ip.is_ipv4() { 24 } else { 64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_with_room() {
+        for text in ["10.0.0.1/24", "10.0.0.1/30", "fd00::1/64"] {
+            assert_eq!(address(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "10.0.0.1",
+            "10.0.0.0/24",
+            "fd00::/64",
+            "fd00::1",
+            "10.0.0.1/31",
+            "x",
+        ] {
+            assert!(address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hooks_are_for_the_families_there_are() {
+        let v4 = hooks(&[address("10.0.0.1/24").unwrap()]);
+        assert!(
+            v4.contains("ip saddr 10.0.0.0/24 oifname != \"%i\" masquerade; }; }'\n"),
+            "{v4}"
+        );
+        assert!(!v4.contains("ip6") && !v4.contains("ipv6"), "{v4}");
+        let both = hooks(&[
+            address("10.0.0.1/24").unwrap(),
+            address("fd00::1/64").unwrap(),
+        ]);
+        assert!(
+            both.contains("ip6 saddr fd00::/64") && both.contains("accept_ra"),
+            "{both}"
+        );
+    }
+}

@@ -1,0 +1,312 @@
+//! `add`: a new client, or new keys for one. Its file goes out, and only its public key stays here.
+
+use std::io::{self, IsTerminal, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rand_core::{OsRng, TryRngCore};
+use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use wg_rs::config::{Endpoint, PeerSettings};
+use wg_rs::model::{AllowedIp, Label};
+use zeroize::Zeroizing;
+
+use crate::file::edit::Edit;
+use crate::file::own_endpoint::OwnEndpoint;
+use crate::file::roster::{Member, Who, free_address, is_inside, members};
+use crate::file::{Address, is_server};
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::step::{Secret, Step};
+use crate::steps::transaction::Transaction;
+use crate::verbs::people::change::{self, Opened};
+use crate::verbs::people::client::ClientFile;
+use crate::verbs::qr;
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The client.
+    pub name: &'a Label,
+    /// All its traffic goes through the tunnel.
+    pub full_tunnel: bool,
+    /// What goes through the tunnel; if empty, what is for the tunnel's own networks.
+    pub allowed_ips: &'a [AllowedIp],
+    /// Its name servers, and domains to search.
+    pub dns: &'a [String],
+    /// Where it reaches this server, if not where the file says.
+    pub endpoint: Option<&'a OwnEndpoint>,
+    /// Where its file goes; to standard output by default.
+    pub output: Option<&'a PathBuf>,
+    /// New keys for a client that is there.
+    pub replace: bool,
+}
+
+/// Runs the command.
+pub fn run(argument: &str, request: &Request) -> ExitCode {
+    change::with(argument, |transaction, opened| {
+        add(transaction, opened, request)
+    })
+}
+
+fn add(transaction: &mut Transaction, opened: &Opened, request: &Request) -> Result<(), Failure> {
+    let mut text = Edit::new(&opened.text);
+    let all = members(&text);
+    let server = server_key(transaction, opened)?;
+    let endpoint = endpoint(opened, request)?;
+    let private_key = PrivateKey::from_bytes(*random()?);
+    let public_key = private_key.public_key();
+    let preshared_key = PresharedKey::from_bytes(*random()?);
+    let (addresses, keys) = if request.replace {
+        let who = Who::Name(request.name.clone());
+        let (old, sections) = opened.find(&text, &who)?;
+        let addresses = addresses_of(opened, request.name, &sections)?;
+        for member in &sections {
+            let part = std::slice::from_ref(&member.section);
+            let key = Some(public_key.to_base64());
+            text.scalar(part, "PublicKey", key, |_| false);
+        }
+        let last = &sections[sections.len() - 1..];
+        let part: Vec<_> = last.iter().map(|member| member.section.clone()).collect();
+        text.scalar(
+            &part,
+            "PresharedKey",
+            Some(preshared_key.to_base64()),
+            |_| false,
+        );
+        (addresses, vec![old, public_key])
+    } else {
+        is_new(opened, request.name, &all)?;
+        let addresses = free_addresses(transaction, opened, &all)?;
+        let own: Vec<_> = addresses.iter().filter_map(whole).collect();
+        let own: Vec<_> = own.iter().map(AllowedIp::to_string).collect();
+        text.append(
+            "[Peer]",
+            vec![
+                ("#@ Name", Zeroizing::new(request.name.to_string())),
+                ("PublicKey", Zeroizing::new(public_key.to_base64())),
+                ("PresharedKey", preshared_key.to_base64()),
+                ("AllowedIPs", Zeroizing::new(own.join(", "))),
+            ],
+        );
+        (addresses, vec![public_key])
+    };
+    if request.full_tunnel && request.dns.is_empty() {
+        console::note(
+            "Without --dns the client goes on asking the name servers that it has, if it reaches them \
+             through the tunnel.",
+        );
+    }
+    let client = ClientFile {
+        private_key: &private_key,
+        preshared_key: &preshared_key,
+        addresses: &addresses,
+        dns: request.dns,
+        server: &server,
+        endpoint: &endpoint,
+        allowed_ips: &routed(opened, request),
+    }
+    .text();
+    if let Some(path) = request.output {
+        let text = Secret(Zeroizing::new(client.as_bytes().to_vec()));
+        transaction.run(Step::CreateFile(path.clone(), text))?;
+    }
+    opened.apply(transaction, text.finish(), &keys)?;
+    // If nobody gets it, it is of no use that the client is there.
+    print(&client, request).map_err(|error| {
+        Failure::new(format_args!(
+            "the client's file could not be printed: {error}"
+        ))
+    })?;
+    if !opened.runs {
+        console::note(format_args!(
+            "`{0}' is not up; `{1} up {0}' brings it up.",
+            opened.file.interface,
+            console::program()
+        ));
+    }
+    Ok(())
+}
+
+fn random() -> Result<Zeroizing<[u8; 32]>, Failure> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    OsRng.try_fill_bytes(&mut *bytes).map_err(Failure::new)?;
+    Ok(bytes)
+}
+
+/// The key that clients know this interface by. A hook may have set it.
+fn server_key(transaction: &Transaction, opened: &Opened) -> Result<PublicKey, Failure> {
+    let running = match opened.runs {
+        true => transaction.target.get()?.private_key,
+        false => None,
+    };
+    let of_file = opened.file.settings.private_key.as_deref();
+    let key = running.as_ref().or(of_file);
+    key.map(PrivateKey::public_key).ok_or_else(|| {
+        Failure::new(format_args!(
+            "{} has no PrivateKey, and a client needs the key that belongs to it",
+            opened.file.path.display()
+        ))
+    })
+}
+
+/// Where clients reach this interface.
+fn endpoint(opened: &Opened, request: &Request) -> Result<Endpoint, Failure> {
+    let settings = &opened.file.settings;
+    let path = opened.file.path.display();
+    if let Some(endpoint) = request.endpoint {
+        let port = settings.own_endpoint.as_ref().map(|own| own.port);
+        let port = port.or(settings.listen_port).filter(|port| *port != 0);
+        return endpoint.with_port(port).ok_or_else(|| {
+            Failure::new(format_args!(
+                "{path} has no ListenPort: say --endpoint {endpoint}:PORT"
+            ))
+        });
+    }
+    settings.own_endpoint.clone().ok_or_else(|| {
+        Failure::new(format_args!(
+            "{path} does not say where clients reach this server: give --endpoint HOST, or write it into \
+             [Interface] once and for all: `#@ Endpoint = HOST:PORT'"
+        ))
+    })
+}
+
+fn is_new(opened: &Opened, name: &Label, all: &[Member]) -> Result<(), Failure> {
+    match all.iter().find(|member| member.peer.name() == Some(name)) {
+        Some(_) => Err(Failure::new(format_args!(
+            "{}: `{name}' is there already; with --replace it gets new keys",
+            opened.file.path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// An address in the first network of each family, beside those of the file, of peers that are switched off,
+/// and of what runs.
+fn free_addresses(
+    transaction: &Transaction,
+    opened: &Opened,
+    all: &[Member],
+) -> Result<Vec<IpAddr>, Failure> {
+    let file = &opened.file;
+    let of_peer = |peer: &PeerSettings| -> Vec<AllowedIp> {
+        peer.allowed_ips.iter().map(|one| one.ip).collect()
+    };
+    let mut taken: Vec<_> = all
+        .iter()
+        .flat_map(|member| of_peer(&member.peer))
+        .collect();
+    let own = file.addresses.iter().map(|own| own.value);
+    taken.extend(own.clone().filter_map(|own| whole(&own.ip)));
+    if opened.runs {
+        let peers = transaction.target.get()?.peers;
+        taken.extend(peers.into_iter().flat_map(|peer| peer.allowed_ips));
+    }
+    let path = file.path.display();
+    let mut addresses = Vec::new();
+    for is_ipv4 in [true, false] {
+        let networks: Vec<Address> = own
+            .clone()
+            .filter(|own| own.ip.is_ipv4() == is_ipv4)
+            .collect();
+        let free = networks.iter().find_map(|own| free_address(own, &taken));
+        match (free, networks.first()) {
+            (Some(free), _) => addresses.push(free),
+            (None, Some(network)) => {
+                return Err(Failure::new(format_args!(
+                    "{path}: no address is left in {network} for another client"
+                )));
+            }
+            (None, None) => {}
+        }
+    }
+    if addresses.is_empty() {
+        return Err(Failure::new(format_args!(
+            "{path} has no Address, so there is no network to take an address from"
+        )));
+    }
+    Ok(addresses)
+}
+
+/// The addresses that a client of the file has itself.
+fn addresses_of(
+    opened: &Opened,
+    name: &Label,
+    sections: &[Member],
+) -> Result<Vec<IpAddr>, Failure> {
+    let path = opened.file.path.display();
+    if sections.iter().any(|member| !member.is_enabled) {
+        return Err(Failure::new(format_args!(
+            "{path}: `{name}' is disabled; enable it before it gets new keys"
+        )));
+    }
+    let networks = networks(opened);
+    let allowed = sections.iter().flat_map(|member| &member.peer.allowed_ips);
+    let alone = allowed.map(|one| one.ip).filter(|ip| {
+        whole(&ip.addr) == Some(*ip) && networks.iter().any(|network| is_inside(ip, network))
+    });
+    let addresses: Vec<_> = alone.map(|ip| ip.addr).collect();
+    match addresses.is_empty() {
+        true => Err(Failure::new(format_args!(
+            "{path}: `{name}' has no address of its own in AllowedIPs"
+        ))),
+        false => Ok(addresses),
+    }
+}
+
+/// What the client sends through the tunnel.
+fn routed(opened: &Opened, request: &Request) -> Vec<AllowedIp> {
+    if request.full_tunnel {
+        let any = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
+        return any.iter().filter_map(|ip| AllowedIp::new(*ip, 0)).collect();
+    }
+    match request.allowed_ips {
+        [] => networks(opened),
+        allowed => allowed.to_vec(),
+    }
+}
+
+/// The networks of the interface.
+fn networks(opened: &Opened) -> Vec<AllowedIp> {
+    let own = opened.file.addresses.iter().map(|own| own.value);
+    let mut networks: Vec<_> = own
+        .filter_map(|own| AllowedIp::new(own.ip, own.prefix))
+        .collect();
+    networks.dedup();
+    networks
+}
+
+/// An address alone, as a network.
+fn whole(ip: &IpAddr) -> Option<AllowedIp> {
+    AllowedIp::new(*ip, if ip.is_ipv4() { 32 } else { 128 })
+}
+
+/// The file on standard output, unless it has a place of its own; and the code for a phone, where a person
+/// can see it.
+fn print(client: &str, request: &Request) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let to_file = request.output.is_some();
+    if !to_file {
+        out.write_all(client.as_bytes())?;
+    }
+    if to_file || out.is_terminal() {
+        match qr::code(client, out.is_terminal()) {
+            Ok(code) => out.write_all(code.as_bytes())?,
+            Err(error) => console::note(format_args!("{error}.")),
+        }
+    }
+    out.flush()
+}
+
+/// A word of `--dns`.
+///
+/// # Errors
+/// It looks like an address, but is none.
+pub fn dns(text: &str) -> Result<String, String> {
+    let is_wrong = is_server(text) && text.parse::<IpAddr>().is_err();
+    let is_word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    match is_word && !is_wrong {
+        true => Ok(text.into()),
+        false => Err("neither the address of a name server nor a domain to search".into()),
+    }
+}

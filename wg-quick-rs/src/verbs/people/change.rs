@@ -1,0 +1,179 @@
+//! What is common to all changes: the file under its lock, and file and interface changed together.
+
+use std::fs;
+use std::process::ExitCode;
+
+use wg_crypto::key::PublicKey;
+use wg_rs::model::Interface;
+use zeroize::Zeroizing;
+
+use crate::file::difference::{Difference, desired};
+use crate::file::edit::Edit;
+use crate::file::roster::{Member, Who, is_inside, members};
+use crate::file::table::Table;
+use crate::file::{self, File, Location};
+use crate::plan::endpoint;
+use crate::plan::find::find;
+use crate::steps::console;
+use crate::steps::failure::Failure;
+use crate::steps::state::PeerOfFile;
+use crate::steps::step::{Secret, Step};
+use crate::steps::transaction::{self, Transaction};
+use crate::verbs::reload;
+use wg_rs::config::{PeerSettings, Retries};
+use wg_rs::model::AllowedIp;
+
+/// A file that nobody else of us changes.
+pub struct Opened {
+    /// What it means.
+    pub file: File,
+    /// Its text.
+    pub text: Zeroizing<Vec<u8>>,
+    /// Whether its interface runs.
+    pub runs: bool,
+}
+
+/// Runs `work` on the file of an argument, in which nothing is wrong.
+pub fn with(
+    argument: &str,
+    work: impl FnOnce(&mut Transaction, &Opened) -> Result<(), Failure>,
+) -> ExitCode {
+    let location = match Location::of(argument) {
+        Ok(location) => location,
+        Err(error) => {
+            console::error(error);
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(path) = location.world_accessible() {
+        console::line(format_args!(
+            "Warning: `{}' is world accessible",
+            path.display()
+        ));
+    }
+    transaction::with(&location.interface, |transaction| {
+        let path = fs::canonicalize(&location.path)?;
+        let text = Zeroizing::new(fs::read(&path)?);
+        let mut file = parse(&location.path.to_string_lossy(), &location.interface, &text)?;
+        file.path = path;
+        let runs = find(transaction, &file)?;
+        work(transaction, &Opened { file, text, runs })
+    })
+}
+
+fn parse(name: &str, interface: &str, text: &[u8]) -> Result<File, Failure> {
+    let (file, errors) = file::parse(name, interface, text);
+    let Some((last, others)) = errors.split_last() else {
+        return Ok(file);
+    };
+    others.iter().for_each(console::error);
+    Err(Failure::new(last))
+}
+
+impl Opened {
+    /// The peer that is meant, and its sections.
+    ///
+    /// # Errors
+    /// The file has no such peer.
+    pub fn find(&self, text: &Edit, who: &Who) -> Result<(PublicKey, Vec<Member>), Failure> {
+        let mut all = members(text);
+        let Some(key) = who.key(&all) else {
+            return Err(Failure::new(format_args!(
+                "{}: there is no peer `{who}'; `{} list {}' shows who is there",
+                self.file.path.display(),
+                console::program(),
+                self.file.interface
+            )));
+        };
+        all.retain(|member| member.peer.public_key == key);
+        Ok((key, all))
+    }
+
+    /// Puts a new text in the file's place, and brings the peers of these keys to it in the interface, if
+    /// that runs.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the interface refuses it.
+    pub fn apply(
+        &self,
+        transaction: &mut Transaction,
+        text: Zeroizing<Vec<u8>>,
+        keys: &[PublicKey],
+    ) -> Result<(), Failure> {
+        let path = self.file.path.clone();
+        let mut file = parse(&path.to_string_lossy(), &self.file.interface, &text)?;
+        file.path.clone_from(&path);
+        transaction.run(Step::ReplaceFile {
+            path,
+            old: Secret(self.text.clone()),
+            new: Secret(text),
+        })?;
+        if !self.runs {
+            return Ok(());
+        }
+        let peers = [&self.file, &file].map(|file| file.settings.peers.iter());
+        let concerned = peers.into_iter().flatten();
+        let mut concerned = concerned.filter(|peer| keys.contains(&peer.public_key));
+        if concerned.any(|peer| self.needs_routes(peer)) {
+            return reload::bring_to_file(transaction, &file);
+        }
+        self.change(transaction, &file, keys)?;
+        if let Some(state) = &mut transaction.state {
+            let of_keys =
+                |peer: &PeerOfFile| keys.iter().any(|key| key.to_base64() == peer.public_key);
+            state.peers.retain(|peer| !of_keys(peer));
+            let new = PeerOfFile::all(&file.settings).into_iter().filter(of_keys);
+            state.peers.extend(new);
+        }
+        Ok(())
+    }
+
+    /// Whether some network of a peer is none of the interface's own, which have routes already.
+    fn needs_routes(&self, peer: &PeerSettings) -> bool {
+        let has_route = |ip: &AllowedIp| {
+            let own = self.file.addresses.iter();
+            let own = own.filter_map(|own| AllowedIp::new(own.value.ip, own.value.prefix));
+            own.into_iter().any(|own| is_inside(ip, &own))
+        };
+        self.file.table != Table::Off && peer.allowed_ips.iter().any(|one| !has_route(&one.ip))
+    }
+
+    /// Brings the peers of these keys to the file, and touches no other.
+    fn change(
+        &self,
+        transaction: &mut Transaction,
+        file: &File,
+        keys: &[PublicKey],
+    ) -> Result<(), Failure> {
+        let before = transaction.target.get()?;
+        let mut settings = file.settings.clone();
+        settings
+            .peers
+            .retain(|peer| keys.contains(&peer.public_key));
+        let signals = &transaction.signals;
+        let retries = Retries::from_env().map_err(Failure::new)?;
+        let address = |peer: &PeerSettings, now| match (&peer.endpoint, now) {
+            (_, Some(now)) => Ok(Some(now)),
+            (None, None) => Ok(None),
+            (Some(endpoint), None) => endpoint::resolve(endpoint, None, retries, signals)
+                .map(Some)
+                .map_err(Failure::new),
+        };
+        let wanted = desired(&before, &settings, false, address)?;
+        let only = |interface: &Interface| {
+            let mut part = before.clone();
+            let peers = interface.peers.iter();
+            let concerned = peers.filter(|peer| keys.contains(&peer.public_key));
+            part.peers = concerned.cloned().collect();
+            part
+        };
+        let (old, new) = (only(&before), only(&wanted));
+        let join = |difference: Difference| [difference.more, difference.less].concat();
+        let changes = join(Difference::new(&old, &new));
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let undo = join(Difference::new(&new, &old));
+        transaction.run(Step::Set { changes, undo })
+    }
+}

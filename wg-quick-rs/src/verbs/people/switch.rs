@@ -1,0 +1,30 @@
+//! `disable` and `enable`: a peer's section made a comment, and a section again. It keeps its keys, its name
+//! and its address.
+
+use std::process::ExitCode;
+
+use crate::file::edit::Edit;
+use crate::file::roster::Who;
+use crate::steps::console;
+use crate::verbs::people::change;
+
+/// Runs either command.
+pub fn run(argument: &str, who: &Who, enable: bool) -> ExitCode {
+    change::with(argument, |transaction, opened| {
+        let mut text = Edit::new(&opened.text);
+        let (key, mut sections) = opened.find(&text, who)?;
+        sections.retain(|member| member.is_enabled != enable);
+        if sections.is_empty() {
+            let state = if enable { "enabled" } else { "disabled" };
+            console::note(format_args!("`{who}' is {state} already."));
+            return Ok(());
+        }
+        for member in &sections {
+            match enable {
+                true => text.enable(&member.section),
+                false => text.disable(&member.section),
+            }
+        }
+        opened.apply(transaction, text.finish(), &[key])
+    })
+}
