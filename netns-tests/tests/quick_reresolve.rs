@@ -1,0 +1,90 @@
+//! `wg-quick-rs reresolve` where all traffic is to go through a tunnel that is dead, and the answer to
+//! the question where its peer is now would come through it too.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use netns_tests::quick::{BIN, Quick, Site};
+use netns_tests::{Config, Daemon, Keys, Lab, NameServer, PATIENCE, Peer, Via};
+
+/// Outside of the client's network.
+const SERVER: [u8; 4] = [198, 51, 100, 53];
+/// Where the peer was, and where it is.
+const OLD: [u8; 4] = [198, 51, 100, 1];
+const NEW: [u8; 4] = [198, 51, 100, 2];
+/// The peer, in the tunnel.
+const THERE: [u8; 4] = [10, 77, 0, 2];
+
+/// As the timer runs it. `dns` is a line of the file: the server is the one from before the tunnel, or
+/// one behind it.
+fn recovers(dns: &str) -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some(mut site) = Site::new(&lab, "client")? else {
+        return Ok(());
+    };
+    let quick = Quick::ours()?;
+    let gateway = lab.host("gateway")?;
+    lab.cable((&site.host, "eth0"), (&gateway, "eth0"), 1500)?;
+    site.host.address("eth0", [192, 0, 2, 2], 24)?;
+    gateway.address("eth0", [192, 0, 2, 1], 24)?;
+    gateway.address("lo", SERVER, 32)?;
+    gateway.address("lo", NEW, 32)?;
+    let moved = Arc::new(AtomicBool::new(false));
+    let has_moved = moved.clone();
+    let _server = NameServer::start(&gateway, SERVER, move |name| {
+        let address = if has_moved.load(Relaxed) { NEW } else { OLD };
+        (name == "vpn.example").then_some(address.into())
+    })?;
+
+    let (here, there) = (Keys::generate(), Keys::generate());
+    let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
+    let client = Peer::new(here.public).allow([10, 77, 0, 1], 32);
+    wg.set(&Config::new(&there, 51820).peer(client))?;
+    wg.up(1420, &[(THERE.into(), 24)])?;
+
+    // Then DNS is in /etc/resolv.conf itself.
+    site.hide("resolvectl")?;
+    site.sh(&format!(
+        "rm -f {BIN}/resolvconf /etc/netns-tests/all/resolvconf
+         ip route add default via 192.0.2.1
+         echo 'hosts: files dns' > /etc/nsswitch.conf
+         rm -f /etc/resolv.conf; echo nameserver 198.51.100.53 > /etc/resolv.conf"
+    ))?;
+    let text = format!(
+        "[Interface]\nPrivateKey = {}\nAddress = 10.77.0.1/24\n{dns}\n\
+         [Peer]\nPublicKey = {}\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0\n",
+        here.private, there.public
+    );
+    site.configure("wg0", &text)?;
+    let run = |args: &[&str]| {
+        let mut command = site.command(&quick, args)?;
+        // The system gives up early.
+        command.env("RES_OPTIONS", "timeout:1 attempts:1");
+        site.finish(site.host.spawn(&mut command)?)?.success()
+    };
+    run(&["up", "wg0"])?;
+    let endpoint = || site.sh("wg show wg0 endpoints");
+    assert!(endpoint()?.contains("198.51.100.1:51820"));
+
+    // Nobody but the gateway can be asked, and by no way but beside the tunnel.
+    let asked =
+        site.sh("RES_OPTIONS='timeout:1 attempts:1' getent hosts vpn.example || echo none")?;
+    assert_eq!(asked, "none\n");
+    moved.store(true, Relaxed);
+    let said = run(&["reresolve"])?;
+    assert!(endpoint()?.contains("198.51.100.2:51820"), "{said}");
+    site.host.reach(THERE, PATIENCE)?;
+    run(&["down", "wg0"])?;
+    Ok(())
+}
+
+#[test]
+fn a_dead_full_tunnel_recovers_by_the_name_server_from_before_it() -> io::Result<()> {
+    recovers("DNS = 10.77.0.2")
+}
+
+#[test]
+fn a_dead_full_tunnel_recovers_by_a_name_server_that_its_rules_hide() -> io::Result<()> {
+    recovers("")
+}
