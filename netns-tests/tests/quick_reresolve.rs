@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use netns_tests::quick::{BIN, Quick, Site};
+use netns_tests::quick::{Quick, Site};
 use netns_tests::{Config, Daemon, Keys, Lab, NameServer, PATIENCE, Peer, Via};
 
 /// Outside of the client's network.
@@ -43,14 +43,11 @@ fn recovers(dns: &str) -> io::Result<()> {
     wg.set(&Config::new(&there, 51820).peer(client))?;
     wg.up(1420, &[(THERE.into(), 24)])?;
 
-    // Then DNS is in /etc/resolv.conf itself.
-    site.hide("resolvectl")?;
-    site.sh(&format!(
-        "rm -f {BIN}/resolvconf /etc/netns-tests/all/resolvconf
-         ip route add default via 192.0.2.1
+    // Without a program for DNS, /etc/resolv.conf itself is replaced.
+    site.hide_dns_programs()?;
+    site.sh("ip route add default via 192.0.2.1
          echo 'hosts: files dns' > /etc/nsswitch.conf
-         rm -f /etc/resolv.conf; echo nameserver 198.51.100.53 > /etc/resolv.conf"
-    ))?;
+         rm -f /etc/resolv.conf; echo nameserver 198.51.100.53 > /etc/resolv.conf")?;
     let text = format!(
         "[Interface]\nPrivateKey = {}\nAddress = 10.77.0.1/24\n{dns}\n\
          [Peer]\nPublicKey = {}\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0\n",

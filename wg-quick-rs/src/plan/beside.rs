@@ -76,6 +76,20 @@ impl Beside {
         Ok(beside)
     }
 
+    /// All that `up` recorded, for when it cannot be found out which parts still exist.
+    pub fn assumed(state: &State) -> Self {
+        let mut rules = state.rules.clone();
+        rules.sort_by_key(|rule| !rule.not);
+        let routes = state.routes.iter().filter(|route| route.unreachable);
+        Beside {
+            resolver: state.dns.clone(),
+            rules,
+            firewall: Present::assumed(&state.firewalls),
+            firewalls: state.firewalls.clone(),
+            routes: routes.copied().collect(),
+        }
+    }
+
     /// The rules and routes of a default route with this mark, without a record of `up`.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::file::File;
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::state::{self, Home, State};
-use crate::steps::target::Target;
+use crate::steps::target::{Target, within};
 use crate::steps::transaction::Transaction;
 
 /// The error if there is no such interface.
@@ -69,7 +69,7 @@ pub fn go_home(target: &mut Target, state: &State) -> Result<bool, Failure> {
     let Some(home) = &state.home else {
         return Ok(true);
     };
-    let Some((namespace, netns)) = enter(home) else {
+    let Some((namespace, netns)) = enter(home)? else {
         return Ok(false);
     };
     target.move_home(namespace, netns)?;
@@ -96,12 +96,18 @@ pub fn find_recorded(target: &mut Target, state: &State) -> Result<bool, Failure
     Ok(is_it)
 }
 
-/// Opens the recorded namespace; `None` if its name belongs to another namespace by now.
-fn enter(home: &Home) -> Option<(Namespace, NetNs)> {
-    let namespace: Namespace = home.namespace.parse().ok()?;
-    let netns = namespace.open().ok()?;
-    let inode = netns.run(state::namespace).ok()?.ok()?;
-    (inode == home.inode).then_some((namespace, netns))
+/// Opens the recorded namespace; `None` if it is gone, or its name belongs to another namespace by now.
+///
+/// # Errors
+/// It exists, but cannot be entered.
+fn enter(home: &Home) -> Result<Option<(Namespace, NetNs)>, Failure> {
+    let namespace = home.namespace.parse::<Namespace>();
+    let opened = namespace.and_then(|namespace| Ok((namespace.open()?, namespace)));
+    let Ok((netns, namespace)) = opened else {
+        return Ok(None);
+    };
+    let inode = within(&namespace, &netns, state::namespace)??;
+    Ok((inode == home.inode).then_some((namespace, netns)))
 }
 
 fn find_unrecorded(target: &mut Target, file: &File) -> Result<bool, Failure> {
@@ -151,7 +157,7 @@ fn find_elsewhere(target: &mut Target, file: &File, kind: Kind) -> Result<bool, 
         if key_in(&netns, name) != file_key(file) || file_key(file).is_none() {
             continue;
         }
-        let inode = netns.run(state::namespace)??;
+        let inode = within(&namespace, &netns, state::namespace)??;
         if others
             .iter()
             .any(|other| other.birth == inode || other.is_in(inode))

@@ -198,6 +198,10 @@ impl Resolver {
                 }
             }
             Way::File(path) => {
+                let folder = path.parent().filter(|folder| !folder.exists());
+                if let Some(folder) = folder {
+                    console::command(format_args!("mkdir -p {}", folder.display()));
+                }
                 console::command(format_args!("{} > {}", printf(&self.dns), path.display()));
             }
             Way::Itself(_) => {
@@ -209,13 +213,33 @@ impl Resolver {
         }
     }
 
-    /// Shows how it is removed, as a command.
+    /// Shows how it is removed, as commands. The former content of /etc/resolv.conf may be long, and is
+    /// not shown.
     pub fn show_unset(&self, interface: &str) {
+        if !matches!(self.way, Way::Itself(_)) {
+            self.unset_commands(interface)
+                .iter()
+                .for_each(console::command);
+        }
+    }
+
+    /// The commands that remove it; none if the former content of /etc/resolv.conf is not known.
+    pub fn unset_commands(&self, interface: &str) -> Vec<String> {
         match &self.way {
-            Way::Resolvconf(record) => console::command(format_args!("resolvconf -d {record} -f")),
-            Way::Resolvectl => console::command(format_args!("resolvectl revert {interface}")),
-            Way::File(path) => console::command(format_args!("rm {}", path.display())),
-            Way::Itself(_) => {}
+            Way::Resolvconf(record) => vec![format!("resolvconf -d {record} -f")],
+            Way::Resolvectl => vec![format!("resolvectl revert {interface}")],
+            Way::File(path) => {
+                // The folder too, if it was made for this file.
+                let folder = path.parent().unwrap_or(path).display();
+                let rmdir = format!("rmdir --ignore-fail-on-non-empty {folder}");
+                vec![format!("rm {}", path.display()), rmdir]
+            }
+            Way::Itself(Former::Absent) => vec![format!("rm {PATH}")],
+            Way::Itself(former) => former
+                .text()
+                .map(|text| format!("{} > {PATH}", printf(String::from_utf8_lossy(text))))
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -400,9 +424,13 @@ fn tunnel_of(text: &[u8]) -> Option<String> {
     String::from_utf8(name.to_vec()).ok()
 }
 
-/// The command that prints servers and domains in the format of resolv.conf(5).
-fn printf(dns: &Dns) -> String {
-    format!("printf '{}'", dns.to_string().replace('\n', "\\n"))
+/// The command that prints a text.
+fn printf(text: impl ToString) -> String {
+    let mut text = text.to_string();
+    for (plain, escaped) in [("\\", "\\\\"), ("%", "%%"), ("'", "'\\''"), ("\n", "\\n")] {
+        text = text.replace(plain, escaped);
+    }
+    format!("printf '{text}'")
 }
 
 impl Way {
@@ -516,6 +544,12 @@ mod tests {
     fn the_prefix_of_debians_resolvconf() {
         assert_eq!(prefix("lo.inet*\n  tun*\ntap*\n").as_deref(), Some("tun."));
         assert_eq!(prefix("# comment\nlo\n*\n"), None);
+    }
+
+    #[test]
+    fn printed_by_a_command() {
+        assert_eq!(printf("a\nb % c\n"), r"printf 'a\nb %% c\n'");
+        assert_eq!(printf(r"it's \n"), r"printf 'it'\''s \\n'");
     }
 
     #[test]

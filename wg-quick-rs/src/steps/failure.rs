@@ -18,6 +18,8 @@ pub enum Failure {
     Hook(String, i32),
     /// This signal arrived.
     Signal(i32),
+    /// Everything was printed already; only the exit code is left.
+    Told(i32),
 }
 
 impl Failure {
@@ -38,12 +40,20 @@ impl Failure {
 
     /// The exit code.
     pub fn code(&self) -> ExitCode {
-        let code = match self {
+        ExitCode::from(u8::try_from(self.number()).unwrap_or(1))
+    }
+
+    fn number(&self) -> i32 {
+        match self {
             Failure::Message(_) => 1,
-            Failure::Hook(_, code) => *code,
+            Failure::Hook(_, code) | Failure::Told(code) => *code,
             Failure::Signal(signal) => 128 + signal,
-        };
-        ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+    }
+
+    /// The same failure, after it was printed.
+    pub fn told(&self) -> Self {
+        Failure::Told(self.number())
     }
 }
 
@@ -58,6 +68,7 @@ impl fmt::Display for Failure {
             Failure::Message(message) => f.write_str(message),
             Failure::Hook(line, code) => write!(f, "{line}: exit code {code}"),
             Failure::Signal(signal) => write!(f, "ended by {}", signals::name(*signal)),
+            Failure::Told(code) => write!(f, "exit code {code}"),
         }
     }
 }

@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use wg_rs::sys::udp::Family;
 
-use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::program::Program;
 use crate::steps::signals::Signals;
@@ -32,12 +31,19 @@ pub struct Firewall {
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 impl Firewall {
-    /// Shows how it is added, as a command.
-    pub fn show(&self) {
-        if Program::find("nft").is_some() {
-            console::command("nft -f /dev/fd/63");
-        } else {
-            console::command(format_args!("{}-restore -n", iptables(self.family)));
+    /// The commands that add it.
+    pub fn commands(&self) -> Vec<String> {
+        match Program::find("nft") {
+            Some(_) => vec![format!("nft '{}'", self.for_nft())],
+            None => one_by_one(self.family, &self.for_iptables()),
+        }
+    }
+
+    /// The commands that replace the current one of this family.
+    pub fn replacing_commands(&self) -> Vec<String> {
+        match Program::find("nft") {
+            Some(_) => vec![format!("nft '{}'", self.replacing_for_nft())],
+            None => self.commands(),
         }
     }
 
@@ -59,44 +65,50 @@ impl Firewall {
     /// nft or iptables failed, or neither is installed.
     pub fn replace(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         if Program::find("nft").is_some() {
-            let table = format!(
-                "table {} {}",
-                nft_family(self.family),
-                table(&self.interface)
-            );
-            // Adding it first makes the deletion work even if there is no table.
-            let text = format!("add {table}\ndelete {table}\n{}", self.for_nft());
-            return nft(text, target, signals);
+            return nft(self.replacing_for_nft(), target, signals);
         }
         let old = Present::look(target, signals).of(self.family);
         self.add(target, signals)?;
         old.delete(target, signals)
     }
 
+    fn table(&self) -> String {
+        format!(
+            "table {} {}",
+            nft_family(self.family),
+            table(&self.interface)
+        )
+    }
+
+    /// As one line, which can be typed.
     fn for_nft(&self) -> String {
         let pf = nft_family(self.family);
-        let table = table(&self.interface);
         let mut text = format!(
-            "add table {pf} {table}\n\
-             add chain {pf} {table} preraw {{ type filter hook prerouting priority -300; }}\n\
-             add chain {pf} {table} premangle {{ type filter hook prerouting priority -150; }}\n\
-             add chain {pf} {table} postmangle {{ type filter hook postrouting priority -150; }}\n"
+            "{} {{ chain preraw {{ type filter hook prerouting priority -300; ",
+            self.table()
         );
         for address in &self.addresses {
-            let _ = writeln!(
+            let _ = write!(
                 text,
-                "add rule {pf} {table} preraw iifname != \"{}\" {pf} daddr {address} \
-                 fib saddr type != local drop",
+                "iifname != \"{}\" {pf} daddr {address} fib saddr type != local drop; ",
                 self.interface
             );
         }
         let _ = write!(
             text,
-            "add rule {pf} {table} postmangle meta l4proto udp mark {} ct mark set mark\n\
-             add rule {pf} {table} premangle meta l4proto udp meta mark set ct mark\n",
+            "}}; chain premangle {{ type filter hook prerouting priority -150; \
+             meta l4proto udp meta mark set ct mark; }}; \
+             chain postmangle {{ type filter hook postrouting priority -150; \
+             meta l4proto udp mark {} ct mark set mark; }}; }}",
             self.mark
         );
         text
+    }
+
+    /// Adding it first makes the deletion work even if there is no table.
+    fn replacing_for_nft(&self) -> String {
+        let table = self.table();
+        format!("add {table}; delete {table}; {}", self.for_nft())
     }
 
     fn for_iptables(&self) -> String {
@@ -208,22 +220,60 @@ impl Present {
         })
     }
 
-    /// Removes it, and shows the commands.
+    /// What exists if all of these were added, for when nft cannot be asked.
+    pub fn assumed(firewalls: &[Firewall]) -> Self {
+        let mut assumed = Present::default();
+        for firewall in firewalls {
+            match Program::find("nft") {
+                Some(_) => assumed.tables.push(firewall.table()),
+                None => {
+                    let deletion = firewall.for_iptables().replace("-I ", "-D ");
+                    assumed.rules.push((firewall.family, deletion));
+                }
+            }
+        }
+        assumed
+    }
+
+    /// The commands that remove it.
+    pub fn commands(&self) -> Vec<String> {
+        let tables = self.tables.iter();
+        let mut commands: Vec<String> = tables.map(|table| format!("nft delete {table}")).collect();
+        for (family, deletion) in &self.rules {
+            commands.extend(one_by_one(*family, deletion));
+        }
+        commands
+    }
+
+    /// Removes it.
     ///
     /// # Errors
     /// The program failed.
     pub fn delete(&self, target: &Target, signals: &Signals) -> Result<(), Failure> {
         if !self.tables.is_empty() {
-            console::command("nft -f /dev/fd/63");
             let deletions = self.tables.iter().map(|table| format!("delete {table}\n"));
             nft(deletions.collect(), target, signals)?;
         }
         for (family, deletion) in &self.rules {
-            console::command(format_args!("{}-restore -n", iptables(*family)));
             restore(*family, deletion.clone(), target, signals)?;
         }
         Ok(())
     }
+}
+
+/// The input of iptables-restore as commands of iptables.
+fn one_by_one(family: Family, text: &str) -> Vec<String> {
+    let program = iptables(family);
+    let mut table = "";
+    let mut commands = Vec::new();
+    for line in text.lines() {
+        match line.strip_prefix('*') {
+            Some(name) => table = name,
+            None if line == "COMMIT" => {}
+            None => commands.push(format!("{program} -t {table} {line}")),
+        }
+    }
+    commands
 }
 
 fn nft_family(family: Family) -> &'static str {
@@ -357,17 +407,22 @@ mod tests {
     }
 
     #[test]
-    fn nft_text() {
-        let expected = "\
-add table ip wg-quick-wg0
-add chain ip wg-quick-wg0 preraw { type filter hook prerouting priority -300; }
-add chain ip wg-quick-wg0 premangle { type filter hook prerouting priority -150; }
-add chain ip wg-quick-wg0 postmangle { type filter hook postrouting priority -150; }
-add rule ip wg-quick-wg0 preraw iifname != \"wg0\" ip daddr 10.0.0.1 fib saddr type != local drop
-add rule ip wg-quick-wg0 postmangle meta l4proto udp mark 51820 ct mark set mark
-add rule ip wg-quick-wg0 premangle meta l4proto udp meta mark set ct mark
-";
+    fn commands_that_can_be_typed() {
+        let expected = "table ip wg-quick-wg0 { chain preraw { type filter hook prerouting priority -300; \
+             iifname != \"wg0\" ip daddr 10.0.0.1 fib saddr type != local drop; }; \
+             chain premangle { type filter hook prerouting priority -150; \
+             meta l4proto udp meta mark set ct mark; }; \
+             chain postmangle { type filter hook postrouting priority -150; \
+             meta l4proto udp mark 51820 ct mark set mark; }; }";
         assert_eq!(firewall().for_nft(), expected);
+        let commands = one_by_one(Family::V4, &firewall().for_iptables());
+        assert_eq!(
+            commands[0],
+            "iptables -t raw -I PREROUTING ! -i wg0 -d 10.0.0.1 -m addrtype ! --src-type LOCAL \
+             -j DROP -m comment --comment \"wg-quick(8) rule for wg0\""
+        );
+        assert_eq!(commands.len(), 3);
+        assert!(commands[2].starts_with("iptables -t mangle -I PREROUTING -p udp"));
     }
 
     #[test]

@@ -1,102 +1,155 @@
-//! How a step is shown: as the command that an administrator would use for it.
+//! How a step is shown: as commands that an administrator can type instead. KEY stands for a key,
+//! which is never shown.
 
 use std::fmt;
+use std::path::Path;
 
 use wg_rs::model::Change;
 use wg_rs::place::{self, Namespace};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Route, Rule};
 
+use crate::file::FOLDER;
 use crate::steps::console;
 use crate::steps::step::Step;
 use crate::steps::target::{Target, family, flag};
 
 impl Step {
-    /// Shows the command for a step. A step that first looks what is there shows its commands itself.
+    /// Shows the commands for a step. A step that first looks what is there shows its commands itself.
     pub fn show(&self, target: &Target) {
-        let name = &target.interface;
         match self {
-            Step::AddLink => {
-                console::command(format_args!("ip link add dev {name} type wireguard"))
-            }
+            Step::SetDns(resolver)
+            | Step::SetDnsOrFile(resolver)
+            | Step::ChangeDns { new: resolver, .. } => resolver.show_set(&target.interface),
+            Step::UnsetDns(resolver) => resolver.show_unset(&target.interface),
+            Step::Hook { command, .. } => console::hook(command),
+            step => step.commands(target).iter().for_each(console::command),
+        }
+    }
+
+    /// The commands for a step; none if they depend on what the step finds.
+    pub fn commands(&self, target: &Target) -> Vec<String> {
+        let name = &target.interface;
+        let home = target.elsewhere.as_ref().map(|(namespace, _)| namespace);
+        let one = match self {
+            Step::AddLink => format!("ip link add dev {name} type wireguard"),
             Step::StartDaemon(program) => {
                 let program = program.path().file_name().unwrap_or_default();
-                console::command(format_args!("{} {name}", program.to_string_lossy()));
+                format!("{} {name}", program.to_string_lossy())
             }
             Step::DeleteLink => {
                 let socket = place::socket(name);
                 match socket.exists() {
-                    true => console::command(format_args!("rm -f {}", socket.display())),
-                    false => at(target, format_args!("link delete dev {name}")),
+                    true => format!("rm -f {}", socket.display()),
+                    false => ip(home, format_args!("link delete dev {name}")),
                 }
             }
             Step::MoveLink(namespace, _) => {
                 let netns = match namespace {
-                    Namespace::Pid(pid) => pid.to_string(),
-                    namespace => namespace.to_string(),
+                    Namespace::Named(name) => name.clone(),
+                    Namespace::Path(path) => path.display().to_string(),
+                    namespace => process(namespace),
                 };
-                console::command(format_args!("ip link set dev {name} netns {netns}"));
+                let place = Some(namespace);
+                return vec![
+                    format!("ip link set dev {name} netns {netns}"),
+                    ip(place, format_args!("link set dev {name} addrgenmode none")),
+                ];
             }
-            Step::AddConf(_) => console::command(format_args!("wg addconf {name} /dev/fd/63")),
-            Step::Set { changes, .. } => {
-                console::command(format_args!("wg set {name}{}", SetText(changes)));
+            Step::AddConf { file, .. } => {
+                let program = console::program();
+                let argument = argument(file, name);
+                let strip = format_args!("addconf {name} <({program} strip {argument})");
+                wg(home, strip)
             }
+            Step::Set { changes, .. } => wg(home, format_args!("set {name}{}", SetText(changes))),
             Step::AddAddress(address) => {
                 let flag = flag(family(address.ip));
-                at(
-                    target,
+                ip(
+                    home,
                     format_args!("{flag} address add {address} dev {name}"),
-                );
+                )
             }
             Step::DeleteAddress(address) => {
                 let flag = flag(family(address.ip));
-                at(
-                    target,
+                ip(
+                    home,
                     format_args!("{flag} address delete {address} dev {name}"),
-                );
+                )
             }
-            Step::Up { mtu, .. } => at(target, format_args!("link set mtu {mtu} up dev {name}")),
-            Step::SetDns(resolver)
-            | Step::SetDnsOrFile(resolver)
-            | Step::ChangeDns { new: resolver, .. } => {
-                resolver.show_set(name);
-            }
-            Step::UnsetDns(resolver) => resolver.show_unset(name),
+            Step::Up { mtu, .. } => ip(home, format_args!("link set mtu {mtu} up dev {name}")),
+            Step::UnsetDns(resolver) => return resolver.unset_commands(name),
             Step::Sysctl(key, value, _) => {
-                console::command(format_args!("sysctl -q {key}={value}"))
+                format!("{}sysctl -q {key}={value}", enter(home))
             }
-            Step::AddRule(rule) => at(target, format_args!("{}", RuleText("add", rule))),
-            Step::DeleteRule(rule) => at(target, format_args!("{}", RuleText("delete", rule))),
-            Step::AddRoute(route) => at(target, format_args!("{}", RouteText("add", name, route))),
+            Step::AddRule(rule) => ip(home, format_args!("{}", RuleText("add", rule))),
+            Step::DeleteRule(rule) => ip(home, format_args!("{}", RuleText("delete", rule))),
+            Step::AddRoute(route) => ip(home, format_args!("{}", RouteText("add", name, route))),
             Step::AppendRoute(route) => {
-                at(target, format_args!("{}", RouteText("append", name, route)));
+                ip(home, format_args!("{}", RouteText("append", name, route)))
             }
             Step::DeleteRoute(route) => {
-                at(target, format_args!("{}", RouteText("delete", name, route)));
+                ip(home, format_args!("{}", RouteText("delete", name, route)))
             }
-            Step::AddFirewall(firewall) | Step::ReplaceFirewall { new: firewall, .. } => {
-                firewall.show();
-            }
-            Step::DeleteFirewall { .. }
+            Step::AddFirewall(firewall) => return firewall.commands(),
+            Step::ReplaceFirewall { new, .. } => return new.replacing_commands(),
+            Step::DeleteFirewall {
+                there: Some(there), ..
+            } => return there.commands(),
+            Step::DeleteFirewall { there: None, .. }
+            | Step::SetDns(_)
+            | Step::SetDnsOrFile(_)
+            | Step::ChangeDns { .. }
             | Step::CreateFile(..)
             | Step::RemoveFile(..)
-            | Step::ReplaceFile { .. } => {}
-            Step::Hook { command, .. } => console::hook(command),
-        }
+            | Step::ReplaceFile { .. }
+            | Step::Hook { .. } => return Vec::new(),
+        };
+        vec![one]
     }
 }
 
-/// Shows a command for ip(8) in the namespace where the interface lives.
-fn at(target: &Target, command: fmt::Arguments) {
-    match &target.elsewhere {
-        Some((Namespace::Named(name), _)) => {
-            console::command(format_args!("ip -n {name} {command}"))
-        }
-        Some((Namespace::Pid(pid), _)) => {
-            console::command(format_args!("nsenter -t {pid} -n ip {command}"));
-        }
-        Some((namespace, _)) => console::command(format_args!("ip {command}   # in {namespace}")),
-        None => console::command(format_args!("ip {command}")),
+/// A command for ip(8) in the namespace where the interface lives.
+fn ip(home: Option<&Namespace>, command: fmt::Arguments) -> String {
+    match home {
+        Some(Namespace::Named(name)) => format!("ip -n {name} {command}"),
+        home => format!("{}ip {command}", enter(home)),
+    }
+}
+
+/// A command for wg(8) there.
+fn wg(home: Option<&Namespace>, command: fmt::Arguments) -> String {
+    format!("{}wg {command}", enter(home))
+}
+
+/// The start of a command that is run in the namespace where the interface lives.
+fn enter(home: Option<&Namespace>) -> String {
+    match home {
+        None => String::new(),
+        Some(Namespace::Named(name)) => format!("ip netns exec {name} "),
+        Some(Namespace::Path(path)) => format!("nsenter --net={} ", path.display()),
+        Some(namespace) => format!("nsenter -t {} -n ", process(namespace)),
+    }
+}
+
+/// A process in this namespace, as an argument for a shell.
+fn process(namespace: &Namespace) -> String {
+    let of_container =
+        |engine: &str, name: &str| format!("$({engine} inspect -f {{{{.State.Pid}}}} {name})");
+    match namespace {
+        Namespace::Init => "1".into(),
+        Namespace::Pid(pid) => pid.to_string(),
+        Namespace::Docker(name) => of_container("docker", name),
+        Namespace::Podman(name) => of_container("podman", name),
+        namespace => namespace.to_string(),
+    }
+}
+
+/// This config file as an argument of our own commands.
+fn argument(file: &Path, interface: &str) -> String {
+    match Path::new(FOLDER).join(format!("{interface}.conf")) == file {
+        true => interface.into(),
+        false => file.display().to_string(),
     }
 }
 
@@ -109,12 +162,12 @@ impl fmt::Display for SetText<'_> {
         for change in self.0 {
             let was_list = std::mem::take(&mut list);
             match change {
-                Change::PrivateKey(_) => f.write_str(" private-key /dev/fd/63")?,
+                Change::PrivateKey(_) => f.write_str(" private-key <(echo KEY)")?,
                 Change::ListenPort(port) => write!(f, " listen-port {port}")?,
                 Change::FwMark(mark) => write!(f, " fwmark {mark}")?,
                 Change::Peer(key) => write!(f, " peer {key}")?,
                 Change::Remove => f.write_str(" remove")?,
-                Change::PresharedKey(_) => f.write_str(" preshared-key /dev/fd/63")?,
+                Change::PresharedKey(_) => f.write_str(" preshared-key <(echo KEY)")?,
                 Change::Endpoint(endpoint) => write!(f, " endpoint {endpoint}")?,
                 Change::PersistentKeepalive(seconds) => {
                     write!(f, " persistent-keepalive {seconds}")?;

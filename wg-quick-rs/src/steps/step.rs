@@ -24,7 +24,7 @@ use crate::steps::firewall::{Firewall, Present};
 use crate::steps::program::Program;
 use crate::steps::signals::Signals;
 use crate::steps::state::State;
-use crate::steps::target::Target;
+use crate::steps::target::{Target, within};
 
 /// A text with keys, which is not shown.
 #[derive(Clone)]
@@ -48,7 +48,12 @@ pub enum Step {
     /// Moves the link to another namespace.
     MoveLink(Namespace, NetNs),
     /// Applies the settings of the file.
-    AddConf(Vec<Change>),
+    AddConf {
+        /// The settings, as changes.
+        changes: Vec<Change>,
+        /// The config file, to show it.
+        file: PathBuf,
+    },
     /// Changes the configuration.
     Set {
         /// The changes.
@@ -222,7 +227,7 @@ impl Step {
             Step::MoveLink(namespace, netns) => {
                 let name = target.interface.clone();
                 // Opened before the move: to undo it, the link must be reached in its new namespace.
-                let home = netns.run(Netlink::open)??;
+                let home = within(&namespace, &netns, Netlink::open)??;
                 target.birth.move_link(&name, netns.as_fd())?;
                 target.home = home;
                 target.elsewhere = Some((namespace, netns));
@@ -230,7 +235,7 @@ impl Step {
                 target.home.set_addr_gen_mode_none(&name)?;
                 target.at_home(|| place::allow_ipv6(&name))?;
             }
-            Step::AddConf(changes) => target.set(&changes)?,
+            Step::AddConf { changes, .. } => target.set(&changes)?,
             Step::Set {
                 changes,
                 undo: back,
@@ -365,7 +370,11 @@ impl Step {
                             new: firewall,
                         }),
                 );
-                let there = there.unwrap_or_else(|| Present::look(target, signals));
+                let there = there.unwrap_or_else(|| {
+                    let there = Present::look(target, signals);
+                    there.commands().iter().for_each(console::command);
+                    there
+                });
                 there.delete(target, signals)?;
             }
             Step::Hook {

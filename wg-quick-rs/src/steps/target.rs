@@ -53,7 +53,7 @@ impl Target {
     /// # Errors
     /// The namespace cannot be entered.
     pub fn move_home(&mut self, namespace: Namespace, netns: NetNs) -> Result<(), Failure> {
-        self.home = netns.run(Netlink::open)??;
+        self.home = within(&namespace, &netns, Netlink::open)??;
         self.elsewhere = Some((namespace, netns));
         Ok(())
     }
@@ -74,7 +74,7 @@ impl Target {
     /// The namespace cannot be entered.
     pub fn at_home<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         match &self.elsewhere {
-            Some((_, netns)) => netns.run(work),
+            Some((namespace, netns)) => within(namespace, netns, work),
             None => Ok(work()),
         }
     }
@@ -138,6 +138,21 @@ impl Target {
             })
             .collect())
     }
+}
+
+/// Runs `work` in a namespace.
+///
+/// # Errors
+/// The namespace cannot be entered; the error names it.
+pub fn within<T: Send>(
+    namespace: &Namespace,
+    netns: &NetNs,
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    netns.run(work).map_err(|error| {
+        let text = format!("the namespace {namespace} cannot be entered: {error}");
+        io::Error::new(error.kind(), text)
+    })
 }
 
 /// The family of an address.

@@ -105,17 +105,26 @@ impl Transaction {
         }
     }
 
-    /// Does a step that may fail: a failure is printed, and the command goes on.
+    /// Does a step that may fail: a failure is printed and returned, and the command goes on. What the
+    /// step was to remove stays in the record.
     ///
     /// # Errors
     /// A signal arrived.
-    pub fn attempt(&mut self, step: Step) -> Result<(), Failure> {
+    pub fn attempt(&mut self, step: Step) -> Result<Option<Failure>, Failure> {
+        let before = match step.is_others() {
+            true => None,
+            false => self.state.clone(),
+        };
         match self.run(step) {
-            Err(failure @ (Failure::Message(_) | Failure::Hook(..))) => {
+            Ok(()) => Ok(None),
+            Err(signal @ Failure::Signal(_)) => Err(signal),
+            Err(failure) => {
                 console::error(format_args!("{failure}; going on"));
-                Ok(())
+                if before.is_some() {
+                    self.state = before;
+                }
+                Ok(Some(failure))
             }
-            done => done,
         }
     }
 
@@ -212,7 +221,9 @@ impl Transaction {
             self.save_state();
             return ExitCode::SUCCESS;
         };
-        console::error(&failure);
+        if !matches!(failure, Failure::Told(_)) {
+            console::error(&failure);
+        }
         self.signals.phase = Phase::Undoing;
         // What disappears with the link need not be undone before the link is deleted.
         let link_goes = self

@@ -1,9 +1,12 @@
-//! `down`: takes an interface down, or changes nothing.
+//! `down`: takes an interface down.
 //!
 //! ```text
 //! PreDown ─► saved, if SaveConfig ─► DNS ─► rules ─► firewall ─► link ─► PostDown
-//!                                                                 └ from here on nothing is undone
+//!    └ a signal here: undone                                      └ from here on nothing is undone
 //! ```
+//! A step that fails is reported, and the next one is done. At the end, the commands that remove what is
+//! left are printed; the record keeps it too, so that a second `down` can try again.
+//!
 //! `down` removes what `up` recorded; from the file it needs only the hooks. An interface whose daemon
 //! was killed has no link, but DNS, rules, firewall and routes must still be removed.
 
@@ -21,6 +24,8 @@ use crate::steps::console;
 use crate::steps::dns::{self, Resolver};
 use crate::steps::failure::Failure;
 use crate::steps::firewall::Present;
+use crate::steps::signals::Signals;
+use crate::steps::state::State;
 use crate::steps::step::Step;
 use crate::steps::target::Target;
 use crate::steps::transaction::{self, Transaction};
@@ -44,39 +49,132 @@ pub fn down(file: &File, errors: &[Error]) -> ExitCode {
 }
 
 fn take_down(transaction: &mut Transaction, file: &File, is_whole: bool) -> Result<(), Failure> {
-    hooks::run(transaction, file, "PreDown", &file.hooks.pre_down)?;
-    let mut saved = Ok(());
-    if file.save_config && is_whole {
-        save_config(transaction, file)?;
-    } else if file.save_config {
-        saved = Err(Failure::new(format_args!(
-            "{}: not saved, because the file has errors",
-            file.path.display()
-        )));
+    let mut rest = Rest::default();
+    for hook in &file.hooks.pre_down {
+        let failed = transaction.attempt(hooks::step(file, "PreDown", hook))?;
+        rest.failed(failed);
+    }
+    if file.save_config {
+        let saved = match is_whole {
+            true => save_config(transaction, file),
+            false => Err(Failure::new(format_args!(
+                "{}: not saved, because the file has errors",
+                file.path.display()
+            ))),
+        };
+        rest.go_on(saved);
     }
     let beside = match &transaction.state {
-        Some(state) => Beside::recorded(&mut transaction.target, &transaction.signals, state)?,
-        None => {
-            let interface = transaction.target.get()?;
-            Beside::of_interface(
-                &mut transaction.target,
-                &transaction.signals,
-                file,
-                &interface,
-            )?
-        }
+        Some(state) => recorded(&mut transaction.target, &transaction.signals, state),
+        None => unrecorded(transaction, file).unwrap_or_else(|failure| {
+            rest.go_on(Err(failure));
+            Beside::default()
+        }),
     };
     for step in beside.steps() {
-        match step {
-            // Like in wg-quick, a resolvconf that fails does not prevent `down`.
-            Step::UnsetDns(_) => transaction.attempt(step)?,
-            step => transaction.run(step)?,
+        rest.remove(transaction, step)?;
+    }
+    rest.remove(transaction, Step::DeleteLink)?;
+    if !rest.link {
+        rest.remember(transaction);
+        for hook in &file.hooks.post_down {
+            let failed = transaction.attempt(hooks::step(file, "PostDown", hook))?;
+            rest.failed(failed);
         }
     }
-    transaction.run(Step::DeleteLink)?;
-    transaction.forget();
-    hooks::run(transaction, file, "PostDown", &file.hooks.post_down)?;
-    saved
+    rest.end(transaction)
+}
+
+/// What `up` recorded and still exists; all of it, if that cannot be found out.
+fn recorded(target: &mut Target, signals: &Signals, state: &State) -> Beside {
+    Beside::recorded(target, signals, state).unwrap_or_else(|failure| {
+        console::error(format_args!("{failure}; going on"));
+        Beside::assumed(state)
+    })
+}
+
+/// What belongs to the interface, without a record of `up`.
+fn unrecorded(transaction: &mut Transaction, file: &File) -> Result<Beside, Failure> {
+    let interface = transaction.target.get()?;
+    let (target, signals) = (&mut transaction.target, &transaction.signals);
+    Beside::of_interface(target, signals, file, &interface)
+}
+
+/// What failed, and what is left because of that.
+#[derive(Debug, Default)]
+struct Rest {
+    /// The commands that remove what is left.
+    commands: Vec<String>,
+    /// Whether the link is left.
+    link: bool,
+    /// Whether anything but DNS settings is left.
+    beside_dns: bool,
+    /// The first failure, which determines the exit code.
+    first: Option<Failure>,
+}
+
+impl Rest {
+    /// Removes something; if that fails, it is left.
+    ///
+    /// # Errors
+    /// A signal arrived.
+    fn remove(&mut self, transaction: &mut Transaction, step: Step) -> Result<(), Failure> {
+        let commands = step.commands(&transaction.target);
+        // Like in wg-quick, a resolvconf that fails does not make `down` fail.
+        let is_dns = matches!(step, Step::UnsetDns(_));
+        let is_link = matches!(step, Step::DeleteLink);
+        if let Some(failure) = transaction.attempt(step)? {
+            self.commands.extend(commands);
+            self.link |= is_link;
+            self.beside_dns |= !is_dns;
+            self.failed(Some(failure).filter(|_| !is_dns));
+        }
+        Ok(())
+    }
+
+    /// Keeps a failure that was printed already.
+    fn failed(&mut self, failure: Option<Failure>) {
+        self.first = self.first.take().or(failure);
+    }
+
+    /// Prints and keeps a failure.
+    fn go_on(&mut self, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            console::error(format_args!("{failure}; going on"));
+            self.failed(Some(failure));
+        }
+    }
+
+    /// After the link was deleted: keeps the record if something is left, and removes it otherwise.
+    fn remember(&self, transaction: &mut Transaction) {
+        match &mut transaction.state {
+            Some(state) if !self.commands.is_empty() => {
+                state.is_after_hooks = true;
+                transaction.save_state();
+            }
+            _ => transaction.forget(),
+        }
+    }
+
+    /// Prints how to remove what is left. Nothing is undone from here on.
+    ///
+    /// # Errors
+    /// Something failed; it was printed already.
+    fn end(self, transaction: &mut Transaction) -> Result<(), Failure> {
+        let name = &transaction.target.interface;
+        if !self.commands.is_empty() {
+            let again = format_args!("{} down {name}", console::program());
+            console::note(format_args!(
+                "Not everything of `{name}' could be removed. Try `{again}' again, or these commands:"
+            ));
+            for command in &self.commands {
+                console::note(format_args!("  {command}"));
+            }
+        }
+        transaction.keep();
+        transaction.save_state();
+        self.first.map_or(Ok(()), |failure| Err(failure.told()))
+    }
 }
 
 /// What is left of an interface whose daemon was killed; `None` if there is nothing.
@@ -87,7 +185,7 @@ fn left(
 ) -> Result<Option<Beside>, Failure> {
     let (target, signals) = (&mut transaction.target, &transaction.signals);
     if let Some(state) = &transaction.state {
-        return Beside::recorded(target, signals, state).map(Some);
+        return Ok(Some(recorded(target, signals, state)));
     }
     let firewall = Present::look(target, signals);
     let marks = [firewall.mark(target, signals), file.settings.fwmark];
@@ -139,40 +237,46 @@ fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Re
             false => Err(not_there(file)),
         };
     };
-    console::note(format_args!(
-        "The daemon of `{}' was killed; removing what it left.",
-        file.interface
-    ));
     let is_for_hooks = match transaction.state.clone() {
-        // A later `up` has run the hooks, and then failed.
-        Some(state) if state.is_after_hooks => false,
-        Some(state) => find::go_home(&mut transaction.target, &state)?,
-        None => true,
-    };
-    let of_hooks = |hooks| if is_for_hooks { hooks } else { &[][..] };
-    let mut first = Ok(());
-    let mut attempt = |transaction: &mut Transaction, result: Result<(), Failure>| {
-        transaction.keep();
-        // The first failure is printed at the end, as the command's error.
-        match result {
-            Err(failure) if first.is_err() => console::error(failure),
-            Err(failure) => first = Err(failure),
-            Ok(()) => {}
+        // An earlier `up` or `down` has run the hooks, and then failed.
+        Some(state) if state.is_after_hooks => {
+            console::note(format_args!(
+                "`{}' is down already; removing what is left of it.",
+                file.interface
+            ));
+            false
+        }
+        state => {
+            console::note(format_args!(
+                "The daemon of `{}' was killed; removing what it left.",
+                file.interface
+            ));
+            match state {
+                Some(state) => find::go_home(&mut transaction.target, &state)?,
+                None => true,
+            }
         }
     };
+    let of_hooks = |hooks| if is_for_hooks { hooks } else { &[][..] };
+    let mut rest = Rest::default();
     for hook in of_hooks(&file.hooks.pre_down) {
-        let result = hooks::run(transaction, file, "PreDown", std::slice::from_ref(hook));
-        attempt(transaction, result);
+        let failed = transaction.attempt(hooks::step(file, "PreDown", hook))?;
+        rest.failed(failed);
     }
     for step in beside.steps() {
-        let result = transaction.run(step);
-        attempt(transaction, result);
+        rest.remove(transaction, step)?;
+        transaction.keep();
     }
     dns::remove_files(&file.interface);
-    transaction.forget();
-    for hook in of_hooks(&file.hooks.post_down) {
-        let result = hooks::run(transaction, file, "PostDown", std::slice::from_ref(hook));
-        attempt(transaction, result);
+    if rest.beside_dns {
+        rest.remember(transaction);
+    } else {
+        // If resolvconf always fails, the record must not stay forever.
+        transaction.forget();
     }
-    first
+    for hook in of_hooks(&file.hooks.post_down) {
+        let failed = transaction.attempt(hooks::step(file, "PostDown", hook))?;
+        rest.failed(failed);
+    }
+    rest.end(transaction)
 }

@@ -39,7 +39,7 @@ use crate::steps::program::{OURS, Program};
 use crate::steps::service_manager;
 use crate::steps::state::{self, Home, PeerOfFile, State};
 use crate::steps::step::Step;
-use crate::steps::target::{Target, family};
+use crate::steps::target::{Target, family, within};
 use crate::steps::transaction::{self, Transaction};
 
 /// The variable with the userspace implementation to use if the kernel has no module.
@@ -96,13 +96,13 @@ fn bring_up(
         .is_some_and(|before| before.home.is_none());
     if left.is_some() && lived_here && elsewhere.is_some() {
         return Err(Failure::new(format_args!(
-            "the daemon of an earlier `{name}' was killed, and its settings are left in this namespace: `{} down {name}' removes them",
+            "settings of an earlier `{name}' are left in this namespace: `{} down {name}' removes them",
             console::program()
         )));
     }
     if left.is_some() {
         console::note(format_args!(
-            "The daemon of an earlier `{name}' was killed; removing what it left."
+            "Removing what is left of an earlier `{name}'."
         ));
     }
     // Meanwhile the rules that it left keep traffic from being sent unencrypted.
@@ -125,7 +125,10 @@ fn bring_up(
     let signals = &transaction.signals;
     let changes = endpoint::changes(&file.settings, around.as_ref(), signals)?;
     transaction.waits_for_names(false);
-    transaction.run(Step::AddConf(changes))?;
+    transaction.run(Step::AddConf {
+        changes,
+        file: file.path.clone(),
+    })?;
     record(transaction, |state| {
         state.peers = PeerOfFile::all(&file.settings);
         state.mark_of_file = file.settings.fwmark;
@@ -211,7 +214,7 @@ fn run_hooks_before(transaction: &mut Transaction, file: &File) -> Result<(), Fa
         ];
         for (key, hooks) in hooks {
             for hook in hooks {
-                transaction.attempt(hooks::step(file, key, hook))?;
+                let _ = transaction.attempt(hooks::step(file, key, hook))?;
             }
         }
     }
@@ -274,7 +277,7 @@ fn home(target: &Target) -> Result<Option<Home>, Failure> {
     };
     Ok(Some(Home {
         namespace: namespace.to_string(),
-        inode: netns.run(state::namespace)??,
+        inode: within(namespace, netns, state::namespace)??,
     }))
 }
 
@@ -291,7 +294,7 @@ fn has_room(file: &File, namespace: &Namespace, netns: &NetNs) -> Result<(), Fai
     }
     let peers = file.settings.peers.iter();
     let allowed: Vec<_> = peers.flat_map(|peer| &peer.allowed_ips).collect();
-    let mut there = netns.run(Netlink::open)??;
+    let mut there = within(namespace, netns, Netlink::open)??;
     for of in [Family::V4, Family::V6] {
         let is_default = |ip: IpAddr, bits: u8| bits == 0 && family(ip) == of;
         if !allowed
