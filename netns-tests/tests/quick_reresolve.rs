@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use netns_tests::quick::{Quick, Site};
-use netns_tests::{Config, Daemon, Keys, Lab, NameServer, PATIENCE, Peer, Via};
+use netns_tests::{Config, Daemon, Keys, Lab, NameServer, PATIENCE, PeerConfig, Via};
 
 /// Outside of the client's network.
 const SERVER: [u8; 4] = [198, 51, 100, 53];
@@ -39,7 +39,7 @@ fn recovers(dns: &str) -> io::Result<()> {
 
     let (here, there) = (Keys::generate(), Keys::generate());
     let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
-    let client = Peer::new(here.public).allow([10, 77, 0, 1], 32);
+    let client = PeerConfig::new(here.public).allow([10, 77, 0, 1], 32);
     wg.set(&Config::new(&there, 51820).peer(client))?;
     wg.up(1420, &[(THERE.into(), 24)])?;
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use netns_tests::quick::{Quick, Site};
-use netns_tests::{Lab, PATIENCE, State, until};
+use netns_tests::{HostState, Lab, PATIENCE, until};
 
 const CONFIG: &str = "[Interface]
 PrivateKey = 6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=
@@ -46,11 +46,11 @@ fn typed(place: &str, more: &[&str]) -> io::Result<()> {
          ip addr add 192.0.2.2/24 dev eth0; ip route add default via 192.0.2.1")?;
     site.sh(place)?;
     site.configure("wg0", CONFIG)?;
-    let look = || -> io::Result<State> {
+    let look = || -> io::Result<HostState> {
         let mut state = site.state()?;
         if !more.is_empty() {
             let away = site.host.in_netns("/run/netns/away")?;
-            state.take(State::of(&away)?.under("away "));
+            state.take(HostState::of(&away)?.under("away "));
         }
         Ok(state)
     };
@@ -59,7 +59,7 @@ fn typed(place: &str, more: &[&str]) -> io::Result<()> {
     let up = site.run(&quick, &up_args)?.success()?;
     let is_up = look()?;
     let down = site.run(&quick, &["down", "wg0"])?.success()?;
-    let type_in = |output: &str, wanted: &State| -> io::Result<()> {
+    let type_in = |output: &str, wanted: &HostState| -> io::Result<()> {
         let commands = shown(output);
         site.sh(&commands)
             .map_err(|error| io::Error::other(format!("{error}, typing\n{commands}")))?;

@@ -1,5 +1,6 @@
 //! The faults that are injected into a run, and their exit codes.
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 pub const SIGNALS: [&str; 3] = ["INT", "TERM", "HUP"];
@@ -8,13 +9,16 @@ pub const CALLS: [&str; 8] = [
     "sendto", "sendmsg", "write", "unlink", "clone", "clone3", "vfork", "fork",
 ];
 /// Calls that are not steps: messages to the user, the wake-up by a signal handler, the removal of
-/// the lock at the end, and the record of `up`, without which the program goes on.
-pub const NO_STEPS: [&str; 5] = [
+/// the lock at the end, and the record of `up`, without which the program goes on. Nor is the write
+/// by which a tokio runtime wakes itself, as the one for container engines: tokio panics if it fails,
+/// and only a test can make it fail.
+pub const NO_STEPS: [&str; 6] = [
     "write(2,",
     ", MSG_DONTWAIT,",
     ".lock\"",
     ".state",
     "{\\\"version\\\":",
+    "\"\\1\\0\\0\\0\\0\\0\\0\\0\", 8)",
 ];
 /// This call is not a step either while the interface is searched: there is one thread for each
 /// namespace of the moment.
@@ -48,6 +52,10 @@ pub enum Fault {
     Call(&'static str, usize),
     /// A signal arrives at the nth of these calls.
     SignalAtCall(&'static str, usize, &'static str),
+    /// The nth call of all threads but the main one fails.
+    CallOfThread(usize, Errno),
+    /// A signal arrives at that call.
+    SignalAtCallOfThread(usize, &'static str),
     /// The nth call of this program fails, before or after it did its work.
     Program(&'static str, usize, &'static str),
     /// This hook fails.
@@ -60,7 +68,16 @@ impl Fault {
     /// Whether `verb` may succeed although this request failed.
     pub fn is_spared(&self, verb: &str, met: &str) -> bool {
         match self {
-            Fault::Call(..) if SPARED.iter().any(|request| met.contains(request)) => true,
+            // Entering a namespace to look for the interface, or to wait for its end: it is found, or
+            // deleted, in another way.
+            Fault::CallOfThread(..) if verb != "up" && met.contains(" setns(") => true,
+            // Finding out whether a daemon listens. The request itself must not fail.
+            Fault::CallOfThread(..) if met.contains(" connect(") => true,
+            Fault::Call(..) | Fault::CallOfThread(..)
+                if SPARED.iter().any(|request| met.contains(request)) =>
+            {
+                true
+            }
             // `reload` first reads the DNS settings; if that fails, it sets them again.
             Fault::Call("clone" | "clone3" | "vfork" | "fork", 1)
             | Fault::Program("resolvconf", 1, _) => verb == "reload",
@@ -68,12 +85,23 @@ impl Fault {
         }
     }
 
+    /// Whether it is a signal, which stops the command.
+    pub fn is_signal(&self) -> bool {
+        use Fault::{SignalAtCall, SignalAtCallOfThread, SignalInHook};
+        matches!(
+            self,
+            SignalAtCall(..) | SignalAtCallOfThread(..) | SignalInHook(..)
+        )
+    }
+
     /// The expected exit code.
     pub fn code(&self) -> i32 {
         match self {
-            Fault::Call(..) | Fault::Program(..) => 1,
+            Fault::Call(..) | Fault::CallOfThread(..) | Fault::Program(..) => 1,
             Fault::Hook(_) => 3,
-            Fault::SignalAtCall(_, _, signal) | Fault::SignalInHook(_, signal) => {
+            Fault::SignalAtCall(_, _, signal)
+            | Fault::SignalAtCallOfThread(_, signal)
+            | Fault::SignalInHook(_, signal) => {
                 128 + match *signal {
                     "INT" => Signal::SIGINT as i32,
                     "TERM" => Signal::SIGTERM as i32,

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use netns_tests::quick::{BIN, LOG, Quick, Run, Site};
 use netns_tests::{Host, HostState, Lab, PATIENCE, binaries, require, until};
+use nix::errno::Errno;
 
 use super::fault::*;
 
@@ -76,8 +77,10 @@ REAL "$@" || exit
 exit 0
 "#;
 
-/// The text of `down` if the DNS settings cannot be removed; the tunnel is taken down all the same.
+/// The text of `down` if something fails; the remaining steps are done all the same.
 const GOES_ON: &str = "; going on\n";
+/// The start of a line with a command that removes what `down` could not remove.
+const REST: &str = "[!]   ";
 /// The text of `up` if it replaces /etc/resolv.conf itself, as resolvconf has failed.
 const FALLS_BACK: &str = "/etc/resolv.conf itself is replaced";
 
@@ -223,6 +226,34 @@ impl TestHost {
         Ok((run.code, run.output))
     }
 
+    /// As [`TestHost::traced`], for the calls of all threads but the main one. Each call is a line of
+    /// the trace.
+    fn traced_threads(&self, verb: &str, inject: &[&str]) -> io::Result<(Option<i32>, String)> {
+        let place = self.site.place(&self.quick)?;
+        let mut command = Command::new(binaries::build("netns-tests", "thread-faults")?);
+        command.arg("/etc/trace").args(inject).arg("--");
+        command.arg(place).args(self.args(verb));
+        self.site.environment(&mut command);
+        let run = self.site.finish(self.site.host.spawn(&mut command)?)?;
+        Ok((run.code, run.output))
+    }
+
+    /// All faults in threads other than the main one.
+    fn faults_of_threads(&self, verb: &str) -> io::Result<Vec<Fault>> {
+        let (code, output) = self.traced_threads(verb, &[])?;
+        assert_eq!(code, Some(0), "{output}");
+        let trace = self.site.host.read("/etc/trace")?;
+        let mut faults = Vec::new();
+        for (n, call) in (1..).zip(trace.lines()) {
+            let starts = ["clone", "fork"].iter().any(|name| call.contains(name));
+            let errno = if starts { Errno::EAGAIN } else { Errno::EPERM };
+            faults.push(Fault::CallOfThread(n, errno));
+            let signal = SIGNALS[n % SIGNALS.len()];
+            faults.push(Fault::SignalAtCallOfThread(n, signal));
+        }
+        Ok(faults)
+    }
+
     /// Waits until the host is as before wg0 was up. Returns the differences that are left.
     pub fn restored(&self) -> io::Result<Vec<String>> {
         let mut left = Vec::new();
@@ -293,11 +324,28 @@ impl TestHost {
             faults.push(Fault::Hook(hook));
             faults.extend(SIGNALS.map(|signal| Fault::SignalInHook(hook, signal)));
         }
-        if verb != "down" {
-            self.down()?;
+        let again = || -> io::Result<()> {
+            if verb != "down" {
+                self.down()?;
+            }
+            self.site.configure("wg0", CONFIG)?;
+            self.reset_sysctl()
+        };
+        again()?;
+        // The threads that work in another namespace.
+        if self.away.is_some()
+            && let Some(()) = require("x86-64", cfg!(target_arch = "x86_64").then_some(()))
+        {
+            if verb != "up" {
+                self.run("up")?.success()?;
+            }
+            if verb == "reload" {
+                self.site.configure("wg0", CHANGED)?;
+            }
+            self.forget()?;
+            faults.extend(self.faults_of_threads(verb)?);
+            again()?;
         }
-        self.site.configure("wg0", CONFIG)?;
-        self.reset_sysctl()?;
         Ok(faults)
     }
 
@@ -306,7 +354,14 @@ impl TestHost {
         self.forget()?;
         let fault_file = |text: String| self.site.host.write("/etc/fault", &text);
         let mut inject = None;
+        let mut inject_threads = None;
         match fault {
+            Fault::CallOfThread(n, errno) => {
+                inject_threads = Some([n.to_string(), (*errno as i32).to_string()]);
+            }
+            Fault::SignalAtCallOfThread(n, signal) => {
+                inject_threads = Some([n.to_string(), format!("SIG{signal}")]);
+            }
             Fault::Call(call, n) => {
                 let starts = !call.starts_with("send") && *call != "write";
                 let error = if starts { "EAGAIN" } else { "EPERM" };
@@ -322,9 +377,10 @@ impl TestHost {
             Fault::Hook(hook) => fault_file(format!("{hook} fails"))?,
             Fault::SignalInHook(hook, signal) => fault_file(format!("{hook} {signal}"))?,
         }
-        let (code, output) = match inject {
-            Some(_) => self.traced(verb, inject)?,
-            None => {
+        let (code, output) = match (inject, inject_threads) {
+            (Some(inject), _) => self.traced(verb, Some(inject))?,
+            (None, Some([n, what])) => self.traced_threads(verb, &[&n, &what])?,
+            (None, None) => {
                 let run = self.run(verb)?;
                 (run.code, run.output)
             }
@@ -351,7 +407,9 @@ impl TestHost {
             Ok(text.lines().find(|line| is(line)).map(str::to_owned))
         };
         match fault {
-            Fault::Call(..) => line("/etc/trace", &|line| line.ends_with("(INJECTED)")),
+            Fault::Call(..) | Fault::CallOfThread(..) | Fault::SignalAtCallOfThread(..) => {
+                line("/etc/trace", &|line| line.ends_with("(INJECTED)"))
+            }
             Fault::SignalAtCall(_, _, signal) => line("/etc/trace", &|line| {
                 line.starts_with(&format!("--- SIG{signal} "))
             }),
@@ -385,34 +443,47 @@ impl TestHost {
         self.judge(fault, outcome, wrong)
     }
 
-    /// Runs `down` with a fault. The tunnel must then be up as before, so that it can be taken down,
-    /// or down.
+    /// Runs `down` with a fault. The tunnel must then be down, except for what `down` named: that is
+    /// removed by the commands that it printed, or by a second `down`. The tunnel may be up as before
+    /// after a signal, or if no step was done.
     pub fn run_down_with_fault(&self, fault: &Fault) -> io::Result<Verdict> {
         self.run("up")?.success()?;
         let outcome = self.disturbed("down", fault)?;
+        let rest: Vec<&str> = outcome
+            .output
+            .lines()
+            .filter_map(|line| line.strip_prefix(REST))
+            .collect();
         let mut wrong = Vec::new();
-        let is_up = outcome.code != Some(0) && {
+        let is_up = outcome.code != Some(0) && rest.is_empty() && {
             wrong.extend(self.up.against(&self.state()?).0);
             wrong.is_empty()
         };
+        self.forget()?;
         if is_up {
-            self.forget()?;
+            if !fault.is_signal() && outcome.output.contains("[#] ") {
+                wrong.push("the tunnel is up after some steps were done".into());
+            }
             self.down()?;
-        } else {
-            self.reset_sysctl()?;
-            if outcome.output.contains(GOES_ON) {
-                // Removes what `down` reported that it could not remove.
-                self.site.sh("rm -rf /etc/netns-tests/dns/* /etc/netns/*")?;
-            }
-            let left = self.restored()?;
-            if left.is_empty() {
-                wrong.clear();
-            }
-            wrong.extend(
-                left.into_iter()
-                    .map(|line| format!("neither up nor down: {line}")),
-            );
+            return self.judge(fault, outcome, wrong);
         }
+        if !rest.is_empty() {
+            let by_hand = rest.len() % 2 == 1;
+            if by_hand {
+                self.site.sh(&rest.join("\n"))?;
+            }
+            let again = self.run("down")?;
+            if again.code != Some(0) {
+                wrong.push(format!("a second `down' failed: {}", again.output));
+            }
+        }
+        self.reset_sysctl()?;
+        let left = self.restored()?;
+        if left.is_empty() && rest.is_empty() {
+            wrong.clear();
+        }
+        let is_not = |line| format!("not down: {line}");
+        wrong.extend(left.into_iter().map(is_not));
         self.judge(fault, outcome, wrong)
     }
 

@@ -3,6 +3,11 @@
 //! A script calls `completions candidates WORD…` with the words of the command line, of which the
 //! last is to be completed. The reply has one candidate on each line, or is `:files`. The words for
 //! `link` come from its definition.
+//!
+//! `clap_complete` is not used here, although `wg-quick-rs` uses it. Its completers get only the word that is
+//! to be completed, while the words of `set` depend on all words before: `peer` is followed by a key of the
+//! interface that was named, `private-key` by a file, and each may come again. `--netns`, which may stand
+//! anywhere before, decides whose interfaces they are.
 
 use std::ffi::OsString;
 use std::path::Path;
