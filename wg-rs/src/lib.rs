@@ -1,20 +1,20 @@
 //! WireGuard in userspace for Linux: the library behind `wireguard-rs`, `wg-rs` and `wg-quick-rs`.
 //!
-//! The tunnel:
-//! - [`tunnel`]: the protocol, sans-IO: takes `now` and bytes, gives bytes, deadlines and events.
-//! - [`datapath`]: the hot path: bursts, workers, ordering, segmentation and coalescing.
-//! - [`daemon`]: what wires these together into `wireguard-rs`.
-//!
-//! The tools:
+//! What `wg-quick-rs`, or another program that manages interfaces, uses:
 //! - [`config`]: the configuration file and the arguments of `wg set`.
-//! - [`backend`]: whom the tools talk to: a daemon's socket, or the kernel.
-//! - [`place`]: interfaces made, found and moved, in network namespaces and containers.
-//! - [`tool`]: the `wg-rs` command.
-//!
-//! Both:
 //! - [`model`]: an interface, its peers and their networks, and changes of them.
-//! - [`sys`]: Linux, as safe functions. The only unsafe code of the workspace.
-//! - [`uapi`]: the configuration protocol that `wg` speaks, both ends.
+//! - [`backend`]: access to interfaces: over a daemon's socket, or over netlink for the kernel module.
+//! - [`place`]: creates, finds and moves interfaces, in network namespaces and containers.
+//! - [`uapi`]: the configuration protocol that `wg` uses, both sides.
+//! - [`sys`]: safe functions over Linux. Except for vectors in `wg-crypto`, all unsafe code is here.
+//!
+//! The programs:
+//! - [`daemon`]: `wireguard-rs`, which connects the tunnel with its device and its configuration.
+//! - [`tool`]: `wg-rs`, the `wg` command.
+//!
+//! The tunnel, whose parts are public only for benchmarks, fuzz targets and tests of this workspace:
+//! - [`tunnel`]: the protocol without I/O: the time and bytes go in; bytes and deadlines come out.
+//! - [`datapath`]: the hot path: bursts, workers, order, segmentation and coalescing.
 
 #![deny(unsafe_code)]
 

@@ -6,12 +6,12 @@
 //! child    (or with -f the parent) ─► drops capabilities ─► starts threads ─► serves until the end
 //! ```
 
-pub mod control;
-pub mod interface;
-pub mod link;
+mod control;
+mod interface;
+mod link;
 mod log;
-pub mod machine;
-pub mod options;
+mod machine;
+mod options;
 mod report;
 
 use std::ffi::OsString;

@@ -4,23 +4,23 @@
 //!
 //! This folder does not know the protocol, and allocates nothing per packet or per burst.
 
-pub mod alarm;
-pub mod async_fd;
-pub mod cmsg;
+pub(crate) mod alarm;
+pub(crate) mod async_fd;
+pub(crate) mod cmsg;
 pub mod netlink;
 pub mod netns;
 pub mod numeric;
 pub mod poll;
 pub mod process;
 pub mod resolve;
-pub mod resume;
-pub mod secrets;
+pub(crate) mod resume;
+pub(crate) mod secrets;
 mod sockaddr;
-pub mod terminal;
+pub(crate) mod terminal;
 pub mod tun;
 pub mod udp;
-pub mod uevent;
-pub mod unix_file;
+pub(crate) mod uevent;
+pub(crate) mod unix_file;
 
 use std::fmt;
 use std::io;

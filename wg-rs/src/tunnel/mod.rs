@@ -1,32 +1,32 @@
 //! The protocol without I/O: bytes and the time go in; bytes, deadlines and events come out.
 //!
 //! - [`device`], [`config`]: the owner: configuration, handshakes, timers. An `entry` is its part
-//!   of a peer; the peers share a `schedule`, `pending` handshakes and [`outgoing`] messages.
-//! - [`plane`], [`peer`], [`keypair`], [`index`]: the part that the owner shares with the data
+//!   of a peer; the peers share a `schedule`, `pending` handshakes and `outgoing` messages.
+//! - `plane`, [`peer`], [`keypair`], [`index`]: the part that the owner shares with the data
 //!   path, without locks.
 //! - [`send`], [`receive`]: the data path's part of the protocol, over bursts.
-//! - [`hub`], [`relay`]: what is relayed between peers: the owner's part, and the data path's.
+//! - `hub`, `relay`: what is relayed between peers: the owner's part, and the data path's.
 
 pub mod allowed_ips;
 pub mod config;
 mod cookies;
 pub mod device;
-pub mod drops;
+pub(crate) mod drops;
 mod entry;
 mod handshake;
-pub mod hub;
+pub(crate) mod hub;
 pub mod index;
 pub mod ingress;
 pub mod keypair;
-pub mod messages;
+pub(crate) mod messages;
 mod networks;
-pub mod outgoing;
+pub(crate) mod outgoing;
 pub mod peer;
 mod pending;
-pub mod plane;
-pub mod ratelimiter;
+pub(crate) mod plane;
+pub(crate) mod ratelimiter;
 pub mod receive;
-pub mod relay;
+pub(crate) mod relay;
 mod routes;
 mod schedule;
 pub mod send;

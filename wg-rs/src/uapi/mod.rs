@@ -2,13 +2,13 @@
 //! `/var/run/wireguard` (<https://www.wireguard.com/xplatform/>).
 //!
 //! - [`text`]: converts interfaces and changes ([`crate::model`]) to lines of text and back.
-//! - [`socket`]: the socket file. [`server`]: the daemon's side. [`client`]: the side of tools and
+//! - `socket`: the socket file. `server`: the daemon's side. [`client`]: the side of tools and
 //!   tests.
 
 pub mod client;
 mod lines;
-pub mod server;
-pub mod socket;
+pub(crate) mod server;
+pub(crate) mod socket;
 pub mod text;
 
 use std::path::{Path, PathBuf};

@@ -6,16 +6,16 @@
 //! count. Each file has one kind of object and each method one action. Each error names the action
 //! and the object.
 
-pub mod address;
-pub mod changes;
-pub mod diag;
-pub mod event;
-pub mod generic;
-pub mod keep;
-pub mod link;
+pub(crate) mod address;
+pub(crate) mod changes;
+pub(crate) mod diag;
+pub(crate) mod event;
+pub(crate) mod generic;
+pub(crate) mod keep;
+pub(crate) mod link;
 mod refusal;
 pub mod route;
-pub mod rule;
+pub(crate) mod rule;
 
 use std::fmt;
 use std::io;

@@ -4,7 +4,7 @@
 //! Rust's runtime ignores SIGPIPE, so a client that hangs up causes EPIPE.
 
 pub mod background;
-pub mod clock;
+pub(crate) mod clock;
 pub mod confine;
 pub mod notify;
-pub mod other;
+pub(crate) mod other;
