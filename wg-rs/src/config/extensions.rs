@@ -1,33 +1,33 @@
-//! `#@ Key = value`: settings of ours in lines that are comments to every other program.
+//! `#@ Key = value`: our own settings, in lines that are comments for every other program.
 //!
-//! `#@` is the first thing in its line; another `#` ends the value. What `Key` may be is in [`KEYS`] and
-//! nowhere else: its section, and how its value becomes a setting. An unknown key is an error, as silence
-//! would leave off what somebody asked for.
+//! `#@` must come first in the line, and another `#` ends the value. The list [`KEYS`] contains all
+//! keys: the section of each, and how its value becomes a setting. An unknown key is an error,
+//! because otherwise a setting would be silently ignored.
 
 use super::error::{near, shown, shown_word};
 use super::value::{endpoint, is_space};
 use super::{Endpoint, Hint, PeerSettings, Reason, Settings};
 use crate::model::{Extension, Groups, Label};
 
-/// What such a line begins with.
+/// The beginning of such a line.
 pub const MARK: &str = "#@";
 
-/// A key, the section it belongs in, and what its value is for.
+/// A key, its section, and the meaning of its value.
 struct Key {
     name: &'static str,
-    /// As [`super::Error`] suggests it.
+    /// The key with its mark, for suggestions.
     written: &'static str,
     meaning: Meaning,
 }
 
 enum Meaning {
-    /// In `[Interface]`.
+    /// A setting in `[Interface]`.
     Interface(fn(&mut Settings, &str, usize) -> Result<(), Reason>),
-    /// In `[Peer]`: a change of the peer in the daemon.
+    /// A setting in `[Peer]`: a change of the peer in the daemon.
     Peer(fn(&str) -> Result<Extension, Reason>),
 }
 
-/// All keys. One that may stand in both sections is here twice.
+/// All keys. A key that is valid in both sections is listed twice.
 const KEYS: &[Key] = &[
     Key {
         name: "Name",
@@ -39,7 +39,8 @@ const KEYS: &[Key] = &[
         written: "#@ Relay",
         meaning: Meaning::Peer(|text| Ok(Extension::Relay(groups(text)?))),
     },
-    // Where others reach this interface; `wg-quick-rs add` writes it into their files.
+    // The address at which others reach this interface; `wg-quick-rs add` writes it into their
+    // files.
     Key {
         name: "Endpoint",
         written: "#@ Endpoint",
@@ -65,7 +66,7 @@ pub(super) fn label(text: &str) -> Result<Label, Reason> {
         .map_err(|error| Reason::Label(shown(text), error))
 }
 
-/// The groups within which a hub relays for a peer: `on`, `off`, or their names with commas between them.
+/// The groups within which a hub relays for a peer: `on`, `off`, or names separated by commas.
 pub(super) fn groups(text: &str) -> Result<Groups, Reason> {
     if text.eq_ignore_ascii_case("on") {
         return Ok(Groups::on());
@@ -79,10 +80,10 @@ pub(super) fn groups(text: &str) -> Result<Groups, Reason> {
     Ok(Groups::new(names.collect::<Result<_, _>>()?)?)
 }
 
-/// What is wrong with a `#@` line: the key, if it is known, the reason, and what may have been meant.
+/// An error in a `#@` line: the key, if it is known, the reason, and a suggestion.
 pub(super) type Wrong = (Option<&'static str>, Reason, Option<Hint>);
 
-/// Where a line stands.
+/// The section of a line.
 pub(super) enum Place<'a> {
     /// In `[Interface]`.
     Interface(&'a mut Settings),
@@ -92,13 +93,13 @@ pub(super) enum Place<'a> {
     Nowhere,
 }
 
-/// The text behind [`MARK`], if the line is one of ours.
+/// The text after [`MARK`], if the line has the mark.
 pub(super) fn text_of(line: &[u8]) -> Option<&[u8]> {
     let start = line.iter().position(|b| !is_space(*b))?;
     line[start..].strip_prefix(MARK.as_bytes())
 }
 
-/// Reads the text behind [`MARK`] in line `number` of a file.
+/// Reads the text after [`MARK`] in line `number` of a file.
 pub(super) fn read(text: &[u8], number: usize, place: Place<'_>) -> Result<(), Wrong> {
     let text = text.split(|b| *b == b'#').next().unwrap_or_default();
     let text = String::from_utf8_lossy(text);
@@ -140,12 +141,12 @@ pub(super) fn read(text: &[u8], number: usize, place: Place<'_>) -> Result<(), W
 }
 
 fn unrecognized(key: &str) -> Reason {
-    // What follows the first word may be anything.
+    // The text after the first word may be anything.
     let word = key.split(is_space).next().unwrap_or_default();
     Reason::Line(format!("{MARK} {}", shown_word(word)))
 }
 
-/// What to write for a key that lacks its mark.
+/// The right form for a key without its mark.
 pub(super) fn unmarked(key: &str, in_peer: bool) -> Option<&'static str> {
     let here = KEYS.iter().filter(|known| known.is_of_peer() == in_peer);
     let found = |known: &&Key| known.name.eq_ignore_ascii_case(key);
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn where_others_reach_the_interface() {
+    fn the_interfaces_own_endpoint() {
         let text = b"[Interface]\n#@ Endpoint = vpn.example:51820\n[Peer]\n#Endpoint";
         let (settings, _) = read_file("f", text, Dialect::Wg);
         let endpoint = settings.own_endpoint.unwrap();
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn errors_name_the_line() {
         let rule = "a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 and `-', and is \
                     not `localhost'";
         for (line, expected) in [
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_peers_have_one_name() {
+    fn two_peers_cannot_have_the_same_name() {
         let text = |second: &str| {
             format!(
                 "[Peer]\n#@ Name = alice\nPublicKey = {KEY}\n\

@@ -1,11 +1,11 @@
-//! From a socket to the sockets again: packets of sessions that are relayed.
+//! Relays packets: from a socket back to the sockets.
 //!
 //! ```text
-//! a received burst ─► runs with an index that is none of ours ─► the table of what is relayed
-//!                     ─► one sendmsg for each, from the buffer they came in, at their stride and TOS
+//! a received burst ─► runs with an index that is not ours ─► the relay table
+//!                     ─► one sendmsg for each run, from the same buffer, with its stride and TOS
 //! ```
-//! Nothing waits for room: the thread that sends is the one that receives. Nothing is copied or opened, so
-//! nothing goes through the lane.
+//! Sending never waits, because the same thread receives. Packets are neither copied nor opened, so
+//! they do not go through the lane.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
 use crate::tunnel::time::Time;
 
-/// Sends on what is to be relayed of a burst that was classified.
+/// Relays the packets of a classified burst that are in the relay table.
 pub(super) fn forward(plane: &Plane, sockets: &Sockets, burst: &InBurst, now: Time) {
     let (Some(relay), Some(from)) = (plane.relay(), burst.from()) else {
         return;

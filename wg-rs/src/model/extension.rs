@@ -1,18 +1,19 @@
-//! What our daemon knows of a peer beyond WireGuard. Files say it in `#@` lines (`config/extensions.rs`),
-//! `set=1` in keys of its own (`uapi/text/set.rs`); `get=1` never shows it.
+//! Settings of a peer that only our daemon has. Files contain them in `#@` lines
+//! (`config/extensions.rs`), and `set=1` has keys for them (`uapi/text/set.rs`). `get=1` never
+//! shows them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::Groups;
 
-/// One DNS label in lower case, `[a-z][a-z0-9-]{0,30}`, but not `localhost`: the name of a peer or a
+/// A DNS label in lower case, `[a-z][a-z0-9-]{0,30}`, but not `localhost`: the name of a peer or a
 /// group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(Box<str>);
 
 impl Label {
-    /// Bytes in the longest one.
+    /// Length of the longest label in bytes.
     pub const MAX_LEN: usize = 31;
 
     /// The label as text.
@@ -21,7 +22,7 @@ impl Label {
     }
 }
 
-/// The text is no [`Label`].
+/// The text is not a valid [`Label`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 and `-', and is not `localhost'"
@@ -47,20 +48,20 @@ impl fmt::Display for Label {
     }
 }
 
-/// One value of a peer's [`Extensions`], as a change of it.
+/// A change of one of a peer's [`Extensions`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extension {
-    /// What people call the peer; `None` for no name.
+    /// The peer's name; None removes it.
     Name(Option<Label>),
     /// The groups within which a hub relays for the peer.
     Relay(Groups),
 }
 
 impl Extension {
-    /// Each of them as it is where nothing was ever said.
+    /// The default of each extension.
     pub const OFF: [Extension; 2] = [Extension::Name(None), Extension::Relay(Groups::NONE)];
 
-    /// The key of `set=1`, and the word of `wg-rs set`.
+    /// The key in `set=1`, and the word in `wg-rs set`.
     pub fn key(&self) -> &'static str {
         match self {
             Extension::Name(_) => "name",
@@ -68,28 +69,28 @@ impl Extension {
         }
     }
 
-    /// Whether people are to be told that an interface cannot have it. A name is but shown.
+    /// Whether to warn when an interface does not support it. Names are only for display.
     pub fn is_missed(&self) -> bool {
         !self.is_off() && !matches!(self, Extension::Name(_))
     }
 
-    /// Whether it is as if nothing had been said.
+    /// Whether it equals the default.
     pub fn is_off(&self) -> bool {
         Extension::OFF.contains(self)
     }
 }
 
-/// All that is known of one peer; by default nothing.
+/// The extensions of a peer. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
-    /// What people call the peer.
+    /// The peer's name.
     pub name: Option<Label>,
     /// The groups within which a hub relays for the peer.
     pub relay: Groups,
 }
 
 impl Extensions {
-    /// Each of them, as it is.
+    /// The current value of each extension.
     pub fn all(&self) -> [Extension; 2] {
         [
             Extension::Name(self.name.clone()),
@@ -97,7 +98,7 @@ impl Extensions {
         ]
     }
 
-    /// Makes a change.
+    /// Applies a change.
     pub fn set(&mut self, extension: &Extension) {
         match extension {
             Extension::Name(name) => self.name.clone_from(name),
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_off_is_the_default() {
+    fn off_values_equal_the_default() {
         let mut extensions = Extensions {
             name: "alice".parse().ok(),
             relay: Groups::on(),

@@ -1,37 +1,38 @@
-//! The groups of a peer: a hub relays between peers that share one.
+//! The groups of a peer: a hub relays between peers that share a group.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::extension::{Label, NotALabel};
 
-/// The most groups that one peer may be in.
+/// Most groups of a peer.
 pub const MAX_GROUPS: usize = 8;
-/// The most groups that an interface may have.
+/// Most groups of an interface.
 pub const MAX_GROUPS_IN_ALL: usize = 64;
 /// The group that `on` stands for.
 const DEFAULT: &str = "default";
 
-/// The groups that a peer is in, sorted, each once. Empty: nothing is relayed for it.
+/// The groups of a peer, sorted and without duplicates. Nothing is relayed for a peer without
+/// groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(Vec<Label>);
 
-/// Why something names no groups.
+/// Why a text is not a list of groups.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupsError {
-    /// Not the name of a group.
+    /// A name is not valid.
     #[error(transparent)]
     Label(#[from] NotALabel),
-    /// `on` or `off`, which no group may be called.
+    /// `on` or `off`, which are not names of groups.
     #[error("`on' and `off' stand alone: no group has that name")]
     Switch,
-    /// Too many of them.
+    /// There are too many groups.
     #[error("a peer is in at most {MAX_GROUPS} groups")]
     TooMany,
 }
 
 impl Groups {
-    /// None.
+    /// No groups.
     pub const NONE: Groups = Groups(Vec::new());
 
     /// The group that `on` stands for.
@@ -39,10 +40,10 @@ impl Groups {
         Groups(DEFAULT.parse().into_iter().collect())
     }
 
-    /// Those with these names.
+    /// The groups with these names.
     ///
     /// # Errors
-    /// Of [`GroupsError`], the second and the third.
+    /// [`GroupsError::Switch`] or [`GroupsError::TooMany`].
     pub fn new(mut names: Vec<Label>) -> Result<Self, GroupsError> {
         if names
             .iter()
@@ -58,18 +59,18 @@ impl Groups {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no groups.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Their names.
+    /// The names of the groups.
     pub fn names(&self) -> &[Label] {
         &self.0
     }
 }
 
-/// Names with commas between them; an empty text is none.
+/// Parses names that are separated by commas. An empty text means no groups.
 impl FromStr for Groups {
     type Err = GroupsError;
 
@@ -82,7 +83,7 @@ impl FromStr for Groups {
     }
 }
 
-/// As they are parsed.
+/// Prints the groups in the form that is parsed.
 impl fmt::Display for Groups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, name) in self.0.iter().enumerate() {
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_sorted_and_there_once() {
+    fn names_are_sorted_without_duplicates() {
         for (text, groups) in [
             ("", ""),
             ("lab", "lab"),
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_groups_is_refused() {
+    fn invalid_groups_are_refused() {
         for text in [",", "a,", ",a", "A", "1", "a b"] {
             let label = Err(GroupsError::Label(NotALabel));
             assert_eq!(text.parse::<Groups>(), label, "{text}");

@@ -1,5 +1,5 @@
-//! How an interface and its peers are doing: the answer to a `status`. It holds no private and no
-//! preshared key. What `None` stands for is not known: the kernel and other daemons tell less.
+//! The status of an interface and its peers. It contains no private key and no preshared key.
+//! `None` means unknown: the kernel and other daemons report less.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,138 +8,138 @@ use wg_crypto::key::{PresharedKey, PublicKey};
 
 use super::{Interface, Label, Peer, Wall};
 
-/// The state of an interface.
+/// The status of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// The version of the daemon.
     pub version: Option<String>,
     /// When the daemon started.
     pub started: Option<Wall>,
-    /// Whether its link is up and its sockets are open.
+    /// Whether the link is up and the sockets are open.
     pub up: Option<bool>,
-    /// The errno with which its sockets could not be opened, if they are closed for that.
+    /// If the sockets are closed because they could not be opened: the errno.
     pub bind_error: Option<i32>,
-    /// 0 where no socket is open yet.
+    /// The listen port; 0 if no socket is open yet.
     pub listen_port: u16,
-    /// 0 for none.
+    /// The fwmark; 0 for none.
     pub fwmark: u32,
-    /// The inode of the network namespace in which its link is.
+    /// The inode of the link's network namespace.
     pub link_netns: Option<u64>,
-    /// That of the namespace in which its sockets are.
+    /// The inode of the sockets' network namespace.
     pub socket_netns: Option<u64>,
-    /// The offloads in use: some of `tso`, `uso`, `gso` and `gro`, with commas between them.
+    /// The offloads in use: some of `tso`, `uso`, `gso` and `gro`, separated by commas.
     pub offloads: Option<String>,
-    /// What encrypts data.
+    /// The implementation that encrypts data.
     pub aead: Option<String>,
     /// Threads per direction that encrypt and decrypt large bursts.
     pub workers: Option<u32>,
-    /// Whether so many handshakes come in that they are answered with cookies.
+    /// Whether so many handshakes arrive that they are answered with cookies.
     pub under_load: Option<bool>,
     /// Packets dropped since the daemon started, by reason: `no_peer_for_the_destination`.
     pub drops: Vec<(String, u64)>,
-    /// What was refused lately of senders that are no peer's.
+    /// Recent refusals of senders that are not peers.
     pub refusals: Vec<Refused>,
-    /// In the order in which they were added.
+    /// The peers in the order in which they were added.
     pub peers: Vec<PeerStatus>,
 }
 
-/// The state of a peer.
+/// The status of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// Its configuration and counters. Its preshared key is left out.
+    /// The peer's configuration and counters, without its preshared key.
     pub peer: Peer,
-    /// Whether it has a preshared key.
+    /// Whether the peer has a preshared key.
     pub has_preshared_key: bool,
-    /// Whether there is a session that data can be sent under.
+    /// Whether there is a session in which data can be sent.
     pub session: Option<bool>,
-    /// How many handshakes were completed.
+    /// The number of completed handshakes.
     pub handshakes: Option<u64>,
-    /// The handshakes that were sent since the last one that was completed.
+    /// The handshakes sent since the last completed one.
     pub unanswered: Option<Unanswered>,
-    /// The handshakes of the peer that were answered since the last one that was completed.
+    /// The handshakes of the peer that were answered since the last completed one.
     pub unconfirmed: u32,
-    /// The last thing of each kind that was refused, by either side.
+    /// The last refusal of each kind, by either side.
     pub refusals: Vec<Refused>,
 }
 
-/// Handshakes without an answer.
+/// Handshakes that were not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unanswered {
-    /// How many, at least one.
+    /// Their number, at least one.
     pub count: u32,
-    /// How long ago the first was sent.
+    /// The time since the first was sent.
     pub age: Duration,
 }
 
-/// Something that was refused, and how long ago.
+/// A refusal and its age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// What, and why.
+    /// What was refused, and why.
     pub refusal: Refusal,
-    /// In whole milliseconds.
+    /// The age in whole milliseconds.
     pub age: Duration,
 }
 
-/// Why something between us and a peer was refused.
+/// Why a message between us and a peer was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A handshake message was made for another public key than ours.
+    /// A handshake message is for another public key than ours.
     OtherKey {
-        /// Who sent it.
+        /// The sender.
         from: SocketAddr,
     },
-    /// A handshake came of a key that is no peer's.
+    /// The key in a handshake belongs to no peer.
     UnknownKey {
-        /// Who sent it.
+        /// The sender.
         from: SocketAddr,
         /// The key.
         key: PublicKey,
     },
-    /// The answer to our handshake was made with another preshared key.
+    /// The response to our handshake was made with another preshared key.
     PresharedKey,
-    /// The timestamp in the peer's handshake was not newer than that of its last one.
+    /// The timestamp in the peer's handshake was not newer than the last one.
     Timestamp,
-    /// The peer sent a packet of an address that is not among its allowed IPs.
+    /// The peer sent a packet from an address that is not among its allowed IPs.
     NotAllowed {
         /// The address.
         source: IpAddr,
     },
     /// The peer is under load, and answered our handshake with a cookie.
     UnderLoad,
-    /// What we sent to the peer was refused by our own host.
+    /// Our own host refused to send to the peer.
     SendFailed {
-        /// Why.
+        /// The error.
         errno: i32,
     },
-    /// What we sent to the peer's endpoint was refused there, or on the way.
+    /// A message to the peer's endpoint was refused there, or on the way.
     Unreachable {
-        /// What was said of it.
+        /// The reason that was given.
         what: Unreachable,
-        /// Who said it.
+        /// The host that reported it.
         by: IpAddr,
     },
 }
 
-/// What an ICMP message says of a destination.
+/// The reason in an ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {
-    /// Nobody listens on the port.
+    /// Nothing listens on the port.
     Port,
-    /// The host does not answer on its network.
+    /// The host does not answer in its network.
     Host,
-    /// There is no route to its network.
+    /// There is no route to the network.
     Network,
     /// A firewall forbids it.
     Prohibited,
 }
 
 impl PeerStatus {
-    /// What people call it.
+    /// The peer's name.
     pub fn name(&self) -> Option<&str> {
         self.peer.extensions.name.as_ref().map(Label::as_str)
     }
 
-    /// As far as configuration tells.
+    /// A status that contains only the configuration.
     pub fn new(peer: Peer) -> Self {
         PeerStatus {
             has_preshared_key: peer.preshared_key != PresharedKey::default(),
@@ -157,7 +157,7 @@ impl PeerStatus {
 }
 
 impl From<Interface> for Status {
-    /// As far as configuration tells.
+    /// A status that contains only the configuration.
     fn from(interface: Interface) -> Self {
         Status {
             listen_port: interface.listen_port,

@@ -1,4 +1,4 @@
-//! The cookies that we hand out: each says that its bearer receives at an address (paper, section 5.4.7).
+//! The cookies that we send: each proves that a host receives at an address (paper, section 5.4.7).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,14 +9,14 @@ use zeroize::Zeroize;
 use super::messages::COOKIE_SECRET_MAX_AGE;
 use super::time::Time;
 
-/// Makes cookies, by a secret that is replaced when it has served its time.
+/// Makes cookies from a secret that is replaced when it is too old.
 #[derive(Default)]
 pub(super) struct CookieMaker {
     secret: Option<(CookieSecret, Time)>,
 }
 
 impl CookieMaker {
-    /// The cookie of an address, at this time.
+    /// The cookie of an address at this time.
     pub(super) fn cookie(&mut self, from: SocketAddr, now: Time, rng: &mut dyn RngCore) -> Cookie {
         let expired = |since: Time| now.saturating_since(since) >= COOKIE_SECRET_MAX_AGE;
         self.secret.take_if(|(_, since)| expired(*since));
@@ -31,14 +31,14 @@ impl CookieMaker {
     }
 }
 
-/// A nonce for a cookie reply.
+/// A random nonce for a cookie reply.
 pub(super) fn nonce(rng: &mut dyn RngCore) -> [u8; 24] {
     let mut nonce = [0; 24];
     rng.fill_bytes(&mut nonce);
     nonce
 }
 
-/// Address and port, as the cookie is made of.
+/// Address and port: the input of a cookie.
 fn source(from: SocketAddr) -> Vec<u8> {
     let mut source = match from.ip() {
         IpAddr::V4(addr) => addr.octets().to_vec(),

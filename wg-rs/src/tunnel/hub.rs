@@ -1,20 +1,22 @@
-//! The owner's part of the relay: whose handshake messages go to whom, and the sessions that come of them
-//! (`relay.rs` forwards their packets).
+//! The owner's part of the relay: which peer each handshake message goes to, and the sessions that
+//! result. `relay.rs` forwards the packets of these sessions.
 //!
 //! ```text
-//! initiation    from a peer with groups ─► to whom, by mac1: its partners, else those of its groups
-//!               ─► within the pair's budget, else a cookie ─► waits for its response; sent
-//! response      to an initiation that waits ─► from whom, by mac1 ─► a session; sent back
-//! cookie reply  to an initiation that waits, or a response ─► sent back; the cookie is remembered
+//! initiation    from a peer with groups ─► receiver found by mac1: its partners, else its groups
+//!               ─► within the pair's budget, else a cookie ─► sent; waits for its response
+//! response      to a waiting initiation ─► sender found by mac1 ─► a session; sent back
+//! cookie reply  to a waiting initiation or a response ─► sent back; the cookie is stored
 //! ```
-//! The cookie of a pair over its budget is made as its far end would make it: only who receives at the
-//! sender's address can use it, which a spoofer does not. A loaded far end gives another cookie in its
-//! place: its reply is opened here, and its cookie is as good.
+//! If a pair exceeds its budget, the hub sends a cookie that is made in the same way as the far end
+//! would make it. Only a host that receives at the sender's address can use it, and a spoofer does
+//! not. If the far end is under load, it sends a cookie of its own; that reply is opened here, and
+//! its cookie is accepted too.
 //!
 //! Invariants:
-//! - What is sent goes to the present endpoint of a peer with groups, is what came in, and never goes
+//! - A relayed message is sent unchanged to the current endpoint of a peer with groups, and never
 //!   back to the address that it came from.
-//! - An index leads from one peer to one other: one that would lead to two, or that is ours, is refused.
+//! - An index leads from one peer to one other peer. An index that would lead to two, or that is
+//!   ours, is refused.
 
 mod members;
 mod pace;
@@ -39,15 +41,15 @@ use super::relay::Pair;
 use super::time::Time;
 use crate::model::Groups;
 
-/// Partners of a sender that an initiation is compared with before anything is searched.
+/// Most partners of a sender that an initiation is compared with before its groups are searched.
 const PARTNERS_TRIED: usize = 32;
 
-/// What a message is handled with.
+/// What is needed to handle a message.
 pub(super) struct Surroundings<'a> {
     pub(super) plane: &'a Plane,
     pub(super) rng: &'a mut dyn RngCore,
     pub(super) outgoing: &'a mut Outgoing,
-    /// The device is: nobody is searched for.
+    /// Whether the device is under load. Then no receiver is searched for.
     pub(super) is_loaded: bool,
     pub(super) now: Time,
 }
@@ -65,7 +67,7 @@ impl Surroundings<'_> {
     }
 }
 
-/// The relay of a device that has peers with groups. See the head of this file.
+/// The relay of a device that has peers with groups.
 #[derive(Default)]
 pub(super) struct Hub {
     members: Members,
@@ -74,7 +76,7 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    /// Puts a peer into these groups and no others. Pairs that no longer share one end.
+    /// Puts a peer into exactly these groups. Pairs that no longer share a group end.
     pub(super) fn set_groups(
         &mut self,
         peer: &Arc<Peer>,
@@ -98,7 +100,7 @@ impl Hub {
         result
     }
 
-    /// A peer may be elsewhere.
+    /// Must be called when a peer's endpoint may have changed.
     pub(super) fn roamed(&mut self, id: u64) {
         self.members.follow(id);
     }
@@ -113,7 +115,8 @@ impl Hub {
         self.pairs.len()
     }
 
-    /// Takes a handshake message or cookie reply that is not for us: sends it on, or says why not.
+    /// Handles a handshake message or cookie reply that is not for us: relays it, or returns the
+    /// reason for dropping it.
     pub(super) fn relay(
         &mut self,
         mut with: Surroundings<'_>,
@@ -166,8 +169,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Who of `senders` sent an initiation to whom: to a partner, as far as these are compared, or else to
-    /// another peer of its groups.
+    /// The sender (one of `senders`) and the receiver of an initiation. The sender's partners are
+    /// compared first, up to a limit, and then the other peers in its groups.
     fn find(
         &mut self,
         senders: &[u64],
@@ -217,7 +220,7 @@ impl Hub {
             .ok_or(DropReason::RelayStale)?;
         let pending = self.pairs.pending((responder, asked), now);
         let senders = &pending.ok_or(DropReason::RelayStale)?.senders;
-        // It is signed for the one that sent the initiation.
+        // It is signed for the peer that sent the initiation.
         let is_to = |id: &&u64| {
             let member = self.members.get(**id);
             member.is_some_and(|member| member.mac_keys.verify_mac1(message))
@@ -267,13 +270,13 @@ impl Hub {
             with.send(endpoint, 0, reply);
             return Ok(());
         }
-        // To the response that began a session.
+        // A reply to the response that began a session.
         let route = with.plane.relay_table().route(index, from.addr, with.now)?;
         with.send(route.to, 0, reply);
         Ok(())
     }
 
-    /// Where a peer is, to send on what came `from` there.
+    /// The endpoint of a peer, for relaying a message that came `from` another address.
     fn endpoint(&self, id: u64, from: Endpoint) -> Result<Endpoint, DropReason> {
         let member = self.members.get(id).ok_or(DropReason::RelayUnknown)?;
         let endpoint = member.peer.endpoint().ok_or(DropReason::NoEndpoint)?;
@@ -283,7 +286,7 @@ impl Hub {
         }
     }
 
-    /// Whether what `user` sends by `index` may lead to `owners`, one of whom chose it.
+    /// Whether the index that `user` sends to may lead to `owners`, one of whom chose it.
     fn check_index(
         &self,
         with: &Surroundings<'_>,
@@ -312,12 +315,12 @@ fn mac1(message: &[u8; INITIATION_SIZE]) -> [u8; 16] {
     mac1
 }
 
-/// What was relayed between two peers.
+/// The state of relaying between two peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairState {
-    /// Who sent the first initiation, and to whom.
+    /// The sender and the receiver of the first initiation.
     pub keys: [PublicKey; 2],
-    /// Bytes of data packets that each of them sent to the other.
+    /// Bytes of data packets from each of them to the other.
     pub bytes: [u64; 2],
     /// When the last packet was relayed.
     pub last: Time,

@@ -1,18 +1,18 @@
-//! What is relayed between peers, as the data path sees it: sessions that are not ours, whose handshake
-//! passed through us.
+//! The data path's part of the relay: sessions between other peers whose handshake passed through
+//! us.
 //!
 //! ```text
-//! data packet, index none of ours ─► route: hops of that index, of a sender that is at this address now
-//!                                       ─► the other end's endpoint of now; counted for the pair
+//! data packet, index not ours ─► route: the hops of that index whose sender has this address now
+//!                                   ─► the current endpoint of the other end; counted for the pair
 //! ```
-//! Nothing is opened and nothing is changed: what leaves is what came, of the same size. The owner fills
-//! the table (`hub.rs`).
+//! Packets are not opened and not changed, so their size stays the same. The owner fills the table
+//! (`hub.rs`).
 //!
 //! Invariants:
-//! - Ends choose their indices, so one index may lead from several peers to several others, but from one
-//!   peer to one other at most.
-//! - The sender's address must fit although the index is a secret: otherwise a peer could lend its index
-//!   to others, who would reach through the hole in the other's NAT.
+//! - The ends choose their indices, so one index may lead from several peers to several others, but
+//!   from one peer to at most one other.
+//! - The sender's address must match although the index is secret. Otherwise a peer could pass its
+//!   index to others, who could then reach the other end through the hole in its NAT.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,14 +23,14 @@ use super::drops::DropReason;
 use super::peer::{Endpoint, Peer};
 use super::time::Time;
 
-/// Two peers between which we relay, and what they sent each other.
+/// Two peers between which we relay, and the number of bytes.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    /// Who sent the first initiation, and to whom.
+    /// The sender and the receiver of the first initiation.
     pub(crate) ends: [Arc<Peer>; 2],
-    /// Bytes of data packets that each end sent to the other.
+    /// Bytes of data packets from each end to the other.
     bytes: [AtomicU64; 2],
-    /// When the last packet was relayed, in nanoseconds; 0: never.
+    /// When the last packet was relayed, in nanoseconds; 0 means never.
     last: AtomicU64,
 }
 
@@ -43,14 +43,14 @@ impl Pair {
         }
     }
 
-    /// Bytes of data packets relayed: from the first end to the second, and back.
+    /// Bytes of relayed data packets: from the first end to the second, and back.
     pub(crate) fn bytes(&self) -> [u64; 2] {
         self.bytes
             .each_ref()
             .map(|bytes| bytes.load(Ordering::Relaxed))
     }
 
-    /// When the last packet was relayed, if one was.
+    /// When the last packet was relayed. None if there was none.
     pub(crate) fn last(&self) -> Option<Time> {
         let last = self.last.load(Ordering::Relaxed);
         (last != 0).then(|| Time::from_nanos(last))
@@ -61,21 +61,21 @@ impl Pair {
     }
 }
 
-/// A session between the ends of a pair.
+/// A session between the two ends of a pair.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) pair: Arc<Pair>,
-    /// The index of each end: what is sent to it has it.
+    /// The index of each end, which is in packets to that end.
     pub(crate) indices: [u32; 2],
-    /// Nothing is relayed any more from then on.
+    /// From this time on, nothing more is relayed.
     pub(crate) until: Time,
 }
 
-/// The way to one end of a session, from the other.
+/// The way from one end of a session to the other.
 #[derive(Clone)]
 struct Hop {
     session: Arc<Session>,
-    /// Which end it leads to.
+    /// The end that it leads to.
     to: usize,
 }
 
@@ -89,7 +89,7 @@ impl Hop {
     }
 }
 
-/// Where data packets go.
+/// The destination of relayed data packets.
 pub struct Route {
     hop: Hop,
     /// The receiver's endpoint.
@@ -97,12 +97,12 @@ pub struct Route {
 }
 
 impl Route {
-    /// The receiver.
+    /// The receiving peer.
     pub fn peer(&self) -> &Peer {
         self.hop.receiver()
     }
 
-    /// The network took so many bytes.
+    /// Reports that the network accepted this many bytes.
     pub fn sent(&self, bytes: usize, now: Time) {
         let pair = &self.hop.session.pair;
         pair.bytes[1 - self.hop.to].fetch_add(bytes as u64, Ordering::Relaxed);
@@ -110,7 +110,7 @@ impl Route {
     }
 }
 
-/// The table; see the head of this file.
+/// The table of relayed sessions.
 #[derive(Default)]
 pub struct Relay {
     on: AtomicBool,
@@ -126,11 +126,11 @@ impl Relay {
         self.on.store(on, Ordering::Relaxed);
     }
 
-    /// Whose packets with this index, coming from this address, are: where they go. One lock, and one
-    /// for each endpoint looked at: for a run of packets.
+    /// The route of packets with this index that come from this address. Takes one lock, and
+    /// another one for each endpoint that is compared, so it is called once for a run of packets.
     ///
     /// # Errors
-    /// Why they are dropped.
+    /// The reason for dropping the packets.
     pub fn route(&self, index: u32, from: SocketAddr, now: Time) -> Result<Route, DropReason> {
         let hop = {
             let hops = self.hops.read().unwrap_or_else(PoisonError::into_inner);
@@ -145,13 +145,13 @@ impl Relay {
         Ok(Route { hop, to })
     }
 
-    /// Whether anything is relayed by this index.
+    /// Whether the table contains this index.
     pub(crate) fn has(&self, index: u32) -> bool {
         let hops = self.hops.read().unwrap_or_else(PoisonError::into_inner);
         hops.contains_key(&index)
     }
 
-    /// Whether this index, coming from `sender`, leads to a peer that is none of `receivers`.
+    /// Whether this index leads from `sender` to a peer other than `receivers`.
     pub(crate) fn leads_elsewhere(
         &self,
         index: u32,
@@ -165,7 +165,7 @@ impl Relay {
         })
     }
 
-    /// Relays a session from now on.
+    /// Starts relaying a session.
     pub(crate) fn insert(&self, session: &Arc<Session>) {
         let mut hops = self.hops.write().unwrap_or_else(PoisonError::into_inner);
         for to in 0..2 {
@@ -176,7 +176,7 @@ impl Relay {
         }
     }
 
-    /// Relays a session no longer.
+    /// Stops relaying a session.
     pub(crate) fn remove(&self, session: &Arc<Session>) {
         let mut hops = self.hops.write().unwrap_or_else(PoisonError::into_inner);
         for index in session.indices {

@@ -1,18 +1,18 @@
-//! Cryptokey routing, changed by the owner while the data path reads it: without a lock, and without
-//! copying the table for a change.
+//! Cryptokey routing, which the owner changes while the data path reads it, without a lock and
+//! without copying the table.
 //!
 //! ```text
-//! change  ─► the owner's table, and a list of what was changed
-//! publish ─► the owner's table is the data path's, and the other way round
-//!         ─► what was changed ─► the table that the owner has now
+//! change  ─► the owner's table, and a list of the changes
+//! publish ─► the owner's table and the data path's table are exchanged
+//!         ─► the changes are repeated in the table that the owner has now
 //! ```
-//! There are two tables of the same content. Nobody but the owner sees its own; the two change places
-//! at the end of a `set`, and the one that comes back is brought up to date as soon as no burst that
-//! began before holds it any more. So a change costs the same at any size of the table, twice.
+//! There are two tables with the same content. Only the owner accesses its own. The two are
+//! exchanged at the end of a `set`, and the table that comes back is updated as soon as no earlier
+//! burst uses it. So a change costs twice a constant amount, whatever the size of the table.
 //!
 //! Invariants:
-//! - Whoever reads sees the table before a `set` or after it, and nothing in between.
-//! - No table is freed by a reader: the owner has a reference for as long as a reader may have one.
+//! - A reader sees the table before a `set` or after it, and nothing in between.
+//! - A reader never frees a table: the owner has a reference for as long as a reader may have one.
 
 use std::sync::Arc;
 
@@ -20,24 +20,25 @@ use super::peer::Peer;
 use super::plane::{Plane, Routes};
 use crate::model::AllowedIp;
 
-/// How often the owner lets others run while a burst holds the table that it waits for: bursts are
-/// short, but a thread that has one may not be running.
+/// How often the owner yields while a burst uses the table that it needs: bursts are short, but the
+/// thread of a burst may not be running.
 const YIELDS: usize = 100;
 
-/// The owner's side of cryptokey routing. See the head of the file.
+/// The owner's side of cryptokey routing.
 #[derive(Default)]
 pub(super) struct RoutingTable {
-    /// Up to date but for `missing`; nobody else's but for bursts that began before it came back.
+    /// The owner's table: up to date except for `missing`, and shared only with bursts that began
+    /// before it came back.
     own: Arc<Routes>,
-    /// What the data path's table has and `own` has not.
+    /// Changes in the data path's table that `own` lacks.
     missing: Vec<RouteChange>,
-    /// What `own` has and the data path's table has not.
+    /// Changes in `own` that the data path's table lacks.
     unpublished: Vec<RouteChange>,
-    /// Tables for which bursts were too slow, for as long as they last.
+    /// Former tables that slow bursts still use.
     retired: Vec<Arc<Routes>>,
 }
 
-/// A network and the peer that it was given to, or taken from.
+/// A network, and the peer that gets it or loses it.
 struct RouteChange {
     ip: AllowedIp,
     peer: Arc<Peer>,
@@ -45,7 +46,7 @@ struct RouteChange {
 }
 
 impl RouteChange {
-    /// What it does to the table: the former owner, or the one it was taken from.
+    /// Applies the change to a table. Returns the former owner.
     fn apply(&self, routes: &mut Routes) -> Option<Arc<Peer>> {
         let AllowedIp { addr, cidr } = self.ip;
         if self.is_removal {
@@ -58,7 +59,7 @@ impl RouteChange {
 }
 
 impl RoutingTable {
-    /// Gives a network to a peer. Returns the peer that had it.
+    /// Gives a network to a peer. Returns its former owner.
     pub(super) fn insert(&mut self, ip: &AllowedIp, peer: &Arc<Peer>) -> Option<Arc<Peer>> {
         self.change(RouteChange {
             ip: *ip,
@@ -67,7 +68,7 @@ impl RoutingTable {
         })
     }
 
-    /// Takes a network away from a peer. Returns whether the peer had it.
+    /// Removes a network from a peer. Returns whether the peer had it.
     pub(super) fn remove(&mut self, ip: &AllowedIp, peer: &Arc<Peer>) -> bool {
         let change = RouteChange {
             ip: *ip,
@@ -83,7 +84,7 @@ impl RoutingTable {
         former
     }
 
-    /// The data path is to see all changes.
+    /// Makes all changes visible to the data path.
     pub(super) fn publish(&mut self, plane: &Plane) {
         if self.unpublished.is_empty() {
             return;
@@ -95,8 +96,8 @@ impl RoutingTable {
         self.retired.retain(|table| Arc::strong_count(table) > 1);
     }
 
-    /// The owner's table. One that a burst still holds after a while stays with it, and a copy takes
-    /// its place.
+    /// The owner's table. If a burst still uses it after a while, the burst keeps it, and a copy
+    /// replaces it.
     fn up_to_date(&mut self) -> &mut Routes {
         if !self.catch_up() {
             let copy = Arc::new(Routes::clone(&self.own));
@@ -106,14 +107,14 @@ impl RoutingTable {
         Arc::get_mut(&mut self.own).expect("nobody else has it")
     }
 
-    /// Brings the owner's table up to date, unless a burst holds it. Returns whether it is its own.
+    /// Updates the owner's table, unless a burst uses it. Returns whether it was updated.
     fn catch_up(&mut self) -> bool {
         for _ in 0..YIELDS {
             if let Some(own) = Arc::get_mut(&mut self.own) {
                 for change in self.missing.drain(..) {
                     change.apply(own);
                 }
-                // After a large `set` it would hold much memory for nothing.
+                // After a large `set` the list would occupy much memory without need.
                 self.missing.shrink_to(64);
                 return true;
             }
@@ -122,7 +123,7 @@ impl RoutingTable {
         false
     }
 
-    /// Who has this address, as the owner sees it.
+    /// The owner of this address in the owner's table.
     #[cfg(test)]
     fn lookup(&mut self, addr: std::net::IpAddr) -> Option<&Arc<Peer>> {
         self.up_to_date().lookup(addr)
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_see_what_was_published_and_both_tables_stay_alike() {
+    fn readers_see_published_changes_and_both_tables_are_equal() {
         let plane = Plane::new();
         let mut table = RoutingTable::default();
         let peers = [peer(1), peer(2)];
@@ -185,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_that_takes_long_keeps_what_it_has_and_frees_nothing() {
+    fn a_slow_burst_keeps_its_table_and_frees_nothing() {
         let plane = Plane::new();
         let mut table = RoutingTable::default();
         let [one, two] = [peer(1), peer(2)];
         table.insert(&ip("10.0.0.0/8"), &one);
         table.publish(&plane);
-        // Bursts that go on for as long as three changes take.
+        // Bursts that last longer than three changes.
         let long = plane.routes();
         let longer: Arc<Routes> = plane.routes().clone();
         let held: Weak<Routes> = Arc::downgrade(&longer);
@@ -207,7 +208,7 @@ mod tests {
         }
         assert_eq!(plane.routes().lookup(addr("10.1.1.1")).unwrap().id, 2);
         assert_eq!(plane.routes().len(), 1);
-        // The owner frees it, and not whoever was last to read.
+        // The owner frees the table, and not the last reader.
         drop((long, longer));
         assert!(held.upgrade().is_some());
         table.insert(&ip("10.0.0.0/8"), &one);

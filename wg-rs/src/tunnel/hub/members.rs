@@ -1,4 +1,5 @@
-//! The peers that this hub relays for: their groups, where they are, and the search for whom a message is to.
+//! The peers that this hub relays for: their groups and endpoints, and the search for the receiver
+//! of a message.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -15,15 +16,16 @@ use super::pace::Pace;
 use super::places::Places;
 use crate::model::{Groups, Label, MAX_GROUPS_IN_ALL};
 
-/// Between two searches of one sender, after a rest ten at once.
+/// The time between two searches for one sender. After a pause, ten are allowed at once.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(200);
 const SEARCHES_AHEAD: Duration = SEARCH_INTERVAL.saturating_mul(10);
-/// And if all that it searches for is nobody's.
+/// The same, if all its searches find nobody.
 const LONGEST_SEARCH_INTERVAL: Duration = Duration::from_secs(10);
-/// What one comparison of mac1 costs, so that all searches together take a tenth of a thread's time: four
-/// hundred thousand comparisons a second.
+/// The cost of comparing one mac1. It limits all searches to a tenth of a thread's time: four
+/// hundred thousand comparisons per second.
 const TRIAL: Duration = Duration::from_nanos(2500);
-/// Comparisons at once, and those of them that are not kept for senders who found somebody lately.
+/// Most comparisons at once. The part above `TRIALS_FOR_ALL` is reserved for senders whose search
+/// succeeded recently.
 const TRIALS_AT_ONCE: u32 = 100_000;
 const TRIALS_FOR_ALL: u32 = TRIALS_AT_ONCE / 4 * 3;
 const LATELY: Duration = Duration::from_secs(3600);
@@ -31,11 +33,11 @@ const LATELY: Duration = Duration::from_secs(3600);
 /// A peer with groups.
 pub(super) struct Member {
     pub(super) peer: Arc<Peer>,
-    /// Of its public key.
+    /// The keys for messages to this peer.
     pub(super) mac_keys: MacKeys,
     /// A bit for each group.
     groups: u64,
-    /// Where `Places` has it.
+    /// The peer's address in `Places`.
     place: Option<SocketAddr>,
     searches: Pace,
     search_interval: Duration,
@@ -45,17 +47,17 @@ pub(super) struct Member {
 struct Group {
     name: Label,
     members: BTreeMap<u64, Candidate>,
-    /// Where the next search begins: the last one may have been cut short.
+    /// Where the next search begins, because the last one may have stopped early.
     next: u64,
 }
 
-/// What a search compares with: laid out so that ten thousand are passed in order.
+/// What a search compares with. The layout allows ten thousand of them to be read in sequence.
 struct Candidate {
     mac_keys: MacKeys,
     groups: u64,
 }
 
-/// There would be more groups than an interface may have.
+/// The interface would have too many groups.
 #[derive(Debug)]
 pub(in super::super) struct TooManyGroups;
 
@@ -63,7 +65,7 @@ pub(in super::super) struct TooManyGroups;
 #[derive(Default)]
 pub(super) struct Members {
     members: HashMap<u64, Member>,
-    /// The bit of a group is its place here.
+    /// The index of a group is the number of its bit.
     groups: Vec<Option<Group>>,
     places: Places,
     trials: Pace,
@@ -84,7 +86,8 @@ impl Members {
         groups(a) & groups(b) != 0
     }
 
-    /// Puts a peer into these groups and no others; they are not none. What is known of it stays.
+    /// Puts a peer into exactly these groups, of which there is at least one. Other state of the
+    /// peer is kept.
     pub(super) fn put(&mut self, peer: &Arc<Peer>, groups: &Groups) -> Result<(), TooManyGroups> {
         self.check_room(peer.id, groups)?;
         self.leave_groups(peer.id);
@@ -102,13 +105,13 @@ impl Members {
         if let Some(member) = self.members.get_mut(&peer.id) {
             member.groups = mask;
         }
-        // Before its place is looked at: a change from then on is told.
+        // Set before the address is read, so that later changes are reported.
         peer.is_followed.store(true, Ordering::Release);
         self.follow(peer.id);
         Ok(())
     }
 
-    /// Whether there is room for the groups that a peer is to be in instead of those it is in.
+    /// Whether the peer's groups can be replaced by these.
     fn check_room(&self, id: u64, groups: &Groups) -> Result<(), TooManyGroups> {
         let mine = self.members.get(&id).map_or(0, |member| member.groups);
         let is_only_mine =
@@ -125,7 +128,7 @@ impl Members {
         }
     }
 
-    /// A peer is in no group any longer.
+    /// Removes a peer from all groups.
     pub(super) fn remove(&mut self, id: u64) -> Option<Member> {
         self.leave_groups(id);
         let member = self.members.remove(&id)?;
@@ -177,7 +180,7 @@ impl Members {
         }
     }
 
-    /// Notes where a peer is now.
+    /// Stores the current address of a peer.
     pub(super) fn follow(&mut self, id: u64) {
         let Some(member) = self.members.get_mut(&id) else {
             return;
@@ -201,8 +204,8 @@ impl Members {
         at.filter(is_there).collect()
     }
 
-    /// The peers that may have sent an initiation from this address: those that are there, and those that
-    /// may be there as well (see [`Places::near`]).
+    /// The peers that may have sent an initiation from this address: the peers at this address, and
+    /// those near it (see [`Places::near`]).
     pub(super) fn may_be_at(&self, addr: SocketAddr) -> Vec<u64> {
         let mut ids = self.at(addr);
         let near = self.places.near(addr).iter().copied();
@@ -210,8 +213,8 @@ impl Members {
         ids
     }
 
-    /// The peer that shares a group with `sender` to whom an initiation is, within what may be spent on
-    /// searches.
+    /// The receiver of an initiation: a peer that shares a group with `sender`. The search is
+    /// limited by its budget.
     pub(super) fn search(
         &mut self,
         sender: u64,
@@ -255,7 +258,7 @@ impl Members {
         found
     }
 
-    /// Compares an initiation with the keys of those in these groups.
+    /// Compares an initiation with the keys of the peers in these groups.
     fn compare(
         &mut self,
         sender: u64,
@@ -274,7 +277,7 @@ impl Members {
                 .range(start..)
                 .chain(group.members.range(..start));
             for (&id, candidate) in members {
-                // Itself, or one that was tried for another group.
+                // The sender itself, or a peer that was already compared in another group.
                 if id == sender || candidate.groups & before != 0 {
                     continue;
                 }
@@ -292,7 +295,7 @@ impl Members {
     }
 }
 
-/// The bits that are set.
+/// The numbers of the bits that are set.
 fn bits(mask: u64) -> impl Iterator<Item = usize> {
     (0..64).filter(move |bit| mask >> bit & 1 == 1)
 }

@@ -1,16 +1,16 @@
-//! How often something may be done: one each so long, a few at once.
+//! A rate limit: one action per interval, and a few at once.
 
 use std::time::Duration;
 
 use super::super::time::Time;
 
-/// When the last that was done would have been due, had all kept to the interval.
+/// When the last action would have happened, if all had kept to the interval.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace(Time);
 
 impl Pace {
-    /// Whether it may be done now; if so, it is counted. It takes `cost`, and `ahead` is how much may be
-    /// taken at once after a rest.
+    /// Whether an action is allowed now; if so, it is counted. It costs `cost`, and after a pause
+    /// actions that cost `ahead` in total are allowed at once.
     pub(super) fn take(&mut self, now: Time, cost: Duration, ahead: Duration) -> bool {
         let due = self.0.max(now) + cost;
         if due.saturating_since(now) > ahead {
@@ -28,7 +28,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn some_at_once_then_one_each_interval() {
+    fn a_few_at_once_then_one_per_interval() {
         let mut pace = Pace::default();
         let start = Time::from_nanos(1_000_000_000_000);
         let mut taken = |after: Duration| {
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_more_than_all_is_never_done() {
+    fn an_action_above_the_budget_is_never_allowed() {
         let mut pace = Pace::default();
         assert!(!pace.take(Time::from_nanos(1), 6 * SECOND, 5 * SECOND));
         assert!(pace.take(Time::from_nanos(1), 5 * SECOND, 5 * SECOND));

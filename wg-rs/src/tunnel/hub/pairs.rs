@@ -1,7 +1,7 @@
-//! The pairs that this hub relays between: handshakes under way, sessions, and what bounds them.
+//! The pairs that this hub relays between: pending handshakes, sessions, and their limits.
 //!
-//! Handshakes and sessions end by their age, in the order in which they began, when something else is
-//! relayed: there is no timer. The data path looks at the age itself.
+//! Handshakes and sessions expire in the order in which they began, whenever something else is
+//! relayed: there is no timer. The data path checks the age itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,37 +15,38 @@ use super::super::relay::{Pair, Relay, Session};
 use super::super::time::Time;
 use super::pace::Pace;
 
-/// How long a response may take.
+/// How long to wait for a response.
 const PENDING_LIFE: Duration = Duration::from_secs(15);
-/// A session's packets are refused by its ends from `REJECT_AFTER_TIME` on; some are on their way.
+/// The ends of a session refuse its packets after `REJECT_AFTER_TIME`; some may still be in flight.
 const SESSION_LIFE: Duration = REJECT_AFTER_TIME.saturating_add(Duration::from_secs(10));
-/// Handshakes under way, and sessions, of one pair.
+/// Most pending handshakes, and most sessions, in one pair.
 const PENDING_IN_PAIR: usize = 4;
 const SESSIONS_IN_PAIR: usize = 4;
-/// Pairs that one peer opened, and all.
+/// Most pairs that one peer may open, and most pairs in all.
 const OPENED_BY_PEER: usize = 1024;
 const MAX_PAIRS: usize = 65_536;
-/// Between two initiations from one end of a pair to the other, after a rest five at once.
+/// The time between two initiations from one end of a pair to the other. After a pause, five are
+/// allowed at once.
 const INITIATION_INTERVAL: Duration = Duration::from_secs(1);
 const INITIATIONS_AHEAD: Duration = INITIATION_INTERVAL.saturating_mul(5);
-/// Between two searches for pairs that may make room for others.
+/// The time between two searches for pairs that can be removed.
 const CLEARANCE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a cookie that passed through us is good for.
+/// How long a cookie that we have relayed is valid.
 const COOKIE_LIFE: Duration = COOKIE_SECRET_MAX_AGE.saturating_sub(COOKIE_SECRET_LATENCY);
 
-/// An initiation, by whom it is for and its sender's index.
+/// An initiation, identified by its receiver and the sender's index.
 pub(super) type Ticket = (u64, u32);
 
 /// An initiation that waits for its response.
 pub(super) struct Pending {
-    /// Who may have sent it, first the one that is most likely: several may be at its address.
+    /// The possible senders, the most likely first: several peers may have the same address.
     pub(super) senders: Vec<u64>,
-    /// By which a cookie reply to it is opened.
+    /// Needed to open a cookie reply to the initiation.
     pub(super) mac1: [u8; 16],
     until: Time,
 }
 
-/// There is no room for another pair.
+/// There can be no further pair.
 #[derive(Debug)]
 pub(super) struct NoRoom;
 
@@ -53,14 +54,14 @@ struct Open {
     shared: Arc<Pair>,
     pending: VecDeque<Ticket>,
     sessions: VecDeque<Arc<Session>>,
-    /// From each end to the other.
+    /// The limits from each end to the other.
     initiations: [Pace; 2],
-    /// By which each end signs its initiations for the other to see that it receives, and since when.
+    /// The cookie that each end uses in its initiations to the other, and when it was received.
     cookies: [Option<(Cookie, Time)>; 2],
 }
 
 impl Open {
-    /// Which end a peer is.
+    /// The end that a peer is.
     fn end(&self, id: u64) -> usize {
         usize::from(self.shared.ends[1].id == id)
     }
@@ -70,12 +71,12 @@ impl Open {
     }
 }
 
-/// Of one peer.
+/// The pairs of one peer.
 #[derive(Default)]
 struct Ends {
-    /// Whom it has a pair with, last used first.
+    /// The peers that it has a pair with, the last used first.
     partners: VecDeque<u64>,
-    /// How many of these pairs it opened.
+    /// The number of these pairs that it opened.
     opened: usize,
 }
 
@@ -86,7 +87,7 @@ pub(super) struct Pairs {
     pending: HashMap<Ticket, Pending>,
     pending_in_order: VecDeque<(Time, Ticket)>,
     sessions_in_order: VecDeque<Arc<Session>>,
-    /// Of looking for pairs that may make room.
+    /// Limits the searches for pairs that can be removed.
     clearances: Pace,
 }
 
@@ -98,7 +99,7 @@ fn key(a: u64, b: u64) -> Key {
 }
 
 impl Pairs {
-    /// Every pair that ever had a session.
+    /// All pairs that have had a session.
     pub(super) fn each(&self) -> impl Iterator<Item = &Arc<Pair>> {
         let pairs = self.pairs.values().map(|open| &open.shared);
         pairs.filter(|pair| pair.last().is_some())
@@ -109,7 +110,7 @@ impl Pairs {
         self.pairs.len()
     }
 
-    /// Whom a peer has a pair with, last used first.
+    /// The peers that a peer has a pair with, the last used first.
     pub(super) fn partners(&self, id: u64) -> impl Iterator<Item = u64> {
         self.ends
             .get(&id)
@@ -117,13 +118,13 @@ impl Pairs {
             .flat_map(|ends| ends.partners.iter().copied())
     }
 
-    /// Ends what is too old.
+    /// Removes expired handshakes and sessions.
     pub(super) fn expire(&mut self, relay: &Relay, now: Time) {
         while let Some(&(until, ticket)) = self.pending_in_order.front()
             && until <= now
         {
             self.pending_in_order.pop_front();
-            // One that was sent again has a later place in the order as well.
+            // An initiation that was repeated also has a later position in the order.
             if self
                 .pending
                 .get(&ticket)
@@ -141,7 +142,8 @@ impl Pairs {
         }
     }
 
-    /// Makes sure that there is a pair, as the one last used. Pairs without a session may make room for it.
+    /// Creates a pair if there is none, and marks it as the last used. Pairs without a session may
+    /// be removed for it.
     pub(super) fn open(
         &mut self,
         opener: &Arc<Peer>,
@@ -217,7 +219,7 @@ impl Pairs {
         Some(open)
     }
 
-    /// Ends a pair, with all that is under way in it.
+    /// Ends a pair, with its pending handshakes and sessions.
     pub(super) fn close(&mut self, a: u64, b: u64, relay: &Relay) {
         if let Some(open) = self.remove(key(a, b)) {
             open.sessions
@@ -229,8 +231,8 @@ impl Pairs {
         }
     }
 
-    /// Whether an initiation from one peer to another is within the budget of the pair; if so, it is
-    /// counted. One that is signed by a cookie of `mac2_fits` passes beside it.
+    /// Whether an initiation from one peer to another is within the pair's budget; if so, it is
+    /// counted. An initiation with a cookie that `mac2_fits` accepts is not counted.
     pub(super) fn may_initiate(
         &mut self,
         from: u64,
@@ -249,7 +251,7 @@ impl Pairs {
             || open.initiations[end].take(now, INITIATION_INTERVAL, INITIATIONS_AHEAD)
     }
 
-    /// A cookie that the one peer gave the other went through us.
+    /// Stores a cookie that one peer sent to the other through us.
     pub(super) fn cookie_given(&mut self, by: u64, to: u64, cookie: Cookie, now: Time) {
         if let Some(open) = self.pairs.get_mut(&key(by, to)) {
             let end = open.end(to);
@@ -257,7 +259,7 @@ impl Pairs {
         }
     }
 
-    /// An initiation went to `ticket.0`, whose response is waited for from now on.
+    /// Records an initiation that was sent to `ticket.0`, and waits for its response.
     pub(super) fn wait(&mut self, ticket: Ticket, senders: Vec<u64>, mac1: [u8; 16], now: Time) {
         self.forget(ticket);
         let Some(first) = senders.first().copied() else {
@@ -282,7 +284,7 @@ impl Pairs {
         self.pending.insert(ticket, pending);
     }
 
-    /// The initiation that this peer got with this index, if it waits for its response.
+    /// The initiation that this peer received with this index, if it still waits for a response.
     pub(super) fn pending(&self, ticket: Ticket, now: Time) -> Option<&Pending> {
         self.pending
             .get(&ticket)
@@ -300,7 +302,7 @@ impl Pairs {
         }
     }
 
-    /// Relays what the ends of a pair send each other by their indices, each given with its peer.
+    /// Starts relaying between the ends of a pair, each given as a peer and its index.
     pub(super) fn begin(&mut self, a: (u64, u32), b: (u64, u32), relay: &Relay, now: Time) {
         let Some(open) = self.pairs.get_mut(&key(a.0, b.0)) else {
             return;
@@ -310,7 +312,7 @@ impl Pairs {
             indices.reverse();
         }
         open.shared.used(now);
-        // A response that comes twice begins nothing.
+        // A repeated response starts nothing.
         if open
             .sessions
             .iter()

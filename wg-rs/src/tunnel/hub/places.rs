@@ -1,18 +1,18 @@
-//! Which peers are at an address.
+//! The peers at each address.
 //!
-//! Several may be, or say so: all are kept, so that nobody who claims the address of another hides them.
-//! Those who came last come first.
+//! Several peers may have the same address, or claim it. All are kept, so that a peer that claims
+//! another's address does not hide the other. The latest come first.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
-/// Peers remembered at one address.
+/// Most peers that are kept for one address.
 const AT_ADDRESS: usize = 4;
-/// And in one network of 64 bits, on the same port.
+/// Most peers that are kept for one network of 64 bits and one port.
 const IN_NETWORK: usize = 16;
 
-/// The peers by address, by their identifiers.
+/// The IDs of the peers, by address.
 #[derive(Default)]
 pub(super) struct Places {
     exact: HashMap<SocketAddr, Vec<u64>>,
@@ -20,7 +20,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// A peer came to an address.
+    /// Records that a peer is at an address.
     pub(super) fn enter(&mut self, id: u64, addr: SocketAddr) {
         enter(&mut self.exact, addr, id, AT_ADDRESS);
         if let Some(network) = network(addr) {
@@ -28,7 +28,7 @@ impl Places {
         }
     }
 
-    /// It left.
+    /// Records that a peer has left an address.
     pub(super) fn leave(&mut self, id: u64, addr: SocketAddr) {
         leave(&mut self.exact, addr, id);
         if let Some(network) = network(addr) {
@@ -36,13 +36,13 @@ impl Places {
         }
     }
 
-    /// Those at this address.
+    /// The peers at this address.
     pub(super) fn at(&self, addr: SocketAddr) -> &[u64] {
         self.exact.get(&addr).map_or(&[], Vec::as_slice)
     }
 
-    /// Those on the same port in the same IPv6 network of 64 bits: a host may leave by another address
-    /// of it for each destination (RFC 8981).
+    /// The peers with the same port in the same IPv6 network of 64 bits: a host may use a different
+    /// address of that network for each destination (RFC 8981).
     pub(super) fn near(&self, addr: SocketAddr) -> &[u64] {
         let network = network(addr).and_then(|network| self.networks.get(&network));
         network.map_or(&[], Vec::as_slice)
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_hides_another_and_all_leave() {
+    fn peers_at_one_address_do_not_hide_each_other() {
         let mut places = Places::default();
         let addr: SocketAddr = "192.0.2.1:1".parse().unwrap();
         for id in 1..=6 {

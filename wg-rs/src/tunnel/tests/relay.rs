@@ -1,6 +1,7 @@
-//! The blind relay: peers that know nothing of it reach each other through a hub.
+//! The blind relay: peers that do not know about it reach each other through a hub.
 //!
-//! Host 0 is the hub, the others are plain peers that have the hub's address as each other's endpoint.
+//! Host 0 is the hub. The others are plain peers whose endpoints for each other are the hub's
+//! address.
 
 use std::net::SocketAddr;
 
@@ -16,7 +17,7 @@ const B: usize = 2;
 const C: usize = 3;
 const LOADED: usize = 512;
 
-/// A hub and so many members, who all have a session with it.
+/// A hub and this number of members, which all have a session with the hub.
 pub(super) fn lab(members: usize) -> Sim {
     let mut sim = Sim::hosts(1 + members, 7);
     sim.join(HUB, &(1..=members).collect::<Vec<_>>());
@@ -25,7 +26,7 @@ pub(super) fn lab(members: usize) -> Sim {
     sim
 }
 
-/// One whose members A and B have a session, after one packet each way.
+/// A hub whose members A and B have a session, after one packet in each direction.
 pub(super) fn talking(members: usize) -> Sim {
     let mut sim = lab(members);
     sim.send(A, B, 1);
@@ -73,7 +74,7 @@ fn pair(sim: &Sim) -> PairState {
     pairs[0]
 }
 
-/// Where a host believes a peer to be.
+/// The endpoint of a peer, as a host knows it.
 fn endpoint(sim: &Sim, host: usize, peer: usize) -> Option<SocketAddr> {
     let key = sim.hosts[peer].public();
     let mut peers = sim.hosts[host].device.get().peers.into_iter();
@@ -94,10 +95,10 @@ fn two_plain_peers_reach_each_other_through_the_hub() {
     );
     assert!(
         received(&sim, HUB).is_empty(),
-        "nothing is for the hub itself"
+        "no packet is for the hub itself"
     );
     assert_eq!(refused(&sim), 0);
-    // All of it went by the hub, byte for byte.
+    // All packets passed the hub unchanged.
     let hub = sim.hosts[HUB].addr;
     let sent = |from| sim.seen.iter().filter(move |seen| seen.from == from);
     assert!(sent(A).chain(sent(B)).all(|seen| seen.to == hub));
@@ -106,14 +107,14 @@ fn two_plain_peers_reach_each_other_through_the_hub() {
     left.sort();
     came.sort();
     assert_eq!(left, came);
-    // Each end believes the other to be at the hub, which knows neither session.
+    // For each end, the other one is at the hub, which has none of their keys.
     assert_eq!(
         (endpoint(&sim, A, B), endpoint(&sim, B, A)),
         (Some(hub), Some(hub))
     );
     let PairState { keys, bytes, last } = pair(&sim);
     assert_eq!(keys, [sim.hosts[A].public(), sim.hosts[B].public()]);
-    // Packets of 40 bytes and their padding, and A's keepalive that is none: a packet serves.
+    // Packets of 40 bytes with padding. A sends no keepalive, because a packet replaces it.
     assert_eq!(bytes, [2 * 80, 80]);
     assert!(sim.now.saturating_since(last) <= SECOND);
 }
@@ -123,7 +124,7 @@ fn bursts_stay_whole_and_keep_their_tos() {
     let mut sim = talking(2);
     let mut packets: Vec<_> = (0..40).map(|n| packet(A, B, &[n; 900])).collect();
     for packet in &mut packets {
-        // ECT(0), which is copied to the outside (RFC 6040).
+        // ECT(0), which is copied to the outer header (RFC 6040).
         packet[1] = 2;
         packet[10..12].fill(0);
         let sum = checksum(&packet[..20]);
@@ -142,7 +143,7 @@ fn bursts_stay_whole_and_keep_their_tos() {
 }
 
 #[test]
-fn a_preshared_key_is_the_ends_own_business() {
+fn a_preshared_key_between_the_ends_works() {
     let mut sim = lab(2);
     sim.set_peer(A, B, &[psk(5)]);
     sim.set_peer(B, A, &[psk(5)]);
@@ -152,7 +153,7 @@ fn a_preshared_key_is_the_ends_own_business() {
 }
 
 #[test]
-fn both_may_start_at_once() {
+fn both_ends_may_start_at_once() {
     let mut sim = lab(2);
     sim.send(A, B, 1);
     sim.send(B, A, 2);
@@ -173,13 +174,13 @@ fn nothing_is_lost_over_rekeys_and_old_sessions_are_forgotten() {
     assert_eq!(received(&sim, A), (0..=255).collect::<Vec<_>>());
     assert!(sim.count(A, INITIATION) + sim.count(B, INITIATION) > 8);
     assert_eq!(refused(&sim), 0);
-    // Those of the last 190 seconds, two hops each.
+    // The sessions of the last 190 seconds, with two hops each.
     let hops = sim.hosts[HUB].device.plane().relay().unwrap().len();
     assert!((2..=4).contains(&hops), "{hops}");
 }
 
 #[test]
-fn over_a_lossy_and_reordering_network() {
+fn a_lossy_and_reordering_network_works() {
     let mut sim = lab(2);
     sim.faults.lose = 100;
     sim.faults.repeat = 100;
@@ -196,7 +197,7 @@ fn over_a_lossy_and_reordering_network() {
 }
 
 #[test]
-fn the_far_end_under_load_gives_its_cookie_through_the_hub() {
+fn the_cookie_of_a_loaded_far_end_is_relayed() {
     let mut sim = lab(2);
     sim.hosts[B].backlog.initiations = LOADED;
     sim.send(A, B, 1);
@@ -205,7 +206,7 @@ fn the_far_end_under_load_gives_its_cookie_through_the_hub() {
     assert!(received(&sim, B).is_empty());
     sim.run(6 * SECOND);
     assert_eq!(received(&sim, B), [1]);
-    // The other way round, for a response: its cookie comes to the responder.
+    // The other direction, for a response: its cookie is sent to the responder.
     let mut sim = lab(2);
     sim.hosts[A].backlog.initiations = LOADED;
     sim.send(A, B, 1);
@@ -216,14 +217,14 @@ fn the_far_end_under_load_gives_its_cookie_through_the_hub() {
 }
 
 #[test]
-fn a_hub_under_load_serves_those_who_know_each_other() {
+fn a_hub_under_load_still_serves_known_pairs() {
     let mut sim = talking(3);
     sim.hosts[HUB].backlog.initiations = LOADED;
     sim.send(A, C, 9);
     sim.run(2 * SECOND);
     assert!(received(&sim, C).is_empty());
     assert!(sim.hosts[HUB].drops(DropReason::RelayLimited) > 0);
-    // A and B have met.
+    // A and B already have a pair.
     sim.down(A);
     sim.up(A);
     sim.run(SECOND);
@@ -233,7 +234,7 @@ fn a_hub_under_load_serves_those_who_know_each_other() {
 }
 
 #[test]
-fn only_who_shares_a_group_is_reached() {
+fn only_peers_that_share_a_group_are_reached() {
     let mut sim = lab(3);
     sim.set_peer(HUB, A, &[groups("lab")]);
     sim.set_peer(HUB, B, &[groups("lab,office")]);
@@ -248,7 +249,7 @@ fn only_who_shares_a_group_is_reached() {
 }
 
 #[test]
-fn groups_taken_away_end_a_pair_at_once() {
+fn removing_groups_ends_a_pair_at_once() {
     for changes in [
         vec![groups("")],
         vec![groups("other")],
@@ -263,7 +264,7 @@ fn groups_taken_away_end_a_pair_at_once() {
         }
         sim.run(60 * SECOND);
         assert_eq!((received(&sim, A), received(&sim, B)), (vec![], vec![]));
-        // And no other.
+        // Other pairs are not affected.
         sim.send(B, C, 2);
         sim.run(SECOND);
         assert_eq!(received(&sim, C), [1, 2]);
@@ -272,7 +273,7 @@ fn groups_taken_away_end_a_pair_at_once() {
 }
 
 #[test]
-fn with_the_last_group_the_relay_is_off() {
+fn removing_the_last_group_disables_the_relay() {
     let mut sim = talking(2);
     for member in [A, B] {
         sim.set_peer(HUB, member, &[groups("")]);
@@ -285,7 +286,7 @@ fn with_the_last_group_the_relay_is_off() {
     sim.run(20 * SECOND);
     assert!(sim.hosts[HUB].drops(DropReason::BadMac1) > 0);
     assert_eq!(refused(&sim), 0);
-    // And on again.
+    // The relay is enabled again.
     for member in [A, B] {
         sim.set_peer(HUB, member, &[groups("x")]);
     }
@@ -295,9 +296,9 @@ fn with_the_last_group_the_relay_is_off() {
     assert_eq!(received(&sim, B), [2]);
 }
 
-/// A stock `wg setconf` removes all peers and names them again, and knows nothing of groups.
+/// Stock `wg setconf` removes all peers and adds them again, without knowing groups.
 #[test]
-fn a_set_that_names_a_peer_again_keeps_its_groups() {
+fn a_set_that_adds_a_peer_again_keeps_its_groups() {
     let mut sim = talking(2);
     let (a, b) = (sim.hosts[A].public(), sim.hosts[B].public());
     let again = [
@@ -310,17 +311,17 @@ fn a_set_that_names_a_peer_again_keeps_its_groups() {
         allow("10.0.0.3/32"),
     ];
     sim.set(HUB, &again).unwrap();
-    // The sessions with the hub are gone, as in the kernel, until its peers renew them.
+    // The sessions with the hub have ended, as in the kernel, until the peers renew them.
     sim.run(200 * SECOND);
     sim.send(A, B, 1);
     sim.run(SECOND);
     assert_eq!(received(&sim, B), [1]);
-    // But not over two of them.
+    // Groups are not kept over two such sets.
     sim.set(HUB, &[Change::ReplacePeers]).unwrap();
     assert!(sim.hosts[HUB].device.hub.is_none());
     sim.set(HUB, &[Change::Peer(a), Change::Peer(b)]).unwrap();
     assert!(sim.hosts[HUB].device.hub.is_none());
-    // What is said counts.
+    // Groups in the `set` override the former ones.
     sim.set(HUB, &[Change::Peer(a), groups("x")]).unwrap();
     sim.set(HUB, &[Change::ReplacePeers, Change::Peer(a), groups("")])
         .unwrap();
@@ -331,7 +332,7 @@ fn a_set_that_names_a_peer_again_keeps_its_groups() {
 fn a_peer_that_moves_is_followed() {
     let mut sim = talking(2);
     sim.hosts[A].addr = elsewhere();
-    // Its hole to the hub is another, which the hub learns by its next keepalive.
+    // The peer has a new NAT mapping to the hub, which the hub learns from the next keepalive.
     sim.send(A, B, 1);
     sim.run(SECOND);
     assert!(received(&sim, B).is_empty());
@@ -342,7 +343,7 @@ fn a_peer_that_moves_is_followed() {
     sim.send(B, A, 3);
     sim.run(SECOND);
     assert_eq!((received(&sim, B), received(&sim, A)), (vec![2], vec![3]));
-    // A handshake finds it there as well.
+    // A handshake also reaches the peer there.
     sim.down(B);
     sim.up(B);
     sim.run(6 * SECOND);
@@ -351,9 +352,9 @@ fn a_peer_that_moves_is_followed() {
     assert_eq!(received(&sim, A), [3, 4]);
 }
 
-/// A stock client leaves by a new address of its network for each peer (RFC 8981).
+/// A stock client may use a new address of its network for each peer (RFC 8981).
 #[test]
-fn an_initiation_may_come_from_another_address_of_the_same_network() {
+fn an_initiation_from_another_address_of_the_network_is_accepted() {
     let mut sim = Sim::hosts(3, 7);
     let v6 = |text: &str| text.parse::<SocketAddr>().unwrap();
     sim.hosts[HUB].addr = v6("[2001:db8::1]:51820");
@@ -370,9 +371,9 @@ fn an_initiation_may_come_from_another_address_of_the_same_network() {
     assert_eq!(
         received(&sim, B),
         [1],
-        "the answer came to the address that the hub knows"
+        "the response was sent to the address that the hub knows"
     );
-    // Not from another network, and not on another port.
+    // Another network or another port is not accepted.
     for (addr, at) in [
         ("[2001:db8:3::1]:51820", 2),
         ("[2001:db8:1::ffff]:51821", 3),
@@ -397,9 +398,9 @@ fn an_initiation_may_come_from_another_address_of_the_same_network() {
     }
 }
 
-/// A hub that starts again knows no pair: stock peers are back with their next handshake.
+/// A hub that restarts knows no pair. Stock peers are connected again after their next handshake.
 #[test]
-fn a_hub_that_starts_again_is_used_again() {
+fn a_restarted_hub_relays_again() {
     let mut sim = talking(2);
     sim.down(HUB);
     let all: Vec<_> = [A, B].map(|host| sim.hosts[host].public()).into();
@@ -416,7 +417,7 @@ fn a_hub_that_starts_again_is_used_again() {
             ],
         )
         .unwrap();
-        // It calls those who were there.
+        // The hub's persistent keepalives reach the peers again.
         sim.send(HUB, member, 0);
     }
     let mut back = None;

@@ -1,4 +1,4 @@
-//! What the relay withstands: each attack is counted, and those who are not attacked lose nothing.
+//! Attacks on the relay: each one is counted, and peers that are not attacked lose nothing.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ const B: usize = 2;
 const C: usize = 3;
 const D: usize = 4;
 
-/// An initiation of nobody's to whoever has `public`.
+/// An initiation from an unknown key to the owner of `public`.
 fn initiation(index: u32, public: &PublicKey) -> Vec<u8> {
     let mut message = [&[1, 0, 0, 0][..], &index.to_le_bytes(), &[9; 140]].concat();
     MacKeys::new(public).sign(&mut message, None);
@@ -31,8 +31,8 @@ fn inject(sim: &mut Sim, from: SocketAddr, messages: impl IntoIterator<Item = Ve
     sim.run(20 * MILLI);
 }
 
-/// A and B, who are talking, still do, both ways, and lose nothing.
-fn others_lose_nothing(sim: &mut Sim) {
+/// Checks that A and B still exchange packets in both directions, without loss.
+fn assert_a_and_b_lose_nothing(sim: &mut Sim) {
     for host in [A, B] {
         sim.hosts[host].delivered.clear();
     }
@@ -45,8 +45,8 @@ fn others_lose_nothing(sim: &mut Sim) {
     assert_eq!((received(sim, A), received(sim, B)), (all.clone(), all));
 }
 
-/// They meet anew, as after a restart of A's.
-fn others_meet_within(sim: &mut Sim, seconds: u32) {
+/// A new handshake between A and B succeeds, as after a restart of A.
+fn assert_a_and_b_meet_within(sim: &mut Sim, seconds: u32) {
     sim.hosts[B].delivered.clear();
     sim.down(A);
     sim.up(A);
@@ -85,7 +85,7 @@ fn an_outsider_is_counted() {
     inject(&mut sim, elsewhere(), [data.clone(), data]);
     assert_eq!(drops(&sim, DropReason::RelayStale), 2);
     assert_eq!(sim.seen.iter().filter(|seen| seen.from == HUB).count(), 0);
-    others_lose_nothing(&mut sim);
+    assert_a_and_b_lose_nothing(&mut sim);
 }
 
 #[test]
@@ -96,17 +96,17 @@ fn a_peer_without_groups_is_an_outsider() {
     sim.run(SECOND);
     assert!(drops(&sim, DropReason::RelayNotPeer) > 0);
     assert!(received(&sim, A).is_empty());
-    // Nor is it reached.
+    // It cannot be reached either.
     sim.send(A, C, 5);
     sim.run(SECOND);
     assert!(received(&sim, C).is_empty());
     assert!(drops(&sim, DropReason::RelayUnknown) > 0);
-    others_lose_nothing(&mut sim);
+    assert_a_and_b_lose_nothing(&mut sim);
 }
 
-/// Fruitless searches become rare, and known pairs go on.
+/// Searches that find nobody become rare, and known pairs are not affected.
 #[test]
-fn spoofed_initiations_to_nobody_shrink_the_budget_of_searches() {
+fn spoofed_initiations_to_nobody_reduce_the_search_budget() {
     let mut sim = talking(3);
     let a = sim.hosts[A].addr;
     for n in 0..100 {
@@ -116,20 +116,20 @@ fn spoofed_initiations_to_nobody_shrink_the_budget_of_searches() {
             (0..10).map(|i| initiation(n * 10 + i, &key(1))),
         );
     }
-    // 2 s of it, from a full rest: at most those at once and a few more.
+    // Two seconds after a pause: at most the number that is allowed at once, and a few more.
     let unknown = drops(&sim, DropReason::RelayUnknown);
     assert!((3..=14).contains(&unknown), "{unknown} searches");
     assert_eq!(drops(&sim, DropReason::RelayLimited), 1000 - unknown);
-    others_lose_nothing(&mut sim);
-    others_meet_within(&mut sim, 1);
-    // A first contact waits.
+    assert_a_and_b_lose_nothing(&mut sim);
+    assert_a_and_b_meet_within(&mut sim, 1);
+    // A first contact has to wait.
     inject(&mut sim, a, (0..10).map(|i| initiation(i, &key(1))));
     sim.send(A, C, 1);
     sim.run(SECOND);
     assert!(received(&sim, C).is_empty());
     sim.run(20 * SECOND);
     assert_eq!(received(&sim, C), [1]);
-    // And having found somebody, it searches as before.
+    // After a successful search the limit is as before.
     sim.hosts[C].delivered.clear();
     let limited = drops(&sim, DropReason::RelayLimited);
     inject(&mut sim, a, (0..5).map(|i| initiation(i, &key(2))));
@@ -154,9 +154,9 @@ fn spoofed_initiations_to_a_partner_cost_the_real_peer_one_cookie() {
             .iter()
             .all(|seen| seen.from != HUB || seen.kind() != COOKIE || seen.to == a)
     );
-    others_lose_nothing(&mut sim);
+    assert_a_and_b_lose_nothing(&mut sim);
 
-    // While it goes on, A and B meet all the same.
+    // Meanwhile A and B can still complete a handshake.
     sim.down(A);
     sim.up(A);
     sim.hosts[B].delivered.clear();
@@ -171,7 +171,7 @@ fn spoofed_initiations_to_a_partner_cost_the_real_peer_one_cookie() {
     }
     assert_eq!(received(&sim, B), [1]);
 
-    // And so they do if B is under load as well: its cookie is as good as the hub's.
+    // This also works if B is under load: B's cookie is accepted like the hub's.
     sim.down(A);
     sim.up(A);
     sim.hosts[B].delivered.clear();
@@ -189,7 +189,7 @@ fn spoofed_initiations_to_a_partner_cost_the_real_peer_one_cookie() {
 }
 
 #[test]
-fn spoofed_answers_need_a_live_index_and_the_right_address() {
+fn spoofed_answers_need_a_valid_index_and_address() {
     let mut sim = talking(3);
     let (a, b, c) = (sim.hosts[A].addr, sim.hosts[B].addr, sim.hosts[C].addr);
     let session = |sim: &Sim, host: usize, peer: usize| {
@@ -203,11 +203,11 @@ fn spoofed_answers_need_a_live_index_and_the_right_address() {
     };
     let of_b = session(&sim, B, A).local();
     let data = |index: u32| [&[4, 0, 0, 0][..], &index.to_le_bytes(), &[9; 40]].concat();
-    // From another peer, and with an index of nobody's.
+    // From another peer, and with an unknown index.
     inject(&mut sim, c, [data(of_b)]);
     inject(&mut sim, a, [data(of_b ^ 1)]);
     assert_eq!(drops(&sim, DropReason::RelayStale), 2);
-    // From the right address by the right index it is sent on, and refused by the end.
+    // With the right address and index the message is relayed, and the end refuses it.
     inject(&mut sim, a, [data(of_b)]);
     let forged = DropReason::Forged;
     assert_eq!(
@@ -217,7 +217,7 @@ fn spoofed_answers_need_a_live_index_and_the_right_address() {
         ),
         (2, 1)
     );
-    // An answer to nothing.
+    // A reply to nothing.
     let answer = |kind: u8, len: usize| {
         let mut message = [&[kind, 0, 0, 0][..], &[7; 8]].concat();
         message.resize(len, 9);
@@ -225,12 +225,12 @@ fn spoofed_answers_need_a_live_index_and_the_right_address() {
     };
     inject(&mut sim, b, [answer(2, 92), answer(3, 64)]);
     assert_eq!(drops(&sim, DropReason::RelayStale), 4);
-    others_lose_nothing(&mut sim);
+    assert_a_and_b_lose_nothing(&mut sim);
 }
 
-/// A forged response may come before the real one, and a forged cookie reply too.
+/// Forged responses and cookie replies may arrive before the real ones.
 #[test]
-fn forged_answers_spoil_no_handshake() {
+fn forged_answers_do_not_break_a_handshake() {
     let mut sim = lab(2);
     sim.faults.delay = 100 * MILLI;
     sim.send(A, B, 1);
@@ -245,7 +245,7 @@ fn forged_answers_spoil_no_handshake() {
     sim.run(2 * MILLI);
     assert_eq!(drops(&sim, DropReason::BadMac1), 1);
     assert_eq!(drops(&sim, DropReason::BadCookie), 1);
-    // One that is signed for A is sent on, and refused there.
+    // A message that is signed for A is relayed, and A refuses it.
     MacKeys::new(&sim.hosts[A].public()).sign(&mut response, None);
     sim.inject(b, hub, &response);
     sim.run(SECOND);
@@ -267,12 +267,12 @@ fn a_flood_of_initiations_by_a_peer_is_limited() {
         .iter()
         .filter(|seen| seen.to == b && seen.kind() == INITIATION);
     assert!((10..=16).contains(&reached.count()), "10 s at one a second");
-    others_lose_nothing(&mut sim);
-    others_meet_within(&mut sim, 1);
+    assert_a_and_b_lose_nothing(&mut sim);
+    assert_a_and_b_meet_within(&mut sim, 1);
 }
 
 #[test]
-fn the_index_of_another_is_refused_to_whoever_picks_it() {
+fn the_index_of_another_peer_is_refused() {
     let mut sim = talking(4);
     let peers = sim.hosts[A].device.peers();
     let session = peers
@@ -284,14 +284,14 @@ fn the_index_of_another_is_refused_to_whoever_picks_it() {
         .clone()
         .unwrap();
     let (c, b) = (sim.hosts[C].addr, sim.hosts[B].public());
-    // C says to B what A does.
+    // C sends the same index to B as A does.
     inject(&mut sim, c, [initiation(session.local(), &b)]);
     assert_eq!(drops(&sim, DropReason::RelayCollision), 1);
-    // To D it may: an index leads from D elsewhere than from B.
+    // To D this is allowed, because the index then leads to another peer than B.
     let d = sim.hosts[D].public();
     inject(&mut sim, c, [initiation(session.local(), &d)]);
     assert_eq!(drops(&sim, DropReason::RelayCollision), 1);
-    // An index of the hub's own is nobody else's.
+    // An index of the hub itself cannot be used by a peer.
     let of_hub = sim.hosts[HUB]
         .first()
         .keypairs
@@ -301,16 +301,16 @@ fn the_index_of_another_is_refused_to_whoever_picks_it() {
         .local();
     inject(&mut sim, c, [initiation(of_hub, &b)]);
     assert_eq!(drops(&sim, DropReason::RelayCollision), 2);
-    // While an initiation waits, its index is taken as well.
+    // While an initiation is pending, its index is also in use.
     let a = sim.hosts[A].addr;
     inject(&mut sim, a, [initiation(77, &d)]);
     inject(&mut sim, c, [initiation(77, &d)]);
     assert_eq!(drops(&sim, DropReason::RelayCollision), 3);
-    others_lose_nothing(&mut sim);
+    assert_a_and_b_lose_nothing(&mut sim);
 }
 
 #[test]
-fn an_index_that_is_relayed_is_never_our_own() {
+fn we_never_choose_a_relayed_index() {
     let sim = talking(2);
     let peers = sim.hosts[A].device.peers();
     let session = peers
@@ -321,11 +321,11 @@ fn an_index_that_is_relayed_is_never_our_own() {
         .current()
         .clone()
         .unwrap();
-    /// Gives one number first, and then others.
+    /// Returns the given numbers in order.
     struct Rigged(Vec<u32>);
     impl rand_core::RngCore for Rigged {
         fn next_u32(&mut self) -> u32 {
-            self.0.pop().expect("not asked as often")
+            self.0.pop().expect("no more numbers are expected")
         }
         fn next_u64(&mut self) -> u64 {
             u64::from(self.next_u32())
@@ -338,9 +338,9 @@ fn an_index_that_is_relayed_is_never_our_own() {
     assert!(!plane.index.is_reserved(session.local()));
 }
 
-/// C claims A's address: neither loses its pair, before and after.
+/// C claims A's address. Both keep their pairs, before and after that.
 #[test]
-fn who_takes_the_address_of_another_hides_nobody() {
+fn claiming_an_address_hides_no_peer() {
     let mut sim = talking(3);
     sim.send(C, B, 9);
     sim.run(SECOND);
@@ -356,14 +356,14 @@ fn who_takes_the_address_of_another_hides_nobody() {
         .peers()
         .filter(|peer| peer.is_at(of_a));
     assert_eq!(claimed.count(), 2);
-    others_lose_nothing(&mut sim);
-    others_meet_within(&mut sim, 1);
-    others_lose_nothing(&mut sim);
-    // C is itself again, and A's session stays A's.
+    assert_a_and_b_lose_nothing(&mut sim);
+    assert_a_and_b_meet_within(&mut sim, 1);
+    assert_a_and_b_lose_nothing(&mut sim);
+    // C has its own address again, and A's session still belongs to A.
     sim.hosts[C].deaf = false;
     sim.send(C, HUB, 9);
     sim.run(SECOND);
-    others_lose_nothing(&mut sim);
+    assert_a_and_b_lose_nothing(&mut sim);
     sim.hosts[B].delivered.clear();
     sim.send(C, B, 8);
     sim.run(SECOND);
@@ -371,20 +371,20 @@ fn who_takes_the_address_of_another_hides_nobody() {
 }
 
 #[test]
-fn nothing_goes_back_to_where_it_came_from() {
+fn nothing_is_relayed_back_to_its_origin() {
     let mut sim = talking(3);
-    // Two peers that are both at one address.
+    // Two peers at the same address.
     let a = sim.hosts[A].addr;
     sim.set_peer(HUB, C, &[Change::Endpoint(a)]);
     let c = sim.hosts[C].public();
     inject(&mut sim, a, [initiation(5, &c)]);
     assert_eq!(drops(&sim, DropReason::RelayLoop), 1);
-    // To itself.
+    // A message to the sender itself.
     let own = sim.hosts[A].public();
     sim.set_peer(HUB, C, &[groups("")]);
     inject(&mut sim, a, [initiation(6, &own)]);
     assert_eq!(drops(&sim, DropReason::RelayUnknown), 1);
-    // A session whose ends come to be at one address.
+    // A session whose ends get the same address.
     let b = sim.hosts[B].addr;
     sim.set_peer(HUB, A, &[Change::Endpoint(b)]);
     sim.seen.clear();
@@ -394,7 +394,7 @@ fn nothing_goes_back_to_where_it_came_from() {
     assert!(sim.seen.iter().all(|seen| seen.from != HUB));
 }
 
-/// Peers `from..to` of nobody's, at addresses of their own, in one group.
+/// Unknown peers `from..to` with different addresses, in one group.
 fn crowd(from: u32, to: u32) -> Vec<Change> {
     let of = |n: u32| {
         let mut key = [3; 32];
@@ -423,7 +423,7 @@ fn public(n: u32) -> PublicKey {
 fn ten_thousand_peers_are_searched_and_bounded() {
     let mut sim = talking(2);
     sim.set(HUB, &crowd(0, 10_000)).unwrap();
-    // The last of them is found, by a peer that has no partner.
+    // A peer without partners finds the last of them.
     inject(&mut sim, at(0), [initiation(1, &public(9999))]);
     assert_eq!(refused(&sim), 0);
     let found = sim
@@ -431,49 +431,49 @@ fn ten_thousand_peers_are_searched_and_bounded() {
         .iter()
         .filter(|seen| seen.from == HUB && seen.to == at(9999));
     assert_eq!(found.count(), 1);
-    // All of them search for nobody at once: a tenth of a second's work is done, and no more.
+    // All of them search at once without success: only a tenth of a second of work is done.
     for n in 1..200 {
         inject(&mut sim, at(n), [initiation(1, &key(1))]);
     }
     let (unknown, limited) = (DropReason::RelayUnknown, DropReason::RelayLimited);
-    // 4 s: 7 at once, then 40 a second.
+    // In 4 s: 7 at once, and then 40 per second.
     let searches = drops(&sim, unknown);
     assert!((150..=170).contains(&searches), "{searches}");
     assert_eq!(drops(&sim, limited), 199 - searches);
-    // Who found somebody in the last hour is served beside the others.
+    // A sender whose search succeeded in the last hour is served as well.
     let before = refused(&sim);
     inject(&mut sim, at(0), [initiation(2, &public(7777))]);
     assert_eq!(refused(&sim), before);
-    others_lose_nothing(&mut sim);
-    others_meet_within(&mut sim, 1);
+    assert_a_and_b_lose_nothing(&mut sim);
+    assert_a_and_b_meet_within(&mut sim, 1);
 }
 
 #[test]
-fn a_peer_opens_at_most_1024_pairs_and_hinders_nobody() {
+fn a_peer_opens_at_most_1024_pairs_without_affecting_others() {
     let mut sim = talking(2);
     sim.set(HUB, &crowd(0, 3000)).unwrap();
     let a = sim.hosts[A].addr;
     for n in 0..1400 {
         inject(&mut sim, a, [initiation(n + 1, &public(n))]);
-        // Within the budget of searches.
+        // Within the budget for searches.
         sim.run(180 * MILLI);
     }
-    // Those whose handshake came to nothing made room for others: none was refused.
+    // Pairs whose handshake did not succeed were removed for others: none was refused.
     assert_eq!(refused(&sim), 0);
     assert!(sim.hosts[HUB].device.hub.as_ref().unwrap().pair_count() <= 1025);
-    others_lose_nothing(&mut sim);
+    assert_a_and_b_lose_nothing(&mut sim);
     sim.send(B, A, 1);
     sim.run(SECOND);
 }
 
 #[test]
-fn groups_are_64_at_most() {
+fn at_most_64_groups_are_allowed() {
     let mut sim = lab(2);
     let names = |from: usize| {
         let names: Vec<_> = (from..from + 8).map(|n| format!("g{n}")).collect();
         groups(&names.join(","))
     };
-    // `default`, and these.
+    // `default` and these groups.
     for n in 0..7 {
         let key = Change::Peer(key(n as u8 + 1));
         sim.set(HUB, &[key, names(n * 8)]).unwrap();
@@ -483,7 +483,7 @@ fn groups_are_64_at_most() {
     assert_eq!(refused.to_string(), "more than 64 relay groups");
     sim.set(HUB, &[c, groups("g1,g2,x1,x2,x3,x4,x5,x6")])
         .unwrap();
-    // Who is refused stays in its former groups.
+    // A peer whose change is refused stays in its former groups.
     sim.set(HUB, &[a, groups("y1,y2")]).unwrap_err();
     sim.send(A, B, 1);
     sim.run(SECOND);

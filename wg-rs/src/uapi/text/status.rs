@@ -1,5 +1,5 @@
-//! The answer to `status`: the state of an interface to lines and back. The peers' lines are those of a
-//! `get` without `preshared_key` and `protocol_version`, and more:
+//! The reply to `status`: converts a status to lines and back. The lines of peers are those of
+//! `get`, without `preshared_key` and `protocol_version`, and additional ones:
 //!
 //! ```text
 //! version=0.1.0              of the interface
@@ -14,19 +14,19 @@
 //! aead=ChaCha20-Poly1305 by AWS-LC
 //! workers=2
 //! under_load=false
-//! drop_wrong_mac1=3          each reason for which packets were dropped
-//! refused=40 unknown-key 192.0.2.1:5 KEY    milliseconds ago, what, and its particulars
+//! drop_wrong_mac1=3          packets dropped, for each reason
+//! refused=40 unknown-key 192.0.2.1:5 KEY    milliseconds ago, kind, and details
 //! public_key=KEY             begins a peer
 //! name=alice
 //! has_preshared_key=true
 //! session=false              whether data can be sent
 //! handshakes=5               completed
 //! unanswered=3 10250         handshakes sent, milliseconds since the first of them
-//! unconfirmed=1              handshakes answered, and never used
+//! unconfirmed=1              handshakes that were answered but never used
 //! refused=40 not-allowed 10.0.0.9
 //! errno=0
 //! ```
-//! Keys and kinds of refusals that are not known are skipped.
+//! Unknown keys and unknown kinds of refusals are ignored.
 
 use std::io::{self, Write};
 use std::str;
@@ -40,7 +40,7 @@ use crate::model::status::{PeerStatus, Refusal, Refused, Status, Unanswered, Unr
 use crate::model::{Peer, Wall};
 use crate::sys::numeric::Ip;
 
-/// Before the name of a reason for which packets are dropped.
+/// The prefix of a reason for which packets are dropped.
 const DROP: &[u8] = b"drop_";
 
 /// Prints a status in pieces, so that a large one needs no large buffer.
@@ -57,10 +57,10 @@ enum Next {
 }
 
 impl<'a> StatusPrinter<'a> {
-    /// More than any one step of printing appends, as a rule.
+    /// The most bytes that one step of printing usually appends.
     pub const STEP: usize = 8192;
 
-    /// Prints `status` from its beginning.
+    /// Starts at the beginning of `status`.
     pub fn new(status: &'a Status) -> Self {
         StatusPrinter {
             status,
@@ -68,7 +68,7 @@ impl<'a> StatusPrinter<'a> {
         }
     }
 
-    /// As [`get::GetPrinter::print`].
+    /// See [`get::GetPrinter::print`].
     pub fn print(&mut self, out: &mut Vec<u8>, enough: usize) -> bool {
         while out.len() < enough && !matches!(self.next, Next::Done) {
             // Writing to a Vec cannot fail.
@@ -210,7 +210,7 @@ impl Unreachable {
     }
 }
 
-/// Collects the answer to a `status`, line by line.
+/// Collects the lines of a reply to `status`.
 #[derive(Default)]
 pub struct StatusParser {
     status: Status,
@@ -224,7 +224,7 @@ impl Reply for StatusParser {
     fn line(&mut self, line: &[u8]) -> Result<(), ReplyError> {
         self.lines += 1;
         let (key, value) = split(line).ok_or_else(|| self.bad("line"))?;
-        // Values that are no UTF-8 are as bad as empty ones.
+        // A value that is not UTF-8 is as invalid as an empty one.
         let value = str::from_utf8(value).unwrap_or_default();
         if key == b"errno" {
             let digits = value.strip_prefix('-').unwrap_or(value);
@@ -268,7 +268,7 @@ impl StatusParser {
     }
 }
 
-/// Stores `value` if it could be read; the key's name if not.
+/// Stores `value` if it is valid; otherwise returns the key's name as the error.
 fn store<T>(
     place: &mut Option<T>,
     value: Option<T>,
@@ -336,7 +336,7 @@ fn peer_line(status: &mut PeerStatus, key: &[u8], value: &str) -> Result<(), &'s
             Ok(())
         }
         b"refused" => refused(&mut status.refusals, value),
-        // None is sent, and none is to be taken.
+        // The daemon does not send this key, and it must not be stored.
         b"preshared_key" => Ok(()),
         _ => get::peer_line(&mut status.peer, key, value),
     }
@@ -356,7 +356,7 @@ fn refused(refusals: &mut Vec<Refused>, value: &str) -> Result<(), &'static str>
     Ok(())
 }
 
-/// `None`: a kind that is not known. `Some(None)`: its particulars make no sense.
+/// None if the kind is unknown. `Some(None)` if the details are invalid.
 fn refusal<'a>(kind: &str, mut words: impl Iterator<Item = &'a str>) -> Option<Option<Refusal>> {
     let mut word = || words.next();
     Some(match kind {
@@ -406,7 +406,7 @@ mod tests {
         parser.finish()
     }
 
-    /// One that says everything that can be said.
+    /// A status in which every field is set.
     fn full() -> Status {
         let key = PublicKey::from_bytes([7; 32]);
         let from = "[fe80::1]:9".parse().unwrap();
@@ -460,13 +460,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_read() {
+    fn printed_statuses_read_back() {
         let status = full();
         assert_eq!(parse(&print(&status)), Ok(status));
     }
 
     #[test]
-    fn what_is_not_known_is_skipped() {
+    fn unknown_lines_are_ignored() {
         let text = "up=true\npath=relay\npublic_key=".to_owned()
             + &"07".repeat(32)
             + "\nwhy=hard-nat\nrefused=5 tomorrow 1 2 3\nname=bob\nerrno=0\n\n";
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_and_makes_no_sense_is_refused() {
+    fn invalid_values_of_known_keys_are_refused() {
         let key = format!("public_key={}\n", "07".repeat(32));
         for (text, key) in [
             ("up=maybe\n".to_owned(), "up"),
