@@ -11,7 +11,7 @@ mod interface;
 mod link;
 mod log;
 mod machine;
-mod options;
+pub(crate) mod options;
 mod report;
 
 use std::ffi::OsString;

@@ -5,7 +5,7 @@
 //!        │ no                       │ any other error: dropped      │
 //!        └────────► one call per datagram, in order ◄────────────────┘
 //! ```
-//! A burst is not segmented if the kernel recently refused that for the endpoint ([`Refusals`]), or
+//! A burst is not segmented if the kernel recently refused that for the endpoint (`Refusals`), or
 //! while much data is still queued: the queue of a link counts packets, and a segmented burst of 64
 //! KiB counts as one.
 //!

@@ -389,7 +389,8 @@ impl Device {
     }
 
     /// The number of peers.
-    pub fn peer_count(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn peer_count(&self) -> usize {
         self.peers.len()
     }
 

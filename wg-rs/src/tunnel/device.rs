@@ -156,7 +156,7 @@ impl Device {
                     wipe_stack_after(|| self.consume_response(now, wall, from, response))
                 })
             }
-            Some(Message::Data(_)) | None => Err(DropReason::Malformed),
+            Some(Message::Data) | None => Err(DropReason::Malformed),
         };
         let result = match result {
             Err(reason) if self.is_foreign(reason, message) => {
@@ -362,7 +362,7 @@ impl Device {
     }
 
     /// The next datagrams to send. They replace the content of `out`, and must be sent, and
-    /// reported to [`Transmit::sent`], before the next call. After any other method this must be
+    /// reported to `Transmit::sent`, before the next call. After any other method this must be
     /// called until it returns None; other methods may be called in between.
     pub fn poll_transmit(&mut self, now: Time, wall: Wall, out: &mut Vec<u8>) -> Option<Transmit> {
         self.handle_events(now, wall);

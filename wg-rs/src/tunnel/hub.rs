@@ -128,7 +128,7 @@ impl Hub {
             Some(Message::Initiation(initiation)) => self.initiation(&mut with, from, initiation),
             Some(Message::Response(response)) => self.response(&mut with, from, response),
             Some(Message::Cookie(reply)) => self.cookie(&mut with, from, reply),
-            Some(Message::Data(_)) | None => Err(DropReason::Malformed),
+            Some(Message::Data) | None => Err(DropReason::Malformed),
         }
     }
 

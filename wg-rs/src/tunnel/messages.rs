@@ -83,7 +83,7 @@ pub enum Message<'a> {
     /// Cookie reply.
     Cookie(&'a [u8; COOKIE_SIZE]),
     /// Data packet or keepalive; at least `DATA_OVERHEAD` bytes.
-    Data(&'a [u8]),
+    Data,
 }
 
 impl<'a> Message<'a> {
@@ -93,7 +93,7 @@ impl<'a> Message<'a> {
             MESSAGE_HANDSHAKE_INITIATION => datagram.try_into().ok().map(Self::Initiation),
             MESSAGE_HANDSHAKE_RESPONSE => datagram.try_into().ok().map(Self::Response),
             MESSAGE_HANDSHAKE_COOKIE => datagram.try_into().ok().map(Self::Cookie),
-            MESSAGE_DATA if datagram.len() >= DATA_OVERHEAD => Some(Self::Data(datagram)),
+            MESSAGE_DATA if datagram.len() >= DATA_OVERHEAD => Some(Self::Data),
             _ => None,
         }
     }

@@ -112,7 +112,7 @@ impl Plane {
     /// one of the peer's sessions, or for a handshake an index that is reserved here.
     pub fn is_message_to(&self, peer: &Peer, datagram: &[u8]) -> bool {
         match Message::parse(datagram) {
-            Some(Message::Data(_)) => {
+            Some(Message::Data) => {
                 receiver_index(datagram).is_some_and(|index| peer.keypairs.sends_as(index))
             }
             Some(Message::Initiation(_) | Message::Response(_)) => {

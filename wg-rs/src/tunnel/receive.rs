@@ -124,7 +124,7 @@ impl InBurst {
             let datagram = &self.bytes[start..end];
             match Message::parse(datagram) {
                 None => plane.drop_packets(DropReason::Malformed, 1),
-                Some(Message::Data(_)) => {
+                Some(Message::Data) => {
                     let index = receiver_index(datagram).expect("data packets have a header");
                     if last.as_ref().is_none_or(|(known, _)| *known != index) {
                         last = Some((index, plane.index.lookup(index)));

@@ -1,5 +1,5 @@
 //! Netlink, blocking: rtnetlink (links, addresses, routes, rules and their events), and commands of
-//! [`generic`] netlink families.
+//! `generic` netlink families.
 //!
 //! A [`Netlink`] belongs to the network namespace that its thread was in when it was opened, even
 //! if the thread enters another namespace later. The capabilities at the time of each request
