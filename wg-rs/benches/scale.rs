@@ -1,13 +1,14 @@
-//! What a change costs at 100 peers and at 100 000: adding one, removing one, moving a network from
-//! one to another, answering a handshake. And one `set` of them all, with the memory of each.
+//! The cost of a change with 100 and with 100 000 peers: adding a peer, removing a peer, moving a
+//! network to another peer, and answering a handshake. Also a `set` of all peers, and the memory for
+//! each.
 //!
 //! ```text
 //! cargo bench -p wg-rs --bench scale              # the table
-//! cargo bench -p wg-rs --bench scale -- --check   # exit code 1 where a bar falls short
+//! cargo bench -p wg-rs --bench scale -- --check   # exit code 1 if a required ratio is not reached
 //! ```
 //!
-//! `--quick` takes fewer samples. Both devices are asked in turn, each time about another peer, so
-//! that the large one finds what it needs in memory and not in the caches.
+//! `--quick` uses fewer samples. Both devices are used in turn, each time with another peer, so that
+//! the large one has its data in memory and not in the caches.
 
 use std::env;
 use std::hint::black_box;
@@ -27,7 +28,7 @@ use wg_rs::tunnel::time::Time;
 
 const FEW: usize = 100;
 const MANY: usize = 100_000;
-/// How many times the cost at `FEW` the cost at `MANY` may be.
+/// The greatest allowed ratio of the cost at `MANY` to the cost at `FEW`.
 const FLAT: f64 = 3.0;
 /// One `set` of `MANY` peers, and bytes of each.
 const SET: Duration = Duration::from_secs(2);
@@ -61,9 +62,9 @@ struct Hub {
     peers: Vec<(PublicKey, AllowedIp)>,
     known: Vec<PrivateKey>,
     rng: ChaCha20Rng,
-    /// A peer may initiate every 20 ms, and time only goes on.
+    /// A peer may initiate every 20 ms, so the time advances.
     tick: u64,
-    /// How long the one `set` took, and what it took of memory, in bytes.
+    /// The time of the `set`, and its memory in bytes.
     took: Duration,
     memory: usize,
 }
@@ -96,7 +97,7 @@ impl Hub {
             .collect();
         let peers: Vec<_> = (0..count)
             .map(|n| {
-                // Those that we know are spread among the others.
+                // The peers that are used later are spread among the others.
                 let key = match known.get(n / (count / KNOWN)) {
                     Some(key) if n % (count / KNOWN) == 0 => key.public_key(),
                     _ => PublicKey::from_bytes(rng.random()),
@@ -139,7 +140,7 @@ impl Hub {
         took
     }
 
-    /// Adds a peer, and removes it. How long each took.
+    /// Adds a peer, and removes it. Returns the time of each.
     fn add_and_remove(&mut self) -> [Duration; 2] {
         let key = PublicKey::from_bytes(self.rng.random());
         let (to, ip) = (endpoint(&mut self.rng), address(&mut self.rng));
@@ -213,7 +214,7 @@ fn main() -> ExitCode {
     let each = many.memory / MANY;
     let took = many.took;
     println!("one set of {MANY} peers: {took:.2?} <= {SET:?}");
-    println!("memory: {each} bytes a peer <= {MEMORY}\n");
+    println!("memory: {each} bytes per peer <= {MEMORY}\n");
     let mut short = took > SET || each > MEMORY;
 
     let names = ["add a peer", "remove a peer", "move a network", "handshake"];
@@ -224,7 +225,7 @@ fn main() -> ExitCode {
             times[0][side].push(added);
             times[1][side].push(removed);
             times[2][side].push(hub.move_network());
-            // These take a hundred times as long as the others.
+            // A handshake takes a hundred times as long as the others.
             if sample % 8 == 0 {
                 times[3][side].push(hub.respond());
             }
@@ -239,7 +240,7 @@ fn main() -> ExitCode {
         short |= ratio > FLAT;
     }
     if short {
-        println!("What is marked with ! grows too much, or takes too long.");
+        println!("Lines marked with ! exceed a limit.");
     }
     ExitCode::from(u8::from(short && given("--check")))
 }

@@ -44,7 +44,7 @@ pub struct PeerSettings {
     pub replace_allowed_ips: bool,
     /// Allowed IPs to add and to remove.
     pub allowed_ips: Vec<AllowedIpSetting>,
-    /// What only our daemon knows; at most one of a kind.
+    /// Extensions of our daemon; at most one of each kind.
     pub extensions: Vec<Extension>,
     /// The line of the `[Peer]` header; 0 without a file.
     pub line: usize,
@@ -69,13 +69,13 @@ impl PeerSettings {
         }
     }
 
-    /// Says an extension, in place of what was said of its kind.
+    /// Sets an extension, and replaces one of the same kind.
     pub(super) fn extend(&mut self, extension: Extension) {
         self.extensions.retain(|said| said.key() != extension.key());
         self.extensions.push(extension);
     }
 
-    /// Its name, if it is given one.
+    /// The peer's name, if it has one.
     pub fn name(&self) -> Option<&Label> {
         let mut names = self.extensions.iter().map(|extension| match extension {
             Extension::Name(name) => name.as_ref(),

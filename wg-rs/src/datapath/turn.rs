@@ -20,21 +20,21 @@ pub enum Turn {
 /// A packet that arrives this long after the last one is assumed to be the only one.
 const LONE_AFTER: Duration = Duration::from_micros(100);
 
-/// Tells a lone packet from one of many. Who reads one usually looks whether there is another; behind a
-/// lone one there hardly ever is, and the look is a system call for nothing on the way of a round trip.
-/// If there is one after all, the next poll says so at once.
+/// Decides whether a packet is probably the only one. A reader usually checks for another packet after
+/// each. After a single packet there rarely is one, and the check would be a system call that delays a
+/// round trip. If there is another packet after all, the next poll reports it at once.
 #[derive(Debug, Default)]
 pub struct Pace {
     last: Time,
 }
 
 impl Pace {
-    /// A turn begins. Whether what it finds is to be taken for a lone packet.
+    /// Called at the beginning of a turn: whether its packet is probably the only one.
     pub fn is_lone(&self, now: Time) -> bool {
         now.saturating_since(self.last) > LONE_AFTER
     }
 
-    /// Something was found.
+    /// Called when a packet was read.
     pub fn found(&mut self, now: Time) {
         self.last = now;
     }
@@ -48,7 +48,7 @@ mod tests {
     fn a_packet_is_lone_some_time_after_the_last() {
         let at = |micros: u64| Time::from_nanos(1_000_000_000 + micros * 1000);
         let mut pace = Pace::default();
-        assert!(pace.is_lone(at(0)), "the first of all");
+        assert!(pace.is_lone(at(0)), "the very first packet");
         pace.found(at(0));
         assert!(!pace.is_lone(at(100)));
         assert!(pace.is_lone(at(101)));

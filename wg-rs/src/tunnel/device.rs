@@ -189,7 +189,7 @@ impl Device {
         message: &[u8],
     ) -> Option<Result<(), DropReason>> {
         self.hub.as_ref()?;
-        // A peer that has just been heard elsewhere is where this comes from.
+        // First updates the endpoints of peers that have just moved.
         self.handle_events(now, wall);
         let Device {
             hub,

@@ -43,7 +43,7 @@ impl Networks {
         }
     }
 
-    /// The data path is to see all changes.
+    /// Makes all changes visible to the data path.
     pub(super) fn publish(&mut self, plane: &Plane) {
         self.routes.publish(plane);
     }

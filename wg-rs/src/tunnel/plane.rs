@@ -196,7 +196,7 @@ impl Plane {
         self.push(Event::Confirmed(peer.clone()));
     }
 
-    /// The peer was heard from here, or is said to be here.
+    /// Stores a new endpoint of the peer: the peer has sent from it, or the configuration contains it.
     pub(crate) fn heard(&self, peer: &Arc<Peer>, from: Endpoint) {
         let has_moved = peer.set_endpoint(from);
         if has_moved

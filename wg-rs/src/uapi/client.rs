@@ -66,11 +66,11 @@ impl Client {
         self.reply::<GetParser>()
     }
 
-    /// How it is doing. `None`: the daemon does not know this request, and may have closed the
-    /// connection.
+    /// Requests the status. None if the daemon does not know this request; it may then have closed
+    /// the connection.
     ///
     /// # Errors
-    /// As for the other requests.
+    /// [`ClientError`].
     pub fn status(&mut self) -> Result<Option<Status>, ClientError> {
         let reply = self
             .write(b"status=1\n\n")
@@ -148,7 +148,7 @@ fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Whether the other end closed the connection, with something of ours unread.
+/// Whether the other end closed the connection with unread input.
 fn is_closed(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -156,7 +156,7 @@ fn is_closed(error: &io::Error) -> bool {
     )
 }
 
-/// A timeout of a socket reads like one that does not block.
+/// A socket's timeout is reported like a nonblocking socket without data; this makes it ETIMEDOUT.
 fn timed_out(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => io::Error::from_raw_os_error(libc::ETIMEDOUT),

@@ -38,10 +38,10 @@ pub trait Handler: Send + Sync + 'static {
     /// Returns a snapshot of configuration and state.
     fn get(&self) -> Result<Interface, Errno>;
 
-    /// A snapshot of how it is doing.
+    /// Returns a snapshot of the status.
     fn status(&self) -> Result<Status, Errno>;
 
-    /// Makes the changes in their order. What was done before one that fails may stay done.
+    /// Applies the changes in their order. If one fails, those before it may remain applied.
     fn set(&self, changes: Vec<Change>) -> Result<(), Errno>;
 }
 
@@ -174,9 +174,9 @@ impl Connection {
         Ok(handler.set(parser.finish()))
     }
 
-    /// Writes an answer piece by piece: `print` appends one, and says whether there are more.
+    /// Writes a reply in pieces: `print` appends one, and returns whether there are more.
     async fn print(&mut self, mut print: impl FnMut(&mut Vec<u8>) -> bool) -> io::Result<()> {
-        // Not grown by what holds keys, so nothing of it stays behind elsewhere.
+        // Pieces with keys never make the buffer grow, because growing would leave a copy behind.
         let mut out = Zeroizing::new(Vec::with_capacity(WRITE + StatusPrinter::STEP));
         loop {
             let more = print(&mut out);

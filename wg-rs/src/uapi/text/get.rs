@@ -92,7 +92,7 @@ fn print_peer(peer: &Peer, out: &mut Vec<u8>) -> io::Result<()> {
     print_state(peer, out)
 }
 
-/// What is not a key of a peer, but for its networks.
+/// Prints a peer's endpoint, counters and keepalive interval, without keys and networks.
 pub(super) fn print_state(peer: &Peer, out: &mut Vec<u8>) -> io::Result<()> {
     if let Some(endpoint) = peer.endpoint {
         writeln!(out, "endpoint={endpoint}")?;

@@ -14,25 +14,25 @@ pub use get::{GetParser, GetPrinter, ReplyError, parse_get};
 pub use set::{BadLine, Reason, SetParser, parse_set, print_change};
 pub use status::{StatusParser, StatusPrinter};
 
-/// Collects a reply, line by line.
+/// Collects the lines of a reply.
 pub trait Reply: Default {
-    /// What it says.
+    /// The content of the reply.
     type Value;
 
-    /// Takes the next line, without its newline. Keys that are not known are skipped, and so are
-    /// known ones out of place. Not to be called with the empty line that ends the reply.
+    /// Adds the next line, without its newline. Unknown keys are ignored, and so are known keys in the
+    /// wrong place. The empty line at the end must not be passed in.
     ///
     /// # Errors
-    /// The line makes no sense.
+    /// The line is invalid.
     fn line(&mut self, line: &[u8]) -> Result<(), ReplyError>;
 
-    /// The next line was too long to be kept.
+    /// The error for a next line that was too long to be kept.
     fn too_long(&mut self) -> ReplyError;
 
-    /// The empty line has come.
+    /// Returns the content after the empty line.
     ///
     /// # Errors
-    /// The request was refused, or the reply has no end.
+    /// The request was refused, or the reply is incomplete.
     fn finish(self) -> Result<Self::Value, ReplyError>;
 }
 
