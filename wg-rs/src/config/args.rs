@@ -349,8 +349,8 @@ mod tests {
             ),
             (
                 &["peer", KEY, "name", "2"],
-                "name: `2' is not a valid name: a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 \
-                 and `-', and is not `localhost'",
+                "name: `2' is not a valid name: a name has 1 to 31 characters of a-z, 0-9 and `-', begins with a \
+                         letter, and is not `localhost'",
             ),
             (
                 &["peer", KEY, "relay", "lab,on"],

@@ -203,8 +203,8 @@ mod tests {
             let line = format!("#@ Relay = {line}");
             assert_eq!(peer(&line), Ok(vec![relay]), "{line}");
         }
-        let rule = "a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 and `-', and is \
-                    not `localhost'";
+        let rule = "a name has 1 to 31 characters of a-z, 0-9 and `-', begins with a \
+                         letter, and is not `localhost'";
         for (value, expected) in [
             ("Lab", format!("`Lab' is not a valid name: {rule}")),
             ("lab,", format!("`' is not a valid name: {rule}")),
@@ -232,8 +232,8 @@ mod tests {
 
     #[test]
     fn errors_name_the_line() {
-        let rule = "a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 and `-', and is \
-                    not `localhost'";
+        let rule = "a name has 1 to 31 characters of a-z, 0-9 and `-', begins with a \
+                         letter, and is not `localhost'";
         for (line, expected) in [
             (
                 "#@ Nmae = alice",

@@ -25,7 +25,7 @@ impl Label {
 /// The text is not a valid [`Label`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a name begins with one of a-z, goes on with up to 30 of a-z, 0-9 and `-', and is not `localhost'"
+    "a name has 1 to 31 characters of a-z, 0-9 and `-', begins with a letter, and is not `localhost'"
 )]
 pub struct NotALabel;
 
