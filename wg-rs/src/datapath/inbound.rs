@@ -179,7 +179,7 @@ impl Stages for Inbound {
 pub struct SocketReader {
     plane: Arc<Plane>,
     socket: Arc<UdpSocket>,
-    /// By which it is relayed.
+    /// The sockets that relayed packets are sent with.
     sockets: Arc<Sockets>,
     inbox: Arc<Inbox>,
     lane: Lane<Inbound>,

@@ -201,7 +201,7 @@ impl Device {
         Ok(())
     }
 
-    /// What is relayed for a peer, within which groups.
+    /// Sets the groups within which the device relays for a peer.
     fn set_groups(&mut self, id: u64, groups: &Groups) -> Result<(), ConfigError> {
         let Some(entry) = self.peers.get(&id) else {
             return Ok(());
@@ -311,7 +311,7 @@ impl Device {
     }
 
     fn remove_peer(&mut self, id: u64) {
-        // To be in no group is always allowed.
+        // A peer without groups is always allowed.
         let _ = self.set_groups(id, &Groups::NONE);
         if let Some(mut entry) = self.peers.remove(&id) {
             let key = entry.shared.public_key();

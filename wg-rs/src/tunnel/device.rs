@@ -88,7 +88,7 @@ pub struct Device {
     /// In the order in which they were added.
     pub(super) peers: BTreeMap<u64, Entry>,
     pub(super) by_key: HashMap<PublicKey, u64>,
-    /// There while any peer has a relay group.
+    /// None while no peer has a relay group.
     pub(super) hub: Option<Box<Hub>>,
 }
 
@@ -180,7 +180,7 @@ impl Device {
         }
     }
 
-    /// Sends on a message that is not for us. `None`: nothing is relayed.
+    /// Relays a message that is not for us. None if the device does not relay.
     fn relay(
         &mut self,
         now: Time,
@@ -207,7 +207,7 @@ impl Device {
         Some(hub.as_mut()?.relay(with, from, message))
     }
 
-    /// What was relayed between peers, pair by pair.
+    /// The state of each pair of peers that the device has relayed between.
     pub fn pairs(&self) -> Vec<PairState> {
         let pairs = self.hub.iter().flat_map(|hub| hub.pairs());
         pairs.filter_map(|pair| PairState::of(pair)).collect()
