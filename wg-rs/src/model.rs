@@ -4,6 +4,7 @@
 
 mod extension;
 mod groups;
+mod label;
 pub mod status;
 
 use std::fmt;
@@ -13,8 +14,9 @@ use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
 use crate::sys::numeric::Ip;
 
-pub use extension::{Extension, Extensions, Label, NotALabel};
+pub use extension::{Extension, Extensions};
 pub use groups::{Groups, GroupsError, MAX_GROUPS, MAX_GROUPS_IN_ALL};
+pub use label::{Label, NotALabel};
 
 /// The configuration and the state of an interface: the result of a `get`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::dialect::{INTERFACE, PEER, find};
 use super::error::{near, shown_word};
 use super::extensions::{self, Place};
+use super::keys::{set_interface, set_peer};
 use super::value::is_space;
 use super::{
     BYTE_ORDER_MARK, Dialect, Endpoint, Error, Hint, PeerSettings, Reason, Settings, value,
@@ -223,40 +224,6 @@ impl Reader {
         };
         self.errors.push((line, error));
     }
-}
-
-fn set_interface(settings: &mut Settings, key: &str, text: &str) -> Result<(), Reason> {
-    match key {
-        "PrivateKey" => settings.private_key = Some(Box::new(PrivateKey::from_base64(text)?)),
-        "ListenPort" => settings.listen_port = Some(value::port(text)?),
-        _ => settings.fwmark = Some(value::fwmark(text)?),
-    }
-    Ok(())
-}
-
-fn set_peer(
-    peer: &mut PeerSettings,
-    public_key: &mut Option<PublicKey>,
-    key: &str,
-    text: &str,
-    line: usize,
-) -> Result<(), Reason> {
-    match key {
-        "PublicKey" => {
-            peer.public_key_line = line;
-            *public_key = Some(PublicKey::from_base64(text)?);
-        }
-        "PresharedKey" => peer.preshared_key = Some(Box::new(PresharedKey::from_base64(text)?)),
-        "AllowedIPs" => peer.allow(value::allowed_ips(text)?, line),
-        "Endpoint" => {
-            peer.endpoint = Some(Endpoint {
-                line,
-                ..value::endpoint(text)?
-            });
-        }
-        _ => peer.persistent_keepalive = Some(value::persistent_keepalive(text)?),
-    }
-    Ok(())
 }
 
 /// The beginning of a line, up to white space or a separator between key and value.

@@ -14,6 +14,7 @@ mod endpoint;
 mod error;
 mod extensions;
 mod file;
+mod keys;
 mod print;
 mod settings;
 pub mod value;

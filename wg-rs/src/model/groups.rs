@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::extension::{Label, NotALabel};
+use super::label::{Label, NotALabel};
 
 /// Most groups of a peer.
 pub const MAX_GROUPS: usize = 8;

@@ -10,6 +10,7 @@ mod lines;
 pub(crate) mod server;
 pub(crate) mod socket;
 pub mod text;
+mod watch;
 
 use std::path::{Path, PathBuf};
 

@@ -20,7 +20,8 @@ use tracing::{debug, warn};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{Line, LineBuffer};
-use super::socket::{Listener, SocketFile};
+use super::socket::Listener;
+use super::watch::{SocketWatch, deleted};
 use super::text::{GetPrinter, SetParser, StatusPrinter};
 use crate::model::status::Status;
 use crate::model::{Change, Interface};
@@ -43,13 +44,6 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Applies the changes in their order. If one fails, those before it may remain applied.
     fn set(&self, changes: Vec<Change>) -> Result<(), Errno>;
-}
-
-/// The watch on the socket file. Closing it takes the kernel a grace period of about 10 ms, so the
-/// daemon drops it last.
-#[derive(Debug)]
-pub struct SocketWatch {
-    _inotify: OwnedFd,
 }
 
 /// Serves all clients. Returns when the socket file is deleted or replaced, which tells a daemon to
@@ -88,29 +82,6 @@ pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<
             },
         }
     }
-}
-
-/// Waits until `file` is no longer at its path.
-async fn deleted(file: Option<&SocketFile>) -> io::Result<SocketWatch> {
-    let Some(file) = file else {
-        return std::future::pending().await;
-    };
-    // IN_DELETE_SELF does not work: our listener keeps the inode. The link count is an attribute.
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let events = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
-    match inotify.add_watch(&*file.path(), events) {
-        Ok(_) | Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let inotify = async_fd::readable(inotify.into())?;
-    while file.is_there() {
-        let mut events = [0; 1024];
-        let read = |fd: &OwnedFd| nix::unistd::read(fd, &mut events).map_err(io::Error::from);
-        inotify.async_io(Interest::READABLE, read).await?;
-    }
-    Ok(SocketWatch {
-        _inotify: inotify.into_inner(),
-    })
 }
 
 struct Connection {
