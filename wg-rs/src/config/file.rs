@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
+use wg_crypto::PublicKey;
 use zeroize::Zeroizing;
 
 use super::dialect::{INTERFACE, PEER, find};
@@ -16,9 +16,7 @@ use super::error::{near, shown_word};
 use super::extensions::{self, Place};
 use super::keys::{set_interface, set_peer};
 use super::value::is_space;
-use super::{
-    BYTE_ORDER_MARK, Dialect, Endpoint, Error, Hint, PeerSettings, Reason, Settings, value,
-};
+use super::{BYTE_ORDER_MARK, Dialect, Error, Hint, PeerSettings, Reason, Settings};
 use crate::model::Label;
 
 /// Reads a file for `wg setconf`. `name` is the file's name in errors.
@@ -238,7 +236,9 @@ fn first_word(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Endpoint;
     use crate::config::Position;
+    use wg_crypto::PrivateKey;
 
     const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
     const OTHER: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";

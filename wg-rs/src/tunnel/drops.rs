@@ -24,7 +24,10 @@ macro_rules! drops {
 impl DropReason {
     /// The reason as a name for protocols: `no_peer_for_the_destination`.
     pub fn name(self) -> String {
-        self.as_str().to_ascii_lowercase().replace(' ', "_")
+        let text = self.as_str().to_ascii_lowercase();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+        words.join("_")
     }
 }
 

@@ -7,13 +7,11 @@
 //! and positive in replies to `get`, because `wg` understands only that.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -21,11 +19,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{Line, LineBuffer};
 use super::socket::Listener;
-use super::watch::{SocketWatch, deleted};
 use super::text::{GetPrinter, SetParser, StatusPrinter};
+use super::watch::{SocketWatch, deleted};
 use crate::model::status::Status;
 use crate::model::{Change, Interface};
-use crate::sys::async_fd;
 
 /// Most clients at once; further ones wait in the listen queue.
 const MAX_CONNECTIONS: usize = 256;
