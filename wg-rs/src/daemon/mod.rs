@@ -1,8 +1,7 @@
 //! `wireguard-rs`: connects the tunnel with its device, its sockets and its configuration.
 //!
 //! ```text
-//! parent   creates TUN and UAPI socket ─► starts itself again with both ─► exits when the child is
-//! ready
+//! parent   creates TUN and UAPI socket ─► starts itself again with both ─► exits when it is ready
 //! child    (or with -f the parent) ─► drops capabilities ─► starts threads ─► serves until the end
 //! ```
 

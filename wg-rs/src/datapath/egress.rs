@@ -3,7 +3,7 @@
 //! ```text
 //! may it be segmented? ── yes ─► one call ── EIO, EINVAL, EMSGSIZE ─┐
 //!        │ no                       │ any other error: dropped      │
-//!        └────────► one call per datagram, in order ◄────────────────┘
+//!        └────────► one call per datagram, in order ◄───────────────┘
 //! ```
 //! A burst is not segmented if the kernel recently refused that for the endpoint (`Refusals`), or
 //! while much data is still queued: the queue of a link counts packets, and a segmented burst of 64

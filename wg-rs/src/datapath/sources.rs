@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! routes, rules or links change ─► `changed` ─► the source of each peer must be judged again
-//!                                              ─► the kernel is asked once for each (destination, source)
+//!                                               ─► the kernel is asked once for each (destination, source)
 //! ```
 //! So the first packet after a change takes the new route, silent peers cost nothing, and without
 //! changes a burst costs one comparison of numbers.

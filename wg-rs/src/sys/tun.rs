@@ -12,7 +12,7 @@
 //! |---------|-------------|-----------------|---------------------------|
 //! | up      | packets     | taken           | readable when there is one |
 //! | down    | WouldBlock  | EIO             | no event                  |
-//!  | moved   | down at first; then as above in the new namespace |  |  |
+//! | moved   | down at first; then as above in the new namespace |  |  |
 //! | deleted | EBADFD      | EBADFD          | error                     |
 
 use std::ffi::c_int;

@@ -7,7 +7,7 @@
 //!   -> Plane::prepare                serial: needs a session, reserves the counters
 //!   -> PreparedBurst  seal           any thread
 //!   -> SealedBurst                   (the caller's send)
-//!  -> Plane::sent                   timers, byte counts, renews the session if needed
+//!   -> Plane::sent                   timers, byte counts, renews the session if needed
 //!   -> OutBuffer
 //! ```
 //! The caller must keep the order of a peer's bursts between `prepare` and the send.

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! retransmit_handshake  5 s + jitter after an initiation           (owner only: handshake.rs)
-//! retransmit_handshake  5 s + jitter after an initiation           (owner only: handshake.rs)
 //! send_keepalive        10 s after data was received, if nothing was sent since
 //! new_handshake         15 s + jitter after data was sent, if nothing was received since
 //! zero_key_material     540 s after the last session was created   (owner only)
+//! persistent_keepalive  its interval after anything authenticated was sent or received
 //! ```
 //!
 //! A timer is an atomic deadline. The data path arms and clears it without notifying anybody. The
