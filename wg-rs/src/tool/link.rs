@@ -63,7 +63,7 @@ enum LinkCommand {
         /// Name of the interface
         #[arg(value_name = "INTERFACE")]
         interface: String,
-        /// Namespace where it is, if not the current one
+        /// Namespace of the interface, if not the current one
         #[arg(long, value_name = "NAMESPACE")]
         netns: Option<Namespace>,
     },
@@ -86,7 +86,7 @@ enum LinkCommand {
         /// Namespace to move it to
         #[arg(value_name = "NAMESPACE")]
         target: Namespace,
-        /// Namespace where it is, if not the current one
+        /// Namespace of the interface, if not the current one
         #[arg(long, value_name = "NAMESPACE")]
         netns: Option<Namespace>,
     },
