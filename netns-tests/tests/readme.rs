@@ -7,12 +7,11 @@
 //! sh laptop    on a host that has its own /etc and /usr/local
 //! sh server    on another such host, which the laptop knows as vpn.example.com
 //! sh both      on both
-//! ini …        it is not run, but written to that host's /etc/wireguard/wg0.conf, with real keys
 //! ```
 //!
-//! On these hosts `cargo`, `apt`, `systemctl`, `journalctl` and `ping` are stand-ins: the programs
-//! are already built, `packaging.rs` tests the package, and `systemctl` runs the command in the
-//! unit's file.
+//! On these hosts `cargo`, `apt`, `systemctl`, `journalctl`, `ping` and `scp` are stand-ins: the programs
+//! are already built, `packaging.rs` tests the package, `systemctl` runs the command in the unit's file,
+//! and what `scp` copies is taken to the laptop by the test.
 
 use std::fs;
 use std::io;
@@ -88,6 +87,9 @@ esac
 exec $line
 "#;
 
+/// Keeps a copy for the test to take to the other host.
+const SCP: &str = "#!/bin/sh -e\n[ \"$#\" = 2 ]\ncp \"$1\" /etc/copied\n";
+
 const JOURNALCTL: &str = "#!/bin/sh\n[ \"$1\" = -u ] && [ \"${2%@*}\" = wg-quick-rs ]\n";
 
 /// A host as the README expects it.
@@ -100,6 +102,7 @@ fn machine(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
         ("apt", APT),
         ("systemctl", SYSTEMCTL),
         ("journalctl", JOURNALCTL),
+        ("scp", SCP),
         ("ping", "#!/bin/sh\nexec busybox ping \"$@\"\n"),
     ] {
         site.stand_in(name, script)?;
@@ -200,22 +203,6 @@ fn the_commands_of_the_readme_work() -> io::Result<()> {
     for block in blocks() {
         match (block.language, block.place) {
             ("sh", "ci") => by_ci(block.text)?,
-            ("ini", place) => {
-                let (_, site) = sites
-                    .iter()
-                    .find(|(name, _)| *name == place)
-                    .unwrap_or_else(|| panic!("{block:?}"));
-                let mut text = block.text.to_owned();
-                for (name, site) in &sites {
-                    let key = |command| site.sh(&format!("{command} /etc/wireguard/private.key"));
-                    let name = name.to_uppercase();
-                    let public = key("wg pubkey <")?;
-                    text = text.replace(&format!("PRIVATE_KEY_OF_THE_{name}"), key("cat")?.trim());
-                    text = text.replace(&format!("PUBLIC_KEY_OF_THE_{name}"), public.trim());
-                }
-                assert!(!text.contains("KEY_OF"), "{text}");
-                site.configure("wg0", &text)?;
-            }
             ("sh", place) => {
                 let mut more = String::new();
                 if block.text.contains("docker ") {
@@ -232,6 +219,9 @@ fn the_commands_of_the_readme_work() -> io::Result<()> {
                         ran += 1;
                     }
                 }
+                if let Some((_, copy)) = block.text.split_once("scp ") {
+                    copy_to_laptop(copy, &server, &laptop)?;
+                }
                 if dns.is_none() && block.text.contains("up wg0") {
                     dns = Some(NameServer::start(&server.host, DNS, |_| {
                         Some(ANSWER.into())
@@ -246,11 +236,23 @@ fn the_commands_of_the_readme_work() -> io::Result<()> {
     Ok(())
 }
 
+/// Does what `scp FILE laptop:/etc/wireguard/FILE` is for: its stand-in cannot reach the other host.
+fn copy_to_laptop(copy: &str, server: &Site, laptop: &Site) -> io::Result<()> {
+    let to = copy.split_whitespace().nth(1).unwrap_or_default();
+    let name = to.strip_prefix("laptop:/etc/wireguard/");
+    let name = name.and_then(|name| name.strip_suffix(".conf"));
+    let name = name.unwrap_or_else(|| panic!("scp {copy}"));
+    laptop.configure(name, &server.host.read("/etc/copied")?)
+}
+
 /// Checks the results of some blocks.
 fn holds(block: &Block, said: &str, site: &Site) -> io::Result<()> {
     if block.text.contains("ping -c") {
         assert!(said.contains(" 0% packet loss"), "{said}");
         assert!(said.contains("latest handshake"), "{said}");
+    }
+    if block.text.contains("list wg0") {
+        assert!(said.contains("laptop ") && said.contains(" ago"), "{said}");
     }
     if block.text.contains("getent hosts") {
         assert!(said.contains("203.0.113.1"), "{said}");
