@@ -17,7 +17,7 @@ const LINES: [(&str, &[&str]); 8] = [
     ("wg-rs show wg0 ke", &[]),
     ("wg-rs show wg0 l", &["latest-handshakes", "listen-port"]),
     ("wg-rs set wg0 fw", &["fwmark"]),
-    ("wg-quick-rs re", &["reload", "reresolve"]),
+    ("wg-quick-rs re", &["reload", "remove", "reresolve"]),
     ("wg-quick-rs down w", &["wg0"]),
     ("wg-quick-rs completions z", &["zsh"]),
 ];
