@@ -89,6 +89,22 @@ impl Target {
             .map_err(|error| Failure::new(format_args!("Unable to access interface: {error}")))
     }
 
+    /// As [`Target::get`], with what our daemon knows of peers beyond WireGuard.
+    ///
+    /// # Errors
+    /// Those of [`Target::get`].
+    pub fn get_extended(&self) -> Result<Interface, Failure> {
+        let mut interface = self.get()?;
+        let known = self.at_home(|| self.backends.extensions(&self.interface));
+        let mut known = known.and_then(|known| known).unwrap_or_default();
+        for peer in &mut interface.peers {
+            if let Some(extensions) = known.remove(&peer.public_key) {
+                peer.extensions = extensions;
+            }
+        }
+        Ok(interface)
+    }
+
     /// Changes the configuration.
     ///
     /// # Errors

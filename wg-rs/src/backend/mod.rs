@@ -11,12 +11,15 @@ mod errno;
 mod kernel;
 mod userspace;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use wg_crypto::PublicKey;
+
 pub use self::errno::{Errno, errno};
 use crate::model::status::Status;
-use crate::model::{Change, Extension, Interface};
+use crate::model::{Change, Extension, Extensions, Interface};
 use crate::uapi::RUN_DIR;
 
 /// The kind of backend behind an interface.
@@ -105,6 +108,22 @@ impl Backends {
             Some(socket) => userspace::status(&socket),
             None => kernel::get(name).map(Status::from),
         }
+    }
+
+    /// What the daemon knows of its peers beyond WireGuard. Empty for other daemons and for the kernel,
+    /// which know nothing of it.
+    ///
+    /// # Errors
+    /// As for [`Backends::get`].
+    pub fn extensions(&self, name: &str) -> io::Result<HashMap<PublicKey, Extensions>> {
+        let Some(socket) = userspace::socket(&self.run_dir, name) else {
+            return Ok(HashMap::new());
+        };
+        let peers = userspace::status(&socket)?.peers.into_iter();
+        let all = peers.map(|status| (status.peer.public_key, status.peer.extensions));
+        Ok(all
+            .filter(|(_, one)| *one != Extensions::default())
+            .collect())
     }
 
     /// Applies changes in their order. If one is refused, those before it may already be applied.

@@ -1,5 +1,6 @@
 //! The settings in a file or in the arguments of `wg set`.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
 use super::Position;
-use crate::model::{AllowedIp, Extension, Label};
+use crate::model::{AllowedIp, Extension, Extensions, Label};
 
 /// Settings of an interface. None means that a setting is not mentioned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,6 +142,20 @@ impl fmt::Display for Endpoint {
 }
 
 impl Settings {
+    /// Says of what peers have `now` that it is off, where nothing is said of it.
+    pub fn switch_off(&mut self, now: &HashMap<PublicKey, Extensions>) {
+        for peer in &mut self.peers {
+            let now = now.get(&peer.public_key).map(Extensions::all);
+            for off in Extension::OFF {
+                let is_on = |now: &Extension| now.key() == off.key() && !now.is_off();
+                let is_said = peer.extensions.iter().any(|said| said.key() == off.key());
+                if !is_said && now.iter().flatten().any(is_on) {
+                    peer.extend(off);
+                }
+            }
+        }
+    }
+
     /// The position of a line in this file.
     pub(super) fn position(&self, line: usize) -> Position {
         match &self.file {

@@ -70,7 +70,10 @@ pub(crate) fn setconf(context: &Context, args: &[OsString]) -> ExitCode {
         return context.usage();
     };
     match read(file) {
-        Ok(settings) => change(context, interface, &settings, Apply::SetConf),
+        Ok(mut settings) => {
+            switch_off(context, interface, &mut settings);
+            change(context, interface, &settings, Apply::SetConf)
+        }
         Err(status) => status,
     }
 }
@@ -91,10 +94,11 @@ pub(crate) fn syncconf(context: &Context, args: &[OsString]) -> ExitCode {
     let [interface, file] = args else {
         return context.usage();
     };
-    let settings = match read(file) {
+    let mut settings = match read(file) {
         Ok(settings) => settings,
         Err(status) => return status,
     };
+    switch_off(context, interface, &mut settings);
     if settings.peers.is_empty() {
         return change(context, interface, &settings, Apply::SetConf);
     }
@@ -111,6 +115,13 @@ pub(crate) fn syncconf(context: &Context, args: &[OsString]) -> ExitCode {
             "Unable to retrieve current interface configuration: {error}"
         )),
     }
+}
+
+/// What the daemon knows of a peer beyond WireGuard, and the file does not say, is off. Who cannot be asked
+/// says so when it is changed.
+fn switch_off(context: &Context, interface: &OsStr, settings: &mut Settings) {
+    let now = context.interfaces.extensions(&interface.to_string_lossy());
+    settings.switch_off(&now.unwrap_or_default());
 }
 
 /// `showconf IFACE`

@@ -1,11 +1,14 @@
 //! The interfaces that a command may use: all that can be reached from here, or with `--netns` only
 //! those in that namespace.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
+use wg_crypto::PublicKey;
+
 use crate::backend::{Backends, Kind};
-use crate::model::{Change, Extension, Interface};
+use crate::model::{Change, Extension, Extensions, Interface};
 use crate::place;
 
 /// [`Backends`], or a part of them.
@@ -65,6 +68,11 @@ impl Interfaces {
         changes: &[Change],
     ) -> io::Result<Vec<Extension>> {
         self.of(name)?.set_without_unknown(name, changes)
+    }
+
+    /// See [`Backends::extensions`].
+    pub fn extensions(&self, name: &str) -> io::Result<HashMap<PublicKey, Extensions>> {
+        self.of(name)?.extensions(name)
     }
 
     fn of(&self, name: &str) -> io::Result<&Backends> {

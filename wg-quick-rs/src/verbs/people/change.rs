@@ -145,7 +145,7 @@ impl Opened {
         file: &File,
         keys: &[PublicKey],
     ) -> Result<(), Failure> {
-        let before = transaction.target.get()?;
+        let before = transaction.target.get_extended()?;
         let mut settings = file.settings.clone();
         settings
             .peers

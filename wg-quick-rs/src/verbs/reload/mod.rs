@@ -49,7 +49,7 @@ pub fn reload(file: &File) -> ExitCode {
 /// # Errors
 /// A step failed, or a signal came.
 pub fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
-    let before = transaction.target.get()?;
+    let before = transaction.target.get_extended()?;
     let known = transaction.state.clone();
     let known = known.as_ref();
     transaction.waits_for_names(true);
