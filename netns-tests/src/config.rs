@@ -41,6 +41,8 @@ pub struct PeerConfig {
     pub replace_allowed_ips: bool,
     /// Allowed IPs to add.
     pub allowed_ips: Vec<(IpAddr, u8)>,
+    /// Groups within which `wireguard-rs` relays for it, with commas between them.
+    pub relay: Option<String>,
 }
 
 impl PeerConfig {
@@ -54,6 +56,7 @@ impl PeerConfig {
             keepalive: None,
             replace_allowed_ips: false,
             allowed_ips: Vec::new(),
+            relay: None,
         }
     }
 
@@ -80,6 +83,12 @@ impl PeerConfig {
     /// Sets the persistent keepalive, seconds.
     pub fn keepalive(mut self, seconds: u16) -> PeerConfig {
         self.keepalive = Some(seconds);
+        self
+    }
+
+    /// Sets the groups within which it is relayed for.
+    pub fn relayed(mut self, groups: &str) -> PeerConfig {
+        self.relay = Some(groups.into());
         self
     }
 
@@ -149,6 +158,9 @@ impl Config {
             for (address, prefix) in &peer.allowed_ips {
                 line("allowed_ip", &format_args!("{address}/{prefix}"));
             }
+            if let Some(groups) = &peer.relay {
+                line("relay", groups);
+            }
         }
         text.push('\n');
         text
@@ -174,6 +186,9 @@ impl Config {
             let _ = writeln!(text, "\n[Peer]\nPublicKey = {}", peer.public_key);
             if let Some(key) = peer.preshared_key {
                 let _ = writeln!(text, "PresharedKey = {key}");
+            }
+            if let Some(groups) = &peer.relay {
+                let _ = writeln!(text, "#@ Relay = {groups}");
             }
             if let Some(endpoint) = peer.endpoint {
                 let _ = writeln!(text, "Endpoint = {endpoint}");

@@ -32,6 +32,7 @@ pub struct SeenPacket {
 #[derive(Debug)]
 pub struct Sniffer {
     seen: Arc<Mutex<Vec<SeenPacket>>>,
+    found: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -39,6 +40,12 @@ pub struct Sniffer {
 impl Sniffer {
     /// Records on all links of the host, also what the host itself sends.
     pub fn start(host: &Host) -> io::Result<Sniffer> {
+        Sniffer::look_for(host, &[])
+    }
+
+    /// As [`Sniffer::start`], looking in each packet for these bytes, if there are any.
+    pub fn look_for(host: &Host, bytes: &[u8]) -> io::Result<Sniffer> {
+        let bytes = bytes.to_vec();
         let socket = host.run(|| {
             socket(
                 AddressFamily::Packet,
@@ -52,11 +59,17 @@ impl Sniffer {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (sink, stopped) = (seen.clone(), stop.clone());
+        let found = Arc::new(AtomicBool::new(false));
+        let finds = found.clone();
         let thread = std::thread::spawn(move || {
             let mut frame = [0; 65536];
             while !stopped.load(Relaxed) {
                 match recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
                     Ok(len) => {
+                        let mut windows = frame[..len].windows(bytes.len().max(1));
+                        if !bytes.is_empty() && windows.any(|window| window == bytes) {
+                            finds.store(true, Relaxed);
+                        }
                         let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
                         sink.extend(packet(&frame[..len]));
                     }
@@ -67,9 +80,15 @@ impl Sniffer {
         });
         Ok(Sniffer {
             seen,
+            found,
             stop,
             thread: Some(thread),
         })
+    }
+
+    /// Whether any packet had the bytes that it looks for.
+    pub fn found(&self) -> bool {
+        self.found.load(Relaxed)
     }
 
     /// The packets since the last call.

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use netns_tests::{
-    Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Plan, SOCKETS, Tunnel,
-    Via, Wg, binaries, netlink, ping_all, rekey, until, vm,
+    By, Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Plan, SOCKETS,
+    Spokes, Tunnel, Via, Wg, binaries, netlink, ping_all, rekey, transfer, until, vm,
 };
 
 /// A limit for one step: all tests share one emulated processor.
@@ -90,6 +90,31 @@ fn roaming() {
                 .allow(b.inner(Family::V6), 128);
             a.wg.set(&Config::of(peer))?;
             tunnel.follows((a.outer(Family::V6), 9999).into())?;
+        }
+        Ok(())
+    });
+}
+
+/// Two kernel interfaces talk through our hub, whose kernel has no part in it.
+#[test]
+fn two_kernel_peers_through_our_hub() {
+    vm::inside(|| {
+        let kernel = kernel()?;
+        for outer in Family::ALL {
+            let psk = Key::random();
+            let spokes = Spokes::new([&kernel; 2], By::Relay, outer, Some(psk))?;
+            for (here, there) in [(0, 2), (1, 1)] {
+                let host = &spokes.ends[here];
+                let other = &spokes.ends[usize::from(there) - 1];
+                for family in Family::ALL {
+                    let to = Spokes::inside(family, there);
+                    ping_all(host, to, 10)?;
+                    transfer(host, (other, to), 100_000, |_| ())?;
+                }
+                let peer = spokes.tunnels[here].peer(spokes.keys[usize::from(there) - 1].public)?;
+                assert!(peer.rx_bytes > 100_000 && peer.last_handshake.is_some());
+                assert_eq!(peer.preshared_key, Some(psk));
+            }
         }
         Ok(())
     });

@@ -216,6 +216,7 @@ fn installed_used_and_removed() -> io::Result<()> {
     debian.sh(
         "wg-rs --version; wireguard-rs --version; wg-quick-rs help\n\
          for page in wg-quick-rs wg-rs wireguard-rs; do gzip -t /usr/share/man/man8/$page.8.gz; done\n\
+         gzip -t /usr/share/man/man7/wg-hub.7.gz\n\
          test $(stat -c %a:%U /etc/wireguard) = 700:root\n\
          test -e /usr/lib/systemd/system/wg-quick-rs@.service\n\
          wg-quick-rs completions bash | cmp - /usr/share/bash-completion/completions/wg-quick-rs\n\

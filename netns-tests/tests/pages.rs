@@ -264,3 +264,44 @@ fn wg_quick_rs() -> io::Result<()> {
     assert_eq!(read, documented, "environment");
     Ok(())
 }
+
+/// The page of the hub: its files are ones that `wg-quick-rs check` accepts, and it lists the counters that
+/// the source has.
+#[test]
+fn wg_hub() -> io::Result<()> {
+    let page = fs::read_to_string(root().join("man/wg-hub.7"))?;
+    let program = binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    let (_, examples) = page.split_once(".Sh EXAMPLES").expect("its examples");
+    let files = examples.split(".Bd -literal -offset indent\n").skip(1);
+    let files: Vec<&str> = files
+        .filter_map(|file| Some(file.split_once(".Ed")?.0))
+        .collect();
+    assert_eq!(files.len(), 3, "a hub, a laptop and a phone");
+    let folder = std::env::temp_dir().join(format!("wg-hub-{}", std::process::id()));
+    fs::create_dir(&folder)?;
+    let checked: io::Result<Vec<_>> = files
+        .iter()
+        .zip(0..)
+        .map(|(file, n)| {
+            let path = folder.join(format!("hub{n}.conf"));
+            fs::write(&path, file)?;
+            Command::new(&program).arg("strip").arg(&path).output()
+        })
+        .collect();
+    fs::remove_dir_all(&folder)?;
+    for output in checked? {
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    let documented = page.lines().filter_map(|line| line.strip_prefix(".It Li "));
+    let documented: Names = documented.map(str::to_owned).collect();
+    let source = fs::read_to_string(root().join("wg-rs/src/tunnel/drops.rs"))?;
+    let texts = source.lines().filter_map(|line| {
+        let line = line.trim().strip_prefix("Relay")?;
+        line.split('"').nth(1)
+    });
+    let counters: Names = texts.map(|text| text.replace(' ', "_")).collect();
+    assert!(counters.len() >= 8, "{counters:?}");
+    assert_eq!(counters, documented, "counters");
+    Ok(())
+}

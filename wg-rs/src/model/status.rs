@@ -39,8 +39,23 @@ pub struct Status {
     pub drops: Vec<(String, u64)>,
     /// Recent refusals of senders that are not peers.
     pub refusals: Vec<Refused>,
+    /// The pairs of peers that the interface has relayed between, as a hub.
+    pub pairs: Vec<PairStatus>,
     /// The peers in the order in which they were added.
     pub peers: Vec<PeerStatus>,
+}
+
+/// Two peers that a hub has relayed between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairStatus {
+    /// The first one sent the first handshake.
+    pub keys: [PublicKey; 2],
+    /// Bytes of data packets relayed from the first to the second.
+    pub tx_bytes: u64,
+    /// Bytes of data packets relayed from the second to the first.
+    pub rx_bytes: u64,
+    /// How long ago the last packet was relayed, in whole milliseconds.
+    pub age: Duration,
 }
 
 /// The status of a peer.

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use wg_crypto::{Identity, PrivateKey, PublicKey};
 
@@ -256,8 +257,8 @@ impl Device {
             return;
         };
         let context = &mut self.context;
-        if keepalive && context.plane.is_up() && entry.has_persistent_keepalive() {
-            entry.send_keepalive(context);
+        if keepalive && context.plane.is_up() {
+            entry.start(context);
         }
         entry.send_staged(context);
     }
@@ -355,11 +356,7 @@ impl Device {
         if was_up {
             return Ok(());
         }
-        self.each(|entry, context| {
-            if entry.has_persistent_keepalive() {
-                entry.send_keepalive(context);
-            }
-        });
+        self.each(Entry::start);
         Ok(())
     }
 
@@ -413,6 +410,16 @@ impl Device {
 impl Entry {
     fn has_persistent_keepalive(&self) -> bool {
         self.shared.timers.persistent_interval().is_some()
+    }
+
+    /// The device came up, or the peer got an endpoint or a persistent keepalive.
+    fn start(&mut self, context: &mut Context) {
+        if self.has_persistent_keepalive() {
+            self.send_keepalive(context);
+        } else if self.shared.is_followed.load(Ordering::Relaxed) {
+            // The peer may have used a hub that ran here before, and waits to hear of this one.
+            self.call(context);
+        }
     }
 
     /// Called when our private key changed. Nothing more is sent in the peer's sessions, but

@@ -165,11 +165,17 @@ impl Device {
             result => result,
         };
         if let Err(reason) = result {
+            // With the relay on, a message for another key may be for a peer.
+            let is_for_nobody = matches!(reason, DropReason::BadMac1 | DropReason::RelayNotPeer);
+            if is_for_nobody && message.len() != COOKIE_SIZE {
+                let from = from.addr;
+                self.strangers.note(Refusal::OtherKey { from }, now);
+            }
             self.plane().drop_packets(reason, 1);
         }
     }
 
-    /// Whether a message that was refused is not for us.
+    /// Whether a message that was refused may be for another peer.
     fn is_foreign(&self, reason: DropReason, message: &[u8]) -> bool {
         match reason {
             DropReason::BadMac1 => true,
@@ -231,13 +237,7 @@ impl Device {
             .judge(now, from.addr, message, backlog, pending.len(), &mut **rng)
         {
             Verdict::Admit => Ok(()),
-            Verdict::Refuse(reason) => {
-                if reason == DropReason::BadMac1 {
-                    let from = from.addr;
-                    self.strangers.note(Refusal::OtherKey { from }, now);
-                }
-                Err(reason)
-            }
+            Verdict::Refuse(reason) => Err(reason),
             Verdict::Reply(reply) => {
                 let transmit = Transmit {
                     to: from,

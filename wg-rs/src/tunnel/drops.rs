@@ -94,22 +94,22 @@ drops! {
     BadResponse = "invalid response",
     /// Incoming cookie reply: none was expected, or it was changed.
     BadCookie = "invalid cookie reply",
-    /// To be relayed: no peer with a relay group is where it came from.
-    RelayNotPeer = "relay: not from a peer with a group",
-    /// To be relayed: an initiation to nobody who shares a group with its sender.
-    RelayUnknown = "relay: addressee not found",
-    /// To be relayed: the sender searched for too many, or opened too many pairs.
-    RelayLimited = "relay: limit reached",
-    /// To be relayed: it would go back to the address that it came from.
-    RelayLoop = "relay: would go back to its sender",
-    /// To be relayed: its sender's index is in use by another session.
-    RelayCollision = "relay: index in use",
-    /// To be relayed: more initiations than a pair may send; a cookie was sent instead.
-    RelayCookie = "relay: cookie needed",
-    /// To be relayed: it belongs to no handshake or session that is relayed from where it came from.
-    RelayStale = "relay: no such session",
-    /// To be relayed: the network took no more.
-    RelayFull = "relay: send buffer full",
+    /// Relay: no peer with a group is at the sender's address.
+    RelayNotPeer = "relay sender unknown",
+    /// Relay: the initiation is for nobody who shares a group with its sender.
+    RelayUnknown = "relay addressee unknown",
+    /// Relay: the sender searched too often or opened too many pairs, or the device is under load.
+    RelayLimited = "relay limit reached",
+    /// Relay: the packet would go back to the address that it came from.
+    RelayLoop = "relay loop",
+    /// Relay: another session uses the sender's index.
+    RelayCollision = "relay index in use",
+    /// Relay: the pair sent too many initiations; a cookie was sent instead.
+    RelayCookie = "relay cookie needed",
+    /// Relay: the packet belongs to no relayed handshake or session from the sender's address.
+    RelayStale = "relay session unknown",
+    /// Relay: the send buffer of the socket is full.
+    RelayFull = "relay send buffer full",
 }
 
 /// One counter for each reason.

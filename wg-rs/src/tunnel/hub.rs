@@ -105,7 +105,7 @@ impl Hub {
         self.members.follow(id);
     }
 
-    /// The pairs that have had a session.
+    /// All pairs that have had a session.
     pub(super) fn pairs(&self) -> impl Iterator<Item = &Arc<Pair>> {
         self.pairs.each()
     }
@@ -322,7 +322,7 @@ pub struct PairState {
     pub keys: [PublicKey; 2],
     /// Bytes of data packets from each of them to the other.
     pub bytes: [u64; 2],
-    /// When the last packet was relayed.
+    /// Time of the last relayed packet.
     pub last: Time,
 }
 

@@ -56,6 +56,7 @@ impl Pair {
         (last != 0).then(|| Time::from_nanos(last))
     }
 
+    /// A packet was relayed.
     pub(crate) fn used(&self, now: Time) {
         self.last.store(now.as_nanos(), Ordering::Relaxed);
     }

@@ -2,8 +2,9 @@
 
 use super::device::Device;
 use super::entry::Entry;
+use super::hub::PairState;
 use super::time::Time;
-use crate::model::status::{PeerStatus, Status};
+use crate::model::status::{PairStatus, PeerStatus, Status};
 
 impl Device {
     /// The part of the status that the tunnel knows.
@@ -20,8 +21,21 @@ impl Device {
                 .map(|reason| (reason.name(), drops.get(*reason)))
                 .collect(),
             refusals: self.strangers.list(now),
+            pairs: self.pairs().iter().map(|pair| pair.status(now)).collect(),
             peers: self.peers.values().map(|entry| entry.status(now)).collect(),
             ..Status::default()
+        }
+    }
+}
+
+impl PairState {
+    fn status(&self, now: Time) -> PairStatus {
+        let [tx_bytes, rx_bytes] = self.bytes;
+        PairStatus {
+            keys: self.keys,
+            tx_bytes,
+            rx_bytes,
+            age: now.saturating_since(self.last),
         }
     }
 }

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::entry::{Context, Entry, jitter, random_key};
 use super::handshake::Parties;
-use super::messages::{HANDSHAKE_DSCP, INITIATION_SIZE, REKEY_TIMEOUT};
+use super::messages::{HANDSHAKE_DSCP, INITIATION_SIZE, MAX_TIMER_HANDSHAKES, REKEY_TIMEOUT};
 use super::outgoing::Transmit;
 use super::peer::Endpoint;
 use super::send::{Receipt, Unstaged};
@@ -23,6 +23,16 @@ impl Entry {
     pub(super) fn send_initiation(&mut self, context: &mut Context, now: Time) {
         let peer = &self.shared;
         if context.plane.is_up() && peer.has_endpoint() && !peer.sent_handshake_lately(now) {
+            context.outgoing.initiation(peer.id, &mut self.wants);
+        }
+    }
+
+    /// Starts a handshake, with three tries, unless there is a session.
+    pub(super) fn call(&mut self, context: &mut Context) {
+        let peer = &self.shared;
+        if context.plane.is_up() && peer.has_endpoint() && peer.keypairs.current().is_none() {
+            let attempts = MAX_TIMER_HANDSHAKES - 1;
+            peer.handshake_attempts.store(attempts, Ordering::Relaxed);
             context.outgoing.initiation(peer.id, &mut self.wants);
         }
     }

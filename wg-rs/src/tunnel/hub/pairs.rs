@@ -37,7 +37,7 @@ const COOKIE_LIFE: Duration = COOKIE_SECRET_MAX_AGE.saturating_sub(COOKIE_SECRET
 /// An initiation, identified by its receiver and the sender's index.
 pub(super) type Ticket = (u64, u32);
 
-/// An initiation that waits for its response.
+/// An initiation whose response has not come yet.
 pub(super) struct Pending {
     /// The possible senders, the most likely first: several peers may have the same address.
     pub(super) senders: Vec<u64>,

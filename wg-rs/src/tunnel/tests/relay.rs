@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use super::elsewhere;
-use crate::model::{Change, Extension, Groups};
+use crate::model::{Change, Extension};
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::hub::PairState;
 use crate::tunnel::sim::*;
@@ -398,28 +398,19 @@ fn an_initiation_from_another_address_of_the_network_is_accepted() {
     }
 }
 
-/// A hub that restarts knows no pair. Stock peers are connected again after their next handshake.
+/// A hub that starts again knows no pair, but where its peers were: it calls them, and they are back with
+/// their next handshake.
 #[test]
 fn a_restarted_hub_relays_again() {
     let mut sim = talking(2);
     sim.down(HUB);
-    let all: Vec<_> = [A, B].map(|host| sim.hosts[host].public()).into();
     sim.set(HUB, &[Change::ReplacePeers]).unwrap();
-    sim.up(HUB);
-    for (member, key) in [A, B].into_iter().zip(all) {
+    for member in [A, B] {
         let endpoint = Change::Endpoint(sim.hosts[member].addr);
-        sim.set(
-            HUB,
-            &[
-                Change::Peer(key),
-                endpoint,
-                Change::Extension(Extension::Relay(Groups::on())),
-            ],
-        )
-        .unwrap();
-        // The hub's persistent keepalives reach the peers again.
-        sim.send(HUB, member, 0);
+        sim.set_peer(HUB, member, &[endpoint, groups("lab")]);
     }
+    assert_eq!(sim.count(HUB, INITIATION), 0);
+    sim.up(HUB);
     let mut back = None;
     for n in 0..40 {
         sim.send(A, B, n);
@@ -429,4 +420,23 @@ fn a_restarted_hub_relays_again() {
         }
     }
     assert!(back.is_some_and(|n| n < 40), "within 20 seconds: {back:?}");
+}
+
+#[test]
+fn who_does_not_answer_a_call_is_called_three_times() {
+    let mut sim = talking(2);
+    sim.set_peer(HUB, A, &[Change::Remove]);
+    sim.hosts[A].deaf = true;
+    let endpoint = Change::Endpoint(sim.hosts[A].addr);
+    sim.set_peer(HUB, A, std::slice::from_ref(&endpoint));
+    sim.run(60 * SECOND);
+    assert_eq!(
+        sim.count(HUB, INITIATION),
+        0,
+        "peers without groups are not called"
+    );
+    sim.set_peer(HUB, A, &[Change::Remove]);
+    sim.set_peer(HUB, A, &[endpoint, groups("lab")]);
+    sim.run(60 * SECOND);
+    assert_eq!(sim.count(HUB, INITIATION), 3);
 }

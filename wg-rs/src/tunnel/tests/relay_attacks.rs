@@ -6,6 +6,7 @@ use wg_crypto::{MacKeys, PublicKey};
 
 use super::relay::{groups, lab, received, refused, talking};
 use super::{elsewhere, key};
+use crate::model::status::Refusal;
 use crate::model::{Change, Extension, Groups};
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::sim::*;
@@ -82,10 +83,24 @@ fn an_outsider_is_counted() {
         [initiation(5, &b), initiation(6, &key(1)), response, cookie],
     );
     assert_eq!(drops(&sim, DropReason::RelayNotPeer), 4);
+    // As without a relay, it is told whose handshake was made for another key.
+    let strangers = sim.hosts[HUB].device.status(sim.now).refusals;
+    let from = elsewhere();
+    assert!(
+        strangers
+            .iter()
+            .any(|refused| refused.refusal == Refusal::OtherKey { from })
+    );
     inject(&mut sim, elsewhere(), [data.clone(), data]);
     assert_eq!(drops(&sim, DropReason::RelayStale), 2);
     assert_eq!(sim.seen.iter().filter(|seen| seen.from == HUB).count(), 0);
     assert_a_and_b_lose_nothing(&mut sim);
+}
+
+#[test]
+fn a_message_that_is_relayed_is_not_told_as_a_wrong_one() {
+    let sim = talking(2);
+    assert!(sim.hosts[HUB].device.status(sim.now).refusals.is_empty());
 }
 
 #[test]
@@ -423,15 +438,19 @@ fn public(n: u32) -> PublicKey {
 fn ten_thousand_peers_are_searched_and_bounded() {
     let mut sim = talking(2);
     sim.set(HUB, &crowd(0, 10_000)).unwrap();
-    // A peer without partners finds the last of them.
-    inject(&mut sim, at(0), [initiation(1, &public(9999))]);
+    // The last of them is found, by a peer that has no partner.
+    let message = initiation(1, &public(9999));
+    inject(&mut sim, at(0), [message.clone()]);
     assert_eq!(refused(&sim), 0);
-    let found = sim
+    let relayed = |seen: &&Seen| seen.from == HUB && seen.bytes == message;
+    let found: Vec<_> = sim
         .seen
         .iter()
-        .filter(|seen| seen.from == HUB && seen.to == at(9999));
-    assert_eq!(found.count(), 1);
-    // All of them search at once without success: only a tenth of a second of work is done.
+        .filter(relayed)
+        .map(|seen| seen.to)
+        .collect();
+    assert_eq!(found, [at(9999)]);
+    // All of them search for nobody at once: a tenth of a second's work is done, and no more.
     for n in 1..200 {
         inject(&mut sim, at(n), [initiation(1, &key(1))]);
     }

@@ -16,8 +16,13 @@
 //! under_load=false
 //! drop_wrong_mac1=3          packets dropped, for each reason
 //! refused=40 unknown-key 192.0.2.1:5 KEY    milliseconds ago, kind, and details
+//! pair=KEY KEY               begins a pair of peers that the interface has relayed between
+//! pair_tx=5000               bytes from the first to the second
+//! pair_rx=300
+//! pair_last=40               milliseconds since the last packet
 //! public_key=KEY             begins a peer
 //! name=alice
+//! relay=lab,office           groups
 //! has_preshared_key=true
 //! session=false              whether data can be sent
 //! handshakes=5               completed
@@ -36,7 +41,9 @@ use wg_crypto::PublicKey;
 
 use super::get::{self, ReplyError};
 use super::{Reply, number, split};
-use crate::model::status::{PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable};
+use crate::model::status::{
+    PairStatus, PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable,
+};
 use crate::model::{Peer, Wall};
 use crate::sys::numeric::Ip;
 
@@ -51,6 +58,7 @@ pub struct StatusPrinter<'a> {
 
 enum Next {
     Device,
+    Pair(usize),
     Peer(usize),
     AllowedIp(usize, usize),
     Done,
@@ -82,8 +90,15 @@ impl<'a> StatusPrinter<'a> {
         match self.next {
             Next::Device => {
                 print_device(self.status, out)?;
-                self.next = Next::Peer(0);
+                self.next = Next::Pair(0);
             }
+            Next::Pair(i) => match self.status.pairs.get(i) {
+                Some(pair) => {
+                    print_pair(pair, out)?;
+                    self.next = Next::Pair(i + 1);
+                }
+                None => self.next = Next::Peer(0),
+            },
             Next::Peer(i) if i < peers.len() => {
                 print_peer(&peers[i], out)?;
                 self.next = Next::AllowedIp(i, 0);
@@ -148,10 +163,22 @@ fn print_device(status: &Status, out: &mut Vec<u8>) -> io::Result<()> {
     print_refusals(&status.refusals, out)
 }
 
+fn print_pair(pair: &PairStatus, out: &mut Vec<u8>) -> io::Result<()> {
+    let [a, b] = pair.keys.each_ref().map(PublicKey::to_hex);
+    writeln!(out, "pair={a} {b}")?;
+    writeln!(out, "pair_tx={}", pair.tx_bytes)?;
+    writeln!(out, "pair_rx={}", pair.rx_bytes)?;
+    writeln!(out, "pair_last={}", pair.age.as_millis())
+}
+
 fn print_peer(status: &PeerStatus, out: &mut Vec<u8>) -> io::Result<()> {
     writeln!(out, "public_key={}", status.peer.public_key.to_hex())?;
     if let Some(name) = status.name() {
         writeln!(out, "name={name}")?;
+    }
+    let groups = &status.peer.extensions.relay;
+    if !groups.is_empty() {
+        writeln!(out, "relay={groups}")?;
     }
     writeln!(out, "has_preshared_key={}", status.has_preshared_key)?;
     get::print_state(&status.peer, out)?;
@@ -303,6 +330,19 @@ fn device_line(status: &mut Status, key: &[u8], value: &str) -> Result<(), &'sta
         b"workers" => store(&mut status.workers, number(value), "workers"),
         b"under_load" => store(&mut status.under_load, value.parse().ok(), "under_load"),
         b"refused" => refused(&mut status.refusals, value),
+        b"pair" => {
+            status.pairs.push(pair(value).ok_or("pair")?);
+            Ok(())
+        }
+        b"pair_tx" => of_pair(status, value, "pair_tx", |pair, bytes| {
+            pair.tx_bytes = bytes
+        }),
+        b"pair_rx" => of_pair(status, value, "pair_rx", |pair, bytes| {
+            pair.rx_bytes = bytes
+        }),
+        b"pair_last" => of_pair(status, value, "pair_last", |pair, millis| {
+            pair.age = Duration::from_millis(millis);
+        }),
         _ => {
             if let Some(name) = key.strip_prefix(DROP)
                 && let Ok(name) = str::from_utf8(name)
@@ -315,9 +355,38 @@ fn device_line(status: &mut Status, key: &[u8], value: &str) -> Result<(), &'sta
     }
 }
 
+fn pair(value: &str) -> Option<PairStatus> {
+    let (a, b) = value.split_once(' ')?;
+    let key = |text| PublicKey::from_hex(text).ok();
+    Some(PairStatus {
+        keys: [key(a)?, key(b)?],
+        tx_bytes: 0,
+        rx_bytes: 0,
+        age: Duration::ZERO,
+    })
+}
+
+/// Sets a number of the last pair; without one it is skipped.
+fn of_pair(
+    status: &mut Status,
+    value: &str,
+    key: &'static str,
+    set: impl FnOnce(&mut PairStatus, u64),
+) -> Result<(), &'static str> {
+    let value = number(value).ok_or(key)?;
+    if let Some(pair) = status.pairs.last_mut() {
+        set(pair, value);
+    }
+    Ok(())
+}
+
 fn peer_line(status: &mut PeerStatus, key: &[u8], value: &str) -> Result<(), &'static str> {
     match key {
         b"name" => store(&mut status.peer.extensions.name, value.parse().ok(), "name"),
+        b"relay" => {
+            status.peer.extensions.relay = value.parse().map_err(|_| "relay")?;
+            Ok(())
+        }
         b"handshakes" => store(&mut status.handshakes, number(value), "handshakes"),
         b"has_preshared_key" => {
             status.has_preshared_key = value.parse().map_err(|_| "has_preshared_key")?;
@@ -419,6 +488,7 @@ mod tests {
             ..Peer::new(key)
         });
         peer.peer.extensions.name = "alice".parse().ok();
+        peer.peer.extensions.relay = "lab,office".parse().unwrap();
         peer.handshakes = Some(5);
         peer.has_preshared_key = true;
         peer.session = Some(false);
@@ -455,6 +525,15 @@ mod tests {
                 refused(Refusal::OtherKey { from }),
                 refused(Refusal::UnknownKey { from, key }),
             ],
+            pairs: vec![
+                PairStatus {
+                    keys: [key, PublicKey::from_bytes([8; 32])],
+                    tx_bytes: u64::MAX,
+                    rx_bytes: 5,
+                    age,
+                };
+                2
+            ],
             peers: vec![peer, PeerStatus::new(Peer::new(key))],
         }
     }
@@ -483,6 +562,8 @@ mod tests {
             ("up=maybe\n".to_owned(), "up"),
             ("drop_wrong_mac1=-1\n".to_owned(), "drop"),
             ("refused=soon timestamp\n".to_owned(), "refused"),
+            ("pair=07\n".to_owned(), "pair"),
+            ("pair_tx=\n".to_owned(), "pair_tx"),
             (key.clone() + "unanswered=3\n", "unanswered"),
             (key.clone() + "refused=1 not-allowed\n", "refused"),
             (key + "refused=1 unreachable port\n", "refused"),

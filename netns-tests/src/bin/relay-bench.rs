@@ -1,0 +1,102 @@
+//! How fast a hub relays TCP: against the direct tunnel over the same cables, and against the same hub
+//! that decrypts and routes.
+//!
+//! ```text
+//! a ── hub ── b     direct    the hub's kernel forwards the datagrams of a tunnel between a and b
+//!                   relayed   wireguard-rs on the hub relays that tunnel
+//!                   routed    a and b have tunnels to the hub, whose kernel routes between them
+//! ```
+
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use netns_tests::{By, Daemon, Family, Load, Spokes};
+
+/// Relayed, as a part of direct, is to be at least this.
+const OF_DIRECT: f64 = 0.85;
+/// And as a multiple of routed.
+const OF_ROUTED: f64 = 1.3;
+const WARM_UP: Duration = Duration::from_millis(400);
+
+/// Compares TCP, one stream from a to b, that a hub relays with a direct tunnel and with a hub that
+/// routes. Needs root.
+#[derive(Debug, Parser)]
+#[command(name = "relay-bench")]
+struct Options {
+    /// Rounds; in each, all three are measured in turn. The medians are compared.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Fails if relayed is below 0.85 of direct or 1.3 of routed.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Megabits a second of one stream.
+fn measure(spokes: &Spokes, window: Duration) -> io::Result<f64> {
+    let [a, b] = &spokes.ends;
+    let load = Load::tcp(a, (b, Spokes::inside(Family::V4, 2)), 1)?;
+    load.flowing()?;
+    std::thread::sleep(WARM_UP);
+    let (start, (_, before)) = (Instant::now(), load.counts());
+    std::thread::sleep(window);
+    let ((_, after), time) = (load.counts(), start.elapsed());
+    load.stop()?;
+    Ok((after - before) as f64 * 8.0 / time.as_secs_f64() / 1e6)
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("relay-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the bars were met, or not asked for.
+fn run(options: &Options) -> io::Result<bool> {
+    let daemon = Daemon::ours()?;
+    let window = Duration::try_from_secs_f64(options.seconds).map_err(io::Error::other)?;
+    let spokes = |by| Spokes::new([&daemon; 2], by, Family::V4, None);
+    let setups = [
+        spokes(By::Forwarding)?,
+        spokes(By::Relay)?,
+        spokes(By::Routing)?,
+    ];
+    let mut rates: [Vec<f64>; 3] = Default::default();
+    for round in 1..=options.rounds {
+        for (setup, rates) in setups.iter().zip(&mut rates) {
+            rates.push(measure(setup, window)?);
+        }
+        let last = rates
+            .each_ref()
+            .map(|rates| rates.last().copied().unwrap_or_default());
+        println!(
+            "round {round}: direct {:.0}, relayed {:.0}, routed {:.0} Mbit/s",
+            last[0], last[1], last[2]
+        );
+    }
+    let [direct, relayed, routed] = rates.map(median);
+    let (of_direct, of_routed) = (relayed / direct, relayed / routed);
+    println!("medians: direct {direct:.0}, relayed {relayed:.0}, routed {routed:.0} Mbit/s");
+    println!("relayed is {of_direct:.2} of direct and {of_routed:.2} of routed");
+    let met = of_direct >= OF_DIRECT && of_routed >= OF_ROUTED;
+    if options.check && !met {
+        eprintln!(
+            "relay-bench: relayed is to be {OF_DIRECT} of direct and {OF_ROUTED} of routed at least"
+        );
+    }
+    Ok(met || !options.check)
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied().unwrap_or_default()
+}

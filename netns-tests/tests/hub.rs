@@ -1,0 +1,391 @@
+//! The blind relay: peers that know nothing of it, each behind a NAT of its own, reach each other through
+//! the port of their hub, which cannot read what they say.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use boringtun::noise::{Tunn, TunnResult};
+use boringtun::x25519::{PublicKey, StaticSecret};
+use netns_tests::{
+    Config, Daemon, End, Family, Host, Internet, Key, Keys, Lab, NatKind, PATIENCE, PeerConfig,
+    Sniffer, Uapi, Via, Wg, binaries, ping_all, require, transfer, until,
+};
+
+/// A hub and members behind NATs, each with a session with the hub.
+struct Club {
+    members: Vec<Member>,
+    hub: Wg,
+    keys: Keys,
+    psk: Key,
+    net: Internet,
+}
+
+struct Member {
+    wg: Wg,
+    host: Host,
+    keys: Keys,
+    n: u8,
+}
+
+/// Inside the tunnel the hub is .1, the members are .2 and on.
+fn inner(family: Family, n: u8) -> IpAddr {
+    match family {
+        Family::V4 => [10, 77, 0, n].into(),
+        Family::V6 => [0xfd77, 0, 0, 0, 0, 0, 0, n.into()].into(),
+    }
+}
+
+fn allow(peer: PeerConfig, n: u8) -> PeerConfig {
+    peer.allow(inner(Family::V4, n), 32)
+        .allow(inner(Family::V6, n), 128)
+}
+
+fn up(wg: &Wg, n: u8) -> io::Result<()> {
+    wg.up(
+        1420,
+        &[(inner(Family::V4, n), 24), (inner(Family::V6, n), 64)],
+    )
+}
+
+impl Club {
+    /// With members of these kinds; all of them reach the hub, and each other as far as the hub relays.
+    fn new(daemons: &[&Daemon], kinds: &[NatKind], outer: Family) -> io::Result<Club> {
+        let net = Internet::new(kinds)?;
+        let (keys, psk) = (Keys::generate(), Key::random());
+        let of_members: Vec<Keys> = daemons.iter().map(|_| Keys::generate()).collect();
+        let hub = Daemon::ours()?.start(&net.hub, "wg0", Via::Uapi)?;
+        hub.set(&of_hub(&keys, &of_members))?;
+        up(&hub, 1)?;
+        let at: SocketAddr = (Internet::hub(outer), End::PORT).into();
+        let mut members = Vec::new();
+        for (i, daemon) in daemons.iter().enumerate() {
+            let (host, n) = (net.sites[i].host.clone(), i as u8 + 2);
+            let wg = daemon.start(&host, "wg0", Via::Uapi)?;
+            let mut config = Config::new(&of_members[i], End::PORT)
+                .peer(allow(PeerConfig::new(keys.public), 1).at(at).keepalive(5));
+            for (other, m) in of_members.iter().zip(2u8..).filter(|(_, m)| *m != n) {
+                config = config.peer(
+                    allow(PeerConfig::new(other.public), m)
+                        .at(at)
+                        .preshared(psk),
+                );
+            }
+            wg.set(&config)?;
+            up(&wg, n)?;
+            host.reach(inner(Family::V4, 1), PATIENCE)?;
+            members.push(Member {
+                wg,
+                host,
+                keys: of_members[i],
+                n,
+            });
+        }
+        Ok(Club {
+            members,
+            hub,
+            keys,
+            psk,
+            net,
+        })
+    }
+
+    /// An error, with what the hub has dropped.
+    fn explain(&self, error: io::Error) -> io::Error {
+        let status =
+            Uapi::connect(&self.net.hub, "wg0").and_then(|mut hub| hub.ask("status=1\n\n"));
+        let status = status.unwrap_or_default();
+        let drops = status
+            .lines()
+            .filter(|line| line.starts_with("drop_") && !line.ends_with("=0"));
+        let drops = drops.collect::<Vec<_>>().join(", ");
+        io::Error::new(error.kind(), format!("{error}; the hub: {drops}"))
+    }
+
+    /// Two members behind routers of the usual kind.
+    fn of_two(a: &Daemon, b: &Daemon, outer: Family) -> io::Result<Club> {
+        Club::new(
+            &[a, b],
+            &[NatKind::PortRestricted, NatKind::Symmetric],
+            outer,
+        )
+    }
+
+    /// Each member pings the other two ways, and sends it so many bytes.
+    fn talk(&self, bytes: u64) -> io::Result<()> {
+        for (here, there) in [(0, 1), (1, 0)] {
+            let (here, there) = (&self.members[here], &self.members[there]);
+            here.host.reach(inner(Family::V4, there.n), PATIENCE)?;
+            for family in Family::ALL {
+                ping_all(&here.host, inner(family, there.n), 10)?;
+                let to = (&there.host, inner(family, there.n));
+                transfer(&here.host, to, bytes, |_| ())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn of_hub(keys: &Keys, members: &[Keys]) -> Config {
+    let mut config = Config::new(keys, End::PORT);
+    for (member, n) in members.iter().zip(2..) {
+        config = config.peer(allow(PeerConfig::new(member.public), n).relayed("lab"));
+    }
+    config
+}
+
+fn has_nft() -> bool {
+    require("nft", binaries::on_path("nft")).is_some()
+}
+
+/// Every implementation as who begins, and as who is begun with, over IPv4 and IPv6.
+#[test]
+fn plain_peers_behind_nats_reach_each_other() -> io::Result<()> {
+    if !has_nft() {
+        return Ok(());
+    }
+    let all = Daemon::all()?;
+    for (i, a) in all.iter().enumerate() {
+        let b = &all[(i + 1) % all.len()];
+        let outer = Family::ALL[i % 2];
+        let test = || -> io::Result<()> {
+            let club = Club::of_two(a, b, outer)?;
+            club.talk(10_000_000).map_err(|error| club.explain(error))?;
+            let hub: SocketAddr = (Internet::hub(outer), End::PORT).into();
+            for (here, there) in [(0, 1), (1, 0)] {
+                let (here, there) = (&club.members[here], &club.members[there]);
+                let peer = here.wg.peer(there.keys.public)?;
+                assert_eq!(
+                    peer.endpoint,
+                    Some(hub),
+                    "it believes the other to be there"
+                );
+                assert_eq!(peer.preshared_key, Some(club.psk));
+                // The hub has no part in their session.
+                let of_hub = club.hub.peer(here.keys.public)?;
+                assert!(of_hub.rx_bytes < 1_000_000, "{of_hub:?}");
+            }
+            Ok(())
+        };
+        test().map_err(|error| {
+            io::Error::new(error.kind(), format!("{a} and {b}, {outer:?}: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Both behind the kind of router that gives each destination a port of its own, and three at once.
+#[test]
+fn any_kind_of_nat_will_do() -> io::Result<()> {
+    if !has_nft() {
+        return Ok(());
+    }
+    let ours = Daemon::ours()?;
+    let club = Club::new(&[&ours; 4], &NatKind::ALL, Family::V4)?;
+    let all_ways = || -> io::Result<()> {
+        for here in &club.members {
+            for there in club.members.iter().filter(|there| there.n != here.n) {
+                here.host.reach(inner(Family::V4, there.n), PATIENCE)?;
+                ping_all(&here.host, inner(Family::V6, there.n), 3)?;
+            }
+        }
+        Ok(())
+    };
+    all_ways().map_err(|error| club.explain(error))
+}
+
+#[test]
+fn a_sniffer_at_the_hub_finds_no_plaintext() -> io::Result<()> {
+    const SECRET: &[u8] = b"the quick brown fox jumps over the lazy dog";
+    if !has_nft() {
+        return Ok(());
+    }
+    let ours = Daemon::ours()?;
+    let club = Club::of_two(&ours, &ours, Family::V4)?;
+    let [a, b] = &club.members[..] else {
+        unreachable!("two members")
+    };
+    a.host.reach(inner(Family::V4, b.n), PATIENCE)?;
+    let (at_hub, at_b) = (
+        Sniffer::look_for(&club.net.hub, SECRET)?,
+        Sniffer::look_for(&b.host, SECRET)?,
+    );
+    let to: SocketAddr = (inner(Family::V4, b.n), 9).into();
+    a.host.run(|| -> io::Result<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        (0..100).try_for_each(|_| socket.send_to(SECRET, to).map(drop))
+    })?;
+    until(PATIENCE, "the secret at its end", || {
+        Ok(at_b.found().then_some(()))
+    })?;
+    // A packet seen may be many datagrams, which the kernel has not cut yet.
+    let (from, to) = (club.net.sites[0].wan, club.net.sites[1].wan);
+    let mut seen = Vec::new();
+    until(PATIENCE, "packets to enter and leave the hub", || {
+        seen.extend(at_hub.take());
+        let both = seen.iter().any(|packet| packet.from == from)
+            && seen.iter().any(|packet| packet.to == to);
+        Ok(both.then_some(()))
+    })?;
+    assert!(!at_hub.found());
+    Ok(())
+}
+
+/// Initiations of nobody's to `to`, as fast as they go, while `work` is done.
+fn under_flood<T>(
+    from: &Host,
+    to: SocketAddr,
+    key: Key,
+    work: impl FnOnce() -> T,
+) -> io::Result<T> {
+    let private = StaticSecret::from(Keys::generate().private.0);
+    let mut nobody = Tunn::new(private, PublicKey::from(key.0), None, None, 0, None);
+    let mut buffer = [0; 2048];
+    let TunnResult::WriteToNetwork(initiation) =
+        nobody.format_handshake_initiation(&mut buffer, true)
+    else {
+        return Err(io::Error::other("no initiation"));
+    };
+    let socket = from.run(|| UdpSocket::bind("0.0.0.0:0"))?;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = socket.send_to(initiation, to);
+            }
+        });
+        let result = work();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(result)
+    })
+}
+
+/// The far end is flooded from its own network: its cookie goes through the hub, and what is signed by it
+/// passes.
+#[test]
+fn a_far_end_under_load_is_reached_by_its_cookie() -> io::Result<()> {
+    if !has_nft() {
+        return Ok(());
+    }
+    let ours = Daemon::ours()?;
+    for b in [ours.clone(), Daemon::foreign()?] {
+        let club = Club::of_two(&ours, &b, Family::V4)?;
+        let [a, b] = &club.members[..] else {
+            unreachable!("two members")
+        };
+        let lan = (IpAddr::from([192, 168, 1, 2]), End::PORT).into();
+        let reached = under_flood(&club.net.sites[1].router, lan, b.keys.public, || {
+            a.host.reach(inner(Family::V4, b.n), PATIENCE)
+        })?;
+        reached?;
+    }
+    Ok(())
+}
+
+/// Its members are plain: they find the hub again because it calls them where they were last seen.
+#[test]
+fn a_hub_that_was_killed_and_started_again_is_used_within_20_seconds() -> io::Result<()> {
+    if !has_nft() {
+        return Ok(());
+    }
+    let ours = Daemon::ours()?;
+    let mut club = Club::of_two(&ours, &ours, Family::V4)?;
+    club.talk(100_000)?;
+    let keys: Vec<Keys> = club.members.iter().map(|member| member.keys).collect();
+    let mut config = of_hub(&club.keys, &keys);
+    for peer in &mut config.peers {
+        peer.endpoint = club.hub.peer(peer.public_key)?.endpoint;
+        assert!(peer.endpoint.is_some());
+    }
+    if let Some(proc) = &mut club.hub.proc {
+        proc.signal(nix::sys::signal::Signal::SIGKILL)?;
+        proc.wait(PATIENCE)?;
+    }
+    until(PATIENCE, "the link to go", || {
+        Ok(club
+            .net
+            .hub
+            .run(|| netns_tests::netlink::link("wg0"))?
+            .is_none()
+            .then_some(()))
+    })?;
+    let start = Instant::now();
+    club.hub = ours.start(&club.net.hub, "wg0", Via::Uapi)?;
+    club.hub.set(&config)?;
+    up(&club.hub, 1)?;
+    for (here, there) in [(0, 1), (1, 0)] {
+        let (here, there) = (&club.members[here], &club.members[there]);
+        here.host.reach(inner(Family::V4, there.n), PATIENCE)?;
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    Ok(())
+}
+
+/// The groups of the only peer, as the daemon tells them.
+fn groups(host: &Host) -> io::Result<Option<String>> {
+    let status = Uapi::connect(host, "wg0")?.ask("status=1\n\n")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("relay="));
+    Ok(line.map(str::to_owned))
+}
+
+/// Files of ours give and take away groups; stock `wg` changes nothing of them, and `get` does not show them.
+#[test]
+fn groups_are_those_of_the_file_and_stock_tools_leave_them_alone() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let host = lab.host("hub")?;
+    let _wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+    let (wg_rs, keys, peer) = (binaries::wg_rs()?, Keys::generate(), Keys::generate());
+    let config =
+        Config::new(&keys, 51820).peer(PeerConfig::new(peer.public).allow([10, 77, 0, 2], 32));
+    let plain = config.file(&[]);
+    let with = |value: &str| plain.replace("[Peer]\n", &format!("[Peer]\n#@ Relay = {value}\n"));
+    let apply = |program: &str, verb: &str, file: &str| {
+        host.sh_with(program, &[verb, "wg0", "/dev/stdin"], file)
+    };
+    let get = || Uapi::connect(&host, "wg0")?.ask("get=1\n\n");
+
+    apply(&wg_rs, "setconf", &plain)?;
+    let before = get()?;
+    assert_eq!(groups(&host)?, None);
+    apply(&wg_rs, "setconf", &with("office, lab"))?;
+    assert_eq!(groups(&host)?.as_deref(), Some("lab,office"));
+    assert_eq!(get()?, before);
+    if require("wg", binaries::on_path("wg")).is_some() {
+        for verb in ["setconf", "syncconf", "addconf"] {
+            apply("wg", verb, &plain)?;
+            assert_eq!(groups(&host)?.as_deref(), Some("lab,office"), "{verb}");
+            apply("wg", verb, &with("others"))?;
+            assert_eq!(groups(&host)?.as_deref(), Some("lab,office"), "{verb}");
+        }
+    }
+    apply(&wg_rs, "addconf", &plain)?;
+    assert_eq!(groups(&host)?.as_deref(), Some("lab,office"));
+    for verb in ["setconf", "syncconf"] {
+        apply(&wg_rs, verb, &with("on"))?;
+        assert_eq!(groups(&host)?.as_deref(), Some("default"), "{verb}");
+        apply(&wg_rs, verb, &with("off"))?;
+        assert_eq!(groups(&host)?, None, "{verb}");
+        apply(&wg_rs, verb, &with("on"))?;
+        apply(&wg_rs, verb, &plain)?;
+        assert_eq!(groups(&host)?, None, "{verb}: the line is gone");
+    }
+    let key = peer.public.to_string();
+    host.sh(&wg_rs, &["set", "wg0", "peer", &key, "relay", "lab"])?;
+    assert_eq!(groups(&host)?.as_deref(), Some("lab"));
+    host.sh(&wg_rs, &["set", "wg0", "peer", &key, "relay", "off"])?;
+    assert_eq!(groups(&host)?, None);
+    let error = host
+        .sh(&wg_rs, &["set", "wg0", "peer", &key, "relay", "Lab"])
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("relay: `Lab' is not a valid name"),
+        "{error}"
+    );
+    Ok(())
+}
