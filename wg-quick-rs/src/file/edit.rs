@@ -6,9 +6,8 @@
 
 use std::ops::Range;
 
+use wg_rs::config::lines::{HOOKS, Line, OFF, Section, What, lines, squeezed};
 use zeroize::Zeroizing;
-
-use crate::file::lines::{HOOKS, Line, OFF, Section, What, lines, squeezed};
 
 /// A file and its edits.
 pub struct Edit<'a> {

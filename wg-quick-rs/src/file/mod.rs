@@ -5,7 +5,6 @@
 pub mod difference;
 pub mod edit;
 pub mod hook_text;
-pub mod lines;
 pub mod own_endpoint;
 mod parse;
 pub mod replace;
@@ -15,4 +14,5 @@ pub mod table;
 
 pub use parse::{
     Address, ConfigValue, Dns, Error, FOLDER, File, Hook, Location, is_name, is_server, parse,
+    words,
 };

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use wg_rs::config::lines::{Line, Section, What, lines};
 use wg_rs::config::{self, BYTE_ORDER_MARK, Dialect, Position, Settings, WG_QUICK, value};
 
 pub use wg_rs::config::Address;
@@ -269,21 +270,21 @@ pub fn parse(name: &str, interface: &str, text: &[u8]) -> (File, Vec<Error>) {
     let mut blanked = Zeroizing::new(Vec::with_capacity(text.len() + 1));
     let mut section = Section::Other;
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    for (line, number) in text.split(|b| *b == b'\n').zip(1..) {
-        let line = line.trim_ascii();
-        let bare = before_comment(line);
-        if bare.starts_with(b"[") {
-            section = Section::of(bare);
+    for line in lines(text) {
+        if let What::Head(head) = line.what
+            && head != Section::Disabled
+        {
+            section = head;
         }
         let taken = match section {
-            Section::Interface => reader.take(line, number),
-            Section::Peer => is_empty_allowed_ips(bare),
-            Section::Other => false,
+            Section::Interface => reader.take(&line),
+            Section::Peer => is_empty_allowed_ips(&line),
+            Section::Disabled | Section::Other => false,
         };
         if !taken {
-            blanked.extend_from_slice(line);
-            reader.file.stripped.extend_from_slice(line);
+            let text = line.raw.trim_ascii();
+            blanked.extend_from_slice(text);
+            reader.file.stripped.extend_from_slice(text);
             reader.file.stripped.push(b'\n');
         }
         blanked.push(b'\n');
@@ -315,38 +316,10 @@ impl From<config::Error> for Error {
     }
 }
 
-enum Section {
-    Interface,
-    Peer,
-    Other,
-}
-
-impl Section {
-    fn of(bare: &[u8]) -> Self {
-        let tight: Vec<u8> = bare
-            .iter()
-            .copied()
-            .filter(|b| !b.is_ascii_whitespace())
-            .collect();
-        if tight.eq_ignore_ascii_case(b"[Interface]") {
-            Section::Interface
-        } else if tight.eq_ignore_ascii_case(b"[Peer]") {
-            Section::Peer
-        } else {
-            Section::Other
-        }
-    }
-}
-
 /// Whether the line is `AllowedIPs =` without a value, which `wg` would refuse.
-fn is_empty_allowed_ips(bare: &[u8]) -> bool {
-    let key = bare.strip_suffix(b"=").map(<[u8]>::trim_ascii_end);
-    key.is_some_and(|key| key.eq_ignore_ascii_case(b"AllowedIPs"))
-}
-
-fn before_comment(line: &[u8]) -> &[u8] {
-    let end = line.iter().position(|b| *b == b'#').unwrap_or(line.len());
-    line[..end].trim_ascii_end()
+fn is_empty_allowed_ips(line: &Line) -> bool {
+    matches!(&line.what, What::Key(key, value)
+        if value.is_empty() && line.raw[key.clone()].eq_ignore_ascii_case(b"AllowedIPs"))
 }
 
 struct Reader {
@@ -357,24 +330,26 @@ struct Reader {
 
 impl Reader {
     /// Reads a line of `[Interface]` if its key is one of wg-quick's. Returns whether it is.
-    fn take(&mut self, line: &[u8], number: usize) -> bool {
-        let bare = before_comment(line);
-        let equals = bare.iter().position(|b| *b == b'=');
-        let key = bare[..equals.unwrap_or(bare.len())].trim_ascii_end();
+    fn take(&mut self, line: &Line) -> bool {
+        let number = line.number;
+        let (key, value) = match &line.what {
+            What::Key(key, value) => (&line.raw[key.clone()], Some(&line.raw[value.clone()])),
+            What::Other => (line.plain(), None),
+            What::Blank | What::Comment | What::Head(_) | What::Disabled => return false,
+        };
         let Some(key) = WG_QUICK
             .iter()
             .find(|ours| key.eq_ignore_ascii_case(ours.as_bytes()))
         else {
             return false;
         };
-        let Some(equals) = equals else {
+        let Some(value) = value else {
             self.wrong(number, format!("{key}: `=' and a value are missing"));
             return true;
         };
         if let Some(hooks) = self.file.hooks.of(key) {
-            // A `#` is part of the command. NUL bytes are dropped, as bash does.
-            let value = line[equals + 1..].trim_ascii().iter().copied();
-            let value: Vec<u8> = value.filter(|b| *b != 0).collect();
+            // NUL bytes are dropped, as bash does.
+            let value: Vec<u8> = value.iter().copied().filter(|b| *b != 0).collect();
             if !value.is_empty() {
                 let value = Hook(value);
                 hooks.push(ConfigValue {
@@ -384,7 +359,7 @@ impl Reader {
             }
             return true;
         }
-        match str::from_utf8(&bare[equals + 1..]) {
+        match str::from_utf8(value) {
             Ok(value) => {
                 if let Err(message) = self.value(key, value.trim(), number) {
                     self.wrong(number, format!("{key}: {message}"));
@@ -453,7 +428,8 @@ pub fn is_server(word: &str) -> bool {
     word.contains(':') || word.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
-fn words(value: &str) -> impl Iterator<Item = &str> {
+/// The words of a list, which commas and white space separate.
+pub fn words(value: &str) -> impl Iterator<Item = &str> {
     value
         .split(|c: char| c == ',' || c.is_whitespace())
         .filter(|word| !word.is_empty())

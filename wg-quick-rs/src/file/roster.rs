@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use wg_crypto::key::PublicKey;
+use wg_rs::config::lines::Section;
 use wg_rs::config::{Address, Dialect, PeerSettings, read_file};
 use wg_rs::model::{AllowedIp, Label, NotALabel};
 
 use crate::file::edit::Edit;
-use crate::file::lines::Section;
 
 /// A section of a peer. A peer may have several.
 #[derive(Debug)]

@@ -12,13 +12,13 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
+use wg_rs::config::lines::Section;
 use wg_rs::config::{Address, value};
 use wg_rs::model::{AllowedIp, Interface, Peer};
 use wg_rs::sys::numeric;
 use zeroize::Zeroizing;
 
 use crate::file::edit::Edit;
-use crate::file::lines::Section;
 
 /// The state of an interface, to be saved.
 #[derive(Clone, Copy, Debug)]

@@ -18,6 +18,7 @@ use simple_dns::{CLASS, Name, Packet, Question, TYPE};
 use wg_rs::config::Endpoint;
 use wg_rs::sys::resolve::Failure;
 
+use crate::file::Dns;
 use crate::steps::dns::Resolver;
 use crate::steps::state::State;
 
@@ -119,11 +120,7 @@ impl Around {
 }
 
 fn of_resolv_conf(text: &str) -> Vec<IpAddr> {
-    let servers = text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
-    });
-    servers.collect()
+    Dns::of_resolv_conf(text).addresses()
 }
 
 /// Asks a server for the addresses of one kind that a name has.

@@ -466,7 +466,8 @@ fn prefix(order: &str) -> Option<String> {
 }
 
 impl Dns {
-    fn of_resolv_conf(text: &str) -> Self {
+    /// The servers and search domains in a text in the format of resolv.conf(5).
+    pub fn of_resolv_conf(text: &str) -> Self {
         let mut dns = Dns::default();
         for line in text.lines() {
             let mut words = line.split_whitespace().map(String::from);

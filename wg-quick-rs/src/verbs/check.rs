@@ -12,11 +12,11 @@ use std::process::ExitCode;
 
 use wg_crypto::key::PublicKey;
 use wg_rs::config::AllowedIpSetting;
+use wg_rs::config::lines::{Section, What, lines};
 use wg_rs::model::AllowedIp;
 use wg_rs::sys::reason;
 use zeroize::Zeroizing;
 
-use crate::file::lines::{Section, What, lines};
 use crate::file::table::Table;
 use crate::file::{self, Address, ConfigValue, Error, File, Location};
 use crate::plan::loops;
@@ -197,9 +197,7 @@ impl Findings<'_> {
             if section != Section::Interface || !line.is("DNS") {
                 continue;
             }
-            let value = line.value().unwrap_or_default();
-            let words = value.split(|c: char| c == ',' || c.is_whitespace());
-            for word in words.filter(|word| !word.is_empty()) {
+            for word in file::words(&line.value().unwrap_or_default()) {
                 if file::is_server(word) && word.parse::<IpAddr>().is_err() {
                     self.warn(
                         line.number,

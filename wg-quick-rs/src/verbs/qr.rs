@@ -10,9 +10,9 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use qrcode::{Color, EcLevel, QrCode};
+use wg_rs::config::lines::{Section, What, lines};
 use zeroize::Zeroizing;
 
-use crate::file::lines::{Section, What, lines};
 use crate::file::{self, Location};
 use crate::steps::console;
 

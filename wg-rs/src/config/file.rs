@@ -1,7 +1,7 @@
 //! Reads a configuration file into settings.
 //!
-//! `#@` lines are for `extensions`. In other lines, text after `#` is removed, then all white space;
-//! the rest is empty, a section header, or `Key=value`. Sections may be repeated. If a key is
+//! `lines` splits it into section headers, keys and values, in which all white space is removed; `#@`
+//! lines are for `extensions`. Sections may be repeated. If a key is
 //! repeated, its last value counts; allowed IPs are added up. All errors of a file are reported at
 //! once.
 
@@ -15,6 +15,7 @@ use super::dialect::{INTERFACE, PEER, find};
 use super::error::{near, shown_word};
 use super::extensions::{self, Place};
 use super::keys::{set_interface, set_peer};
+use super::lines::{self, Line, What, lines, squeezed};
 use super::value::is_space;
 use super::{BYTE_ORDER_MARK, Dialect, Error, Hint, PeerSettings, Reason, Settings};
 use crate::model::Label;
@@ -45,9 +46,9 @@ pub fn read_file(name: &str, text: &[u8], dialect: Dialect) -> (Settings, Vec<Er
         errors: Vec::new(),
     };
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    for line in text.split(|b| *b == b'\n') {
-        reader.line += 1;
-        reader.line(line);
+    for line in lines(text) {
+        reader.line = line.number;
+        reader.line(&line);
     }
     reader.end_section();
     reader.check_names();
@@ -75,31 +76,29 @@ struct Reader {
 }
 
 impl Reader {
-    fn line(&mut self, line: &[u8]) {
-        if let Some(text) = extensions::text_of(line) {
+    fn line(&mut self, line: &Line) {
+        if let Some(text) = extensions::text_of(line.raw) {
             self.extension(text);
             return;
         }
-        let line = line.split(|b| *b == b'#').next().unwrap_or_default();
-        // The buffer never grows, because growing would leave a copy behind.
-        let mut bare = Zeroizing::new(Vec::with_capacity(line.len()));
-        bare.extend(line.iter().copied().filter(|b| !is_space(*b)));
-        match (str::from_utf8(&bare), &self.section) {
-            (Ok(""), _) => {}
-            (Ok(header), _) if header.starts_with('[') => {
+        let plain = line.plain();
+        match (&line.what, &self.section) {
+            (What::Blank | What::Comment | What::Disabled, _) => {}
+            (What::Head(lines::Section::Disabled), _) => {}
+            (What::Head(_), _) => {
                 self.end_section();
-                self.begin_section(header);
+                self.begin_section(&squeezed(plain));
             }
             (_, Section::Unknown) => {}
             (_, Section::None) => {
-                self.unrecognized(first_word(line), None);
+                self.unrecognized(first_word(plain), None);
                 self.section = Section::Unknown;
             }
-            (Ok(bare), _) => match bare.split_once('=') {
-                Some((key, value)) => self.assignment(key, value),
-                None => self.unrecognized(first_word(line), None),
-            },
-            (Err(_), _) => self.unrecognized(first_word(line), None),
+            (What::Key(key, value), _) if str::from_utf8(plain).is_ok() => {
+                let value = Zeroizing::new(squeezed(&line.raw[value.clone()]));
+                self.assignment(&squeezed(&line.raw[key.clone()]), &value);
+            }
+            (What::Key(..) | What::Other, _) => self.unrecognized(first_word(plain), None),
         }
     }
 

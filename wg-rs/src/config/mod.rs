@@ -1,8 +1,8 @@
 //! Reads the configuration file of `wg` and the arguments of `wg set` into settings of an
 //! interface.
 //!
-//! `file` and `args` read text into [`Settings`], using `value`. `changes` turns settings into
-//! changes of an interface. [`print()`] prints an interface as a file. The only I/O is name
+//! `lines` splits a file into keys and values. `file` and `args` read them into [`Settings`], using
+//! `keys` and `value`. `changes` turns settings into changes of an interface. [`print()`] prints an interface as a file. The only I/O is name
 //! resolution: of hosts in `endpoint`, and of services in `value`.
 //!
 //! Errors never contain a key, nor a possible piece of one.
@@ -15,6 +15,7 @@ mod error;
 mod extensions;
 mod file;
 mod keys;
+pub mod lines;
 mod print;
 mod settings;
 pub mod value;

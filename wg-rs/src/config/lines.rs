@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use wg_rs::config::{BYTE_ORDER_MARK, EXTENSION_MARK};
+use super::value::is_space;
+use super::{BYTE_ORDER_MARK, EXTENSION_MARK};
 
 /// One line of a file.
 #[derive(Debug)]
@@ -27,10 +28,10 @@ pub enum What {
     Comment,
     /// The heading of a section.
     Head(Section),
-    /// A key, and the range of its value in the line, without white space around it and without a
-    /// comment after it. The key of a `#@` line begins with that mark: `#@ Name`.
-    Key(String, Range<usize>),
-    /// A line of a section that is switched off, but for its head: a comment to every other program.
+    /// A key and its value, as ranges of the line, without white space around them and without a
+    /// comment after the value. The key of a `#@` line begins with that mark.
+    Key(Range<usize>, Range<usize>),
+    /// A line of a section that is switched off, except its heading: a comment to every other program.
     Disabled,
     /// Anything else.
     Other,
@@ -56,6 +57,12 @@ pub const OFF: &str = "#! ";
 pub const HOOKS: [&str; 4] = ["PreUp", "PostUp", "PreDown", "PostDown"];
 
 impl<'a> Line<'a> {
+    /// The line before a comment, without white space around it.
+    pub fn plain(&self) -> &'a [u8] {
+        let text = self.raw.strip_prefix(BYTE_ORDER_MARK).unwrap_or(self.raw);
+        before_comment(text)
+    }
+
     /// The value, if this is a line with a key. Bytes that are not UTF-8 are replaced.
     pub fn value(&self) -> Option<Cow<'a, str>> {
         match &self.what {
@@ -64,9 +71,21 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// The key as `wg` reads it, which ignores white space in it. The key of a `#@` line is `#@ Key`.
+    pub fn key(&self) -> Option<String> {
+        let What::Key(key, _) = &self.what else {
+            return None;
+        };
+        let key = squeezed(&self.raw[key.clone()]);
+        Some(match key.strip_prefix(EXTENSION_MARK) {
+            Some(key) => format!("{EXTENSION_MARK} {key}"),
+            None => key,
+        })
+    }
+
     /// Whether this is a line with this key, in upper or lower case.
     pub fn is(&self, key: &str) -> bool {
-        matches!(&self.what, What::Key(name, _) if name.eq_ignore_ascii_case(key))
+        self.key().is_some_and(|own| own.eq_ignore_ascii_case(key))
     }
 }
 
@@ -91,16 +110,14 @@ fn what(raw: &[u8], is_first: bool) -> What {
             _ => What::Disabled,
         };
     }
-    let start = text.trim_ascii_start();
-    let extension = start.strip_prefix(EXTENSION_MARK.as_bytes());
-    let text = extension.unwrap_or(text);
-    let stop = text.iter().position(|byte| *byte == b'#');
-    let plain = text[..stop.unwrap_or(text.len())].trim_ascii();
+    let text = trimmed(text);
+    let extension = text.strip_prefix(EXTENSION_MARK.as_bytes());
+    let rest = extension.unwrap_or(text);
+    let plain = before_comment(rest);
     if plain.is_empty() {
-        return if stop.is_some() || extension.is_some() {
-            What::Comment
-        } else {
-            What::Blank
+        return match rest.contains(&b'#') || extension.is_some() {
+            true => What::Comment,
+            false => What::Blank,
         };
     }
     if plain.starts_with(b"[") && extension.is_none() {
@@ -116,22 +133,48 @@ fn what(raw: &[u8], is_first: bool) -> What {
     let Some(equals) = plain.iter().position(|byte| *byte == b'=') else {
         return What::Other;
     };
-    let mut key = squeezed(&plain[..equals]);
-    if extension.is_some() {
-        key = format!("{EXTENSION_MARK} {key}");
-    }
-    let is_hook = HOOKS.iter().any(|hook| key.eq_ignore_ascii_case(hook));
-    let whole = if is_hook { text.trim_ascii() } else { plain };
-    let value = whole[equals + 1..].trim_ascii();
-    // The value is a part of the line: its position is the distance of their starts.
-    let start = value.as_ptr().addr() - raw.as_ptr().addr();
-    What::Key(key, start..start + value.len())
+    let key = trimmed(&plain[..equals]);
+    let name = squeezed(key);
+    let is_hook = HOOKS.iter().any(|hook| name.eq_ignore_ascii_case(hook));
+    let whole = match is_hook && extension.is_none() {
+        true => text,
+        false => plain,
+    };
+    let value = trimmed(&whole[equals + 1..]);
+    // Both are parts of the line: their positions are the distances of their starts.
+    let start = |part: &[u8]| part.as_ptr().addr() - raw.as_ptr().addr();
+    let key_start = start(if extension.is_some() { text } else { key });
+    let value_start = start(value);
+    What::Key(
+        key_start..start(key) + key.len(),
+        value_start..value_start + value.len(),
+    )
 }
 
-/// The text without any white space, as `wg` reads a line.
+fn before_comment(text: &[u8]) -> &[u8] {
+    let end = text.iter().position(|byte| *byte == b'#');
+    trimmed(&text[..end.unwrap_or(text.len())])
+}
+
+/// The text without white space around it.
+fn trimmed(text: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !is_space(*byte);
+    let Some(start) = text.iter().position(is_text) else {
+        return &text[text.len()..];
+    };
+    let end = text
+        .iter()
+        .rposition(is_text)
+        .map_or(start, |last| last + 1);
+    &text[start..end]
+}
+
+/// The text without any white space, as `wg` reads a line. It is allocated once, as it may be a key.
 pub fn squeezed(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    text.chars().filter(|c| !c.is_ascii_whitespace()).collect()
+    let mut squeezed = String::with_capacity(text.len());
+    squeezed.extend(text.chars().filter(|c| !is_space(*c)));
+    squeezed
 }
 
 #[cfg(test)]
@@ -142,9 +185,9 @@ mod tests {
     fn kinds_of_lines() {
         let key = |text: &str| {
             let line = lines(text.as_bytes()).next().unwrap();
-            match &line.what {
-                What::Key(key, _) => (key.clone(), line.value().unwrap().into_owned()),
-                other => panic!("{other:?}"),
+            match line.key().zip(line.value()) {
+                Some((key, value)) => (key, value.into_owned()),
+                None => panic!("{:?}", line.what),
             }
         };
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
