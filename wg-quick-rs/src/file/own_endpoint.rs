@@ -1,4 +1,4 @@
-//! Where clients reach a server, as a person says it: the port may be missing.
+//! The endpoint of a server as the user gives it: the port may be missing.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -43,7 +43,7 @@ impl FromStr for OwnEndpoint {
 }
 
 impl OwnEndpoint {
-    /// With this port if it has none of its own; `None` if there is none at all.
+    /// The endpoint with this port if it has none itself; `None` if there is no port at all.
     pub fn with_port(&self, port: Option<u16>) -> Option<Endpoint> {
         Some(Endpoint {
             host: self.host.clone(),
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn with_and_without_port() {
+    fn an_endpoint_may_have_no_port() {
         for (text, expected) in [
             ("vpn.example.com", "vpn.example.com:7"),
             ("vpn.example.com:51820", "vpn.example.com:51820"),

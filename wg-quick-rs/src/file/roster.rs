@@ -1,4 +1,4 @@
-//! The peers of a file, those that are switched off among them; and which addresses they leave free.
+//! The peers of a file, also those that are switched off, and the addresses that are free.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,15 +15,15 @@ use crate::file::edit::Edit;
 /// A section of a peer. A peer may have several.
 #[derive(Debug)]
 pub struct Member {
-    /// What the section says.
+    /// The settings of the section.
     pub peer: PeerSettings,
-    /// Whether it is not switched off.
+    /// Whether it is switched on.
     pub is_enabled: bool,
     /// Its lines.
     pub section: Range<usize>,
 }
 
-/// All sections that are understood, in their order.
+/// All valid sections, in order.
 pub fn members(text: &Edit) -> Vec<Member> {
     let sections = text.sections.iter().filter_map(|(section, range)| {
         let is_enabled = match section {
@@ -42,12 +42,12 @@ pub fn members(text: &Edit) -> Vec<Member> {
     sections.collect()
 }
 
-/// How a person calls a peer.
+/// How the user names a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
     /// By its name.
     Name(Label),
-    /// By its public key, as it may have no name.
+    /// By its public key, for a peer without a name.
     Key(PublicKey),
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Who {
 }
 
 impl Who {
-    /// The public key that is meant, if the file has the peer.
+    /// The public key of this peer, if the file has it.
     pub fn key(&self, members: &[Member]) -> Option<PublicKey> {
         let is_meant = |member: &&Member| match self {
             Who::Name(name) => member.peer.name() == Some(name),
@@ -83,8 +83,8 @@ impl Who {
     }
 }
 
-/// The first address of a network that nobody has. Of what is `taken`, networks as large as this one
-/// are routes to somewhere else by way of it, and take no address. `None` if there is none left.
+/// The first free address of a network; `None` if there is none. Networks in `taken` that are as
+/// large as this one, or larger, do not count: they are routes to other networks.
 pub fn free_address(network: &Address, taken: &[AllowedIp]) -> Option<IpAddr> {
     let (own, prefix) = (network.ip, network.prefix);
     let all = range(&AllowedIp::new(own, prefix)?);
@@ -134,7 +134,7 @@ pub fn overlap(one: &AllowedIp, other: &AllowedIp) -> bool {
     one.addr.is_ipv4() == other.addr.is_ipv4() && a <= d && c <= b
 }
 
-/// Whether the first network is all inside the second.
+/// Whether the second network contains the first.
 pub fn is_inside(one: &AllowedIp, other: &AllowedIp) -> bool {
     overlap(one, other) && one.cidr >= other.cidr
 }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_address_that_is_free() {
+    fn the_first_free_address_is_found() {
         for (own, taken, expected) in [
             ("10.0.0.1/24", &[][..], Some("10.0.0.2")),
             ("10.0.0.2/24", &[], Some("10.0.0.1")),
@@ -167,7 +167,7 @@ mod tests {
                 &["10.0.0.2", "10.0.0.2", "10.0.0.3"],
                 Some("10.0.0.4"),
             ),
-            // Sites behind peers take theirs, whatever the way out takes none.
+            // Networks behind peers take their addresses; a default route takes none.
             ("10.0.0.1/24", &["10.0.0.0/25"], Some("10.0.0.128")),
             (
                 "10.0.0.1/24",
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_that_meet() {
+    fn overlapping_networks_are_found() {
         for (one, other, meet, inside) in [
             ("10.0.0.0/24", "10.0.0.0/8", true, true),
             ("10.0.0.0/8", "10.0.0.0/24", true, false),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn switched_off_and_on_again() {
+    fn a_peer_is_switched_off_and_on_again() {
         for text in [
             file(),
             file().replace('\n', "\r\n"),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_off_stays_when_its_neighbour_goes() {
+    fn a_peer_that_is_off_stays_when_the_next_one_is_removed() {
         let file = file();
         let mut edit = Edit::new(file.as_bytes());
         let bob = members(&edit).pop().unwrap();

@@ -1,4 +1,4 @@
-//! A network for a new tunnel that this host has no use for yet.
+//! Finds an unused network for a new tunnel.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,16 +12,16 @@ use crate::file::roster::overlap;
 use crate::file::{Address, FOLDER, Location};
 use crate::steps::failure::Failure;
 
-/// How many are tried. Where so many are taken, all may be.
+/// The number of networks that are tried.
 const ATTEMPTS: usize = 1000;
-/// Says whether IPv6 is off on this host; absent where the kernel has none.
+/// Contains whether IPv6 is off on this host. The file is absent if the kernel has no IPv6.
 const IPV6_IS_OFF: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
 
-/// The first addresses of unused private networks: of IPv4 a /24 inside 10.0.0.0/8, and of IPv6, where the
-/// host has it, a /64 with a random prefix (RFC 4193, 3.2).
+/// The first addresses of unused private networks: of IPv4 a /24 inside 10.0.0.0/8, and of IPv6,
+/// where the host has it, a /64 with a random prefix (RFC 4193, 3.2).
 ///
 /// # Errors
-/// The kernel does not tell its routes; or no network is free.
+/// The routes cannot be read, or no network is free.
 pub fn unused() -> Result<Vec<Address>, Failure> {
     let used = used()?;
     let mut own = vec![pick(&used, ipv4)?];
@@ -31,16 +31,16 @@ pub fn unused() -> Result<Vec<Address>, Failure> {
     Ok(own)
 }
 
-/// The networks that this host has addresses in and routes to, those of tunnels that are down included.
+/// The networks of this host's addresses and routes, and of the config files of its tunnels.
 ///
 /// # Errors
-/// The kernel does not tell.
+/// The addresses or routes cannot be read.
 pub fn used() -> Result<Vec<AllowedIp>, Failure> {
     let mut netlink = Netlink::open()?;
     let addresses = netlink.addresses()?;
     let routes = netlink.routes()?;
     let addresses = addresses.into_iter().map(|one| (one.ip, one.prefix));
-    // A default route leads everywhere.
+    // A default route is for every network, so it does not count.
     let routes = routes.into_iter().map(|route| route.to);
     let routes = routes.filter(|(_, prefix)| *prefix > 0);
     let mut used: Vec<_> = addresses
@@ -54,7 +54,7 @@ pub fn used() -> Result<Vec<AllowedIp>, Failure> {
     Ok(used)
 }
 
-/// What is understood of a config file counts.
+/// The networks in a config file; errors in the file are ignored.
 fn of_file(path: &Path) -> Vec<AllowedIp> {
     let location = path.to_str().and_then(|path| Location::of(path).ok());
     let Some(Ok((file, _))) = location.map(|location| location.read_leniently()) else {
@@ -101,8 +101,8 @@ fn ipv6([a, b, c, d, e]: [u8; 5]) -> Address {
     }
 }
 
-/// The address that packets to the Internet leave from, if it can be reached from there: it is no private
-/// one.
+/// The source address of packets to the Internet, unless it is a private address, which cannot be
+/// reached from there.
 pub fn public_address() -> Option<IpAddr> {
     // Connecting a datagram socket sends nothing.
     let ask = |bind: &str, to: &str| {
@@ -117,7 +117,7 @@ pub fn public_address() -> Option<IpAddr> {
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
-            // RFC 6598: behind the provider's NAT.
+            // RFC 6598: addresses behind a provider's NAT.
             let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
             !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared)
         }
@@ -131,7 +131,7 @@ mod tests {
     use wg_rs::config::value::allowed_ip;
 
     #[test]
-    fn what_is_used_is_not_picked() {
+    fn a_used_network_is_not_picked() {
         // All but 10.7.0.0/16.
         let mut used: Vec<_> = (0..=255)
             .filter(|n| *n != 7)
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn who_can_be_reached_from_elsewhere() {
+    fn private_addresses_cannot_be_reached_from_the_internet() {
         for (ip, expected) in [
             ("203.0.113.5", true),
             ("100.64.0.1", false),

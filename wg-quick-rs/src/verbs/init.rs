@@ -1,4 +1,4 @@
-//! `init`: the file of a new server.
+//! `init`: writes the file of a new server.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -22,18 +22,18 @@ use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::program::Program;
 
-/// What is asked for.
+/// The arguments of the command.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// An interface, or the path of its file.
     pub file: &'a str,
-    /// Its addresses; of unused networks by default.
+    /// Its addresses; by default those of unused networks.
     pub addresses: &'a [Address],
-    /// Where it listens.
+    /// The port to listen on.
     pub port: u16,
-    /// Where clients reach it.
+    /// The endpoint for clients.
     pub endpoint: Option<&'a OwnEndpoint>,
-    /// Whether clients reach the Internet through it.
+    /// Whether clients can reach the Internet through the server.
     pub nat: bool,
 }
 
@@ -51,7 +51,7 @@ pub fn run(request: &Request) -> ExitCode {
     }
 }
 
-/// Writes the file; what to do next.
+/// Writes the file. Returns a text that says what to do next.
 fn init(request: &Request) -> Result<String, Failure> {
     let path = match is_name(request.file) {
         true => PathBuf::from(format!("{FOLDER}/{}.conf", request.file)),
@@ -101,7 +101,7 @@ fn init(request: &Request) -> Result<String, Failure> {
         String::new()
     };
     let port = request.port.to_string();
-    // Made in one piece: no copy of the key stays behind.
+    // Allocated once, so that no copy of the key stays in memory.
     let parts: [&str; 10] = [
         "[Interface]\n",
         &endpoint_line,
@@ -138,13 +138,13 @@ fn init(request: &Request) -> Result<String, Failure> {
 }
 
 /// # Errors
-/// Somebody listens there.
+/// The port is in use.
 fn check_port(port: u16) -> Result<(), Failure> {
     match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Failure::new(format_args!(
             "port {port} is taken by another program: choose one with --port"
         ))),
-        // Who may not try finds out when the interface comes up.
+        // Without the right to try, the user finds out when the interface is brought up.
         _ => Ok(()),
     }
 }
@@ -163,7 +163,8 @@ fn warn_of_used(chosen: &[Address]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Forwarding, and the server's address in place of its clients', as long as the interface is up.
+/// Hooks that switch on forwarding, and masquerading of the clients' addresses while the interface is
+/// up.
 fn hooks(addresses: &[Address]) -> String {
     let mut forwarding = Vec::new();
     let mut rules = Vec::new();
@@ -185,7 +186,7 @@ fn hooks(addresses: &[Address]) -> String {
             continue;
         }
         if !is_ipv4 {
-            // A host that forwards takes no address or route from a router, unless it is told to.
+            // A host that forwards ignores router advertisements, unless this sysctl is set.
             forwarding.push(
                 "for f in /proc/sys/net/ipv6/conf/*/accept_ra; do if [ \"$(cat $f)\" = 1 ]; then echo 2 > $f; \
                  fi; done",
@@ -208,7 +209,7 @@ fn hooks(addresses: &[Address]) -> String {
 /// An address of `--address`.
 ///
 /// # Errors
-/// It is none, or its network has no room for a client.
+/// It is not an address, or its network has no room for a client.
 pub fn address(text: &str) -> Result<Address, String> {
     let own = value::address(text).map_err(|reason| reason.to_string())?;
     let network = AllowedIp::new(own.ip, own.prefix);
@@ -233,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_with_room() {
+    fn an_address_needs_a_network_with_room() {
         for text in ["10.0.0.1/24", "10.0.0.1/30", "fd00::1/64"] {
             assert_eq!(address(text).unwrap().to_string(), text);
         }
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_are_for_the_families_there_are() {
+    fn hooks_are_for_the_families_of_the_addresses() {
         let v4 = hooks(&[address("10.0.0.1/24").unwrap()]);
         assert!(
             v4.contains("ip saddr 10.0.0.0/24 oifname != \"%i\" masquerade; }; }'\n"),

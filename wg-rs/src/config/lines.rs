@@ -59,8 +59,7 @@ pub const HOOKS: [&str; 4] = ["PreUp", "PostUp", "PreDown", "PostDown"];
 impl<'a> Line<'a> {
     /// The line before a comment, without white space around it.
     pub fn plain(&self) -> &'a [u8] {
-        let text = self.raw.strip_prefix(BYTE_ORDER_MARK).unwrap_or(self.raw);
-        before_comment(text)
+        before_comment(without_mark(self.raw, self.number))
     }
 
     /// The value, if this is a line with a key. Bytes that are not UTF-8 are replaced.
@@ -95,17 +94,20 @@ pub fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
     raw.enumerate().map(|(n, raw)| Line {
         number: n + 1,
         raw,
-        what: what(raw, n == 0),
+        what: what(raw, without_mark(raw, n + 1)),
     })
 }
 
-fn what(raw: &[u8], is_first: bool) -> What {
-    let text = raw
-        .strip_prefix(BYTE_ORDER_MARK)
-        .filter(|_| is_first)
-        .unwrap_or(raw);
+/// The line without the byte order mark with which a file may begin.
+fn without_mark(raw: &[u8], number: usize) -> &[u8] {
+    let text = raw.strip_prefix(BYTE_ORDER_MARK).filter(|_| number == 1);
+    text.unwrap_or(raw)
+}
+
+/// What `text` is, which is `raw` or the end of it.
+fn what(raw: &[u8], text: &[u8]) -> What {
     if let Some(text) = text.strip_prefix(OFF.as_bytes()) {
-        return match what(text, true) {
+        return match what(text, text) {
             What::Head(Section::Peer) => What::Head(Section::Disabled),
             _ => What::Disabled,
         };

@@ -1,4 +1,5 @@
-//! `add`: a new client, or new keys for one. Its file goes out, and only its public key stays here.
+//! `add`: adds a client, or gives one new keys. The client's file is printed or written; only its
+//! public key stays on the server.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
@@ -23,22 +24,22 @@ use crate::verbs::people::change::{self, Opened};
 use crate::verbs::people::client::ClientFile;
 use crate::verbs::qr;
 
-/// What is asked for.
+/// The arguments of the command.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The client.
     pub name: &'a Label,
-    /// All its traffic goes through the tunnel.
+    /// Whether all its traffic goes through the tunnel.
     pub full_tunnel: bool,
-    /// What goes through the tunnel; if empty, what is for the tunnel's own networks.
+    /// The networks that it reaches through the tunnel; by default the tunnel's own.
     pub allowed_ips: &'a [AllowedIp],
-    /// Its name servers, and domains to search.
+    /// Its name servers and search domains.
     pub dns: &'a [String],
-    /// Where it reaches this server, if not where the file says.
+    /// The server's endpoint, if it is not the one in the file.
     pub endpoint: Option<&'a OwnEndpoint>,
-    /// Where its file goes; to standard output by default.
+    /// The path for its file; by default standard output.
     pub output: Option<&'a PathBuf>,
-    /// New keys for a client that is there.
+    /// Whether to make new keys for an existing client.
     pub replace: bool,
 }
 
@@ -112,7 +113,7 @@ fn add(transaction: &mut Transaction, opened: &Opened, request: &Request) -> Res
         transaction.run(Step::CreateFile(path.clone(), text))?;
     }
     opened.apply(transaction, text.finish(), &keys)?;
-    // If nobody gets it, it is of no use that the client is there.
+    // If the client's file cannot be handed over, the client is removed again.
     print(&client, request).map_err(|error| {
         Failure::new(format_args!(
             "the client's file could not be printed: {error}"
@@ -134,7 +135,7 @@ fn random() -> Result<Zeroizing<[u8; 32]>, Failure> {
     Ok(bytes)
 }
 
-/// The key that clients know this interface by. A hook may have set it.
+/// The interface's public key. A hook may have set the private one.
 fn server_key(transaction: &Transaction, opened: &Opened) -> Result<PublicKey, Failure> {
     let running = match opened.runs {
         true => transaction.target.get()?.private_key,
@@ -150,7 +151,7 @@ fn server_key(transaction: &Transaction, opened: &Opened) -> Result<PublicKey, F
     })
 }
 
-/// Where clients reach this interface.
+/// The endpoint of this interface for clients.
 fn endpoint(opened: &Opened, request: &Request) -> Result<Endpoint, Failure> {
     let settings = &opened.file.settings;
     let path = opened.file.path.display();
@@ -181,8 +182,8 @@ fn is_new(opened: &Opened, name: &Label, all: &[Member]) -> Result<(), Failure> 
     }
 }
 
-/// An address in the first network of each family, beside those of the file, of peers that are switched off,
-/// and of what runs.
+/// A free address in the first network of each family. Not free are the addresses of the file, of peers
+/// that are switched off, and of the running interface.
 fn free_addresses(
     transaction: &Transaction,
     opened: &Opened,
@@ -228,7 +229,7 @@ fn free_addresses(
     Ok(addresses)
 }
 
-/// The addresses that a client of the file has itself.
+/// The addresses of a client in the file.
 fn addresses_of(
     opened: &Opened,
     name: &Label,
@@ -254,7 +255,7 @@ fn addresses_of(
     }
 }
 
-/// What the client sends through the tunnel.
+/// The networks that the client reaches through the tunnel.
 fn routed(opened: &Opened, request: &Request) -> Vec<AllowedIp> {
     if request.full_tunnel {
         let any = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
@@ -276,13 +277,12 @@ fn networks(opened: &Opened) -> Vec<AllowedIp> {
     networks
 }
 
-/// An address alone, as a network.
+/// The network of a single address.
 fn whole(ip: &IpAddr) -> Option<AllowedIp> {
     AllowedIp::new(*ip, if ip.is_ipv4() { 32 } else { 128 })
 }
 
-/// The file on standard output, unless it has a place of its own; and the code for a phone, where a person
-/// can see it.
+/// Prints the client's file, unless it was written to a path; on a terminal also the QR code.
 fn print(client: &str, request: &Request) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let to_file = request.output.is_some();
@@ -301,7 +301,7 @@ fn print(client: &str, request: &Request) -> io::Result<()> {
 /// A word of `--dns`.
 ///
 /// # Errors
-/// It looks like an address, but is none.
+/// It looks like an address, but is not one.
 pub fn dns(text: &str) -> Result<String, String> {
     let is_wrong = is_server(text) && text.parse::<IpAddr>().is_err();
     let is_word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');

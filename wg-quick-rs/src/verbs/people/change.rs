@@ -1,4 +1,5 @@
-//! What is common to all changes: the file under its lock, and file and interface changed together.
+//! The common part of all changes: the file is read under a lock, and file and interface are changed
+//! together.
 
 use std::fs;
 use std::process::ExitCode;
@@ -23,17 +24,17 @@ use crate::verbs::reload;
 use wg_rs::config::{PeerSettings, Retries};
 use wg_rs::model::AllowedIp;
 
-/// A file that nobody else of us changes.
+/// A file that is locked against other commands.
 pub struct Opened {
-    /// What it means.
+    /// The parsed file.
     pub file: File,
     /// Its text.
     pub text: Zeroizing<Vec<u8>>,
-    /// Whether its interface runs.
+    /// Whether its interface is running.
     pub runs: bool,
 }
 
-/// Runs `work` on the file of an argument, in which nothing is wrong.
+/// Runs `work` on the file of an argument, which must have no errors.
 pub fn with(
     argument: &str,
     work: impl FnOnce(&mut Transaction, &Opened) -> Result<(), Failure>,
@@ -71,7 +72,7 @@ fn parse(name: &str, interface: &str, text: &[u8]) -> Result<File, Failure> {
 }
 
 impl Opened {
-    /// The peer that is meant, and its sections.
+    /// The peer with this name or key, and its sections.
     ///
     /// # Errors
     /// The file has no such peer.
@@ -89,8 +90,8 @@ impl Opened {
         Ok((key, all))
     }
 
-    /// Puts a new text in the file's place, and brings the peers of these keys to it in the interface, if
-    /// that runs.
+    /// Replaces the text of the file, and changes the peers with these keys in the interface, if it is
+    /// running.
     ///
     /// # Errors
     /// The file cannot be written, or the interface refuses it.
@@ -128,7 +129,7 @@ impl Opened {
         Ok(())
     }
 
-    /// Whether some network of a peer is none of the interface's own, which have routes already.
+    /// Whether a peer has a network outside of the interface's own networks, which already have routes.
     fn needs_routes(&self, peer: &PeerSettings) -> bool {
         let has_route = |ip: &AllowedIp| {
             let own = self.file.addresses.iter();
@@ -138,7 +139,7 @@ impl Opened {
         self.file.table != Table::Off && peer.allowed_ips.iter().any(|one| !has_route(&one.ip))
     }
 
-    /// Brings the peers of these keys to the file, and touches no other.
+    /// Changes only the peers with these keys in the interface, as the file says.
     fn change(
         &self,
         transaction: &mut Transaction,

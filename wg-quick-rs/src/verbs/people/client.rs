@@ -1,4 +1,4 @@
-//! The file of a client. It is printed or written once, and nobody keeps its private key.
+//! The file of a client. It is printed or written once, and its private key is not kept.
 
 use std::net::IpAddr;
 
@@ -7,29 +7,29 @@ use wg_rs::config::Endpoint;
 use wg_rs::model::AllowedIp;
 use zeroize::Zeroizing;
 
-/// In seconds: a NAT in between may forget a client that is silent for longer.
+/// Persistent keepalive in seconds: a NAT may forget a client that is silent for longer.
 const KEEPALIVE: u16 = 25;
 
-/// What is in it.
+/// The contents of the file.
 pub struct ClientFile<'a> {
-    /// The client's own key.
+    /// The client's private key.
     pub private_key: &'a PrivateKey,
-    /// Shared by both ends.
+    /// The preshared key.
     pub preshared_key: &'a PresharedKey,
     /// The client's addresses.
     pub addresses: &'a [IpAddr],
-    /// Name servers, and domains to search.
+    /// Name servers and search domains.
     pub dns: &'a [String],
-    /// The server's key.
+    /// The server's public key.
     pub server: &'a PublicKey,
-    /// Where the server is.
+    /// The server's endpoint.
     pub endpoint: &'a Endpoint,
-    /// What goes through the tunnel.
+    /// The networks that the client reaches through the tunnel.
     pub allowed_ips: &'a [AllowedIp],
 }
 
 impl ClientFile<'_> {
-    /// As every WireGuard takes it.
+    /// The file, in the format of every WireGuard implementation.
     pub fn text(&self) -> Zeroizing<String> {
         let list = |items: Vec<String>| items.join(", ");
         let addresses = list(self.addresses.iter().map(whole).collect());
@@ -40,7 +40,7 @@ impl ClientFile<'_> {
         };
         let (private, shared) = (self.private_key.to_base64(), self.preshared_key.to_base64());
         let (server, endpoint) = (self.server.to_base64(), self.endpoint.to_string());
-        // Made in one piece: no copy of a key stays behind.
+        // Allocated once, so that no copy of a key stays in memory.
         let parts: [&str; 16] = [
             "[Interface]\nPrivateKey = ",
             &private,
@@ -63,7 +63,7 @@ impl ClientFile<'_> {
     }
 }
 
-/// An address with the prefix of one that is alone.
+/// A single address with its prefix length.
 fn whole(ip: &IpAddr) -> String {
     format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 })
 }

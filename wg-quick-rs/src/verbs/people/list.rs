@@ -1,4 +1,4 @@
-//! `list`: who is in a file, and what is heard of them.
+//! `list`: the peers of a file, and their state.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,10 +20,10 @@ struct Row {
     public_key: String,
     allowed_ips: Vec<String>,
     enabled: bool,
-    /// Whether the interface has the peer.
+    /// Whether the running interface has the peer.
     running: bool,
     endpoint: Option<String>,
-    /// In seconds since 1970.
+    /// The latest handshake, in seconds since 1970.
     latest_handshake: Option<u64>,
     /// In bytes.
     received: u64,
@@ -50,7 +50,7 @@ pub fn run(argument: &str, json: bool) -> ExitCode {
     })
 }
 
-/// The peers of the file in its order, and those that only run.
+/// The peers of the file in order, and then those that are only in the running interface.
 fn rows(text: &Edit, running: &[Peer]) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for member in members(text) {
@@ -143,7 +143,7 @@ fn table(rows: &[Row], now: SystemTime) -> String {
     text
 }
 
-/// A span of time by its largest unit.
+/// A time span in its largest unit.
 fn ago(seconds: u64) -> String {
     let (count, unit) = match seconds {
         0..60 => (seconds, "s"),
@@ -174,7 +174,7 @@ mod tests {
     use wg_rs::model::Wall;
 
     #[test]
-    fn one_line_a_peer() {
+    fn each_peer_has_one_line() {
         let key = |n: u8| PublicKey::from_bytes([n; 32]);
         let file = format!(
             "[Peer]\n#@ Name = alice\nPublicKey = {}\nAllowedIPs = 10.0.0.2/32, fd00::2/128\n\

@@ -1,10 +1,11 @@
 //! The clients of a server, by name: `add`, `remove`, `disable`, `enable`, `list`.
 //!
 //! ```text
-//! the interface's lock ─► the file read, and edited ─► replaced ─► the running interface changed
-//!                                                        └ put back if that is refused ┘
+//! lock of the interface ─► read and edit the file ─► replace it ─► change the running interface
+//!                                                        └ restored if that fails ─────┘
 //! ```
-//! So two at once do not give out one address, and file and interface never differ by a failure.
+//! So two commands at the same time never assign the same address, and the file and the interface stay
+//! equal also after a failure.
 
 pub mod add;
 mod change;

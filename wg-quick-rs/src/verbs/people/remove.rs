@@ -1,4 +1,4 @@
-//! `remove`: a peer taken out of the file and the interface.
+//! `remove`: removes a peer from the file and from the interface.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! `disable` and `enable`: a peer's section made a comment, and a section again. It keeps its keys, its name
-//! and its address.
+//! `disable` and `enable`: turn a peer's section into a comment, and back. The peer keeps its keys,
+//! its name and its address.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use crate::file::roster::Who;
 use crate::steps::console;
 use crate::verbs::people::change;
 
-/// Runs either command.
+/// Runs one of the two commands.
 pub fn run(argument: &str, who: &Who, enable: bool) -> ExitCode {
     change::with(argument, |transaction, opened| {
         let mut text = Edit::new(&opened.text);
@@ -16,7 +16,7 @@ pub fn run(argument: &str, who: &Who, enable: bool) -> ExitCode {
         sections.retain(|member| member.is_enabled != enable);
         if sections.is_empty() {
             let state = if enable { "enabled" } else { "disabled" };
-            console::note(format_args!("`{who}' is {state} already."));
+            console::note(format_args!("`{who}' is already {state}."));
             return Ok(());
         }
         for member in &sections {
