@@ -126,6 +126,18 @@ impl Backends {
             .collect())
     }
 
+    /// Has the daemon of an interface log as much as this level says. False: it is not a daemon of ours,
+    /// or knows no such level.
+    ///
+    /// # Errors
+    /// As for [`Backends::get`].
+    pub fn log(&self, name: &str, level: &str) -> io::Result<bool> {
+        match userspace::socket(&self.run_dir, name) {
+            Some(socket) => userspace::log(&socket, level),
+            None => kernel::get(name).map(|_| false),
+        }
+    }
+
     /// Applies changes in their order. If one is refused, those before it may already be applied.
     ///
     /// # Errors

@@ -65,6 +65,11 @@ pub(super) fn status(socket: &Path) -> io::Result<Status> {
     }
 }
 
+pub(super) fn log(socket: &Path, level: &str) -> io::Result<bool> {
+    let mut client = Client::connect(socket).map_err(plain)?;
+    client.log(level).map_err(reason)
+}
+
 pub(super) fn set(socket: &Path, changes: &[Change]) -> io::Result<()> {
     let mut client = Client::connect(socket).map_err(plain)?;
     client.set(changes).map_err(reason)

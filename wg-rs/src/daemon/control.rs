@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use super::interface::RunningInterface;
 use super::link::{LinkWatch, State};
 use super::machine::{Happened, Machine};
-use super::report::{PERIOD, Report};
+use super::report::Report;
+use super::undelivered::Ears;
 use crate::sys::async_fd;
 use crate::sys::netlink::Events;
 use crate::uapi::socket::SocketFile;
@@ -85,7 +86,8 @@ pub struct Control<'a> {
     moving: Option<Instant>,
     /// When to look at the link even without an event.
     look_again: Option<Instant>,
-    report: Option<Report>,
+    report: Report,
+    ears: Ears,
 }
 
 impl<'a> Control<'a> {
@@ -99,6 +101,7 @@ impl<'a> Control<'a> {
         watch: LinkWatch,
         events: Events,
         socket: Option<Arc<SocketFile>>,
+        ears: Ears,
     ) -> io::Result<Self> {
         let ready = async_fd::readable(events.as_fd().try_clone_to_owned()?)?;
         let mut control = Control {
@@ -112,6 +115,7 @@ impl<'a> Control<'a> {
             moving: None,
             look_again: None,
             report: Report::new(),
+            ears,
         };
         control.look()?;
         Ok(control)
@@ -129,7 +133,8 @@ impl<'a> Control<'a> {
     ) -> io::Result<End> {
         tokio::pin!(tun_gone);
         let mut machine = Machine::watch();
-        let mut report_at = self.report.as_ref().map(|_| Instant::now() + PERIOD);
+        let mut hear_from = Instant::now();
+        let mut report_at = Report::next();
         loop {
             let look_again = self.look_again;
             tokio::select! {
@@ -156,18 +161,21 @@ impl<'a> Control<'a> {
                     Happened::Copied => self.interface.copied(),
                     Happened::Resumed => self.interface.resumed(),
                 },
+                told = self.ears.hear(hear_from) => {
+                    self.interface.undelivered(&told);
+                    hear_from = Ears::next();
+                }
                 () = at(report_at) => {
                     self.tell_drops();
-                    report_at = Some(Instant::now() + PERIOD);
+                    report_at = Report::next();
                 }
+                () = self.interface.level_changed.notified() => report_at = Report::next(),
             }
         }
     }
 
     fn tell_drops(&mut self) {
-        if let Some(report) = &mut self.report {
-            report.tell(self.interface.drops());
-        }
+        self.report.tell(self.interface.drops());
     }
 
     /// Looks at the link, and reacts to changes.

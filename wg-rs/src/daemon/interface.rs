@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rand_core::{OsRng, TryRngCore};
+use tokio::sync::Notify;
 use wg_crypto::AeadBackend;
 
 use super::options::Offloads;
@@ -27,6 +28,7 @@ use crate::datapath::readers::Readers;
 use crate::datapath::sockets::Sockets;
 use crate::model::status::Status;
 use crate::model::{self, Wall};
+use crate::sys::icmp::Undelivered;
 use crate::sys::netns::NetNs;
 use crate::sys::tun::{Tun, TunOffloads};
 use crate::tunnel::config::ConfigError;
@@ -37,6 +39,8 @@ use crate::tunnel::drops::Drops;
 pub struct RunningInterface {
     shared: Arc<Protocol<Network>>,
     facts: Facts,
+    /// Is notified when another log level is set.
+    pub level_changed: Notify,
     protocol: Option<JoinHandle<()>>,
 }
 
@@ -108,6 +112,7 @@ impl RunningInterface {
         Ok(RunningInterface {
             shared,
             facts,
+            level_changed: Notify::new(),
             protocol: Some(protocol),
         })
     }
@@ -157,6 +162,14 @@ impl RunningInterface {
             aead: Some(aead.to_string()),
             workers: u32::try_from(*workers).ok(),
             ..status
+        }
+    }
+
+    /// It was said that something did not arrive.
+    pub fn undelivered(&self, told: &[Undelivered]) {
+        let mut owner = self.shared.owner();
+        for told in told {
+            owner.device.undelivered(told, now());
         }
     }
 

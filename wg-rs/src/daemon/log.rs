@@ -1,31 +1,184 @@
-//! The log: lines on standard error.
+//! The log: lines on standard error, or, of a daemon in the background, messages to syslog.
 //!
 //! A line that cannot be written at once is dropped: a full disk, or a reader that is gone or does
-//! not read, must neither end nor delay a tunnel.
+//! not read, must neither end nor delay a tunnel. syslog(3) may block, so a thread of its own calls it.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use tracing::Level;
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use super::options::LogLevel;
+use crate::sys::syslog::{self, Severity};
 use crate::sys::{self, poll};
 
-/// Starts the log with this level.
-pub fn start(level: LogLevel) {
-    let level = match level {
-        LogLevel::Silent => return,
-        LogLevel::Error => Level::WARN,
-        LogLevel::Verbose => Level::DEBUG,
+/// Messages that may wait for syslog.
+const QUEUE: usize = 1024;
+/// How long an end waits for the last messages.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How much is logged, to be changed while it runs.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+/// The queue to syslog, if that is where the log goes.
+static SYSLOG: OnceLock<SyncSender<Message>> = OnceLock::new();
+
+/// Where the log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination<'a> {
+    /// Standard error.
+    Stderr,
+    /// Syslog, each message led by the name of the interface.
+    Syslog(&'a str),
+}
+
+/// What waits for syslog, until [`Queue::serve`].
+#[must_use]
+pub struct Queue(Option<Receiver<Message>>);
+
+enum Message {
+    Line(Severity, String),
+    /// All before it is to be sent, and then to be told here.
+    Flush(SyncSender<()>),
+}
+
+/// Logs from now on, as much as `level` says.
+pub fn start(level: LogLevel, destination: Destination<'_>) -> Queue {
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let registry = tracing_subscriber::registry().with(filter);
+    let queue = match destination {
+        Destination::Stderr => {
+            let lines = fmt::layer()
+                .with_writer(|| Lines(io::stderr()))
+                .with_target(false)
+                // Otherwise it would panic about a line that cannot be written.
+                .log_internal_errors(false);
+            registry.with(lines).init();
+            None
+        }
+        Destination::Syslog(interface) => {
+            let (sender, receiver) = sync_channel(QUEUE);
+            let writer = ToSyslog {
+                prefix: format!("{interface}: "),
+                queue: sender.clone(),
+            };
+            let _ = SYSLOG.set(sender);
+            // Syslog knows time and severity.
+            let lines = fmt::layer()
+                .with_writer(writer)
+                .without_time()
+                .with_level(false)
+                .with_target(false)
+                .log_internal_errors(false);
+            registry.with(lines).init();
+            Some(receiver)
+        }
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(|| Lines(io::stderr()))
-        .with_target(false)
-        // Otherwise it would panic about a line that cannot be written.
-        .log_internal_errors(false)
-        .init();
+    let _ = LEVEL.set(handle);
+    Queue(queue)
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Silent => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::WARN,
+        LogLevel::Verbose => LevelFilter::DEBUG,
+    }
+}
+
+/// From now on, so much is logged.
+pub fn set_level(level: LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        let _ = handle.reload(filter(level));
+    }
+}
+
+/// Waits, not for long, until what was logged is sent.
+pub fn flush() {
+    if let Some(queue) = SYSLOG.get() {
+        let (done, waiter) = sync_channel(1);
+        if queue.try_send(Message::Flush(done)).is_ok() {
+            let _ = waiter.recv_timeout(LAST_WORDS);
+        }
+    }
+}
+
+impl Queue {
+    /// Sends what waits, and what comes, on a thread of its own, which has the capabilities of this one.
+    ///
+    /// # Errors
+    /// Of making the thread.
+    pub fn serve(self) -> io::Result<()> {
+        let Queue(Some(messages)) = self else {
+            return Ok(());
+        };
+        syslog::open();
+        let send = move || {
+            for message in messages {
+                match message {
+                    Message::Line(severity, line) => syslog::send(severity, &line),
+                    Message::Flush(done) => drop(done.try_send(())),
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("wg-log".into());
+        thread.spawn(send).map(drop)
+    }
+}
+
+/// Makes a message of each line.
+struct ToSyslog {
+    prefix: String,
+    queue: SyncSender<Message>,
+}
+
+/// A line of this severity.
+struct SyslogLine<'a> {
+    to: &'a ToSyslog,
+    severity: Severity,
+}
+
+impl<'a> MakeWriter<'a> for ToSyslog {
+    type Writer = SyslogLine<'a>;
+
+    fn make_writer(&'a self) -> SyslogLine<'a> {
+        SyslogLine {
+            to: self,
+            severity: Severity::Info,
+        }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> SyslogLine<'a> {
+        let severity = match *event.level() {
+            Level::ERROR => Severity::Error,
+            Level::WARN => Severity::Warning,
+            Level::INFO => Severity::Info,
+            _ => Severity::Debug,
+        };
+        SyslogLine { to: self, severity }
+    }
+}
+
+impl Write for SyslogLine<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = sys::reason(&String::from_utf8_lossy(line));
+        let line_of_interface = format!("{}{}", self.to.prefix, text.trim_end());
+        let message = Message::Line(self.severity, line_of_interface);
+        let _ = self.to.queue.try_send(message);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes one line per call.

@@ -12,6 +12,7 @@ mod log;
 mod machine;
 pub(crate) mod options;
 mod report;
+mod undelivered;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -29,7 +30,9 @@ use wg_crypto::{AeadBackend, wipe_stack_after};
 
 use self::control::{Control, End, Signals};
 use self::interface::RunningInterface;
-use self::options::{Environment, Offloads, Options};
+use self::log::{Destination, Queue};
+use self::options::{Environment, LogLevel, Offloads, Options};
+use self::undelivered::Ears;
 use crate::model::{self, status::Status};
 use crate::sys;
 use crate::sys::process::background::{self, Background, Parent};
@@ -84,10 +87,17 @@ pub fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Fatal> {
     let environment = Environment::read(|name| std::env::var_os(name));
-    log::start(environment.log_level);
+    let destination = if environment.logs_to_syslog() {
+        Destination::Syslog(&options.interface)
+    } else {
+        Destination::Stderr
+    };
+    let queue = log::start(environment.log_level, destination);
     let aead = options::aead(|name| std::env::var_os(name)).map_err(Fatal)?;
     if options.foreground || environment.foreground {
-        return in_foreground(options, aead);
+        let result = in_foreground(options, aead, queue);
+        log::flush();
+        return result;
     }
     let (tun, listener) = make(options, false)?;
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -167,9 +177,9 @@ fn listen(interface: &str) -> Result<Listener, BindError> {
 }
 
 /// Serves until the end. Reports the result of the start to a waiting parent.
-fn in_foreground(options: &Options, aead: AeadBackend) -> Result<(), Fatal> {
+fn in_foreground(options: &Options, aead: AeadBackend, queue: Queue) -> Result<(), Fatal> {
     let mut parent = Parent::take().map_err(Fatal::new("parent"))?;
-    let result = serve(options, aead, parent.is_some(), || {
+    let result = serve(options, aead, queue, parent.is_some(), || {
         if let Some(parent) = parent.take() {
             parent.ready();
         }
@@ -177,8 +187,11 @@ fn in_foreground(options: &Options, aead: AeadBackend) -> Result<(), Fatal> {
             tracing::error!(%error, "cannot notify the service manager");
         }
     });
-    if let (Err(Fatal(message)), Some(parent)) = (&result, parent) {
-        parent.failed(message);
+    match (&result, parent) {
+        (Err(Fatal(message)), Some(parent)) => parent.failed(message),
+        // Who started it has gone.
+        (Err(Fatal(message)), None) => tracing::error!("{message}"),
+        (Ok(()), _) => {}
     }
     result
 }
@@ -186,6 +199,7 @@ fn in_foreground(options: &Options, aead: AeadBackend) -> Result<(), Fatal> {
 fn serve(
     options: &Options,
     aead: AeadBackend,
+    queue: Queue,
     prepared: bool,
     ready: impl FnOnce(),
 ) -> Result<(), Fatal> {
@@ -202,9 +216,11 @@ fn serve(
     confine::no_core_dumps().map_err(Fatal::new("cannot disable core dumps"))?;
     let (watch, events) =
         link::LinkWatch::new(tun.clone()).map_err(Fatal::new("cannot watch the link"))?;
+    let icmp = Ears::open();
     // Before other threads start, because they inherit the capabilities of this thread.
     confine::drop_capabilities().map_err(Fatal::new("cannot drop capabilities"))?;
 
+    queue.serve().map_err(Fatal::new("cannot start threads"))?;
     let (gone, tun_gone) = oneshot::channel();
     let workers = options.workers.map_or_else(default_workers, usize::from);
     let interface = RunningInterface::start(tun, aead, options.offload, workers, move |error| {
@@ -216,7 +232,7 @@ fn serve(
         let socket = listener
             .file()
             .filter(|file| file.is_named_for(&options.interface));
-        let control = Control::new(&interface, watch, events, socket)?;
+        let control = Control::new(&interface, watch, events, socket, Ears::new(icmp)?)?;
         let serve = server::serve(listener, interface.clone());
         ready();
         tokio::select! {
@@ -264,6 +280,13 @@ impl Handler for RunningInterface {
 
     fn status(&self) -> Result<Status, Errno> {
         Ok(wipe_stack_after(|| RunningInterface::status(self)))
+    }
+
+    fn log(&self, level: &str) -> Result<(), Errno> {
+        let level = LogLevel::of_name(level).ok_or(Errno::EINVAL)?;
+        log::set_level(level);
+        self.level_changed.notify_one();
+        Ok(())
     }
 
     fn set(&self, changes: Vec<model::Change>) -> Result<(), Errno> {

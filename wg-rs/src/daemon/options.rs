@@ -175,11 +175,13 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    fn parse(value: Option<&str>) -> Self {
-        match value {
-            Some("verbose" | "debug") => LogLevel::Verbose,
-            Some("silent") => LogLevel::Silent,
-            _ => LogLevel::Error,
+    /// The level of this name, if there is one.
+    pub fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "verbose" | "debug" => Some(LogLevel::Verbose),
+            "error" => Some(LogLevel::Error),
+            "silent" => Some(LogLevel::Silent),
+            _ => None,
         }
     }
 }
@@ -195,17 +197,28 @@ pub struct Environment {
     /// Whether `LOG_LEVEL` is set: a background daemon then keeps its standard output and standard
     /// error.
     pub keep_stdio: bool,
+    /// Whether this is the process that a parent has put in the background.
+    pub in_background: bool,
 }
 
 impl Environment {
+    /// A daemon in the background has no standard error of use, unless it was told to log there.
+    pub fn logs_to_syslog(&self) -> bool {
+        self.in_background && !self.keep_stdio
+    }
+
     /// Reads the variables through `var`.
     pub fn read(var: impl Fn(&str) -> Option<OsString>) -> Self {
         let text = |name: &str| var(name).map(|value| value.to_string_lossy().into_owned());
         let level = text("LOG_LEVEL").filter(|value| !value.is_empty());
         Environment {
             foreground: text(background::FOREGROUND).as_deref() == Some("1"),
-            log_level: LogLevel::parse(level.as_deref()),
+            log_level: level
+                .as_deref()
+                .and_then(LogLevel::of_name)
+                .unwrap_or(LogLevel::Error),
             keep_stdio: level.is_some(),
+            in_background: var(background::READY_FD).is_some(),
         }
     }
 }

@@ -5,10 +5,12 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::tunnel::drops::{DropReason, Drops};
 
 /// Time between two lines.
-pub const PERIOD: Duration = Duration::from_secs(10);
+const PERIOD: Duration = Duration::from_secs(10);
 
 /// The counters that were already reported.
 #[derive(Debug)]
@@ -17,15 +19,23 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report that starts at zero. None if the log is not verbose.
-    pub fn new() -> Option<Self> {
-        tracing::enabled!(tracing::Level::DEBUG).then(|| Report {
+    /// A report that starts at zero.
+    pub fn new() -> Self {
+        Report {
             told: [0; DropReason::ALL.len()],
-        })
+        }
+    }
+
+    /// When to tell next; `None` as long as nobody wants to know.
+    pub fn next() -> Option<Instant> {
+        tracing::enabled!(tracing::Level::DEBUG).then(|| Instant::now() + PERIOD)
     }
 
     /// Logs the packets that were dropped since the last call.
     pub fn tell(&mut self, drops: &Drops) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
         let news = self.news(drops);
         if !news.is_empty() {
             tracing::debug!("packets dropped: {news}");
@@ -55,9 +65,7 @@ mod tests {
     #[test]
     fn new_drops_are_reported_once() {
         let plane = Plane::new();
-        let mut report = Report {
-            told: [0; DropReason::ALL.len()],
-        };
+        let mut report = Report::new();
         assert_eq!(report.news(plane.drops()), "");
         plane.drop_packets(DropReason::NoPeer, 2);
         plane.drop_packets(DropReason::BadMac1, 1);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use wg_crypto::key::{PresharedKey, PublicKey};
 
+pub use crate::sys::icmp::Unreachable;
+
 use super::{Interface, Label, Peer, Wall};
 
 /// The status of an interface.
@@ -133,19 +135,6 @@ pub enum Refusal {
         /// The host that reported it.
         by: IpAddr,
     },
-}
-
-/// The reason in an ICMP message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unreachable {
-    /// Nothing listens on the port.
-    Port,
-    /// The host does not answer in its network.
-    Host,
-    /// There is no route to the network.
-    Network,
-    /// A firewall forbids it.
-    Prohibited,
 }
 
 impl PeerStatus {

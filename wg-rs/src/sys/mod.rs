@@ -7,6 +7,7 @@
 pub(crate) mod alarm;
 pub(crate) mod async_fd;
 pub(crate) mod cmsg;
+pub(crate) mod icmp;
 pub mod netlink;
 pub mod netns;
 pub mod numeric;
@@ -16,6 +17,7 @@ pub mod resolve;
 pub(crate) mod resume;
 pub(crate) mod secrets;
 mod sockaddr;
+pub(crate) mod syslog;
 pub(crate) mod terminal;
 pub mod tun;
 pub mod udp;

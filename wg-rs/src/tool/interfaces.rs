@@ -8,10 +8,12 @@ use std::path::Path;
 use wg_crypto::PublicKey;
 
 use crate::backend::{Backends, Kind};
+use crate::model::status::Status;
 use crate::model::{Change, Extension, Extensions, Interface};
 use crate::place;
 
 /// [`Backends`], or a part of them.
+#[derive(Clone)]
 pub(crate) struct Interfaces {
     all: Backends,
     /// The kernel's interfaces only. Sockets are then checked one by one.
@@ -54,6 +56,18 @@ impl Interfaces {
     /// See [`Backends::get`].
     pub fn get(&self, name: &str) -> io::Result<Interface> {
         self.of(name)?.get(name)
+    }
+
+    /// See [`Backends::status`]. With the kind of backend that was asked.
+    pub fn status(&self, name: &str) -> io::Result<(Kind, Status)> {
+        let backends = self.of(name)?;
+        let kind = backends.kind(name)?.unwrap_or(Kind::Kernel);
+        Ok((kind, backends.status(name)?))
+    }
+
+    /// See [`Backends::log`].
+    pub fn log(&self, name: &str, level: &str) -> io::Result<bool> {
+        self.of(name)?.log(name, level)
     }
 
     /// See [`Backends::set`].

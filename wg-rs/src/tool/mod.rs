@@ -13,10 +13,14 @@ mod context;
 mod interfaces;
 mod keys;
 mod link;
+mod log;
+mod metrics;
 mod netns;
 mod out;
 mod show;
+mod status;
 mod verb;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -109,6 +113,9 @@ fn run(context: &Context, args: &[OsString]) -> ExitCode {
         "genpsk" => keys::genpsk,
         "pubkey" => keys::pubkey,
         "link" => link::run,
+        "status" => status::run,
+        "metrics" => metrics::run,
+        "log" => log::run,
         "completions" => completions::run,
         other => unreachable!("a verb without a function: {other}"),
     };

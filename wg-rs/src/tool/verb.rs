@@ -101,6 +101,33 @@ pub(crate) const VERBS: &[Verb] = &[
         of_wg: true,
     },
     Verb {
+        name: "status",
+        about: "Says whether peers are connected, and why not",
+        synopsis: "[<interface>] [--json] [--watch]",
+        options: "\
+--json   print JSON
+--watch  refresh every second",
+        example: "status wg0",
+        of_wg: false,
+    },
+    Verb {
+        name: "metrics",
+        about: "Prints the state of all interfaces for Prometheus, or serves it over HTTP",
+        synopsis: "[--listen [<address>:<port>]]",
+        options: "\
+--listen  serve them at this address [default: 127.0.0.1:9586]",
+        example: "metrics --listen 127.0.0.1:9586",
+        of_wg: false,
+    },
+    Verb {
+        name: "log",
+        about: "Sets how much a running wireguard-rs logs",
+        synopsis: "<interface> { silent | error | verbose }",
+        options: "",
+        example: "log wg0 verbose",
+        of_wg: false,
+    },
+    Verb {
         name: "link",
         about: "Creates, deletes, lists and moves interfaces, in namespaces and containers",
         synopsis: "{ add | del | list | move } [<args>]",

@@ -37,7 +37,7 @@ use super::pending::PendingHandshakes;
 use super::plane::{Event, Plane};
 use super::schedule::Schedule;
 use super::time::Time;
-use super::trouble::Strangers;
+use super::trouble::{Strangers, Undelivered};
 use crate::model::status::Refusal;
 use crate::model::{Extensions, Wall};
 
@@ -85,6 +85,7 @@ pub struct Device {
     pub(super) networks: Networks,
     pub(super) ingress: Ingress,
     pub(super) strangers: Strangers,
+    pub(super) undelivered: Undelivered,
     /// In the order in which they were added.
     pub(super) peers: BTreeMap<u64, Entry>,
     pub(super) by_key: HashMap<PublicKey, u64>,
@@ -102,6 +103,7 @@ impl Device {
             networks: Networks::default(),
             ingress: Ingress::new(&mut *rng),
             strangers: Strangers::default(),
+            undelivered: Undelivered::default(),
             peers: BTreeMap::new(),
             by_key: HashMap::new(),
             hub: None,

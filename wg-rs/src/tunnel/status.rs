@@ -5,6 +5,7 @@ use super::entry::Entry;
 use super::hub::PairState;
 use super::time::Time;
 use crate::model::status::{PairStatus, PeerStatus, Status};
+use crate::sys::icmp::Undelivered;
 
 impl Device {
     /// The part of the status that the tunnel knows.
@@ -22,8 +23,26 @@ impl Device {
                 .collect(),
             refusals: self.strangers.list(now),
             pairs: self.pairs().iter().map(|pair| pair.status(now)).collect(),
-            peers: self.peers.values().map(|entry| entry.status(now)).collect(),
+            peers: (self.peers.values())
+                .map(|entry| self.status_of(entry, now))
+                .collect(),
             ..Status::default()
+        }
+    }
+
+    fn status_of(&self, entry: &Entry, now: Time) -> PeerStatus {
+        let mut status = entry.status(now);
+        let endpoint = status.peer.endpoint;
+        let undelivered = endpoint.and_then(|to| self.undelivered.at(to, now));
+        status.refusals.extend(undelivered);
+        status
+    }
+
+    /// By ICMP it was said that what came from this port did not arrive: remembered if it is ours.
+    pub fn undelivered(&mut self, told: &Undelivered, now: Time) {
+        let Undelivered { port, to, what, by } = *told;
+        if port == self.config.listen_port {
+            self.undelivered.note(to, what, by, now);
         }
     }
 }

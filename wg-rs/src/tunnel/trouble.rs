@@ -1,14 +1,16 @@
 //! Recent failures for `status`. Only failures and handshakes access them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::time::Time;
-use crate::model::status::{Refusal, Refused};
+use crate::model::status::{Refusal, Refused, Unreachable};
 
 /// Most remembered senders that are not peers. An attacker with many addresses pushes out the
 /// others.
 const STRANGERS: usize = 8;
+/// Most remembered addresses that are unreachable.
+const UNDELIVERED: usize = 64;
 /// Failures to send with at most this time between them count as one.
 const STREAK_GAP: Duration = Duration::from_secs(15);
 /// A failure to send that lasts this long is reported.
@@ -86,6 +88,30 @@ impl Strangers {
     /// All refusals with their age, the latest last.
     pub(super) fn list(&self, now: Time) -> Vec<Refused> {
         list(&self.0, now)
+    }
+}
+
+/// What did not arrive, by where it was sent: the last word on each of the latest addresses.
+#[derive(Debug, Default)]
+pub(super) struct Undelivered(Vec<(SocketAddr, Refusal, Time)>);
+
+impl Undelivered {
+    /// Somebody says so now: anybody may.
+    pub(super) fn note(&mut self, to: SocketAddr, what: Unreachable, by: IpAddr, now: Time) {
+        self.0.retain(|(known, ..)| *known != to);
+        if self.0.len() == UNDELIVERED {
+            self.0.remove(0);
+        }
+        self.0.push((to, Refusal::Unreachable { what, by }, now));
+    }
+
+    /// What is said of this address.
+    pub(super) fn at(&self, to: SocketAddr, now: Time) -> Option<Refused> {
+        let said = self.0.iter().find(|(known, ..)| *known == to);
+        said.map(|(_, refusal, at)| Refused {
+            refusal: *refusal,
+            age: now.saturating_since(*at),
+        })
     }
 }
 

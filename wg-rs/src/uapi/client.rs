@@ -84,6 +84,24 @@ impl Client {
         }
     }
 
+    /// Has the daemon log as much as this level says. False: it does not know this request, or the
+    /// level.
+    ///
+    /// # Errors
+    /// As for the other requests.
+    pub fn log(&mut self, level: &str) -> Result<bool, ClientError> {
+        let reply = self
+            .write(format!("log={level}\n\n").as_bytes())
+            .map_err(ClientError::from)
+            .and_then(|()| self.reply::<GetParser>());
+        match reply {
+            Ok(_) => Ok(true),
+            Err(ClientError::Reply(ReplyError::Incomplete | ReplyError::Refused(_))) => Ok(false),
+            Err(ClientError::Io(error)) if is_closed(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Requests changes, which the daemon makes in their order.
     ///
     /// # Errors

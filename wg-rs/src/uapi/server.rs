@@ -39,6 +39,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Returns a snapshot of the status.
     fn status(&self) -> Result<Status, Errno>;
 
+    /// Sets the log level, which is given by its name.
+    fn log(&self, level: &str) -> Result<(), Errno>;
+
     /// Applies the changes in their order. If one fails, those before it may remain applied.
     fn set(&self, changes: Vec<Change>) -> Result<(), Errno>;
 }
@@ -81,6 +84,17 @@ pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<
     }
 }
 
+/// A request without a body.
+enum Question {
+    Get,
+    Status,
+    /// With the name of a level.
+    Log(String),
+}
+
+/// What the request for another log level begins with.
+const LOG: &[u8] = b"log=";
+
 struct Connection {
     stream: UnixStream,
     lines: LineBuffer,
@@ -90,9 +104,12 @@ impl Connection {
     /// Answers requests until the client closes the connection or sends an invalid request.
     async fn converse(mut self, handler: &impl Handler) -> io::Result<()> {
         loop {
-            let is_status = match self.line().await? {
-                Some(Line::Text(b"get=1")) => false,
-                Some(Line::Text(b"status=1")) => true,
+            let question = match self.line().await? {
+                Some(Line::Text(b"get=1")) => Question::Get,
+                Some(Line::Text(b"status=1")) => Question::Status,
+                Some(Line::Text(line)) if line.starts_with(LOG) => {
+                    Question::Log(String::from_utf8_lossy(&line[LOG.len()..]).into_owned())
+                }
                 Some(Line::Text(b"set=1")) => {
                     let result = self.set(handler).await?;
                     self.end(-(result.err().map_or(0, |errno| errno as i32)))
@@ -102,24 +119,32 @@ impl Connection {
                 Some(Line::Text(_) | Line::TooLong) | None => return Ok(()),
             };
             match self.line().await? {
-                Some(Line::Text(b"")) if is_status => match handler.status() {
-                    Ok(status) => {
-                        let mut printer = StatusPrinter::new(&status);
-                        self.print(|out| printer.print(out, WRITE)).await?;
-                    }
-                    Err(errno) => self.end(errno as i32).await?,
-                },
-                Some(Line::Text(b"")) => match handler.get() {
-                    Ok(interface) => {
-                        let mut printer = GetPrinter::new(&interface);
-                        self.print(|out| printer.print(out, WRITE)).await?;
-                    }
-                    Err(errno) => self.end(errno as i32).await?,
-                },
+                Some(Line::Text(b"")) => self.answer(handler, question).await?,
                 Some(_) => return self.end(Errno::EINVAL as i32).await,
                 None => return Ok(()),
             }
         }
+    }
+
+    async fn answer(&mut self, handler: &impl Handler, question: Question) -> io::Result<()> {
+        let refused = match question {
+            Question::Get => match handler.get() {
+                Ok(interface) => {
+                    let mut printer = GetPrinter::new(&interface);
+                    return self.print(|out| printer.print(out, WRITE)).await;
+                }
+                Err(errno) => errno as i32,
+            },
+            Question::Status => match handler.status() {
+                Ok(status) => {
+                    let mut printer = StatusPrinter::new(&status);
+                    return self.print(|out| printer.print(out, WRITE)).await;
+                }
+                Err(errno) => errno as i32,
+            },
+            Question::Log(level) => handler.log(&level).err().map_or(0, |errno| errno as i32),
+        };
+        self.end(refused).await
     }
 
     /// Reads the body of a `set` to its end, even if a line is invalid, and then applies it.
@@ -207,6 +232,13 @@ mod tests {
                 Err(Errno::ENODEV)
             } else {
                 Ok(interface.clone())
+            }
+        }
+
+        fn log(&self, level: &str) -> Result<(), Errno> {
+            match level {
+                "verbose" => Ok(()),
+                _ => Err(Errno::EINVAL),
             }
         }
 
@@ -311,6 +343,9 @@ mod tests {
             reply.await,
             "fwmark=7\nerrno=0\n\nfwmark=7\nerrno=0\n\nerrno=22\n\n"
         );
+
+        let reply = f.ask("log=verbose\n\nlog=x\n\nlog=verbose\nx=1\n\n");
+        assert_eq!(reply.await, "errno=0\n\nerrno=22\n\nerrno=22\n\n");
 
         let mut stream = f.connect().await;
         for mark in 1..5 {

@@ -17,7 +17,7 @@ use super::context::Context;
 use super::interfaces::Interfaces;
 use super::out::print;
 use super::verb::VERBS;
-use super::{link, netns, show};
+use super::{link, log, netns, show};
 use crate::place;
 
 const BASH: &str = include_str!("wg-rs.bash");
@@ -133,6 +133,12 @@ fn next<'a>(before: &[&'a str]) -> Next<'a> {
         ["showconf" | "set" | "setconf" | "addconf" | "syncconf"] => Next::Interfaces(&[]),
         ["setconf" | "addconf" | "syncconf", _] => Next::Files,
         ["set", interface, rest @ ..] => set(interface, rest),
+        ["status"] => Next::Interfaces(&["--json", "--watch"]),
+        ["status", "--json" | "--watch"] => Next::Interfaces(&[]),
+        ["status", _] => Next::Words(&["--json", "--watch"]),
+        ["metrics"] => Next::Words(&["--listen"]),
+        ["log"] => Next::Interfaces(&[]),
+        ["log", _] => Next::Words(&log::LEVELS),
         ["link", rest @ ..] => link(rest),
         ["completions"] => Next::Words(&["bash", "zsh", "fish"]),
         _ => Next::Nothing,
@@ -285,6 +291,13 @@ mod tests {
         assert_eq!(after("link add wg0 --netns"), Next::Namespaces);
         assert_eq!(after("link add wg0 --up --config"), Next::Files);
         assert_eq!(after("genkey"), Next::Nothing);
+        assert_eq!(after("status --json"), Next::Interfaces(&[]));
+        assert_eq!(after("status wg0"), Next::Words(&["--json", "--watch"]));
+        assert_eq!(after("metrics --listen"), Next::Nothing);
+        assert_eq!(
+            after("log wg0"),
+            Next::Words(&["silent", "error", "verbose"])
+        );
         assert_eq!(after("bogus"), Next::Nothing);
     }
 

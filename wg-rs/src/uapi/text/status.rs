@@ -211,7 +211,9 @@ fn print_refusals(refusals: &[Refused], out: &mut Vec<u8>) -> io::Result<()> {
             Refusal::UnderLoad => write!(out, "under-load")?,
             Refusal::SendFailed { errno } => write!(out, "send-failed {errno}")?,
             Refusal::Unreachable { what, by } => {
-                write!(out, "unreachable {} {}", what.as_str(), Ip(*by))?;
+                let word = UNREACHABLE.iter().find(|(known, _)| known == what);
+                let word = word.map_or("", |(_, word)| word);
+                write!(out, "unreachable {word} {}", Ip(*by))?;
             }
         }
         writeln!(out)?;
@@ -219,23 +221,13 @@ fn print_refusals(refusals: &[Refused], out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-impl Unreachable {
-    const ALL: [Unreachable; 4] = [
-        Unreachable::Port,
-        Unreachable::Host,
-        Unreachable::Network,
-        Unreachable::Prohibited,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Unreachable::Port => "port",
-            Unreachable::Host => "host",
-            Unreachable::Network => "network",
-            Unreachable::Prohibited => "prohibited",
-        }
-    }
-}
+/// What an ICMP message says, and its word.
+const UNREACHABLE: [(Unreachable, &str); 4] = [
+    (Unreachable::Port, "port"),
+    (Unreachable::Host, "host"),
+    (Unreachable::Network, "network"),
+    (Unreachable::Prohibited, "prohibited"),
+];
 
 /// Collects the lines of a reply to `status`.
 #[derive(Default)]
@@ -446,7 +438,7 @@ fn refusal<'a>(kind: &str, mut words: impl Iterator<Item = &'a str>) -> Option<O
             .and_then(number)
             .map(|errno| Refusal::SendFailed { errno }),
         "unreachable" => word().and_then(|what| {
-            let what = Unreachable::ALL.into_iter().find(|u| u.as_str() == what)?;
+            let (what, _) = *UNREACHABLE.iter().find(|(_, word)| *word == what)?;
             let by = word()?.parse().ok()?;
             Some(Refusal::Unreachable { what, by })
         }),
@@ -504,7 +496,7 @@ mod tests {
             Refusal::SendFailed { errno: 101 },
         ]
         .into_iter()
-        .chain(Unreachable::ALL.map(|what| Refusal::Unreachable { what, by }))
+        .chain(UNREACHABLE.map(|(what, _)| Refusal::Unreachable { what, by }))
         .map(refused)
         .collect();
         Status {

@@ -1,0 +1,88 @@
+//! `make install` below any prefix: all that the package has, and units that run what is installed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use netns_tests::{binaries, require};
+
+/// A folder that is gone after the test.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The files below a folder, by their paths there.
+fn files(folder: &Path) -> io::Result<BTreeSet<String>> {
+    let (mut found, mut todo) = (BTreeSet::new(), vec![folder.to_owned()]);
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            for entry in fs::read_dir(path)? {
+                todo.push(entry?.path());
+            }
+        } else if let Ok(path) = path.strip_prefix(folder) {
+            found.insert(path.display().to_string());
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn below_any_prefix() -> io::Result<()> {
+    if require("make", binaries::on_path("make")).is_none() {
+        return Ok(());
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let built = binaries::build("wg-rs", "wireguard-rs")?;
+    binaries::build("wg-rs", "wg-rs")?;
+    binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    let folder = Folder(std::env::temp_dir().join(format!("install-{}", std::process::id())));
+    let make = |goal: &str| -> io::Result<()> {
+        let target = built.parent().expect("a folder").display();
+        let output = Command::new("make")
+            .args(["-s", goal, "prefix=/opt/wg", &format!("target={target}")])
+            .arg(format!("DESTDIR={}", folder.0.display()))
+            .current_dir(&root)
+            .output()?;
+        assert!(output.status.success(), "{output:?}");
+        Ok(())
+    };
+    make("install")?;
+    let installed = files(&folder.0)?;
+    // The package has the same, and its licences and changes.
+    let package = fs::read_to_string(root.join("wg-quick-rs/Cargo.toml"))?;
+    let assets = package
+        .lines()
+        .filter(|line| line.starts_with("    [\""))
+        .count();
+    let (units, pages) = (files(&root.join("wg-quick-rs/systemd"))?.len(), 3);
+    // Pages and units are one line there.
+    assert_eq!(
+        installed.len(),
+        assets - 3 + (pages - 1) + (units - 1),
+        "{installed:?}"
+    );
+
+    let unit = folder
+        .0
+        .join("opt/wg/lib/systemd/system/wg-quick-rs@.service");
+    let unit = fs::read_to_string(unit)?;
+    assert!(
+        unit.contains("\nExecStart=/opt/wg/bin/wg-quick-rs up %i\n"),
+        "{unit}"
+    );
+    assert!(!unit.contains("/usr/bin/"), "{unit}");
+    for program in ["wireguard-rs", "wg-rs", "wg-quick-rs"] {
+        let path = folder.0.join("opt/wg/bin").join(program);
+        let said = Command::new(path).arg("--version").output()?;
+        assert!(said.status.success(), "{said:?}");
+    }
+    make("uninstall")?;
+    assert_eq!(files(&folder.0)?, BTreeSet::new());
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The status for programs. What is not known is left out.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
+
+use super::Asked;
+use super::reason::reason;
+use crate::backend::Kind;
+use crate::model::Wall;
+use crate::model::status::{PeerStatus, Status};
+use crate::place::Namespace;
+use crate::sys::numeric::Endpoint;
+
+/// The layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// One value per line, indented by tabs.
+    Lines,
+    /// Everything on one line.
+    OneLine,
+}
+
+/// Writes one object that holds all interfaces by their names, and a newline.
+pub(super) fn print(
+    out: &mut impl Write,
+    all: &[Asked],
+    now: Wall,
+    layout: Layout,
+) -> io::Result<()> {
+    let all: BTreeMap<_, _> = (all.iter())
+        .map(|asked| (asked.name.as_str(), InterfaceFields::new(asked, now)))
+        .collect();
+    match layout {
+        Layout::Lines => write(out, &all, PrettyFormatter::with_indent(b"\t")),
+        Layout::OneLine => write(out, &all, CompactFormatter),
+    }
+}
+
+fn write(
+    out: &mut impl Write,
+    value: &impl Serialize,
+    formatter: impl Formatter,
+) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
+    value.serialize(&mut serializer)?;
+    writeln!(out)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InterfaceFields<'a> {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    up: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bind_error: Option<i32>,
+    listen_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link_namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket_namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offloads: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aead: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    under_load: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drops: Option<BTreeMap<&'a str, u64>>,
+    peers: BTreeMap<String, PeerFields<'a>>,
+}
+
+impl<'a> InterfaceFields<'a> {
+    fn new(asked: &'a Asked, now: Wall) -> Self {
+        let status = &asked.status;
+        let place = asked.place.as_ref();
+        let drops = status.drops.iter().map(|(name, n)| (name.as_str(), *n));
+        let peers = status.peers.iter().map(|peer| {
+            let fields = PeerFields::new(status, peer, now);
+            (peer.peer.public_key.to_base64(), fields)
+        });
+        let offloads = |list: &'a String| list.split(',').filter(|name| !name.is_empty()).collect();
+        InterfaceFields {
+            kind: match asked.kind {
+                Kind::Userspace => "userspace",
+                Kind::Kernel => "kernel",
+            },
+            version: status.version.as_deref(),
+            started: status.started.map(|started| started.secs),
+            up: status.up,
+            bind_error: status.bind_error,
+            listen_port: status.listen_port,
+            link_namespace: place
+                .and_then(|place| place.lives_in.as_ref())
+                .map(Namespace::to_string),
+            socket_namespace: place
+                .and_then(|place| place.born_in.as_ref())
+                .map(Namespace::to_string),
+            offloads: status.offloads.as_ref().map(offloads),
+            aead: status.aead.as_deref(),
+            workers: status.workers,
+            under_load: status.under_load,
+            drops: status.version.is_some().then(|| drops.collect()),
+            peers: peers.collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PeerFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    /// For programs.
+    state: &'static str,
+    /// For people.
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest_handshake: Option<u64>,
+    transfer_rx: u64,
+    transfer_tx: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unanswered_handshakes: Option<u32>,
+    allowed_ips: Vec<String>,
+}
+
+impl<'a> PeerFields<'a> {
+    fn new(interface: &Status, status: &'a PeerStatus, now: Wall) -> Self {
+        let reason = reason(interface, status, now);
+        let peer = &status.peer;
+        PeerFields {
+            name: status.name(),
+            state: reason.state,
+            reason: reason.text,
+            endpoint: peer.endpoint.map(|addr| Endpoint(addr).to_string()),
+            latest_handshake: peer.last_handshake.map(|last| last.secs),
+            transfer_rx: peer.rx_bytes,
+            transfer_tx: peer.tx_bytes,
+            unanswered_handshakes: status.unanswered.map(|sent| sent.count),
+            allowed_ips: peer.allowed_ips.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Peer;
+    use wg_crypto::PublicKey;
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let asked = |status| Asked {
+            name: "wg0".into(),
+            kind: Kind::Kernel,
+            place: None,
+            status,
+        };
+        let shown = |asked: Asked| {
+            let mut out = Vec::new();
+            print(&mut out, &[asked], Wall::default(), Layout::OneLine).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&out).unwrap()
+        };
+        let key = PublicKey::from_bytes([1; 32]);
+        let peer = PeerStatus::new(Peer::new(key));
+        let bare = Status {
+            peers: vec![peer],
+            ..Status::default()
+        };
+        let expected = serde_json::json!({"wg0": {
+            "kind": "kernel", "listenPort": 0,
+            "peers": {key.to_base64(): {
+                "state": "no-endpoint",
+                "reason": "not connected: no endpoint known, it has to connect first",
+                "transferRx": 0, "transferTx": 0, "allowedIps": [],
+            }},
+        }});
+        assert_eq!(shown(asked(bare)), expected);
+        let full = Status {
+            version: Some("0.1.0".into()),
+            offloads: Some("".into()),
+            drops: vec![("wrong_mac1".into(), 1)],
+            ..Status::default()
+        };
+        let expected = serde_json::json!({"wg0": {
+            "kind": "kernel", "listenPort": 0, "version": "0.1.0", "offloads": [],
+            "drops": {"wrong_mac1": 1}, "peers": {},
+        }});
+        assert_eq!(shown(asked(full)), expected);
+    }
+}

@@ -1,0 +1,473 @@
+//! Whether a peer is connected, and why not, from what is known of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::backend::Errno;
+use crate::model::Wall;
+use crate::model::status::{PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable};
+use crate::sys::numeric::{Endpoint, Ip};
+
+/// A session is of use for so long after its handshake (`REJECT_AFTER_TIME`).
+const SESSION: Duration = Duration::from_secs(180);
+/// Handshakes that go unanswered while there is a session, from which on it is held to be dead: they
+/// are sent every five seconds.
+const DEAD: u32 = 2;
+/// A refusal that is older says when it was.
+const RECENT: Duration = Duration::from_secs(20);
+
+/// How a peer is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reason {
+    /// A word for programs: `connected`, `idle`, `no-answer`, …
+    pub state: &'static str,
+    /// The same in plain words, the cause last.
+    pub text: String,
+}
+
+impl Reason {
+    fn new(state: &'static str, text: impl Into<String>) -> Self {
+        Reason {
+            state,
+            text: text.into(),
+        }
+    }
+}
+
+/// Of a peer of this interface, at this time of day.
+pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Reason {
+    let last = peer.peer.last_handshake;
+    let since_handshake = last.map(|last| Duration::from_secs(now.secs.saturating_sub(last.secs)));
+    let given_up = peer.unanswered.is_some_and(|sent| sent.count >= DEAD);
+    let session = peer
+        .session
+        .unwrap_or_else(|| since_handshake.is_some_and(|age| age < SESSION));
+    if interface.up == Some(false) {
+        return Reason::new("interface-down", "the interface is down");
+    }
+    if session && !given_up {
+        return connected(interface, peer, since_handshake);
+    }
+    let is_newer = |refused: &&Refused| since_handshake.is_none_or(|age| refused.age < age);
+    // Not a reason to be without a session.
+    let refusals = refusals(interface, peer)
+        .filter(|refused| !matches!(refused.refusal, Refusal::NotAllowed { .. }));
+    match peer.unanswered {
+        Some(unanswered) => {
+            let meanwhile = refusals.filter(|refused| refused.age <= unanswered.age);
+            match meanwhile.min_by_key(|refused| refused.age) {
+                Some(refused) => not_connected(peer, refused),
+                None => no_answer(peer, unanswered),
+            }
+        }
+        None => {
+            let last = refusals.filter(is_newer).min_by_key(|refused| refused.age);
+            match last {
+                Some(refused) => not_connected(peer, refused),
+                None if peer.unconfirmed > 0 => unconfirmed(peer),
+                None => quiet(peer, since_handshake),
+            }
+        }
+    }
+}
+
+/// What was refused of the peer, or to it, in no order.
+fn refusals<'a>(interface: &'a Status, peer: &'a PeerStatus) -> impl Iterator<Item = &'a Refused> {
+    let is_its = |refused: &&Refused| {
+        sender(&refused.refusal).is_some_and(|from| is_its_address(interface, peer, from))
+    };
+    let strangers = interface.refusals.iter().filter(is_its);
+    peer.refusals.iter().chain(strangers)
+}
+
+/// With a session. What was refused since it was made, and lately, is told as well.
+fn connected(interface: &Status, peer: &PeerStatus, since_handshake: Option<Duration>) -> Reason {
+    let mut text = "connected".to_owned();
+    if let Some(age) = since_handshake {
+        text += &format!(", last handshake {} ago", time(age));
+    }
+    if let Some(endpoint) = peer.peer.endpoint {
+        text += &format!(", at {}", Endpoint(endpoint));
+    }
+    let is_new = |age: Duration| since_handshake.is_some_and(|since| age < since);
+    for refused in refusals(interface, peer) {
+        let age = refused.age;
+        let is_told = match refused.refusal {
+            Refusal::NotAllowed { .. } => age < SESSION,
+            _ => age < RECENT && is_new(age),
+        };
+        if is_told {
+            text += &format!("; {} ({} ago)", cause(peer, refused).1, time(age));
+        }
+    }
+    Reason::new("connected", text)
+}
+
+/// Without a session, and nothing is going on.
+fn quiet(peer: &PeerStatus, since_handshake: Option<Duration>) -> Reason {
+    match (since_handshake, peer.peer.endpoint) {
+        (Some(age), _) => Reason::new(
+            "idle",
+            format!("idle: nothing to send, last handshake {} ago", time(age)),
+        ),
+        (None, None) => Reason::new(
+            "no-endpoint",
+            "not connected: no endpoint known, it has to connect first",
+        ),
+        // Whether anything was tried is not told.
+        (None, Some(endpoint)) if peer.session.is_none() => Reason::new(
+            "no-handshake",
+            format!(
+                "not connected: no handshake with {} yet",
+                Endpoint(endpoint)
+            ),
+        ),
+        (None, Some(_)) => Reason::new(
+            "nothing-sent",
+            "not connected: nothing was sent yet, the first packet connects",
+        ),
+    }
+}
+
+fn no_answer(peer: &PeerStatus, unanswered: Unanswered) -> Reason {
+    let Unanswered { count, age } = unanswered;
+    let plural = if count == 1 { "" } else { "s" };
+    Reason::new(
+        "no-answer",
+        format!(
+            "not connected: {count} handshake{plural} sent{}, no answer in {}: it is not there, a \
+             firewall is between, or a public key is wrong at one end",
+            to(peer),
+            time(age)
+        ),
+    )
+}
+
+fn unconfirmed(peer: &PeerStatus) -> Reason {
+    let plural = if peer.unconfirmed == 1 { "" } else { "s" };
+    Reason::new(
+        "unconfirmed",
+        format!(
+            "not connected: {} handshake{plural} of it answered, and not taken up: its preshared key \
+             differs ({}), or our answers do not arrive",
+            peer.unconfirmed,
+            ours(peer)
+        ),
+    )
+}
+
+fn ours(peer: &PeerStatus) -> &'static str {
+    if peer.has_preshared_key {
+        "one is set here"
+    } else {
+        "none is set here"
+    }
+}
+
+fn not_connected(peer: &PeerStatus, refused: &Refused) -> Reason {
+    let (state, cause) = cause(peer, refused);
+    let mut text = format!("not connected: {cause}");
+    if refused.age >= RECENT {
+        text += &format!(" ({} ago)", time(refused.age));
+    }
+    Reason::new(state, text)
+}
+
+/// A word for programs, and what happened.
+fn cause(peer: &PeerStatus, refused: &Refused) -> (&'static str, String) {
+    match refused.refusal {
+        Refusal::OtherKey { from } => (
+            "wrong-key",
+            format!(
+                "handshakes from {} are made for another public key than that of this interface",
+                Endpoint(from)
+            ),
+        ),
+        Refusal::UnknownKey { from, key } => (
+            "unknown-key",
+            format!(
+                "handshakes from {} are made with the key {key}, which is no peer's",
+                Endpoint(from)
+            ),
+        ),
+        Refusal::PresharedKey => (
+            "wrong-preshared-key",
+            format!("it answers, and the preshared keys differ ({})", ours(peer)),
+        ),
+        Refusal::Timestamp => (
+            "clock-behind",
+            "its clock is behind: the timestamp in its handshake is not newer than in its last one"
+                .to_owned(),
+        ),
+        Refusal::NotAllowed { source } => (
+            "not-allowed",
+            format!(
+                "packets from {} are dropped: not in its allowed IPs",
+                Ip(source)
+            ),
+        ),
+        Refusal::UnderLoad => (
+            "under-load",
+            "it is under load, and asks for a cookie first".to_owned(),
+        ),
+        Refusal::SendFailed { errno } => ("send-failed", send_failed(peer, errno)),
+        Refusal::Unreachable { what, by } => unreachable(peer, what, by),
+    }
+}
+
+fn send_failed(peer: &PeerStatus, errno: i32) -> String {
+    let to = to(peer);
+    match errno {
+        libc::ENETUNREACH => format!("this host has no route{to}"),
+        libc::EPERM | libc::EACCES => {
+            format!("a firewall of this host forbids to send{to}")
+        }
+        libc::EAFNOSUPPORT => format!("there is no socket to send{to} by"),
+        errno => format!("this host cannot send{to}: {}", Errno(errno)),
+    }
+}
+
+fn unreachable(peer: &PeerStatus, what: Unreachable, by: IpAddr) -> (&'static str, String) {
+    let to = to(peer);
+    let by = Ip(by);
+    match what {
+        Unreachable::Port => (
+            "port-closed",
+            format!("the port is closed: what was sent{to} came back by ICMP from {by}"),
+        ),
+        Unreachable::Host => (
+            "host-unreachable",
+            format!("{by} says by ICMP that it cannot reach the host that was sent{to}"),
+        ),
+        Unreachable::Network => (
+            "network-unreachable",
+            format!("{by} says by ICMP that it has no route for what was sent{to}"),
+        ),
+        Unreachable::Prohibited => (
+            "prohibited",
+            format!("the firewall {by} forbids, by ICMP, what was sent{to}"),
+        ),
+    }
+}
+
+/// ` to ENDPOINT`, if there is one.
+fn to(peer: &PeerStatus) -> String {
+    let endpoint = peer.peer.endpoint;
+    endpoint.map_or_else(String::new, |addr| format!(" to {}", Endpoint(addr)))
+}
+
+fn sender(refusal: &Refusal) -> Option<SocketAddr> {
+    match refusal {
+        Refusal::OtherKey { from } | Refusal::UnknownKey { from, .. } => Some(*from),
+        _ => None,
+    }
+}
+
+/// Whether what came from there came from where the peer is, and no other peer is there.
+pub(super) fn is_its_address(interface: &Status, peer: &PeerStatus, from: SocketAddr) -> bool {
+    let is_at = |peer: &PeerStatus| peer.peer.endpoint == Some(from);
+    let is_of_host = |peer: &PeerStatus| peer.peer.endpoint.is_some_and(|at| at.ip() == from.ip());
+    if interface.peers.iter().any(is_at) {
+        return is_at(peer);
+    }
+    // A host behind which several peers are may have other ports for them.
+    is_of_host(peer)
+        && interface
+            .peers
+            .iter()
+            .filter(|peer| is_of_host(peer))
+            .count()
+            == 1
+}
+
+/// In the largest unit of which there is one.
+pub(super) fn time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        86400..172_800 => "1 day".into(),
+        _ => format!("{} days", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Peer;
+    use wg_crypto::PublicKey;
+
+    const NOW: Wall = Wall {
+        secs: 1_000_000_000,
+        nanos: 0,
+    };
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// Of our daemon: nothing has happened yet.
+    fn peer() -> PeerStatus {
+        PeerStatus {
+            session: Some(false),
+            ..PeerStatus::new(Peer {
+                endpoint: Some("192.0.2.2:7".parse().unwrap()),
+                ..Peer::new(PublicKey::from_bytes([1; 32]))
+            })
+        }
+    }
+
+    fn of(peer: &PeerStatus) -> Reason {
+        let interface = Status {
+            up: Some(true),
+            peers: vec![peer.clone()],
+            ..Status::default()
+        };
+        reason(&interface, peer, NOW)
+    }
+
+    fn handshake(seconds_ago: u64) -> Option<Wall> {
+        Some(Wall {
+            secs: NOW.secs - seconds_ago,
+            nanos: 0,
+        })
+    }
+
+    fn refused(age: u64, refusal: Refusal) -> Refused {
+        Refused {
+            refusal,
+            age: seconds(age),
+        }
+    }
+
+    #[test]
+    fn a_session_is_a_connection_until_handshakes_go_unanswered() {
+        let mut peer = peer();
+        peer.session = Some(true);
+        peer.peer.last_handshake = handshake(100);
+        let connected = "connected, last handshake 1 min ago, at 192.0.2.2:7";
+        assert_eq!(of(&peer), Reason::new("connected", connected));
+        let age = seconds(4);
+        peer.unanswered = Some(Unanswered { count: 1, age });
+        assert_eq!(of(&peer).state, "connected");
+        peer.unanswered = Some(Unanswered { count: 2, age });
+        assert_eq!(of(&peer).state, "no-answer");
+        // What is refused beside it is told.
+        peer.unanswered = None;
+        let source = IpAddr::from([10, 0, 0, 9]);
+        peer.refusals = vec![
+            refused(150, Refusal::NotAllowed { source }),
+            refused(99, Refusal::Timestamp),
+            refused(
+                3,
+                Refusal::SendFailed {
+                    errno: libc::ENETUNREACH,
+                },
+            ),
+        ];
+        let told = "; packets from 10.0.0.9 are dropped: not in its allowed IPs (2 min ago); this \
+                    host has no route to 192.0.2.2:7 (3 s ago)";
+        assert_eq!(of(&peer).text, connected.to_owned() + told);
+    }
+
+    #[test]
+    fn of_the_kernel_the_last_handshake_tells() {
+        let mut peer = peer();
+        peer.session = None;
+        assert_eq!(of(&peer).state, "no-handshake");
+        peer.peer.last_handshake = handshake(179);
+        assert_eq!(of(&peer).state, "connected");
+        peer.peer.last_handshake = handshake(7200);
+        let idle = "idle: nothing to send, last handshake 2 h ago";
+        assert_eq!(of(&peer), Reason::new("idle", idle));
+    }
+
+    #[test]
+    fn nothing_happened_yet() {
+        assert_eq!(of(&peer()).state, "nothing-sent");
+        let mut nowhere = peer();
+        nowhere.peer.endpoint = None;
+        assert_eq!(of(&nowhere).state, "no-endpoint");
+    }
+
+    #[test]
+    fn the_latest_refusal_since_the_first_handshake_is_the_reason() {
+        let mut peer = peer();
+        peer.unanswered = Some(Unanswered {
+            count: 4,
+            age: seconds(16),
+        });
+        peer.refusals = vec![
+            refused(17, Refusal::Timestamp),
+            refused(6, Refusal::UnderLoad),
+            refused(1, Refusal::PresharedKey),
+            refused(
+                0,
+                Refusal::NotAllowed {
+                    source: IpAddr::from([10, 0, 0, 1]),
+                },
+            ),
+        ];
+        let text = "not connected: it answers, and the preshared keys differ (none is set here)";
+        assert_eq!(of(&peer), Reason::new("wrong-preshared-key", text));
+        peer.refusals.truncate(1);
+        let text = "not connected: 4 handshakes sent to 192.0.2.2:7, no answer in 16 s: it is not \
+                    there, a firewall is between, or a public key is wrong at one end";
+        assert_eq!(of(&peer), Reason::new("no-answer", text));
+    }
+
+    #[test]
+    fn a_refusal_before_the_last_handshake_is_no_reason() {
+        let mut peer = peer();
+        peer.peer.last_handshake = handshake(1000);
+        peer.refusals = vec![refused(1001, Refusal::Timestamp)];
+        assert_eq!(of(&peer).state, "idle");
+        peer.refusals = vec![refused(300, Refusal::Timestamp)];
+        let reason = of(&peer);
+        assert_eq!(reason.state, "clock-behind");
+        assert!(reason.text.ends_with(" (5 min ago)"), "{}", reason.text);
+    }
+
+    #[test]
+    fn strangers_at_the_endpoint_of_a_peer_are_that_peer() {
+        let (mut one, mut two) = (peer(), peer());
+        two.peer.endpoint = Some("192.0.2.3:7".parse().unwrap());
+        let interface = |peers: &[&PeerStatus]| Status {
+            refusals: vec![refused(
+                1,
+                Refusal::OtherKey {
+                    from: "192.0.2.2:9".parse().unwrap(),
+                },
+            )],
+            peers: peers.iter().map(|peer| (*peer).clone()).collect(),
+            ..Status::default()
+        };
+        let both = interface(&[&one, &two]);
+        assert_eq!(reason(&both, &one, NOW).state, "wrong-key");
+        assert_eq!(reason(&both, &two, NOW).state, "nothing-sent");
+        // Of two at the same host it may be either, unless the port tells.
+        two.peer.endpoint = Some("192.0.2.2:8".parse().unwrap());
+        let both = interface(&[&one, &two]);
+        assert_eq!(reason(&both, &one, NOW).state, "nothing-sent");
+        one.peer.endpoint = Some("192.0.2.2:9".parse().unwrap());
+        let both = interface(&[&one, &two]);
+        assert_eq!(reason(&both, &one, NOW).state, "wrong-key");
+        assert_eq!(reason(&both, &two, NOW).state, "nothing-sent");
+    }
+
+    #[test]
+    fn times() {
+        for (n, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3599, "59 min"),
+            (7200, "2 h"),
+            (86400, "1 day"),
+            (200_000, "2 days"),
+        ] {
+            assert_eq!(time(seconds(n)), text);
+        }
+    }
+}

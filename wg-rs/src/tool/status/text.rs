@@ -1,0 +1,238 @@
+//! The status for people: a line for each interface, and below it one for each of its peers.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::Asked;
+use super::reason::{is_its_address, reason, time};
+use crate::backend::{Errno, Kind};
+use crate::model::Wall;
+use crate::model::status::{Refusal, Refused, Status};
+use crate::place::Namespace;
+use crate::sys::numeric::{Endpoint, Ip};
+
+/// Refusals of strangers that are older are not told.
+const RECENT: Duration = Duration::from_secs(180);
+
+/// Writes all, with an empty line between two interfaces.
+pub(super) fn print(out: &mut impl Write, all: &[Asked], now: Wall) -> io::Result<()> {
+    for (n, asked) in all.iter().enumerate() {
+        if n > 0 {
+            writeln!(out)?;
+        }
+        writeln!(out, "{}: {}", asked.name, interface(asked))?;
+        peers(out, &asked.status, now)?;
+    }
+    Ok(())
+}
+
+fn peers(out: &mut impl Write, status: &Status, now: Wall) -> io::Result<()> {
+    let columns: Vec<_> = status
+        .peers
+        .iter()
+        .map(|peer| {
+            let key = || peer.peer.public_key.to_base64();
+            let name = peer.name().map_or_else(key, str::to_owned);
+            let network = peer.peer.allowed_ips.first();
+            let network =
+                network.map_or_else(|| "-".into(), |ip| format!("{}/{}", Ip(ip.addr), ip.cidr));
+            (name, network, reason(status, peer, now).text)
+        })
+        .collect();
+    let width = |width: fn(&(String, String, String)) -> usize| columns.iter().map(width).max();
+    let names = width(|(name, _, _)| name.chars().count()).unwrap_or(0);
+    let networks = width(|(_, network, _)| network.len()).unwrap_or(0);
+    for (name, network, reason) in &columns {
+        writeln!(out, "  {name:names$}  {network:networks$}  {reason}")?;
+    }
+    Ok(())
+}
+
+/// What is known of an interface, on one line.
+fn interface(asked: &Asked) -> String {
+    let status = &asked.status;
+    let mut facts = vec![match (&status.version, asked.kind) {
+        (Some(version), _) => format!("wireguard-rs {version}"),
+        (None, Kind::Kernel) => "kernel module".into(),
+        (None, Kind::Userspace) => "a daemon that tells no more than its configuration".into(),
+    }];
+    match (status.up, status.bind_error) {
+        (Some(true), _) => facts.push("up".into()),
+        (Some(false), Some(errno)) => facts.push(format!(
+            "down, as port {} cannot be opened: {}",
+            status.listen_port,
+            Errno(errno)
+        )),
+        (Some(false), None) => facts.push("down".into()),
+        (None, _) => {}
+    }
+    if status.listen_port != 0 {
+        facts.push(format!("port {}", status.listen_port));
+    }
+    facts.extend(namespaces(asked));
+    if let Some(offloads) = &status.offloads {
+        facts.push(match offloads.as_str() {
+            "" => "no offloads".into(),
+            some => format!("offloads {}", some.replace(',', " ")),
+        });
+    }
+    facts.extend(status.aead.clone());
+    if status.under_load == Some(true) {
+        facts.push("under load: handshakes are answered with cookies".into());
+    }
+    let dropped: Vec<_> = (status.drops.iter())
+        .filter(|(_, packets)| *packets > 0)
+        .map(|(name, packets)| format!("{} ({packets})", name.replace('_', " ")))
+        .collect();
+    if !dropped.is_empty() {
+        facts.push(format!("dropped since it started: {}", dropped.join(", ")));
+    }
+    let strangers = status
+        .refusals
+        .iter()
+        .filter(|refused| refused.age < RECENT);
+    facts.extend(strangers.filter_map(|refused| stranger(status, refused)));
+    facts.join("; ")
+}
+
+/// Where its link and its sockets are.
+fn namespaces(asked: &Asked) -> Option<String> {
+    let place = asked.place.as_ref();
+    let called = |name: Option<&Namespace>, inode: Option<u64>| -> Option<String> {
+        let name = name.map(ToString::to_string);
+        name.or_else(|| Some(format!("net:[{}]", inode?)))
+    };
+    let link = called(
+        place.and_then(|place| place.lives_in.as_ref()),
+        asked.status.link_netns,
+    );
+    let sockets = called(
+        place.and_then(|place| place.born_in.as_ref()),
+        asked.status.socket_netns,
+    );
+    Some(match (link, sockets) {
+        (Some(link), Some(sockets)) if link == sockets => format!("in namespace {link}"),
+        (Some(link), Some(sockets)) => {
+            format!("link in namespace {link}, sockets in {sockets}")
+        }
+        (Some(link), None) => format!("link in namespace {link}"),
+        (None, Some(sockets)) => format!("sockets in namespace {sockets}"),
+        (None, None) => return None,
+    })
+}
+
+/// One that is not where a peer is.
+fn stranger(status: &Status, refused: &Refused) -> Option<String> {
+    let (from, whose) = match &refused.refusal {
+        Refusal::OtherKey { from } => (from, "for another public key than its own".to_owned()),
+        Refusal::UnknownKey { from, key } => (from, format!("of {key}, which is no peer's")),
+        _ => return None,
+    };
+    let is_known = (status.peers.iter()).any(|peer| is_its_address(status, peer, *from));
+    (!is_known).then(|| {
+        let (from, ago) = (Endpoint(*from), time(refused.age));
+        format!("handshakes {whose} came from {from} ({ago} ago)")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::status::PeerStatus;
+    use crate::model::{AllowedIp, Extensions, Peer};
+    use wg_crypto::PublicKey;
+
+    const NOW: Wall = Wall {
+        secs: 1_000_000_000,
+        nanos: 0,
+    };
+
+    fn shown(all: &[Asked]) -> String {
+        let mut out = Vec::new();
+        print(&mut out, all, NOW).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn peer(n: u8, name: Option<&str>, network: Option<&str>) -> PeerStatus {
+        let network = network.map(|ip| AllowedIp::new(ip.parse().unwrap(), 32).unwrap());
+        PeerStatus::new(Peer {
+            allowed_ips: network.into_iter().collect(),
+            extensions: Extensions {
+                name: name.and_then(|name| name.parse().ok()),
+                ..Extensions::default()
+            },
+            ..Peer::new(PublicKey::from_bytes([n; 32]))
+        })
+    }
+
+    #[test]
+    fn a_line_each() {
+        let key = PublicKey::from_bytes([9; 32]);
+        let from = "198.51.100.1:9".parse().unwrap();
+        let daemon = Asked {
+            name: "wg0".into(),
+            kind: Kind::Userspace,
+            place: None,
+            status: Status {
+                version: Some("0.1.0".into()),
+                up: Some(true),
+                listen_port: 51820,
+                link_netns: Some(7),
+                socket_netns: Some(8),
+                offloads: Some("tso,gro".into()),
+                aead: Some("ChaCha20-Poly1305 by AWS-LC".into()),
+                under_load: Some(true),
+                drops: vec![("wrong_mac1".into(), 2), ("no_session".into(), 0)],
+                refusals: vec![Refused {
+                    refusal: Refusal::UnknownKey { from, key },
+                    age: Duration::from_secs(3),
+                }],
+                peers: vec![
+                    peer(1, Some("alice"), Some("10.9.0.2")),
+                    peer(2, Some("bob-of-berlin"), None),
+                ],
+                ..Status::default()
+            },
+        };
+        let kernel = Asked {
+            name: "wg1".into(),
+            kind: Kind::Kernel,
+            place: None,
+            status: Status {
+                peers: vec![peer(3, None, None)],
+                ..Status::default()
+            },
+        };
+        let nowhere = "not connected: no endpoint known, it has to connect first";
+        let text = format!(
+            "wg0: wireguard-rs 0.1.0; up; port 51820; link in namespace net:[7], sockets in net:[8]; \
+             offloads tso gro; ChaCha20-Poly1305 by AWS-LC; under load: handshakes are answered with \
+             cookies; dropped since it started: wrong mac1 (2); handshakes of {key}, which is no peer's \
+             came from 198.51.100.1:9 (3 s ago)\n\
+             \x20 alice          10.9.0.2/32  {nowhere}\n\
+             \x20 bob-of-berlin  -            {nowhere}\n\
+             \nwg1: kernel module\n\
+             \x20 AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=  -  {nowhere}\n"
+        );
+        assert_eq!(shown(&[daemon, kernel]), text);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_why_it_is_down() {
+        let asked = Asked {
+            name: "wg0".into(),
+            kind: Kind::Userspace,
+            place: None,
+            status: Status {
+                version: Some("0.1.0".into()),
+                up: Some(false),
+                bind_error: Some(libc::EADDRINUSE),
+                listen_port: 53,
+                ..Status::default()
+            },
+        };
+        let text = "wg0: wireguard-rs 0.1.0; down, as port 53 cannot be opened: Address already in \
+                    use; port 53\n";
+        assert_eq!(shown(&[asked]), text);
+    }
+}
