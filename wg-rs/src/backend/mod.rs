@@ -110,11 +110,11 @@ impl Backends {
         }
     }
 
-    /// What the daemon knows of its peers beyond WireGuard. Empty for other daemons and for the kernel,
-    /// which know nothing of it.
+    /// The extensions of the peers that have any. Empty for other daemons and for the kernel, which have
+    /// no extensions.
     ///
     /// # Errors
-    /// As for [`Backends::get`].
+    /// Those of [`Backends::get`].
     pub fn extensions(&self, name: &str) -> io::Result<HashMap<PublicKey, Extensions>> {
         let Some(socket) = userspace::socket(&self.run_dir, name) else {
             return Ok(HashMap::new());

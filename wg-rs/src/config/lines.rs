@@ -1,6 +1,6 @@
-//! A config file line by line, as `wg` and `wg-quick` see it: what each line is, and where its value
-//! stands. Nothing is checked here, and nothing is copied, so an editor keeps all that it does not
-//! change.
+//! Splits a config file into lines as `wg` and `wg-quick` do: the kind of each line, and the position
+//! of its value. Values are neither checked nor copied, so an editor keeps everything that it does
+//! not change.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -15,14 +15,14 @@ pub struct Line<'a> {
     pub number: usize,
     /// The whole line, with its line end.
     pub raw: &'a [u8],
-    /// What kind of line it is.
+    /// The kind of the line.
     pub what: What,
 }
 
-/// What a line is.
+/// The kind of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Nothing, or white space.
+    /// An empty line, or only white space.
     Blank,
     /// Only a comment.
     Comment,
@@ -31,26 +31,26 @@ pub enum What {
     /// A key and its value, as ranges of the line, without white space around them and without a
     /// comment after the value. The key of a `#@` line begins with that mark.
     Key(Range<usize>, Range<usize>),
-    /// A line of a section that is switched off, except its heading: a comment to every other program.
+    /// A line of a disabled section, except its heading. Every other program treats it as a comment.
     Disabled,
     /// Anything else.
     Other,
 }
 
-/// What a section is about.
+/// The kind of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     /// `[Interface]`.
     Interface,
     /// `[Peer]`.
     Peer,
-    /// A `[Peer]` that is switched off: [`OFF`] is before each of its lines.
+    /// A disabled `[Peer]`: each of its lines begins with [`OFF`].
     Disabled,
     /// Any other heading.
     Other,
 }
 
-/// What a line of a section that is switched off begins with.
+/// The beginning of each line of a disabled section.
 pub const OFF: &str = "#! ";
 
 /// The keys whose value is a command: a `#` in it does not start a comment.
@@ -104,7 +104,7 @@ fn without_mark(raw: &[u8], number: usize) -> &[u8] {
     text.unwrap_or(raw)
 }
 
-/// What `text` is, which is `raw` or the end of it.
+/// The kind of `text`, which is `raw` or the end of it.
 fn what(raw: &[u8], text: &[u8]) -> What {
     if let Some(text) = text.strip_prefix(OFF.as_bytes()) {
         return match what(text, text) {

@@ -2,7 +2,8 @@
 //! interface.
 //!
 //! `lines` splits a file into keys and values. `file` and `args` read them into [`Settings`], using
-//! `keys` and `value`. `changes` turns settings into changes of an interface. [`print()`] prints an interface as a file. The only I/O is name
+//! `keys` and `value`. `changes` turns settings into changes of an interface. [`print()`] prints an
+//! interface as a file. The only I/O is name
 //! resolution: of hosts in `endpoint`, and of services in `value`.
 //!
 //! Errors never contain a key, nor a possible piece of one.

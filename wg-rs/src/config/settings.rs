@@ -142,7 +142,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Settings {
-    /// Says of what peers have `now` that it is off, where nothing is said of it.
+    /// Turns off the extensions that the peers have `now` and that these settings do not mention.
     pub fn switch_off(&mut self, now: &HashMap<PublicKey, Extensions>) {
         for peer in &mut self.peers {
             let now = now.get(&peer.public_key).map(Extensions::all);

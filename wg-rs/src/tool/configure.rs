@@ -117,8 +117,8 @@ pub(crate) fn syncconf(context: &Context, args: &[OsString]) -> ExitCode {
     }
 }
 
-/// What the daemon knows of a peer beyond WireGuard, and the file does not say, is off. Who cannot be asked
-/// says so when it is changed.
+/// Turns off extensions of the interface's peers that the file does not mention. If they cannot be
+/// read, the change of the interface reports the error.
 fn switch_off(context: &Context, interface: &OsStr, settings: &mut Settings) {
     let now = context.interfaces.extensions(&interface.to_string_lossy());
     settings.switch_off(&now.unwrap_or_default());

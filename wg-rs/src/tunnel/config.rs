@@ -417,7 +417,7 @@ impl Entry {
         if self.has_persistent_keepalive() {
             self.send_keepalive(context);
         } else if self.shared.is_followed.load(Ordering::Relaxed) {
-            // The peer may have used a hub that ran here before, and waits to hear of this one.
+            // The peer may have used a hub that ran here before, and must learn about this one.
             self.call(context);
         }
     }

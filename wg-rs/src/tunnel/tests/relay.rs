@@ -398,8 +398,8 @@ fn an_initiation_from_another_address_of_the_network_is_accepted() {
     }
 }
 
-/// A hub that starts again knows no pair, but where its peers were: it calls them, and they are back with
-/// their next handshake.
+/// A restarted hub knows no pair, but knows the endpoints of its peers: it sends them handshakes, and
+/// they are connected again after their next handshake.
 #[test]
 fn a_restarted_hub_relays_again() {
     let mut sim = talking(2);
@@ -423,7 +423,7 @@ fn a_restarted_hub_relays_again() {
 }
 
 #[test]
-fn who_does_not_answer_a_call_is_called_three_times() {
+fn a_peer_that_does_not_answer_gets_three_handshakes() {
     let mut sim = talking(2);
     sim.set_peer(HUB, A, &[Change::Remove]);
     sim.hosts[A].deaf = true;

@@ -83,7 +83,7 @@ fn an_outsider_is_counted() {
         [initiation(5, &b), initiation(6, &key(1)), response, cookie],
     );
     assert_eq!(drops(&sim, DropReason::RelayNotPeer), 4);
-    // As without a relay, it is told whose handshake was made for another key.
+    // As without a relay, the sender of a handshake for another key is reported.
     let strangers = sim.hosts[HUB].device.status(sim.now).refusals;
     let from = elsewhere();
     assert!(
@@ -98,7 +98,7 @@ fn an_outsider_is_counted() {
 }
 
 #[test]
-fn a_message_that_is_relayed_is_not_told_as_a_wrong_one() {
+fn a_relayed_message_is_not_reported_as_wrong() {
     let sim = talking(2);
     assert!(sim.hosts[HUB].device.status(sim.now).refusals.is_empty());
 }
@@ -438,7 +438,7 @@ fn public(n: u32) -> PublicKey {
 fn ten_thousand_peers_are_searched_and_bounded() {
     let mut sim = talking(2);
     sim.set(HUB, &crowd(0, 10_000)).unwrap();
-    // The last of them is found, by a peer that has no partner.
+    // A peer without partners finds the last of them.
     let message = initiation(1, &public(9999));
     inject(&mut sim, at(0), [message.clone()]);
     assert_eq!(refused(&sim), 0);
@@ -450,7 +450,7 @@ fn ten_thousand_peers_are_searched_and_bounded() {
         .map(|seen| seen.to)
         .collect();
     assert_eq!(found, [at(9999)]);
-    // All of them search for nobody at once: a tenth of a second's work is done, and no more.
+    // All of them search at once without success: only a tenth of a second of work is done.
     for n in 1..200 {
         inject(&mut sim, at(n), [initiation(1, &key(1))]);
     }

@@ -358,7 +358,7 @@ fn pair(value: &str) -> Option<PairStatus> {
     })
 }
 
-/// Sets a number of the last pair; without one it is skipped.
+/// Sets a number of the last pair. Ignored if there is no pair.
 fn of_pair(
     status: &mut Status,
     value: &str,
