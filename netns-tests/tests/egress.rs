@@ -98,9 +98,10 @@ fn a_slow_link_of_one_peer_does_not_delay_the_others() -> io::Result<()> {
         Ok(waits.then_some(()))
     };
     until(PATIENCE, "a queue on the slow link", queue_is_full)?;
-    // One round of several must be good, as this machine may be busy with other things.
+    // One round must be good, as this machine may be busy with other things for a while. The queue on
+    // the slow link would delay each of them: it is never empty.
     let mut rounds = Vec::new();
-    for _ in 0..5 {
+    let good = until(PATIENCE, "a round without delay", || {
         let pinged = star.hub.ping(&Ping {
             count: 80,
             interval: Duration::from_millis(10),
@@ -109,19 +110,16 @@ fn a_slow_link_of_one_peer_does_not_delay_the_others() -> io::Result<()> {
         })?;
         let worst = pinged.rtts.iter().max().copied().unwrap_or(Duration::MAX);
         rounds.push((pinged.lost(), worst));
-        if pinged.lost() == 0 && worst < Duration::from_millis(20) {
-            break;
-        }
-    }
+        let is_good = pinged.lost() == 0 && worst < Duration::from_millis(20);
+        Ok(is_good.then_some(()))
+    });
     drop(stop);
     let sent = flood.join().expect("no panic")?;
     assert!(sent > 1000, "that was no flood: {sent} datagrams");
-    let (lost, worst) = rounds.last().expect("a round");
-    assert!(
-        *lost == 0 && *worst < Duration::from_millis(20),
-        "lost and worst round trip of each round: {rounds:?}"
-    );
-    Ok(())
+    good.map_err(|error| {
+        let text = format!("{error}; lost and worst round trip of each round: {rounds:?}");
+        io::Error::new(error.kind(), text)
+    })
 }
 
 /// If the route to the endpoint leads into the tunnel, each encrypted packet would become the next one,
