@@ -13,10 +13,21 @@ pub struct OwnEndpoint {
     port: Option<u16>,
 }
 
-impl FromStr for OwnEndpoint {
-    type Err = Reason;
+/// Why a text is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoEndpoint {
+    /// The port is wrong.
+    #[error(transparent)]
+    Port(#[from] Reason),
+    /// The host is wrong.
+    #[error("this is neither a name nor an address")]
+    Host,
+}
 
-    fn from_str(text: &str) -> Result<Self, Reason> {
+impl FromStr for OwnEndpoint {
+    type Err = NoEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, NoEndpoint> {
         let bare = text
             .strip_prefix('[')
             .and_then(|text| text.strip_suffix(']'));
@@ -37,7 +48,7 @@ impl FromStr for OwnEndpoint {
         };
         match is_host(&endpoint.host) {
             true => Ok(endpoint),
-            false => Err(Reason::EndpointPort(text.into())),
+            false => Err(NoEndpoint::Host),
         }
     }
 }

@@ -126,13 +126,13 @@ fn init(request: &Request) -> Result<String, Failure> {
     }
     create(&path, text.as_bytes()).map_err(Failure::new)?;
     let (program, file) = (console::program(), request.file);
-    let reached = match endpoint {
-        Some(endpoint) => format!(" Clients reach it at {endpoint} (UDP)."),
-        None => " It does not say where clients reach it: give `add' an --endpoint.".into(),
+    let (reached, option) = match endpoint {
+        Some(endpoint) => (format!(" Clients reach it at {endpoint} (UDP)."), ""),
+        None => (String::new(), " --endpoint HOST"),
     };
     Ok(format!(
         "`{}' is written: {interface} has {list}.{reached} Next: `{program} up {file}', then `{program} add \
-         {file} NAME' for each client.",
+         {file} NAME{option}' for each client.",
         path.display()
     ))
 }
