@@ -1,5 +1,7 @@
 //! WireGuard in userspace for Linux: the library behind `wireguard-rs`, `wg-rs` and `wg-quick-rs`.
 //!
+//! - `stack` (a feature, on by default): tunnels in the process itself, with a TCP/IP stack of their own.
+//!
 //! What `wg-quick-rs`, or another program that manages interfaces, uses:
 //! - [`config`]: the configuration file and the arguments of `wg set`.
 //! - [`model`]: an interface, its peers and their networks, and changes of them.
@@ -24,6 +26,8 @@ pub mod daemon;
 pub mod datapath;
 pub mod model;
 pub mod place;
+#[cfg(feature = "stack")]
+pub mod stack;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod tool;

@@ -19,6 +19,8 @@ mod netns;
 mod out;
 mod show;
 mod status;
+#[cfg(feature = "stack")]
+mod tunnel;
 mod verb;
 mod watch;
 
@@ -116,6 +118,10 @@ fn run(context: &Context, args: &[OsString]) -> ExitCode {
         "status" => status::run,
         "metrics" => metrics::run,
         "log" => log::run,
+        #[cfg(feature = "stack")]
+        "forward" => tunnel::forward::run,
+        #[cfg(feature = "stack")]
+        "socks" => tunnel::socks::run,
         "completions" => completions::run,
         other => unreachable!("a verb without a function: {other}"),
     };

@@ -139,6 +139,35 @@ move  move an interface to a namespace or a container; it keeps session and addr
         example: "link add wg0 --netns docker:web --config wg0.conf --address 10.0.0.2/24 --up",
         of_wg: false,
     },
+    #[cfg(feature = "stack")]
+    Verb {
+        name: "forward",
+        about: "Forwards ports through a tunnel that needs no root and no network interface",
+        synopsis: "<configuration filename> [[udp/][<address>:]<port>:<host>:<port>]... \
+                   [-R [udp/][<address>:]<port>:<host>:<port>]...",
+        options: "\
+-L, --local <..>   listen on a port here, for a host inside of the tunnel, as without -L
+-R, --remote <..> listen on a port inside of the tunnel, for a host outside
+--address <ip>     address of this end of the tunnel, if the file has none
+--dns <ip>         DNS server to ask through the tunnel, besides those of the file
+--mtu <bytes>      size of the largest packet in the tunnel
+--allow-remote     also listen on addresses that other machines can reach",
+        example: "forward wg0.conf 8080:10.9.0.3:80",
+        of_wg: false,
+    },
+    #[cfg(feature = "stack")]
+    Verb {
+        name: "socks",
+        about: "Runs a SOCKS5 and HTTP proxy into a tunnel that needs no root and no network interface",
+        synopsis: "<configuration filename> [<address>:<port>]",
+        options: "\
+--address <ip>     address of this end of the tunnel, if the file has none
+--dns <ip>         DNS server to ask through the tunnel, besides those of the file
+--mtu <bytes>      size of the largest packet in the tunnel
+--allow-remote     also listen on addresses that other machines can reach",
+        example: "socks wg0.conf 127.0.0.1:1080",
+        of_wg: false,
+    },
     Verb {
         name: "completions",
         about: "Prints a shell completion script",

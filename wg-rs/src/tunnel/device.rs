@@ -394,6 +394,12 @@ impl Device {
         }
     }
 
+    /// Starts a handshake with every peer that has an endpoint, unless one was started in the last five
+    /// seconds.
+    pub fn greet(&mut self, now: Time) {
+        self.each(|entry, context| entry.send_initiation(context, now));
+    }
+
     /// Must be called when the machine may be a copy of another one that continues with the same
     /// sessions (paper, section 5.4.6: no counter twice). Nothing more is sent in these sessions,
     /// but packets in them are received. The next packet to a peer starts a handshake.

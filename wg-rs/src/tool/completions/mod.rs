@@ -140,6 +140,23 @@ fn next<'a>(before: &[&'a str]) -> Next<'a> {
         ["log"] => Next::Interfaces(&[]),
         ["log", _] => Next::Words(&log::LEVELS),
         ["link", rest @ ..] => link(rest),
+        ["forward" | "socks"] => Next::Files,
+        [
+            "forward" | "socks",
+            ..,
+            "--address" | "--dns" | "--mtu" | "-L" | "-R",
+        ] => Next::Nothing,
+        ["forward", ..] => Next::Words(&[
+            "-L",
+            "-R",
+            "--local",
+            "--remote",
+            "--address",
+            "--dns",
+            "--mtu",
+            "--allow-remote",
+        ]),
+        ["socks", ..] => Next::Words(&["--address", "--dns", "--mtu", "--allow-remote"]),
         ["completions"] => Next::Words(&["bash", "zsh", "fish"]),
         _ => Next::Nothing,
     }
@@ -290,6 +307,9 @@ mod tests {
         assert_eq!(after("link move wg0"), Next::Namespaces);
         assert_eq!(after("link add wg0 --netns"), Next::Namespaces);
         assert_eq!(after("link add wg0 --up --config"), Next::Files);
+        assert_eq!(after("forward"), Next::Files);
+        assert_eq!(after("socks wg0.conf --dns"), Next::Nothing);
+        assert!(matches!(after("forward wg0.conf"), Next::Words(["-L", ..])));
         assert_eq!(after("genkey"), Next::Nothing);
         assert_eq!(after("status --json"), Next::Interfaces(&[]));
         assert_eq!(after("status wg0"), Next::Words(&["--json", "--watch"]));

@@ -1,0 +1,518 @@
+//! `wg-rs forward` and `wg-rs socks`, run by a user without root, without capabilities and without
+//! /dev/net/tun, to a server behind a WireGuard daemon.
+
+mod way;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use netns_tests::{Daemon, Host, PATIENCE, Proc, binaries, process, require, until};
+use nix::sys::signal::Signal;
+
+use way::{SERVER, SERVER_V6, Way, dns, echo, http, lossy, serve};
+
+/// For what takes long on a busy machine.
+const LONG: Duration = Duration::from_secs(240);
+
+fn installed(program: &str) -> bool {
+    require(program, binaries::on_path(program)).is_some()
+}
+
+fn ours() -> io::Result<Way> {
+    Way::new(Daemon::ours()?)
+}
+
+/// Ours and wireguard-go, where that is.
+fn daemons() -> io::Result<Vec<Daemon>> {
+    let mut daemons = vec![Daemon::ours()?];
+    daemons.extend(require("wireguard-go", Daemon::installed("wireguard-go")));
+    Ok(daemons)
+}
+
+fn end(mut proc: Proc) -> io::Result<()> {
+    proc.signal(Signal::SIGTERM)?;
+    let status = proc.wait(PATIENCE)?;
+    assert!(status.success(), "{status}: {}", proc.output());
+    Ok(())
+}
+
+/// Bytes that tell where they belong.
+fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Sends so many bytes to an echo server at the client, and expects them back.
+fn round(to: SocketAddr, len: usize, seed: u64) -> io::Result<()> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(LONG))?;
+    let sent = pattern(len, seed);
+    let mut writer = stream.try_clone()?;
+    let expected = sent.clone();
+    let writes = thread::spawn(move || {
+        writer.write_all(&sent)?;
+        writer.shutdown(Shutdown::Write)
+    });
+    let mut got = Vec::with_capacity(len);
+    stream.read_to_end(&mut got)?;
+    writes.join().expect("no panic")?;
+    assert_eq!(got.len(), expected.len());
+    assert!(got == expected, "other bytes than those sent");
+    Ok(())
+}
+
+fn on(host: &Host, work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+    host.run(work)
+}
+
+#[test]
+fn curl_reaches_a_server_through_both_commands() -> io::Result<()> {
+    if !installed("curl") {
+        return Ok(());
+    }
+    for daemon in daemons()? {
+        let way = Way::new(daemon)?;
+        http(&way.server, 80, "hello\n");
+        let asked = dns(&way.server);
+        let file = way.full_file(None)?;
+
+        let v6 = format!("0:[{SERVER_V6}]:80");
+        let args = [
+            "forward",
+            &file,
+            "0:10.9.0.1:80",
+            "-L",
+            &v6,
+            "0:web.example:80",
+        ];
+        let (proc, listening) = way.start(&args, 3)?;
+        for at in listening {
+            assert!(at.ip().is_loopback());
+            assert_eq!(way.curl(&[&format!("http://{at}/")])?, "hello\n");
+        }
+        way.until_said(&proc, "The tunnel is up: peer ")?;
+        end(proc)?;
+
+        let (proc, listening) = way.start(&["socks", &file, "127.0.0.1:0"], 1)?;
+        let at = listening[0];
+        let (socks, names, http) = (
+            format!("socks5://{at}"),
+            format!("socks5h://{at}"),
+            format!("http://{at}"),
+        );
+        let v6 = format!("http://[{SERVER_V6}]/");
+        for args in [
+            ["--proxy", &socks, "http://10.9.0.1/"],
+            ["--proxy", &socks, &v6],
+            ["--proxy", &names, "http://web.example/"],
+            ["--proxy", &http, "http://web.example/"],
+            ["--proxy", &http, &v6],
+        ] {
+            let args = [&["--proxytunnel"], &args[..]].concat();
+            assert_eq!(way.curl(&args)?, "hello\n", "{args:?}: {}", proc.output());
+        }
+        // What does not exist, what nobody listens on, and what is behind no peer.
+        for url in [
+            "http://none.example/",
+            "http://10.9.0.1:9/",
+            "http://192.0.2.2/",
+        ] {
+            assert!(way.curl(&["--proxy", &names, url]).is_err(), "{url}");
+        }
+        assert!(
+            asked
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|name| name == "none.example.")
+        );
+        let output = proc.output();
+        assert!(
+            output.contains("10.9.0.1:9: connection refused"),
+            "{output}"
+        );
+        assert!(
+            output.contains("no peer has 192.0.2.2 among its AllowedIPs"),
+            "{output}"
+        );
+        end(proc)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn names_are_never_asked_for_outside() -> io::Result<()> {
+    if !installed("curl") {
+        return Ok(());
+    }
+    let way = ours()?;
+    let file = way.file(None, &[])?;
+    let address = ["--address", "10.9.0.2"];
+    let args = [&["socks", &file, "127.0.0.1:0"], &address[..]].concat();
+    let (proc, listening) = way.start(&args, 1)?;
+    // `localhost` is known to every system, but not to a tunnel without DNS.
+    let proxy = format!("socks5h://{}", listening[0]);
+    assert!(way.curl(&["--proxy", &proxy, "http://localhost/"]).is_err());
+    way.until_said(
+        &proc,
+        "cannot resolve localhost: no DNS server is configured",
+    )?;
+    end(proc)
+}
+
+#[test]
+fn a_hundred_megabytes_go_both_ways() -> io::Result<()> {
+    let way = ours()?;
+    echo(&way.server, 7);
+    let file = way.full_file(None)?;
+    let (proc, listening) = way.start(&["forward", &file, "0:10.9.0.1:7"], 1)?;
+    on(&way.client, || round(listening[0], 100_000_000, 1))?;
+    end(proc)
+}
+
+fn descriptors(pid: i32) -> io::Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+fn resident(pid: i32) -> io::Result<u64> {
+    let text = process::status(pid, "VmRSS")?;
+    let digits = text.trim_end_matches("kB").trim();
+    digits.parse().map_err(io::Error::other)
+}
+
+#[test]
+fn a_thousand_connections_at_once_and_nothing_is_left_of_them() -> io::Result<()> {
+    const FLOWS: usize = 1000;
+    let way = ours()?;
+    echo(&way.server, 7);
+    let file = way.full_file(None)?;
+    let (proc, listening) = way.start(&["forward", &file, "0:10.9.0.1:7"], 1)?;
+    let at = listening[0];
+    let before = descriptors(proc.pid())?;
+    on(&way.client, || round(at, 10, 0))?;
+    let streams = way.client.run(|| -> io::Result<Vec<TcpStream>> {
+        let mut streams = Vec::new();
+        for n in 0..FLOWS {
+            let mut stream = TcpStream::connect(at)?;
+            stream.set_read_timeout(Some(LONG))?;
+            stream.write_all(&pattern(5000, n as u64))?;
+            streams.push(stream);
+        }
+        let mut got = vec![0; 5000];
+        for (n, mut stream) in streams.iter().enumerate() {
+            stream.read_exact(&mut got)?;
+            // So many at once make the server answer with SYN cookies.
+            assert!(got == pattern(5000, n as u64), "connection {n}");
+        }
+        Ok(streams)
+    })?;
+    assert!(descriptors(proc.pid())? >= FLOWS);
+    let most = resident(proc.pid())?;
+    assert!(
+        most <= (128 + 32) << 10,
+        "{most} KiB for {FLOWS} connections"
+    );
+    drop(streams);
+    until(LONG, "the descriptors to be closed", || {
+        Ok((descriptors(proc.pid())? <= before).then_some(()))
+    })?;
+    // Those that have ended are remembered for ten seconds, the smoltcp way of TIME-WAIT.
+    until(LONG, "the memory to be free", || {
+        Ok((resident(proc.pid())? < most.min(48 << 10)).then_some(()))
+    })?;
+    end(proc)
+}
+
+#[test]
+fn connections_end_and_break_as_their_other_end_does() -> io::Result<()> {
+    let way = ours()?;
+    // Reads a word, then does what it says.
+    serve(&way.server, 7, |mut stream| {
+        let mut word = [0; 4];
+        stream.read_exact(&mut word)?;
+        match &word {
+            b"half" => {
+                stream.write_all(b"half")?;
+                stream.shutdown(Shutdown::Write)?;
+                let mut rest = Vec::new();
+                stream.read_to_end(&mut rest)?;
+                assert_eq!(rest, b"the other half");
+                Ok(())
+            }
+            // What was not read makes a reset of the end.
+            _ => {
+                thread::sleep(Duration::from_millis(200));
+                drop(stream);
+                Ok(())
+            }
+        }
+    });
+    let file = way.full_file(None)?;
+    let args = ["forward", &file, "0:10.9.0.1:7", "0:10.9.0.1:9"];
+    let (proc, listening) = way.start(&args, 2)?;
+    on(&way.client, || {
+        let connect = |at| -> io::Result<TcpStream> {
+            let stream = TcpStream::connect(at)?;
+            stream.set_read_timeout(Some(LONG))?;
+            Ok(stream)
+        };
+        let mut stream = connect(listening[0])?;
+        stream.write_all(b"half")?;
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got)?;
+        assert_eq!(got, b"half");
+        stream.write_all(b"the other half")?;
+        drop(stream);
+
+        let mut stream = connect(listening[0])?;
+        stream.write_all(b"gone, and this is not read")?;
+        let error = stream.read(&mut [0; 9]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+
+        // Nobody listens there.
+        let mut stream = connect(listening[1])?;
+        let error = stream.read(&mut [0; 9]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        Ok(())
+    })?;
+    end(proc)
+}
+
+#[test]
+fn a_peer_that_vanishes_is_told_of_and_a_stream_outlives_that() -> io::Result<()> {
+    let mut way = ours()?;
+    echo(&way.server, 7);
+    let file = way.full_file(None)?;
+    let (proc, listening) = way.start(&["forward", &file, "0:10.9.0.1:7"], 1)?;
+    let mut stream = way.client.run(|| TcpStream::connect(listening[0]))?;
+    stream.set_read_timeout(Some(LONG))?;
+    let mut word = |text: &[u8]| -> io::Result<()> {
+        stream.write_all(text)?;
+        let mut got = vec![0; text.len()];
+        stream.read_exact(&mut got)?;
+        assert_eq!(got, text);
+        Ok(())
+    };
+    word(b"before")?;
+    way.restart_server(|| ())?;
+    word(b"after")?;
+    end(proc)
+}
+
+#[test]
+fn what_does_not_work_is_said() -> io::Result<()> {
+    let way = ours()?;
+    let file = way.full_file(Some(([192, 0, 2, 2], 9).into()))?;
+    let (proc, _) = way.start(&["forward", &file, "0:10.9.0.1:7"], 1)?;
+    way.until_said(&proc, "at 192.0.2.2:9 does not answer: ")?;
+    end(proc)?;
+    let plain = way.file(None, &[])?;
+    for (args, text) in [
+        (
+            &["forward", &plain, "1:a:2"][..],
+            "there is no Address in [Interface]",
+        ),
+        (
+            &["forward", "/nowhere.conf", "1:a:2"],
+            "/nowhere.conf: No such file",
+        ),
+        (
+            &["forward", &plain, "0.0.0.0:1:a:2"],
+            "give --allow-remote if they shall",
+        ),
+        (
+            &["socks", &plain, "0.0.0.0:1080"],
+            "give --allow-remote if they shall",
+        ),
+        (&["forward", &plain], "Nothing to forward"),
+        (&["forward", &plain, "1:a"], "is not of the form"),
+    ] {
+        let mut proc = way.spawn(args)?;
+        let status = proc.wait(PATIENCE)?;
+        let output = proc.output();
+        assert!(
+            status.code() == Some(1) && output.contains(text),
+            "{args:?}: {output}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn ports_are_led_out_of_the_tunnel() -> io::Result<()> {
+    let way = ours()?;
+    http(&way.client, 8000, "from the client\n");
+    let file = way.full_file(None)?;
+    let (proc, _) = way.start(&["forward", &file, "-R", "80:127.0.0.1:8000"], 1)?;
+    // The server learns where the client is from its handshake.
+    way.until_said(&proc, "The tunnel is up")?;
+    way.server.run(|| -> io::Result<()> {
+        let mut stream = TcpStream::connect(("10.9.0.2", 80))?;
+        stream.set_read_timeout(Some(LONG))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        assert!(page.ends_with("from the client\n"), "{page}");
+        // Another port is closed, and says so.
+        let error = TcpStream::connect(("10.9.0.2", 81)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        Ok(())
+    })?;
+    end(proc)
+}
+
+/// A question for `web.example`, by hand.
+const QUESTION: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03web\x07example\0\0\x01\0\x01";
+
+#[test]
+fn dns_over_udp() -> io::Result<()> {
+    let way = ours()?;
+    let _asked = dns(&way.server);
+    let file = way.full_file(None)?;
+    let (proc, listening) = way.start(&["forward", &file, "udp/0:10.9.0.1:53"], 1)?;
+    on(&way.client, || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(LONG))?;
+        socket.send_to(QUESTION, listening[0])?;
+        let mut answer = [0; 512];
+        let len = socket.recv(&mut answer)?;
+        assert!(answer[..len].ends_with(&SERVER.octets()));
+        Ok(())
+    })?;
+    if installed("dig") {
+        let port = listening[0].port().to_string();
+        let args = ["@127.0.0.1", "-p", &port, "+short", "web.example"];
+        assert_eq!(way.client.sh("dig", &args)?, "10.9.0.1\n");
+    }
+    end(proc)?;
+
+    // UDP ASSOCIATE (RFC 1928, section 7), by address and by name.
+    let (proc, listening) = way.start(&["socks", &file, "127.0.0.1:0"], 1)?;
+    on(&way.client, || {
+        let mut control = TcpStream::connect(listening[0])?;
+        control.set_read_timeout(Some(LONG))?;
+        control.write_all(b"\x05\x01\0\x05\x03\0\x01\0\0\0\0\0\0")?;
+        let mut reply = [0; 12];
+        control.read_exact(&mut reply)?;
+        assert_eq!(reply[..6], [5, 0, 5, 0, 0, 1]);
+        let at = SocketAddr::from(([127, 0, 0, 1], u16::from_be_bytes([reply[10], reply[11]])));
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(LONG))?;
+        for head in [
+            &b"\0\0\0\x01\x0a\x09\0\x01\0\x35"[..],
+            b"\0\0\0\x03\x02ns\0\x35",
+        ] {
+            socket.send_to(&[head, QUESTION].concat(), at)?;
+            let mut answer = [0; 512];
+            let len = socket.recv(&mut answer)?;
+            assert_eq!(answer[..10], *b"\0\0\0\x01\x0a\x09\0\x01\0\x35");
+            assert!(answer[..len].ends_with(&SERVER.octets()));
+        }
+        Ok(())
+    })?;
+    end(proc)
+}
+
+#[test]
+fn a_path_that_loses_and_reorders_corrupts_nothing() -> io::Result<()> {
+    let way = ours()?;
+    echo(&way.server, 7);
+    let stop = Arc::new(AtomicBool::new(false));
+    let file = way.full_file(Some(lossy(&way.client, &stop)))?;
+    let (proc, listening) = way.start(&["forward", &file, "0:10.9.0.1:7"], 1)?;
+    let at = listening[0];
+    let rounds = (0..4).map(|n| way.client.thread(move || round(at, 300_000, n)));
+    for round in rounds.collect::<Vec<_>>() {
+        round.join().expect("no panic")?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    end(proc)
+}
+
+#[test]
+fn git_clones_through_it() -> io::Result<()> {
+    if !installed("git") {
+        return Ok(());
+    }
+    let way = ours()?;
+    let folder = std::env::temp_dir().join(format!("wg-rs-git-{}", std::process::id()));
+    let clone = folder.join("clone");
+    let repository = folder.join("repository");
+    fs::create_dir_all(&repository)?;
+    let cleanup = Cleanup(&folder);
+    let (base, repository) = (folder.to_string_lossy(), repository.to_string_lossy());
+    let git = |args: &[&str]| {
+        let identity = ["-c", "user.name=x", "-c", "user.email=x@example"];
+        way.server.sh("git", &[&identity, args].concat())
+    };
+    git(&["init", "-q", &repository])?;
+    fs::write(folder.join("repository/file"), pattern(1_000_000, 1))?;
+    git(&["-C", &repository, "add", "file"])?;
+    git(&["-C", &repository, "commit", "-qm", "one"])?;
+    let base_path = format!("--base-path={base}");
+    let mut daemon = Command::new("git");
+    daemon.args([
+        "daemon",
+        "--export-all",
+        "--reuseaddr",
+        "--listen=10.9.0.1",
+        &base_path,
+    ]);
+    let _daemon = way.server.spawn(&mut daemon)?;
+    until(PATIENCE, "git's daemon", || {
+        Ok(way.server.run(|| TcpStream::connect((SERVER, 9418))).ok())
+    })?;
+    let file = way.full_file(None)?;
+    let (proc, listening) = way.start(&["forward", &file, "0:10.9.0.1:9418"], 1)?;
+    let url = format!("git://{}/repository", listening[0]);
+    way.client
+        .sh("git", &["clone", "-q", &url, &clone.to_string_lossy()])?;
+    assert!(fs::read(clone.join("file"))? == pattern(1_000_000, 1));
+    drop(cleanup);
+    end(proc)
+}
+
+struct Cleanup<'a>(&'a Path);
+
+impl Drop for Cleanup<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0);
+    }
+}
+
+/// What the daemon is made of does not grow: smoltcp's panics, which name its files, are in one program only.
+#[test]
+fn the_daemon_has_no_part_in_it() -> io::Result<()> {
+    if !installed("strip") {
+        return Ok(());
+    }
+    let folder = std::env::temp_dir().join(format!("wg-rs-strip-{}", std::process::id()));
+    fs::create_dir(&folder)?;
+    let _cleanup = Cleanup(&folder);
+    let has = |program| -> io::Result<bool> {
+        let stripped = folder.join(program);
+        let mut strip = Command::new("strip");
+        strip.arg("-o").arg(&stripped);
+        let status = strip.arg(binaries::build("wg-rs", program)?).status()?;
+        assert!(status.success());
+        let bytes = fs::read(stripped)?;
+        Ok(bytes.windows(8).any(|window| window == b"smoltcp-"))
+    };
+    assert!(has("wg-rs")? && !has("wireguard-rs")?);
+    Ok(())
+}

@@ -1,0 +1,319 @@
+//! A server behind a WireGuard daemon, and a host whose user has nothing: no root, no capabilities, no
+//! /dev/net/tun.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use netns_tests::{
+    Config, Daemon, Host, Keys, Lab, PATIENCE, PeerConfig, Proc, Via, Wg, binaries, until,
+};
+
+/// The user without anything, by number: nobody.
+const NOBODY: &str = "65534";
+const PORT: u16 = 51820;
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
+/// The server on the cable between the two.
+const OUTSIDE: [u8; 4] = [192, 0, 2, 2];
+
+pub struct Way {
+    pub wg: Wg,
+    daemon: Daemon,
+    keys: [Keys; 2],
+    folder: PathBuf,
+    pub client: Host,
+    pub server: Host,
+    _lab: Lab,
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Way {
+    pub fn new(daemon: Daemon) -> io::Result<Way> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let lab = Lab::new()?;
+        let (client, server) = (lab.host("client")?, lab.host("server")?);
+        lab.cable((&client, "eth0"), (&server, "eth0"), 1500)?;
+        client.address("eth0", [192, 0, 2, 1], 24)?;
+        server.address("eth0", OUTSIDE, 24)?;
+        let keys = [Keys::generate(), Keys::generate()];
+        let wg = start(&daemon, &server, &keys)?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("wg-rs-stack-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        fs::create_dir(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+        // Where the user can run it, whatever he may read of this tree.
+        fs::copy(binaries::wg_rs()?, folder.join("wg-rs"))?;
+        Ok(Way {
+            wg,
+            daemon,
+            keys,
+            folder,
+            client,
+            server,
+            _lab: lab,
+        })
+    }
+
+    /// Ends the daemon as if its host had lost power, and starts it again: its sessions are forgotten.
+    pub fn restart_server(&mut self, meanwhile: impl FnOnce()) -> io::Result<()> {
+        let process = self.wg.proc.as_mut().expect("a process");
+        process.signal(nix::sys::signal::Signal::SIGKILL)?;
+        process.wait(PATIENCE)?;
+        let socket = self.wg.socket();
+        self.server.run(|| match fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })?;
+        meanwhile();
+        self.wg = start(&self.daemon, &self.server, &self.keys)?;
+        Ok(())
+    }
+
+    /// Writes the client's file. Its endpoint is the server, or another address.
+    pub fn file(&self, endpoint: Option<SocketAddr>, extra: &[&str]) -> io::Result<String> {
+        let endpoint = endpoint.unwrap_or(SocketAddr::from((OUTSIDE, PORT)));
+        let peer = PeerConfig::new(self.keys[1].public)
+            .at(endpoint)
+            .allow([10, 9, 0, 0], 24)
+            .allow(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0), 64);
+        let config = Config {
+            private_key: Some(self.keys[0].private),
+            ..Config::default()
+        };
+        let path = self.folder.join("wg0.conf");
+        fs::write(&path, config.peer(peer).file(extra))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// The client's file, with its addresses and the server as its DNS server.
+    pub fn full_file(&self, endpoint: Option<SocketAddr>) -> io::Result<String> {
+        let address = format!("Address = {CLIENT}/24, {CLIENT_V6}/64");
+        let dns = format!("DNS = {SERVER}");
+        self.file(endpoint, &[&address, &dns, "PostUp = touch /tmp/never"])
+    }
+
+    /// Starts `wg-rs` at the client as a user who has nothing.
+    pub fn spawn(&self, args: &[&str]) -> io::Result<Proc> {
+        let program = self.folder.join("wg-rs");
+        // In a mount namespace of its own, where /dev/net is empty.
+        let script = "mount -t tmpfs none /dev/net 2> /dev/null || test ! -e /dev/net/tun || exit 9; \
+                      exec setpriv --reuid=$0 --regid=$0 --clear-groups --bounding-set=-all \
+                      --inh-caps=-all --ambient-caps=-all --no-new-privs -- \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, NOBODY]);
+        command.arg(program).args(args);
+        self.client.spawn(&mut command)
+    }
+
+    /// As [`Way::spawn`], once it has said where it listens, so many times; and it has nothing indeed.
+    pub fn start(&self, args: &[&str], count: usize) -> io::Result<(Proc, Vec<SocketAddr>)> {
+        let mut proc = self.spawn(args)?;
+        let listening = until(PATIENCE, "`Listening on'", || {
+            if let Some(status) = proc.ended()? {
+                return Err(io::Error::other(format!("{status}: {}", proc.output())));
+            }
+            let output = proc.output();
+            let lines = output.lines();
+            let lines = lines.filter_map(|line| line.strip_prefix("Listening on "));
+            let all: Vec<SocketAddr> = lines
+                .map(|line| {
+                    let word = line.split(',').next().unwrap_or_default();
+                    let word = word.trim_start_matches("udp/");
+                    // Inside of the tunnel it names the port only.
+                    let inside = SocketAddr::from(([0, 0, 0, 0], 0));
+                    word.parse().unwrap_or(inside)
+                })
+                .collect();
+            Ok((all.len() == count).then_some(all))
+        })?;
+        let status = fs::read_to_string(format!("/proc/{}/status", proc.pid()))?;
+        assert!(status.contains(&format!("Uid:\t{NOBODY}\t")), "{status}");
+        assert!(status.contains("CapBnd:\t0000000000000000"), "{status}");
+        Ok((proc, listening))
+    }
+
+    /// Waits until `wg-rs` says this.
+    pub fn until_said(&self, proc: &Proc, text: &str) -> io::Result<()> {
+        until(2 * PATIENCE, text, || {
+            Ok(proc.output().contains(text).then_some(()))
+        })
+        .map_err(|error| io::Error::other(format!("{error}: {}", proc.output())))
+    }
+
+    /// What curl gets at the client, with a new line at its end.
+    pub fn curl(&self, args: &[&str]) -> io::Result<String> {
+        let common = [
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--noproxy",
+            "",
+            "--max-time",
+            "25",
+        ];
+        self.client.sh("curl", &[&common, args].concat())
+    }
+}
+
+fn start(daemon: &Daemon, server: &Host, keys: &[Keys; 2]) -> io::Result<Wg> {
+    let wg = daemon.start(server, "wg0", Via::Uapi)?;
+    let peer = PeerConfig::new(keys[0].public)
+        .allow(CLIENT, 32)
+        .allow(CLIENT_V6, 128);
+    wg.set(&Config::new(&keys[1], PORT).peer(peer))?;
+    wg.up(1420, &[(SERVER.into(), 24), (SERVER_V6.into(), 64)])?;
+    Ok(wg)
+}
+
+/// Serves each connection of a port, at all addresses, on a thread of its own. Ends with the host's
+/// processes' test, as the listener's thread is never joined.
+pub fn serve(
+    host: &Host,
+    port: u16,
+    work: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+) {
+    let listener = host.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
+    let work = Arc::new(work);
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let work = work.clone();
+            thread::spawn(move || work(stream));
+        }
+    });
+}
+
+/// Answers a request of HTTP with this text.
+pub fn http(host: &Host, port: u16, text: &'static str) {
+    serve(host, port, move |mut stream| {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? == 1 {
+            head.push(byte[0]);
+        }
+        write!(
+            stream,
+            "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        )
+    });
+}
+
+/// Gives back all that comes.
+pub fn echo(host: &Host, port: u16) {
+    serve(host, port, |mut stream| {
+        let mut bytes = vec![0; 64 << 10];
+        loop {
+            match stream.read(&mut bytes)? {
+                0 => return Ok(()),
+                len => stream.write_all(&bytes[..len])?,
+            }
+        }
+    });
+}
+
+/// Answers each DNS question for an address with the server's (RFC 1035, section 4.1), but for names that
+/// begin with `no`. The names that were asked for.
+pub fn dns(host: &Host) -> Arc<Mutex<Vec<String>>> {
+    let socket = host.run(|| UdpSocket::bind((SERVER, 53)).unwrap());
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let names = asked.clone();
+    thread::spawn(move || {
+        let mut bytes = [0; 512];
+        while let Ok((len, from)) = socket.recv_from(&mut bytes) {
+            let mut name = String::new();
+            let mut at = 12;
+            while bytes[at] != 0 {
+                let end = at + 1 + usize::from(bytes[at]);
+                name += &String::from_utf8_lossy(&bytes[at + 1..end]);
+                name.push('.');
+                at = end;
+            }
+            let question = at + 5;
+            let is_a = bytes[at + 1..at + 3] == [0, 1];
+            let exists = !name.starts_with("no");
+            let mut answer = bytes[..question.min(len)].to_vec();
+            (answer[2], answer[3]) = (0x81, if exists { 0x80 } else { 0x83 });
+            answer[6..12].copy_from_slice(&[0, u8::from(is_a && exists), 0, 0, 0, 0]);
+            if is_a && exists {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                answer.extend(SERVER.octets());
+            }
+            names.lock().unwrap().push(name);
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    asked
+}
+
+/// A path from the client's loopback interface to the server that loses and reorders datagrams, both ways.
+pub fn lossy(client: &Host, stop: &Arc<AtomicBool>) -> SocketAddr {
+    let (near, far) = client.run(|| {
+        let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let far = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        far.connect((IpAddr::from(OUTSIDE), PORT)).unwrap();
+        (near, far)
+    });
+    let address = near.local_addr().unwrap();
+    let client: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
+    for inward in [true, false] {
+        let (near, far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        let (client, stop) = (client.clone(), stop.clone());
+        let from = if inward { &near } else { &far };
+        from.set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        thread::spawn(move || {
+            let mut bytes = [0; 2048];
+            let mut held: Option<Vec<u8>> = None;
+            let mut count = 0u32;
+            while !stop.load(Ordering::Relaxed) {
+                let send = |datagram: &[u8]| {
+                    let _ = match *client.lock().unwrap() {
+                        _ if inward => far.send(datagram),
+                        Some(client) => near.send_to(datagram, client),
+                        None => Ok(0),
+                    };
+                };
+                let received = if inward {
+                    near.recv_from(&mut bytes).map(|(len, sender)| {
+                        *client.lock().unwrap() = Some(sender);
+                        len
+                    })
+                } else {
+                    far.recv(&mut bytes)
+                };
+                let Ok(len) = received else {
+                    held.take().inspect(|held| send(held));
+                    continue;
+                };
+                count += 1;
+                match count {
+                    // Every 50th is lost, and every 17th comes behind the next one.
+                    _ if count.is_multiple_of(50) => {}
+                    _ if count.is_multiple_of(17) => held = Some(bytes[..len].to_vec()),
+                    _ => {
+                        send(&bytes[..len]);
+                        held.take().inspect(|held| send(held));
+                    }
+                }
+            }
+        });
+    }
+    address
+}

@@ -1,0 +1,312 @@
+//! What a tunnel is made of: read from a file of `wg` or `wg-quick`, or put together by hand.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
+use zeroize::Zeroizing;
+
+use super::error::Error;
+use crate::config::{
+    self, AllowedIpSetting, BYTE_ORDER_MARK, Dialect, Endpoint, PeerSettings, Reason, Settings,
+    WG_QUICK, value,
+};
+use crate::sys::{reason, secrets};
+
+/// The MTU of a tunnel of which nothing is said: what fits a path of 1500 bytes, over IPv6 too.
+const MTU: u32 = 1420;
+/// MTUs that IP works with (RFC 791; RFC 8200, section 5), and that a packet of WireGuard holds.
+const MTU_V4: u32 = 576;
+const MTU_V6: u32 = 1280;
+const LARGEST_MTU: u32 = 65440;
+
+/// What a tunnel is made of.
+///
+/// Of the lines that only wg-quick knows, `Address`, `DNS` and `MTU` count. The others are about the
+/// machine (`Table`, hooks, `SaveConfig`), which a tunnel in a process does not touch: no hook is run.
+/// `FwMark` is left out too: it needs a privilege, and keeps a tunnel's packets out of the tunnel, where
+/// these cannot get.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    pub(super) settings: Settings,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) servers: Vec<IpAddr>,
+    pub(super) search: Vec<String>,
+    mtu: Option<u32>,
+}
+
+/// A peer of a [`Config`].
+#[derive(Clone, Debug)]
+pub struct Peer(PeerSettings);
+
+impl Config {
+    /// Without peers and addresses, with this key.
+    pub fn new(private_key: PrivateKey) -> Self {
+        let mut config = Config::default();
+        config.settings.private_key = Some(Box::new(private_key));
+        config
+    }
+
+    /// Reads a file of `wg` or `wg-quick`.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`]; [`Error::Wrong`] with all that is wrong with it.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = path.to_string_lossy();
+        let text = secrets::read(path).map_err(|source| Error::Unreadable {
+            file: file.clone().into_owned(),
+            source,
+        })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Reads the text of such a file, which errors call `name`.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`], with all that is wrong with it.
+    pub fn parse(name: &str, text: &[u8]) -> Result<Self, Error> {
+        let mut config = Config::default();
+        let mut wrong: Vec<(usize, String)> = Vec::new();
+        // The lines of wg-quick are taken out, and left empty so that the others keep their numbers.
+        let mut rest = Zeroizing::new(Vec::with_capacity(text.len() + 1));
+        let mut in_interface = false;
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        for (line, number) in text.split(|byte| *byte == b'\n').zip(1..) {
+            let bare = line.split(|byte| *byte == b'#').next().unwrap_or_default();
+            let bare = bare.trim_ascii();
+            if bare.starts_with(b"[") {
+                let tight: Vec<u8> = { bare.iter().copied() }
+                    .filter(|byte| !byte.is_ascii_whitespace())
+                    .collect();
+                in_interface = tight.eq_ignore_ascii_case(b"[Interface]");
+            }
+            match wg_quick_line(bare).filter(|_| in_interface) {
+                Some((key, value)) => {
+                    if let Err(message) = config.take(key, value) {
+                        wrong.push((number, format!("{name}:{number}: {key}: {message}")));
+                    }
+                }
+                None => rest.extend_from_slice(line),
+            }
+            rest.push(b'\n');
+        }
+        let (settings, errors) = config::read_file(name, &rest, Dialect::WgQuick);
+        config.settings = settings;
+        let line = |error: &config::Error| match &error.position {
+            config::Position::Line { line, .. } => *line,
+            config::Position::CommandLine => 0,
+        };
+        wrong.extend(errors.iter().map(|error| (line(error), error.to_string())));
+        if wrong.is_empty() {
+            return Ok(config);
+        }
+        wrong.sort_by_key(|(line, _)| *line);
+        Err(Error::Wrong(
+            wrong.into_iter().map(|(_, text)| text).collect(),
+        ))
+    }
+
+    /// A line of wg-quick.
+    fn take(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
+        if !["Address", "DNS", "MTU"].contains(&key) {
+            return Ok(());
+        }
+        let value = str::from_utf8(value).map_err(|_| "not UTF-8 text")?;
+        let words = value
+            .split([',', ' ', '\t'])
+            .filter(|word| !word.is_empty());
+        match key {
+            "Address" => {
+                for word in words {
+                    let address = value::address(word).map_err(|reason| reason.to_string())?;
+                    self.addresses.push(address.ip);
+                }
+            }
+            "DNS" => {
+                for word in words {
+                    match word.parse() {
+                        Ok(server) => self.servers.push(server),
+                        Err(_) => self.search.push(word.to_owned()),
+                    }
+                }
+            }
+            _ => {
+                let mtu = value.trim().parse();
+                self.mtu = Some(mtu.map_err(|_| format!("`{}' is not a number", value.trim()))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an address of this end of the tunnel, from which packets are sent and at which they are taken.
+    #[must_use]
+    pub fn address(mut self, address: IpAddr) -> Self {
+        self.addresses.push(address);
+        self
+    }
+
+    /// Adds a DNS server, to be asked through the tunnel.
+    #[must_use]
+    pub fn dns(mut self, server: IpAddr) -> Self {
+        self.servers.push(server);
+        self
+    }
+
+    /// The length of the longest packet in the tunnel, in bytes. 1420 if this is not called.
+    #[must_use]
+    pub fn mtu(mut self, mtu: u32) -> Self {
+        self.mtu = Some(mtu);
+        self
+    }
+
+    /// The UDP port from which the tunnel's own packets leave. Any that is free if this is not called.
+    #[must_use]
+    pub fn listen_port(mut self, port: u16) -> Self {
+        self.settings.listen_port = Some(port);
+        self
+    }
+
+    /// Adds a peer.
+    #[must_use]
+    pub fn peer(mut self, peer: Peer) -> Self {
+        self.settings.peers.push(peer.0);
+        self
+    }
+
+    /// Whether it says where packets are sent from.
+    pub fn has_address(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+
+    /// The MTU, if it fits the addresses.
+    pub(super) fn checked_mtu(&self) -> Result<usize, Error> {
+        let mtu = self.mtu.unwrap_or(MTU);
+        let least = if self.addresses.iter().any(IpAddr::is_ipv6) {
+            MTU_V6
+        } else {
+            MTU_V4
+        };
+        if !(least..=LARGEST_MTU).contains(&mtu) {
+            return Err(Error::Mtu(mtu));
+        }
+        Ok(mtu as usize)
+    }
+}
+
+/// The key and the value of a line that only wg-quick knows.
+fn wg_quick_line(bare: &[u8]) -> Option<(&'static str, &[u8])> {
+    let equals = bare.iter().position(|byte| *byte == b'=')?;
+    let key = bare[..equals].trim_ascii_end();
+    let known = |ours: &&&str| key.eq_ignore_ascii_case(ours.as_bytes());
+    let key = WG_QUICK.iter().find(known)?;
+    Some((key, bare[equals + 1..].trim_ascii()))
+}
+
+/// A text as an error of it.
+fn wrong(what: &str, reason: &Reason) -> Error {
+    Error::Wrong(vec![format!("{what}: {}", self::reason(reason))])
+}
+
+impl Peer {
+    /// A peer without addresses, and heard only once it speaks.
+    pub fn new(public_key: PublicKey) -> Self {
+        let mut peer = PeerSettings::new(public_key);
+        peer.replace_allowed_ips = true;
+        Peer(peer)
+    }
+
+    /// Where it is: `HOST:PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`]
+    pub fn endpoint(mut self, endpoint: &str) -> Result<Self, Error> {
+        let endpoint: Result<Endpoint, _> = value::endpoint(endpoint);
+        self.0.endpoint = Some(endpoint.map_err(|reason| wrong("endpoint", &reason))?);
+        Ok(self)
+    }
+
+    /// Adds networks whose addresses are the peer's: `10.0.0.0/8`, or several, separated by commas.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`]
+    pub fn allowed_ips(mut self, networks: &str) -> Result<Self, Error> {
+        let bare: String = networks.split_whitespace().collect();
+        let ips: Result<(bool, Vec<AllowedIpSetting>), _> = value::allowed_ips(&bare);
+        let (_, ips) = ips.map_err(|reason| wrong("allowed IPs", &reason))?;
+        self.0.allowed_ips.extend(ips);
+        Ok(self)
+    }
+
+    /// The key that both share.
+    #[must_use]
+    pub fn preshared_key(mut self, key: PresharedKey) -> Self {
+        self.0.preshared_key = Some(Box::new(key));
+        self
+    }
+
+    /// A packet is sent to it every so many seconds: a NAT between keeps the way back open.
+    #[must_use]
+    pub fn persistent_keepalive(mut self, seconds: u16) -> Self {
+        self.0.persistent_keepalive = Some(seconds);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+
+    #[test]
+    fn a_file_of_wg_quick() {
+        let text = format!(
+            "[interface]\nPrivateKey = {KEY}\nADDRESS=10.9.0.2/24, fd09::2/64 # ours\nMTU = 1280\n\
+             DNS = 10.9.0.1, corp.example\nPostUp = touch /nowhere # not run\nTable = off\nFwMark = 7\n\
+             [Peer]\nPublicKey = {KEY}\nAllowedIPs = 0.0.0.0/0\nEndpoint = 192.0.2.1:51820\n"
+        );
+        let config = Config::parse("wg0.conf", text.as_bytes()).unwrap();
+        let addresses: [IpAddr; 2] = ["10.9.0.2".parse().unwrap(), "fd09::2".parse().unwrap()];
+        assert_eq!(config.addresses, addresses);
+        assert_eq!(config.servers, ["10.9.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(config.search, ["corp.example"]);
+        assert_eq!(config.checked_mtu().unwrap(), 1280);
+        assert_eq!(config.settings.peers.len(), 1);
+        assert!(config.settings.private_key.is_some());
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_with_its_line_and_no_key_is() {
+        let text = format!(
+            "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.2/99\nMTU = many\n[Peer]\nMTU = 1280\n",
+            &KEY[1..]
+        );
+        let error = Config::parse("wg0.conf", text.as_bytes()).unwrap_err();
+        let text = error.to_string();
+        let starts: Vec<_> = text.lines().filter_map(|line| line.get(..11)).collect();
+        assert_eq!(
+            starts,
+            [
+                "wg0.conf:2:",
+                "wg0.conf:3:",
+                "wg0.conf:4:",
+                "wg0.conf:5:",
+                "wg0.conf:6:"
+            ],
+            "{text}"
+        );
+        assert!(!text.contains(&KEY[1..20]), "{text}");
+    }
+
+    #[test]
+    fn an_mtu_must_fit_the_addresses() {
+        let of = |address: &str, mtu| {
+            let config = Config::default().address(address.parse().unwrap()).mtu(mtu);
+            config.checked_mtu().is_ok()
+        };
+        assert!(of("10.0.0.1", 576) && !of("10.0.0.1", 575));
+        assert!(of("fd00::1", 1280) && !of("fd00::1", 1279));
+        assert!(of("fd00::1", 65440) && !of("fd00::1", 65441));
+    }
+}

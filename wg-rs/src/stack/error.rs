@@ -1,0 +1,120 @@
+//! What can go wrong with a tunnel of this process.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config;
+use crate::tunnel::config::ConfigError;
+
+/// Why something about a tunnel failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration file cannot be read.
+    #[error("{file}: {source}")]
+    Unreadable {
+        /// The file, as it was called.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Lines of the configuration file are wrong: all of them, a line of text each.
+    #[error("{}", .0.join("\n"))]
+    Wrong(Vec<String>),
+    /// The name of a peer's endpoint has no address.
+    #[error("{0}")]
+    Endpoint(config::Error),
+    /// There is no private key.
+    #[error("the interface has no PrivateKey")]
+    NoPrivateKey,
+    /// There is no address to send from.
+    #[error("the interface has no Address: its addresses inside of the tunnel must be given")]
+    NoAddress,
+    /// The MTU is too small for IP, or larger than a packet.
+    #[error("MTU {0} is not between 576 (1280 with an IPv6 address) and 65440")]
+    Mtu(u32),
+    /// The tunnel cannot be configured, or its sockets cannot be opened.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A thread or a descriptor cannot be made.
+    #[error("cannot start the tunnel: {0}")]
+    Start(io::Error),
+    /// No peer's `AllowedIPs` have the destination.
+    #[error("no peer has {0} among its AllowedIPs")]
+    NoPeer(IpAddr),
+    /// The peer that has the destination has no endpoint as yet.
+    #[error("the peer that has {0} among its AllowedIPs has no Endpoint, and has not been heard")]
+    NoEndpoint(IpAddr),
+    /// The interface has no address of the destination's family.
+    #[error("the interface has no address from which {0} can be reached")]
+    NoSource(IpAddr),
+    /// Nothing can be sent to this address or port.
+    #[error("{0} is not the address of a host and a port")]
+    NoDestination(SocketAddr),
+    /// The other end refused the connection.
+    #[error("{0}: connection refused")]
+    Refused(SocketAddr),
+    /// A router, or the other end, says that the destination cannot be reached.
+    #[error("{0}: unreachable")]
+    Unreachable(SocketAddr),
+    /// The other end did not answer.
+    #[error("{0}: no answer")]
+    NoAnswer(SocketAddr),
+    /// The port is in use inside of the tunnel.
+    #[error("port {0} is in use inside of the tunnel")]
+    PortInUse(u16),
+    /// The address is none of the interface's.
+    #[error("{0} is no address of the interface")]
+    NotOurs(IpAddr),
+    /// There are as many connections as there may be.
+    #[error("there are {0} connections already, the most that a tunnel has at a time")]
+    TooMany(usize),
+    /// The datagram does not fit the tunnel's MTU; it is not fragmented.
+    #[error("a datagram of {len} bytes is longer than the {most} that fit the tunnel's MTU")]
+    TooLong {
+        /// Its length.
+        len: usize,
+        /// What fits.
+        most: usize,
+    },
+    /// A name is to be resolved, and nobody is there to be asked through the tunnel.
+    #[error(
+        "cannot resolve {0}: no DNS server is configured, and names are asked for in the tunnel only"
+    )]
+    NoResolver(String),
+    /// Not a name at all.
+    #[error("{0:?} is not a name of a host")]
+    NoName(String),
+    /// The servers say that there is no such name, or no address of ours' families for it.
+    #[error("{0}: no such name, or it has no address that can be reached")]
+    UnknownName(String),
+    /// No server answered.
+    #[error("cannot resolve {0}: no DNS server answered through the tunnel")]
+    Unresolved(String),
+    /// The tunnel was closed.
+    #[error("the tunnel is closed")]
+    Closed,
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        use io::ErrorKind as Kind;
+        let kind = match &error {
+            Error::Refused(_) => Kind::ConnectionRefused,
+            Error::NoAnswer(_) | Error::Unresolved(_) => Kind::TimedOut,
+            Error::Unreachable(_)
+            | Error::NoPeer(_)
+            | Error::NoEndpoint(_)
+            | Error::NoSource(_) => Kind::HostUnreachable,
+            Error::PortInUse(_) => Kind::AddrInUse,
+            Error::NotOurs(_) => Kind::AddrNotAvailable,
+            Error::UnknownName(_) | Error::NoResolver(_) => Kind::NotFound,
+            Error::NoDestination(_) | Error::NoName(_) | Error::TooLong { .. } => {
+                Kind::InvalidInput
+            }
+            Error::Closed => Kind::NotConnected,
+            _ => Kind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}

@@ -1,0 +1,350 @@
+//! Packets inside of the tunnel, as the stack reads and writes them: each behind its virtio header, as
+//! the data path has it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{IpProtocol, IpRepr, UdpPacket, UdpRepr};
+
+use crate::datapath::checksum::Sum;
+use crate::datapath::virtio::{self, VirtioNetHdr};
+
+/// The IP protocol numbers of what is looked into.
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+const V4_HEADER: usize = 20;
+const V6_HEADER: usize = 40;
+const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+const HOP_LIMIT: u8 = 64;
+
+/// The two ends of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tuple {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+}
+
+/// What a packet that came is, if it is whole and for an address of this host.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Packet<'a> {
+    /// `syn`: it asks for a connection.
+    Tcp {
+        tuple: Tuple,
+        syn: bool,
+    },
+    Udp {
+        tuple: Tuple,
+        payload: &'a [u8],
+    },
+    /// An ICMP error about a packet that we sent.
+    Unreachable {
+        tcp: bool,
+        tuple: Tuple,
+        what: Unreachable,
+    },
+    /// Anything else, which may be answered.
+    Other,
+}
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreachable {
+    /// Nobody listens there.
+    Port,
+    /// The host, or its network, cannot be reached.
+    Host,
+    /// The packet is longer than this next link takes.
+    TooBig(usize),
+}
+
+/// An IP packet: where its transport begins, and which it is.
+struct Ip<'a> {
+    v6: bool,
+    protocol: u8,
+    addresses: &'a [u8],
+    source: IpAddr,
+    destination: IpAddr,
+    transport: &'a [u8],
+}
+
+impl<'a> Ip<'a> {
+    /// Looks at headers only; the packet may be cut behind them.
+    fn parse(packet: &'a [u8]) -> Option<Self> {
+        match packet.first()? >> 4 {
+            4 => {
+                let header = usize::from(packet[0] & 15) * 4;
+                if header < V4_HEADER || packet.len() < header {
+                    return None;
+                }
+                // Fragments are not put together.
+                if u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0 {
+                    return None;
+                }
+                let address =
+                    |at: usize| -> [u8; 4] { packet[at..at + 4].try_into().expect("four") };
+                Some(Ip {
+                    v6: false,
+                    protocol: packet[9],
+                    addresses: &packet[12..20],
+                    source: Ipv4Addr::from(address(12)).into(),
+                    destination: Ipv4Addr::from(address(16)).into(),
+                    transport: &packet[header..],
+                })
+            }
+            6 => {
+                if packet.len() < V6_HEADER {
+                    return None;
+                }
+                let address =
+                    |at: usize| -> [u8; 16] { packet[at..at + 16].try_into().expect("sixteen") };
+                Some(Ip {
+                    v6: true,
+                    protocol: packet[6],
+                    addresses: &packet[8..40],
+                    source: Ipv6Addr::from(address(8)).into(),
+                    destination: Ipv6Addr::from(address(24)).into(),
+                    transport: &packet[V6_HEADER..],
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn ports(&self) -> Option<(u16, u16)> {
+        let [a, b, c, d, ..] = *self.transport else {
+            return None;
+        };
+        Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+    }
+
+    fn has_good_checksum(&self) -> bool {
+        let pseudo = Sum::pseudo_header(self.addresses, self.protocol, self.transport.len());
+        (pseudo + Sum::of(self.transport)).is_valid()
+    }
+}
+
+impl<'a> Packet<'a> {
+    /// Reads a packet. `verified`: its transport's checksum is known to be good, and is not there.
+    pub fn read(packet: &'a [u8], verified: bool) -> Option<(IpAddr, Self)> {
+        let ip = Ip::parse(packet)?;
+        let destination = ip.destination;
+        let came = |(theirs, ours): (u16, u16)| Tuple {
+            local: SocketAddr::new(ip.destination, ours),
+            remote: SocketAddr::new(ip.source, theirs),
+        };
+        let what = match ip.protocol {
+            TCP => {
+                if ip.transport.len() < TCP_HEADER || !(verified || ip.has_good_checksum()) {
+                    return None;
+                }
+                const SYN_ACK_RST: u8 = 0x16;
+                const SYN: u8 = 0x02;
+                Packet::Tcp {
+                    tuple: came(ip.ports()?),
+                    syn: ip.transport[13] & SYN_ACK_RST == SYN,
+                }
+            }
+            UDP => {
+                let len = usize::from(u16::from_be_bytes([
+                    *ip.transport.get(4)?,
+                    *ip.transport.get(5)?,
+                ]));
+                let unsummed = !ip.v6 && ip.transport.get(6..8)? == [0, 0];
+                if len < UDP_HEADER
+                    || len != ip.transport.len()
+                    || !(verified || unsummed || ip.has_good_checksum())
+                {
+                    return None;
+                }
+                Packet::Udp {
+                    tuple: came(ip.ports()?),
+                    payload: &ip.transport[UDP_HEADER..],
+                }
+            }
+            ICMP | ICMPV6 => ip.icmp_error().unwrap_or(Packet::Other),
+            _ => Packet::Other,
+        };
+        Some((destination, what))
+    }
+}
+
+impl<'a> Ip<'a> {
+    /// RFC 792, and RFC 4443, section 3: the error and the packet that it is about, whose beginning it
+    /// repeats.
+    fn icmp_error(&self) -> Option<Packet<'a>> {
+        let sum = match self.protocol {
+            ICMP if !self.v6 => Sum::of(self.transport),
+            ICMPV6 if self.v6 => {
+                Sum::pseudo_header(self.addresses, ICMPV6, self.transport.len())
+                    + Sum::of(self.transport)
+            }
+            _ => return None,
+        };
+        let (header, inner) = self.transport.split_at_checked(8)?;
+        if !sum.is_valid() {
+            return None;
+        }
+        let what = match (self.v6, header[0], header[1]) {
+            (false, 3, 4) => Unreachable::TooBig(u16::from_be_bytes([header[6], header[7]]).into()),
+            (true, 2, _) => {
+                let mtu = [header[4], header[5], header[6], header[7]];
+                Unreachable::TooBig(u32::from_be_bytes(mtu) as usize)
+            }
+            (false, 3, 2 | 3) | (true, 1, 4) => Unreachable::Port,
+            (false, 3, _) | (true, 1, _) => Unreachable::Host,
+            _ => return None,
+        };
+        let inner = Ip::parse(inner)?;
+        let (ours, theirs) = inner.ports()?;
+        let tcp = match inner.protocol {
+            TCP => true,
+            UDP => false,
+            _ => return None,
+        };
+        // Only the host whose address it is may speak of what that host sent.
+        (inner.source == self.destination).then_some(Packet::Unreachable {
+            tcp,
+            tuple: Tuple {
+                local: SocketAddr::new(inner.source, ours),
+                remote: SocketAddr::new(inner.destination, theirs),
+            },
+            what,
+        })
+    }
+}
+
+/// The virtio header of a packet that smoltcp wrote without a checksum: the data path completes it, and
+/// cuts the packet into segments of `size` bytes of payload.
+pub(super) fn header_of(packet: &[u8], size: Option<u16>) -> [u8; virtio::LEN] {
+    let (v6, protocol) = match packet.first().map(|byte| byte >> 4) {
+        Some(4) if packet.len() >= V4_HEADER => (false, packet[9]),
+        Some(6) if packet.len() >= V6_HEADER => (true, packet[6]),
+        _ => return [0; virtio::LEN],
+    };
+    if protocol != TCP {
+        return [0; virtio::LEN];
+    }
+    VirtioNetHdr {
+        gso_type: if v6 {
+            virtio::GSO_TCPV6
+        } else {
+            virtio::GSO_TCPV4
+        },
+        // A packet that is not to be cut is one segment, of whatever size.
+        gso_size: size.unwrap_or(u16::MAX),
+        ..VirtioNetHdr::default()
+    }
+    .emit()
+}
+
+/// The most that a datagram may hold for its packet to fit `mtu`.
+pub(super) fn most_payload(mtu: usize, v6: bool) -> usize {
+    mtu - UDP_HEADER - if v6 { V6_HEADER } else { V4_HEADER }
+}
+
+/// A UDP datagram, behind its virtio header. The ends are of one family.
+pub(super) fn datagram(tuple: &Tuple, payload: &[u8]) -> Vec<u8> {
+    let udp = UdpRepr {
+        src_port: tuple.local.port(),
+        dst_port: tuple.remote.port(),
+    };
+    let len = UDP_HEADER + payload.len();
+    let (local, remote) = (tuple.local.ip().into(), tuple.remote.ip().into());
+    let ip = IpRepr::new(local, remote, IpProtocol::Udp, len, HOP_LIMIT);
+    let checksums = ChecksumCapabilities::default();
+    let mut bytes = vec![0; virtio::LEN + ip.buffer_len()];
+    let packet = &mut bytes[virtio::LEN..];
+    ip.emit(&mut *packet, &checksums);
+    let mut packet = UdpPacket::new_unchecked(&mut packet[ip.header_len()..]);
+    let fill = |room: &mut [u8]| room.copy_from_slice(payload);
+    udp.emit(
+        &mut packet,
+        &local,
+        &remote,
+        payload.len(),
+        fill,
+        &checksums,
+    );
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(local: &str, remote: &str) -> Tuple {
+        Tuple {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+        }
+    }
+
+    fn pairs() -> [Tuple; 2] {
+        [
+            tuple("10.0.0.1:7", "10.0.0.2:53"),
+            tuple("[fd00::1]:7", "[fd00::2]:53"),
+        ]
+    }
+
+    #[test]
+    fn a_datagram_is_read_as_it_was_written_and_no_damaged_one_is() {
+        for sent in pairs() {
+            let written = datagram(&sent, b"question");
+            let packet = &written[virtio::LEN..];
+            let (to, read) = Packet::read(packet, false).unwrap();
+            assert_eq!(to, sent.remote.ip());
+            let tuple = Tuple {
+                local: sent.remote,
+                remote: sent.local,
+            };
+            let payload = &b"question"[..];
+            assert_eq!(read, Packet::Udp { tuple, payload });
+            let transport = packet.len() - payload.len() - UDP_HEADER;
+            for i in transport..packet.len() {
+                let mut damaged = packet.to_vec();
+                damaged[i] ^= 1;
+                assert_eq!(Packet::read(&damaged, false), None, "byte {i}");
+            }
+            for len in 0..packet.len() {
+                assert_eq!(Packet::read(&packet[..len], false), None, "{len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_is_believed_only_about_what_its_receiver_sent() {
+        let [sent, _] = pairs();
+        let about = datagram(&sent, b"");
+        let error = |code: u8, to: [u8; 4]| {
+            let mut icmp = vec![3, code, 0, 0, 0, 0, 5, 0];
+            icmp.extend(&about[virtio::LEN..]);
+            let sum = Sum::of(&icmp).checksum();
+            icmp[2..4].copy_from_slice(&sum);
+            let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, ICMP, 0, 0, 10, 0, 0, 9];
+            packet.extend(to);
+            packet.extend(icmp);
+            packet
+        };
+        let ours = [10, 0, 0, 1];
+        for (code, what) in [
+            (3, Unreachable::Port),
+            (1, Unreachable::Host),
+            (4, Unreachable::TooBig(1280)),
+        ] {
+            let want = Packet::Unreachable {
+                tcp: false,
+                tuple: sent,
+                what,
+            };
+            let error = error(code, ours);
+            assert_eq!(Packet::read(&error, false).unwrap().1, want);
+        }
+        let elsewhere = error(3, [10, 0, 0, 7]);
+        let (_, read) = Packet::read(&elsewhere, false).unwrap();
+        assert_eq!(read, Packet::Other);
+    }
+}

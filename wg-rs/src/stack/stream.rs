@@ -1,0 +1,127 @@
+//! A TCP connection through the tunnel.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::driver::Running;
+use super::error::Error;
+use super::flow::{Ended, Flow};
+use crate::datapath::now;
+
+/// A TCP connection through the tunnel: bytes to read and to write.
+///
+/// When it is dropped, what was written is still sent; if the other end has sent something that was not
+/// read, the connection is reset, as the kernel does. Small writes leave at once (`TCP_NODELAY`).
+pub struct TcpStream {
+    flow: Arc<Flow>,
+    running: Arc<Running>,
+}
+
+impl TcpStream {
+    pub(super) fn new(flow: Arc<Flow>, running: Arc<Running>) -> Self {
+        TcpStream { flow, running }
+    }
+
+    /// Waits until it is established.
+    pub(super) async fn established(&self) -> Result<(), Error> {
+        let remote = self.flow.tuple.remote;
+        let result =
+            std::future::poll_fn(
+                |context| match self.flow.poll_established(context.waker()) {
+                    Some(result) => Poll::Ready(result),
+                    None => Poll::Pending,
+                },
+            );
+        result.await.map_err(|ended| match ended {
+            Ended::Reset | Ended::Refused => Error::Refused(remote),
+            Ended::Silent => Error::NoAnswer(remote),
+            Ended::Unreachable => Error::Unreachable(remote),
+            Ended::Aborted => Error::Closed,
+        })
+    }
+
+    /// The other end.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.flow.tuple.remote
+    }
+
+    /// This end.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.flow.tuple.local
+    }
+
+    /// Ends the connection at once, with a reset.
+    pub fn reset(self) {
+        self.flow.abort();
+    }
+}
+
+fn error(ended: Ended) -> io::Error {
+    match ended {
+        Ended::Reset | Ended::Refused => io::ErrorKind::ConnectionReset.into(),
+        Ended::Silent => io::ErrorKind::TimedOut.into(),
+        Ended::Unreachable => io::ErrorKind::HostUnreachable.into(),
+        Ended::Aborted => io::ErrorKind::BrokenPipe.into(),
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buf.initialize_unfilled();
+        let (read, tell) = self.flow.poll_read(room, context.waker(), now());
+        if tell {
+            self.running.host.drive(&self.flow);
+        }
+        match read {
+            None => Poll::Pending,
+            Some(Ok(read)) => {
+                buf.advance(read);
+                Poll::Ready(Ok(()))
+            }
+            Some(Err(ended)) => Poll::Ready(Err(error(ended))),
+        }
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.flow.poll_write(bytes, context.waker()) {
+            None => Poll::Pending,
+            Some(Ok(written)) => {
+                self.running.host.drive(&self.flow);
+                Poll::Ready(Ok(written))
+            }
+            Some(Err(ended)) => Poll::Ready(Err(error(ended))),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flow.close();
+        self.running.host.drive(&self.flow);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for TcpStream {
+    fn drop(&mut self) {
+        self.flow.orphan(now());
+        self.running.host.drive(&self.flow);
+    }
+}

@@ -1,0 +1,176 @@
+//! A tunnel of this process: what the library is used by.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::config::Config;
+use super::driver::Running;
+use super::error::Error;
+use super::listener::TcpListener;
+use super::resolve::Resolver;
+use super::stream::TcpStream;
+use super::udp::UdpSocket;
+use crate::config::{Apply, Endpoint, Reason, Retries};
+use crate::model::{Change, Peer};
+
+/// A tunnel that runs in this process, without a network interface and without any privilege.
+///
+/// Clones are the same tunnel. It ends when the last clone, and the last connection, listener and socket of
+/// it, is dropped; [`Tunnel::close`] ends it earlier, and waits for that.
+#[derive(Clone)]
+pub struct Tunnel {
+    running: Arc<Running>,
+    resolver: Arc<Resolver>,
+}
+
+impl Tunnel {
+    /// Starts the tunnel that a file of `wg` or `wg-quick` describes. See [`Config`] for what counts of it.
+    ///
+    /// Blocks while the names of endpoints are resolved, by the system.
+    ///
+    /// # Errors
+    /// Those of [`Config::from_file`] and [`Tunnel::start`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::start(Config::from_file(path)?)
+    }
+
+    /// Starts a tunnel.
+    ///
+    /// Blocks while the names of endpoints are resolved, by the system.
+    ///
+    /// # Errors
+    /// Something is missing or wrong in the configuration, an endpoint's name has no address, or the
+    /// tunnel's UDP port is in use.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        Self::start_by(config, |endpoint| {
+            endpoint.resolve(Retries(Some(0)), &mut |_, _| false)
+        })
+    }
+
+    /// As [`Tunnel::start`], where endpoints are resolved by `resolve`.
+    pub(crate) fn start_by(
+        config: Config,
+        resolve: impl FnMut(&Endpoint) -> Result<SocketAddr, Reason>,
+    ) -> Result<Self, Error> {
+        let mtu = config.checked_mtu()?;
+        let Config {
+            settings,
+            addresses,
+            servers,
+            search,
+            ..
+        } = config;
+        if { settings.private_key.as_ref() }.is_none_or(|key| key.is_zero()) {
+            return Err(Error::NoPrivateKey);
+        }
+        if addresses.is_empty() {
+            return Err(Error::NoAddress);
+        }
+        let changes = settings.changes(Apply::SetConf, resolve);
+        let mut changes = changes.map_err(Error::Endpoint)?;
+        changes.retain(|change| !matches!(change, Change::FwMark(_)));
+        let running = Running::start(addresses, mtu, &changes)?;
+        Ok(Tunnel {
+            running: Arc::new(running),
+            resolver: Arc::new(Resolver { servers, search }),
+        })
+    }
+
+    /// The addresses of this end.
+    pub fn addresses(&self) -> &[IpAddr] {
+        self.running.host.addresses()
+    }
+
+    /// Connects to an address and port behind a peer.
+    ///
+    /// # Errors
+    /// [`Error::NoPeer`], [`Error::NoEndpoint`] and [`Error::NoSource`] at once, if the tunnel does not lead
+    /// there; [`Error::Refused`]; [`Error::Unreachable`]; [`Error::NoAnswer`], after half a minute.
+    pub async fn connect(&self, to: SocketAddr) -> Result<TcpStream, Error> {
+        let flow = self.running.host.connect(to)?;
+        let stream = TcpStream::new(flow, self.running.clone());
+        stream.established().await?;
+        Ok(stream)
+    }
+
+    /// Connects to a port of a host, by its name or its address; its addresses are tried one after the
+    /// other. The name is resolved as by [`Tunnel::resolve`].
+    ///
+    /// # Errors
+    /// Of resolving the name, or of connecting to its last address.
+    pub async fn connect_to(&self, host: &str, port: u16) -> Result<TcpStream, Error> {
+        let mut result = Err(Error::UnknownName(host.to_owned()));
+        for address in self.resolve(host).await? {
+            result = self.connect((address, port).into()).await;
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    /// The addresses of a host: of a name, those that the DNS servers of the configuration tell, which are
+    /// asked through the tunnel and nobody else is; of an address, itself. Never none.
+    ///
+    /// # Errors
+    /// [`Error::NoResolver`], [`Error::UnknownName`], [`Error::Unresolved`], [`Error::NoName`]
+    pub async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
+        match host.parse() {
+            Ok(address) => Ok(vec![address]),
+            Err(_) => self.resolver.resolve(&self.running, host).await,
+        }
+    }
+
+    /// Takes connections that peers make to a port of this end (0: one that is free).
+    ///
+    /// # Errors
+    /// [`Error::PortInUse`], [`Error::Closed`]
+    pub fn listen(&self, port: u16) -> Result<TcpListener, Error> {
+        self.listen_on(None, port)
+    }
+
+    /// As [`Tunnel::listen`], at one address of this end only.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`], [`Error::PortInUse`], [`Error::Closed`]
+    pub fn listen_at(&self, address: SocketAddr) -> Result<TcpListener, Error> {
+        self.listen_on(Some(address.ip()), address.port())
+    }
+
+    fn listen_on(&self, address: Option<IpAddr>, port: u16) -> Result<TcpListener, Error> {
+        let (port, backlog) = self.running.host.listen(address, port)?;
+        Ok(TcpListener::new(port, backlog, self.running.clone()))
+    }
+
+    /// Sends and receives datagrams from a UDP port of this end (0: one that is free).
+    ///
+    /// # Errors
+    /// [`Error::PortInUse`], [`Error::Closed`]
+    pub fn bind_udp(&self, port: u16) -> Result<UdpSocket, Error> {
+        let (port, mailbox) = self.running.host.bind(port)?;
+        Ok(UdpSocket::new(port, mailbox, self.running.clone()))
+    }
+
+    /// The peers, and how things stand with each: endpoint, latest handshake, bytes sent and received.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.running.get().peers
+    }
+
+    /// Begins a handshake with each peer that has an endpoint. Without this, the first packet does.
+    pub fn greet(&self) {
+        self.running.greet();
+    }
+
+    /// What was dropped on its way: the reasons, each with its number of packets.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.running.drops()
+    }
+
+    /// Ends the tunnel: nothing new begins, what was written to connections is sent and they are closed.
+    /// Returns when all that is done, or after ten seconds; what is still open then has broken.
+    pub async fn close(self) {
+        self.running.host.close();
+        self.running.host.ended().await;
+    }
+}

@@ -1,0 +1,57 @@
+//! Datagrams through the tunnel.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::driver::Running;
+use super::error::Error;
+use super::mailbox::Mailbox;
+
+/// A UDP port of this end of the tunnel, on all its addresses.
+pub struct UdpSocket {
+    port: u16,
+    mailbox: Arc<Mailbox>,
+    running: Arc<Running>,
+}
+
+impl UdpSocket {
+    pub(super) fn new(port: u16, mailbox: Arc<Mailbox>, running: Arc<Running>) -> Self {
+        UdpSocket {
+            port,
+            mailbox,
+            running,
+        }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends a datagram, which may be lost on its way, as with UDP everywhere.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`], and those of a destination that cannot be reached through the tunnel.
+    pub async fn send_to(&self, payload: &[u8], to: SocketAddr) -> Result<(), Error> {
+        self.running
+            .host
+            .send_datagram(self.port, to, payload)
+            .await
+    }
+
+    /// The next datagram that came, whole, and who sent it. Those that nobody takes are dropped after a
+    /// while.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]: the tunnel was closed.
+    pub async fn recv_from(&self) -> Result<(Vec<u8>, SocketAddr), Error> {
+        let (from, payload) = self.mailbox.take().await.ok_or(Error::Closed)?;
+        Ok((payload, from))
+    }
+}
+
+impl Drop for UdpSocket {
+    fn drop(&mut self) {
+        self.running.host.unbind(self.port);
+    }
+}
