@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
-use super::collect;
+use super::collect::collect;
 use crate::tool::interfaces::Interfaces;
 
 /// Where to listen if nothing else is said: the port that WireGuard's exporters have.

@@ -1,5 +1,6 @@
 //! `metrics`: the state of all interfaces in the text format of Prometheus, once or over HTTP.
 
+mod collect;
 mod exposition;
 mod http;
 
@@ -7,9 +8,8 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use self::exposition::exposition;
+use self::collect::collect;
 use super::context::{Context, complain};
-use super::interfaces::Interfaces;
 use super::out;
 
 /// Runs `metrics`.
@@ -44,28 +44,6 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
 fn listen_address(text: &str) -> Option<SocketAddr> {
     let port = || Some(SocketAddr::new(http::DEFAULT.ip(), text.parse().ok()?));
     text.parse().ok().or_else(port)
-}
-
-/// The metrics of all interfaces. One that cannot be asked is told on standard error, and left out.
-fn collect(interfaces: &Interfaces) -> (String, ExitCode) {
-    let names = match interfaces.list() {
-        Ok(names) => names,
-        Err(error) => {
-            let status = complain(format_args!("Unable to list interfaces: {error}"));
-            return (exposition(&[]), status);
-        }
-    };
-    let mut status = ExitCode::SUCCESS;
-    let mut all = Vec::new();
-    for name in names {
-        match interfaces.status(&name) {
-            Ok((_, asked)) => all.push((name, asked)),
-            Err(error) => {
-                status = complain(format_args!("Unable to access interface {name}: {error}"));
-            }
-        }
-    }
-    (exposition(&all), status)
 }
 
 #[cfg(test)]

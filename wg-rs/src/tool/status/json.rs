@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 
-use super::Asked;
+use super::asked::Asked;
 use super::reason::reason;
 use crate::backend::Kind;
 use crate::model::Wall;

@@ -1,5 +1,6 @@
 //! `status`: whether interfaces and their peers are connected, and why not.
 
+mod asked;
 mod json;
 mod reason;
 mod text;
@@ -10,23 +11,12 @@ use std::process::ExitCode;
 
 use zeroize::Zeroizing;
 
-use super::context::{Context, complain};
+use self::asked::{Asked, ask};
+use super::context::Context;
 use super::out::Out;
 use super::watch;
-use crate::backend::Kind;
 use crate::model::Wall;
-use crate::model::status::Status;
-use crate::place::{self, ListedInterface};
 use crate::sys::process::clock;
-
-/// An interface, as far as it is known.
-struct Asked {
-    name: String,
-    kind: Kind,
-    /// Where it is, if it can be told.
-    place: Option<ListedInterface>,
-    status: Status,
-}
 
 /// Runs `status`.
 pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
@@ -73,42 +63,4 @@ fn now() -> Wall {
         secs: now.as_secs(),
         nanos: now.subsec_nanos(),
     }
-}
-
-/// Asks this interface, or all. Fails if one cannot be asked.
-fn ask(context: &Context, name: Option<&str>) -> (Vec<Asked>, ExitCode) {
-    let names = match name {
-        Some(name) => vec![name.to_owned()],
-        None => match context.interfaces.list() {
-            Ok(names) => names,
-            Err(error) => {
-                let status = complain(format_args!("Unable to list interfaces: {error}"));
-                return (Vec::new(), status);
-            }
-        },
-    };
-    // Where they are is told if it can be.
-    let mut places = place::list().unwrap_or_default();
-    let mut status = ExitCode::SUCCESS;
-    let mut asked = Vec::new();
-    for name in names {
-        match context.interfaces.status(&name) {
-            Ok((kind, status)) => {
-                let is_it = |place: &ListedInterface| {
-                    place.name == name && place.backend == kind && kind == Kind::Userspace
-                };
-                let place = places.iter().position(is_it);
-                asked.push(Asked {
-                    place: place.map(|place| places.swap_remove(place)),
-                    name,
-                    kind,
-                    status,
-                });
-            }
-            Err(error) => {
-                status = complain(format_args!("Unable to access interface {name}: {error}"));
-            }
-        }
-    }
-    (asked, status)
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::Asked;
+use super::asked::Asked;
 use super::reason::{is_its_address, reason, time};
 use crate::backend::{Errno, Kind};
 use crate::model::Wall;

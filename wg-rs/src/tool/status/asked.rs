@@ -1,0 +1,55 @@
+//! Interfaces that are asked for their status, and where they are.
+
+use std::process::ExitCode;
+
+use crate::backend::Kind;
+use crate::model::status::Status;
+use crate::place::{self, ListedInterface};
+use crate::tool::context::{Context, complain};
+
+/// An interface, as far as it is known.
+pub(super) struct Asked {
+    pub name: String,
+    pub kind: Kind,
+    /// Where it is, if it can be told.
+    pub place: Option<ListedInterface>,
+    pub status: Status,
+}
+
+/// Asks this interface, or all. Fails if one cannot be asked.
+pub(super) fn ask(context: &Context, name: Option<&str>) -> (Vec<Asked>, ExitCode) {
+    let names = match name {
+        Some(name) => vec![name.to_owned()],
+        None => match context.interfaces.list() {
+            Ok(names) => names,
+            Err(error) => {
+                let status = complain(format_args!("Unable to list interfaces: {error}"));
+                return (Vec::new(), status);
+            }
+        },
+    };
+    // Where they are is told if it can be.
+    let mut places = place::list().unwrap_or_default();
+    let mut status = ExitCode::SUCCESS;
+    let mut asked = Vec::new();
+    for name in names {
+        match context.interfaces.status(&name) {
+            Ok((kind, status)) => {
+                let is_it = |place: &ListedInterface| {
+                    place.name == name && place.backend == kind && kind == Kind::Userspace
+                };
+                let place = places.iter().position(is_it);
+                asked.push(Asked {
+                    place: place.map(|place| places.swap_remove(place)),
+                    name,
+                    kind,
+                    status,
+                });
+            }
+            Err(error) => {
+                status = complain(format_args!("Unable to access interface {name}: {error}"));
+            }
+        }
+    }
+    (asked, status)
+}
