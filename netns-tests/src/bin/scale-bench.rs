@@ -1,0 +1,177 @@
+//! Interfaces with very many peers: how long one `set` of them all takes, `wg show`, and a change of
+//! one peer, and how much memory they need. Daemons in turn, medians compared.
+
+use std::fmt::Write;
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use netns_tests::{Config, Daemon, Host, Key, Keys, Lab, PeerConfig, Via, Wg, process};
+
+/// What the peers of one interface may take at most, where there are 100 000.
+const SET: Duration = Duration::from_secs(2);
+const MEMORY: f64 = 4096.0;
+/// How many times as long a change of one peer may take as among 100.
+const FLAT: f64 = 3.0;
+const FEW: usize = 100;
+/// Changes of one peer in a round.
+const CHANGES: usize = 101;
+
+/// Compares WireGuard implementations that have very many peers. Needs root, and wg on PATH.
+#[derive(Debug, Parser)]
+#[command(name = "scale-bench")]
+struct Options {
+    /// Peers of the interface.
+    #[arg(long, default_value_t = 100_000)]
+    peers: usize,
+    /// Rounds; the medians of them are reported.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Fails if one set takes more than 2 s or more than 4096 bytes a peer, if a change of one peer
+    /// takes more than 3 times as long as among 100 peers, or wg show longer than with wireguard-go.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What a round gives, in milliseconds and bytes.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    set: f64,
+    show: f64,
+    change: f64,
+    memory: f64,
+}
+
+/// One of the figures.
+type Column = (&'static str, fn(&Figures) -> f64);
+
+const COLUMNS: [Column; 4] = [
+    ("one set, ms", |figures| figures.set),
+    ("wg show, ms", |figures| figures.show),
+    ("one peer changed, ms", |figures| figures.change),
+    ("memory, bytes a peer", |figures| figures.memory),
+];
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("scale-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all bars were met, or none was asked for.
+fn run(options: &Options) -> io::Result<bool> {
+    if options.peers == 0 || options.rounds == 0 {
+        return Err(io::Error::other("at least one peer and one round"));
+    }
+    let ours = Daemon::ours()?;
+    let other = Daemon::installed("wireguard-go");
+    let mut samples: [Vec<Figures>; 3] = Default::default();
+    for _ in 0..options.rounds {
+        samples[0].push(round_of(&ours, options.peers)?);
+        samples[1].push(round_of(&ours, FEW)?);
+        if let Some(other) = &other {
+            samples[2].push(round_of(other, options.peers)?);
+        }
+    }
+    let median = |figures: &[Figures], of: fn(&Figures) -> f64| {
+        let mut values: Vec<f64> = figures.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    let name = other.map_or("wireguard-go is not on PATH".into(), |other| other.name);
+    println!(
+        "{:22}{:>14}{:>14}   {name}",
+        "",
+        format!("{} peers", options.peers),
+        format!("{FEW} peers")
+    );
+    let mut rows = Vec::new();
+    for (what, of) in COLUMNS {
+        let row = [0, 1, 2].map(|n: usize| median(&samples[n], of));
+        let mut line = format!("{what:22}");
+        for value in row.iter().flatten() {
+            // Writing to a string does not fail.
+            let _ = write!(line, "{value:>14.2}");
+        }
+        println!("{line}");
+        rows.push(row);
+    }
+    let value = |row: usize, column: usize| rows[row][column].unwrap_or(f64::INFINITY);
+    let bars = [
+        ("one set", value(0, 0), SET.as_secs_f64() * 1e3),
+        ("wg show", value(1, 0), value(1, 2)),
+        ("one peer changed", value(2, 0), value(2, 1) * FLAT),
+        ("memory", value(3, 0), MEMORY),
+    ];
+    let mut met = true;
+    for (what, is, bar) in bars {
+        if is > bar {
+            met = false;
+            eprintln!("scale-bench: {what}: {is:.2} is more than {bar:.2}");
+        }
+    }
+    Ok(met || !options.check)
+}
+
+/// A fresh interface that is given so many peers.
+fn round_of(daemon: &Daemon, peers: usize) -> io::Result<Figures> {
+    let lab = Lab::new()?;
+    let host = lab.host("hub")?;
+    let wg = daemon.start(&host, "wg0", Via::Uapi)?;
+    let mut config = Config::new(&Keys::generate(), 0);
+    config.peers = (0..peers).map(peer).collect();
+    let before = process::peak_memory(wg.pid()?)?;
+    let set = time(|| wg.set(&config))?;
+    let memory = process::peak_memory(wg.pid()?)?.saturating_sub(before);
+    let show = time(|| show(&host, peers))?;
+    let mut changes = Vec::new();
+    for n in 0..CHANGES {
+        changes.push(change(&wg, peers + n)?);
+    }
+    changes.sort_by(f64::total_cmp);
+    Ok(Figures {
+        set,
+        show,
+        change: changes[CHANGES / 2],
+        memory: memory as f64 / peers as f64,
+    })
+}
+
+fn peer(n: usize) -> PeerConfig {
+    let [.., high, middle, low] = n.to_be_bytes();
+    let peer = PeerConfig::new(Key::random()).allow([10, high, middle, low], 32);
+    peer.at(([192, 0, 2, 1], 51820))
+}
+
+/// As `wg show` does, to its end.
+fn show(host: &Host, peers: usize) -> io::Result<()> {
+    let shown = host.sh("wg", &["show", "wg0", "dump"])?;
+    match shown.lines().count() {
+        lines if lines == peers + 1 => Ok(()),
+        lines => Err(io::Error::other(format!("{lines} lines were shown"))),
+    }
+}
+
+/// Adds one peer and removes it again, by two requests.
+fn change(wg: &Wg, n: usize) -> io::Result<f64> {
+    let new = peer(n);
+    let key = new.public_key;
+    let [add, remove] = [Config::of(new), Config::of(PeerConfig::removed(key))];
+    time(|| {
+        wg.set(&add)?;
+        wg.set(&remove)
+    })
+}
+
+/// Milliseconds.
+fn time(work: impl FnOnce() -> io::Result<()>) -> io::Result<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
