@@ -48,6 +48,7 @@ fn super_packet(payload: usize) -> (VirtioNetHdr, Vec<u8>) {
         gso_size: MSS as u16,
         csum_start: 20,
         csum_offset: 16,
+        ..VirtioNetHdr::default()
     };
     (hdr, packet)
 }

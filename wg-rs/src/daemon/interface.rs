@@ -175,11 +175,14 @@ impl RunningInterface {
 
     /// The offloads in use, by name.
     fn offloads(&self) -> String {
-        let TunOffloads { tso, uso, .. } = self.facts.tun.offloads();
+        let TunOffloads {
+            tso, uso, tunnels, ..
+        } = self.facts.tun.offloads();
         let sockets = || self.shared.sockets.each();
         let offloads = [
             ("tso", tso),
             ("uso", uso),
+            ("tunnels", tunnels),
             ("gso", sockets().any(|socket| socket.features().gso)),
             ("gro", sockets().any(|socket| socket.features().gro)),
         ];

@@ -121,11 +121,14 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
     if let Some(warning) = options.offload.warning().filter(|_| !prepared) {
         tracing::error!("{warning}");
     }
-    let Offloads { tso, uso, .. } = options.offload;
+    let Offloads {
+        tso, uso, tunnels, ..
+    } = options.offload;
     let want = TunOffloads {
         vnet_hdr: true,
         tso,
         uso,
+        tunnels,
     };
     let tun = match background::inherited(background::TUN_FD).map_err(Fatal::new("TUN device"))? {
         Some(fd) => {

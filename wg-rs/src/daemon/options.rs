@@ -74,6 +74,8 @@ pub struct Offloads {
     pub tso: bool,
     /// UDP super-packets to and from the TUN device (Linux 6.2).
     pub uso: bool,
+    /// TCP super-packets inside VXLAN or Geneve from the TUN device (Linux 6.17).
+    pub tunnels: bool,
     /// `UDP_SEGMENT` on the sockets. None: used unless this kernel is known to corrupt segments.
     pub gso: Option<bool>,
     /// `UDP_GRO` on the sockets.
@@ -85,6 +87,7 @@ impl Default for Offloads {
         Offloads {
             tso: true,
             uso: true,
+            tunnels: true,
             gso: None,
             gro: true,
         }
@@ -125,17 +128,23 @@ impl FromStr for Offloads {
             match name {
                 "tso" => offloads.tso = on,
                 "uso" => offloads.uso = on,
+                "tunnels" => offloads.tunnels = on,
                 "gso" => offloads.gso = Some(on),
                 "gro" => offloads.gro = on,
                 "all" => {
                     offloads = Offloads {
                         tso: on,
                         uso: on,
+                        tunnels: on,
                         gso: Some(on),
                         gro: on,
                     }
                 }
-                _ => return Err(format!("`{name}' is not one of tso, uso, gso, gro")),
+                _ => {
+                    return Err(format!(
+                        "`{name}' is not one of tso, uso, tunnels, gso, gro"
+                    ));
+                }
             }
         }
         Ok(offloads)
@@ -242,6 +251,7 @@ mod tests {
         let none = Offloads {
             tso: false,
             uso: false,
+            tunnels: false,
             gso: Some(false),
             gro: false,
         };

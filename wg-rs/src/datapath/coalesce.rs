@@ -337,6 +337,7 @@ impl Layout {
             gso_size: self.payload as u16,
             csum_start: self.transport as u16,
             csum_offset: self.checksum() as u16,
+            ..VirtioNetHdr::default()
         }
     }
 

@@ -9,6 +9,10 @@
 //! is copied once and summed in the same pass. The kernel has left the sum of the pseudo header in
 //! the checksum field. With another length in it, that sum applies to each packet, and it is right
 //! even if the addresses of the IP header would not be (a routing header, a source route).
+//!
+//! A super-packet inside a UDP tunnel (VXLAN, Geneve) is the super-packet of the inner packet behind an
+//! envelope: the outer IP and UDP headers, of which only lengths, identification and checksums change,
+//! the header of the tunnel, and whatever else precedes the inner IP header.
 
 use super::checksum::Sum;
 use super::ip::{self, Header, be16, be32, put16, put32, tcp};
@@ -67,6 +71,19 @@ enum Shape {
         field: usize,
     },
     Super(Super),
+    Tunnelled(Envelope, Super),
+}
+
+/// What stands before the inner packet of a UDP tunnel.
+#[derive(Clone, Copy, Debug)]
+struct Envelope {
+    v6: bool,
+    /// Offset of the outer UDP header.
+    transport: usize,
+    /// Length of all that stands before the inner IP header.
+    len: usize,
+    /// The outer pseudo header without the length, where the outer UDP header has a checksum.
+    pseudo: Option<Sum>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +116,15 @@ impl<'a> Segmenter<'a> {
         if unsummed && field + 2 > packet.len() {
             return Err(Malformed::Checksum);
         }
-        let shape = if hdr.gso_type != virtio::GSO_NONE {
+        let shape = if hdr.gso_type & (virtio::GSO_TUNNEL_V4 | virtio::GSO_TUNNEL_V6) != 0 {
+            let envelope = Envelope::new(hdr, packet)?;
+            let inner = Super::new(envelope.inner(hdr)?, &packet[envelope.len..])?;
+            let first = inner.payload(&packet[envelope.len..], 0).len();
+            if envelope.len + inner.headers + first > ip::MAX_LEN {
+                return Err(Malformed::TooLong);
+            }
+            Shape::Tunnelled(envelope, inner)
+        } else if hdr.gso_type != virtio::GSO_NONE {
             Shape::Super(Super::new(hdr, packet)?)
         } else if unsummed {
             Shape::Unsummed { start, field }
@@ -112,7 +137,7 @@ impl<'a> Segmenter<'a> {
     /// The number of packets, at least 1.
     pub fn count(&self) -> usize {
         match &self.shape {
-            Shape::Super(s) => s.count,
+            Shape::Super(s) | Shape::Tunnelled(_, s) => s.count,
             _ => 1,
         }
     }
@@ -121,6 +146,10 @@ impl<'a> Segmenter<'a> {
     pub fn segment_len(&self, i: usize) -> usize {
         match &self.shape {
             Shape::Super(s) => s.headers + s.payload(self.packet, i).len(),
+            Shape::Tunnelled(envelope, s) => {
+                let inner = &self.packet[envelope.len..];
+                envelope.len + s.headers + s.payload(inner, i).len()
+            }
             _ => self.packet.len(),
         }
     }
@@ -140,7 +169,86 @@ impl<'a> Segmenter<'a> {
                 out[field..field + 2].copy_from_slice(&sum.nonzero_checksum());
             }
             Shape::Super(ref s) => s.write(self.packet, i, out),
+            Shape::Tunnelled(ref envelope, ref s) => {
+                let (around, inner) = self.packet.split_at(envelope.len);
+                out[..envelope.len].copy_from_slice(around);
+                s.write(inner, i, &mut out[envelope.len..]);
+                envelope.finish(i, out);
+            }
         }
+    }
+}
+
+impl Envelope {
+    fn new(hdr: VirtioNetHdr, packet: &[u8]) -> Result<Envelope, Malformed> {
+        let header = Header::parse(packet).ok_or(Malformed::Header)?;
+        let kind = match header.v6 {
+            true => virtio::GSO_TUNNEL_V6,
+            false => virtio::GSO_TUNNEL_V4,
+        };
+        let tunnel = hdr.gso_type & (virtio::GSO_TUNNEL_V4 | virtio::GSO_TUNNEL_V6);
+        if tunnel != kind || header.protocol != ip::UDP {
+            return Err(Malformed::GsoType);
+        }
+        if header.fragment.is_some() {
+            return Err(Malformed::Fragment);
+        }
+        let (transport, len) = (header.transport, usize::from(hdr.inner_network));
+        if usize::from(hdr.outer_transport) != transport
+            || len < transport + ip::UDP_LEN
+            || len >= packet.len()
+        {
+            return Err(Malformed::Header);
+        }
+        let has_checksum = hdr.flags & virtio::TUNNEL_CSUM != 0;
+        Ok(Envelope {
+            v6: header.v6,
+            transport,
+            len,
+            pseudo: has_checksum.then(|| Sum::pseudo_header(header.addresses(packet), ip::UDP, 0)),
+        })
+    }
+
+    /// The header of the inner super-packet by itself.
+    fn inner(&self, hdr: VirtioNetHdr) -> Result<VirtioNetHdr, Malformed> {
+        let csum_start = match hdr.flags & virtio::NEEDS_CSUM {
+            0 => 0,
+            _ => usize::from(hdr.csum_start)
+                .checked_sub(self.len)
+                .ok_or(Malformed::Checksum)?,
+        };
+        Ok(VirtioNetHdr {
+            gso_type: hdr.gso_type & !(virtio::GSO_TUNNEL_V4 | virtio::GSO_TUNNEL_V6),
+            csum_start: csum_start as u16,
+            ..hdr
+        })
+    }
+
+    /// Finishes the outer headers of packet `i`, whose inner packet is finished.
+    fn finish(&self, i: usize, out: &mut [u8]) {
+        let len = out.len();
+        let (ip, udp) = out.split_at_mut(self.transport);
+        finish_ip(self.v6, ip, len, i);
+        put16(udp, 4, udp.len() as u16);
+        put16(udp, ip::UDP_CHECKSUM, 0);
+        if let Some(pseudo) = self.pseudo {
+            let checksum = (pseudo + Sum::length(udp.len()) + Sum::of(udp)).nonzero_checksum();
+            udp[ip::UDP_CHECKSUM..][..2].copy_from_slice(&checksum);
+        }
+    }
+}
+
+/// The IP header `ip` of packet `i`, which is of `len` bytes from there on: length, and for IPv4
+/// identification and checksum.
+fn finish_ip(v6: bool, ip: &mut [u8], len: usize, i: usize) {
+    if v6 {
+        put16(ip, 4, (len - ip::V6_LEN) as u16);
+    } else {
+        put16(ip, 2, len as u16);
+        put16(ip, 4, be16(ip, 4).wrapping_add(i as u16));
+        put16(ip, 10, 0);
+        let checksum = Sum::of(ip).checksum();
+        ip[10..12].copy_from_slice(&checksum);
     }
 }
 
@@ -227,15 +335,7 @@ impl Super {
         let payload = Sum::copy(payload, self.payload(packet, i));
 
         let (ip, transport) = headers.split_at_mut(self.transport);
-        if self.v6 {
-            put16(ip, 4, (len - ip::V6_LEN) as u16);
-        } else {
-            put16(ip, 2, len as u16);
-            put16(ip, 4, be16(ip, 4).wrapping_add(i as u16));
-            put16(ip, 10, 0);
-            let checksum = Sum::of(ip).checksum();
-            ip[10..12].copy_from_slice(&checksum);
-        }
+        finish_ip(self.v6, ip, len, i);
 
         let len = len - self.transport;
         let pseudo = self.pseudo + Sum::length(len);
@@ -260,5 +360,134 @@ impl Super {
             let checksum = (pseudo + Sum::of(transport) + payload).nonzero_checksum();
             transport[ip::UDP_CHECKSUM..][..2].copy_from_slice(&checksum);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An inner TCP super-packet over IPv4, unsummed, with 2.5 segments of 100 bytes.
+    fn inner() -> (VirtioNetHdr, Vec<u8>) {
+        let mut packet = vec![0; 40];
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(&290_u16.to_be_bytes());
+        packet[4..6].copy_from_slice(&[0, 7]);
+        packet[8..10].copy_from_slice(&[64, ip::TCP]);
+        packet[12..20].copy_from_slice(&[10, 1, 0, 1, 10, 1, 0, 2]);
+        packet[20..24].copy_from_slice(&[0, 1, 0, 2]);
+        packet[32] = 0x50;
+        packet[33] = tcp::ACK | tcp::PSH;
+        packet.extend((0..250).map(|n| n as u8));
+        let pseudo = Sum::pseudo_header(&packet[12..20], ip::TCP, 0) + Sum::length(270);
+        let field = pseudo.checksum().map(|byte| !byte);
+        packet[36..38].copy_from_slice(&field);
+        let hdr = VirtioNetHdr {
+            flags: virtio::NEEDS_CSUM,
+            gso_type: virtio::GSO_TCPV4,
+            hdr_len: 40,
+            gso_size: 100,
+            csum_start: 20,
+            csum_offset: 16,
+            ..VirtioNetHdr::default()
+        };
+        (hdr, packet)
+    }
+
+    /// The same inside VXLAN.
+    fn tunnelled(v6: bool, summed: bool) -> (VirtioNetHdr, Vec<u8>) {
+        let (mut hdr, inner) = inner();
+        let around = if v6 { 40 } else { 20 } + 8 + 8 + 14;
+        let mut packet = vec![0; around];
+        let transport = around - 30;
+        if v6 {
+            packet[0] = 0x60;
+            packet[6..8].copy_from_slice(&[ip::UDP, 64]);
+            packet[8] = 0xfd;
+            packet[24] = 0xfd;
+            packet[39] = 2;
+        } else {
+            packet[0] = 0x45;
+            packet[4..6].copy_from_slice(&[0xff, 0xff]);
+            packet[8..10].copy_from_slice(&[64, ip::UDP]);
+            packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        }
+        packet[transport..][..4].copy_from_slice(&[0xc0, 1, 0x12, 0xb5]);
+        packet[transport + 8] = 8;
+        packet[around - 2..].copy_from_slice(&[8, 0]);
+        packet.extend(inner);
+        hdr.gso_type |= if v6 {
+            virtio::GSO_TUNNEL_V6
+        } else {
+            virtio::GSO_TUNNEL_V4
+        };
+        hdr.flags |= if summed { virtio::TUNNEL_CSUM } else { 0 };
+        hdr.csum_start += around as u16;
+        hdr.outer_transport = transport as u16;
+        hdr.inner_network = around as u16;
+        (hdr, packet)
+    }
+
+    fn segments(hdr: VirtioNetHdr, packet: &[u8]) -> Vec<Vec<u8>> {
+        let segmenter = Segmenter::new(hdr, packet).unwrap();
+        let segment = |i| {
+            let mut out = vec![0xaa; segmenter.segment_len(i)];
+            segmenter.write(i, &mut out);
+            out
+        };
+        (0..segmenter.count()).map(segment).collect()
+    }
+
+    #[test]
+    fn a_tunnel_carries_the_segments_of_its_inner_packet() {
+        let (hdr, packet) = inner();
+        let expected = segments(hdr, &packet);
+        assert_eq!(expected.len(), 3);
+        for (v6, summed) in [(false, false), (false, true), (true, true), (true, false)] {
+            let (hdr, packet) = tunnelled(v6, summed);
+            let around = usize::from(hdr.inner_network);
+            let transport = usize::from(hdr.outer_transport);
+            let found = segments(hdr, &packet);
+            assert_eq!(found.len(), 3);
+            for (i, (found, inner)) in found.iter().zip(&expected).enumerate() {
+                assert_eq!(found[around..], **inner, "segment {i}");
+                let (ip, udp) = found.split_at(transport);
+                assert_eq!(usize::from(be16(udp, 4)), udp.len());
+                if v6 {
+                    assert_eq!(usize::from(be16(ip, 4)), udp.len());
+                } else {
+                    assert_eq!(usize::from(be16(ip, 2)), found.len());
+                    assert_eq!(be16(ip, 4), 0xffff_u16.wrapping_add(i as u16));
+                    assert_eq!(Sum::of(ip).checksum(), [0; 2]);
+                }
+                let addresses = if v6 { &ip[8..40] } else { &ip[12..20] };
+                let pseudo = Sum::pseudo_header(addresses, ip::UDP, 0) + Sum::length(udp.len());
+                match summed {
+                    true => assert_eq!((pseudo + Sum::of(udp)).checksum(), [0; 2]),
+                    false => assert_eq!(be16(udp, ip::UDP_CHECKSUM), 0),
+                }
+                assert_eq!(udp[8..around - transport], packet[transport + 8..around]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tunnel_that_does_not_fit_its_packet_is_refused() {
+        let refused = |change: &dyn Fn(&mut VirtioNetHdr, &mut Vec<u8>)| {
+            let (mut hdr, mut packet) = tunnelled(false, false);
+            change(&mut hdr, &mut packet);
+            Segmenter::new(hdr, &packet).unwrap_err()
+        };
+        let around = |hdr: &mut VirtioNetHdr, inner| hdr.inner_network = inner;
+        assert_eq!(refused(&|h, _| h.gso_type ^= 0x60), Malformed::GsoType);
+        assert_eq!(refused(&|h, _| h.gso_type |= 0x60), Malformed::GsoType);
+        assert_eq!(refused(&|_, p| p[9] = ip::TCP), Malformed::GsoType);
+        assert_eq!(refused(&|_, p| p[7] = 1), Malformed::Fragment);
+        assert_eq!(refused(&|h, _| h.outer_transport = 24), Malformed::Header);
+        assert_eq!(refused(&|h, _| around(h, 27)), Malformed::Header);
+        assert_eq!(refused(&|h, _| around(h, 9999)), Malformed::Header);
+        assert_eq!(refused(&|h, _| h.csum_start = 20), Malformed::Checksum);
+        assert_eq!(refused(&|h, _| h.gso_size = 0), Malformed::GsoSize);
+        assert_eq!(refused(&|_, p| p.truncate(60)), Malformed::Checksum);
     }
 }

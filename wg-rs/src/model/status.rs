@@ -29,7 +29,7 @@ pub struct Status {
     pub link_netns: Option<u64>,
     /// The inode of the sockets' network namespace.
     pub socket_netns: Option<u64>,
-    /// The offloads in use: some of `tso`, `uso`, `gso` and `gro`, separated by commas.
+    /// The offloads in use: some of `tso`, `uso`, `tunnels`, `gso` and `gro`, separated by commas.
     pub offloads: Option<String>,
     /// The implementation that encrypts data.
     pub aead: Option<String>,

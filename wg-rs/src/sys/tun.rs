@@ -2,6 +2,7 @@
 //!
 //! Each packet that is read or written begins with a virtio_net_hdr of [`HEADER`] bytes. So one
 //! read or write can carry a super-packet of up to 64 KiB (TSO, USO, or with its checksum missing).
+//! The header has the form with the offsets of UDP tunnels; kernels before 6.17 leave these zero.
 //! A descriptor that was passed to us (`WG_TUN_FD`) may lack the header; then this file supplies
 //! one of zeros.
 //!
@@ -31,7 +32,11 @@ use super::{check, reason};
 const DEVICE: &str = "/dev/net/tun";
 
 /// Length of the virtio_net_hdr before each packet, in bytes.
-pub const HEADER: usize = 10;
+pub const HEADER: usize = 24;
+
+/// UDP tunnels in super-packets, and with their own checksum (`linux/if_tun.h`, Linux 6.17).
+const TUN_F_UDP_TUNNEL_GSO: u32 = 0x080;
+const TUN_F_UDP_TUNNEL_GSO_CSUM: u32 = 0x100;
 
 /// Longest name of a link in bytes (IFNAMSIZ without the terminator).
 pub const MAX_NAME: usize = libc::IFNAMSIZ - 1;
@@ -46,6 +51,8 @@ pub struct TunOffloads {
     pub tso: bool,
     /// UDP super-packets can be read and written, IPv4 and IPv6 (Linux 6.2).
     pub uso: bool,
+    /// TCP super-packets can be read whole also inside VXLAN or Geneve (Linux 6.17). Depends on `tso`.
+    pub tunnels: bool,
 }
 
 impl TunOffloads {
@@ -54,12 +61,14 @@ impl TunOffloads {
         vnet_hdr: true,
         tso: true,
         uso: true,
+        tunnels: true,
     };
     /// A plain TUN: one packet per read or write.
     pub const NONE: Self = TunOffloads {
         vnet_hdr: false,
         tso: false,
         uso: false,
+        tunnels: false,
     };
 
     /// The argument of TUNSETOFFLOAD. TUN_F_TSO_ECN is not requested: the kernel then splits the
@@ -75,8 +84,13 @@ impl TunOffloads {
         } else {
             0
         };
+        let tunnels = if self.tso && self.tunnels {
+            TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM
+        } else {
+            0
+        };
         if self.vnet_hdr {
-            libc::TUN_F_CSUM | tso | uso
+            libc::TUN_F_CSUM | tso | uso | tunnels
         } else {
             0
         }
@@ -214,12 +228,24 @@ impl Tun {
         } else {
             TunOffloads::NONE
         };
-        let no_uso = TunOffloads { uso: false, ..want };
+        let want = TunOffloads {
+            tunnels: want.tunnels && want.tso,
+            ..want
+        };
+        let no_tunnels = TunOffloads {
+            tunnels: false,
+            ..want
+        };
+        let no_uso = TunOffloads {
+            uso: false,
+            ..no_tunnels
+        };
         let no_tso = TunOffloads {
             tso: false,
             ..no_uso
         };
         let offloads = set_offloads(fd.as_fd(), want)
+            .or_else(|_| set_offloads(fd.as_fd(), no_tunnels))
             .or_else(|_| set_offloads(fd.as_fd(), no_uso))
             .or_else(|_| set_offloads(fd.as_fd(), no_tso))?;
         Ok(Tun { fd, offloads })

@@ -22,6 +22,7 @@ pub fn hdr(packet: &Packet, size: u16) -> VirtioNetHdr {
         gso_size: size,
         csum_start: packet.transport() as u16,
         csum_offset: checksum_offset(packet.protocol) as u16,
+        ..VirtioNetHdr::default()
     }
 }
 

@@ -308,6 +308,7 @@ impl<'p> Group<'p> {
             gso_size: (first.len() - head) as u16,
             csum_start: start as u16,
             csum_offset: checksum_offset(protocol) as u16,
+            ..VirtioNetHdr::default()
         };
         Write {
             hdr,

@@ -68,6 +68,7 @@ fn the_header_says_what_it_is() {
             gso_size: 100,
             csum_start,
             csum_offset,
+            ..VirtioNetHdr::default()
         };
         assert_eq!(plan(burst, ALL, &mut Coalescer::new())[0].hdr, hdr);
     }

@@ -10,7 +10,7 @@
 //! fwmark=51820
 //! link_netns=4026531840      inodes
 //! socket_netns=4026531840
-//! offloads=tso,uso,gso,gro
+//! offloads=tso,uso,tunnels,gso,gro
 //! aead=ChaCha20-Poly1305 by AWS-LC
 //! workers=2
 //! under_load=false
