@@ -346,6 +346,7 @@ mod tests {
             gso_size: 100,
             csum_start: 20,
             csum_offset: 6,
+            ..VirtioNetHdr::default()
         };
         let segments = Segmenter::new(hdr, &packet).unwrap();
         let segment = |i| {
