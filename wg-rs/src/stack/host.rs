@@ -583,6 +583,7 @@ impl TunIo for Host {
             vnet_hdr: true,
             tso: true,
             uso: false,
+            tunnels: false,
         }
     }
 }
