@@ -1,4 +1,4 @@
-//! Connections that others asked for, on their way to whoever listens on their port.
+//! Incoming connections of a listening port, until the listener accepts them.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -10,15 +10,15 @@ use tokio::sync::Notify;
 
 use super::flow::{Accepts, Flow};
 
-/// Connections that are not established yet, at most; the others are ignored, and asked for again.
+/// Maximum number of connections that are not established yet. Further SYNs are ignored; peers repeat them.
 const MOST_HALF_OPEN: usize = 256;
-/// Established ones that nobody has taken yet, at most.
+/// Maximum number of established connections that have not been accepted yet.
 const MOST_READY: usize = 1024;
 
-/// See the head of the file.
+/// The queue of one listener, see the head of the file.
 #[derive(Default)]
 pub(super) struct Backlog {
-    /// Of which address; `None` for any.
+    /// The address that it listens on; `None` for any.
     address: Option<IpAddr>,
     half_open: AtomicUsize,
     ready: Mutex<VecDeque<Arc<Flow>>>,
@@ -27,7 +27,7 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// For connections to this address, or to any of the interface's.
+    /// Creates the backlog of a listener on this address, or on all addresses of the interface.
     pub fn new(address: Option<IpAddr>) -> Self {
         Backlog {
             address,
@@ -35,17 +35,17 @@ impl Backlog {
         }
     }
 
-    /// Whether it is for connections to this address.
+    /// Whether connections to this address belong to this listener.
     pub fn is_for(&self, address: IpAddr) -> bool {
         self.address.is_none_or(|own| own == address)
     }
 
-    /// Whether one for this address would get the same connections.
+    /// Whether a listener on `address` would get some of the same connections.
     pub fn overlaps(&self, address: Option<IpAddr>) -> bool {
         self.address.is_none() || address.is_none() || self.address == address
     }
 
-    /// Room for one connection more; it is to be made then.
+    /// Reserves room for one more connection, which the caller must then create. False if there is none.
     pub fn begin(&self) -> bool {
         if self.ready.lock().len() >= MOST_READY || self.is_closed() {
             return false;
@@ -56,7 +56,7 @@ impl Backlog {
             .is_ok()
     }
 
-    /// The oldest connection that nobody has taken yet. `None`: it is closed.
+    /// Waits for the oldest connection that has not been accepted yet. `None` if the backlog is closed.
     pub async fn next(&self) -> Option<Arc<Flow>> {
         loop {
             let news = self.news.notified();
@@ -72,7 +72,7 @@ impl Backlog {
         }
     }
 
-    /// Nobody listens any longer. The connections that nobody has taken.
+    /// Closes the backlog and returns the connections that were not accepted.
     pub fn close(&self) -> VecDeque<Arc<Flow>> {
         let mut ready = self.ready.lock();
         self.closed.store(true, Ordering::Release);

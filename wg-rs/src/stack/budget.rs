@@ -1,17 +1,17 @@
-//! Memory for the windows of connections: a share for each, of what is left.
+//! Memory for the windows of connections: each new connection gets a share of the memory that is left.
 
-/// What the windows of all connections may take, in bytes, as long as each gets more than the least.
+/// Bytes for the windows of all connections; exceeded only by connections that get `LEAST`.
 const BUDGET: usize = 128 << 20;
-/// The most that a connection gets, for both directions together.
+/// The largest share of a connection in bytes, for both directions together.
 const MOST: usize = 2 << 20;
-/// And the least, which it gets even if nothing is left.
+/// The smallest share in bytes, which a connection gets even if nothing is left.
 const LEAST: usize = 32 << 10;
-/// A new connection gets this part of what is left.
+/// A new connection gets the memory that is left divided by this.
 const PART: usize = 8;
-/// Connections at a time: all together take at most `BUDGET` and `LEAST` for each of these.
+/// Maximum number of connections at a time. Together they take at most `BUDGET + MOST_FLOWS * LEAST` bytes.
 pub(super) const MOST_FLOWS: usize = 2048;
 
-/// What is in use.
+/// The memory and the connections in use.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     used: usize,
@@ -19,7 +19,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Memory for one connection more; `None` if there are too many.
+    /// Takes the share of a new connection, in bytes. `None` if there are too many connections.
     pub fn take(&mut self) -> Option<usize> {
         if self.flows >= MOST_FLOWS {
             return None;
@@ -32,13 +32,13 @@ impl Budget {
         Some(share)
     }
 
-    /// A connection is over that had this share.
+    /// Returns the share of a connection that has ended.
     pub fn give_back(&mut self, share: usize) {
         self.used -= share;
         self.flows -= 1;
     }
 
-    /// Whether it is time not to wait for connections that have ended.
+    /// Whether memory is so short that ended connections should be removed without waiting.
     pub fn is_crowded(&self) -> bool {
         self.flows > MOST_FLOWS / 2
     }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_get_the_most_and_all_together_stay_in_bounds() {
+    fn the_first_connections_get_the_largest_shares_and_the_sum_is_bounded() {
         let mut budget = Budget::default();
         let shares: Vec<_> = std::iter::from_fn(|| budget.take()).collect();
         assert_eq!(shares.len(), MOST_FLOWS);

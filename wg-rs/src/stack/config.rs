@@ -1,4 +1,4 @@
-//! What a tunnel is made of: read from a file of `wg` or `wg-quick`, or put together by hand.
+//! The configuration of a tunnel: read from a file of `wg` or `wg-quick`, or built by calls.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::config::{
 };
 use crate::sys::{reason, secrets};
 
-/// The MTU of a tunnel of which nothing is said: what fits a path of 1500 bytes, over IPv6 too.
+/// The default MTU: what fits a path of 1500 bytes, also over IPv6.
 const MTU: u32 = 1420;
-/// MTUs that IP works with (RFC 791; RFC 8200, section 5), and that a packet of WireGuard holds.
+/// The least MTUs of IPv4 and IPv6 (RFC 791; RFC 8200, section 5), and the longest that WireGuard carries.
 const MTU_V4: u32 = 576;
 const MTU_V6: u32 = 1280;
 const LARGEST_MTU: u32 = 65440;
 
-/// What a tunnel is made of.
+/// The configuration of a tunnel.
 ///
-/// Of the lines that only wg-quick knows, `Address`, `DNS` and `MTU` count. The others are about the
-/// machine (`Table`, hooks, `SaveConfig`), which a tunnel in a process does not touch: no hook is run.
-/// `FwMark` is left out too: it needs a privilege, and keeps a tunnel's packets out of the tunnel, where
-/// these cannot get.
+/// Of the lines that only wg-quick knows, `Address`, `DNS` and `MTU` are used. The others (`Table`, hooks,
+/// `SaveConfig`) are ignored, as they change the machine, which a tunnel in a process does not touch: no
+/// hook is run. `FwMark` is ignored too: it needs a privilege, and its purpose, to keep the tunnel's own
+/// packets from being routed into the tunnel, is void here.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     pub(super) settings: Settings,
@@ -40,7 +40,7 @@ pub struct Config {
 pub struct Peer(PeerSettings);
 
 impl Config {
-    /// Without peers and addresses, with this key.
+    /// Creates a configuration with this key, without peers and addresses.
     pub fn new(private_key: PrivateKey) -> Self {
         let mut config = Config::default();
         config.settings.private_key = Some(Box::new(private_key));
@@ -50,7 +50,7 @@ impl Config {
     /// Reads a file of `wg` or `wg-quick`.
     ///
     /// # Errors
-    /// [`Error::Unreadable`]; [`Error::Wrong`] with all that is wrong with it.
+    /// [`Error::Unreadable`]; [`Error::Wrong`] with all faults of the file.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let file = path.to_string_lossy();
@@ -61,14 +61,14 @@ impl Config {
         Self::parse(&file, &text)
     }
 
-    /// Reads the text of such a file, which errors call `name`.
+    /// Reads the text of such a file. Errors call the file `name`.
     ///
     /// # Errors
-    /// [`Error::Wrong`], with all that is wrong with it.
+    /// [`Error::Wrong`] with all faults of the text.
     pub fn parse(name: &str, text: &[u8]) -> Result<Self, Error> {
         let mut config = Config::default();
         let mut wrong: Vec<(usize, String)> = Vec::new();
-        // The lines of wg-quick are taken out, and left empty so that the others keep their numbers.
+        // The lines of wg-quick are replaced by empty lines, so that the other lines keep their numbers.
         let mut rest = Zeroizing::new(Vec::with_capacity(text.len() + 1));
         let mut in_interface = false;
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
@@ -107,7 +107,7 @@ impl Config {
         ))
     }
 
-    /// A line of wg-quick.
+    /// Takes the value of a line of wg-quick.
     fn take(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
         if !["Address", "DNS", "MTU"].contains(&key) {
             return Ok(());
@@ -139,28 +139,28 @@ impl Config {
         Ok(())
     }
 
-    /// Adds an address of this end of the tunnel, from which packets are sent and at which they are taken.
+    /// Adds an address of this end of the tunnel: packets are sent from it and received at it.
     #[must_use]
     pub fn address(mut self, address: IpAddr) -> Self {
         self.addresses.push(address);
         self
     }
 
-    /// Adds a DNS server, to be asked through the tunnel.
+    /// Adds a DNS server, which is asked through the tunnel.
     #[must_use]
     pub fn dns(mut self, server: IpAddr) -> Self {
         self.servers.push(server);
         self
     }
 
-    /// The length of the longest packet in the tunnel, in bytes. 1420 if this is not called.
+    /// Sets the length of the longest packet in the tunnel, in bytes. The default is 1420.
     #[must_use]
     pub fn mtu(mut self, mtu: u32) -> Self {
         self.mtu = Some(mtu);
         self
     }
 
-    /// The UDP port from which the tunnel's own packets leave. Any that is free if this is not called.
+    /// Sets the UDP port from which encrypted packets are sent. The default is any free port.
     #[must_use]
     pub fn listen_port(mut self, port: u16) -> Self {
         self.settings.listen_port = Some(port);
@@ -174,12 +174,12 @@ impl Config {
         self
     }
 
-    /// Whether it says where packets are sent from.
+    /// Whether it has an address to send packets from.
     pub fn has_address(&self) -> bool {
         !self.addresses.is_empty()
     }
 
-    /// The MTU, if it fits the addresses.
+    /// Returns the MTU if it is allowed with these addresses.
     pub(super) fn checked_mtu(&self) -> Result<usize, Error> {
         let mtu = self.mtu.unwrap_or(MTU);
         let least = if self.addresses.iter().any(IpAddr::is_ipv6) {
@@ -194,7 +194,7 @@ impl Config {
     }
 }
 
-/// The key and the value of a line that only wg-quick knows.
+/// Returns the key and the value of a line that only wg-quick knows.
 fn wg_quick_line(bare: &[u8]) -> Option<(&'static str, &[u8])> {
     let equals = bare.iter().position(|byte| *byte == b'=')?;
     let key = bare[..equals].trim_ascii_end();
@@ -203,20 +203,20 @@ fn wg_quick_line(bare: &[u8]) -> Option<(&'static str, &[u8])> {
     Some((key, bare[equals + 1..].trim_ascii()))
 }
 
-/// A text as an error of it.
+/// Creates the error for a wrong value of `what`.
 fn wrong(what: &str, reason: &Reason) -> Error {
     Error::Wrong(vec![format!("{what}: {}", self::reason(reason))])
 }
 
 impl Peer {
-    /// A peer without addresses, and heard only once it speaks.
+    /// Creates a peer without allowed IPs and without an endpoint.
     pub fn new(public_key: PublicKey) -> Self {
         let mut peer = PeerSettings::new(public_key);
         peer.replace_allowed_ips = true;
         Peer(peer)
     }
 
-    /// Where it is: `HOST:PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
+    /// Sets the peer's endpoint: `HOST:PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
     ///
     /// # Errors
     /// [`Error::Wrong`]
@@ -226,7 +226,7 @@ impl Peer {
         Ok(self)
     }
 
-    /// Adds networks whose addresses are the peer's: `10.0.0.0/8`, or several, separated by commas.
+    /// Adds allowed IPs: one network, as `10.0.0.0/8`, or several separated by commas.
     ///
     /// # Errors
     /// [`Error::Wrong`]
@@ -238,14 +238,14 @@ impl Peer {
         Ok(self)
     }
 
-    /// The key that both share.
+    /// Sets the preshared key.
     #[must_use]
     pub fn preshared_key(mut self, key: PresharedKey) -> Self {
         self.0.preshared_key = Some(Box::new(key));
         self
     }
 
-    /// A packet is sent to it every so many seconds: a NAT between keeps the way back open.
+    /// Sends an empty packet every `seconds`, so that a NAT on the way keeps its mapping.
     #[must_use]
     pub fn persistent_keepalive(mut self, seconds: u16) -> Self {
         self.0.persistent_keepalive = Some(seconds);
@@ -260,7 +260,7 @@ mod tests {
     const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
 
     #[test]
-    fn a_file_of_wg_quick() {
+    fn a_wg_quick_file_is_read() {
         let text = format!(
             "[interface]\nPrivateKey = {KEY}\nADDRESS=10.9.0.2/24, fd09::2/64 # ours\nMTU = 1280\n\
              DNS = 10.9.0.1, corp.example\nPostUp = touch /nowhere # not run\nTable = off\nFwMark = 7\n\
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_with_its_line_and_no_key_is() {
+    fn every_fault_is_reported_with_its_line_and_no_key_is_shown() {
         let text = format!(
             "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.2/99\nMTU = many\n[Peer]\nMTU = 1280\n",
             &KEY[1..]

@@ -37,10 +37,10 @@ use crate::tunnel::time::Time;
 
 /// How long connections may take to end when the tunnel is closed.
 const CLOSING: Duration = Duration::from_secs(10);
-/// How often is looked then whether they have.
+/// How often it is checked whether they have ended.
 const LOOK_AT_CLOSING: Duration = Duration::from_millis(100);
 
-/// A tunnel that runs. When this is dropped it ends, as soon as what was written to its connections is sent.
+/// A running tunnel. After this is dropped, it ends as soon as the data written to its connections is sent.
 pub(super) struct Running {
     pub host: Arc<Host>,
     protocol: Arc<Protocol<Network>>,
@@ -76,16 +76,16 @@ struct Driver {
     sockets: Vec<SocketReader>,
     handoff: Arc<Handoff>,
     senders: Arc<Sockets>,
-    /// Of routes; `None` where nobody tells of them.
+    /// Changes of routes; `None` if the system does not report them.
     changes: Option<Changes>,
     inbox: Arc<Inbox>,
 }
 
 impl Running {
-    /// Starts a tunnel whose end here has these addresses.
+    /// Starts a tunnel whose local end has these addresses.
     ///
     /// # Errors
-    /// Of making threads and descriptors, and of the configuration.
+    /// Threads or descriptors cannot be created, or the configuration is refused.
     pub fn start(addresses: Vec<IpAddr>, mtu: usize, changes: &[Change]) -> Result<Self, Error> {
         let device = Device::new(Box::new(OsRng.unwrap_err()), AeadBackend::fastest());
         let plane = device.plane().clone();
@@ -127,7 +127,7 @@ impl Running {
                 host,
                 protocol: protocol.clone(),
             };
-            // If this fails, the drop of `running` has nobody to end.
+            // If this fails, there is no driver that the drop of `running` could end.
             thread("wg-stack").spawn(move || driver.run())?;
             thread("wg-protocol").spawn(move || protocol.run())?;
             Ok(running)
@@ -152,7 +152,7 @@ impl Running {
         Ok(result?)
     }
 
-    /// The configuration and the state.
+    /// Returns the configuration and the state.
     pub fn get(&self) -> Interface {
         self.protocol.owner().device.get()
     }
@@ -163,7 +163,7 @@ impl Running {
         self.protocol.inbox.notify();
     }
 
-    /// What was dropped, and why: the reasons, and how many packets.
+    /// Returns the reasons for which packets were dropped, each with the number of packets.
     pub fn drops(&self) -> Vec<(&'static str, u64)> {
         let drops = self.protocol.plane.drops();
         crate::tunnel::drops::DropReason::ALL
@@ -202,7 +202,7 @@ impl Driver {
         self.inbox.close();
     }
 
-    /// Does what there is to do, and waits if that is nothing. False: it cannot go on.
+    /// Does the work at hand, or waits for work. False if the driver must end.
     fn turn(&mut self) -> bool {
         let more = match self.tun_reader.turn() {
             Ok(Turn::More) => true,
@@ -211,14 +211,14 @@ impl Driver {
         };
         let until = if more { None } else { self.host.sleep() };
         let timeout = match until {
-            // There is work.
+            // There is work at hand: do not wait.
             None => Some(Duration::ZERO),
             Some(at) => at.map(|at| at.saturating_since(now())),
         };
         let closing = self.host.is_closing().map(|_| LOOK_AT_CLOSING);
         let timeout = [timeout, closing].into_iter().flatten().min();
         let waker = self.host.waker.as_fd();
-        // What is absent is waited for in the shape of the waker.
+        // The waker stands in for sources that are absent.
         let socket = |i: usize| self.sockets.get(i).map_or(waker, AsFd::as_fd);
         let changes = self.changes.as_ref().map_or(waker, AsFd::as_fd);
         let wanted = [waker, socket(0), socket(1), changes];
@@ -242,7 +242,7 @@ impl Driver {
         }
         for (socket, ready) in self.sockets.iter_mut().zip([first, second]) {
             if ready.any() {
-                // What it leaves is found by the next poll.
+                // The next poll reports packets that this turn leaves.
                 socket.turn();
             }
         }

@@ -1,4 +1,4 @@
-//! What can go wrong with a tunnel of this process.
+//! The errors of a tunnel in this process.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,15 +13,15 @@ pub enum Error {
     /// The configuration file cannot be read.
     #[error("{file}: {source}")]
     Unreadable {
-        /// The file, as it was called.
+        /// The path of the file, as it was given.
         file: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Lines of the configuration file are wrong: all of them, a line of text each.
+    /// The configuration is wrong: one line of text for each fault.
     #[error("{}", .0.join("\n"))]
     Wrong(Vec<String>),
-    /// The name of a peer's endpoint has no address.
+    /// The name of a peer's endpoint cannot be resolved.
     #[error("{0}")]
     Endpoint(config::Error),
     /// There is no private key.
@@ -30,31 +30,31 @@ pub enum Error {
     /// There is no address to send from.
     #[error("the interface has no Address: its addresses inside of the tunnel must be given")]
     NoAddress,
-    /// The MTU is too small for IP, or larger than a packet.
+    /// The MTU is too small for IP, or larger than the longest packet.
     #[error("MTU {0} is not between 576 (1280 with an IPv6 address) and 65440")]
     Mtu(u32),
     /// The tunnel cannot be configured, or its sockets cannot be opened.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A thread or a descriptor cannot be made.
+    /// A thread or a descriptor cannot be created.
     #[error("cannot start the tunnel: {0}")]
     Start(io::Error),
-    /// No peer's `AllowedIPs` have the destination.
+    /// No peer has the destination among its `AllowedIPs`.
     #[error("no peer has {0} among its AllowedIPs")]
     NoPeer(IpAddr),
-    /// The peer that has the destination has no endpoint as yet.
+    /// The peer of the destination has no endpoint yet.
     #[error("the peer that has {0} among its AllowedIPs has no Endpoint, and has not been heard")]
     NoEndpoint(IpAddr),
     /// The interface has no address of the destination's family.
     #[error("the interface has no address from which {0} can be reached")]
     NoSource(IpAddr),
-    /// Nothing can be sent to this address or port.
+    /// This cannot be a destination: the address is not a host's, or the port is 0.
     #[error("{0} is not the address of a host and a port")]
     NoDestination(SocketAddr),
     /// The other end refused the connection.
     #[error("{0}: connection refused")]
     Refused(SocketAddr),
-    /// A router, or the other end, says that the destination cannot be reached.
+    /// An ICMP error said that the destination cannot be reached.
     #[error("{0}: unreachable")]
     Unreachable(SocketAddr),
     /// The other end did not answer.
@@ -63,32 +63,32 @@ pub enum Error {
     /// The port is in use inside of the tunnel.
     #[error("port {0} is in use inside of the tunnel")]
     PortInUse(u16),
-    /// The address is none of the interface's.
+    /// The address is not one of the interface's.
     #[error("{0} is no address of the interface")]
     NotOurs(IpAddr),
-    /// There are as many connections as there may be.
+    /// The maximum number of connections is reached.
     #[error("there are {0} connections already, the most that a tunnel has at a time")]
     TooMany(usize),
     /// The datagram does not fit the tunnel's MTU; it is not fragmented.
     #[error("a datagram of {len} bytes is longer than the {most} that fit the tunnel's MTU")]
     TooLong {
-        /// Its length.
+        /// The datagram's length in bytes.
         len: usize,
-        /// What fits.
+        /// The longest that fits, in bytes.
         most: usize,
     },
-    /// A name is to be resolved, and nobody is there to be asked through the tunnel.
+    /// A name cannot be resolved, as no DNS server is configured.
     #[error(
         "cannot resolve {0}: no DNS server is configured, and names are asked for in the tunnel only"
     )]
     NoResolver(String),
-    /// Not a name at all.
+    /// This cannot be the name of a host.
     #[error("{0:?} is not a name of a host")]
     NoName(String),
-    /// The servers say that there is no such name, or no address of ours' families for it.
+    /// The DNS servers know no such name, or no address for it of the tunnel's address families.
     #[error("{0}: no such name, or it has no address that can be reached")]
     UnknownName(String),
-    /// No server answered.
+    /// No DNS server answered.
     #[error("cannot resolve {0}: no DNS server answered through the tunnel")]
     Unresolved(String),
     /// The tunnel was closed.

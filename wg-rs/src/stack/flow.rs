@@ -1,12 +1,12 @@
-//! One TCP connection: a smoltcp interface and a socket set of its own, so that no packet walks the
-//! sockets of others.
+//! One TCP connection: a smoltcp interface and socket set of its own, so that no packet is compared with
+//! the sockets of other connections.
 //!
 //! ```text
-//! driver   receive: a packet of it came     transmit: the next packet of it, or none
-//! stream   read, write, close               both under the flow's lock
+//! driver   receive: takes a packet          transmit: writes the next packet, if any
+//! stream   read, write, close               each of these holds the flow's lock
 //! ```
-//! Whoever changes a flow asks for it to be driven afterwards (`Host::drive`): what there is to send leaves
-//! then, and its timer is set anew.
+//! After a change of a flow, the caller must have it driven (`Host::drive`): packets that became due are
+//! sent, and the flow's timer is set again.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,63 +25,63 @@ use super::packet::{Tuple, Unreachable, header_of};
 use crate::datapath::virtio;
 use crate::tunnel::time::Time;
 
-/// How long the other end may take to answer a connection attempt of ours, or to complete one of its own.
+/// Time limit for the handshake of a connection, in either direction.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long what was sent may stay without an answer: about as long as Linux repeats it.
+/// How long sent data may stay unacknowledged: about as long as Linux retransmits.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// An idle connection is asked about so often.
+/// The interval of keep-alive packets on an idle connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(5 * 60);
-/// How long a connection that nobody has any longer may take to end.
+/// How long a connection may take to end after its stream was dropped.
 const LINGER: Duration = Duration::from_secs(60);
-/// For so long after its end smoltcp's clock goes on for a connection that may yet be read: when its
-/// TIME-WAIT is over, smoltcp forgets what was not read.
+/// How long after its end the smoltcp clock of a connection that may still be read goes on. It must stop
+/// before TIME-WAIT is over, as smoltcp then discards the data that was not read.
 const UNREAD: Duration = Duration::from_secs(5);
-/// The longest packet that smoltcp writes, to be cut into segments.
+/// The longest packet that smoltcp writes; the data path cuts it into segments.
 const LONGEST: usize = 65535;
-/// Path MTUs below these are not believed (RFC 1191, section 3; RFC 8201, section 4).
+/// Smaller path MTUs are not believed, for IPv4 and IPv6 (RFC 1191, section 3; RFC 8201, section 4).
 const LEAST_MTU: (usize, usize) = (576, 1280);
 
-/// How a connection ended that did not end in order.
+/// How a connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The other end reset it.
+    /// The other end reset the connection.
     Reset,
-    /// It refused it.
+    /// The other end refused the connection.
     Refused,
-    /// It did not answer for too long.
+    /// The other end did not answer for too long.
     Silent,
-    /// The destination cannot be reached, as a router says.
+    /// An ICMP error said that the destination cannot be reached.
     Unreachable,
-    /// It was given up here.
+    /// This end aborted the connection.
     Aborted,
 }
 
-/// Where a connection that was asked for goes.
+/// What receives an incoming connection.
 pub(super) trait Accepts: Send + Sync {
-    /// It is established.
+    /// The connection is established.
     fn ready(&self, flow: Arc<Flow>);
-    /// It ended before it was established.
+    /// The connection ended before it was established.
     fn withdrawn(&self);
 }
 
-/// What is to become of a flow after it was driven.
+/// What the driver does with a flow after it was driven.
 pub(super) enum Next {
-    /// It is over.
+    /// The flow has ended: remove it.
     Over,
-    /// It is to be driven at this time at the latest.
+    /// Drive the flow again at this time at the latest; `None` if it has no timer.
     At(Option<Time>),
 }
 
-/// A connection. See the head of the file.
+/// A TCP connection, see the head of the file.
 pub(super) struct Flow {
-    /// No other flow has it.
+    /// An ID that no other flow has.
     pub id: u64,
     pub tuple: Tuple,
-    /// Bytes of its buffers, for the budget.
+    /// Bytes of its buffers, returned to the budget at its end.
     pub memory: usize,
-    /// It waits to be driven.
+    /// Whether it is in the queue of flows to be driven.
     pub queued: AtomicBool,
-    /// For when its timer is set, in nanoseconds; 0 for not.
+    /// When its timer fires, in nanoseconds; 0 if it is not set.
     pub armed: AtomicU64,
     state: Mutex<Inner>,
 }
@@ -92,12 +92,12 @@ struct Inner {
     handle: SocketHandle,
     mtu: usize,
     seed: u64,
-    /// Where it goes once it is established.
+    /// Receives the connection once it is established.
     backlog: Option<Arc<dyn Accepts>>,
     established: bool,
-    /// Nobody reads or writes it any longer; until when it may end in order.
+    /// Set when its stream was dropped: the time until which it may end in order.
     orphaned: Option<Time>,
-    /// When it was first seen in TIME-WAIT.
+    /// When the flow was first seen in TIME-WAIT.
     waits_since: Option<Time>,
     ended: Option<Ended>,
 }
@@ -106,16 +106,16 @@ fn instant(now: Time) -> Instant {
     Instant::from_micros(i64::try_from(now.as_nanos() / 1000).unwrap_or(i64::MAX))
 }
 
-/// As a smoltcp duration.
+/// Converts to a smoltcp duration.
 fn lasting(duration: Duration) -> Option<smoltcp::time::Duration> {
     Some(duration.into())
 }
 
-/// What a smoltcp interface sends and receives by, for the length of one call.
+/// The device of a smoltcp interface for the duration of one call.
 pub(super) struct Link<'a> {
     mtu: usize,
     incoming: Option<&'a [u8]>,
-    /// Room for a packet behind its virtio header, and how much of it is used.
+    /// Room for a packet after its virtio header, and how many bytes of it are used.
     room: &'a mut [u8],
     used: &'a mut usize,
 }
@@ -195,16 +195,16 @@ impl phy::Device for Link<'_> {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
-        // Verified before, completed behind.
+        // The data path verifies checksums of received packets and computes those of sent packets.
         capabilities.checksum.tcp = Checksum::None;
-        // Not for IPv6: smoltcp 0.14 drops what is longer than the MTU there, whoever would cut it. The data
-        // path gathers those segments into bursts all the same.
+        // Not for IPv6: there smoltcp 0.14 drops packets longer than the MTU even if the device would cut them.
+        // The data path gathers those segments into bursts all the same.
         capabilities.segmentation.tcpv4 = LONGEST.try_into().ok();
         capabilities
     }
 }
 
-/// A smoltcp interface with this one address, which reaches everything.
+/// Creates a smoltcp interface with this one address and a default route.
 pub(super) fn interface(address: IpAddr, mtu: usize, seed: u64, now: Time) -> Interface {
     let mut used = 0;
     let mut link = Link::new(mtu, None, &mut [], &mut used);
@@ -215,15 +215,15 @@ pub(super) fn interface(address: IpAddr, mtu: usize, seed: u64, now: Time) -> In
     interface
 }
 
-/// Gives a smoltcp interface this address instead of the one it has.
+/// Replaces the address of a smoltcp interface.
 pub(super) fn set_address(interface: &mut Interface, address: IpAddr) {
     let prefix = if address.is_ipv4() { 32 } else { 128 };
     interface.update_ip_addrs(|addresses| {
         addresses.clear();
-        // There is room for two.
+        // The list has room for two.
         let _ = addresses.push(IpCidr::new(address.into(), prefix));
     });
-    // Any gateway will do, as there is no link layer. There is room for a route of each family.
+    // Any gateway serves, as there is no link layer. The table has room for a route of each family.
     let routes = interface.routes_mut();
     let _ = match address {
         IpAddr::V4(address) => routes.add_default_ipv4_route(address),
@@ -231,8 +231,8 @@ pub(super) fn set_address(interface: &mut Interface, address: IpAddr) {
     };
 }
 
-/// Answers a packet that is for no flow and no socket: a reset, an ICMP error, an echo reply. The length of
-/// the answer in `room`, 0 for none.
+/// Answers a packet that belongs to no flow and no socket: by a reset, an ICMP error or an echo reply.
+/// Returns the length of the answer in `room`, 0 if there is none.
 pub(super) fn answer(
     interface: &mut Interface,
     mtu: usize,
@@ -248,7 +248,7 @@ pub(super) fn answer(
 }
 
 impl Flow {
-    /// A connection attempt of ours.
+    /// Creates the flow of an outgoing connection.
     pub fn connecting(
         id: u64,
         tuple: Tuple,
@@ -263,12 +263,12 @@ impl Flow {
                 port: tuple.local.port(),
             };
             let remote = (tuple.remote.ip(), tuple.remote.port());
-            // The ends were checked; if they were wrong after all, it is refused at once.
+            // The ends were checked before; if they are wrong nevertheless, the connection is refused at once.
             socket.connect(interface.context(), remote, local).is_ok()
         })
     }
 
-    /// A flow that waits for the packet which asks for a connection, to be given to `receive`.
+    /// Creates the flow of an incoming connection; the caller must pass the SYN to `receive` next.
     pub fn accepting(
         id: u64,
         tuple: Tuple,
@@ -301,8 +301,8 @@ impl Flow {
         socket.set_congestion_control(CongestionControl::Cubic);
         socket.set_nagle_enabled(false);
         socket.set_timeout(lasting(CONNECT_TIMEOUT));
-        // Not later: a keep-alive is due as soon as it is set, and one that is the first packet after the
-        // handshake puts a byte before the data of a Linux that sent a SYN cookie.
+        // This must not be set later: a keep-alive is due as soon as it is set, and if it is the first packet
+        // after the handshake, a Linux that sent a SYN cookie reads a spurious byte before the data.
         socket.set_keep_alive(lasting(KEEP_ALIVE));
         let begun = begin(&mut socket, &mut interface);
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
@@ -328,8 +328,8 @@ impl Flow {
         }
     }
 
-    /// Takes a packet of this flow. An answer that must leave at once is written to `room`; its length, 0
-    /// for none.
+    /// Takes a packet of this flow. Writes an answer that must leave at once to `room`, and returns its
+    /// length, 0 if there is none.
     pub fn receive(self: &Arc<Self>, packet: &[u8], room: &mut [u8], now: Time) -> usize {
         let mut inner = self.state.lock();
         let Inner {
@@ -351,8 +351,7 @@ impl Flow {
         used
     }
 
-    /// Takes what an ICMP error says about a packet of this flow. An established connection outlives it
-    /// (RFC 5461).
+    /// Takes an ICMP error about a packet of this flow. It does not end an established connection (RFC 5461).
     pub fn unreachable(&self, what: Unreachable, now: Time) {
         let mut inner = self.state.lock();
         match what {
@@ -368,7 +367,8 @@ impl Flow {
         }
     }
 
-    /// Writes the next packet that is due to `room`, behind its virtio header. Its length, 0 for none.
+    /// Writes the next packet that is due to `room`, after its virtio header. Returns its length, 0 if none
+    /// is due.
     pub fn transmit(&self, room: &mut [u8], now: Time) -> usize {
         let mut inner = self.state.lock();
         if inner.orphaned.is_some_and(|until| now >= until) {
@@ -388,15 +388,15 @@ impl Flow {
         used
     }
 
-    /// What is to become of it, when there is nothing to transmit. `crowded`: a connection that ended need
-    /// not wait for what may still be on its way.
+    /// Says what to do with the flow when it has nothing to transmit. With `crowded`, an ended connection does
+    /// not wait for packets that may still be on their way.
     pub fn next(&self, now: Time, crowded: bool) -> Next {
         let mut inner = self.state.lock();
         let socket = inner.socket();
         let over = match socket.state() {
-            // A reset is yet to be sent as long as it knows to whom.
+            // While the socket knows its remote end, it has yet to send a reset.
             State::Closed => socket.remote_endpoint().is_none(),
-            // The attempt was withdrawn.
+            // The other end withdrew its attempt to connect.
             State::Listen => true,
             State::TimeWait => crowded,
             _ => false,
@@ -412,7 +412,7 @@ impl Flow {
             let micros = u64::try_from(at.total_micros()).unwrap_or_default();
             Time::from_nanos(micros.saturating_mul(1000)).max(now)
         });
-        // With the clock stopped, nothing becomes due.
+        // Nothing becomes due while the clock is stopped.
         let at = at.filter(|_| clock == now);
         Next::At(match inner.orphaned {
             Some(until) => Some(at.map_or(until, |at| at.min(until))),
@@ -420,7 +420,7 @@ impl Flow {
         })
     }
 
-    /// It left the host's table: whoever still has it finds it ended.
+    /// Called when the host removed the flow: readers and writers find it ended.
     pub fn removed(&self) {
         let mut inner = self.state.lock();
         if let Some(backlog) = inner.backlog.take() {
@@ -429,7 +429,8 @@ impl Flow {
         inner.end(Ended::Aborted);
     }
 
-    /// Whether it is established, or how it ended instead. `waker` is woken when that is known.
+    /// Whether the connection is established, or how it failed. `None` if neither is known yet; then `waker`
+    /// is woken later.
     pub fn poll_established(&self, waker: &Waker) -> Option<Result<(), Ended>> {
         let mut inner = self.state.lock();
         if inner.established {
@@ -442,8 +443,9 @@ impl Flow {
         None
     }
 
-    /// Reads into `room`: how much, 0 at the end of what the other end sent. `None`: nothing as yet, and
-    /// `waker` is woken. Also tells whether the other end is to be told of the room that this made.
+    /// Reads into `room` and returns the number of bytes, 0 at the end of the stream. `None` if there is no
+    /// data yet; then `waker` is woken later. Also says whether the flow must be driven to announce the
+    /// larger window.
     pub fn poll_read(
         &self,
         room: &mut [u8],
@@ -467,7 +469,8 @@ impl Flow {
         (Some(read), at.is_some_and(|at| at <= instant(now)))
     }
 
-    /// Takes some of `bytes` to be sent: how many. `None`: there is no room, and `waker` is woken.
+    /// Takes the beginning of `bytes` to be sent and returns how many bytes it took. `None` if there is no
+    /// room; then `waker` is woken later.
     pub fn poll_write(&self, bytes: &[u8], waker: &Waker) -> Option<Result<usize, Ended>> {
         let mut inner = self.state.lock();
         match inner.socket().send_slice(bytes) {
@@ -480,13 +483,13 @@ impl Flow {
         }
     }
 
-    /// Nothing more will be written.
+    /// Closes the sending side: nothing more will be written.
     pub fn close(&self) {
         self.state.lock().socket().close();
     }
 
-    /// Nobody reads or writes it any longer. What was written is still sent; if something was not read, the
-    /// other end is told by a reset, as by Linux.
+    /// Called when the stream is dropped. Data that was written is still sent; if received data was not
+    /// read, the connection is reset, as by Linux.
     pub fn orphan(&self, now: Time) {
         let mut inner = self.state.lock();
         inner.orphaned = Some(now + LINGER);
@@ -496,12 +499,12 @@ impl Flow {
         }
     }
 
-    /// Ends it with a reset.
+    /// Ends the connection with a reset.
     pub fn abort(&self) {
         self.state.lock().end(Ended::Aborted);
     }
 
-    /// Asks for `Flow::queued` to be set. False: it was.
+    /// Sets `Flow::queued`. False if it was set already.
     pub fn queue(&self) -> bool {
         !self.queued.swap(true, Ordering::AcqRel)
     }
@@ -512,7 +515,7 @@ impl Inner {
         self.sockets.get_mut(self.handle)
     }
 
-    /// The time, as smoltcp is told it.
+    /// The time that smoltcp gets; it stops `UNREAD` after the end.
     fn clock(&mut self, now: Time) -> Time {
         if self.orphaned.is_some() || self.socket().state() != State::TimeWait {
             return now;
@@ -521,13 +524,13 @@ impl Inner {
         now.min(since + UNREAD)
     }
 
-    /// Ends it from this side.
+    /// Ends the connection from this side.
     fn end(&mut self, how: Ended) {
         self.ended.get_or_insert(how);
         self.socket().abort();
     }
 
-    /// Takes up what became of the socket; `why` it was closed if it was.
+    /// Takes over a change of the socket's state. If the socket was closed, the reason is `why`.
     fn look(&mut self, why: Ended) {
         let state = self.socket().state();
         match state {
@@ -543,13 +546,13 @@ impl Inner {
             }
             _ => {}
         }
-        // It came after the last reader had gone.
+        // This data came after the last reader had gone.
         if self.orphaned.is_some() && self.socket().recv_queue() > 0 {
             self.end(Ended::Aborted);
         }
     }
 
-    /// The path takes no longer packets than this. smoltcp reads the MTU when an interface is made.
+    /// Reduces the MTU to that of the path. smoltcp reads the MTU only when an interface is created.
     fn shrink(&mut self, tuple: &Tuple, mtu: usize, now: Time) {
         let local: SocketAddr = tuple.local;
         let least = if local.is_ipv4() {
