@@ -34,7 +34,7 @@ fn free_port() -> u16 {
     socket.local_addr().unwrap().port()
 }
 
-/// A server at 10.9.0.1 and fd09::1, and a client at .2 that knows it by way of `relay`, if there is one.
+/// A server at 10.9.0.1 and fd09::1, and a client at .2. With `faults`, they are joined by a relay.
 async fn pair(faults: Option<Faults>) -> (Tunnel, Tunnel, Option<Relay>) {
     let (server_key, client_key) = (key(), key());
     let port = free_port();
@@ -64,7 +64,7 @@ fn at(port: u16) -> SocketAddr {
     SocketAddr::new(ip("10.9.0.1"), port)
 }
 
-/// Answers each connection with what came by it.
+/// Sends all data of each connection back.
 fn echo(tunnel: &Tunnel, port: u16) -> tokio::task::JoinHandle<()> {
     let listener = tunnel.listen(port).unwrap();
     tokio::spawn(async move {
@@ -78,7 +78,7 @@ fn echo(tunnel: &Tunnel, port: u16) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// Bytes that tell where they belong.
+/// Bytes that depend on their position and on `seed`.
 fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
@@ -90,7 +90,7 @@ fn pattern(len: usize, seed: u64) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Sends so many bytes to an echo server and expects them back.
+/// Sends `len` bytes to an echo server and expects them back.
 async fn round(tunnel: &Tunnel, to: SocketAddr, len: usize, seed: u64) {
     let stream = tunnel.connect(to).await.unwrap();
     let (mut read, mut write) = tokio::io::split(stream);
@@ -118,7 +118,7 @@ fn streams_go_both_ways_over_ipv4_and_ipv6() {
         round(&client, at(7), 5, 1).await;
         round(&client, SocketAddr::new(ip("fd09::1"), 7), 3_000_000, 2).await;
         round(&client, at(7), 20_000_000, 3).await;
-        // And from the server, which knows by now where the client is.
+        // And from the server, which has learned the client's endpoint by now.
         let _back = echo(&client, 8);
         round(&server, SocketAddr::new(ip("10.9.0.2"), 8), 1_000_000, 4).await;
     });
@@ -142,7 +142,7 @@ fn a_thousand_connections_at_once() {
 }
 
 #[test]
-fn nothing_is_corrupted_or_stuck_on_a_path_that_loses_repeats_and_reorders() {
+fn streams_survive_a_path_that_loses_repeats_and_reorders() {
     run(async {
         let faults = Faults {
             lost: 0.03,
@@ -183,7 +183,7 @@ fn a_stream_outlives_a_path_that_is_cut_for_a_while() {
 }
 
 #[test]
-fn what_cannot_be_reached_is_told_at_once() {
+fn unreachable_destinations_fail_at_once() {
     run(async {
         let (server, client, _) = pair(None).await;
         let connect = |to: &str| {
@@ -211,7 +211,7 @@ fn what_cannot_be_reached_is_told_at_once() {
 }
 
 #[test]
-fn a_reset_is_told_from_an_end() {
+fn a_reset_and_an_end_are_distinguished() {
     run(async {
         let (server, client, _) = pair(None).await;
         let listener = server.listen(7).unwrap();
@@ -235,7 +235,7 @@ fn a_reset_is_told_from_an_end() {
 }
 
 #[test]
-fn a_reader_may_take_its_time_after_the_end() {
+fn data_can_be_read_long_after_the_end() {
     run(async {
         let (server, client, _) = pair(None).await;
         let listener = server.listen(7).unwrap();
@@ -275,7 +275,7 @@ fn datagrams_go_both_ways() {
 }
 
 #[test]
-fn a_tunnel_that_is_closed_has_sent_what_was_written() {
+fn close_sends_what_was_written() {
     run(async {
         let (server, client, _) = pair(None).await;
         let listener = server.listen(7).unwrap();

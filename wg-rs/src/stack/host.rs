@@ -1,14 +1,15 @@
-//! The host at this end of the tunnel, as the peers see it: its addresses, connections, ports. To the data
-//! path it is a TUN device.
+//! The host at this end of the tunnel, as the peers see it: its addresses, connections and ports. The data
+//! path uses it as a TUN device.
 //!
 //! ```text
-//! data path ── send ─► its flow, by the two ends │ a listener │ a mailbox │ an answer for who is none of these
+//! data path ── send ─► the packet's flow │ a listener │ a mailbox │ otherwise an answer
 //! data path ◄─ recv ── answers and datagrams ◄── outgoing
-//!                   └─ the next packet of the next flow that is ready, written by smoltcp where it is read
+//!                   └─ the next packet of the next ready flow; smoltcp writes it into the reader's buffer
 //! ```
 //! Packets are made as the data path asks for them, so no queue of them can grow.
 //!
-//! Locks: of a flow and of the tables, never one within the other; those of queues within any.
+//! Locks: the lock of a flow and that of the tables are never held together. Locks of queues may be taken
+//! while either is held.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -36,38 +37,38 @@ use crate::sys::tun::TunOffloads;
 use crate::tunnel::plane::Plane;
 use crate::tunnel::time::Time;
 
-/// The ports that connections of ours begin at (RFC 6335, section 6).
+/// The local ports of outgoing connections (RFC 6335, section 6).
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 49152..=65535;
-/// How often another port is tried when one is in use.
+/// How many random ports are tried to find a free one.
 const PORT_TRIES: usize = 256;
-/// The shortest time that a timer is set for.
+/// The shortest time after which a timer fires.
 const SOON: Duration = Duration::from_millis(1);
-/// Bytes of datagrams and answers that wait to be sent: whoever sends datagrams waits then, and answers
-/// are dropped.
+/// Maximum bytes of datagrams and answers that wait to be sent. Beyond it, senders of datagrams wait, and
+/// answers are dropped.
 const MOST_OUTGOING: usize = 1 << 20;
-/// Room for the longest packet behind its virtio header.
+/// Room for the longest packet after its virtio header.
 const ROOM: usize = virtio::LEN + (1 << 16);
 
-/// See the head of the file.
+/// The host, see the head of the file.
 pub(super) struct Host {
     addresses: Vec<IpAddr>,
     mtu: usize,
     plane: Arc<Plane>,
-    /// Wakes the driver; signalled only while it sleeps.
+    /// Wakes the driver. It is signalled only while the driver sleeps.
     pub waker: Waker,
     sleeps: AtomicBool,
     tables: Mutex<Tables>,
     /// Flows to be driven.
     ready: Mutex<VecDeque<Arc<Flow>>>,
-    /// When each flow is to be driven at the latest.
+    /// The time at which each flow must be driven at the latest.
     timers: Mutex<BTreeMap<(Time, u64), Arc<Flow>>>,
     outgoing: Mutex<Outgoing>,
-    /// There is room in `outgoing` again.
+    /// Notified when `outgoing` has room again.
     room: Notify,
     bench: Mutex<Bench>,
     next_id: AtomicU64,
     closing: AtomicBool,
-    /// It is over.
+    /// Whether the driver has ended.
     ended: AtomicBool,
     over: Notify,
 }
@@ -86,11 +87,11 @@ struct Outgoing {
     bytes: usize,
 }
 
-/// What the driver's thread works with.
+/// State that only the driver's thread uses.
 struct Bench {
     gathered: Vec<u8>,
     answer: Box<[u8]>,
-    /// Answers what is for nobody, with its address exchanged each time.
+    /// Answers packets that belong to no flow; its address is set for each packet.
     nobody: Interface,
 }
 
@@ -99,10 +100,10 @@ fn random() -> u64 {
 }
 
 impl Host {
-    /// A host with these addresses, at least one.
+    /// Creates a host with these addresses, of which there must be at least one.
     ///
     /// # Errors
-    /// Of making a descriptor.
+    /// A descriptor cannot be created.
     pub fn new(addresses: Vec<IpAddr>, mtu: usize, plane: Arc<Plane>) -> io::Result<Self> {
         let nobody = flow::interface(addresses[0], mtu, random(), now());
         Ok(Host {
@@ -128,12 +129,12 @@ impl Host {
         })
     }
 
-    /// Its addresses.
+    /// The addresses of this end.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
     }
 
-    /// Has the flow driven: what it has to send is sent, and its timer is set anew.
+    /// Has the flow driven: its due packets are sent, and its timer is set again.
     pub fn drive(&self, flow: &Arc<Flow>) {
         if flow.queue() {
             self.ready.lock().push_back(flow.clone());
@@ -147,7 +148,8 @@ impl Host {
         }
     }
 
-    /// The driver is about to sleep: until when at most. `None`: it must not, there is work.
+    /// Called before the driver sleeps. Returns the time until which it may sleep, if that is limited. `None`
+    /// if it must not sleep, as there is work.
     pub fn sleep(&self) -> Option<Option<Time>> {
         self.sleeps.store(true, Ordering::SeqCst);
         let idle = self.ready.lock().is_empty() && self.outgoing.lock().packets.is_empty();
@@ -159,7 +161,7 @@ impl Host {
         Some(timers.keys().next().map(|(at, _)| *at))
     }
 
-    /// The driver goes on: flows whose time has come are ready.
+    /// Called when the driver wakes: makes flows whose time has come ready.
     pub fn awake(&self, now: Time) {
         self.sleeps.store(false, Ordering::SeqCst);
         loop {
@@ -175,7 +177,7 @@ impl Host {
         }
     }
 
-    /// Whether it may be spoken to, and from which address of ours.
+    /// Returns the local address from which `remote` can be reached.
     fn source(&self, remote: SocketAddr) -> Result<IpAddr, Error> {
         let ip = remote.ip();
         let is_host = match ip {
@@ -234,7 +236,7 @@ impl Host {
         Ok(())
     }
 
-    /// Listens on a port (0: one that is free) of this address, or of all.
+    /// Listens on a port (0: any free one) of this address, or of all addresses.
     pub fn listen(&self, address: Option<IpAddr>, port: u16) -> Result<(u16, Arc<Backlog>), Error> {
         if let Some(ip) = address.filter(|ip| !self.addresses.contains(ip)) {
             return Err(Error::NotOurs(ip));
@@ -252,7 +254,7 @@ impl Host {
         Ok((port, backlog))
     }
 
-    /// Nobody listens there any longer.
+    /// Stops listening.
     pub fn unlisten(&self, port: u16, backlog: &Arc<Backlog>) {
         let mut tables = self.tables.lock();
         if let Some(on_port) = tables.listeners.get_mut(&port) {
@@ -268,7 +270,7 @@ impl Host {
         }
     }
 
-    /// Takes datagrams for a port (0: one that is free).
+    /// Opens a UDP port (0: any free one).
     pub fn bind(&self, port: u16) -> Result<(u16, Arc<Mailbox>), Error> {
         let mut tables = self.tables.lock();
         self.check_open()?;
@@ -278,12 +280,12 @@ impl Host {
         Ok((port, mailbox))
     }
 
-    /// Nobody takes them any longer.
+    /// Closes a UDP port.
     pub fn unbind(&self, port: u16) {
         self.tables.lock().ports.remove(&port);
     }
 
-    /// Sends a datagram, as soon as there is room for it.
+    /// Sends a datagram. Waits for room if there is none.
     pub async fn send_datagram(
         &self,
         port: u16,
@@ -313,7 +315,7 @@ impl Host {
         }
     }
 
-    /// Has a packet sent. There may be no room for it.
+    /// Queues a packet to be sent. Returns it if there is no room.
     fn put(&self, packet: Vec<u8>) -> Result<(), Vec<u8>> {
         let mut outgoing = self.outgoing.lock();
         if outgoing.bytes + packet.len() > MOST_OUTGOING {
@@ -338,7 +340,7 @@ impl Host {
         Some(packet)
     }
 
-    /// Nothing new begins; connections end when what was written to them is sent.
+    /// Begins to close: nothing new may begin, and connections end when the data written to them is sent.
     pub fn close(&self) {
         let tables = self.tables.lock();
         self.closing.store(true, Ordering::Release);
@@ -361,13 +363,13 @@ impl Host {
         self.waker.signal();
     }
 
-    /// Whether it is closing, and whether all connections have ended.
+    /// `None` if the host is not closing; else whether all connections have ended.
     pub fn is_closing(&self) -> Option<bool> {
         let closing = self.closing.load(Ordering::Acquire);
         closing.then(|| self.tables.lock().flows.is_empty())
     }
 
-    /// The driver has ended: so does everything that waits for it.
+    /// Called when the driver has ended: ends everything that waits for it.
     pub fn end(&self) {
         let Tables { flows, ports, .. } = std::mem::take(&mut *self.tables.lock());
         self.timers.lock().clear();
@@ -391,7 +393,7 @@ impl Host {
         }
     }
 
-    /// A flow has nothing to transmit: it is over, or its timer is set.
+    /// Called when a flow has nothing to transmit: removes it if it has ended, or sets its timer.
     fn settle(&self, flow: &Arc<Flow>, now: Time) {
         let crowded =
             self.closing.load(Ordering::Acquire) || self.tables.lock().budget.is_crowded();
@@ -402,7 +404,8 @@ impl Host {
         let mut timers = self.timers.lock();
         disarm(&mut timers, flow);
         if let Some(at) = at {
-            // Not at once again, were it to ask for that without having anything to transmit. Zero is none.
+            // Without `SOON`, a flow that is due but has nothing to transmit would be driven in a busy loop. 0 would
+            // mean that the timer is not set.
             let nanos = at.max(now + SOON).as_nanos().max(1);
             flow.armed.store(nanos, Ordering::Relaxed);
             timers.insert((Time::from_nanos(nanos), flow.id), flow.clone());
@@ -421,7 +424,7 @@ impl Host {
         flow.removed();
     }
 
-    /// The flow that a packet belongs to; a new one if it asks for a connection that somebody waits for.
+    /// The flow that a packet belongs to: a new one if the packet is a SYN for a listener.
     fn flow_of(&self, tuple: &Tuple, syn: bool) -> Option<Arc<Flow>> {
         let mut tables = self.tables.lock();
         if let Some(flow) = tables.flows.get(tuple) {
@@ -435,7 +438,7 @@ impl Host {
             .iter()
             .find(|backlog| backlog.is_for(tuple.local.ip()))?
             .clone();
-        // Asked for again later.
+        // The other end repeats its SYN later.
         if !backlog.begin() {
             return None;
         }
@@ -450,7 +453,7 @@ impl Host {
         Some(flow)
     }
 
-    /// Whether a connection that is asked for there is to be ignored, not refused.
+    /// Whether a SYN for this port must be ignored, as the listener is full, and not refused.
     fn is_full(&self, tuple: &Tuple) -> bool {
         let tables = self.tables.lock();
         let on_port = tables.listeners.get(&tuple.local.port());
@@ -500,7 +503,7 @@ impl Host {
 
     fn put_answer(&self, answer: &[u8]) {
         if !answer.is_empty() {
-            // Without room it is as if it had been lost on its way.
+            // Without room the answer is dropped, as if it had been lost on its way.
             let _ = self.put(answer.to_vec());
         }
     }
@@ -519,7 +522,7 @@ fn random_port() -> u16 {
     first + (random() % count) as u16
 }
 
-/// This port if it is free; for 0 any that is.
+/// Returns this port if it is free; for 0, any free port.
 fn free_port(port: u16, is_free: impl Fn(u16) -> bool) -> Result<u16, Error> {
     match port {
         0 => (0..PORT_TRIES)
@@ -542,12 +545,12 @@ impl TunIo for Host {
             let Some(flow) = next else {
                 return Err(io::Error::from_raw_os_error(libc::EAGAIN));
             };
-            // Whoever changes it from now on asks anew.
+            // After this, a change of the flow queues it again.
             flow.queued.store(false, Ordering::Release);
             let now = now();
             let len = flow.transmit(buf, now);
             if len > 0 {
-                // It may have more, and others have their turn before that.
+                // The flow may have more packets; the other flows have their turn first.
                 if flow.queue() {
                     self.ready.lock().push_back(flow);
                 }

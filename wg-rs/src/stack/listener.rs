@@ -1,4 +1,4 @@
-//! Connections from the tunnel.
+//! Incoming connections through the tunnel.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use super::driver::Running;
 use super::error::Error;
 use super::stream::TcpStream;
 
-/// Takes connections that others make through the tunnel. When it is dropped, those that wait are reset.
+/// Accepts incoming connections through the tunnel. When it is dropped, connections that were not accepted
+/// are reset.
 pub struct TcpListener {
     port: u16,
     backlog: Arc<Backlog>,
@@ -29,7 +30,7 @@ impl TcpListener {
         self.port
     }
 
-    /// The next connection, and whose it is.
+    /// Waits for the next connection. Returns it and the address of its other end.
     ///
     /// # Errors
     /// [`Error::Closed`]: the tunnel was closed.

@@ -1,4 +1,4 @@
-//! Datagrams that came for a UDP port, until they are taken.
+//! Received datagrams of a UDP port, until they are read.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Bytes that wait at most, each datagram counted with its envelope; what comes then is dropped.
+/// Maximum bytes that wait, including `ENVELOPE` for each datagram. Further datagrams are dropped.
 const MOST: usize = 256 << 10;
-/// What a datagram costs besides its bytes.
+/// Bytes of memory for each datagram besides its payload.
 const ENVELOPE: usize = 128;
 
-/// See the head of the file.
+/// The receive queue of a UDP port.
 #[derive(Default)]
 pub(super) struct Mailbox {
     state: Mutex<Waiting>,
@@ -26,7 +26,7 @@ struct Waiting {
 }
 
 impl Mailbox {
-    /// Takes a datagram in. False: there is no room.
+    /// Adds a datagram. False if there is no room.
     pub fn put(&self, from: SocketAddr, payload: &[u8]) -> bool {
         let mut state = self.state.lock();
         let cost = payload.len() + ENVELOPE;
@@ -40,7 +40,7 @@ impl Mailbox {
         true
     }
 
-    /// The oldest datagram, and who sent it. `None`: it is closed.
+    /// Waits for the oldest datagram. Returns its sender and payload; `None` if the mailbox is closed.
     pub async fn take(&self) -> Option<(SocketAddr, Vec<u8>)> {
         loop {
             let news = self.news.notified();
@@ -52,7 +52,7 @@ impl Mailbox {
                     state.bytes -= payload.len() + ENVELOPE;
                     let more = !state.datagrams.is_empty();
                     drop(state);
-                    // Several may have come for one notice.
+                    // One notification may stand for several datagrams.
                     if more {
                         self.news.notify_one();
                     }
@@ -66,7 +66,7 @@ impl Mailbox {
         }
     }
 
-    /// Nothing more will come.
+    /// Closes the mailbox: no more datagrams will come.
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.news.notify_waiters();

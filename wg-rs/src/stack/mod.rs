@@ -1,6 +1,6 @@
 //! WireGuard without root: a tunnel in the process itself, with a TCP/IP stack of its own. There is no
-//! network interface, no `/dev/net/tun` and no privilege; who uses this library connects, listens and
-//! resolves names *inside* of the tunnel, while the rest of the machine knows nothing of it.
+//! network interface, no `/dev/net/tun` and no privilege. A user of this library connects, listens and
+//! resolves names *inside* the tunnel; the rest of the machine is not affected.
 //!
 //! ```text
 //! Tunnel ── connect, listen, bind_udp ─► TcpStream, TcpListener, UdpSocket
@@ -9,8 +9,8 @@
 //!          └─ the daemon's data path, and its protocol thread
 //! ```
 //!
-//! A tunnel takes part in its network as any other peer: by a file of `wg` or `wg-quick`, or by a
-//! [`Config`] that is put together here.
+//! A tunnel is configured like any other peer, by a file of `wg` or `wg-quick`, or by a [`Config`] that the
+//! program builds.
 //!
 //! ```no_run
 //! use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,12 +30,12 @@
 //! # Memory
 //! The windows of all connections come from a budget of 128 MiB: a new one gets an eighth of what is left,
 //! at most 1 MiB for each direction and at least 16 KiB, which it gets even if nothing is left. There are
-//! at most 2048 connections at a time; more are refused here, and not answered when they come from outside.
+//! at most 2048 connections at a time; further outgoing ones fail, and further incoming ones are ignored.
 //! Pages of a window that are never used take no memory.
 //!
 //! # Limits
 //! smoltcp repairs losses without selective acknowledgements: on a path that is both long and lossy it is
-//! slower than the kernel. Fragments of packets in the tunnel are neither made nor put together.
+//! slower than the kernel. Packets in the tunnel are neither fragmented nor reassembled.
 
 mod backlog;
 mod budget;

@@ -1,5 +1,5 @@
-//! Packets inside of the tunnel, as the stack reads and writes them: each behind its virtio header, as
-//! the data path has it.
+//! Packets inside the tunnel, as the stack reads and writes them. As in the data path, each follows its
+//! virtio header.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use smoltcp::wire::{IpProtocol, IpRepr, UdpPacket, UdpRepr};
 use crate::datapath::checksum::Sum;
 use crate::datapath::virtio::{self, VirtioNetHdr};
 
-/// The IP protocol numbers of what is looked into.
+/// The numbers of the IP protocols that the stack handles.
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -28,10 +28,10 @@ pub(super) struct Tuple {
     pub remote: SocketAddr,
 }
 
-/// What a packet that came is, if it is whole and for an address of this host.
+/// A received packet that is whole.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Packet<'a> {
-    /// `syn`: it asks for a connection.
+    /// A TCP segment. `syn`: it asks for a connection.
     Tcp {
         tuple: Tuple,
         syn: bool,
@@ -46,22 +46,22 @@ pub(super) enum Packet<'a> {
         tuple: Tuple,
         what: Unreachable,
     },
-    /// Anything else, which may be answered.
+    /// Any other packet, which may be answered.
     Other,
 }
 
-/// What an ICMP error says.
+/// The meaning of an ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unreachable {
-    /// Nobody listens there.
+    /// Nothing listens on the port.
     Port,
     /// The host, or its network, cannot be reached.
     Host,
-    /// The packet is longer than this next link takes.
+    /// The packet is longer than the MTU of the next link, which is this.
     TooBig(usize),
 }
 
-/// An IP packet: where its transport begins, and which it is.
+/// An IP packet: its transport protocol, and where that begins.
 struct Ip<'a> {
     v6: bool,
     protocol: u8,
@@ -72,7 +72,7 @@ struct Ip<'a> {
 }
 
 impl<'a> Ip<'a> {
-    /// Looks at headers only; the packet may be cut behind them.
+    /// Reads the headers only; the packet may be truncated after them.
     fn parse(packet: &'a [u8]) -> Option<Self> {
         match packet.first()? >> 4 {
             4 => {
@@ -80,7 +80,7 @@ impl<'a> Ip<'a> {
                 if header < V4_HEADER || packet.len() < header {
                     return None;
                 }
-                // Fragments are not put together.
+                // Fragments are not reassembled.
                 if u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0 {
                     return None;
                 }
@@ -128,7 +128,7 @@ impl<'a> Ip<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads a packet. `verified`: its transport's checksum is known to be good, and is not there.
+    /// Reads a packet. `verified`: the data path has verified the checksum, and the field may be incomplete.
     pub fn read(packet: &'a [u8], verified: bool) -> Option<(IpAddr, Self)> {
         let ip = Ip::parse(packet)?;
         let destination = ip.destination;
@@ -173,8 +173,7 @@ impl<'a> Packet<'a> {
 }
 
 impl<'a> Ip<'a> {
-    /// RFC 792, and RFC 4443, section 3: the error and the packet that it is about, whose beginning it
-    /// repeats.
+    /// Reads an ICMP error and the beginning of the packet that it quotes (RFC 792; RFC 4443, section 3).
     fn icmp_error(&self) -> Option<Packet<'a>> {
         let sum = match self.protocol {
             ICMP if !self.v6 => Sum::of(self.transport),
@@ -205,7 +204,7 @@ impl<'a> Ip<'a> {
             UDP => false,
             _ => return None,
         };
-        // Only the host whose address it is may speak of what that host sent.
+        // An error is valid only if its receiver is the sender of the quoted packet.
         (inner.source == self.destination).then_some(Packet::Unreachable {
             tcp,
             tuple: Tuple {
@@ -217,8 +216,8 @@ impl<'a> Ip<'a> {
     }
 }
 
-/// The virtio header of a packet that smoltcp wrote without a checksum: the data path completes it, and
-/// cuts the packet into segments of `size` bytes of payload.
+/// Returns the virtio header of a packet that smoltcp wrote without a checksum: it makes the data path
+/// compute the checksum and cut the packet into segments with `size` bytes of payload.
 pub(super) fn header_of(packet: &[u8], size: Option<u16>) -> [u8; virtio::LEN] {
     let (v6, protocol) = match packet.first().map(|byte| byte >> 4) {
         Some(4) if packet.len() >= V4_HEADER => (false, packet[9]),
@@ -234,19 +233,19 @@ pub(super) fn header_of(packet: &[u8], size: Option<u16>) -> [u8; virtio::LEN] {
         } else {
             virtio::GSO_TCPV4
         },
-        // A packet that is not to be cut is one segment, of whatever size.
+        // Without `size` the packet is a single segment.
         gso_size: size.unwrap_or(u16::MAX),
         ..VirtioNetHdr::default()
     }
     .emit()
 }
 
-/// The most that a datagram may hold for its packet to fit `mtu`.
+/// The longest payload of a datagram whose packet fits `mtu`, in bytes.
 pub(super) fn most_payload(mtu: usize, v6: bool) -> usize {
     mtu - UDP_HEADER - if v6 { V6_HEADER } else { V4_HEADER }
 }
 
-/// A UDP datagram, behind its virtio header. The ends are of one family.
+/// Builds a UDP datagram after its virtio header. Both ends must be of the same address family.
 pub(super) fn datagram(tuple: &Tuple, payload: &[u8]) -> Vec<u8> {
     let udp = UdpRepr {
         src_port: tuple.local.port(),
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_is_read_as_it_was_written_and_no_damaged_one_is() {
+    fn a_datagram_is_read_as_written_and_a_damaged_one_is_refused() {
         for sent in pairs() {
             let written = datagram(&sent, b"question");
             let packet = &written[virtio::LEN..];
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_believed_only_about_what_its_receiver_sent() {
+    fn an_error_is_believed_only_if_it_quotes_a_packet_of_its_receiver() {
         let [sent, _] = pairs();
         let about = datagram(&sent, b"");
         let error = |code: u8, to: [u8; 4]| {

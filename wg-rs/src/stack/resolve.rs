@@ -1,5 +1,5 @@
-//! Names of hosts, asked for through the tunnel only: by UDP, and by TCP where the answer is too long
-//! (RFC 1035, section 4.2; RFC 7766).
+//! Resolves host names, only through the tunnel: by UDP, and by TCP if the answer is too long (RFC 1035,
+//! section 4.2; RFC 7766).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,29 +16,29 @@ use super::error::Error;
 use super::stream::TcpStream;
 use super::udp::UdpSocket;
 
-/// How long a server may take for one answer, and how often each is asked.
+/// How long to wait for an answer of one server, and how often each server is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 const DNS_PORT: u16 = 53;
 
-/// Whom to ask.
+/// The DNS servers and search domains of a tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
     pub servers: Vec<IpAddr>,
     pub search: Vec<String>,
 }
 
-/// What a server said.
+/// The answer of a server.
 enum Answer {
     Addresses(Vec<IpAddr>),
     /// There is no such name.
     NoName,
-    /// It is longer than a datagram.
+    /// The answer is longer than a datagram.
     Truncated,
 }
 
 impl Resolver {
-    /// The addresses of a name, of the families that the tunnel has; never none.
+    /// Returns the addresses of a name, at least one, of the tunnel's address families.
     pub async fn resolve(&self, running: &Arc<Running>, name: &str) -> Result<Vec<IpAddr>, Error> {
         if self.servers.is_empty() {
             return Err(Error::NoResolver(name.to_owned()));
@@ -50,7 +50,7 @@ impl Resolver {
         let mut names = vec![absolute.unwrap_or(name).to_owned()];
         if absolute.is_none() {
             let searched = self.search.iter().map(|domain| format!("{name}.{domain}"));
-            // As with `ndots:1`: a name without a dot is looked for in the domains first.
+            // As with `ndots:1`: a name without a dot is tried in the search domains first.
             let at = usize::from(name.contains('.'));
             names.splice(at..at, searched);
         }
@@ -70,7 +70,7 @@ impl Resolver {
         })
     }
 
-    /// Empty: there is no such name, or no address for it.
+    /// Returns the addresses of one full name; none if the name does not exist or has no address.
     async fn resolve_one(&self, running: &Arc<Running>, name: &str) -> Result<Vec<IpAddr>, Error> {
         let has = |v4: bool| {
             let addresses = running.host.addresses();
@@ -82,7 +82,7 @@ impl Resolver {
         );
         match (v4, v6) {
             (Ok(v4), Ok(v6)) => Ok(v4.into_iter().chain(v6).collect()),
-            // One family is better than none.
+            // The addresses of one family are enough if the other cannot be resolved.
             (Ok(some), Err(_)) | (Err(_), Ok(some)) if !some.is_empty() => Ok(some),
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
@@ -123,7 +123,7 @@ async fn ask(
 ) -> Result<Answer, Error> {
     let id = OsRng.try_next_u32().expect("the system has random numbers") as u16;
     let question = question(id, name, kind).ok_or_else(|| Error::NoName(name.to_owned()))?;
-    // Its port is random too, so that nobody can guess what is believed (RFC 5452).
+    // The port is random too, so that an attacker cannot guess what a valid answer needs (RFC 5452).
     let (port, mailbox) = running.host.bind(0)?;
     let socket = UdpSocket::new(port, mailbox, running.clone());
     socket.send_to(&question, server).await?;
@@ -153,7 +153,7 @@ async fn ask(
     answer_whole(&bytes, id, name, kind).ok_or_else(unresolved)
 }
 
-/// By TCP, where each message has its length before it.
+/// Asks by TCP, where each message follows its length.
 async fn exchange(mut stream: TcpStream, question: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut message = (question.len() as u16).to_be_bytes().to_vec();
     message.extend_from_slice(question);
@@ -177,7 +177,7 @@ fn answer_whole(bytes: &[u8], id: u16, name: &str, kind: TYPE) -> Option<Answer>
     answer(bytes, id, name, kind).filter(|answer| !matches!(answer, Answer::Truncated))
 }
 
-/// What a message says to this question; `None` if it is no answer to it, or the server has none.
+/// Reads the answer to this question. `None` if the message does not answer it, or the server failed.
 fn answer(bytes: &[u8], id: u16, name: &str, kind: TYPE) -> Option<Answer> {
     let packet = Packet::parse(bytes).ok()?;
     let [asked] = packet.questions.as_slice() else {
@@ -213,7 +213,7 @@ fn answer(bytes: &[u8], id: u16, name: &str, kind: TYPE) -> Option<Answer> {
 mod tests {
     use super::*;
 
-    /// An answer to a question for `vpn.example`: with these flags, and one address.
+    /// Creates an answer to a question for `vpn.example`, with these flags and one address.
     fn told(question: &[u8], flags: [u8; 2]) -> Vec<u8> {
         let mut told = question.to_vec();
         (told[2], told[3], told[7]) = (flags[0], flags[1], 1);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_not_asked_for() {
+    fn an_invalid_name_is_not_asked_for() {
         for name in ["", &"x".repeat(64)] {
             assert!(
                 name.is_empty() || question(1, name, TYPE::A).is_none(),

@@ -13,10 +13,10 @@ use super::error::Error;
 use super::flow::{Ended, Flow};
 use crate::datapath::now;
 
-/// A TCP connection through the tunnel: bytes to read and to write.
+/// A TCP connection through the tunnel, to read from and write to.
 ///
-/// When it is dropped, what was written is still sent; if the other end has sent something that was not
-/// read, the connection is reset, as the kernel does. Small writes leave at once (`TCP_NODELAY`).
+/// After it is dropped, data that was written is still sent; if data that came was not read, the connection
+/// is reset, as the kernel does. Small writes are sent at once (`TCP_NODELAY`).
 pub struct TcpStream {
     flow: Arc<Flow>,
     running: Arc<Running>,
@@ -27,7 +27,7 @@ impl TcpStream {
         TcpStream { flow, running }
     }
 
-    /// Waits until it is established.
+    /// Waits until the connection is established.
     pub(super) async fn established(&self) -> Result<(), Error> {
         let remote = self.flow.tuple.remote;
         let result =
@@ -45,12 +45,12 @@ impl TcpStream {
         })
     }
 
-    /// The other end.
+    /// The address of the other end.
     pub fn peer_addr(&self) -> SocketAddr {
         self.flow.tuple.remote
     }
 
-    /// This end.
+    /// The address of this end.
     pub fn local_addr(&self) -> SocketAddr {
         self.flow.tuple.local
     }

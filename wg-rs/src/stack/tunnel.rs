@@ -1,4 +1,4 @@
-//! A tunnel of this process: what the library is used by.
+//! A tunnel in this process: the library's public interface.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -16,8 +16,8 @@ use crate::model::{Change, Peer};
 
 /// A tunnel that runs in this process, without a network interface and without any privilege.
 ///
-/// Clones are the same tunnel. It ends when the last clone, and the last connection, listener and socket of
-/// it, is dropped; [`Tunnel::close`] ends it earlier, and waits for that.
+/// Clones share the same tunnel. It ends when its last clone, connection, listener and socket have been
+/// dropped. [`Tunnel::close`] ends it earlier, and waits until it has ended.
 #[derive(Clone)]
 pub struct Tunnel {
     running: Arc<Running>,
@@ -25,7 +25,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Starts the tunnel that a file of `wg` or `wg-quick` describes. See [`Config`] for what counts of it.
+    /// Starts the tunnel that a file of `wg` or `wg-quick` describes. [`Config`] lists the lines that are used.
     ///
     /// Blocks while the names of endpoints are resolved, by the system.
     ///
@@ -40,15 +40,15 @@ impl Tunnel {
     /// Blocks while the names of endpoints are resolved, by the system.
     ///
     /// # Errors
-    /// Something is missing or wrong in the configuration, an endpoint's name has no address, or the
-    /// tunnel's UDP port is in use.
+    /// The configuration is incomplete or wrong, an endpoint's name cannot be resolved, or the tunnel's UDP
+    /// port is in use.
     pub fn start(config: Config) -> Result<Self, Error> {
         Self::start_by(config, |endpoint| {
             endpoint.resolve(Retries(Some(0)), &mut |_, _| false)
         })
     }
 
-    /// As [`Tunnel::start`], where endpoints are resolved by `resolve`.
+    /// As [`Tunnel::start`], but resolves endpoints by `resolve`.
     pub(crate) fn start_by(
         config: Config,
         resolve: impl FnMut(&Endpoint) -> Result<SocketAddr, Reason>,
@@ -85,8 +85,8 @@ impl Tunnel {
     /// Connects to an address and port behind a peer.
     ///
     /// # Errors
-    /// [`Error::NoPeer`], [`Error::NoEndpoint`] and [`Error::NoSource`] at once, if the tunnel does not lead
-    /// there; [`Error::Refused`]; [`Error::Unreachable`]; [`Error::NoAnswer`], after half a minute.
+    /// [`Error::NoPeer`], [`Error::NoEndpoint`] and [`Error::NoSource`] at once, if the tunnel cannot reach the
+    /// address; [`Error::Refused`]; [`Error::Unreachable`]; [`Error::NoAnswer`] after half a minute.
     pub async fn connect(&self, to: SocketAddr) -> Result<TcpStream, Error> {
         let flow = self.running.host.connect(to)?;
         let stream = TcpStream::new(flow, self.running.clone());
@@ -94,11 +94,11 @@ impl Tunnel {
         Ok(stream)
     }
 
-    /// Connects to a port of a host, by its name or its address; its addresses are tried one after the
-    /// other. The name is resolved as by [`Tunnel::resolve`].
+    /// Connects to a port of a host, given by name or address. A name is resolved by [`Tunnel::resolve`], and
+    /// its addresses are tried one after the other.
     ///
     /// # Errors
-    /// Of resolving the name, or of connecting to its last address.
+    /// Those of [`Tunnel::resolve`], and those of [`Tunnel::connect`] for the last address.
     pub async fn connect_to(&self, host: &str, port: u16) -> Result<TcpStream, Error> {
         let mut result = Err(Error::UnknownName(host.to_owned()));
         for address in self.resolve(host).await? {
@@ -110,8 +110,8 @@ impl Tunnel {
         result
     }
 
-    /// The addresses of a host: of a name, those that the DNS servers of the configuration tell, which are
-    /// asked through the tunnel and nobody else is; of an address, itself. Never none.
+    /// Returns the addresses of a host, at least one. A name is resolved only by the DNS servers of the
+    /// configuration, through the tunnel; an address is returned as it is.
     ///
     /// # Errors
     /// [`Error::NoResolver`], [`Error::UnknownName`], [`Error::Unresolved`], [`Error::NoName`]
@@ -122,7 +122,7 @@ impl Tunnel {
         }
     }
 
-    /// Takes connections that peers make to a port of this end (0: one that is free).
+    /// Listens for connections to a port of this end (0: any free one).
     ///
     /// # Errors
     /// [`Error::PortInUse`], [`Error::Closed`]
@@ -130,7 +130,7 @@ impl Tunnel {
         self.listen_on(None, port)
     }
 
-    /// As [`Tunnel::listen`], at one address of this end only.
+    /// As [`Tunnel::listen`], but at only one address of this end.
     ///
     /// # Errors
     /// [`Error::NotOurs`], [`Error::PortInUse`], [`Error::Closed`]
@@ -143,7 +143,7 @@ impl Tunnel {
         Ok(TcpListener::new(port, backlog, self.running.clone()))
     }
 
-    /// Sends and receives datagrams from a UDP port of this end (0: one that is free).
+    /// Opens a UDP port of this end (0: any free one), to send and receive datagrams.
     ///
     /// # Errors
     /// [`Error::PortInUse`], [`Error::Closed`]
@@ -152,23 +152,24 @@ impl Tunnel {
         Ok(UdpSocket::new(port, mailbox, self.running.clone()))
     }
 
-    /// The peers, and how things stand with each: endpoint, latest handshake, bytes sent and received.
+    /// Returns the peers with their state: endpoint, latest handshake, bytes sent and received.
     pub fn peers(&self) -> Vec<Peer> {
         self.running.get().peers
     }
 
-    /// Begins a handshake with each peer that has an endpoint. Without this, the first packet does.
+    /// Begins a handshake with each peer that has an endpoint. Without this, the first packet to a peer begins
+    /// one.
     pub fn greet(&self) {
         self.running.greet();
     }
 
-    /// What was dropped on its way: the reasons, each with its number of packets.
+    /// Returns the reasons for which packets were dropped, each with the number of packets.
     pub fn drops(&self) -> Vec<(&'static str, u64)> {
         self.running.drops()
     }
 
-    /// Ends the tunnel: nothing new begins, what was written to connections is sent and they are closed.
-    /// Returns when all that is done, or after ten seconds; what is still open then has broken.
+    /// Ends the tunnel: nothing new may begin, data that was written to connections is sent, and they are
+    /// closed. Returns when that is done, or after ten seconds; connections that are still open then break.
     pub async fn close(self) {
         self.running.host.close();
         self.running.host.ended().await;

@@ -7,7 +7,7 @@ use super::driver::Running;
 use super::error::Error;
 use super::mailbox::Mailbox;
 
-/// A UDP port of this end of the tunnel, on all its addresses.
+/// A UDP port of this end of the tunnel, at all its addresses.
 pub struct UdpSocket {
     port: u16,
     mailbox: Arc<Mailbox>,
@@ -23,12 +23,12 @@ impl UdpSocket {
         }
     }
 
-    /// Its port.
+    /// The number of the port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Sends a datagram, which may be lost on its way, as with UDP everywhere.
+    /// Sends a datagram. As with all UDP, it may be lost on its way.
     ///
     /// # Errors
     /// [`Error::TooLong`], and those of a destination that cannot be reached through the tunnel.
@@ -39,8 +39,8 @@ impl UdpSocket {
             .await
     }
 
-    /// The next datagram that came, whole, and who sent it. Those that nobody takes are dropped after a
-    /// while.
+    /// Waits for the next datagram. Returns its whole payload and its sender. When too many datagrams wait,
+    /// further ones are dropped.
     ///
     /// # Errors
     /// [`Error::Closed`]: the tunnel was closed.

@@ -56,7 +56,7 @@ impl Pair {
         (last != 0).then(|| Time::from_nanos(last))
     }
 
-    /// A packet was relayed.
+    /// Records that a packet was relayed.
     pub(crate) fn used(&self, now: Time) {
         self.last.store(now.as_nanos(), Ordering::Relaxed);
     }
@@ -68,7 +68,7 @@ pub(crate) struct Session {
     pub(crate) pair: Arc<Pair>,
     /// The index of each end, which is in packets to that end.
     pub(crate) indices: [u32; 2],
-    /// From this time on, nothing more is relayed.
+    /// Nothing is relayed after this time.
     pub(crate) until: Time,
 }
 
@@ -103,7 +103,7 @@ impl Route {
         self.hop.receiver()
     }
 
-    /// Reports that the network accepted this many bytes.
+    /// Records that `bytes` bytes were sent.
     pub fn sent(&self, bytes: usize, now: Time) {
         let pair = &self.hop.session.pair;
         pair.bytes[1 - self.hop.to].fetch_add(bytes as u64, Ordering::Relaxed);
@@ -127,8 +127,8 @@ impl Relay {
         self.on.store(on, Ordering::Relaxed);
     }
 
-    /// The route of packets with this index that come from this address. Takes one lock, and
-    /// another one for each endpoint that is compared, so it is called once for a run of packets.
+    /// Finds the receiver of packets with this index from this address. Takes one lock, and another
+    /// one for each endpoint that is compared, so it is called once for a run of packets.
     ///
     /// # Errors
     /// The reason for dropping the packets.

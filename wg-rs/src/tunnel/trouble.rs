@@ -91,12 +91,12 @@ impl Strangers {
     }
 }
 
-/// What did not arrive, by where it was sent: the last word on each of the latest addresses.
+/// The last ICMP report for each of the latest unreachable addresses.
 #[derive(Debug, Default)]
 pub(super) struct Undelivered(Vec<(SocketAddr, Refusal, Time)>);
 
 impl Undelivered {
-    /// Somebody says so now: anybody may.
+    /// Records that `by` reported this. Such reports can be forged.
     pub(super) fn note(&mut self, to: SocketAddr, what: Unreachable, by: IpAddr, now: Time) {
         self.0.retain(|(known, ..)| *known != to);
         if self.0.len() == UNDELIVERED {
@@ -105,7 +105,7 @@ impl Undelivered {
         self.0.push((to, Refusal::Unreachable { what, by }, now));
     }
 
-    /// What is said of this address.
+    /// Returns the last report for this address with its age.
     pub(super) fn at(&self, to: SocketAddr, now: Time) -> Option<Refused> {
         let said = self.0.iter().find(|(known, ..)| *known == to);
         said.map(|(_, refusal, at)| Refused {
