@@ -1,11 +1,11 @@
-//! Hosts behind routers that translate addresses by nftables, and an Internet between them.
+//! Hosts behind routers that translate addresses with nftables, and an Internet between them.
 //!
 //! ```text
 //! hub eth0 192.0.2.1 ── core ── wan 203.0.113.2, .6, … router lan 192.168.1.1 ── 192.168.1.2 eth0 host
 //!          2001:db8::1                2001:db8:f00N::2           2001:db8:N::1   2001:db8:N::2
 //! ```
-//! All hosts behind routers have the same private address. IPv6 is not translated: the routers let nothing
-//! in but answers.
+//! All hosts behind routers have the same private address. IPv6 is not translated: the routers let only
+//! answers in.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,22 +13,22 @@ use std::net::IpAddr;
 use crate::netlink::Route;
 use crate::{Family, Host, Lab};
 
-/// What a router does to UDP (RFC 4787 has the terms). The host's port 51820 is 40000 outside, but for
-/// [`NatKind::Symmetric`].
+/// How a router translates UDP, in the terms of RFC 3489, section 5. The host's port 51820 is 40000
+/// outside, except for [`NatKind::Symmetric`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NatKind {
-    /// One port outside for all destinations; everybody may send to it.
+    /// One outside port for all destinations, to which everybody may send.
     FullCone,
-    /// … whom the host has sent to may, from any port.
+    /// The same port, but only addresses that the host has sent to may send to it, from any port.
     AddressRestricted,
-    /// … whom the host has sent to may, from that port.
+    /// The same port, but only addresses and ports that the host has sent to may send to it.
     PortRestricted,
-    /// Another port for each destination, which alone may send to it.
+    /// A different port for each destination, and only that destination may send to it.
     Symmetric,
 }
 
 impl NatKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [NatKind; 4] = [
         NatKind::FullCone,
         NatKind::AddressRestricted,
@@ -36,7 +36,7 @@ impl NatKind {
         NatKind::Symmetric,
     ];
 
-    /// The rules of a router whose outer address is `wan`, for `nft -f`.
+    /// Returns the rules of a router whose outer address is `wan`, for `nft -f`.
     fn rules(self, wan: IpAddr) -> String {
         let source = match self {
             NatKind::Symmetric => "oifname \"wan\" masquerade fully-random".into(),
@@ -59,7 +59,7 @@ impl NatKind {
             }
             _ => "iifname \"wan\" ct state new drop",
         };
-        // Without the drop on input a stray packet would take the port that a later mapping needs.
+        // Without the drop on input, a stray packet would occupy the port that a later mapping needs.
         format!(
             "table ip nat {{\n set seen {{\n  type ipv4_addr\n  flags dynamic,timeout\n  timeout 30s\n }}\n \
              chain postrouting_nat {{\n  type nat hook postrouting priority 100;\n  {source}\n }}\n{open} \
@@ -77,29 +77,29 @@ impl NatKind {
 /// A host behind a router.
 #[derive(Debug)]
 pub struct Site {
-    /// The host.
+    /// The host behind the router.
     pub host: Host,
     /// Its router.
     pub router: Host,
-    /// The router's address outside.
+    /// The router's outer address.
     pub wan: IpAddr,
 }
 
-/// A host that all reach, and sites that do not reach each other. Dropping it ends them.
+/// A host that all can reach, and sites that cannot reach each other. Dropping it ends all hosts.
 #[derive(Debug)]
 pub struct Internet {
-    /// The host that has a public address.
+    /// The host with a public address.
     pub hub: Host,
-    /// The sites, each behind a router of the kind asked for.
+    /// The sites, each behind a router of the requested kind.
     pub sites: Vec<Site>,
-    /// What forwards between them.
+    /// The host that forwards between them.
     pub core: Host,
-    /// Owner of the hosts.
+    /// The owner of the hosts.
     pub lab: Lab,
 }
 
 impl Internet {
-    /// A hub and a site for each kind of router. Needs `nft`.
+    /// Creates a hub, and a site for each kind of router. Needs `nft`.
     pub fn new(kinds: &[NatKind]) -> io::Result<Internet> {
         let lab = Lab::new()?;
         let (hub, core) = (lab.host("hub")?, lab.host("core")?);
@@ -190,7 +190,8 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
     use std::time::Duration;
 
-    /// Sends from one socket to an address; who it seems to be there. None: it did not arrive.
+    /// Sends from one socket to an address, and returns the source address that the receiver sees. `None` if
+    /// the datagram did not arrive.
     fn passes(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> io::Result<Option<SocketAddr>> {
         from.send_to(b"x", to)?;
         match at.recv_from(&mut [0; 8]) {
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn routers_translate_and_filter_as_their_kind_does() -> io::Result<()> {
+    fn each_kind_of_router_translates_and_filters_as_defined() -> io::Result<()> {
         if require("nft", binaries::on_path("nft")).is_none() {
             return Ok(());
         }
@@ -217,7 +218,7 @@ mod tests {
         let hub = Internet::hub(Family::V4);
         for (kind, site) in NatKind::ALL.into_iter().zip(&net.sites) {
             let inside = socket(&site.host, 51820)?;
-            // The first may be lost while the neighbours are looked up.
+            // The first datagram may be lost during neighbour discovery.
             let seen = until(PATIENCE, "a datagram to leave", || {
                 passes(&inside, (hub, 1000).into(), &first)
             })?;

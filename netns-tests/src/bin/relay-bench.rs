@@ -1,5 +1,5 @@
-//! How fast a hub relays TCP: against the direct tunnel over the same cables, and against the same hub
-//! that decrypts and routes.
+//! Measures how fast a hub relays TCP, compared with a direct tunnel over the same cables, and with the
+//! same hub when it decrypts and routes.
 //!
 //! ```text
 //! a ── hub ── b     direct    the hub's kernel forwards the datagrams of a tunnel between a and b
@@ -14,29 +14,29 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use netns_tests::{By, Daemon, Family, Load, Spokes};
 
-/// Relayed, as a part of direct, is to be at least this.
+/// The required ratio of relayed to direct.
 const OF_DIRECT: f64 = 0.85;
-/// And as a multiple of routed.
+/// The required ratio of relayed to routed.
 const OF_ROUTED: f64 = 1.3;
 const WARM_UP: Duration = Duration::from_millis(400);
 
-/// Compares TCP, one stream from a to b, that a hub relays with a direct tunnel and with a hub that
-/// routes. Needs root.
+/// Compares one TCP stream from a to b through a relaying hub, a direct tunnel and a routing hub. Needs
+/// root.
 #[derive(Debug, Parser)]
 #[command(name = "relay-bench")]
 struct Options {
-    /// Rounds; in each, all three are measured in turn. The medians are compared.
+    /// Number of rounds. Each measures all three in turn; the medians are compared.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each measurement.
+    /// Length of each measurement in seconds.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Fails if relayed is below 0.85 of direct or 1.3 of routed.
+    /// Fail if relayed is less than 0.85 of direct or 1.3 of routed.
     #[arg(long)]
     check: bool,
 }
 
-/// Megabits a second of one stream.
+/// Returns the throughput of one stream in Mbit/s.
 fn measure(spokes: &Spokes, window: Duration) -> io::Result<f64> {
     let [a, b] = &spokes.ends;
     let load = Load::tcp(a, (b, Spokes::inside(Family::V4, 2)), 1)?;
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether the bars were met, or not asked for.
+/// Whether the required ratios were reached, or no check was requested.
 fn run(options: &Options) -> io::Result<bool> {
     let daemon = Daemon::ours()?;
     let window = Duration::try_from_secs_f64(options.seconds).map_err(io::Error::other)?;
@@ -90,7 +90,7 @@ fn run(options: &Options) -> io::Result<bool> {
     let met = of_direct >= OF_DIRECT && of_routed >= OF_ROUTED;
     if options.check && !met {
         eprintln!(
-            "relay-bench: relayed is to be {OF_DIRECT} of direct and {OF_ROUTED} of routed at least"
+            "relay-bench: relayed must be at least {OF_DIRECT} of direct and {OF_ROUTED} of routed"
         );
     }
     Ok(met || !options.check)

@@ -1,5 +1,5 @@
-//! Interfaces with very many peers: how long one `set` of them all takes, `wg show`, and a change of
-//! one peer, and how much memory they need. Daemons in turn, medians compared.
+//! Measures interfaces with very many peers: the time of one `set` of all peers, of `wg show` and of a
+//! change of one peer, and the memory. The daemons take turns, and the medians are compared.
 
 use std::fmt::Write;
 use std::io;
@@ -9,32 +9,32 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use netns_tests::{Config, Daemon, Host, Key, Keys, Lab, PeerConfig, Via, Wg, process};
 
-/// What the peers of one interface may take at most, where there are 100 000.
+/// The limits for 100 000 peers: the time of one `set`, and the bytes of each peer.
 const SET: Duration = Duration::from_secs(2);
 const MEMORY: f64 = 4096.0;
-/// How many times as long a change of one peer may take as among 100.
+/// The greatest allowed ratio of the time of a change of one peer to that among 100 peers.
 const FLAT: f64 = 3.0;
 const FEW: usize = 100;
-/// Changes of one peer in a round.
+/// Number of changes in a round.
 const CHANGES: usize = 101;
 
-/// Compares WireGuard implementations that have very many peers. Needs root, and wg on PATH.
+/// Compares WireGuard implementations with very many peers. Needs root, and wg on PATH.
 #[derive(Debug, Parser)]
 #[command(name = "scale-bench")]
 struct Options {
-    /// Peers of the interface.
+    /// Number of peers of the interface.
     #[arg(long, default_value_t = 100_000)]
     peers: usize,
-    /// Rounds; the medians of them are reported.
+    /// Number of rounds; the medians are reported.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Fails if one set takes more than 2 s or more than 4096 bytes a peer, if a change of one peer
-    /// takes more than 3 times as long as among 100 peers, or wg show longer than with wireguard-go.
+    /// Fail if one set takes more than 2 s, if a peer needs more than 4096 bytes, if a change of one peer
+    /// takes more than 3 times as long as among 100 peers, or if wg show takes longer than with wireguard-go.
     #[arg(long)]
     check: bool,
 }
 
-/// What a round gives, in milliseconds and bytes.
+/// The results of a round, in milliseconds and bytes.
 #[derive(Debug, Clone, Copy)]
 struct Figures {
     set: f64,
@@ -43,7 +43,7 @@ struct Figures {
     memory: f64,
 }
 
-/// One of the figures.
+/// One of the figures, with its name.
 type Column = (&'static str, fn(&Figures) -> f64);
 
 const COLUMNS: [Column; 4] = [
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all bars were met, or none was asked for.
+/// Whether all limits were kept, or no check was requested.
 fn run(options: &Options) -> io::Result<bool> {
     if options.peers == 0 || options.rounds == 0 {
         return Err(io::Error::other("at least one peer and one round"));
@@ -96,7 +96,7 @@ fn run(options: &Options) -> io::Result<bool> {
         let row = [0, 1, 2].map(|n: usize| median(&samples[n], of));
         let mut line = format!("{what:22}");
         for value in row.iter().flatten() {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(line, "{value:>14.2}");
         }
         println!("{line}");
@@ -119,7 +119,7 @@ fn run(options: &Options) -> io::Result<bool> {
     Ok(met || !options.check)
 }
 
-/// A fresh interface that is given so many peers.
+/// Creates an interface, gives it `peers` peers, and measures.
 fn round_of(daemon: &Daemon, peers: usize) -> io::Result<Figures> {
     let lab = Lab::new()?;
     let host = lab.host("hub")?;
@@ -149,7 +149,7 @@ fn peer(n: usize) -> PeerConfig {
     peer.at(([192, 0, 2, 1], 51820))
 }
 
-/// As `wg show` does, to its end.
+/// Runs `wg show` and checks that it lists all peers.
 fn show(host: &Host, peers: usize) -> io::Result<()> {
     let shown = host.sh("wg", &["show", "wg0", "dump"])?;
     match shown.lines().count() {
@@ -158,7 +158,7 @@ fn show(host: &Host, peers: usize) -> io::Result<()> {
     }
 }
 
-/// Adds one peer and removes it again, by two requests.
+/// Adds one peer and removes it again, with two requests. Returns the time.
 fn change(wg: &Wg, n: usize) -> io::Result<f64> {
     let new = peer(n);
     let key = new.public_key;
@@ -169,7 +169,7 @@ fn change(wg: &Wg, n: usize) -> io::Result<f64> {
     })
 }
 
-/// Milliseconds.
+/// Returns the time of `work` in milliseconds.
 fn time(work: impl FnOnce() -> io::Result<()>) -> io::Result<f64> {
     let start = Instant::now();
     work()?;

@@ -54,9 +54,9 @@ mod x86_64 {
         (libc::SYS_setns, "setns"),
         (libc::SYS_connect, "connect"),
     ];
-    /// Bytes of a request that are shown.
+    /// How many bytes of a request are shown.
     const SHOWN: usize = 200;
-    /// Without the options that trace new processes: a traced daemon would end with the tracer.
+    /// Options that trace new processes are absent, as a traced daemon would end with the tracer.
     const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
         | libc::PTRACE_O_TRACECLONE
         | libc::PTRACE_O_TRACEEXEC
@@ -151,7 +151,7 @@ mod x86_64 {
         let number = registers.orig_rax.cast_signed();
         let (_, name) = CALLS.iter().find(|(call, _)| *call == number)?;
         let (first, second, third) = (registers.rdi, registers.rsi, registers.rdx);
-        // The wake-up by a signal handler happens on any thread.
+        // A signal handler's wake-up happens on any thread, so it is not counted.
         let flags = registers.r10.cast_signed();
         if *name == "sendto" && flags & i64::from(libc::MSG_DONTWAIT) != 0 {
             return None;

@@ -1,8 +1,8 @@
-//! A run held against the ratios of an earlier one, which is kept in the repository: what `--json`
-//! wrote is what `--check` reads.
+//! Compares the ratios of a run with those of an earlier run, which are kept in the repository:
+//! `--check` reads the file that `--json` wrote.
 //!
-//! Figures differ from machine to machine, and ratios far less; still, those kept should be of a
-//! similar CPU, and of the same congestion control and MTU, without which they mean something else.
+//! Ratios differ between machines far less than figures. Still, the kept run should be of a similar
+//! CPU; its congestion control and MTU must be the same.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -30,12 +30,12 @@ struct KeptMetric {
     ratio: BTreeMap<String, f64>,
 }
 
-/// What a comparison says.
+/// The result of a comparison.
 #[derive(Debug, PartialEq)]
 pub struct Verdict {
     /// A line for each ratio that was compared.
     pub table: String,
-    /// How many fell short.
+    /// The number of ratios that are worse than allowed.
     pub short: usize,
 }
 
@@ -43,7 +43,7 @@ impl Kept {
     /// Reads a file that `--json` wrote.
     ///
     /// # Errors
-    /// Of reading it, and of its text.
+    /// The file cannot be read, or its text is wrong.
     pub fn read(file: &Path) -> io::Result<Kept> {
         let context =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
@@ -54,7 +54,7 @@ impl Kept {
     /// Whether a run under these conditions can be compared at all.
     ///
     /// # Errors
-    /// When it cannot, with what is different.
+    /// It cannot be compared; the error names the difference.
     pub fn comparable(&self, first: &str, mtu: u32, congestion_control: &str) -> io::Result<()> {
         for (what, kept, here) in [
             (
@@ -78,11 +78,11 @@ impl Kept {
         Ok(())
     }
 
-    /// Compares ratios: each may be worse by `tolerance` (a part of it) than the one kept. `ratio`
-    /// gives that of a metric to a daemon in this run, where there is one.
+    /// Compares ratios: each may be worse than the kept one by the fraction `tolerance`. `ratio` returns
+    /// the ratio of a metric and a daemon in this run, if there is one.
     ///
     /// # Errors
-    /// When there is nothing that both runs measured.
+    /// The two runs have no measurement in common.
     pub fn compare(
         &self,
         tolerance: f64,
@@ -97,7 +97,7 @@ impl Kept {
         let (mut compared, mut short) = (0, 0);
         for metric in &self.metrics {
             for (daemon, &kept) in &metric.ratio {
-                // Its ratio to itself says nothing.
+                // The first daemon's ratio to itself is always 1.
                 if Some(daemon) == self.daemons.first() {
                     continue;
                 }
@@ -112,13 +112,13 @@ impl Kept {
                 short += usize::from(is_short);
                 let mark = if is_short { "  worse!" } else { "" };
                 let name = format!("{} / {daemon}", metric.metric);
-                // Writing to a string does not fail.
+                // Writing to a string cannot fail.
                 let _ = writeln!(table, "{name:<32} {here:>7.2}, kept {kept:>7.2}{mark}");
             }
         }
         match compared {
             0 => Err(io::Error::other(
-                "nothing was measured that the kept ratios are about",
+                "this run measured nothing that is in the kept ratios",
             )),
             _ => Ok(Verdict { table, short }),
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_worse_than_kept_falls_short() {
+    fn worse_ratios_are_counted() {
         let short = |tcp: f64, rtt: f64| {
             let ratio = |metric: &str, _: &str| Some(if metric == "tcp1" { tcp } else { rtt });
             kept().compare(0.1, ratio).unwrap().short
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_like_is_compared() {
+    fn only_runs_under_equal_conditions_are_compared() {
         assert!(kept().comparable("ours", 1420, "bbr").is_ok());
         let error = kept().comparable("ours", 1420, "cubic").unwrap_err();
         assert!(error.to_string().contains("congestion control bbr"));

@@ -45,21 +45,21 @@ struct Options {
     /// at the end. Default: all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Bench>,
-    /// One round of half a second each. It shows that everything works, but not how fast.
+    /// One round with measurements of half a second. It shows that everything works, but not how fast.
     #[arg(long)]
     quick: bool,
     /// Also writes medians and every sample to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Holds the ratios of this run against those in FILE, which an earlier run wrote with --json,
-    /// and fails where one is worse beyond the tolerance. Kept in netns-tests/ratios/.
+    /// Compares the ratios of this run with those in FILE, which an earlier run wrote with --json, and
+    /// fails if one is worse than the tolerance allows. Such files are kept in netns-tests/ratios/.
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
-    /// By what part a ratio may be worse than the one in the file of --check.
+    /// The fraction by which a ratio may be worse than the one in the file of --check.
     #[arg(long, value_name = "PART", default_value_t = 0.25)]
     tolerance: f64,
-    /// Afterwards runs each load once more for each daemon, and shows where their CPU time goes:
-    /// AEAD, copies, wakeups, system calls. By perf, where there is one.
+    /// Afterwards runs each load once more for each daemon, and shows how its CPU time is spent: on
+    /// AEAD, copies, wakeups, system calls. Needs perf.
     #[arg(long)]
     profile: bool,
     /// MTU of the tunnel; the veth's is 80 more.
@@ -161,14 +161,14 @@ fn run(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs each load once more for each daemon, and prints where its CPU time goes.
+/// Runs each load once more for each daemon, and prints how its CPU time is spent.
 fn profile(
     perf: &Perf,
     setups: &[Setup],
     options: &Options,
     conditions: &Conditions,
 ) -> io::Result<()> {
-    println!("\nCPU time of both daemons, and what has most of each part, in percent.");
+    println!("\nCPU time of both daemons by part, with the largest functions of each, in percent.");
     for setup in setups {
         if matches!(setup, Setup::Plain) {
             continue;

@@ -14,7 +14,7 @@ const WARM_UP: Duration = Duration::from_millis(400);
 /// The pause between pings without a load: long enough for every thread to go to sleep.
 const IDLE_PAUSE: Duration = Duration::from_millis(2);
 
-/// A ping without an answer after this time is left out.
+/// A ping without an answer after this time is not counted.
 const LOST: Duration = Duration::from_secs(1);
 
 /// The subject of the measurements.
@@ -175,7 +175,7 @@ pub fn take(
     Ok(samples)
 }
 
-/// Builds the topology, and samples the daemons in the midst of each measurement.
+/// Builds the topology, and samples the daemons during each measurement.
 pub fn profile(
     setup: &Setup,
     benches: &[Bench],
@@ -188,7 +188,7 @@ pub fn profile(
             return Ok(());
         }
         for bench in benches {
-            // The load is there before the first sample, and after the last one.
+            // The load starts before the first sample and ends after the last one.
             let around = conditions.window + WARM_UP * 4;
             let profile = std::thread::scope(|scope| {
                 let load = scope.spawn(|| hosts.take(*bench, around));
@@ -204,7 +204,7 @@ pub fn profile(
     })
 }
 
-/// Builds the topology for `work`, and takes it down.
+/// Builds the topology, runs `work`, and removes the topology.
 fn with_hosts(
     setup: &Setup,
     conditions: &Conditions,

@@ -1,17 +1,17 @@
-//! Where the CPU time of daemons goes, by the kernel's own sampler (`perf`).
+//! Shows how daemons spend their CPU time, by the kernel's own sampler (`perf`).
 //!
-//! A sample belongs to one part, by the function it was taken in and by those that called it:
+//! Each sample belongs to one part, chosen by the sampled function and its callers:
 //!
 //! ```text
 //! AEAD           encryption and authentication of packets
 //! copies         bytes moved or summed, in the program or the kernel
 //! wakeups        poll, futex, eventfd, the scheduler
-//! system calls   all else in the kernel, by the call it was made for
-//! program        all else in the program
+//! system calls   everything else in the kernel, by system call
+//! program        everything else in the program
 //! ```
 //!
-//! On a veth pair, a datagram is carried to the receiving socket by whoever sends it, so that
-//! `sendmsg` has much of the network stack of both hosts in it.
+//! On a veth pair, the sender itself carries a datagram to the receiving socket, so `sendmsg`
+//! includes much of the network stack of both hosts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -22,16 +22,16 @@ use std::time::Duration;
 
 use netns_tests::binaries;
 
-/// Samples a second and CPU: not a divisor of anything that a program does regularly.
+/// Samples per second and CPU. A prime number, so that samples do not coincide with regular work.
 const FREQUENCY: &str = "1999";
-/// Functions listed of each part.
+/// Number of functions that are listed for each part.
 const LISTED: usize = 4;
 
 /// The sampler.
 #[derive(Debug)]
 pub struct Perf(PathBuf);
 
-/// Samples by part, and in each by function or system call.
+/// The samples of each part, by function or system call.
 #[derive(Debug, Default, PartialEq)]
 pub struct Profile {
     parts: BTreeMap<Part, BTreeMap<String, usize>>,
@@ -59,10 +59,10 @@ impl Part {
 }
 
 impl Perf {
-    /// perf, where it is on PATH and may sample.
+    /// Finds perf on PATH, and checks that it may sample.
     ///
     /// # Errors
-    /// When it may not, or is not there: what to do.
+    /// perf is missing, or it may not sample; the error says what to do.
     pub fn find() -> io::Result<Perf> {
         let path = binaries::on_path("perf").ok_or_else(|| {
             io::Error::other("there is no perf on PATH (on Debian: apt install linux-perf)")
@@ -73,14 +73,14 @@ impl Perf {
         Ok(perf)
     }
 
-    /// What these processes do for so long.
+    /// Samples these processes for the time `window`.
     ///
     /// # Errors
-    /// Of running perf.
+    /// perf fails.
     pub fn sample(&self, pids: &[i32], window: Duration) -> io::Result<Profile> {
         let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
         let mut record = Command::new(&self.0);
-        // The CPU's clock is there in a virtual machine, too.
+        // `cpu-clock` also exists in virtual machines.
         record.args(["record", "-q", "-e", "cpu-clock", "-F", FREQUENCY, "-g"]);
         record.args(["-p", &pids.join(","), "-o", "-", "--", "sleep"]);
         record.arg(window.as_secs_f64().to_string());
@@ -103,7 +103,7 @@ impl Perf {
     }
 }
 
-/// A frame of a call chain: a function and the file it is in.
+/// A frame of a call chain: a function and its file.
 #[derive(Debug, Clone, Copy)]
 struct Frame<'a> {
     function: &'a str,
@@ -168,7 +168,7 @@ const WAKEUPS: [&str; 12] = [
 impl Profile {
     fn parse(text: &str) -> Profile {
         let mut profile = Profile::default();
-        // An empty line ends a sample; its first line is where it was taken.
+        // An empty line ends a sample; its first line is the sampled function.
         for sample in text.split("\n\n") {
             let frames: Vec<Frame> = sample.lines().filter_map(Frame::parse).collect();
             let Some(leaf) = frames.first() else {
@@ -181,12 +181,12 @@ impl Profile {
         profile
     }
 
-    /// How many samples there are.
+    /// The number of samples.
     pub fn len(&self) -> usize {
         self.parts.values().flat_map(BTreeMap::values).sum()
     }
 
-    /// A line for each part: its share, and what has most of it.
+    /// Returns a line for each part: its share, and the functions with most samples.
     pub fn table(&self) -> String {
         let all = self.len().max(1);
         let share = |count: usize| count as f64 * 100.0 / all as f64;
@@ -200,7 +200,7 @@ impl Profile {
                 .take(LISTED)
                 .map(|(name, count)| format!("{name} {:.1}", share(**count)))
                 .collect();
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(
                 table,
                 "  {:<13}{:>5.1} %   {}",
@@ -213,7 +213,7 @@ impl Profile {
     }
 }
 
-/// The part that a sample belongs to, and the name under which it is counted there.
+/// Returns the part that a sample belongs to, and the name under which it is counted there.
 fn part_of(leaf: &Frame, frames: &[Frame]) -> (Part, String) {
     let call = || {
         let entry = frames.iter().rev().find_map(|frame| {
@@ -241,7 +241,7 @@ fn part_of(leaf: &Frame, frames: &[Frame]) -> (Part, String) {
     (Part::SystemCalls, call)
 }
 
-/// A function without its generic arguments, its hash and the path to its module.
+/// Returns a function's name without generic arguments, hash and module path.
 fn short(function: &str) -> String {
     let end = function.find(['<', '+']).filter(|end| *end > 0);
     let name = &function[..end.unwrap_or(function.len())];

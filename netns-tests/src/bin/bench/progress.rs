@@ -1,9 +1,9 @@
-//! What is said while measurements are taken: a line that grows, for whoever waits.
+//! The progress of the measurements: a line that grows.
 
 use std::io::{self, Write};
 
-/// A line under way. It ends with the next one, with an error, or when this is dropped, so that
-/// nothing else is ever printed behind it.
+/// A line that is not finished. It is finished by the next line, by an error, or when this is dropped,
+/// so that nothing else is printed on it.
 pub struct Progress<W: Write> {
     out: W,
     is_open: bool,
@@ -36,7 +36,7 @@ impl<W: Write> Progress<W> {
         }
     }
 
-    /// Progress that cannot be shown is no reason to stop.
+    /// Prints text. Ignores failures, as the measurements can go on.
     fn print(&mut self, text: &str) {
         let _: io::Result<()> = self
             .out
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_ends_before_anything_else_is_said() {
+    fn a_line_ends_before_anything_else_is_printed() {
         let mut out = Vec::new();
         let mut progress = Progress::new(&mut out);
         progress.begin("round 1:");
@@ -65,7 +65,7 @@ mod tests {
         progress.end();
         progress.end();
         progress.begin("round 3:");
-        // As an error leaves the function that has it.
+        // An error that leaves the function drops it too.
         drop(progress);
         assert_eq!(
             String::from_utf8(out).unwrap(),

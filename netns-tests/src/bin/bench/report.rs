@@ -154,7 +154,7 @@ impl Report {
         Ok(serde_json::to_string_pretty(&json).map_err(io::Error::other)? + "\n")
     }
 
-    /// What the first daemon has of that one's figure.
+    /// Returns the first daemon's median divided by the median of `daemon`.
     pub fn ratio(&self, metric: &str, daemon: &str) -> Option<f64> {
         let metric = self.metrics.iter().find(|known| known.name == metric)?;
         metric.ratio(&self.daemons[0], daemon)
