@@ -1,5 +1,5 @@
-//! The blind relay: peers that know nothing of it, each behind a NAT of its own, reach each other through
-//! the port of their hub, which cannot read what they say.
+//! The blind relay: ordinary peers, each behind a NAT of its own, reach each other through the port of
+//! their hub, which cannot read their packets.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -28,7 +28,7 @@ struct Member {
     n: u8,
 }
 
-/// Inside the tunnel the hub is .1, the members are .2 and on.
+/// Inside the tunnel the hub is .1, and the members are .2 and following.
 fn inner(family: Family, n: u8) -> IpAddr {
     match family {
         Family::V4 => [10, 77, 0, n].into(),
@@ -49,7 +49,7 @@ fn up(wg: &Wg, n: u8) -> io::Result<()> {
 }
 
 impl Club {
-    /// With members of these kinds; all of them reach the hub, and each other as far as the hub relays.
+    /// Creates members behind NATs of these kinds, each with a session with the hub.
     fn new(daemons: &[&Daemon], kinds: &[NatKind], outer: Family) -> io::Result<Club> {
         let net = Internet::new(kinds)?;
         let (keys, psk) = (Keys::generate(), Key::random());
@@ -90,7 +90,7 @@ impl Club {
         })
     }
 
-    /// An error, with what the hub has dropped.
+    /// Adds the hub's drop counters to an error.
     fn explain(&self, error: io::Error) -> io::Error {
         let status =
             Uapi::connect(&self.net.hub, "wg0").and_then(|mut hub| hub.ask("status=1\n\n"));
@@ -102,7 +102,7 @@ impl Club {
         io::Error::new(error.kind(), format!("{error}; the hub: {drops}"))
     }
 
-    /// Two members behind routers of the usual kind.
+    /// Creates two members behind routers of the usual kind.
     fn of_two(a: &Daemon, b: &Daemon, outer: Family) -> io::Result<Club> {
         Club::new(
             &[a, b],
@@ -111,7 +111,7 @@ impl Club {
         )
     }
 
-    /// Each member pings the other two ways, and sends it so many bytes.
+    /// Each member pings the other, and sends it `bytes` bytes.
     fn talk(&self, bytes: u64) -> io::Result<()> {
         for (here, there) in [(0, 1), (1, 0)] {
             let (here, there) = (&self.members[here], &self.members[there]);
@@ -138,7 +138,7 @@ fn has_nft() -> bool {
     require("nft", binaries::on_path("nft")).is_some()
 }
 
-/// Every implementation as who begins, and as who is begun with, over IPv4 and IPv6.
+/// Every implementation as initiator and as responder, over IPv4 and IPv6.
 #[test]
 fn plain_peers_behind_nats_reach_each_other() -> io::Result<()> {
     if !has_nft() {
@@ -158,7 +158,7 @@ fn plain_peers_behind_nats_reach_each_other() -> io::Result<()> {
                 assert_eq!(
                     peer.endpoint,
                     Some(hub),
-                    "it believes the other to be there"
+                    "its endpoint for the other is the hub"
                 );
                 assert_eq!(peer.preshared_key, Some(club.psk));
                 // The hub has no part in their session.
@@ -174,9 +174,9 @@ fn plain_peers_behind_nats_reach_each_other() -> io::Result<()> {
     Ok(())
 }
 
-/// Both behind the kind of router that gives each destination a port of its own, and three at once.
+/// Two members behind symmetric NATs, and three members at once.
 #[test]
-fn any_kind_of_nat_will_do() -> io::Result<()> {
+fn the_relay_works_through_any_kind_of_nat() -> io::Result<()> {
     if !has_nft() {
         return Ok(());
     }
@@ -218,7 +218,7 @@ fn a_sniffer_at_the_hub_finds_no_plaintext() -> io::Result<()> {
     until(PATIENCE, "the secret at its end", || {
         Ok(at_b.found().then_some(()))
     })?;
-    // A packet seen may be many datagrams, which the kernel has not cut yet.
+    // A captured packet may contain many datagrams that the kernel has not segmented yet.
     let (from, to) = (club.net.sites[0].wan, club.net.sites[1].wan);
     let mut seen = Vec::new();
     until(PATIENCE, "packets to enter and leave the hub", || {
@@ -231,7 +231,7 @@ fn a_sniffer_at_the_hub_finds_no_plaintext() -> io::Result<()> {
     Ok(())
 }
 
-/// Initiations of nobody's to `to`, as fast as they go, while `work` is done.
+/// Floods `to` with initiations of an unknown peer while `work` runs.
 fn under_flood<T>(
     from: &Host,
     to: SocketAddr,
@@ -260,8 +260,8 @@ fn under_flood<T>(
     })
 }
 
-/// The far end is flooded from its own network: its cookie goes through the hub, and what is signed by it
-/// passes.
+/// The far end is flooded from its own network: its cookie passes through the hub, and so do initiations
+/// that use it.
 #[test]
 fn a_far_end_under_load_is_reached_by_its_cookie() -> io::Result<()> {
     if !has_nft() {
@@ -282,7 +282,7 @@ fn a_far_end_under_load_is_reached_by_its_cookie() -> io::Result<()> {
     Ok(())
 }
 
-/// Its members are plain: they find the hub again because it calls them where they were last seen.
+/// The members find a restarted hub because it sends handshakes to their last endpoints.
 #[test]
 fn a_hub_that_was_killed_and_started_again_is_used_within_20_seconds() -> io::Result<()> {
     if !has_nft() {
@@ -325,16 +325,17 @@ fn a_hub_that_was_killed_and_started_again_is_used_within_20_seconds() -> io::Re
     Ok(())
 }
 
-/// The groups of the only peer, as the daemon tells them.
+/// The groups of the only peer, as the daemon reports them.
 fn groups(host: &Host) -> io::Result<Option<String>> {
     let status = Uapi::connect(host, "wg0")?.ask("status=1\n\n")?;
     let line = status.lines().find_map(|line| line.strip_prefix("relay="));
     Ok(line.map(str::to_owned))
 }
 
-/// Files of ours give and take away groups; stock `wg` changes nothing of them, and `get` does not show them.
+/// Our programs set and remove groups by the file; stock `wg` does not change them, and `get` does not show
+/// them.
 #[test]
-fn groups_are_those_of_the_file_and_stock_tools_leave_them_alone() -> io::Result<()> {
+fn groups_follow_the_file_and_stock_tools_do_not_change_them() -> io::Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("hub")?;
     let _wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;

@@ -1,4 +1,5 @@
-//! `make install` below any prefix: all that the package has, and units that run what is installed.
+//! `make install` with any prefix: it installs all that the package has, and units that run the installed
+//! programs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +9,7 @@ use std::process::Command;
 
 use netns_tests::{binaries, require};
 
-/// A folder that is gone after the test.
+/// A folder that is deleted after the test.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -17,7 +18,7 @@ impl Drop for Folder {
     }
 }
 
-/// The files below a folder, by their paths there.
+/// The files below a folder, by their paths relative to it.
 fn files(folder: &Path) -> io::Result<BTreeSet<String>> {
     let (mut found, mut todo) = (BTreeSet::new(), vec![folder.to_owned()]);
     while let Some(path) = todo.pop() {
@@ -33,7 +34,7 @@ fn files(folder: &Path) -> io::Result<BTreeSet<String>> {
 }
 
 #[test]
-fn below_any_prefix() -> io::Result<()> {
+fn make_install_works_with_any_prefix() -> io::Result<()> {
     if require("make", binaries::on_path("make")).is_none() {
         return Ok(());
     }
@@ -54,14 +55,14 @@ fn below_any_prefix() -> io::Result<()> {
     };
     make("install")?;
     let installed = files(&folder.0)?;
-    // The package has the same, and its licences and changes.
+    // The package has the same files, and also the licences and the change log.
     let package = fs::read_to_string(root.join("wg-quick-rs/Cargo.toml"))?;
     let assets = package
         .lines()
         .filter(|line| line.starts_with("    [\""))
         .count();
     let (units, pages) = (files(&root.join("wg-quick-rs/systemd"))?.len(), 3);
-    // Pages and units are one line there.
+    // There the pages are one line, and the units too.
     assert_eq!(
         installed.len(),
         assets - 3 + (pages - 1) + (units - 1),

@@ -13,10 +13,10 @@ use netns_tests::{Host, Lab, PATIENCE, Paced, binaries, require};
 
 const CONF: &str = "/etc/wireguard/wg0.conf";
 const SERVER: &str = "10.44.0.1";
-/// How long an address is tried that should not answer.
+/// How long to try an address that should not answer.
 const IN_VAIN: Duration = Duration::from_millis(1500);
 
-/// A server with a file by `init`, and a client beside it.
+/// A server whose file `init` wrote, and a client host beside it.
 struct Net {
     lab: Lab,
     server: Site,
@@ -52,19 +52,19 @@ impl Net {
         Ok(Some(net))
     }
 
-    /// Runs it on the server.
+    /// Runs `wg-quick-rs` on the server.
     fn run(&self, args: &[&str]) -> io::Result<String> {
         self.server.run(&self.quick, args)?.success()
     }
 
-    /// Runs it on the server, in vain; what it says.
+    /// Runs `wg-quick-rs` on the server, which must fail. Returns its output.
     fn refused(&self, args: &[&str]) -> io::Result<String> {
         let run = self.server.run(&self.quick, args)?;
         assert_eq!(run.code, Some(1), "{args:?}: {}", run.output);
         Ok(run.output)
     }
 
-    /// Adds a client; its file.
+    /// Adds a client, and returns the client's file.
     fn add(&self, args: &[&str]) -> io::Result<String> {
         let output = format!("/etc/{}.conf", args[0]);
         let words = [&["add", "wg0"], args, &["--output", &output]].concat();
@@ -90,7 +90,7 @@ fn addresses(client: &str) -> &str {
     line.unwrap_or_else(|| panic!("no address in {client}"))
 }
 
-/// What the daemon answers.
+/// Returns the daemon's answer to a request.
 fn ask(host: &Host, request: &str) -> io::Result<String> {
     host.run(|| {
         let mut socket = UnixStream::connect("/var/run/wireguard/wg0.sock")?;
@@ -115,7 +115,7 @@ fn from_nothing_to_a_client_with_stock_tools() -> io::Result<()> {
     assert_eq!(mode(server, CONF)?, 0o600);
     let made = net.conf()?;
     assert!(made.contains("#@ Endpoint = 192.0.2.1:51820\n"), "{made}");
-    // What is there is not touched.
+    // An existing file is not changed.
     let said = net.refused(&["init", "wg0"])?;
     assert!(said.contains("exists already"), "{said}");
     assert_eq!(net.conf()?, made);
@@ -129,7 +129,7 @@ fn from_nothing_to_a_client_with_stock_tools() -> io::Result<()> {
         alice.contains("AllowedIPs = 10.44.0.0/24, fd44::/64\n"),
         "{alice}"
     );
-    // The client's own key is nowhere on the server.
+    // The client's private key is stored nowhere on the server.
     let private = alice
         .lines()
         .find(|line| line.starts_with("PrivateKey"))
@@ -152,11 +152,11 @@ fn from_nothing_to_a_client_with_stock_tools() -> io::Result<()> {
         json.contains("\"name\": \"alice\"") && !json.contains(key),
         "{json}"
     );
-    // The daemon knows the name, and only its status tells it.
+    // The daemon knows the name, and reports it only in its status.
     assert!(ask(server, "status=1\n\n")?.contains("\nname=alice\n"));
     assert!(!ask(server, "get=1\n\n")?.contains("alice"));
 
-    // What the file no longer says is off, by any of our programs; stock ones change nothing of it.
+    // Any of our programs switches off what the file no longer has; stock programs do not change it.
     let wg_rs = binaries::wg_rs()?;
     let conf = net.conf()?;
     let nameless = conf.replace("#@ Name = alice\n", "");
@@ -178,7 +178,7 @@ fn from_nothing_to_a_client_with_stock_tools() -> io::Result<()> {
         let said = net.run(&["reload", "wg0"])?;
         assert!(!said.contains("[#]"), "nothing to do: {said}");
     }
-    // Stock programs pass over what is ours.
+    // Stock programs ignore our lines.
     net.server.sh("wg syncconf wg0 <(wg-quick strip wg0)")?;
     client.host.reach([10, 44, 0, 1], PATIENCE)?;
     net.run(&["down", "wg0"])?;
@@ -187,7 +187,7 @@ fn from_nothing_to_a_client_with_stock_tools() -> io::Result<()> {
     assert_eq!(addresses(&bob), "10.44.0.3/32, fd44::3/128");
     assert_eq!(net.running()?.len(), 2);
     net.server.run(&stock, &["down", "wg0"])?.success()?;
-    // Without an interface it is the file alone.
+    // Without an interface, only the file is changed.
     let carol = net.add(&["carol"])?;
     assert_eq!(addresses(&carol), "10.44.0.4/32, fd44::4/128");
     net.run(&["up", "wg0"])?;
@@ -197,7 +197,7 @@ fn from_nothing_to_a_client_with_stock_tools() -> io::Result<()> {
 }
 
 #[test]
-fn others_are_not_disturbed_by_those_who_come_and_go() -> io::Result<()> {
+fn adding_and_removing_clients_does_not_disturb_others() -> io::Result<()> {
     let Some(net) = Net::new(&[])? else {
         return Ok(());
     };
@@ -229,7 +229,7 @@ fn others_are_not_disturbed_by_those_who_come_and_go() -> io::Result<()> {
 }
 
 #[test]
-fn two_at_once_get_an_address_each() -> io::Result<()> {
+fn clients_added_concurrently_get_different_addresses() -> io::Result<()> {
     let Some(net) = Net::new(&[])? else {
         return Ok(());
     };
@@ -263,14 +263,14 @@ fn two_at_once_get_an_address_each() -> io::Result<()> {
 }
 
 #[test]
-fn out_in_and_gone() -> io::Result<()> {
+fn a_client_is_disabled_enabled_and_removed() -> io::Result<()> {
     let Some(net) = Net::new(&[])? else {
         return Ok(());
     };
     net.run(&["up", "wg0"])?;
     let alone = net.conf()?;
     let alice = net.add(&["alice"])?;
-    // People write comments.
+    // The file has comments of its owner.
     let conf = net.conf()?.replace("[Peer]", "# the phone\n[Peer] # hers");
     net.server.configure("wg0", &conf)?;
     net.client.configure("wg0", &alice)?;
@@ -288,7 +288,7 @@ fn out_in_and_gone() -> io::Result<()> {
         "{off}"
     );
     assert!(net.run(&["list", "wg0"])?.contains("disabled"));
-    // It keeps its address and its name, also while it is off, and for stock tools it is not there.
+    // While disabled, it keeps its address and its name, and stock tools do not see it.
     assert!(
         net.server
             .sh("wg-quick strip wg0")?
@@ -311,7 +311,7 @@ fn out_in_and_gone() -> io::Result<()> {
     assert_eq!(net.running()?, running);
     net.client.host.reach(there, PATIENCE)?;
 
-    // New keys: the old file is of no use.
+    // With new keys the old file is useless.
     let again = net
         .add(&["alice", "--replace", "--allowed-ips", "10.44.0.1/32"])
         .expect_err("its file is there still");
@@ -338,9 +338,9 @@ fn out_in_and_gone() -> io::Result<()> {
     Ok(())
 }
 
-/// A site's network needs a route, which comes and goes with the peer.
+/// The network behind a peer needs a route, which is added and removed with the peer.
 #[test]
-fn routes_come_and_go_with_a_peer() -> io::Result<()> {
+fn routes_are_added_and_removed_with_a_peer() -> io::Result<()> {
     let Some(net) = Net::new(&[])? else {
         return Ok(());
     };
@@ -363,9 +363,10 @@ fn routes_come_and_go_with_a_peer() -> io::Result<()> {
     Ok(())
 }
 
-/// Whatever fails, file, interface and output are as before; and so they are if nobody gets the file.
+/// Whatever step fails, the file, the interface and the output stay as before; so they do if the client's
+/// file cannot be printed.
 #[test]
-fn all_or_nothing() -> io::Result<()> {
+fn a_failed_add_changes_nothing() -> io::Result<()> {
     let (Some(net), Some(_)) = (
         Net::new(&[])?,
         require("strace", binaries::on_path("strace")),
@@ -386,7 +387,7 @@ fn all_or_nothing() -> io::Result<()> {
     let program = net.server.place(&net.quick)?;
     net.server
         .sh(&format!("! {program} add wg0 bob > /dev/full"))?;
-    is_as_before("nobody gets the file")?;
+    is_as_before("the client's file cannot be printed")?;
 
     let add = |inject: &str, trace: &str| {
         let log = "/etc/netns-tests/trace";
@@ -410,7 +411,7 @@ fn all_or_nothing() -> io::Result<()> {
         let calls = trace
             .lines()
             .filter(|line| line.contains(&format!(" {call}(")));
-        // The loader's own files come first; each one missing is another program's test.
+        // The first calls open the loader's own files, which are not tested here.
         let calls: Vec<&str> = calls.collect();
         for (n, line) in calls.iter().enumerate().filter(|(_, line)| {
             call != "openat" || line.contains("wireguard") || line.contains("bob.conf")
@@ -447,7 +448,7 @@ fn all_traffic_goes_through_the_server() -> io::Result<()> {
     net.server
         .host
         .address("eth1", [0x2001, 0xdb8, 1, 0, 0, 0, 0, 1], 64)?;
-    // It knows no way back to the tunnel: only translated packets are answered.
+    // This host has no route to the tunnel's network, so it can answer only translated packets.
     web.address("eth0", [198, 51, 100, 2], 24)?;
     web.address("eth0", [0x2001, 0xdb8, 1, 0, 0, 0, 0, 2], 64)?;
     net.run(&["up", "wg0"])?;
@@ -472,7 +473,7 @@ fn all_traffic_goes_through_the_server() -> io::Result<()> {
     net.run(&["down", "wg0"])?;
     let left = net.server.sh("nft list tables")?;
     assert!(!left.contains("wg0"), "{left}");
-    // A daemon that was killed leaves its table, and the next `up` puts it right.
+    // A killed daemon leaves its table; the next `up` replaces it.
     net.run(&["up", "wg0"])?;
     net.server.sh("ip link del wg0")?;
     net.run(&["up", "wg0"])?;
@@ -484,7 +485,7 @@ fn all_traffic_goes_through_the_server() -> io::Result<()> {
     Ok(())
 }
 
-/// A file of somebody else's, for stock wg-quick: no names, an MTU, hooks, comments.
+/// A file that was written for stock wg-quick: no names, an MTU, hooks, comments.
 #[test]
 fn a_file_for_stock_wg_quick_takes_clients() -> io::Result<()> {
     let Some(net) = Net::new(&[])? else {
@@ -509,7 +510,7 @@ fn a_file_for_stock_wg_quick_takes_clients() -> io::Result<()> {
     net.run(&["remove", "wg0", &other.public.to_string()])?;
     assert!(!net.conf()?.contains("old friend"));
 
-    // What is wrong is told with its line, and nothing is changed.
+    // An error is reported with its line, and nothing is changed.
     let wrong = net.conf()?.replace("#@ Name", "#@ Nmae");
     net.server.configure("wg0", &wrong)?;
     let said = net.refused(&["add", "wg0", "bob", "--endpoint", "vpn.example.com"])?;
@@ -518,7 +519,7 @@ fn a_file_for_stock_wg_quick_takes_clients() -> io::Result<()> {
     Ok(())
 }
 
-/// A daemon that knows no names does without, and the kernel's tools never see them.
+/// A daemon that does not support names works without them, and the kernel's tools never see them.
 #[test]
 fn another_daemon_takes_clients_too() -> io::Result<()> {
     let (Some(net), Some(_)) = (
@@ -557,7 +558,7 @@ fn another_daemon_takes_clients_too() -> io::Result<()> {
 }
 
 #[test]
-fn an_unused_network_is_picked() -> io::Result<()> {
+fn init_picks_an_unused_network() -> io::Result<()> {
     let Some(net) = Net::new(&[])? else {
         return Ok(());
     };
@@ -571,7 +572,7 @@ fn an_unused_network_is_picked() -> io::Result<()> {
         text.contains("Address = 10.") && !text.contains("10.44.0."),
         "{text}"
     );
-    // No default route: nobody knows where it is reached.
+    // Without a default route, the server's public address is not known.
     assert!(!text.contains("#@"), "{text}");
     assert!(
         net.refused(&["add", "wg1", "alice"])?

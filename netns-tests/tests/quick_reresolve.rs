@@ -1,5 +1,5 @@
-//! `wg-quick-rs reresolve` where all traffic is to go through a tunnel that is dead, and the answer to
-//! the question where its peer is now would come through it too.
+//! `wg-quick-rs reresolve` when all traffic, including DNS, is routed into a tunnel that is dead because its
+//! peer has moved.
 
 use std::io;
 use std::sync::Arc;
@@ -8,16 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use netns_tests::quick::{Quick, Site};
 use netns_tests::{Config, Daemon, Keys, Lab, NameServer, PATIENCE, PeerConfig, Via};
 
-/// Outside of the client's network.
+/// The name server, outside the client's network.
 const SERVER: [u8; 4] = [198, 51, 100, 53];
-/// Where the peer was, and where it is.
+/// The peer's old and new address.
 const OLD: [u8; 4] = [198, 51, 100, 1];
 const NEW: [u8; 4] = [198, 51, 100, 2];
-/// The peer, in the tunnel.
+/// The peer's address in the tunnel.
 const THERE: [u8; 4] = [10, 77, 0, 2];
 
-/// As the timer runs it. `dns` is a line of the file: the server is the one from before the tunnel, or
-/// one behind it.
+/// Runs `reresolve` as the timer does. `dns` is a line of the file.
 fn recovers(dns: &str) -> io::Result<()> {
     let lab = Lab::new()?;
     let Some(mut site) = Site::new(&lab, "client")? else {
@@ -56,7 +55,7 @@ fn recovers(dns: &str) -> io::Result<()> {
     site.configure("wg0", &text)?;
     let run = |args: &[&str]| {
         let mut command = site.command(&quick, args)?;
-        // The system gives up early.
+        // The system's resolver gives up early.
         command.env("RES_OPTIONS", "timeout:1 attempts:1");
         site.finish(site.host.spawn(&mut command)?)?.success()
     };
@@ -64,7 +63,7 @@ fn recovers(dns: &str) -> io::Result<()> {
     let endpoint = || site.sh("wg show wg0 endpoints");
     assert!(endpoint()?.contains("198.51.100.1:51820"));
 
-    // Nobody but the gateway can be asked, and by no way but beside the tunnel.
+    // Only the gateway can be asked, and only outside the tunnel.
     let asked =
         site.sh("RES_OPTIONS='timeout:1 attempts:1' getent hosts vpn.example || echo none")?;
     assert_eq!(asked, "none\n");

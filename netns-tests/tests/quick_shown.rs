@@ -1,4 +1,4 @@
-//! What `wg-quick-rs` shows after `[#]`, typed by a person instead: it does the same.
+//! The commands that `wg-quick-rs` shows after `[#]` have the same effect when a person types them.
 
 use std::io;
 
@@ -20,11 +20,11 @@ AllowedIPs = 0.0.0.0/0, ::/0, 10.5.0.0/16
 Endpoint = 192.0.2.1:51820
 ";
 
-/// The commands of a run, one a line.
+/// The commands of a run, one per line.
 fn shown(output: &str) -> String {
     let commands = output.lines().filter_map(|line| line.strip_prefix("[#] "));
     let commands: Vec<&str> = commands.collect();
-    // Where the kernel has no such link, that is shown, and then what is there instead.
+    // If the kernel has no WireGuard, the failed command is shown too, and then the one that starts a daemon.
     let by_daemon = commands
         .iter()
         .any(|line| line.starts_with("wireguard-rs "));
@@ -33,7 +33,7 @@ fn shown(output: &str) -> String {
     typed.collect::<Vec<_>>().join("\n")
 }
 
-/// On a host made by `place`, with `more` behind `up wg0`.
+/// Runs the test on a host prepared by the commands `place`, with the arguments `more` after `up wg0`.
 fn typed(place: &str, more: &[&str]) -> io::Result<()> {
     let lab = Lab::new()?;
     let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
@@ -80,7 +80,7 @@ fn the_commands_that_are_shown_can_be_typed() -> io::Result<()> {
 }
 
 #[test]
-fn also_those_for_another_namespace() -> io::Result<()> {
+fn the_commands_for_another_namespace_can_be_typed() -> io::Result<()> {
     let place = "ip netns add away; ip -n away link set lo up";
     typed(place, &["--netns", "away"])
 }
