@@ -215,12 +215,12 @@ pub fn address(text: &str) -> Result<Address, String> {
     let network = AllowedIp::new(own.ip, own.prefix);
     if free_address(&own, &[]).is_none() {
         return Err(format!(
-            "there is no room for clients in it; say something like {}",
+            "it has no room for clients; use something like {}",
             example(own.ip)
         ));
     }
     match network.is_some_and(|network| network.addr == own.ip) {
-        true => Err("this is the network; say which address in it is the server's".into()),
+        true => Err("this is the address of a network; give the server's address in it".into()),
         false => Ok(own),
     }
 }

@@ -30,7 +30,7 @@ use crate::steps::state::State;
 const FRESH: Duration = Duration::from_secs(135);
 /// A handshake is retried every 5 s, plus up to a third of a second.
 const RETRY: Duration = Duration::from_millis(5500);
-/// The time between two looks whether it was retried.
+/// The time between two checks whether the handshake was retried.
 const LOOK: Duration = Duration::from_millis(250);
 /// The number of names that are looked up at the same time.
 const AT_ONCE: usize = 16;

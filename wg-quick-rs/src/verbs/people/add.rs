@@ -160,7 +160,7 @@ fn endpoint(opened: &Opened, request: &Request) -> Result<Endpoint, Failure> {
         let port = port.or(settings.listen_port).filter(|port| *port != 0);
         return endpoint.with_port(port).ok_or_else(|| {
             Failure::new(format_args!(
-                "{path} has no ListenPort: say --endpoint {endpoint}:PORT"
+                "{path} has no ListenPort: give --endpoint {endpoint}:PORT"
             ))
         });
     }
@@ -182,8 +182,8 @@ fn is_new(opened: &Opened, name: &Label, all: &[Member]) -> Result<(), Failure> 
     }
 }
 
-/// A free address in the first network of each family. Not free are the addresses of the file, of peers
-/// that are switched off, and of the running interface.
+/// Returns a free address in the first network of each family. Addresses of the file, of disabled peers and
+/// of the running interface are not free.
 fn free_addresses(
     transaction: &Transaction,
     opened: &Opened,
