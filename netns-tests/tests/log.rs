@@ -61,7 +61,7 @@ fn heard(socket: &UnixDatagram) -> io::Result<Vec<String>> {
     }
 }
 
-/// Waits for a message that has these words, and returns all until then.
+/// Waits for a message with these words, and returns all messages until then.
 fn until_heard(socket: &UnixDatagram, words: &str) -> io::Result<Vec<String>> {
     let mut all = Vec::new();
     let what = format!("`{words}' in the log");
@@ -108,14 +108,14 @@ fn the_level_of_a_running_daemon_is_changed() -> io::Result<()> {
         .iter()
         .find(|message| message.contains("link"))
         .expect("one");
-    // Facility, severity and time, as syslog has it.
+    // The message has the facility, severity and time of syslog.
     assert!(
         message.starts_with("<30>") && message.contains(" wireguard-rs["),
         "{message}"
     );
     assert!(message.contains("]: wg0: link up=false"), "{message}");
 
-    // No key is told, not even of a configuration that is refused.
+    // No key is logged, not even that of a configuration that is refused.
     let (ours, theirs) = (Keys::generate(), Keys::generate());
     let secret = netns_tests::Key::random();
     let peer = PeerConfig::new(theirs.public)
@@ -151,9 +151,9 @@ fn the_level_of_a_running_daemon_is_changed() -> io::Result<()> {
     Ok(())
 }
 
-/// What stops traffic is told at the default level, once.
+/// A failure that stops traffic is logged once, at the default level.
 #[test]
-fn what_stops_traffic_is_told_once() -> io::Result<()> {
+fn a_failure_that_stops_traffic_is_logged_once() -> io::Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("stops")?;
     let log = syslog(&host)?;
@@ -173,7 +173,7 @@ fn what_stops_traffic_is_told_once() -> io::Result<()> {
     );
     drop(taken);
 
-    // Nothing leads there.
+    // There is no route to this endpoint.
     host.run(|| netlink::set_up("wg0", true))?;
     let mut all = until_heard(&log, "packets cannot be sent")?;
     until(Duration::from_secs(60), "more handshakes", || {
@@ -202,9 +202,9 @@ fn what_stops_traffic_is_told_once() -> io::Result<()> {
     Ok(())
 }
 
-/// Nobody reads what is logged, and the daemon works as ever.
+/// The daemon works as usual although nobody reads its log.
 #[test]
-fn a_syslog_that_does_not_read_holds_nobody_up() -> io::Result<()> {
+fn a_syslog_that_does_not_read_delays_nothing() -> io::Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("unread")?;
     let _log = syslog(&host)?;
@@ -212,7 +212,7 @@ fn a_syslog_that_does_not_read_holds_nobody_up() -> io::Result<()> {
     wg_rs(&host, &["log", "wg0", "verbose"])?;
     let mut uapi = host.run(|| UnixStream::connect("/var/run/wireguard/wg0.sock"))?;
     uapi.set_read_timeout(Some(PATIENCE))?;
-    // Many times what waits in a socket and in the daemon, a line each.
+    // Each request logs a line: many more than the socket and the daemon's queue can hold.
     for _ in 0..3000 {
         uapi.write_all(b"set=1\nnonsense\n\n")?;
         let mut answer = [0; 11];

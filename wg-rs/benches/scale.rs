@@ -30,7 +30,7 @@ const FEW: usize = 100;
 const MANY: usize = 100_000;
 /// The greatest allowed ratio of the cost at `MANY` to the cost at `FEW`.
 const FLAT: f64 = 3.0;
-/// One `set` of `MANY` peers, and bytes of each.
+/// The limits for one `set` of `MANY` peers, and for the bytes of each peer.
 const SET: Duration = Duration::from_secs(2);
 const MEMORY: usize = 4096;
 /// Peers of each device whose private keys we have.

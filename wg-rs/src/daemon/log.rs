@@ -21,14 +21,14 @@ use super::options::LogLevel;
 use crate::sys::syslog::{self, Severity};
 use crate::sys::{self, poll};
 
-/// Messages that may wait for syslog.
+/// Maximum number of messages that wait for syslog.
 const QUEUE: usize = 1024;
-/// How long an end waits for the last messages.
+/// How long the process waits at its end for the last messages.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// How much is logged, to be changed while it runs.
+/// The current log level, which can be changed.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
-/// The queue to syslog, if that is where the log goes.
+/// The queue to syslog, if the log goes there.
 static SYSLOG: OnceLock<SyncSender<Message>> = OnceLock::new();
 
 /// Where the log goes.
@@ -36,21 +36,21 @@ static SYSLOG: OnceLock<SyncSender<Message>> = OnceLock::new();
 pub enum Destination<'a> {
     /// Standard error.
     Stderr,
-    /// Syslog, each message led by the name of the interface.
+    /// Syslog; each message begins with this interface name.
     Syslog(&'a str),
 }
 
-/// What waits for syslog, until [`Queue::serve`].
+/// The receiving end of the queue to syslog, until [`Queue::serve`].
 #[must_use]
 pub struct Queue(Option<Receiver<Message>>);
 
 enum Message {
     Line(Severity, String),
-    /// All before it is to be sent, and then to be told here.
+    /// Answer here after all earlier messages were sent.
     Flush(SyncSender<()>),
 }
 
-/// Logs from now on, as much as `level` says.
+/// Starts logging at this level.
 pub fn start(level: LogLevel, destination: Destination<'_>) -> Queue {
     let (filter, handle) = reload::Layer::new(filter(level));
     let registry = tracing_subscriber::registry().with(filter);
@@ -59,7 +59,7 @@ pub fn start(level: LogLevel, destination: Destination<'_>) -> Queue {
             let lines = fmt::layer()
                 .with_writer(|| Lines(io::stderr()))
                 .with_target(false)
-                // Otherwise it would panic about a line that cannot be written.
+                // Otherwise a line that cannot be written would cause a panic.
                 .log_internal_errors(false);
             registry.with(lines).init();
             None
@@ -71,7 +71,7 @@ pub fn start(level: LogLevel, destination: Destination<'_>) -> Queue {
                 queue: sender.clone(),
             };
             let _ = SYSLOG.set(sender);
-            // Syslog knows time and severity.
+            // Syslog adds the time and the severity.
             let lines = fmt::layer()
                 .with_writer(writer)
                 .without_time()
@@ -94,14 +94,14 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// From now on, so much is logged.
+/// Changes the log level.
 pub fn set_level(level: LogLevel) {
     if let Some(handle) = LEVEL.get() {
         let _ = handle.reload(filter(level));
     }
 }
 
-/// Waits, not for long, until what was logged is sent.
+/// Waits until all messages were sent, at most `LAST_WORDS`.
 pub fn flush() {
     if let Some(queue) = SYSLOG.get() {
         let (done, waiter) = sync_channel(1);
@@ -112,10 +112,10 @@ pub fn flush() {
 }
 
 impl Queue {
-    /// Sends what waits, and what comes, on a thread of its own, which has the capabilities of this one.
+    /// Sends waiting and future messages from a thread of its own, which inherits this thread's capabilities.
     ///
     /// # Errors
-    /// Of making the thread.
+    /// The thread cannot be created.
     pub fn serve(self) -> io::Result<()> {
         let Queue(Some(messages)) = self else {
             return Ok(());
@@ -134,13 +134,13 @@ impl Queue {
     }
 }
 
-/// Makes a message of each line.
+/// Turns each line into a message.
 struct ToSyslog {
     prefix: String,
     queue: SyncSender<Message>,
 }
 
-/// A line of this severity.
+/// Writes a line with a severity.
 struct SyslogLine<'a> {
     to: &'a ToSyslog,
     severity: Severity,

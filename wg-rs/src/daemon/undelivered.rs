@@ -1,4 +1,4 @@
-//! Hears by ICMP of what did not arrive. Without CAP_NET_RAW nothing is heard.
+//! Receives ICMP errors about datagrams that did not arrive. Without CAP_NET_RAW, none are received.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,20 +11,21 @@ use crate::sys::async_fd;
 use crate::sys::icmp::{IcmpSocket, Undelivered};
 use crate::sys::udp::Family;
 
-/// Messages read at a time, and how long it then takes to the next: anybody can send some.
+/// How many messages are read at once, and the pause after that. It limits the cost, as anybody can send
+/// such messages.
 const AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The sockets that hear it, in the namespace in which this was made.
+/// The ICMP sockets, in the network namespace where this was created.
 pub struct Ears(Vec<(IcmpSocket, AsyncFd<OwnedFd>)>);
 
 impl Ears {
-    /// To be opened before capabilities are given up.
+    /// Opens the sockets. Must be called before capabilities are dropped.
     pub fn open() -> Vec<IcmpSocket> {
         let open = |family| {
             IcmpSocket::open(family)
                 .inspect_err(|error| {
-                    tracing::debug!(%error, "closed ports will not be heard of");
+                    tracing::debug!(%error, "cannot receive ICMP messages");
                 })
                 .ok()
         };
@@ -34,10 +35,10 @@ impl Ears {
             .collect()
     }
 
-    /// Within a tokio runtime.
+    /// Registers the sockets. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Of descriptors.
+    /// A descriptor cannot be duplicated or registered.
     pub fn new(sockets: Vec<IcmpSocket>) -> io::Result<Self> {
         let ear = |socket: IcmpSocket| {
             let ready = async_fd::readable(socket.as_fd().try_clone_to_owned()?)?;
@@ -47,7 +48,7 @@ impl Ears {
         Ok(Ears(ears?))
     }
 
-    /// Waits until `from`, and then for messages: some of those there are. Safe to be cancelled.
+    /// Waits until `from`, and then for messages. Returns at most `AT_ONCE`. Safe to cancel.
     pub async fn hear(&self, from: Instant) -> Vec<Undelivered> {
         sleep_until(from).await;
         match &self.0[..] {
@@ -60,7 +61,7 @@ impl Ears {
         }
     }
 
-    /// When to hear again after something was heard.
+    /// Returns the time for the next call of `hear` after messages were received.
     pub fn next() -> Instant {
         Instant::now() + PAUSE
     }
@@ -68,7 +69,7 @@ impl Ears {
 
 async fn read((socket, ready): &(IcmpSocket, AsyncFd<OwnedFd>)) -> Vec<Undelivered> {
     let Ok(mut ready) = ready.readable().await else {
-        // The reactor is gone, and so is soon whoever waits.
+        // The runtime is shutting down, and this task will end with it.
         return std::future::pending().await;
     };
     let mut heard = Vec::new();
@@ -80,7 +81,7 @@ async fn read((socket, ready): &(IcmpSocket, AsyncFd<OwnedFd>)) -> Vec<Undeliver
                 break;
             }
             Err(error) => {
-                tracing::debug!(%error, "what did not arrive is not to be heard");
+                tracing::debug!(%error, "cannot receive ICMP messages");
                 break;
             }
         }

@@ -1,7 +1,7 @@
-//! What comes back by ICMP: that something sent by UDP did not arrive.
+//! Receives ICMP errors about UDP datagrams that did not arrive.
 //!
-//! By raw sockets of their own, and not by the errors of the sockets that send (IP_RECVERR): those errors
-//! would fail the next send, whoever it is to, and share the room of what is received.
+//! This uses raw sockets, and not the error queues of the sending sockets (IP_RECVERR): such an error would
+//! fail the next send, also to another peer, and share the receive buffer.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,9 +15,9 @@ use nix::sys::socket::{
 use super::check;
 use super::udp::Family;
 
-/// Of what the kernel keeps for us, in bytes: it is read at once.
+/// The receive buffer in bytes. It may be small, as messages are read at once.
 const RECEIVE_BUFFER: usize = 64 << 10;
-/// More than is looked at.
+/// Room for the part of a message that is examined.
 const MESSAGE: usize = 256;
 
 /// `ICMP_FILTER` and `ICMPV6_FILTER` of the kernel's headers: each set bit blocks a type.
@@ -30,7 +30,7 @@ const ICMPV6_DEST_UNREACH: u8 = 1;
 const ICMP_HEADER: usize = 8;
 const UDP: u8 = 17;
 
-/// The reason in an ICMP message.
+/// The reason that an ICMP message gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {
     /// Nothing listens on the port.
@@ -52,11 +52,11 @@ pub struct Undelivered {
     pub to: SocketAddr,
     /// Why it did not arrive.
     pub what: Unreachable,
-    /// Who says so.
+    /// The sender of the ICMP message.
     pub by: IpAddr,
 }
 
-/// A raw socket that receives one family's messages of unreachable destinations.
+/// A raw socket that receives the "destination unreachable" messages of one address family.
 #[derive(Debug)]
 pub struct IcmpSocket {
     fd: OwnedFd,
@@ -64,10 +64,10 @@ pub struct IcmpSocket {
 }
 
 impl IcmpSocket {
-    /// Opens one in the network namespace of the calling thread.
+    /// Opens a socket in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// EPERM: no CAP_NET_RAW; EAFNOSUPPORT: a host without this family.
+    /// EPERM without CAP_NET_RAW; EAFNOSUPPORT if the host does not have this address family.
     pub fn open(family: Family) -> io::Result<Self> {
         let (domain, protocol) = match family {
             Family::V4 => (AddressFamily::Inet, SockProtocol::Icmp),
@@ -90,10 +90,10 @@ impl IcmpSocket {
         Ok(IcmpSocket { fd, family })
     }
 
-    /// The next message; `None` if it is not about a datagram.
+    /// Receives the next message. `None` if it is not about a datagram.
     ///
     /// # Errors
-    /// WouldBlock: there is none.
+    /// WouldBlock if there is no message.
     pub fn recv(&self) -> io::Result<Option<Undelivered>> {
         let mut message = [0; MESSAGE];
         Ok(match self.family {
@@ -127,7 +127,7 @@ fn set(
         .map(drop)
 }
 
-/// An IPv4 packet of ICMP, whose payload begins with the packet that did not arrive (RFC 792).
+/// Parses an IPv4 packet with an ICMP message, which quotes the packet that did not arrive (RFC 792).
 fn of_icmp(packet: &[u8], by: Ipv4Addr) -> Option<Undelivered> {
     let icmp = packet.get(header_len(packet)?..)?;
     let what = match (*icmp.first()?, *icmp.get(1)?) {
@@ -151,12 +151,12 @@ fn of_icmp(packet: &[u8], by: Ipv4Addr) -> Option<Undelivered> {
     })
 }
 
-/// Length of an IPv4 header.
+/// The length of an IPv4 header in bytes.
 fn header_len(packet: &[u8]) -> Option<usize> {
     Some(usize::from(packet.first()? & 15) * 4)
 }
 
-/// A message of ICMPv6, without its IPv6 header (RFC 4443, section 3.1).
+/// Parses an ICMPv6 message without its IPv6 header (RFC 4443, section 3.1).
 fn of_icmpv6(icmp: &[u8], by: Ipv6Addr) -> Option<Undelivered> {
     let what = match (*icmp.first()?, *icmp.get(1)?) {
         (ICMPV6_DEST_UNREACH, 0) => Unreachable::Network,
@@ -190,7 +190,7 @@ mod tests {
 
     const BY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
 
-    /// As a host sends it: what did not arrive went from port 51820 to 192.0.2.2 port 7.
+    /// An ICMP message as a host sends it, about a datagram from port 51820 to 192.0.2.2 port 7.
     fn message(code: u8, protocol: u8) -> Vec<u8> {
         let mut packet = vec![0; 20 + 8 + 20 + 8];
         packet[0] = 0x45;
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_port_is_told_with_its_address() {
+    fn a_closed_port_is_reported_with_its_address() {
         let undelivered = Undelivered {
             port: 51820,
             to: "192.0.2.2:7".parse().unwrap(),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_cut_is_nothing() {
+    fn a_truncated_message_is_ignored() {
         let packet = message(3, UDP);
         for len in 0..packet.len() - 4 {
             assert_eq!(of_icmp(&packet[..len], BY), None, "{len}");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_port_of_this_host_is_heard() {
+    fn a_closed_port_of_this_host_is_reported() {
         for (family, local) in [(Family::V4, "127.0.0.1:0"), (Family::V6, "[::1]:0")] {
             let icmp = match IcmpSocket::open(family) {
                 Ok(icmp) => icmp,

@@ -2,10 +2,10 @@
 
 use std::ffi::{CStr, CString, c_int};
 
-/// As which program messages are sent.
+/// The program name of the messages.
 const PROGRAM: &CStr = c"wireguard-rs";
 
-/// How bad it is.
+/// The severity of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// Something failed.
@@ -14,7 +14,7 @@ pub enum Severity {
     Warning,
     /// Something happened.
     Info,
-    /// For whoever looks for a fault.
+    /// Details for debugging.
     Debug,
 }
 
@@ -29,13 +29,14 @@ impl Severity {
     }
 }
 
-/// What is sent from now on is sent as a daemon's, with its process ID.
+/// Opens the connection: later messages have the facility `daemon` and this process's ID.
 pub fn open() {
     // SAFETY: the C library keeps the pointer, which is to a constant.
     unsafe { libc::openlog(PROGRAM.as_ptr(), libc::LOG_PID, libc::LOG_DAEMON) };
 }
 
-/// Sends a message of one line. Waits as long as whoever reads does not; if nobody does, it is lost.
+/// Sends a message of one line. Waits while the syslog daemon does not read. Without a syslog daemon, the
+/// message is lost.
 pub fn send(severity: Severity, line: &str) {
     let Ok(line) = CString::new(line.replace('\0', " ")) else {
         return;
