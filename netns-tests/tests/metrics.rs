@@ -1,5 +1,5 @@
-//! `wg-rs metrics`: what it says is read by a parser that others wrote, and clients that stall do not
-//! keep others from being served.
+//! `wg-rs metrics`: Prometheus's own parser reads the output, and clients that stall do not delay other
+//! clients.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -37,7 +37,7 @@ fn python() -> Option<&'static str> {
     require("python3 with prometheus_client", found.then_some(python))
 }
 
-/// Every line of the text is understood.
+/// Parses the text, every line of which must be valid.
 fn parse(python: &str, host: &Host, text: &str) -> io::Result<Vec<Sample>> {
     let samples = host.sh_with(python, &["-c", PARSER], text)?;
     let samples: Vec<Sample> = serde_json::from_str(&samples)?;
@@ -146,7 +146,7 @@ fn tunnel() -> io::Result<Tunnel> {
     let key = tunnel.b.keys.public.to_string();
     let name = ["set", "wg0", "peer", &key, "name", "bob"];
     tunnel.a.host.sh(&wg_rs.to_string_lossy(), &name)?;
-    // Something to be dropped.
+    // Junk that the daemon must drop.
     let port = tunnel.a.wg.get()?.listen_port;
     tunnel.b.host.run(|| {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
@@ -200,9 +200,9 @@ fn the_state_of_a_tunnel() -> io::Result<()> {
     Ok(())
 }
 
-/// More of them than are served at a time say nothing, or half of it, or do not read.
+/// More clients than are served at a time send nothing or half a request, or do not read the answer.
 #[test]
-fn scrapers_that_stall_harm_nobody() -> io::Result<()> {
+fn stalled_scrapers_do_not_block_others() -> io::Result<()> {
     let tunnel = tunnel()?;
     let exporter = Exporter::start(&tunnel.a.host)?;
     let mut stalled = Vec::new();
@@ -211,21 +211,21 @@ fn scrapers_that_stall_harm_nobody() -> io::Result<()> {
         stream.write_all([&b""[..], b"GET /met"][n % 2])?;
         stalled.push(stream);
     }
-    // It is served once those before it had their time.
+    // This client is served once the time of the stalled ones is over.
     let answer = exporter.ask("GET /metrics HTTP/1.1\r\n\r\n")?;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    // They were cut off.
+    // The stalled clients were disconnected.
     let mut rest = Vec::new();
     stalled[0].set_read_timeout(Some(Duration::from_secs(1)))?;
     assert!(matches!(stalled[0].read_to_end(&mut rest), Ok(0) | Err(_)));
-    // And the tunnel does not know of any of this.
+    // The tunnel is not affected.
     tunnel.ping_both_ways(netns_tests::Family::V4)?;
     Ok(())
 }
 
-/// Who serves others is not to be reached by them unless that is asked for.
+/// Other machines can reach it only if that is asked for.
 #[test]
-fn it_listens_on_loopback() -> io::Result<()> {
+fn it_listens_on_loopback_by_default() -> io::Result<()> {
     let hosts = netns_tests::Hosts::new(1500)?;
     let exporter = Exporter::start(&hosts.hosts[0])?;
     assert!(exporter.address.ip().is_loopback());

@@ -1,4 +1,4 @@
-//! `wg-rs status`: each reason why a peer is not connected, from its real cause.
+//! `wg-rs status`: each reason why a peer is not connected, produced by its real cause.
 
 use std::fs;
 use std::io;
@@ -17,7 +17,7 @@ use netns_tests::{
 };
 use serde_json::Value;
 
-/// Handshakes are repeated every five seconds, and some states need several.
+/// A time limit: handshakes are repeated every five seconds, and some states need several.
 const LONG: Duration = Duration::from_secs(60);
 
 /// The addresses of the two ends inside the tunnel.
@@ -25,12 +25,12 @@ fn inner(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, number)
 }
 
-/// Where an end is.
+/// The address and port of an end, outside the tunnel.
 fn outer(number: u8) -> SocketAddr {
     ([192, 0, 2, number], End::PORT).into()
 }
 
-/// `wg-rs status` in a host.
+/// Runs `wg-rs status` in a host.
 struct Status(PathBuf);
 
 impl Status {
@@ -57,7 +57,7 @@ impl Status {
         });
         let reason = reason
             .map_err(|error| io::Error::new(error.kind(), format!("{error}; it is {last}")))?;
-        // What programs are told is what people are told.
+        // The text for people contains the same reason as the JSON.
         let text = self.text(host)?;
         let cause = reason.split([',', ':']).next().unwrap_or_default();
         assert!(text.contains(cause), "{cause} in {text}");
@@ -65,8 +65,8 @@ impl Status {
     }
 }
 
-/// Two hosts with an interface each, which know each other as `peers` are made, and are up; the first
-/// one wants to connect.
+/// Two hosts with an interface each, which have each other as peers and are up; the first one wants to
+/// connect.
 struct Pair {
     wgs: [Wg; 2],
     keys: [Keys; 2],
@@ -84,7 +84,7 @@ impl Pair {
             configure(&wg, n, &keys, &change)?;
             Ok(wg)
         };
-        // The one that answers first.
+        // The end that answers is started first.
         let second = start(1)?;
         let first: io::Result<Wg> = start(0);
         Ok(Pair {
@@ -99,7 +99,7 @@ impl Pair {
         &self.hosts.hosts[n]
     }
 
-    /// Waits until `n` says this of the other.
+    /// Waits until the status at `n` reports this state of the other.
     fn until(&self, n: usize, state: &str) -> io::Result<String> {
         let other = self.keys[1 - n].public;
         self.status.until(self.host(n), other, state)
@@ -123,7 +123,7 @@ fn configure(
     wg.up(1420, &[(inner(number).into(), 24)])
 }
 
-/// One host, whose peer is a socket of the test's at another.
+/// One host with an interface, whose peer is a socket of the test in another host.
 fn alone() -> io::Result<(Hosts, Status, Keys, Key, Wg)> {
     let hosts = Hosts::new(1500)?;
     let keys = [Keys::generate(), Keys::generate()];
@@ -153,7 +153,7 @@ fn a_tunnel_that_works() -> io::Result<()> {
         (&true.into(), &false.into())
     );
     assert!(json["started"].as_u64() > Some(1_700_000_000), "{json}");
-    // No key that is secret.
+    // The JSON has no secret key.
     for secret in [pair.keys[0].private, pair.keys[1].private] {
         assert!(
             !text.contains(&secret.to_string()) && !json.to_string().contains(&secret.to_string())
@@ -170,7 +170,7 @@ fn no_endpoint() -> io::Result<()> {
     let reason = status.until(&hosts.hosts[0], key, "no-endpoint")?;
     assert_eq!(
         reason,
-        "not connected: no endpoint known, it has to connect first"
+        "not connected: no endpoint is known; the peer must connect first"
     );
     Ok(())
 }
@@ -194,8 +194,7 @@ fn no_answer_then_a_closed_port() -> io::Result<()> {
     let reason = status.until(&hosts.hosts[0], key, "port-closed")?;
     assert_eq!(
         reason,
-        "not connected: the port is closed: what was sent to 192.0.2.2:51820 came back by ICMP from \
-         192.0.2.2"
+        "not connected: the port is closed: 192.0.2.2 refused packets to 192.0.2.2:51820 by ICMP"
     );
     Ok(())
 }
@@ -214,7 +213,7 @@ fn no_route() -> io::Result<()> {
     Ok(())
 }
 
-/// The one that is called has another key for the one that calls.
+/// The responder has another public key for the initiator.
 #[test]
 fn a_wrong_public_key() -> io::Result<()> {
     let other = Keys::generate().public;
@@ -229,15 +228,15 @@ fn a_wrong_public_key() -> io::Result<()> {
     let reason = pair.status.until(pair.host(1), other, "unknown-key")?;
     let key = pair.keys[0].public;
     let wanted = format!(
-        "not connected: handshakes from 192.0.2.1:51820 are made with the key {key}, which is no peer's"
+        "not connected: handshakes from 192.0.2.1:51820 are made with the key {key}, which no peer has"
     );
     assert_eq!(reason, wanted);
     Ok(())
 }
 
-/// The one that calls has another key for the one that is called.
+/// The initiator has another public key for the responder.
 #[test]
-fn another_public_key_is_called() -> io::Result<()> {
+fn a_handshake_for_another_public_key() -> io::Result<()> {
     let other = Keys::generate().public;
     let pair = Pair::new(|n, peer, _| match n {
         0 => PeerConfig {
@@ -250,7 +249,7 @@ fn another_public_key_is_called() -> io::Result<()> {
     let reason = pair.until(1, "wrong-key")?;
     assert_eq!(
         reason,
-        "not connected: handshakes from 192.0.2.1:51820 are made for another public key than that of \
+        "not connected: handshakes from 192.0.2.1:51820 are for a public key other than that of \
          this interface"
     );
     Ok(())
@@ -265,7 +264,7 @@ fn a_wrong_preshared_key() -> io::Result<()> {
     let reason = pair.until(0, "wrong-preshared-key")?;
     assert_eq!(
         reason,
-        "not connected: it answers, and the preshared keys differ (one is set here)"
+        "not connected: it answers, but the preshared keys differ (one is set here)"
     );
     let reason = pair.until(1, "unconfirmed")?;
     assert!(
@@ -286,7 +285,7 @@ fn a_clock_that_is_behind() -> io::Result<()> {
     let mut proc = pair.wgs[0].proc.take().expect("a process");
     proc.signal(nix::sys::signal::Signal::SIGTERM)?;
     proc.wait(PATIENCE)?;
-    // Ends the session; what is known of the peer's clock stays.
+    // This ends the session, but the last timestamp of the peer is kept.
     pair.host(1).run(|| {
         netlink::set_up("wg0", false)?;
         netlink::set_up("wg0", true)
@@ -309,7 +308,7 @@ fn a_clock_that_is_behind() -> io::Result<()> {
     Ok(())
 }
 
-/// A library to preload, whose time of day is an hour behind.
+/// A library to preload that sets the time of day an hour back.
 struct Late(PathBuf);
 
 impl Late {
@@ -409,7 +408,7 @@ fn a_peer_under_load() -> io::Result<()> {
     answer()?;
     let reason = status.until(&hosts.hosts[0], key, "under-load")?;
     assert!(
-        reason.starts_with("not connected: it is under load, and asks for a cookie first"),
+        reason.starts_with("not connected: it is under load and asks for a cookie first"),
         "{reason}"
     );
     answer()?;
@@ -431,9 +430,9 @@ fn a_port_that_is_taken() -> io::Result<()> {
     Ok(())
 }
 
-/// Other daemons close the connection on a question that they do not know.
+/// Other daemons close the connection on a request that they do not know.
 #[test]
-fn other_daemons_are_told_by_what_they_tell() -> io::Result<()> {
+fn the_status_of_other_daemons_comes_from_their_configuration() -> io::Result<()> {
     for other in Daemon::all()?.into_iter().skip(1) {
         let mut plan = Plan::new(&Daemon::ours()?, &other);
         plan.both_endpoints = true;
@@ -441,8 +440,8 @@ fn other_daemons_are_told_by_what_they_tell() -> io::Result<()> {
         let status = Status::new()?;
         let host = &tunnel.b.host;
         let key = tunnel.a.keys.public;
-        // boringtun tells how long ago the handshake was where its time is asked for: to all tools it
-        // was in 1970.
+        // boringtun reports the age of the handshake instead of its time, so that for all tools it was
+        // in 1970.
         let peer = status.json(host)?["peers"][key.to_string()].take();
         let is_time = peer["latestHandshake"].as_u64() > Some(1_700_000_000);
         let state = if is_time { "connected" } else { "idle" };
@@ -452,14 +451,14 @@ fn other_daemons_are_told_by_what_they_tell() -> io::Result<()> {
             "{other}: {peer}"
         );
         let text = status.text(host)?;
-        let what = "wg0: a daemon that tells no more than its configuration; port 51820";
+        let what = "wg0: a daemon that reports only its configuration; port 51820";
         assert!(text.starts_with(what), "{other}: {text}");
     }
     Ok(())
 }
 
 #[test]
-fn what_is_not_there_fails() -> io::Result<()> {
+fn a_missing_interface_fails() -> io::Result<()> {
     let hosts = Hosts::new(1500)?;
     let wg_rs = binaries::build("wg-rs", "wg-rs")?;
     let host = &hosts.hosts[0];

@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 
 use way::{SERVER, SERVER_V6, Way, dns, echo, http, lossy, serve};
 
-/// For what takes long on a busy machine.
+/// The time limit for steps that take long on a busy machine.
 const LONG: Duration = Duration::from_secs(240);
 
 fn installed(program: &str) -> bool {
@@ -29,7 +29,7 @@ fn ours() -> io::Result<Way> {
     Way::new(Daemon::ours()?)
 }
 
-/// Ours and wireguard-go, where that is.
+/// Our daemon, and wireguard-go if it is installed.
 fn daemons() -> io::Result<Vec<Daemon>> {
     let mut daemons = vec![Daemon::ours()?];
     daemons.extend(require("wireguard-go", Daemon::installed("wireguard-go")));
@@ -43,7 +43,7 @@ fn end(mut proc: Proc) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that tell where they belong.
+/// Bytes that depend on their position and on `seed`.
 fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -57,7 +57,7 @@ fn pattern(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Sends so many bytes to an echo server at the client, and expects them back.
+/// Sends `len` bytes from the client to an echo server, and expects them back.
 fn round(to: SocketAddr, len: usize, seed: u64) -> io::Result<()> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_read_timeout(Some(LONG))?;
@@ -126,7 +126,7 @@ fn curl_reaches_a_server_through_both_commands() -> io::Result<()> {
             let args = [&["--proxytunnel"], &args[..]].concat();
             assert_eq!(way.curl(&args)?, "hello\n", "{args:?}: {}", proc.output());
         }
-        // What does not exist, what nobody listens on, and what is behind no peer.
+        // A name that does not exist, a closed port, and an address that no peer has.
         for url in [
             "http://none.example/",
             "http://10.9.0.1:9/",
@@ -196,7 +196,7 @@ fn resident(pid: i32) -> io::Result<u64> {
 }
 
 #[test]
-fn a_thousand_connections_at_once_and_nothing_is_left_of_them() -> io::Result<()> {
+fn a_thousand_connections_at_once_free_everything_at_their_end() -> io::Result<()> {
     const FLOWS: usize = 1000;
     let way = ours()?;
     echo(&way.server, 7);
@@ -216,7 +216,7 @@ fn a_thousand_connections_at_once_and_nothing_is_left_of_them() -> io::Result<()
         let mut got = vec![0; 5000];
         for (n, mut stream) in streams.iter().enumerate() {
             stream.read_exact(&mut got)?;
-            // So many at once make the server answer with SYN cookies.
+            // With this many at once, the server answers with SYN cookies.
             assert!(got == pattern(5000, n as u64), "connection {n}");
         }
         Ok(streams)
@@ -231,7 +231,7 @@ fn a_thousand_connections_at_once_and_nothing_is_left_of_them() -> io::Result<()
     until(LONG, "the descriptors to be closed", || {
         Ok((descriptors(proc.pid())? <= before).then_some(()))
     })?;
-    // Those that have ended are remembered for ten seconds, the smoltcp way of TIME-WAIT.
+    // smoltcp keeps ended connections for ten seconds, its TIME-WAIT.
     until(LONG, "the memory to be free", || {
         Ok((resident(proc.pid())? < most.min(48 << 10)).then_some(()))
     })?;
@@ -239,9 +239,9 @@ fn a_thousand_connections_at_once_and_nothing_is_left_of_them() -> io::Result<()
 }
 
 #[test]
-fn connections_end_and_break_as_their_other_end_does() -> io::Result<()> {
+fn a_connection_ends_or_breaks_when_its_other_end_does() -> io::Result<()> {
     let way = ours()?;
-    // Reads a word, then does what it says.
+    // The server reads a word, and then does what it says.
     serve(&way.server, 7, |mut stream| {
         let mut word = [0; 4];
         stream.read_exact(&mut word)?;
@@ -254,7 +254,7 @@ fn connections_end_and_break_as_their_other_end_does() -> io::Result<()> {
                 assert_eq!(rest, b"the other half");
                 Ok(())
             }
-            // What was not read makes a reset of the end.
+            // If data was not read, the close becomes a reset.
             _ => {
                 thread::sleep(Duration::from_millis(200));
                 drop(stream);
@@ -284,7 +284,7 @@ fn connections_end_and_break_as_their_other_end_does() -> io::Result<()> {
         let error = stream.read(&mut [0; 9]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 
-        // Nobody listens there.
+        // Nothing listens on this port.
         let mut stream = connect(listening[1])?;
         let error = stream.read(&mut [0; 9]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -294,7 +294,7 @@ fn connections_end_and_break_as_their_other_end_does() -> io::Result<()> {
 }
 
 #[test]
-fn a_peer_that_vanishes_is_told_of_and_a_stream_outlives_that() -> io::Result<()> {
+fn a_lost_peer_is_reported_and_streams_survive_it() -> io::Result<()> {
     let mut way = ours()?;
     echo(&way.server, 7);
     let file = way.full_file(None)?;
@@ -315,7 +315,7 @@ fn a_peer_that_vanishes_is_told_of_and_a_stream_outlives_that() -> io::Result<()
 }
 
 #[test]
-fn what_does_not_work_is_said() -> io::Result<()> {
+fn failures_are_reported() -> io::Result<()> {
     let way = ours()?;
     let file = way.full_file(Some(([192, 0, 2, 2], 9).into()))?;
     let (proc, _) = way.start(&["forward", &file, "0:10.9.0.1:7"], 1)?;
@@ -333,11 +333,11 @@ fn what_does_not_work_is_said() -> io::Result<()> {
         ),
         (
             &["forward", &plain, "0.0.0.0:1:a:2"],
-            "give --allow-remote if they shall",
+            "give --allow-remote if that is wanted",
         ),
         (
             &["socks", &plain, "0.0.0.0:1080"],
-            "give --allow-remote if they shall",
+            "give --allow-remote if that is wanted",
         ),
         (&["forward", &plain], "Nothing to forward"),
         (&["forward", &plain, "1:a"], "is not of the form"),
@@ -354,12 +354,12 @@ fn what_does_not_work_is_said() -> io::Result<()> {
 }
 
 #[test]
-fn ports_are_led_out_of_the_tunnel() -> io::Result<()> {
+fn ports_are_forwarded_out_of_the_tunnel() -> io::Result<()> {
     let way = ours()?;
     http(&way.client, 8000, "from the client\n");
     let file = way.full_file(None)?;
     let (proc, _) = way.start(&["forward", &file, "-R", "80:127.0.0.1:8000"], 1)?;
-    // The server learns where the client is from its handshake.
+    // The server learns the client's endpoint from its handshake.
     way.until_said(&proc, "The tunnel is up")?;
     way.server.run(|| -> io::Result<()> {
         let mut stream = TcpStream::connect(("10.9.0.2", 80))?;
@@ -368,7 +368,7 @@ fn ports_are_led_out_of_the_tunnel() -> io::Result<()> {
         let mut page = String::new();
         stream.read_to_string(&mut page)?;
         assert!(page.ends_with("from the client\n"), "{page}");
-        // Another port is closed, and says so.
+        // A connection to another port is refused.
         let error = TcpStream::connect(("10.9.0.2", 81)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         Ok(())
@@ -376,7 +376,7 @@ fn ports_are_led_out_of_the_tunnel() -> io::Result<()> {
     end(proc)
 }
 
-/// A question for `web.example`, by hand.
+/// A DNS question for `web.example`, as bytes.
 const QUESTION: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03web\x07example\0\0\x01\0\x01";
 
 #[test]
@@ -429,7 +429,7 @@ fn dns_over_udp() -> io::Result<()> {
 }
 
 #[test]
-fn a_path_that_loses_and_reorders_corrupts_nothing() -> io::Result<()> {
+fn streams_survive_a_path_that_loses_and_reorders() -> io::Result<()> {
     let way = ours()?;
     echo(&way.server, 7);
     let stop = Arc::new(AtomicBool::new(false));
@@ -445,7 +445,7 @@ fn a_path_that_loses_and_reorders_corrupts_nothing() -> io::Result<()> {
 }
 
 #[test]
-fn git_clones_through_it() -> io::Result<()> {
+fn git_clones_through_forward() -> io::Result<()> {
     if !installed("git") {
         return Ok(());
     }
@@ -495,9 +495,9 @@ impl Drop for Cleanup<'_> {
     }
 }
 
-/// What the daemon is made of does not grow: smoltcp's panics, which name its files, are in one program only.
+/// The daemon does not contain smoltcp: only `wg-rs` has smoltcp's file names, which its panics contain.
 #[test]
-fn the_daemon_has_no_part_in_it() -> io::Result<()> {
+fn the_daemon_does_not_contain_the_stack() -> io::Result<()> {
     if !installed("strip") {
         return Ok(());
     }

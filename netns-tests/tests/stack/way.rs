@@ -1,5 +1,5 @@
-//! A server behind a WireGuard daemon, and a host whose user has nothing: no root, no capabilities, no
-//! /dev/net/tun.
+//! A server behind a WireGuard daemon, and a client host whose user has no privileges: no root, no
+//! capabilities, no /dev/net/tun.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -16,14 +16,14 @@ use netns_tests::{
     Config, Daemon, Host, Keys, Lab, PATIENCE, PeerConfig, Proc, Via, Wg, binaries, until,
 };
 
-/// The user without anything, by number: nobody.
+/// The user ID of nobody, who has no privileges.
 const NOBODY: &str = "65534";
 const PORT: u16 = 51820;
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
-/// The server on the cable between the two.
+/// The server's address on the cable between the two.
 const OUTSIDE: [u8; 4] = [192, 0, 2, 2];
 
 pub struct Way {
@@ -57,7 +57,7 @@ impl Way {
         let folder = std::env::temp_dir().join(folder);
         fs::create_dir(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-        // Where the user can run it, whatever he may read of this tree.
+        // The user may not be able to read the build folder.
         fs::copy(binaries::wg_rs()?, folder.join("wg-rs"))?;
         Ok(Way {
             wg,
@@ -70,7 +70,7 @@ impl Way {
         })
     }
 
-    /// Ends the daemon as if its host had lost power, and starts it again: its sessions are forgotten.
+    /// Kills the daemon as if its host had lost power, and starts it again without its sessions.
     pub fn restart_server(&mut self, meanwhile: impl FnOnce()) -> io::Result<()> {
         let process = self.wg.proc.as_mut().expect("a process");
         process.signal(nix::sys::signal::Signal::SIGKILL)?;
@@ -85,7 +85,7 @@ impl Way {
         Ok(())
     }
 
-    /// Writes the client's file. Its endpoint is the server, or another address.
+    /// Writes the client's file. The endpoint is the server's unless another one is given.
     pub fn file(&self, endpoint: Option<SocketAddr>, extra: &[&str]) -> io::Result<String> {
         let endpoint = endpoint.unwrap_or(SocketAddr::from((OUTSIDE, PORT)));
         let peer = PeerConfig::new(self.keys[1].public)
@@ -102,17 +102,17 @@ impl Way {
         Ok(path.to_string_lossy().into_owned())
     }
 
-    /// The client's file, with its addresses and the server as its DNS server.
+    /// Writes the client's file with its addresses, and the server as its DNS server.
     pub fn full_file(&self, endpoint: Option<SocketAddr>) -> io::Result<String> {
         let address = format!("Address = {CLIENT}/24, {CLIENT_V6}/64");
         let dns = format!("DNS = {SERVER}");
         self.file(endpoint, &[&address, &dns, "PostUp = touch /tmp/never"])
     }
 
-    /// Starts `wg-rs` at the client as a user who has nothing.
+    /// Starts `wg-rs` at the client as the user without privileges.
     pub fn spawn(&self, args: &[&str]) -> io::Result<Proc> {
         let program = self.folder.join("wg-rs");
-        // In a mount namespace of its own, where /dev/net is empty.
+        // It runs in a mount namespace of its own, where /dev/net is empty.
         let script = "mount -t tmpfs none /dev/net 2> /dev/null || test ! -e /dev/net/tun || exit 9; \
                       exec setpriv --reuid=$0 --regid=$0 --clear-groups --bounding-set=-all \
                       --inh-caps=-all --ambient-caps=-all --no-new-privs -- \"$@\"";
@@ -122,7 +122,8 @@ impl Way {
         self.client.spawn(&mut command)
     }
 
-    /// As [`Way::spawn`], once it has said where it listens, so many times; and it has nothing indeed.
+    /// As [`Way::spawn`]; waits until `wg-rs` has reported `count` addresses that it listens on. Checks that it
+    /// has no privileges.
     pub fn start(&self, args: &[&str], count: usize) -> io::Result<(Proc, Vec<SocketAddr>)> {
         let mut proc = self.spawn(args)?;
         let listening = until(PATIENCE, "`Listening on'", || {
@@ -136,7 +137,7 @@ impl Way {
                 .map(|line| {
                     let word = line.split(',').next().unwrap_or_default();
                     let word = word.trim_start_matches("udp/");
-                    // Inside of the tunnel it names the port only.
+                    // For a port inside the tunnel it prints only the number.
                     let inside = SocketAddr::from(([0, 0, 0, 0], 0));
                     word.parse().unwrap_or(inside)
                 })
@@ -149,7 +150,7 @@ impl Way {
         Ok((proc, listening))
     }
 
-    /// Waits until `wg-rs` says this.
+    /// Waits until `wg-rs` prints this text.
     pub fn until_said(&self, proc: &Proc, text: &str) -> io::Result<()> {
         until(2 * PATIENCE, text, || {
             Ok(proc.output().contains(text).then_some(()))
@@ -157,7 +158,7 @@ impl Way {
         .map_err(|error| io::Error::other(format!("{error}: {}", proc.output())))
     }
 
-    /// What curl gets at the client, with a new line at its end.
+    /// Runs curl at the client. Returns its output with a newline at the end.
     pub fn curl(&self, args: &[&str]) -> io::Result<String> {
         let common = [
             "--silent",
@@ -182,8 +183,8 @@ fn start(daemon: &Daemon, server: &Host, keys: &[Keys; 2]) -> io::Result<Wg> {
     Ok(wg)
 }
 
-/// Serves each connection of a port, at all addresses, on a thread of its own. Ends with the host's
-/// processes' test, as the listener's thread is never joined.
+/// Serves each connection to a port, at all addresses, on a thread of its own. The listener's thread is
+/// never joined; it ends with the test process.
 pub fn serve(
     host: &Host,
     port: u16,
@@ -199,7 +200,7 @@ pub fn serve(
     });
 }
 
-/// Answers a request of HTTP with this text.
+/// Answers HTTP requests with this text.
 pub fn http(host: &Host, port: u16, text: &'static str) {
     serve(host, port, move |mut stream| {
         let mut head = Vec::new();
@@ -215,7 +216,7 @@ pub fn http(host: &Host, port: u16, text: &'static str) {
     });
 }
 
-/// Gives back all that comes.
+/// Sends all received data back.
 pub fn echo(host: &Host, port: u16) {
     serve(host, port, |mut stream| {
         let mut bytes = vec![0; 64 << 10];
@@ -228,8 +229,8 @@ pub fn echo(host: &Host, port: u16) {
     });
 }
 
-/// Answers each DNS question for an address with the server's (RFC 1035, section 4.1), but for names that
-/// begin with `no`. The names that were asked for.
+/// Answers each DNS question for an address with the server's address (RFC 1035, section 4.1), except for
+/// names that begin with `no`. Returns the names that were asked for.
 pub fn dns(host: &Host) -> Arc<Mutex<Vec<String>>> {
     let socket = host.run(|| UdpSocket::bind((SERVER, 53)).unwrap());
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -262,7 +263,8 @@ pub fn dns(host: &Host) -> Arc<Mutex<Vec<String>>> {
     asked
 }
 
-/// A path from the client's loopback interface to the server that loses and reorders datagrams, both ways.
+/// Relays datagrams between the client's loopback interface and the server, and loses and reorders some in
+/// both directions.
 pub fn lossy(client: &Host, stop: &Arc<AtomicBool>) -> SocketAddr {
     let (near, far) = client.run(|| {
         let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -304,7 +306,7 @@ pub fn lossy(client: &Host, stop: &Arc<AtomicBool>) -> SocketAddr {
                 };
                 count += 1;
                 match count {
-                    // Every 50th is lost, and every 17th comes behind the next one.
+                    // Every 50th datagram is lost, and every 17th is delayed until after the next one.
                     _ if count.is_multiple_of(50) => {}
                     _ if count.is_multiple_of(17) => held = Some(bytes[..len].to_vec()),
                     _ => {

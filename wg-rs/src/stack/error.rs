@@ -43,7 +43,7 @@ pub enum Error {
     #[error("no peer has {0} among its AllowedIPs")]
     NoPeer(IpAddr),
     /// The peer of the destination has no endpoint yet.
-    #[error("the peer that has {0} among its AllowedIPs has no Endpoint, and has not been heard")]
+    #[error("the peer that has {0} among its AllowedIPs has no Endpoint, and has not sent anything yet")]
     NoEndpoint(IpAddr),
     /// The interface has no address of the destination's family.
     #[error("the interface has no address from which {0} can be reached")]
@@ -64,10 +64,10 @@ pub enum Error {
     #[error("port {0} is in use inside of the tunnel")]
     PortInUse(u16),
     /// The address is not one of the interface's.
-    #[error("{0} is no address of the interface")]
+    #[error("{0} is not an address of the interface")]
     NotOurs(IpAddr),
     /// The maximum number of connections is reached.
-    #[error("there are {0} connections already, the most that a tunnel has at a time")]
+    #[error("there are already {0} connections, the most that a tunnel can have")]
     TooMany(usize),
     /// The datagram does not fit the tunnel's MTU; it is not fragmented.
     #[error("a datagram of {len} bytes is longer than the {most} that fit the tunnel's MTU")]
@@ -79,7 +79,7 @@ pub enum Error {
     },
     /// A name cannot be resolved, as no DNS server is configured.
     #[error(
-        "cannot resolve {0}: no DNS server is configured, and names are asked for in the tunnel only"
+        "cannot resolve {0}: no DNS server is configured, and names are resolved only in the tunnel"
     )]
     NoResolver(String),
     /// This cannot be the name of a host.

@@ -1,11 +1,11 @@
-//! `log`: how much a running daemon logs.
+//! `log`: sets how much a running daemon logs.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::context::{Context, complain};
 
-/// The levels.
+/// The names of the log levels.
 pub(super) const LEVELS: [&str; 3] = ["silent", "error", "verbose"];
 
 /// Runs `log`.
@@ -16,7 +16,7 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     };
     if !LEVELS.contains(&&**level) {
         return complain(format_args!(
-            "`{level}' is not a log level: there are silent, error and verbose"
+            "`{level}' is not a log level: use silent, error or verbose"
         ));
     }
     match context.interfaces.log(name, level) {

@@ -19,9 +19,9 @@ use crate::sys::terminal::{Size, size};
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Shows one frame after another. `frame` is told whether it makes the first one, and gives the exit
-/// status instead if there is no use in going on. On a `screen` a frame is drawn over the last one;
-/// otherwise they follow one another as they are.
+/// Shows one frame after another. The argument of `frame` is whether it makes the first one; it returns an
+/// exit status instead of a frame to end the loop. On a `screen`, each frame is drawn over the previous
+/// one; elsewhere the frames follow one another.
 pub(super) fn run(
     screen: bool,
     mut frame: impl FnMut(bool) -> Result<io::Result<Zeroizing<Vec<u8>>>, ExitCode>,

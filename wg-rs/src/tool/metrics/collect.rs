@@ -1,4 +1,4 @@
-//! The metrics of this moment.
+//! Queries the interfaces for their current metrics.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,8 @@ use super::exposition::exposition;
 use crate::tool::context::complain;
 use crate::tool::interfaces::Interfaces;
 
-/// The metrics of all interfaces. One that cannot be asked is told on standard error, and left out.
+/// Returns the metrics of all interfaces. An interface that cannot be queried is left out, with a message
+/// on standard error.
 pub(super) fn collect(interfaces: &Interfaces) -> (String, ExitCode) {
     let names = match interfaces.list() {
         Ok(names) => names,

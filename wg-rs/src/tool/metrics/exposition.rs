@@ -1,12 +1,11 @@
 //! The text format of Prometheus, version 0.0.4:
-//! <https://prometheus.io/docs/instrumenting/exposition_formats/>. What is not known of an interface has
-//! no sample.
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>. Unknown values have no sample.
 
 use std::fmt::{Display, Write};
 
 use crate::model::status::{PeerStatus, Status};
 
-/// The metrics of these interfaces.
+/// Formats the metrics of these interfaces.
 pub(super) fn exposition(all: &[(String, Status)]) -> String {
     let mut text = Text::default();
     of_interfaces(&mut text, all);
@@ -28,7 +27,7 @@ fn of_interfaces(text: &mut Text, all: &[(String, Status)]) {
     text.family(
         "wireguard_interface_info",
         "gauge",
-        "The version of the daemon and what encrypts data, where it is wireguard-rs; always 1.",
+        "The version and the cipher implementation of wireguard-rs; always 1.",
         all.iter().filter_map(|(name, status)| {
             let labels = [
                 ("interface", name.as_str()),
@@ -118,7 +117,7 @@ fn of_peers(text: &mut Text, all: &[(String, Status)]) {
         (
             "wireguard_peer_session",
             "gauge",
-            "Whether there is a session that data can be sent under.",
+            "Whether there is a session for sending data.",
             |peer| peer.session.map(u64::from),
         ),
         (
@@ -133,7 +132,7 @@ fn of_peers(text: &mut Text, all: &[(String, Status)]) {
         (
             "wireguard_peer_allowed_ips",
             "gauge",
-            "Number of networks that are the peer's.",
+            "Number of allowed IPs of the peer.",
             |peer| Some(peer.peer.allowed_ips.len() as u64),
         ),
     ];
@@ -143,12 +142,12 @@ fn of_peers(text: &mut Text, all: &[(String, Status)]) {
     }
 }
 
-/// The text as far as it is written.
+/// The text that was written so far.
 #[derive(Default)]
 struct Text(String);
 
 impl Text {
-    /// A family of metrics, if it has any.
+    /// Writes a family of metrics, unless it has no sample.
     fn family<'a, const N: usize, V: Display>(
         &mut self,
         name: &str,
@@ -170,7 +169,7 @@ impl Text {
     }
 }
 
-/// The value of a label.
+/// Escapes the value of a label.
 fn escaped(value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('"', "\\\"");
     value.replace('\n', "\\n")
@@ -183,7 +182,7 @@ mod tests {
     use wg_crypto::PublicKey;
 
     #[test]
-    fn nothing_is_said_of_what_is_not_known() {
+    fn unknown_values_have_no_sample() {
         assert_eq!(exposition(&[]), "");
         let kernel = Status {
             peers: vec![PeerStatus::new(Peer {
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn each_family_comes_once_with_the_samples_of_all() {
+    fn each_family_is_written_once_with_all_samples() {
         let status = |secs| Status {
             started: Some(Wall { secs, nanos: 0 }),
             drops: vec![("wrong_mac1".into(), secs)],

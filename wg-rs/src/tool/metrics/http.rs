@@ -1,8 +1,8 @@
 //! The metrics over HTTP, for scrapers: `GET /metrics`.
 //!
-//! Each connection has one request, [`PATIENCE`] to send it and again to take the answer; more than
-//! [`MAX_CONNECTIONS`] wait in the listen queue. Interfaces are asked on another thread, so that a daemon
-//! that hangs does not hold up other connections.
+//! Each connection carries one request. A client has [`PATIENCE`] to send it, and again to read the answer.
+//! Beyond [`MAX_CONNECTIONS`], clients wait in the listen queue. Interfaces are queried on another thread,
+//! so that a daemon that hangs does not delay other connections.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,20 +18,20 @@ use tokio::time::timeout;
 use super::collect::collect;
 use crate::tool::interfaces::Interfaces;
 
-/// Where to listen if nothing else is said: the port that WireGuard's exporters have.
+/// The default address to listen on, with the usual port of WireGuard exporters.
 pub(super) const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9586);
 
-/// Connections at a time.
+/// Maximum number of connections at a time.
 const MAX_CONNECTIONS: usize = 16;
-/// How long a client may take for its request, and for the answer.
+/// How long a client may take to send its request, and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// No request is longer.
+/// The maximum length of a request in bytes.
 const MAX_REQUEST: usize = 8 << 10;
 
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The address cannot be listened on.
+/// The program cannot listen on the address.
 pub(super) fn serve(address: SocketAddr, interfaces: &Interfaces) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -47,7 +47,7 @@ pub(super) fn serve(address: SocketAddr, interfaces: &Interfaces) -> io::Result<
             never = accept(listener, interfaces) => never,
         }
     });
-    // An interface that is being asked is not waited for.
+    // This does not wait for an interface that is being queried.
     runtime.shutdown_background();
     served
 }
@@ -63,14 +63,14 @@ async fn accept(listener: TcpListener, interfaces: &Interfaces) -> io::Result<()
                     let interfaces = interfaces.clone();
                     connections.spawn(answer(stream, interfaces));
                 }
-                // Out of descriptors or memory: trying again at once would only burn time.
+                // Descriptors or memory have run out: an immediate retry would only waste time.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             },
         }
     }
 }
 
-/// Answers one request. What fails concerns its client only.
+/// Answers one request. An error concerns only this client.
 async fn answer(mut stream: TcpStream, interfaces: Arc<Interfaces>) -> io::Result<()> {
     let request = timeout(PATIENCE, read(&mut stream)).await??;
     let (status, kind, body) = match wish(&request) {
@@ -94,7 +94,7 @@ async fn answer(mut stream: TcpStream, interfaces: Arc<Interfaces>) -> io::Resul
     timeout(PATIENCE, answered).await?
 }
 
-/// The head of a request, or as much as has come of it.
+/// Reads the head of a request. It may be incomplete.
 async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut request = Vec::new();
     while !is_whole(&request) && request.len() <= MAX_REQUEST {
@@ -105,12 +105,12 @@ async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(request)
 }
 
-/// Whether the head of a request has come.
+/// Whether the head of a request is complete.
 fn is_whole(request: &[u8]) -> bool {
     request.windows(4).any(|end| end == b"\r\n\r\n")
 }
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
     Metrics,
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for() {
+    fn requests_are_told_apart() {
         for (request, wanted) in [
             ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", Wish::Metrics),
             ("GET /metrics?x=1 HTTP/1.0\r\n\r\n", Wish::Metrics),

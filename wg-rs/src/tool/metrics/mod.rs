@@ -40,7 +40,7 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     }
 }
 
-/// A port alone is one of the loopback address.
+/// Parses an address and port, or only a port of the loopback address.
 fn listen_address(text: &str) -> Option<SocketAddr> {
     let port = || Some(SocketAddr::new(http::DEFAULT.ip(), text.parse().ok()?));
     text.parse().ok().or_else(port)
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_to_listen() {
+    fn addresses_to_listen_on() {
         for (text, address) in [
             ("9586", Some("127.0.0.1:9586")),
             ("0.0.0.0:80", Some("0.0.0.0:80")),

@@ -1,4 +1,4 @@
-//! Interfaces that are asked for their status, and where they are.
+//! Queries the status of interfaces, and finds where they are.
 
 use std::process::ExitCode;
 
@@ -7,16 +7,16 @@ use crate::model::status::Status;
 use crate::place::{self, ListedInterface};
 use crate::tool::context::{Context, complain};
 
-/// An interface, as far as it is known.
+/// An interface with its status.
 pub(super) struct Asked {
     pub name: String,
     pub kind: Kind,
-    /// Where it is, if it can be told.
+    /// Where it is, if known.
     pub place: Option<ListedInterface>,
     pub status: Status,
 }
 
-/// Asks this interface, or all. Fails if one cannot be asked.
+/// Queries this interface, or all. The exit code says whether all could be queried.
 pub(super) fn ask(context: &Context, name: Option<&str>) -> (Vec<Asked>, ExitCode) {
     let names = match name {
         Some(name) => vec![name.to_owned()],
@@ -28,7 +28,7 @@ pub(super) fn ask(context: &Context, name: Option<&str>) -> (Vec<Asked>, ExitCod
             }
         },
     };
-    // Where they are is told if it can be.
+    // Without the places, the status is shown all the same.
     let mut places = place::list().unwrap_or_default();
     let mut status = ExitCode::SUCCESS;
     let mut asked = Vec::new();

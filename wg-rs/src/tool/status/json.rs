@@ -1,4 +1,4 @@
-//! The status for programs. What is not known is left out.
+//! The status as JSON, for programs. Unknown values are left out.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use crate::model::status::{PeerStatus, Status};
 use crate::place::Namespace;
 use crate::sys::numeric::Endpoint;
 
-/// The layout.
+/// The layout of the JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     /// One value per line, indented by tabs.
@@ -160,7 +160,7 @@ mod tests {
     use wg_crypto::PublicKey;
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn unknown_values_are_left_out() {
         let asked = |status| Asked {
             name: "wg0".into(),
             kind: Kind::Kernel,
@@ -182,7 +182,7 @@ mod tests {
             "kind": "kernel", "listenPort": 0,
             "peers": {key.to_base64(): {
                 "state": "no-endpoint",
-                "reason": "not connected: no endpoint known, it has to connect first",
+                "reason": "not connected: no endpoint is known; the peer must connect first",
                 "transferRx": 0, "transferTx": 0, "allowedIps": [],
             }},
         }});

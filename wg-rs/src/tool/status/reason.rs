@@ -1,4 +1,4 @@
-//! Whether a peer is connected, and why not, from what is known of it.
+//! Decides from a peer's status whether it is connected, and if not, why.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,20 +8,20 @@ use crate::model::Wall;
 use crate::model::status::{PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable};
 use crate::sys::numeric::{Endpoint, Ip};
 
-/// A session is of use for so long after its handshake (`REJECT_AFTER_TIME`).
+/// How long a session can be used after its handshake (`REJECT_AFTER_TIME`).
 const SESSION: Duration = Duration::from_secs(180);
-/// Handshakes that go unanswered while there is a session, from which on it is held to be dead: they
-/// are sent every five seconds.
+/// From this number of unanswered handshakes on, an existing session counts as dead. Handshakes are sent
+/// every five seconds.
 const DEAD: u32 = 2;
-/// A refusal that is older says when it was.
+/// The text of an older refusal includes its age.
 const RECENT: Duration = Duration::from_secs(20);
 
 /// How a peer is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reason {
-    /// A word for programs: `connected`, `idle`, `no-answer`, …
+    /// One word for programs: `connected`, `idle`, `no-answer`, …
     pub state: &'static str,
-    /// The same in plain words, the cause last.
+    /// The same as a text for people, with the cause at its end.
     pub text: String,
 }
 
@@ -34,7 +34,7 @@ impl Reason {
     }
 }
 
-/// Of a peer of this interface, at this time of day.
+/// Returns how a peer of this interface is doing at the time `now`.
 pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Reason {
     let last = peer.peer.last_handshake;
     let since_handshake = last.map(|last| Duration::from_secs(now.secs.saturating_sub(last.secs)));
@@ -49,7 +49,7 @@ pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Reason
         return connected(interface, peer, since_handshake);
     }
     let is_newer = |refused: &&Refused| since_handshake.is_none_or(|age| refused.age < age);
-    // Not a reason to be without a session.
+    // This is not a reason for having no session.
     let refusals = refusals(interface, peer)
         .filter(|refused| !matches!(refused.refusal, Refusal::NotAllowed { .. }));
     match peer.unanswered {
@@ -71,7 +71,7 @@ pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Reason
     }
 }
 
-/// What was refused of the peer, or to it, in no order.
+/// The refusals of the peer's packets and of packets to the peer, in no order.
 fn refusals<'a>(interface: &'a Status, peer: &'a PeerStatus) -> impl Iterator<Item = &'a Refused> {
     let is_its = |refused: &&Refused| {
         sender(&refused.refusal).is_some_and(|from| is_its_address(interface, peer, from))
@@ -80,7 +80,7 @@ fn refusals<'a>(interface: &'a Status, peer: &'a PeerStatus) -> impl Iterator<It
     peer.refusals.iter().chain(strangers)
 }
 
-/// With a session. What was refused since it was made, and lately, is told as well.
+/// Describes a peer with a session. The text includes a recent refusal since the session began.
 fn connected(interface: &Status, peer: &PeerStatus, since_handshake: Option<Duration>) -> Reason {
     let mut text = "connected".to_owned();
     if let Some(age) = since_handshake {
@@ -103,7 +103,7 @@ fn connected(interface: &Status, peer: &PeerStatus, since_handshake: Option<Dura
     Reason::new("connected", text)
 }
 
-/// Without a session, and nothing is going on.
+/// Describes a peer without a session and without handshakes under way.
 fn quiet(peer: &PeerStatus, since_handshake: Option<Duration>) -> Reason {
     match (since_handshake, peer.peer.endpoint) {
         (Some(age), _) => Reason::new(
@@ -112,9 +112,9 @@ fn quiet(peer: &PeerStatus, since_handshake: Option<Duration>) -> Reason {
         ),
         (None, None) => Reason::new(
             "no-endpoint",
-            "not connected: no endpoint known, it has to connect first",
+            "not connected: no endpoint is known; the peer must connect first",
         ),
-        // Whether anything was tried is not told.
+        // Such a daemon does not report whether a handshake was tried.
         (None, Some(endpoint)) if peer.session.is_none() => Reason::new(
             "no-handshake",
             format!(
@@ -124,7 +124,7 @@ fn quiet(peer: &PeerStatus, since_handshake: Option<Duration>) -> Reason {
         ),
         (None, Some(_)) => Reason::new(
             "nothing-sent",
-            "not connected: nothing was sent yet, the first packet connects",
+            "not connected: nothing was sent yet; the first packet starts a handshake",
         ),
     }
 }
@@ -135,8 +135,8 @@ fn no_answer(peer: &PeerStatus, unanswered: Unanswered) -> Reason {
     Reason::new(
         "no-answer",
         format!(
-            "not connected: {count} handshake{plural} sent{}, no answer in {}: it is not there, a \
-             firewall is between, or a public key is wrong at one end",
+            "not connected: {count} handshake{plural} sent{}, no answer in {}: it is down, a \
+             firewall blocks it, or a public key is wrong at one end",
             to(peer),
             time(age)
         ),
@@ -148,7 +148,7 @@ fn unconfirmed(peer: &PeerStatus) -> Reason {
     Reason::new(
         "unconfirmed",
         format!(
-            "not connected: {} handshake{plural} of it answered, and not taken up: its preshared key \
+            "not connected: {} handshake{plural} of it answered, but not confirmed: its preshared key \
              differs ({}), or our answers do not arrive",
             peer.unconfirmed,
             ours(peer)
@@ -173,26 +173,26 @@ fn not_connected(peer: &PeerStatus, refused: &Refused) -> Reason {
     Reason::new(state, text)
 }
 
-/// A word for programs, and what happened.
+/// Returns the word for programs and the text for a refusal.
 fn cause(peer: &PeerStatus, refused: &Refused) -> (&'static str, String) {
     match refused.refusal {
         Refusal::OtherKey { from } => (
             "wrong-key",
             format!(
-                "handshakes from {} are made for another public key than that of this interface",
+                "handshakes from {} are for a public key other than that of this interface",
                 Endpoint(from)
             ),
         ),
         Refusal::UnknownKey { from, key } => (
             "unknown-key",
             format!(
-                "handshakes from {} are made with the key {key}, which is no peer's",
+                "handshakes from {} are made with the key {key}, which no peer has",
                 Endpoint(from)
             ),
         ),
         Refusal::PresharedKey => (
             "wrong-preshared-key",
-            format!("it answers, and the preshared keys differ ({})", ours(peer)),
+            format!("it answers, but the preshared keys differ ({})", ours(peer)),
         ),
         Refusal::Timestamp => (
             "clock-behind",
@@ -208,7 +208,7 @@ fn cause(peer: &PeerStatus, refused: &Refused) -> (&'static str, String) {
         ),
         Refusal::UnderLoad => (
             "under-load",
-            "it is under load, and asks for a cookie first".to_owned(),
+            "it is under load and asks for a cookie first".to_owned(),
         ),
         Refusal::SendFailed { errno } => ("send-failed", send_failed(peer, errno)),
         Refusal::Unreachable { what, by } => unreachable(peer, what, by),
@@ -220,9 +220,9 @@ fn send_failed(peer: &PeerStatus, errno: i32) -> String {
     match errno {
         libc::ENETUNREACH => format!("this host has no route{to}"),
         libc::EPERM | libc::EACCES => {
-            format!("a firewall of this host forbids to send{to}")
+            format!("a firewall on this host forbids sending{to}")
         }
-        libc::EAFNOSUPPORT => format!("there is no socket to send{to} by"),
+        libc::EAFNOSUPPORT => format!("there is no socket for sending{to}"),
         errno => format!("this host cannot send{to}: {}", Errno(errno)),
     }
 }
@@ -233,24 +233,24 @@ fn unreachable(peer: &PeerStatus, what: Unreachable, by: IpAddr) -> (&'static st
     match what {
         Unreachable::Port => (
             "port-closed",
-            format!("the port is closed: what was sent{to} came back by ICMP from {by}"),
+            format!("the port is closed: {by} refused packets{to} by ICMP"),
         ),
         Unreachable::Host => (
             "host-unreachable",
-            format!("{by} says by ICMP that it cannot reach the host that was sent{to}"),
+            format!("{by} reports by ICMP that it cannot deliver packets{to}"),
         ),
         Unreachable::Network => (
             "network-unreachable",
-            format!("{by} says by ICMP that it has no route for what was sent{to}"),
+            format!("{by} reports by ICMP that it has no route for packets{to}"),
         ),
         Unreachable::Prohibited => (
             "prohibited",
-            format!("the firewall {by} forbids, by ICMP, what was sent{to}"),
+            format!("{by} reports by ICMP that a firewall forbids packets{to}"),
         ),
     }
 }
 
-/// ` to ENDPOINT`, if there is one.
+/// Returns ` to ENDPOINT`, or an empty text if there is no endpoint.
 fn to(peer: &PeerStatus) -> String {
     let endpoint = peer.peer.endpoint;
     endpoint.map_or_else(String::new, |addr| format!(" to {}", Endpoint(addr)))
@@ -263,14 +263,14 @@ fn sender(refusal: &Refusal) -> Option<SocketAddr> {
     }
 }
 
-/// Whether what came from there came from where the peer is, and no other peer is there.
+/// Whether `from` is this peer's address, and not another peer's.
 pub(super) fn is_its_address(interface: &Status, peer: &PeerStatus, from: SocketAddr) -> bool {
     let is_at = |peer: &PeerStatus| peer.peer.endpoint == Some(from);
     let is_of_host = |peer: &PeerStatus| peer.peer.endpoint.is_some_and(|at| at.ip() == from.ip());
     if interface.peers.iter().any(is_at) {
         return is_at(peer);
     }
-    // A host behind which several peers are may have other ports for them.
+    // A NAT with several peers behind it may use other ports for them.
     is_of_host(peer)
         && interface
             .peers
@@ -280,7 +280,7 @@ pub(super) fn is_its_address(interface: &Status, peer: &PeerStatus, from: Socket
             == 1
 }
 
-/// In the largest unit of which there is one.
+/// Formats a time in the largest unit that gives at least 1.
 pub(super) fn time(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -307,7 +307,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// Of our daemon: nothing has happened yet.
+    /// A peer of our daemon before anything has happened.
     fn peer() -> PeerStatus {
         PeerStatus {
             session: Some(false),
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(of(&peer).state, "connected");
         peer.unanswered = Some(Unanswered { count: 2, age });
         assert_eq!(of(&peer).state, "no-answer");
-        // What is refused beside it is told.
+        // A refusal beside the session is included.
         peer.unanswered = None;
         let source = IpAddr::from([10, 0, 0, 9]);
         peer.refusals = vec![
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_kernel_the_last_handshake_tells() {
+    fn for_the_kernel_the_last_handshake_decides() {
         let mut peer = peer();
         peer.session = None;
         assert_eq!(of(&peer).state, "no-handshake");
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_happened_yet() {
+    fn a_peer_before_the_first_packet() {
         assert_eq!(of(&peer()).state, "nothing-sent");
         let mut nowhere = peer();
         nowhere.peer.endpoint = None;
@@ -409,11 +409,11 @@ mod tests {
                 },
             ),
         ];
-        let text = "not connected: it answers, and the preshared keys differ (none is set here)";
+        let text = "not connected: it answers, but the preshared keys differ (none is set here)";
         assert_eq!(of(&peer), Reason::new("wrong-preshared-key", text));
         peer.refusals.truncate(1);
-        let text = "not connected: 4 handshakes sent to 192.0.2.2:7, no answer in 16 s: it is not \
-                    there, a firewall is between, or a public key is wrong at one end";
+        let text = "not connected: 4 handshakes sent to 192.0.2.2:7, no answer in 16 s: it is \
+                    down, a firewall blocks it, or a public key is wrong at one end";
         assert_eq!(of(&peer), Reason::new("no-answer", text));
     }
 
@@ -446,7 +446,7 @@ mod tests {
         let both = interface(&[&one, &two]);
         assert_eq!(reason(&both, &one, NOW).state, "wrong-key");
         assert_eq!(reason(&both, &two, NOW).state, "nothing-sent");
-        // Of two at the same host it may be either, unless the port tells.
+        // If two peers are at the same host, only the port distinguishes them.
         two.peer.endpoint = Some("192.0.2.2:8".parse().unwrap());
         let both = interface(&[&one, &two]);
         assert_eq!(reason(&both, &one, NOW).state, "nothing-sent");

@@ -11,10 +11,10 @@ use crate::model::status::{Refusal, Refused, Status};
 use crate::place::Namespace;
 use crate::sys::numeric::{Endpoint, Ip};
 
-/// Refusals of strangers that are older are not told.
+/// Older refusals of senders that are not peers are not shown.
 const RECENT: Duration = Duration::from_secs(180);
 
-/// Writes all, with an empty line between two interfaces.
+/// Writes the status of all interfaces, with empty lines between them.
 pub(super) fn print(out: &mut impl Write, all: &[Asked], now: Wall) -> io::Result<()> {
     for (n, asked) in all.iter().enumerate() {
         if n > 0 {
@@ -48,13 +48,13 @@ fn peers(out: &mut impl Write, status: &Status, now: Wall) -> io::Result<()> {
     Ok(())
 }
 
-/// What is known of an interface, on one line.
+/// Describes an interface on one line.
 fn interface(asked: &Asked) -> String {
     let status = &asked.status;
     let mut facts = vec![match (&status.version, asked.kind) {
         (Some(version), _) => format!("wireguard-rs {version}"),
         (None, Kind::Kernel) => "kernel module".into(),
-        (None, Kind::Userspace) => "a daemon that tells no more than its configuration".into(),
+        (None, Kind::Userspace) => "a daemon that reports only its configuration".into(),
     }];
     match (status.up, status.bind_error) {
         (Some(true), _) => facts.push("up".into()),
@@ -95,7 +95,7 @@ fn interface(asked: &Asked) -> String {
     facts.join("; ")
 }
 
-/// Where its link and its sockets are.
+/// Names the namespaces of the link and of the sockets.
 fn namespaces(asked: &Asked) -> Option<String> {
     let place = asked.place.as_ref();
     let called = |name: Option<&Namespace>, inode: Option<u64>| -> Option<String> {
@@ -121,11 +121,11 @@ fn namespaces(asked: &Asked) -> Option<String> {
     })
 }
 
-/// One that is not where a peer is.
+/// Describes handshakes that were refused, if they did not come from the address of a peer.
 fn stranger(status: &Status, refused: &Refused) -> Option<String> {
     let (from, whose) = match &refused.refusal {
-        Refusal::OtherKey { from } => (from, "for another public key than its own".to_owned()),
-        Refusal::UnknownKey { from, key } => (from, format!("of {key}, which is no peer's")),
+        Refusal::OtherKey { from } => (from, "for a public key other than its own".to_owned()),
+        Refusal::UnknownKey { from, key } => (from, format!("of {key}, which no peer has,")),
         _ => return None,
     };
     let is_known = (status.peers.iter()).any(|peer| is_its_address(status, peer, *from));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_each() {
+    fn each_interface_and_peer_has_a_line() {
         let key = PublicKey::from_bytes([9; 32]);
         let from = "198.51.100.1:9".parse().unwrap();
         let daemon = Asked {
@@ -203,11 +203,11 @@ mod tests {
                 ..Status::default()
             },
         };
-        let nowhere = "not connected: no endpoint known, it has to connect first";
+        let nowhere = "not connected: no endpoint is known; the peer must connect first";
         let text = format!(
             "wg0: wireguard-rs 0.1.0; up; port 51820; link in namespace net:[7], sockets in net:[8]; \
              offloads tso gro; ChaCha20-Poly1305 by AWS-LC; under load: handshakes are answered with \
-             cookies; dropped since it started: wrong mac1 (2); handshakes of {key}, which is no peer's \
+             cookies; dropped since it started: wrong mac1 (2); handshakes of {key}, which no peer has, \
              came from 198.51.100.1:9 (3 s ago)\n\
              \x20 alice          10.9.0.2/32  {nowhere}\n\
              \x20 bob-of-berlin  -            {nowhere}\n\
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_why_it_is_down() {
+    fn an_interface_is_down_if_its_port_is_taken() {
         let asked = Asked {
             name: "wg0".into(),
             kind: Kind::Userspace,

@@ -1,5 +1,5 @@
-//! Datagrams passed on between a port that is listened on and a destination, on either side of the tunnel:
-//! whoever sends gets a port of his own towards the destination, until he has been silent for a while.
+//! Forwards datagrams between a listening port and a destination, on either side of the tunnel. Each sender
+//! gets a port of its own towards the destination, until it has been silent for a while.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,16 +13,16 @@ use super::session::{text, warn};
 use super::specification::Specification;
 use crate::stack::{self, Tunnel};
 
-/// So long without a datagram either way, and a sender is forgotten.
+/// A sender is forgotten after this time without a datagram in either direction.
 const SILENCE: Duration = Duration::from_secs(120);
-/// Senders at a time, of one forwarded port.
+/// Maximum number of senders of one forwarded port.
 const MOST_SENDERS: usize = 1024;
-/// Datagrams of one sender that wait while his destination is resolved.
+/// Maximum number of datagrams of one sender that wait while the destination is resolved.
 const MOST_WAITING: usize = 64;
-/// The longest datagram.
+/// The length of the longest datagram.
 const LONGEST: usize = 1 << 16;
 
-/// A UDP port, inside of the tunnel or outside.
+/// A UDP port inside or outside the tunnel.
 pub(super) enum Port {
     Inside(stack::UdpSocket),
     Outside(tokio::net::UdpSocket),
@@ -56,7 +56,7 @@ impl Port {
                             datagram.shrink_to_fit();
                             return Ok((datagram, from));
                         }
-                        // What ICMP says of an earlier one.
+                        // An ICMP error about an earlier datagram.
                         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                         Err(error) => return Err(error),
                     }
@@ -66,7 +66,8 @@ impl Port {
     }
 }
 
-/// Passes on what comes to `front` as `specification` has it. Ends when `front` can no longer be read.
+/// Forwards the datagrams that come to `front` as `specification` says. Ends when `front` can no longer be
+/// read.
 pub(super) async fn pass_on(front: Port, tunnel: Tunnel, specification: Specification) {
     let (front, specification) = (Arc::new(front), Arc::new(specification));
     let mut senders: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
@@ -100,7 +101,7 @@ pub(super) async fn pass_on(front: Port, tunnel: Tunnel, specification: Specific
     }
 }
 
-/// Passes on what one sender sends, and what is answered.
+/// Forwards the datagrams of one sender, and the answers to them.
 async fn converse(
     front: Arc<Port>,
     from: SocketAddr,
@@ -140,7 +141,7 @@ async fn converse(
             },
             () = tokio::time::sleep(SILENCE) => return Ok(()),
         };
-        // A datagram that cannot be sent is lost; the next one may fare better.
+        // A datagram that cannot be sent is lost; sending the next one may succeed.
         if let Err(error) = result {
             warn(format_args!("{specification}: {error}"));
         }

@@ -1,5 +1,5 @@
-//! `wg-rs forward`: ports of this machine that lead into the tunnel, and ports of the tunnel's end that lead
-//! out of it.
+//! `wg-rs forward`: forwards ports of this machine into the tunnel, and ports of this end of the tunnel out
+//! of it.
 
 use std::ffi::OsString;
 use std::io;
@@ -15,7 +15,7 @@ use super::session::{self, TunnelArguments, arguments, say, text, warn};
 use super::specification::Specification;
 use crate::stack::{self, Tunnel};
 
-/// How long to wait when no connection can be taken: there are too many files, as a rule.
+/// How long to wait when no connection can be accepted, usually because too many files are open.
 const REST: Duration = Duration::from_millis(100);
 
 const EXAMPLES: &str = "\
@@ -32,13 +32,13 @@ Examples:
 pub(crate) struct Forward {
     #[command(flatten)]
     tunnel: TunnelArguments,
-    /// Listen on PORT of this machine and pass on what comes to HOST:PORT inside of the tunnel
+    /// Listen on PORT of this machine and forward to HOST:PORT inside the tunnel
     #[arg(value_name = "[udp/][ADDRESS:]PORT:HOST:PORT")]
     forwards: Vec<Specification>,
-    /// The same, as ssh has it
+    /// The same, with the option letter of ssh
     #[arg(short = 'L', long, value_name = "[udp/][ADDRESS:]PORT:HOST:PORT")]
     local: Vec<Specification>,
-    /// Listen on PORT inside of the tunnel and pass on what comes to HOST:PORT outside
+    /// Listen on PORT inside the tunnel and forward to HOST:PORT outside
     #[arg(short = 'R', long, value_name = "[udp/][ADDRESS:]PORT:HOST:PORT")]
     remote: Vec<Specification>,
 }

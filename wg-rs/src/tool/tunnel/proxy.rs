@@ -1,8 +1,8 @@
 //! One client of the proxy: SOCKS5 (RFC 1928) without authentication, or HTTP CONNECT (RFC 9110, section
 //! 9.3.6), told apart by the first byte.
 //!
-//! Of our own, since no library fits: those for SOCKS servers make the sockets of a UDP ASSOCIATE and the
-//! look-ups of names themselves, outside of the tunnel, and know nothing of HTTP on the same port.
+//! No library fits: those for SOCKS servers open the sockets of a UDP ASSOCIATE and resolve names
+//! themselves, outside the tunnel, and cannot serve HTTP on the same port.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,13 +18,13 @@ use super::session::warn;
 use super::specification::host_and_port;
 use crate::stack::{Error, Tunnel};
 
-/// How long a client may take to say what it wants.
+/// How long a client may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest head of an HTTP request.
+/// The maximum length of the head of an HTTP request in bytes.
 const LONGEST_HEAD: usize = 8 << 10;
-/// The longest datagram.
+/// The length of the longest datagram.
 const LONGEST: usize = 1 << 16;
-/// Names of one association whose addresses are remembered.
+/// Maximum number of names of one association whose addresses are remembered.
 const MOST_NAMES: usize = 256;
 
 const VERSION: u8 = 5;
@@ -36,7 +36,7 @@ const IPV4: u8 = 1;
 const NAME: u8 = 3;
 const IPV6: u8 = 4;
 
-/// Replies (RFC 1928, section 6).
+/// Reply codes (RFC 1928, section 6).
 const SUCCEEDED: u8 = 0;
 const GENERAL_FAILURE: u8 = 1;
 const NETWORK_UNREACHABLE: u8 = 3;
@@ -56,7 +56,7 @@ struct Target {
 pub(super) async fn serve(mut client: TcpStream, tunnel: Tunnel) {
     let _ = client.set_nodelay(true);
     let first = timeout(PATIENCE, client.read_u8()).await;
-    // A client that breaks off is its own affair.
+    // A client that breaks its connection is not an error of ours.
     let _ = match first {
         Ok(Ok(VERSION)) => socks(client, tunnel).await,
         Ok(Ok(byte)) if byte.is_ascii_uppercase() => http(client, byte, tunnel).await,
@@ -110,7 +110,7 @@ async fn connect(tunnel: &Tunnel, target: &Target) -> Result<crate::stack::TcpSt
     })
 }
 
-/// `None`: there is no such type of address.
+/// Reads a target. `None` if its address type is unknown.
 async fn read_target(client: &mut TcpStream, kind: u8) -> io::Result<Option<Target>> {
     let host = match kind {
         IPV4 => {
@@ -127,7 +127,7 @@ async fn read_target(client: &mut TcpStream, kind: u8) -> io::Result<Option<Targ
             let len = client.read_u8().await?;
             let mut name = vec![0; len.into()];
             client.read_exact(&mut name).await?;
-            // What is no text is no name either, which is said when it is resolved.
+            // If it is not UTF-8 it is not a name either; resolving it fails with that error.
             String::from_utf8_lossy(&name).into_owned()
         }
         _ => return Ok(None),
@@ -151,7 +151,7 @@ fn code(error: &Error) -> u8 {
     }
 }
 
-/// An address as SOCKS writes it.
+/// Writes an address in the format of SOCKS.
 fn write_address(bytes: &mut Vec<u8>, address: SocketAddr) {
     match address.ip() {
         IpAddr::V4(ip) => {
@@ -173,7 +173,7 @@ fn reply(code: u8, bound: Option<SocketAddr>) -> Vec<u8> {
     bytes
 }
 
-/// Passes datagrams of the client on until its connection ends (RFC 1928, section 7).
+/// Forwards datagrams of the client until its connection ends (RFC 1928, section 7).
 async fn associate(mut client: TcpStream, tunnel: Tunnel) -> io::Result<()> {
     let (own, theirs) = (client.local_addr()?.ip(), client.peer_addr()?.ip());
     let outside = UdpSocket::bind((own, 0)).await?;
@@ -189,21 +189,21 @@ async fn associate(mut client: TcpStream, tunnel: Tunnel) -> io::Result<()> {
     let mut rest = [0; 64];
     loop {
         tokio::select! {
-            // Whatever comes there says nothing; its end is the association's.
+            // Data on this connection is ignored; its end ends the association.
             read = client.read(&mut rest) => match read {
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(_) => {}
             },
             received = outside.recv_from(&mut datagram) => {
                 let Ok((len, from)) = received else { continue };
-                // Nobody else may use it: the first of its ports is the client's.
+                // Only the client may use this port: its address, and the first port that sends from there.
                 if from.ip() != theirs || sender.is_some_and(|sender| sender != from) {
                     continue;
                 }
                 sender = Some(from);
                 let Some((target, payload)) = parse_datagram(&datagram[..len]) else { continue };
                 let Some(ip) = address_of(&tunnel, &mut names, target.host).await else { continue };
-                // What cannot be sent is lost, as datagrams are.
+                // A datagram that cannot be sent is lost.
                 let _ = inside.send_to(payload, (ip, target.port).into()).await;
             }
             answer = inside.recv_from() => {
@@ -242,7 +242,7 @@ async fn address_of(
     }
 }
 
-/// Where a datagram of the client goes, and what it holds. `None`: it is no such datagram, or a fragment.
+/// Returns the target and the payload of a client's datagram. `None` if it is malformed or a fragment.
 fn parse_datagram(bytes: &[u8]) -> Option<(Target, &[u8])> {
     let ([_, _, 0, kind], rest) = bytes.split_first_chunk::<4>()? else {
         return None;
@@ -270,7 +270,7 @@ fn parse_datagram(bytes: &[u8]) -> Option<(Target, &[u8])> {
 
 async fn http(mut client: TcpStream, first: u8, tunnel: Tunnel) -> io::Result<()> {
     let head = timeout(PATIENCE, async {
-        // A byte at a time: what follows the head is for the destination.
+        // Reads byte by byte, as the bytes after the head are for the destination.
         let mut head = vec![first];
         while !head.ends_with(b"\r\n\r\n") {
             if head.len() == LONGEST_HEAD {
@@ -302,21 +302,21 @@ async fn http(mut client: TcpStream, first: u8, tunnel: Tunnel) -> io::Result<()
     client.shutdown().await
 }
 
-/// Where a request is to be led, or why it is refused.
+/// Returns the target of a request, or the status and the reason of its refusal.
 fn parse_connect(head: &[u8]) -> Result<Target, (&'static str, String)> {
     let bad = |text: &str| ("400 Bad Request", text.to_owned());
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let line = str::from_utf8(line).map_err(|_| bad("not a request"))?;
+    let line = str::from_utf8(line).map_err(|_| bad("not an HTTP request"))?;
     let mut words = line.split(' ');
     let (method, authority) = (words.next(), words.next());
     if method != Some("CONNECT") {
-        let text = "only CONNECT is understood, and SOCKS5".to_owned();
+        let text = "only CONNECT and SOCKS5 are supported".to_owned();
         return Err(("405 Method Not Allowed", text));
     }
     let authority = authority.unwrap_or_default();
     let (host, port) = authority
         .rsplit_once(':')
-        .ok_or_else(|| bad("a port is missing"))?;
+        .ok_or_else(|| bad("the port is missing"))?;
     let host = match host.strip_prefix('[') {
         Some(host) => host.strip_suffix(']'),
         None => Some(host).filter(|host| !host.is_empty() && !host.contains(':')),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_of_a_client() {
+    fn datagrams_of_a_client_are_parsed() {
         let parse = |bytes: &[u8]| parse_datagram(bytes).map(|(to, rest)| (to, rest.to_vec()));
         let v4 = b"\0\0\0\x01\x0a\x09\0\x01\0\x35hello";
         assert_eq!(parse(v4), Some((target("10.9.0.1", 53), b"hello".to_vec())));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_http() {
+    fn http_requests_are_parsed() {
         let parse = |line: &str| parse_connect(format!("{line}\r\nHost: x\r\n\r\n").as_bytes());
         let told = parse("CONNECT intranet.example:443 HTTP/1.1");
         assert_eq!(told, Ok(target("intranet.example", 443)));

@@ -1,7 +1,7 @@
-//! A tunnel that a verb runs until it is told to end: started from a file, watched, and ended in order.
+//! Runs a tunnel for a verb: starts it from a file, watches its peers, and closes it in order after a signal.
 //!
-//! What it says: on standard output where it listens, and when the tunnel is up; on standard error what
-//! fails, and which peer does not answer and why.
+//! Output: on standard output where the program listens and when the tunnel is up; on standard error
+//! failures, and which peers do not answer and why.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -25,16 +25,16 @@ use crate::stack::{Config, Tunnel};
 use crate::sys;
 use crate::sys::process::{clock, notify};
 
-/// How often is looked whether peers answer.
+/// How often the peers are checked for answers.
 const LOOK: Duration = Duration::from_millis(250);
-/// A peer that has not answered for so long is spoken of: one handshake and its first repetition.
+/// A peer that has not answered for this time is reported: a handshake and its first retransmission.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// A session is of no use after this (REJECT_AFTER_TIME), and before it another one is made.
+/// Seconds for which a session can be used (`REJECT_AFTER_TIME`). A new one is made before that.
 const SESSION: u64 = 180;
-/// How long connections may take to end when the program does.
+/// How long connections may take to end when the program ends.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// What both verbs take.
+/// The arguments of both verbs.
 #[derive(Debug, clap::Args)]
 pub(super) struct TunnelArguments {
     /// File of `wg' or `wg-quick' that describes the tunnel
@@ -55,10 +55,10 @@ pub(super) struct TunnelArguments {
 }
 
 impl TunnelArguments {
-    /// The tunnel, started.
+    /// Starts the tunnel.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// A message that says what is wrong.
     pub fn start(&self) -> Result<Tunnel, String> {
         let mut config = Config::from_file(&self.file).map_err(|error| text(&error))?;
         for address in &self.address {
@@ -80,27 +80,28 @@ impl TunnelArguments {
             .map_err(|error| format!("{}: {}", self.file.display(), text(&error)))
     }
 
-    /// Whether it may listen there.
+    /// Checks that listening on this address is allowed.
     ///
     /// # Errors
-    /// It may not, in words.
+    /// A message that says why it is not allowed.
     pub fn check_address(&self, address: IpAddr) -> Result<(), String> {
         if address.is_loopback() || self.allow_remote {
             return Ok(());
         }
         Err(format!(
             "{address} can be reached by other machines, which could then use the tunnel; give \
-             --allow-remote if they shall, or listen on 127.0.0.1 or ::1"
+             --allow-remote if that is wanted, or listen on 127.0.0.1 or ::1"
         ))
     }
 }
 
-/// An error in words.
+/// Formats an error as a message.
 pub(super) fn text(error: &impl Display) -> String {
     sys::reason(error)
 }
 
-/// The arguments of a verb; or what is to be done instead, which is printed.
+/// Parses the arguments of a verb. For a help request or an error, prints the text and returns the exit
+/// code instead.
 pub(super) fn arguments<A: Parser + CommandFactory>(
     context: &Context,
     args: &[OsString],
@@ -117,18 +118,18 @@ pub(super) fn arguments<A: Parser + CommandFactory>(
     })
 }
 
-/// Says a line on standard output. If nobody listens there, it goes on without.
+/// Prints a line on standard output. Ignores failures, as the tunnel runs without a reader too.
 pub(super) fn say(line: impl Display) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// Says a line on standard error.
+/// Prints a line on standard error. Ignores failures.
 pub(super) fn warn(line: impl Display) {
     let _ = writeln!(io::stderr(), "{}", sys::reason(&line));
 }
 
-/// Runs `work`, which is to set up what listens and say where, until SIGINT or SIGTERM.
+/// Starts the tunnel, lets `work` set up the listeners, and runs until SIGINT or SIGTERM.
 pub(super) fn run<F>(arguments: &TunnelArguments, work: impl FnOnce(Tunnel) -> F) -> ExitCode
 where
     F: Future<Output = Result<(), String>>,
@@ -160,12 +161,12 @@ where
         let _ = notify::notify(notify::STOPPING);
         tokio::select! {
             _ = tokio::time::timeout(CLOSING, tunnel.close()) => {}
-            // Whoever asks twice does not want to wait.
+            // A second signal ends the wait.
             () = signals.next() => {}
         }
         Ok(())
     });
-    // Names that are being resolved are not waited for.
+    // This does not wait for names that are being resolved.
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -189,7 +190,7 @@ impl Signals {
     }
 }
 
-/// How it stands with a peer, as it was told last.
+/// The last reported state of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Nothing,
@@ -197,16 +198,16 @@ enum Told {
     Silent,
 }
 
-/// A peer as it is watched.
+/// The state of the watch on one peer.
 struct Watched {
     told: Told,
-    /// When it was first found to owe an answer; none if it does not.
+    /// When the peer was first found to owe an answer; `None` if it owes none.
     owing: Option<Instant>,
-    /// Bytes sent to it when its session was last good.
+    /// Bytes that had been sent to the peer when its session was last good.
     sent: u64,
 }
 
-/// Tells when peers answer, and when they do not.
+/// Reports when peers begin or cease to answer.
 async fn watch(tunnel: &Tunnel) -> std::convert::Infallible {
     let mut watched: HashMap<PublicKey, Watched> = HashMap::new();
     let mut before = tunnel.drops();
@@ -235,7 +236,7 @@ async fn watch(tunnel: &Tunnel) -> std::convert::Infallible {
 }
 
 impl Watched {
-    /// What is to be told, if anything is.
+    /// Returns the message to print, if the state has changed.
     fn look(&mut self, peer: &Peer, now: Instant) -> Option<String> {
         let endpoint = peer.endpoint?;
         let age = peer.last_handshake.map(|then| {
@@ -259,7 +260,7 @@ impl Watched {
                 "The tunnel is up: peer {key} at {endpoint} answers{again}"
             ));
         }
-        // Without anything to send there is no session, and nobody who should answer.
+        // While nothing is sent there need not be a session, and no answer is due.
         if age.is_some() && peer.tx_bytes == self.sent {
             return None;
         }
@@ -277,7 +278,7 @@ impl Watched {
     }
 }
 
-/// Why a peer may not answer, from what was dropped meanwhile.
+/// Explains why a peer may not answer, by the packets dropped meanwhile.
 fn why(before: &[(&'static str, u64)], after: &[(&'static str, u64)]) -> String {
     let mut text = String::new();
     for (reason, count) in after {
@@ -290,8 +291,8 @@ fn why(before: &[(&'static str, u64)], after: &[(&'static str, u64)]) -> String 
     }
     if text.is_empty() {
         text.push_str(
-            ": nothing came back. Is its Endpoint right, does it know our public key and we its, and \
-             does a firewall let UDP through?",
+            ": nothing came back. Check its Endpoint, the public keys at both ends, and that firewalls \
+             let UDP through",
         );
     }
     text
@@ -303,7 +304,7 @@ mod tests {
     use crate::model::Wall;
 
     #[test]
-    fn each_change_is_told_once() {
+    fn each_change_is_reported_once() {
         let mut watched = Watched {
             told: Told::Nothing,
             owing: None,
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_meanwhile_is_the_reason() {
+    fn packets_dropped_meanwhile_are_the_reason() {
         assert!(why(&[("a", 1)], &[("a", 1)]).contains("nothing came back"));
         assert_eq!(
             why(&[("a", 1)], &[("a", 3), ("b", 1)]),

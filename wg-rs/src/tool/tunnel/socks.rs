@@ -1,4 +1,4 @@
-//! `wg-rs socks`: a proxy into the tunnel, which speaks SOCKS5 and HTTP CONNECT on one port.
+//! `wg-rs socks`: a proxy into the tunnel, for SOCKS5 and HTTP CONNECT on one port.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use super::proxy;
 use super::session::{self, TunnelArguments, arguments, say, warn};
 use crate::stack::Tunnel;
 
-/// Where it listens if nothing is said: the port that IANA has for SOCKS.
+/// The default address to listen on, with the port that IANA assigned to SOCKS.
 const ADDRESS: &str = "127.0.0.1:1080";
-/// Clients at a time.
+/// Maximum number of clients at a time.
 const MOST_CLIENTS: usize = 2048;
-/// How long to wait when no client can be taken.
+/// How long to wait when no client can be accepted.
 const REST: Duration = Duration::from_millis(100);
 
 const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ Examples:
 pub(crate) struct Socks {
     #[command(flatten)]
     tunnel: TunnelArguments,
-    /// Where to listen
+    /// Address and port to listen on
     #[arg(value_name = "ADDRESS:PORT", default_value = ADDRESS)]
     listen: SocketAddr,
 }
@@ -67,7 +67,7 @@ pub(crate) fn run(context: &Context, args: &[OsString]) -> ExitCode {
 async fn serve(listener: tokio::net::TcpListener, tunnel: Tunnel) {
     let places = Arc::new(Semaphore::new(MOST_CLIENTS));
     loop {
-        // It is never closed.
+        // The semaphore is never closed.
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
@@ -80,7 +80,7 @@ async fn serve(listener: tokio::net::TcpListener, tunnel: Tunnel) {
                 });
             }
             Err(error) => {
-                warn(format_args!("Unable to take a client: {error}"));
+                warn(format_args!("Unable to accept a client: {error}"));
                 tokio::time::sleep(REST).await;
             }
         }

@@ -1,4 +1,4 @@
-//! What is forwarded where, as it is typed: `[udp/][ADDRESS:]PORT:HOST:PORT`.
+//! The argument that describes a forwarded port: `[udp/][ADDRESS:]PORT:HOST:PORT`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,7 +16,7 @@ pub(super) struct Specification {
     pub host_port: u16,
 }
 
-/// A host and the port behind it, for an error or a log.
+/// Formats a host and a port for a message.
 pub(super) fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -26,12 +26,12 @@ pub(super) fn host_and_port(host: &str, port: u16) -> String {
 }
 
 impl Specification {
-    /// Where it listens on this machine.
+    /// The address to listen on at this machine.
     pub fn local_address(&self) -> IpAddr {
         self.address.unwrap_or(Ipv4Addr::LOCALHOST.into())
     }
 
-    /// Where it leads.
+    /// The destination.
     pub fn destination(&self) -> String {
         host_and_port(&self.host, self.host_port)
     }
@@ -49,7 +49,7 @@ impl fmt::Display for Specification {
     }
 }
 
-/// Splits at the colons that are not in brackets, and takes the brackets away.
+/// Splits at the colons that are not in brackets, and removes the brackets.
 fn parts(text: &str) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -101,7 +101,7 @@ impl FromStr for Specification {
         };
         let (port, host_port) = (port(listen)?, port(host_port)?);
         if host.is_empty() || host_port == 0 {
-            return Err("the host and the port that it leads to are missing".into());
+            return Err("the destination HOST:PORT is missing".into());
         }
         Ok(Specification {
             udp,
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_typed_is_read_and_shown_alike() {
+    fn specifications_are_parsed_and_shown_alike() {
         for text in [
             "8080:10.9.0.3:80",
             "0:intranet.example:80",
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn wrong_specifications_are_refused() {
         for text in [
             "",
             "8080",
