@@ -299,7 +299,7 @@ fn a_client_is_disabled_enabled_and_removed() -> io::Result<()> {
     assert_eq!(addresses(&bob), "10.44.0.3/32, fd44::3/128");
     assert!(
         net.refused(&["add", "wg0", "alice"])?
-            .contains("there already")
+            .contains("already exists")
     );
     net.run(&["remove", "wg0", "bob"])?;
     assert_eq!(net.conf()?, off);

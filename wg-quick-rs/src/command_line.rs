@@ -91,13 +91,13 @@ enum Verb {
             value_parser = file
         )]
         file: String,
-        /// The server's addresses with the lengths of their prefixes; unused private networks by default
+        /// Addresses of the server with prefix lengths (default: in unused private networks)
         #[arg(long, value_name = "ADDRESS/PREFIX", value_delimiter = ',', value_parser = init::address)]
         address: Vec<Address>,
         /// UDP port to listen on
         #[arg(long, default_value_t = 51820, value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
-        /// Where clients reach the server: a name or an address, and a port if it is another one there
+        /// Endpoint of the server for clients: a name or an address, and the port if it differs from --port
         #[arg(long, value_name = "HOST[:PORT]")]
         endpoint: Option<OwnEndpoint>,
         /// Let clients reach the Internet through the server
@@ -113,19 +113,19 @@ enum Verb {
         /// Send all traffic of the client through the tunnel
         #[arg(long, conflicts_with = "allowed_ips")]
         full_tunnel: bool,
-        /// What the client sends through the tunnel; what is for the server's networks by default
+        /// Networks that the client reaches through the tunnel (default: the server's networks)
         #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
         allowed_ips: Vec<AllowedIp>,
         /// Name servers for the client, and domains to search
         #[arg(long, value_name = "ADDRESS|DOMAIN", value_delimiter = ',', value_parser = add::dns)]
         dns: Vec<String>,
-        /// Where the client reaches the server, if not where its file says
+        /// Endpoint of the server for this client (default: the one in the server's file)
         #[arg(long, value_name = "HOST[:PORT]")]
         endpoint: Option<OwnEndpoint>,
-        /// Write the client's file there, and print only its QR code
+        /// Write the client's file to FILE, and print only its QR code
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// Make new keys for a client that is there already
+        /// Make new keys for an existing client
         #[arg(long)]
         replace: bool,
     },

@@ -49,7 +49,7 @@ pub enum CreateError {
     Failed {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }

@@ -220,7 +220,7 @@ impl Present {
         })
     }
 
-    /// What exists if all of these were added, for when nft cannot be asked.
+    /// Returns what would exist if all of these had been added, in case nft cannot be queried.
     pub fn assumed(firewalls: &[Firewall]) -> Self {
         let mut assumed = Present::default();
         for firewall in firewalls {

@@ -122,9 +122,9 @@ pub enum Step {
     ReplaceFile {
         /// The file.
         path: PathBuf,
-        /// What was in it.
+        /// Its former text.
         old: Secret,
-        /// What is to be in it.
+        /// Its new text.
         new: Secret,
     },
     /// Runs a shell command of the file.

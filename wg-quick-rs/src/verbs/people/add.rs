@@ -175,7 +175,7 @@ fn endpoint(opened: &Opened, request: &Request) -> Result<Endpoint, Failure> {
 fn is_new(opened: &Opened, name: &Label, all: &[Member]) -> Result<(), Failure> {
     match all.iter().find(|member| member.peer.name() == Some(name)) {
         Some(_) => Err(Failure::new(format_args!(
-            "{}: `{name}' is there already; with --replace it gets new keys",
+            "{}: `{name}' already exists; --replace gives it new keys",
             opened.file.path.display()
         ))),
         None => Ok(()),
