@@ -118,7 +118,7 @@ impl Hub {
         self.flush();
     }
 
-    /// What the hub sends on its own account.
+    /// Takes the messages that the hub itself creates.
     fn flush(&mut self) {
         let mut out = Vec::new();
         while let Some(transmit) = self.device.poll_transmit(self.now, Wall::default(), &mut out) {
@@ -126,7 +126,7 @@ impl Hub {
         }
     }
 
-    /// Whether what came from one address may go to another.
+    /// Whether packets from one address may be relayed to another.
     fn may_send(&self, from: SocketAddr, to: SocketAddr) -> bool {
         let at = |place: SocketAddr| {
             let is_there = move |member: &&Member| member.at.is_some_and(|at| is_near(at, place));

@@ -69,7 +69,7 @@ impl Spokes {
         }
         let [a, b] = &spokes.ends;
         if by != By::Forwarding {
-            // Who is to be relayed for must be known to the hub.
+            // The hub relays only for peers whose endpoints it knows.
             for host in [a, b] {
                 host.reach(Spokes::inside(Family::V4, 3), PATIENCE)?;
             }

@@ -11,7 +11,7 @@
 //!
 //! On these hosts `cargo`, `apt`, `systemctl`, `journalctl`, `ping` and `scp` are stand-ins: the programs
 //! are already built, `packaging.rs` tests the package, `systemctl` runs the command in the unit's file,
-//! and what `scp` copies is taken to the laptop by the test.
+//! and the test itself takes the files that `scp` copies to the laptop.
 
 use std::fs;
 use std::io;

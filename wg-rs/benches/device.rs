@@ -82,7 +82,7 @@ fn configure(c: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
-    // Another peer is added to so many: the cost of a live change.
+    // Adds one more peer to all these: the cost of a live change.
     let one = [
         Change::Peer(PublicKey::from_bytes([1; 32])),
         changes[3].clone(),

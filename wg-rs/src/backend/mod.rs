@@ -126,8 +126,8 @@ impl Backends {
             .collect())
     }
 
-    /// Has the daemon of an interface log as much as this level says. False: it is not a daemon of ours,
-    /// or knows no such level.
+    /// Sets the log level of an interface's daemon. False if it is not a daemon of ours, or does not know
+    /// the level.
     ///
     /// # Errors
     /// As for [`Backends::get`].

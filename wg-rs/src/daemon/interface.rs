@@ -39,7 +39,7 @@ use crate::tunnel::drops::Drops;
 pub struct RunningInterface {
     shared: Arc<Protocol<Network>>,
     facts: Facts,
-    /// Is notified when another log level is set.
+    /// Notified when the log level was changed.
     pub level_changed: Notify,
     protocol: Option<JoinHandle<()>>,
 }
@@ -165,7 +165,7 @@ impl RunningInterface {
         }
     }
 
-    /// It was said that something did not arrive.
+    /// Records ICMP reports about datagrams that did not arrive.
     pub fn undelivered(&self, told: &[Undelivered]) {
         let mut owner = self.shared.owner();
         for told in told {

@@ -31,7 +31,7 @@ static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 /// The queue to syslog, if the log goes there.
 static SYSLOG: OnceLock<SyncSender<Message>> = OnceLock::new();
 
-/// Where the log goes.
+/// The destination of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination<'a> {
     /// Standard error.

@@ -192,7 +192,7 @@ fn in_foreground(options: &Options, aead: AeadBackend, queue: Queue) -> Result<(
     });
     match (&result, parent) {
         (Err(Fatal(message)), Some(parent)) => parent.failed(message),
-        // Who started it has gone.
+        // The process that started the daemon has ended.
         (Err(Fatal(message)), None) => tracing::error!("{message}"),
         (Ok(()), _) => {}
     }

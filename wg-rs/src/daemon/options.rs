@@ -184,7 +184,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// The level of this name, if there is one.
+    /// Returns the level with this name, if there is one.
     pub fn of_name(name: &str) -> Option<Self> {
         match name {
             "verbose" | "debug" => Some(LogLevel::Verbose),
@@ -206,12 +206,13 @@ pub struct Environment {
     /// Whether `LOG_LEVEL` is set: a background daemon then keeps its standard output and standard
     /// error.
     pub keep_stdio: bool,
-    /// Whether this is the process that a parent has put in the background.
+    /// Whether this process was started in the background by a parent.
     pub in_background: bool,
 }
 
 impl Environment {
-    /// A daemon in the background has no standard error of use, unless it was told to log there.
+    /// Whether to log to syslog: a daemon in the background has no usable standard error, unless `LOG_LEVEL`
+    /// requests it.
     pub fn logs_to_syslog(&self) -> bool {
         self.in_background && !self.keep_stdio
     }

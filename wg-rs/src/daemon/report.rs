@@ -19,14 +19,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report that starts at zero.
+    /// Creates a report whose counters start at zero.
     pub fn new() -> Self {
         Report {
             told: [0; DropReason::ALL.len()],
         }
     }
 
-    /// When to tell next; `None` as long as nobody wants to know.
+    /// Returns the time of the next line; `None` if the log is not verbose.
     pub fn next() -> Option<Instant> {
         tracing::enabled!(tracing::Level::DEBUG).then(|| Instant::now() + PERIOD)
     }

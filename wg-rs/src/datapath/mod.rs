@@ -4,7 +4,7 @@
 //! TUN ─► [outbound] segment ─► burst ─► seal ─► [sockets] one sendmsg
 //! TUN ◄─ [inbound]  coalesce ◄─ burst ◄─ open ◄─ one recvmsg
 //!                       ├─► [inbox] handshake messages, for the protocol thread
-//!                       └─► [forward] what is relayed between peers: one sendmsg
+//!                       └─► [forward] packets relayed between peers: one sendmsg
 //! ```
 //!
 //! Parts that work on bytes only, without sockets, clocks and threads: [`segment`] divides a

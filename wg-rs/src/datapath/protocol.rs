@@ -121,7 +121,7 @@ impl<N> Protocol<N> {
 
 /// The result of a turn.
 enum Progress {
-    /// Nothing more is to be sent.
+    /// There is nothing more to send.
     Done,
     /// There may be more to send.
     More,

@@ -74,7 +74,7 @@ enum Shape {
     Tunnelled(Envelope, Super),
 }
 
-/// What stands before the inner packet of a UDP tunnel.
+/// The headers before the inner packet of a UDP tunnel.
 #[derive(Clone, Copy, Debug)]
 struct Envelope {
     v6: bool,

@@ -24,7 +24,7 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Uses these sockets from now on.
+    /// Replaces the sockets.
     pub fn replace(&self, v4: Option<Arc<UdpSocket>>, v6: Option<Arc<UdpSocket>>) {
         let port = v4
             .as_ref()

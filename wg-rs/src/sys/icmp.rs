@@ -48,7 +48,7 @@ pub enum Unreachable {
 pub struct Undelivered {
     /// The port that it was sent from.
     pub port: u16,
-    /// Where it was sent to.
+    /// Its destination.
     pub to: SocketAddr,
     /// Why it did not arrive.
     pub what: Unreachable,

@@ -58,7 +58,7 @@ impl Interfaces {
         self.of(name)?.get(name)
     }
 
-    /// See [`Backends::status`]. With the kind of backend that was asked.
+    /// See [`Backends::status`]. Also returns the kind of backend.
     pub fn status(&self, name: &str) -> io::Result<(Kind, Status)> {
         let backends = self.of(name)?;
         let kind = backends.kind(name)?.unwrap_or(Kind::Kernel);

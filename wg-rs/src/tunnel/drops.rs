@@ -96,7 +96,7 @@ drops! {
     BadCookie = "invalid cookie reply",
     /// Relay: no peer with a group is at the sender's address.
     RelayNotPeer = "relay sender unknown",
-    /// Relay: the initiation is for nobody who shares a group with its sender.
+    /// Relay: the initiation is for no peer that shares a group with its sender.
     RelayUnknown = "relay addressee unknown",
     /// Relay: the sender searched too often or opened too many pairs, or the device is under load.
     RelayLimited = "relay limit reached",

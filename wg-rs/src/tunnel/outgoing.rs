@@ -89,7 +89,7 @@ impl Outgoing {
         self.flushes.front().copied()
     }
 
-    /// Nothing more is to be sent for the peer of `next_flush`.
+    /// Records that there is nothing more to send for the peer of `next_flush`.
     pub(super) fn flushed(&mut self, wants: Option<&mut Wants>) {
         self.flushes.pop_front();
         if let Some(wants) = wants {

@@ -38,7 +38,7 @@ impl Device {
         status
     }
 
-    /// By ICMP it was said that what came from this port did not arrive: remembered if it is ours.
+    /// Records an ICMP report about a datagram that did not arrive, if it was sent from our port.
     pub fn undelivered(&mut self, told: &Undelivered, now: Time) {
         let Undelivered { port, to, what, by } = *told;
         if port == self.config.listen_port {

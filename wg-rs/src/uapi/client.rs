@@ -84,11 +84,10 @@ impl Client {
         }
     }
 
-    /// Has the daemon log as much as this level says. False: it does not know this request, or the
-    /// level.
+    /// Sets the daemon's log level. False if the daemon does not know this request, or the level.
     ///
     /// # Errors
-    /// As for the other requests.
+    /// Those of the other requests.
     pub fn log(&mut self, level: &str) -> Result<bool, ClientError> {
         let reply = self
             .write(format!("log={level}\n\n").as_bytes())

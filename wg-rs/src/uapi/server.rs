@@ -39,7 +39,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Returns a snapshot of the status.
     fn status(&self) -> Result<Status, Errno>;
 
-    /// Sets the log level, which is given by its name.
+    /// Sets the log level with this name.
     fn log(&self, level: &str) -> Result<(), Errno>;
 
     /// Applies the changes in their order. If one fails, those before it may remain applied.
@@ -88,11 +88,11 @@ pub async fn serve<H: Handler>(socket: Listener, handler: Arc<H>) -> io::Result<
 enum Question {
     Get,
     Status,
-    /// With the name of a level.
+    /// Set the log level with this name.
     Log(String),
 }
 
-/// What the request for another log level begins with.
+/// The prefix of a request that sets the log level.
 const LOG: &[u8] = b"log=";
 
 struct Connection {

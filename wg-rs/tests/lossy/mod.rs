@@ -10,18 +10,18 @@ use rand::{Rng, SeedableRng};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// The share of datagrams that something happens to.
+/// The faults, each with the share of datagrams that it affects.
 #[derive(Clone, Copy, Default)]
 pub struct Faults {
     pub lost: f64,
     pub repeated: f64,
-    /// Arrives behind those that were sent after it.
+    /// The share of datagrams that are delayed, so that later ones overtake them.
     pub delayed: f64,
-    /// By how much.
+    /// How long they are delayed.
     pub delay: Duration,
 }
 
-/// See the head of the file. Both directions suffer alike.
+/// The path, with the same faults in both directions.
 pub struct Relay {
     port: u16,
     cut: Arc<AtomicBool>,
@@ -38,7 +38,7 @@ struct Way {
 }
 
 impl Relay {
-    /// A path to the server on this port of the loopback interface.
+    /// Opens a path to the server on this port of the loopback interface.
     pub async fn start(server: u16, faults: Faults) -> Relay {
         let outside = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let inside = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
@@ -70,12 +70,12 @@ impl Relay {
         self.port
     }
 
-    /// Nothing passes from now on; or everything does again.
+    /// Blocks the path, or opens it again.
     pub fn cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::SeqCst);
     }
 
-    /// How many datagrams were lost.
+    /// The number of datagrams that were lost.
     pub fn lost(&self) -> usize {
         self.lost.load(Ordering::SeqCst)
     }

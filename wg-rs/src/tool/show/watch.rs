@@ -1,4 +1,4 @@
-//! `show --watch`: what is shown, and the transfer rates since it was shown last.
+//! `show --watch`: the interfaces with their transfer rates since the previous frame.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

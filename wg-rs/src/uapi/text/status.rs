@@ -221,7 +221,7 @@ fn print_refusals(refusals: &[Refused], out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// What an ICMP message says, and its word.
+/// The reasons of ICMP messages, and their words.
 const UNREACHABLE: [(Unreachable, &str); 4] = [
     (Unreachable::Port, "port"),
     (Unreachable::Host, "host"),
