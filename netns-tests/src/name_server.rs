@@ -11,10 +11,10 @@ use crate::Host;
 
 /// Length of a message's header, bytes.
 const HEADER: usize = 12;
-/// Type A and class IN, as they stand behind a name.
+/// Type A and class IN, the bytes after a name.
 const A_IN: [u8; 4] = [0, 1, 0, 1];
 
-/// Serves until it is dropped.
+/// A running name server. It stops when it is dropped.
 #[derive(Debug)]
 pub struct NameServer {
     stop: Arc<AtomicBool>,
@@ -65,8 +65,8 @@ impl Drop for NameServer {
     }
 }
 
-/// The header, the question repeated, and one answer if it was for an IPv4 address that is known.
-/// `None` if the question cannot be read.
+/// Builds the answer: the header, the repeated question, and a record if the name has an IPv4 address.
+/// `None` if the question cannot be parsed.
 fn answer(question: &[u8], lookup: impl Fn(&str) -> Option<Ipv4Addr>) -> Option<Vec<u8>> {
     let mut labels = Vec::new();
     let mut at = HEADER;
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_known_name_is_answered_and_an_unknown_one_does_not_exist() {
+    fn known_names_have_an_answer_and_unknown_ones_do_not_exist() {
         let lookup = |name: &str| (name == "vpn.example").then_some(Ipv4Addr::new(192, 0, 2, 1));
         let question = |name: &[u8], kind: u8| {
             let mut question = vec![7, 8, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];

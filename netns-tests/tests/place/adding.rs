@@ -1,4 +1,4 @@
-//! `wg-rs link add`, and what it leaves when it fails: nothing.
+//! `wg-rs link add`. When it fails, it leaves nothing behind.
 
 use std::io;
 
@@ -47,7 +47,7 @@ fn a_failed_add_leaves_nothing() -> io::Result<()> {
     pair.refused(&["add", "wg0", "--netns", "nosuch"], none);
     unchanged("bad input")?;
 
-    // From here on the link is created, and deleted again.
+    // In the following cases the link is created, and deleted again.
     pair.take_the_name_in_db()?;
     let taken = "cannot move wg0 to db: the name is in use there";
     pair.refused(&["add", "wg0", "--netns", "db", "--config", &config], taken);
@@ -59,7 +59,7 @@ fn a_failed_add_leaves_nothing() -> io::Result<()> {
     unchanged("an address twice")?;
     assert!(pair.inside("web")?.run(|| netlink::link("wg0"))?.is_none());
 
-    // `add` undoes what it made without a search, as it may not be allowed to see whose TUN device it is.
+    // `add` deletes its link without a search, as it may not be allowed to find the owner of a TUN device.
     let error = failed(pair.link_without_ptrace(&add));
     assert!(error.contains("cannot add address 10.77.0.1/24"), "{error}");
     assert!(!error.contains("deleting it also failed"), "{error}");
@@ -74,7 +74,7 @@ fn a_failed_add_leaves_nothing() -> io::Result<()> {
     unchanged("no permission")
 }
 
-/// The error names the command that such a file is for.
+/// The error names the command that can use such a file.
 #[test]
 fn a_file_for_wg_quick_is_refused() -> io::Result<()> {
     let pair = Pair::new()?;
@@ -90,7 +90,7 @@ fn a_file_for_wg_quick_is_refused() -> io::Result<()> {
     Ok(())
 }
 
-/// The sockets of all namespaces are in one directory: a name is taken in whichever namespace its link is.
+/// The sockets of all namespaces are in one directory, so a name can be used in only one namespace.
 #[test]
 fn a_name_in_use_is_refused_in_every_namespace() -> io::Result<()> {
     let pair = Pair::new()?;

@@ -1,4 +1,4 @@
-//! Which interfaces `wg-rs link` finds, by whom they are kept, and in which namespace.
+//! The interfaces that `wg-rs link` finds, with their backends and namespaces.
 
 use std::io;
 

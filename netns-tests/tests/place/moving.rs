@@ -29,7 +29,7 @@ fn a_moved_link_keeps_its_session() -> io::Result<()> {
         ("web", &pair.inside("web")?),
         (&*home_name, &home),
         (&*pid, &db),
-        // The link is there already.
+        // The link has already moved.
         ("db", &db),
         ("web", &pair.inside("web")?),
     ] {
@@ -143,7 +143,7 @@ fn a_failed_move_changes_nothing() -> io::Result<()> {
     pair.refused(&from_web("path:/etc/passwd"), no_namespace);
     unchanged("no namespace")?;
 
-    // IPv6 is off there and cannot be switched on. The move finds that out when the link is there already.
+    // IPv6 is off in that namespace and cannot be switched on. The move finds that out after the link has moved.
     pair.a.sh("ip", &["netns", "add", "four"])?;
     let four = pair.inside("four")?;
     four.write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
@@ -154,7 +154,7 @@ fn a_failed_move_changes_nothing() -> io::Result<()> {
         error.contains("cannot move wg0 to four: cannot restore address fd77::1/64"),
         "{error}"
     );
-    // Newer kernels say why.
+    // Newer kernels report the reason.
     let why = [": Permission denied", ": IPv6 is disabled on this device"];
     assert!(why.iter().any(|why| error.ends_with(why)), "{error}");
     unchanged("IPv6 off")?;

@@ -61,7 +61,7 @@ impl Pair {
         })
     }
 
-    /// Runs `wg-rs link` in `a`. What it prints when it fails is the error.
+    /// Runs `wg-rs link` in `a`. If it fails, its output becomes the error.
     pub fn link(&self, args: &[&str]) -> io::Result<String> {
         self.a.sh(&self.program, &[&["link"], args].concat())
     }
@@ -117,7 +117,7 @@ impl Pair {
         self.a.in_netns(&named(name))
     }
 
-    /// When the handshake of the session was, as each end knows it.
+    /// The time of the session's handshake at each end.
     pub fn session(&self) -> io::Result<[Option<std::time::SystemTime>; 2]> {
         let here = netns_tests::Uapi::connect(&self.a, "wg0")?.get()?;
         let there = self.b.peer(self.keys[0].public)?;
@@ -164,7 +164,7 @@ impl Pair {
         self.a.sh("ip", &args).map(drop)
     }
 
-    /// Waits until the host `a` is again as it was.
+    /// Waits until the state of host `a` is the same as before.
     pub fn until_back_to(&self, before: &HostState, what: &str) -> io::Result<()> {
         until(PATIENCE, what, || {
             let now = HostState::of(&self.a)?;

@@ -97,7 +97,7 @@ fn a_killed_daemon_leaks_nothing() -> io::Result<()> {
 /// After a kill, the rules that are left block all traffic outside of the tunnel, DNS too. `up` resolves
 /// names all the same, and runs the hooks of `down` once.
 #[test]
-fn up_after_a_kill_resolves_names_and_runs_the_hooks_of_down_once() -> io::Result<()> {
+fn up_after_a_kill_resolves_names_and_runs_down_hooks_once() -> io::Result<()> {
     let lab = Lab::new()?;
     let Some(mut site) = Site::new(&lab, "site")? else {
         return Ok(());

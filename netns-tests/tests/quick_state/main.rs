@@ -1,4 +1,4 @@
-//! `wg-quick-rs` acts by what `up` did and recorded, not by what its file or a name may mean by now.
+//! `wg-quick-rs` uses the record of `up`. It does not infer anything from names, or from a changed file.
 
 mod killed;
 mod record;

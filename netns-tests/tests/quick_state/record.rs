@@ -1,4 +1,4 @@
-//! `down`, `reload` and `save` act by what `up` recorded, whatever the file says by then.
+//! `down`, `reload` and `save` use the record of `up`, even if the file was changed since.
 
 use std::io;
 

@@ -11,7 +11,7 @@ use crate::test_host::{TestHost, full};
 /// `up` names the daemon as the main process. Hooks, the daemon itself and scripts of other units send
 /// nothing in the name of the unit.
 #[test]
-fn the_service_manager_is_told_which_process_to_watch() -> io::Result<()> {
+fn the_service_manager_gets_the_daemons_process_id() -> io::Result<()> {
     let Some(host) = TestHost::new()? else {
         return Ok(());
     };
