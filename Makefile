@@ -1,4 +1,4 @@
-# make && sudo make install            programs, pages, completions and units below /usr/local
+# make && sudo make install            installs programs, pages, completions and units below /usr/local
 # make install prefix=/usr DESTDIR=…   for packages
 # sudo make uninstall
 
@@ -20,7 +20,7 @@ to = $(DESTDIR)
 all:
 	cargo build --release --locked -p wg-rs -p wg-quick-rs
 
-# Nothing is built here: it may be done by another user.
+# This does not build anything, as another user may have built the programs.
 install:
 	install -d $(to)$(bindir) $(to)$(mandir)/man7 $(to)$(mandir)/man8 $(to)$(unitdir) $(to)$(bashdir) $(to)$(zshdir) $(to)$(fishdir)
 	install -m 755 $(programs:%=$(target)/%) $(to)$(bindir)
@@ -35,7 +35,7 @@ install:
 	install -m 644 wg-rs/completions/_wg-rs wg-quick-rs/completions/_wg-quick-rs $(to)$(zshdir)
 	install -m 644 wg-rs/completions/wg-rs.fish wg-quick-rs/completions/wg-quick-rs.fish $(to)$(fishdir)
 
-# Config files stay, and tunnels that are up.
+# This keeps config files, and tunnels that are up.
 uninstall:
 	rm -f $(programs:%=$(to)$(bindir)/%) $(programs:%=$(to)$(mandir)/man8/%.8)
 	cd $(to)$(mandir)/man7 && rm -f $(notdir $(wildcard man/*.7))

@@ -13,7 +13,7 @@ pub struct OwnEndpoint {
     port: Option<u16>,
 }
 
-/// Why a text is none.
+/// Why a text is not such an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoEndpoint {
     /// The port is wrong.

@@ -1,4 +1,4 @@
-//! The peers of a file, also those that are switched off, and the addresses that are free.
+//! The peers of a file, including disabled ones, and the addresses that are free.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,7 +17,7 @@ use crate::file::edit::Edit;
 pub struct Member {
     /// The settings of the section.
     pub peer: PeerSettings,
-    /// Whether it is switched on.
+    /// Whether the section is enabled.
     pub is_enabled: bool,
     /// Its lines.
     pub section: Range<usize>,
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_switched_off_and_on_again() {
+    fn a_peer_is_disabled_and_enabled_again() {
         for text in [
             file(),
             file().replace('\n', "\r\n"),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_off_stays_when_the_next_one_is_removed() {
+    fn a_disabled_peer_stays_when_the_next_one_is_removed() {
         let file = file();
         let mut edit = Edit::new(file.as_bytes());
         let bob = members(&edit).pop().unwrap();

@@ -33,7 +33,7 @@ const LONGEST: usize = 4096;
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 const FOLDERS: [&str; 2] = ["/run/resolvconf/interface", "/run/resolvconf/interfaces"];
 
-/// The way past a tunnel.
+/// Reaches name servers outside a tunnel.
 #[derive(Clone, Debug)]
 pub struct Around {
     /// The mark of packets that take this way.
@@ -54,8 +54,8 @@ impl Around {
         }
     }
 
-    /// All addresses of an endpoint, at least one, those with a route first. The system is asked, and if
-    /// it has no answer, the servers outside of the tunnel.
+    /// Returns the addresses of an endpoint, at least one, those with a route first. This asks the system, and
+    /// if it has no answer, the servers outside the tunnel.
     ///
     /// # Errors
     /// The system's error, if there is no answer at all.

@@ -14,7 +14,7 @@ use crate::steps::failure::Failure;
 
 /// The number of networks that are tried.
 const ATTEMPTS: usize = 1000;
-/// Contains whether IPv6 is off on this host. The file is absent if the kernel has no IPv6.
+/// The file says whether IPv6 is off on this host. It is absent if the kernel has no IPv6.
 const IPV6_IS_OFF: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
 
 /// The first addresses of unused private networks: of IPv4 a /24 inside 10.0.0.0/8, and of IPv6,
@@ -82,7 +82,7 @@ fn pick(used: &[AllowedIp], candidate: fn([u8; 5]) -> Address) -> Result<Address
         }
     }
     Err(Failure::new(
-        "no private network was found that is unused here: choose one with --address",
+        "no unused private network was found: choose one with --address",
     ))
 }
 

@@ -85,7 +85,7 @@ fn take_down(transaction: &mut Transaction, file: &File, is_whole: bool) -> Resu
     rest.end(transaction)
 }
 
-/// What `up` recorded and still exists; all of it, if that cannot be found out.
+/// The recorded changes of `up` that still exist; all of them, if that cannot be found out.
 fn recorded(target: &mut Target, signals: &Signals, state: &State) -> Beside {
     Beside::recorded(target, signals, state).unwrap_or_else(|failure| {
         console::error(format_args!("{failure}; going on"));
@@ -93,14 +93,14 @@ fn recorded(target: &mut Target, signals: &Signals, state: &State) -> Beside {
     })
 }
 
-/// What belongs to the interface, without a record of `up`.
+/// The changes that belong to the interface, if there is no record of `up`.
 fn unrecorded(transaction: &mut Transaction, file: &File) -> Result<Beside, Failure> {
     let interface = transaction.target.get()?;
     let (target, signals) = (&mut transaction.target, &transaction.signals);
     Beside::of_interface(target, signals, file, &interface)
 }
 
-/// What failed, and what is left because of that.
+/// The failures, and the things that are left because of them.
 #[derive(Debug, Default)]
 struct Rest {
     /// The commands that remove what is left.
