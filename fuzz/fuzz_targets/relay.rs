@@ -1,6 +1,7 @@
-//! Messages of any kind, from any address, to a hub whose peers move and change their groups: what it
-//! sends goes to the present address of a peer that shares a group with one at the sender's address, is
-//! what came in, and never goes back; or it is a cookie for the sender.
+//! Sends messages of any kind, from any address, to a hub whose peers move and change their groups. The
+//! hub may relay a message only unchanged, and only to the current address of a peer that shares a group
+//! with a peer at the sender's address, never back to the sender. Otherwise it may only send a cookie to
+//! the sender.
 
 #![no_main]
 
@@ -24,7 +25,7 @@ const ADDRESSES: u8 = 8;
 
 #[derive(Arbitrary, Debug)]
 enum Event {
-    /// To whom it is signed, `MEMBERS` for the hub itself.
+    /// The receiver whose key the message is signed for; `MEMBERS` stands for the hub itself.
     Initiation { from: u8, to: u8, index: u8 },
     Response { from: u8, to: u8, sender: u8, receiver: u8 },
     Cookie { from: u8, receiver: u8, byte: u8 },
@@ -55,7 +56,7 @@ impl Links for Nowhere {
     }
 }
 
-/// Counts.
+/// A counter in place of a random number generator.
 struct Counter(u64);
 
 impl RngCore for Counter {
@@ -73,7 +74,7 @@ impl RngCore for Counter {
     }
 }
 
-/// Addresses in two IPv6 networks, and of IPv4.
+/// Addresses in two IPv6 networks, and IPv4 addresses.
 fn addr(n: u8) -> SocketAddr {
     let n = n % ADDRESSES;
     match n {
@@ -83,7 +84,7 @@ fn addr(n: u8) -> SocketAddr {
     }
 }
 
-/// Whether two addresses are one, or may be one host's for an initiation.
+/// Whether two addresses are equal, or may belong to the same host in an initiation.
 fn is_near(a: SocketAddr, b: SocketAddr) -> bool {
     match (a, b) {
         (SocketAddr::V6(a), SocketAddr::V6(b)) => {
@@ -114,7 +115,7 @@ struct Hub {
 impl Hub {
     fn set(&mut self, changes: &[Change]) {
         let result = self.device.set(changes, &mut Nowhere, self.now);
-        result.expect("nothing of it can fail");
+        result.expect("these changes cannot fail");
         self.flush();
     }
 
@@ -122,7 +123,7 @@ impl Hub {
     fn flush(&mut self) {
         let mut out = Vec::new();
         while let Some(transmit) = self.device.poll_transmit(self.now, Wall::default(), &mut out) {
-            assert!(transmit.peer().is_some(), "nothing is relayed that did not come");
+            assert!(transmit.peer().is_some(), "only received messages are relayed");
         }
     }
 

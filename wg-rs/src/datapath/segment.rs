@@ -10,9 +10,9 @@
 //! the checksum field. With another length in it, that sum applies to each packet, and it is right
 //! even if the addresses of the IP header would not be (a routing header, a source route).
 //!
-//! A super-packet inside a UDP tunnel (VXLAN, Geneve) is the super-packet of the inner packet behind an
-//! envelope: the outer IP and UDP headers, of which only lengths, identification and checksums change,
-//! the header of the tunnel, and whatever else precedes the inner IP header.
+//! A super-packet inside a UDP tunnel (VXLAN, Geneve) consists of an envelope and the inner
+//! super-packet. The envelope is everything before the inner IP header. In it, only the lengths,
+//! identification and checksums of the outer IP and UDP headers differ from packet to packet.
 
 use super::checksum::Sum;
 use super::ip::{self, Header, be16, be32, put16, put32, tcp};
@@ -80,9 +80,10 @@ struct Envelope {
     v6: bool,
     /// Offset of the outer UDP header.
     transport: usize,
-    /// Length of all that stands before the inner IP header.
+    /// Length of everything before the inner IP header.
     len: usize,
-    /// The outer pseudo header without the length, where the outer UDP header has a checksum.
+    /// The sum of the outer pseudo header without the length; `None` if the outer UDP header has no
+    /// checksum.
     pseudo: Option<Sum>,
 }
 
@@ -209,7 +210,7 @@ impl Envelope {
         })
     }
 
-    /// The header of the inner super-packet by itself.
+    /// Returns the header of the inner super-packet.
     fn inner(&self, hdr: VirtioNetHdr) -> Result<VirtioNetHdr, Malformed> {
         let csum_start = match hdr.flags & virtio::NEEDS_CSUM {
             0 => 0,
@@ -224,7 +225,7 @@ impl Envelope {
         })
     }
 
-    /// Finishes the outer headers of packet `i`, whose inner packet is finished.
+    /// Completes the outer headers of packet `i`. Its inner packet must be complete.
     fn finish(&self, i: usize, out: &mut [u8]) {
         let len = out.len();
         let (ip, udp) = out.split_at_mut(self.transport);
@@ -238,8 +239,8 @@ impl Envelope {
     }
 }
 
-/// The IP header `ip` of packet `i`, which is of `len` bytes from there on: length, and for IPv4
-/// identification and checksum.
+/// Completes the IP header at the beginning of `ip` for packet `i`, which has `len` bytes from there:
+/// its length, and for IPv4 its identification and checksum.
 fn finish_ip(v6: bool, ip: &mut [u8], len: usize, i: usize) {
     if v6 {
         put16(ip, 4, (len - ip::V6_LEN) as u16);
@@ -367,7 +368,7 @@ impl Super {
 mod tests {
     use super::*;
 
-    /// An inner TCP super-packet over IPv4, unsummed, with 2.5 segments of 100 bytes.
+    /// An inner TCP super-packet over IPv4 without a checksum, with 2.5 segments of 100 bytes.
     fn inner() -> (VirtioNetHdr, Vec<u8>) {
         let mut packet = vec![0; 40];
         packet[0] = 0x45;

@@ -11,7 +11,7 @@ pub const NEEDS_CSUM: u8 = 1;
 /// `flags`: the checksum of the packet has been verified.
 pub const DATA_VALID: u8 = 2;
 
-/// `flags`: the tunnel's own UDP header has a checksum as well.
+/// `flags`: the tunnel's own UDP header has a checksum, too.
 pub const TUNNEL_CSUM: u8 = 8;
 
 /// `gso_type`: one packet.
@@ -24,9 +24,9 @@ pub const GSO_TCPV6: u8 = 4;
 pub const GSO_UDP_L4: u8 = 5;
 /// `gso_type`: bit added to a TCP type when the segments carry ECN signals.
 pub const GSO_ECN: u8 = 0x80;
-/// `gso_type`: bit added where all that is inside a UDP tunnel over IPv4 (Linux 6.17).
+/// `gso_type`: bit added if the packet is inside a UDP tunnel over IPv4 (Linux 6.17).
 pub const GSO_TUNNEL_V4: u8 = 0x20;
-/// `gso_type`: bit added where all that is inside a UDP tunnel over IPv6 (Linux 6.17).
+/// `gso_type`: bit added if the packet is inside a UDP tunnel over IPv6 (Linux 6.17).
 pub const GSO_TUNNEL_V6: u8 = 0x40;
 
 /// Describes a packet to or from the kernel. All zero means one finished packet.
