@@ -102,7 +102,7 @@ pub(crate) const VERBS: &[Verb] = &[
     },
     Verb {
         name: "status",
-        about: "Says whether peers are connected, and why not",
+        about: "Shows whether peers are connected, and if not, why",
         synopsis: "[<interface>] [--json] [--watch]",
         options: "\
 --json   print JSON
@@ -115,7 +115,7 @@ pub(crate) const VERBS: &[Verb] = &[
         about: "Prints the state of all interfaces for Prometheus, or serves it over HTTP",
         synopsis: "[--listen [<address>:<port>]]",
         options: "\
---listen  serve them at this address [default: 127.0.0.1:9586]",
+--listen  serve it at this address [default: 127.0.0.1:9586]",
         example: "metrics --listen 127.0.0.1:9586",
         of_wg: false,
     },
@@ -135,7 +135,7 @@ pub(crate) const VERBS: &[Verb] = &[
 add   create an interface, and place it in a namespace or a container
 del   delete an interface
 list  list all interfaces, and the namespaces they are in
-move  move an interface to a namespace or a container; it keeps session and addresses",
+move  move an interface to a namespace or a container; its sessions and addresses are kept",
         example: "link add wg0 --netns docker:web --config wg0.conf --address 10.0.0.2/24 --up",
         of_wg: false,
     },
@@ -146,8 +146,8 @@ move  move an interface to a namespace or a container; it keeps session and addr
         synopsis: "<configuration filename> [[udp/][<address>:]<port>:<host>:<port>]... \
                    [-R [udp/][<address>:]<port>:<host>:<port>]...",
         options: "\
--L, --local <..>   listen on a port here, for a host inside of the tunnel, as without -L
--R, --remote <..> listen on a port inside of the tunnel, for a host outside
+-L, --local <..>   listen on a port here and forward to a host inside the tunnel (same as without -L)
+-R, --remote <..>  listen on a port inside the tunnel and forward to a host outside
 --address <ip>     address of this end of the tunnel, if the file has none
 --dns <ip>         DNS server to ask through the tunnel, besides those of the file
 --mtu <bytes>      size of the largest packet in the tunnel
