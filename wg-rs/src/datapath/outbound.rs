@@ -336,7 +336,7 @@ mod tests {
         (plane, reader)
     }
 
-    /// A virtio header and what is no IP packet, so that its way ends in a counter.
+    /// A virtio header with bytes that are not an IP packet, which end in a counter.
     fn junk() -> Result<Vec<u8>, i32> {
         Ok(vec![0; virtio::LEN + 20])
     }

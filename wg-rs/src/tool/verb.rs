@@ -146,7 +146,7 @@ move  move an interface to a namespace or a container; its sessions and addresse
         synopsis: "<configuration filename> [[udp/][<address>:]<port>:<host>:<port>]... \
                    [-R [udp/][<address>:]<port>:<host>:<port>]...",
         options: "\
--L, --local <..>   listen on a port here and forward to a host inside the tunnel (same as without -L)
+-L, --local <..>   listen on a port here and forward into the tunnel, as without -L
 -R, --remote <..>  listen on a port inside the tunnel and forward to a host outside
 --address <ip>     address of this end of the tunnel, if the file has none
 --dns <ip>         DNS server to ask through the tunnel, besides those of the file
