@@ -143,7 +143,8 @@ fn a_failed_move_changes_nothing() -> io::Result<()> {
     pair.refused(&from_web("path:/etc/passwd"), no_namespace);
     unchanged("no namespace")?;
 
-    // IPv6 is off in that namespace and cannot be switched on. The move finds that out after the link has moved.
+    // IPv6 is off in that namespace and cannot be switched on. The move finds that out when the link has
+    // already moved.
     pair.a.sh("ip", &["netns", "add", "four"])?;
     let four = pair.inside("four")?;
     four.write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;

@@ -122,8 +122,8 @@ impl Way {
         self.client.spawn(&mut command)
     }
 
-    /// As [`Way::spawn`]; waits until `wg-rs` has reported `count` addresses that it listens on. Checks that it
-    /// has no privileges.
+    /// As [`Way::spawn`]; waits until `wg-rs` has printed `count` addresses that it listens on, and checks
+    /// that it has no privileges.
     pub fn start(&self, args: &[&str], count: usize) -> io::Result<(Proc, Vec<SocketAddr>)> {
         let mut proc = self.spawn(args)?;
         let listening = until(PATIENCE, "`Listening on'", || {

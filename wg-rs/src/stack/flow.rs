@@ -197,8 +197,8 @@ impl phy::Device for Link<'_> {
         capabilities.max_transmission_unit = self.mtu;
         // The data path verifies checksums of received packets and computes those of sent packets.
         capabilities.checksum.tcp = Checksum::None;
-        // Not for IPv6: there smoltcp 0.14 drops packets longer than the MTU even if the device would cut them.
-        // The data path gathers those segments into bursts all the same.
+        // Not for IPv6: there smoltcp 0.14 drops packets longer than the MTU even if the device would cut
+        // them. The data path gathers those segments into bursts all the same.
         capabilities.segmentation.tcpv4 = LONGEST.try_into().ok();
         capabilities
     }

@@ -404,8 +404,8 @@ impl Host {
         let mut timers = self.timers.lock();
         disarm(&mut timers, flow);
         if let Some(at) = at {
-            // Without `SOON`, a flow that is due but has nothing to transmit would be driven in a busy loop. 0 would
-            // mean that the timer is not set.
+            // Without `SOON`, a flow that is due but has nothing to transmit would be driven in a busy
+            // loop. 0 would mean that the timer is not set.
             let nanos = at.max(now + SOON).as_nanos().max(1);
             flow.armed.store(nanos, Ordering::Relaxed);
             timers.insert((Time::from_nanos(nanos), flow.id), flow.clone());

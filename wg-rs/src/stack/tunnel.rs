@@ -25,7 +25,8 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Starts the tunnel that a file of `wg` or `wg-quick` describes. [`Config`] lists the lines that are used.
+    /// Starts the tunnel that a file of `wg` or `wg-quick` describes. [`Config`] lists the lines that are
+    /// used.
     ///
     /// Blocks while the names of endpoints are resolved, by the system.
     ///
@@ -85,8 +86,8 @@ impl Tunnel {
     /// Connects to an address and port behind a peer.
     ///
     /// # Errors
-    /// [`Error::NoPeer`], [`Error::NoEndpoint`] and [`Error::NoSource`] at once, if the tunnel cannot reach the
-    /// address; [`Error::Refused`]; [`Error::Unreachable`]; [`Error::NoAnswer`] after half a minute.
+    /// [`Error::NoPeer`], [`Error::NoEndpoint`] and [`Error::NoSource`] at once, if the tunnel cannot reach
+    /// the address; [`Error::Refused`]; [`Error::Unreachable`]; [`Error::NoAnswer`] after half a minute.
     pub async fn connect(&self, to: SocketAddr) -> Result<TcpStream, Error> {
         let flow = self.running.host.connect(to)?;
         let stream = TcpStream::new(flow, self.running.clone());
