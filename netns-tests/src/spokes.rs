@@ -39,7 +39,7 @@ pub struct Spokes {
 }
 
 impl Spokes {
-    /// With this implementation at a and at b, and `wireguard-rs` on the hub.
+    /// Creates the hosts, with this implementation at a and at b, and `wireguard-rs` on the hub.
     pub fn new(ends: [&Daemon; 2], by: By, outer: Family, psk: Option<Key>) -> io::Result<Spokes> {
         let lab = Lab::new()?;
         let (a, hub, b) = (lab.host("a")?, lab.host("hub")?, lab.host("b")?);
@@ -147,7 +147,7 @@ fn prefix(family: Family) -> u8 {
     }
 }
 
-/// Of host `n` on the cable of a (1) or b (2).
+/// The address of host `n` on the cable of a (1) or b (2).
 fn outside(family: Family, cable: u8, n: u8) -> IpAddr {
     match (family, cable) {
         (Family::V4, 1) => [192, 0, 2, n].into(),

@@ -38,7 +38,7 @@ enum Way {
     Resolvectl,
     /// In the file of a named namespace.
     File(PathBuf),
-    /// In /etc/resolv.conf itself; with what was in it before.
+    /// In /etc/resolv.conf itself; this is its former content.
     Itself(Former),
 }
 
