@@ -38,7 +38,7 @@ impl Budget {
         self.flows -= 1;
     }
 
-    /// Whether memory is so short that ended connections should be removed without waiting.
+    /// Whether ended connections should be removed without waiting, as more than half of the maximum exist.
     pub fn is_crowded(&self) -> bool {
         self.flows > MOST_FLOWS / 2
     }

@@ -43,7 +43,9 @@ pub enum Error {
     #[error("no peer has {0} among its AllowedIPs")]
     NoPeer(IpAddr),
     /// The peer of the destination has no endpoint yet.
-    #[error("the peer that has {0} among its AllowedIPs has no Endpoint, and has not sent anything yet")]
+    #[error(
+        "the peer that has {0} among its AllowedIPs has no Endpoint, and has not sent any packet"
+    )]
     NoEndpoint(IpAddr),
     /// The interface has no address of the destination's family.
     #[error("the interface has no address from which {0} can be reached")]
