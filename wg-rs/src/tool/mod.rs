@@ -18,6 +18,7 @@ mod metrics;
 mod netns;
 mod out;
 mod show;
+mod size;
 mod status;
 #[cfg(feature = "stack")]
 mod tunnel;

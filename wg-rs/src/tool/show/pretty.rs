@@ -9,6 +9,7 @@ use super::rates::Rates;
 use super::terminal::{BOLD, CYAN, GREEN, RED, RESET, Styled, YELLOW, reveals_keys};
 use crate::model::{Interface, Peer};
 use crate::sys::numeric::{Endpoint, Ip};
+use crate::tool::size::size;
 
 /// Units of time in seconds, with their names in the singular. A year has 365 days.
 const UNITS: [(u64, &str); 5] = [
@@ -156,17 +157,8 @@ impl Pretty<'_> {
     }
 
     fn bytes(&self, bytes: u64) -> String {
-        let mut scaled = bytes as f64;
-        let mut unit = "B";
-        for larger in ["KiB", "MiB", "GiB", "TiB"] {
-            // The unit is chosen before rounding: 1048575 B are 1024.00 KiB.
-            if scaled < 1024.0 {
-                break;
-            }
-            (scaled, unit) = (scaled / 1024.0, larger);
-        }
-        let decimals = if unit == "B" { 0 } else { 2 };
-        format!("{scaled:.decimals$} {}", self.style(&[CYAN], unit))
+        let (number, unit) = size(bytes);
+        format!("{number} {}", self.style(&[CYAN], unit))
     }
 }
 

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
+use wg_crypto::PublicKey;
 
 use super::asked::Asked;
 use super::reason::reason;
 use crate::backend::Kind;
 use crate::model::Wall;
-use crate::model::status::{PeerStatus, Status};
+use crate::model::status::{PairStatus, PeerStatus, Status};
 use crate::place::Namespace;
 use crate::sys::numeric::Endpoint;
 
@@ -77,6 +78,34 @@ struct InterfaceFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     drops: Option<BTreeMap<&'a str, u64>>,
     peers: BTreeMap<String, PeerFields<'a>>,
+    /// What a hub has relayed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pairs: Vec<PairFields>,
+}
+
+/// Two peers that a hub has relayed between.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PairFields {
+    /// The public keys. The first peer sent the first handshake.
+    keys: [String; 2],
+    /// Bytes from the first to the second.
+    transfer_tx: u64,
+    /// Bytes from the second to the first.
+    transfer_rx: u64,
+    /// Seconds since the last packet.
+    last_packet_ago: u64,
+}
+
+impl PairFields {
+    fn new(pair: &PairStatus) -> Self {
+        PairFields {
+            keys: pair.keys.each_ref().map(PublicKey::to_base64),
+            transfer_tx: pair.tx_bytes,
+            transfer_rx: pair.rx_bytes,
+            last_packet_ago: pair.age.as_secs(),
+        }
+    }
 }
 
 impl<'a> InterfaceFields<'a> {
@@ -111,6 +140,7 @@ impl<'a> InterfaceFields<'a> {
             under_load: status.under_load,
             drops: status.version.is_some().then(|| drops.collect()),
             peers: peers.collect(),
+            pairs: status.pairs.iter().map(PairFields::new).collect(),
         }
     }
 }
@@ -155,9 +185,10 @@ impl<'a> PeerFields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::Peer;
-    use wg_crypto::PublicKey;
 
     #[test]
     fn unknown_values_are_left_out() {
@@ -191,11 +222,20 @@ mod tests {
             version: Some("0.1.0".into()),
             offloads: Some("".into()),
             drops: vec![("wrong_mac1".into(), 1)],
+            pairs: vec![PairStatus {
+                keys: [key, key],
+                tx_bytes: 5,
+                rx_bytes: 6,
+                age: Duration::from_millis(7999),
+            }],
             ..Status::default()
         };
         let expected = serde_json::json!({"wg0": {
             "kind": "kernel", "listenPort": 0, "version": "0.1.0", "offloads": [],
-            "drops": {"wrong_mac1": 1}, "peers": {},
+            "drops": {"wrong_mac1": 1}, "peers": {}, "pairs": [{
+                "keys": [key.to_base64(), key.to_base64()],
+                "transferTx": 5, "transferRx": 6, "lastPacketAgo": 7,
+            }],
         }});
         assert_eq!(shown(asked(full)), expected);
     }

@@ -1,5 +1,7 @@
-//! The status for people: a line for each interface, and below it one for each of its peers.
+//! The status for people: a line for each interface, and below it one for each of its peers,
+//! and for each pair of peers that it relays between.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -7,9 +9,10 @@ use super::asked::Asked;
 use super::reason::{is_its_address, reason, time};
 use crate::backend::{Errno, Kind};
 use crate::model::Wall;
-use crate::model::status::{Refusal, Refused, Status};
+use crate::model::status::{PeerStatus, Refusal, Refused, Status};
 use crate::place::Namespace;
 use crate::sys::numeric::{Endpoint, Ip};
+use crate::tool::size::size;
 
 /// Older refusals of senders that are not peers are not shown.
 const RECENT: Duration = Duration::from_secs(180);
@@ -22,6 +25,7 @@ pub(super) fn print(out: &mut impl Write, all: &[Asked], now: Wall) -> io::Resul
         }
         writeln!(out, "{}: {}", asked.name, interface(asked))?;
         peers(out, &asked.status, now)?;
+        pairs(out, &asked.status)?;
     }
     Ok(())
 }
@@ -31,8 +35,7 @@ fn peers(out: &mut impl Write, status: &Status, now: Wall) -> io::Result<()> {
         .peers
         .iter()
         .map(|peer| {
-            let key = || peer.peer.public_key.to_base64();
-            let name = peer.name().map_or_else(key, str::to_owned);
+            let name = called(peer);
             let network = peer.peer.allowed_ips.first();
             let network =
                 network.map_or_else(|| "-".into(), |ip| format!("{}/{}", Ip(ip.addr), ip.cidr));
@@ -46,6 +49,38 @@ fn peers(out: &mut impl Write, status: &Status, now: Wall) -> io::Result<()> {
         writeln!(out, "  {name:names$}  {network:networks$}  {reason}")?;
     }
     Ok(())
+}
+
+/// The pairs of peers that a hub has relayed between.
+fn pairs(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    if status.pairs.is_empty() {
+        return Ok(());
+    }
+    let names: HashMap<_, _> = (status.peers.iter())
+        .map(|peer| (*peer.peer.public_key.as_bytes(), called(peer)))
+        .collect();
+    for pair in &status.pairs {
+        let [first, second] = pair.keys.each_ref().map(|key| {
+            let name = names.get(key.as_bytes());
+            name.map_or_else(|| key.to_base64(), String::clone)
+        });
+        let [there, back] = [pair.tx_bytes, pair.rx_bytes].map(|bytes| {
+            let (number, unit) = size(bytes);
+            format!("{number} {unit}")
+        });
+        let last = time(pair.age);
+        writeln!(
+            out,
+            "  relayed from {first} to {second}: {there}, back: {back}, the last packet {last} ago"
+        )?;
+    }
+    Ok(())
+}
+
+/// The name of a peer, or its key.
+fn called(peer: &PeerStatus) -> String {
+    let key = || peer.peer.public_key.to_base64();
+    peer.name().map_or_else(key, str::to_owned)
 }
 
 /// Describes an interface on one line.
@@ -138,7 +173,7 @@ fn stranger(status: &Status, refused: &Refused) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::status::PeerStatus;
+    use crate::model::status::PairStatus;
     use crate::model::{AllowedIp, Extensions, Peer};
     use wg_crypto::PublicKey;
 
@@ -215,6 +250,30 @@ mod tests {
              \x20 AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=  -  {nowhere}\n"
         );
         assert_eq!(shown(&[daemon, kernel]), text);
+    }
+
+    #[test]
+    fn a_hub_shows_what_it_relays() {
+        let status = Status {
+            version: Some("0.1.0".into()),
+            peers: vec![peer(1, Some("alice"), None), peer(2, None, None)],
+            pairs: vec![PairStatus {
+                keys: [1, 2].map(|n| PublicKey::from_bytes([n; 32])),
+                tx_bytes: 5 << 29,
+                rx_bytes: 300,
+                age: Duration::from_millis(3999),
+            }],
+            ..Status::default()
+        };
+        let text = shown(&[Asked {
+            name: "wg0".into(),
+            kind: Kind::Userspace,
+            place: None,
+            status,
+        }]);
+        let last = "  relayed from alice to AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=: 2.50 GiB, back: \
+                    300 B, the last packet 3 s ago\n";
+        assert!(text.ends_with(last), "{text}");
     }
 
     #[test]
