@@ -96,7 +96,9 @@ impl Target {
     pub fn get_extended(&self) -> Result<Interface, Failure> {
         let mut interface = self.get()?;
         let known = self.at_home(|| self.backends.extensions(&self.interface));
-        let mut known = known.and_then(|known| known).unwrap_or_default();
+        let mut known = known
+            .and_then(|known| known)
+            .map_err(|error| Failure::new(format_args!("Unable to access interface: {error}")))?;
         for peer in &mut interface.peers {
             if let Some(extensions) = known.remove(&peer.public_key) {
                 peer.extensions = extensions;
@@ -122,7 +124,7 @@ impl Target {
         }
         for extension in set.iter().flatten() {
             console::note(format_args!(
-                "`{}' is not wireguard-rs's, and does without `{}'.",
+                "`{}' is not an interface of wireguard-rs; `{}' is ignored.",
                 self.interface,
                 extension.key()
             ));

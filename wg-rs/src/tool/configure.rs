@@ -71,8 +71,11 @@ pub(crate) fn setconf(context: &Context, args: &[OsString]) -> ExitCode {
     };
     match read(file) {
         Ok(mut settings) => {
-            switch_off(context, interface, &mut settings);
-            change(context, interface, &settings, Apply::SetConf)
+            let unread = switch_off(context, interface, &mut settings);
+            unless(
+                unread,
+                change(context, interface, &settings, Apply::SetConf),
+            )
         }
         Err(status) => status,
     }
@@ -98,9 +101,10 @@ pub(crate) fn syncconf(context: &Context, args: &[OsString]) -> ExitCode {
         Ok(settings) => settings,
         Err(status) => return status,
     };
-    switch_off(context, interface, &mut settings);
+    let unread = switch_off(context, interface, &mut settings);
     if settings.peers.is_empty() {
-        return change(context, interface, &settings, Apply::SetConf);
+        let done = change(context, interface, &settings, Apply::SetConf);
+        return unless(unread, done);
     }
     let addresses = match addresses(&settings) {
         Ok(addresses) => addresses,
@@ -109,7 +113,7 @@ pub(crate) fn syncconf(context: &Context, args: &[OsString]) -> ExitCode {
     match context.interfaces.get(&interface.to_string_lossy()) {
         Ok(now) => {
             let changes = settings.changes_to(Apply::SyncConf(&now), &addresses);
-            make(context, interface, &changes)
+            unless(unread, make(context, interface, &changes))
         }
         Err(error) => complain(format_args!(
             "Unable to retrieve current interface configuration: {error}"
@@ -117,11 +121,27 @@ pub(crate) fn syncconf(context: &Context, args: &[OsString]) -> ExitCode {
     }
 }
 
-/// Turns off extensions of the interface's peers that the file does not mention. If they cannot be
-/// read, the change of the interface reports the error.
-fn switch_off(context: &Context, interface: &OsStr, settings: &mut Settings) {
-    let now = context.interfaces.extensions(&interface.to_string_lossy());
-    settings.switch_off(&now.unwrap_or_default());
+/// Turns off extensions of the interface's peers that the file does not mention. Returns the error if
+/// they cannot be read.
+fn switch_off(context: &Context, interface: &OsStr, settings: &mut Settings) -> Option<io::Error> {
+    match context.interfaces.extensions(&interface.to_string_lossy()) {
+        Ok(now) => {
+            settings.switch_off(&now);
+            None
+        }
+        Err(error) => Some(error),
+    }
+}
+
+/// The exit code of a change. A change that was made although the extensions could not be read is
+/// incomplete; one that was refused has already reported why.
+fn unless(unread: Option<io::Error>, done: ExitCode) -> ExitCode {
+    match unread {
+        Some(error) if done == ExitCode::SUCCESS => complain(format_args!(
+            "Unable to turn off what the file no longer mentions in lines with `#@': {error}"
+        )),
+        _ => done,
+    }
 }
 
 /// `showconf IFACE`
