@@ -304,7 +304,7 @@ fn a_client_is_disabled_enabled_and_removed() -> io::Result<()> {
     net.run(&["remove", "wg0", "bob"])?;
     assert_eq!(net.conf()?, off);
     let said = net.run(&["disable", "wg0", "alice"])?;
-    assert!(said.contains("disabled already"), "{said}");
+    assert!(said.contains("already disabled"), "{said}");
 
     net.run(&["enable", "wg0", "alice"])?;
     assert_eq!(net.conf()?, conf);
