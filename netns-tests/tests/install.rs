@@ -61,13 +61,12 @@ fn make_install_works_with_any_prefix() -> io::Result<()> {
         .lines()
         .filter(|line| line.starts_with("    [\""))
         .count();
-    let (units, pages) = (files(&root.join("wg-quick-rs/systemd"))?.len(), 3);
-    // There the pages are one line, and the units too.
-    assert_eq!(
-        installed.len(),
-        assets - 3 + (pages - 1) + (units - 1),
-        "{installed:?}"
-    );
+    // These folders are one line each there; the pages are two, one for each section.
+    let mut expected = assets - 3 - 2 - 2;
+    for folder in ["man", "wg-quick-rs/systemd", "wg-quick-rs/systemd-user"] {
+        expected += files(&root.join(folder))?.len();
+    }
+    assert_eq!(installed.len(), expected, "{installed:?}");
 
     let unit = folder
         .0
