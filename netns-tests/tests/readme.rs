@@ -69,7 +69,7 @@ const APT: &str = r#"#!/bin/sh
 "#;
 
 const SYSTEMCTL: &str = r#"#!/bin/sh -e
-unit() { cat "/etc/systemd/system/$1"; }
+unit() { cat "/usr/local/lib/systemd/system/$1"; }
 case "$*" in
 daemon-reload) ;;
 "enable --now wg-quick-rs@"*)
@@ -122,8 +122,8 @@ fn machine(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
                  overlay $folder
          done
          rm -f /usr/local/bin/{{wg-rs,wg-quick-rs,wireguard-rs}}
-         mkdir -p /etc/systemd/system /srv/wg-rs/target/release
-         ln -s {ROOT}/man {ROOT}/wg-quick-rs /srv/wg-rs/
+         mkdir -p /srv/wg-rs/target/release
+         ln -s {ROOT}/Makefile {ROOT}/man {ROOT}/wg-rs {ROOT}/wg-quick-rs /srv/wg-rs/
          echo 192.0.2.2 vpn.example.com >> /etc/hosts"
     ))?;
     for program in programs {
