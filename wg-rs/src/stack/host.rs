@@ -33,6 +33,7 @@ use crate::datapath::now;
 use crate::datapath::tun_io::TunIo;
 use crate::datapath::virtio::{self, VirtioNetHdr};
 use crate::sys::poll::Waker;
+use crate::sys::process::memory;
 use crate::sys::tun::TunOffloads;
 use crate::tunnel::plane::Plane;
 use crate::tunnel::time::Time;
@@ -420,8 +421,12 @@ impl Host {
             tables.flows.remove(&flow.tuple);
             tables.budget.give_back(flow.memory);
         }
+        let is_last = tables.flows.is_empty();
         drop(tables);
         flow.removed();
+        if is_last {
+            memory::release_unused();
+        }
     }
 
     /// The flow that a packet belongs to: a new one if the packet is a SYN for a listener.

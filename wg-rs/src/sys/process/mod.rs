@@ -6,5 +6,7 @@
 pub mod background;
 pub(crate) mod clock;
 pub mod confine;
+#[cfg(feature = "stack")]
+pub(crate) mod memory;
 pub mod notify;
 pub(crate) mod other;
