@@ -286,10 +286,9 @@ fn a_clock_that_is_behind() -> io::Result<()> {
     proc.signal(nix::sys::signal::Signal::SIGTERM)?;
     proc.wait(PATIENCE)?;
     // This ends the session, but the last timestamp of the peer is kept.
-    pair.host(1).run(|| {
-        netlink::set_up("wg0", false)?;
-        netlink::set_up("wg0", true)
-    })?;
+    pair.host(1).run(|| netlink::set_up("wg0", false))?;
+    pair.until(1, "interface-down")?;
+    pair.host(1).run(|| netlink::set_up("wg0", true))?;
 
     let late = Late::build(&cc)?;
     let mut command = Daemon::ours()?.command(&["-f", "wg0"]);

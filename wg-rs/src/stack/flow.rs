@@ -21,6 +21,7 @@ use smoltcp::socket::tcp::{self, CongestionControl, RecvError, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint};
 
+use super::nudge::Nudge;
 use super::packet::{Tuple, Unreachable, header_of};
 use crate::datapath::virtio;
 use crate::tunnel::time::Time;
@@ -31,6 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// The interval of keep-alive packets on an idle connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(5 * 60);
+/// If smoltcp's own timer fires within this time, data is not repeated earlier.
+const SOON: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(500);
 /// How long a connection may take to end after its stream was dropped.
 const LINGER: Duration = Duration::from_secs(60);
 /// How long after its end the smoltcp clock of a connection that may still be read goes on. It must stop
@@ -100,6 +103,7 @@ struct Inner {
     /// When the flow was first seen in TIME-WAIT.
     waits_since: Option<Time>,
     ended: Option<Ended>,
+    nudge: Nudge,
 }
 
 fn instant(now: Time) -> Instant {
@@ -324,6 +328,7 @@ impl Flow {
                 orphaned: None,
                 waits_since: None,
                 ended: (!begun).then_some(Ended::Unreachable),
+                nudge: Nudge::default(),
             }),
         }
     }
@@ -332,6 +337,7 @@ impl Flow {
     /// length, 0 if there is none.
     pub fn receive(self: &Arc<Self>, packet: &[u8], room: &mut [u8], now: Time) -> usize {
         let mut inner = self.state.lock();
+        inner.nudge.received(packet, now);
         let Inner {
             interface,
             sockets,
@@ -341,6 +347,7 @@ impl Flow {
         let mut used = 0;
         let mut link = Link::new(*mtu, Some(packet), room, &mut used);
         interface.poll_ingress_single(instant(now), &mut link, sockets);
+        inner.sent(room, used);
         inner.look(Ended::Reset);
         if inner.established
             && let Some(backlog) = inner.backlog.take()
@@ -375,6 +382,7 @@ impl Flow {
             inner.end(Ended::Aborted);
         }
         let now = inner.clock(now);
+        inner.repeat(&self.tuple, now);
         let Inner {
             interface,
             sockets,
@@ -384,6 +392,7 @@ impl Flow {
         let mut used = 0;
         let mut link = Link::new(*mtu, None, room, &mut used);
         interface.poll_egress(instant(now), &mut link, sockets);
+        inner.sent(room, used);
         inner.look(Ended::Silent);
         used
     }
@@ -412,6 +421,10 @@ impl Flow {
             let micros = u64::try_from(at.total_micros()).unwrap_or_default();
             Time::from_nanos(micros.saturating_mul(1000)).max(now)
         });
+        let at = match inner.nudge_at() {
+            Some(nudge) => at.map(|at| at.min(nudge.max(now))),
+            None => at,
+        };
         // Nothing becomes due while the clock is stopped.
         let at = at.filter(|_| clock == now);
         Next::At(match inner.orphaned {
@@ -528,6 +541,38 @@ impl Inner {
     fn end(&mut self, how: Ended) {
         self.ended.get_or_insert(how);
         self.socket().abort();
+    }
+
+    /// Takes note of a packet that was written to `room`.
+    fn sent(&mut self, room: &[u8], used: usize) {
+        if used > 0 {
+            self.nudge.sent(&room[virtio::LEN..used]);
+        }
+    }
+
+    /// When data that waits for an acknowledgement is repeated by us.
+    fn nudge_at(&mut self) -> Option<Time> {
+        let waits = self.established && self.socket().send_queue() > 0;
+        self.nudge.due().filter(|_| waits)
+    }
+
+    /// Has the oldest unacknowledged data repeated if that is due and smoltcp would do it much later.
+    fn repeat(&mut self, tuple: &Tuple, now: Time) {
+        if self.nudge_at().is_none_or(|at| now < at) {
+            return;
+        }
+        let clock = instant(now);
+        let at = self.interface.poll_at(clock, &self.sockets);
+        if at.is_some_and(|at| at <= clock + SOON) {
+            return self.nudge.postpone(now);
+        }
+        let mut unused = [0; virtio::LEN + 128];
+        for packet in self.nudge.packets(tuple, now) {
+            let mut used = 0;
+            let mut link = Link::new(self.mtu, Some(&packet), &mut unused, &mut used);
+            self.interface
+                .poll_ingress_single(clock, &mut link, &mut self.sockets);
+        }
     }
 
     /// Takes over a change of the socket's state. If the socket was closed, the reason is `why`.

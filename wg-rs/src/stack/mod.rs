@@ -46,6 +46,7 @@ mod flow;
 mod host;
 mod listener;
 mod mailbox;
+mod nudge;
 mod packet;
 mod resolve;
 mod stream;

@@ -1,0 +1,122 @@
+//! Repeats lost data of a TCP connection before smoltcp's own timeout.
+//!
+//! smoltcp 0.14 doubles its retransmission timeout with each loss and measures it anew only by data that was
+//! never sent before. When several packets are lost in a row, data that could be repeated within a second
+//! therefore waits for up to a minute. So if no acknowledgement has come for a while, the socket receives three
+//! duplicates of the last one, by which it repeats its oldest unacknowledged segment (RFC 5681, section 3.2).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+
+use super::packet::Tuple;
+use crate::tunnel::time::Time;
+
+/// The time without progress after which data is repeated. It doubles each time.
+const FIRST: Duration = Duration::from_secs(2);
+/// How often it doubles at most.
+const DOUBLINGS: u32 = 3;
+
+/// What is known of a connection from its packets.
+#[derive(Debug, Default)]
+pub(super) struct Nudge {
+    /// The last acknowledgement and window that came, as in the packet.
+    received: Option<(TcpSeqNumber, u16)>,
+    /// The last acknowledgement that was sent.
+    sent: Option<TcpSeqNumber>,
+    /// When data was last acknowledged or repeated.
+    progress: Option<Time>,
+    tries: u32,
+}
+
+/// The TCP part of a packet without IPv6 extension headers.
+fn tcp(packet: &[u8]) -> Option<TcpPacket<&[u8]>> {
+    let offset = match packet.first()? >> 4 {
+        4 => usize::from(packet[0] & 15) * 4,
+        _ if packet.get(6) == Some(&u8::from(IpProtocol::Tcp)) => 40,
+        _ => return None,
+    };
+    TcpPacket::new_checked(packet.get(offset..)?).ok()
+}
+
+impl Nudge {
+    /// Takes note of a received packet.
+    pub fn received(&mut self, packet: &[u8], now: Time) {
+        let Some(tcp) = tcp(packet).filter(|tcp| tcp.ack() && !tcp.syn()) else {
+            return;
+        };
+        let ack = tcp.ack_number();
+        let is_newer = self.received.is_none_or(|(last, _)| ack > last);
+        if is_newer {
+            (self.progress, self.tries) = (Some(now), 0);
+        }
+        if is_newer || self.received.is_some_and(|(last, _)| ack == last) {
+            self.received = Some((ack, tcp.window_len()));
+        }
+    }
+
+    /// Takes note of a packet to be sent.
+    pub fn sent(&mut self, packet: &[u8]) {
+        if let Some(tcp) = tcp(packet).filter(TcpPacket::ack) {
+            self.sent = Some(tcp.ack_number());
+        }
+    }
+
+    /// When data that waits for an acknowledgement is repeated.
+    pub fn due(&self) -> Option<Time> {
+        let wait = FIRST * 2_u32.pow(self.tries.min(DOUBLINGS));
+        self.received.filter(|(_, window)| *window > 0)?;
+        Some(self.progress? + wait)
+    }
+
+    /// Waits once more.
+    pub fn postpone(&mut self, now: Time) {
+        self.progress = Some(now);
+    }
+
+    /// The packets to be received instead. The first two differ in their window, so that earlier duplicates
+    /// are forgotten.
+    pub fn packets(&mut self, tuple: &Tuple, now: Time) -> Vec<Vec<u8>> {
+        let (Some((ack, window)), Some(seq)) = (self.received, self.sent) else {
+            return Vec::new();
+        };
+        self.tries += 1;
+        self.progress = Some(now);
+        [window - 1, window, window, window, window]
+            .map(|window| acknowledgement(tuple.remote, tuple.local, seq, ack, window))
+            .into()
+    }
+}
+
+fn acknowledgement(
+    from: SocketAddr,
+    to: SocketAddr,
+    seq: TcpSeqNumber,
+    ack: TcpSeqNumber,
+    window: u16,
+) -> Vec<u8> {
+    let tcp = TcpRepr {
+        src_port: from.port(),
+        dst_port: to.port(),
+        control: TcpControl::None,
+        seq_number: seq,
+        ack_number: Some(ack),
+        window_len: window,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    let (source, destination) = (from.ip().into(), to.ip().into());
+    let ip = IpRepr::new(source, destination, IpProtocol::Tcp, tcp.buffer_len(), 64);
+    let mut packet = vec![0; ip.buffer_len()];
+    let checksums = ChecksumCapabilities::default();
+    ip.emit(&mut packet, &checksums);
+    let mut segment = TcpPacket::new_unchecked(&mut packet[ip.header_len()..]);
+    tcp.emit(&mut segment, &source, &destination, &checksums);
+    packet
+}
