@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
@@ -22,6 +23,23 @@ pub struct Proc {
     output: File,
 }
 
+/// Starts a program that may just have been written. If another thread forked meanwhile, its child has the
+/// file open for writing until it executes its own program, and the kernel refuses this one with ETXTBSY.
+fn start(command: &mut Command) -> io::Result<Child> {
+    let give_up = Instant::now() + Duration::from_secs(5);
+    loop {
+        match command.spawn() {
+            Err(error)
+                if error.kind() == io::ErrorKind::ExecutableFileBusy
+                    && Instant::now() < give_up =>
+            {
+                thread::yield_now();
+            }
+            result => return result,
+        }
+    }
+}
+
 impl Proc {
     /// Starts a command in the namespaces of the calling thread.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Proc> {
@@ -30,8 +48,7 @@ impl Proc {
         command
             .stdout(Stdio::from(output.try_clone()?))
             .stderr(Stdio::from(output.try_clone()?));
-        let child = command
-            .spawn()
+        let child = start(command)
             .map_err(|error| io::Error::new(error.kind(), format!("start {name}: {error}")))?;
         Ok(Proc {
             name,
