@@ -10,7 +10,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{Line, LineBuffer};
-use super::text::{GetParser, Reply, ReplyError, StatusParser, print_change};
+use super::text::{Content, ReplyError, ReplyParser, print_change};
 use crate::model::status::Status;
 use crate::model::{Change, Interface};
 
@@ -63,7 +63,7 @@ impl Client {
     /// [`ClientError`].
     pub fn get(&mut self) -> Result<Interface, ClientError> {
         self.write(b"get=1\n\n")?;
-        self.reply::<GetParser>()
+        self.reply()
     }
 
     /// Requests the status. None if the daemon does not know this request; it may then have closed
@@ -72,16 +72,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn status(&mut self) -> Result<Option<Status>, ClientError> {
-        let reply = self
-            .write(b"status=1\n\n")
-            .map_err(ClientError::from)
-            .and_then(|()| self.reply::<StatusParser>());
-        match reply {
-            Ok(status) => Ok(Some(status)),
-            Err(ClientError::Reply(ReplyError::Incomplete | ReplyError::Refused(_))) => Ok(None),
-            Err(ClientError::Io(error)) if is_closed(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.ask_newer("status=1\n\n")
     }
 
     /// Sets the daemon's log level. False if the daemon does not know this request, or the level.
@@ -89,14 +80,18 @@ impl Client {
     /// # Errors
     /// Those of the other requests.
     pub fn log(&mut self, level: &str) -> Result<bool, ClientError> {
-        let reply = self
-            .write(format!("log={level}\n\n").as_bytes())
-            .map_err(ClientError::from)
-            .and_then(|()| self.reply::<GetParser>());
-        match reply {
-            Ok(_) => Ok(true),
-            Err(ClientError::Reply(ReplyError::Incomplete | ReplyError::Refused(_))) => Ok(false),
-            Err(ClientError::Io(error)) if is_closed(&error) => Ok(false),
+        let reply: Option<Interface> = self.ask_newer(&format!("log={level}\n\n"))?;
+        Ok(reply.is_some())
+    }
+
+    /// Makes a request that other daemons and older versions do not know. None if this one refuses it, or
+    /// closes the connection.
+    fn ask_newer<C: Content>(&mut self, request: &str) -> Result<Option<C>, ClientError> {
+        let reply = self.write(request.as_bytes()).map_err(ClientError::from);
+        match reply.and_then(|()| self.reply()) {
+            Ok(content) => Ok(Some(content)),
+            Err(ClientError::Reply(ReplyError::Incomplete | ReplyError::Refused(_))) => Ok(None),
+            Err(ClientError::Io(error)) if is_closed(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -118,7 +113,7 @@ impl Client {
         }
         out.push(b'\n');
         self.write(&out)?;
-        self.reply::<GetParser>()?;
+        self.reply::<Interface>()?;
         Ok(())
     }
 
@@ -126,8 +121,8 @@ impl Client {
         self.stream.write_all(bytes).map_err(timed_out)
     }
 
-    fn reply<R: Reply>(&mut self) -> Result<R::Value, ClientError> {
-        let mut parser = R::default();
+    fn reply<C: Content>(&mut self) -> Result<C, ClientError> {
+        let mut parser = ReplyParser::default();
         loop {
             while !self.lines.step() {
                 match self.stream.read(self.lines.space()) {

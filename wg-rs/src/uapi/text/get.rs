@@ -1,11 +1,10 @@
 //! The reply to `get`: converts an interface to lines and back.
 
 use std::io::{self, Write};
-use std::str;
 
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-use super::Reply;
+use super::reply::{Content, ReplyError, ReplyParser, store};
 use super::set::allowed_ip;
 use crate::model::{Interface, Peer};
 
@@ -109,87 +108,18 @@ pub(super) fn print_state(peer: &Peer, out: &mut Vec<u8>) -> io::Result<()> {
     )
 }
 
-/// Why a reply cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReplyError {
-    /// The daemon refused the request with this errno, as a positive number.
-    #[error("{}", io::Error::from_raw_os_error(*.0))]
-    Refused(i32),
-    /// A line that is not `key=value`, is too long, or has an invalid value.
-    #[error("line {line} of the reply: invalid {key}")]
-    BadLine {
-        /// The line, starting at 1.
-        line: usize,
-        /// The key, or `line` if the line has none.
-        key: &'static str,
-    },
-    /// The reply has no errno.
-    #[error("the reply ended early")]
-    Incomplete,
-}
+/// The content of a reply to `get`, or of a reply to `set`, which has only an errno.
+impl Content for Interface {
+    fn begin_peer(&mut self, key: PublicKey) {
+        self.peers.push(Peer::new(key));
+    }
 
-/// Collects the lines of a reply to `get`, or of a reply to `set`, which has only an errno.
-#[derive(Default)]
-pub struct GetParser {
-    interface: Interface,
-    lines: usize,
-    errno: Option<i32>,
-}
-
-impl Reply for GetParser {
-    type Value = Interface;
-
-    fn line(&mut self, line: &[u8]) -> Result<(), ReplyError> {
-        self.lines += 1;
-        let (key, value) = super::split(line).ok_or_else(|| self.bad("line"))?;
-        // A value that is not UTF-8 is as invalid as an empty one.
-        let value = str::from_utf8(value).unwrap_or_default();
-        if key == b"errno" {
-            let digits = value.strip_prefix('-').unwrap_or(value);
-            self.errno = Some(super::number(digits).ok_or_else(|| self.bad("errno"))?);
-            return Ok(());
-        }
-        let read = match self.interface.peers.last_mut() {
-            _ if key == b"public_key" => match PublicKey::from_hex(value) {
-                Ok(key) => {
-                    self.interface.peers.push(Peer::new(key));
-                    Ok(())
-                }
-                Err(_) => Err("public_key"),
-            },
-            None => device_line(&mut self.interface, key, value),
+    fn line(&mut self, key: &[u8], value: &str) -> Result<(), &'static str> {
+        match self.peers.last_mut() {
+            None => device_line(self, key, value),
             Some(peer) => peer_line(peer, key, value),
-        };
-        read.map_err(|key| self.bad(key))
-    }
-
-    fn too_long(&mut self) -> ReplyError {
-        self.lines += 1;
-        self.bad("line")
-    }
-
-    fn finish(self) -> Result<Interface, ReplyError> {
-        match self.errno {
-            Some(0) => Ok(self.interface),
-            Some(errno) => Err(ReplyError::Refused(errno)),
-            None => Err(ReplyError::Incomplete),
         }
     }
-}
-
-impl GetParser {
-    fn bad(&self, key: &'static str) -> ReplyError {
-        ReplyError::BadLine {
-            line: self.lines,
-            key,
-        }
-    }
-}
-
-/// Stores `value` if it is valid; otherwise returns the key's name as the error.
-fn store<T>(place: &mut T, value: Option<T>, key: &'static str) -> Result<(), &'static str> {
-    *place = value.ok_or(key)?;
-    Ok(())
 }
 
 fn device_line(device: &mut Interface, key: &[u8], value: &str) -> Result<(), &'static str> {
@@ -255,7 +185,7 @@ pub(super) fn peer_line(peer: &mut Peer, key: &[u8], value: &str) -> Result<(), 
 /// # Errors
 /// [`ReplyError`].
 pub fn parse_get(text: &[u8]) -> Result<Interface, ReplyError> {
-    let mut parser = GetParser::default();
+    let mut parser = ReplyParser::<Interface>::default();
     let mut lines = text.split_inclusive(|b| *b == b'\n');
     loop {
         match lines.next().and_then(|line| line.strip_suffix(b"\n")) {

@@ -4,37 +4,17 @@
 //! are numeric. Errors name the line and the key, but never the value, which may be a secret.
 
 mod get;
+mod reply;
 mod set;
 mod status;
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
-pub use get::{GetParser, GetPrinter, ReplyError, parse_get};
+pub use get::{GetPrinter, parse_get};
+pub use reply::{Content, ReplyError, ReplyParser};
 pub use set::{BadLine, Reason, SetParser, parse_set, print_change};
-pub use status::{StatusParser, StatusPrinter};
-
-/// Collects the lines of a reply.
-pub trait Reply: Default {
-    /// The content of the reply.
-    type Value;
-
-    /// Adds the next line, without its newline. Unknown keys are ignored, and so are known keys in the
-    /// wrong place. The empty line at the end must not be passed in.
-    ///
-    /// # Errors
-    /// The line is invalid.
-    fn line(&mut self, line: &[u8]) -> Result<(), ReplyError>;
-
-    /// The error for a next line that was too long to be kept.
-    fn too_long(&mut self) -> ReplyError;
-
-    /// Returns the content after the empty line.
-    ///
-    /// # Errors
-    /// The request was refused, or the reply is incomplete.
-    fn finish(self) -> Result<Self::Value, ReplyError>;
-}
+pub use status::StatusPrinter;
 
 /// Splits `key=value`.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -39,8 +39,8 @@ use std::time::Duration;
 
 use wg_crypto::PublicKey;
 
-use super::get::{self, ReplyError};
-use super::{Reply, number, split};
+use super::reply::{Content, store};
+use super::{get, number};
 use crate::model::status::{
     PairStatus, PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable,
 };
@@ -229,98 +229,42 @@ const UNREACHABLE: [(Unreachable, &str); 4] = [
     (Unreachable::Prohibited, "prohibited"),
 ];
 
-/// Collects the lines of a reply to `status`.
-#[derive(Default)]
-pub struct StatusParser {
-    status: Status,
-    lines: usize,
-    errno: Option<i32>,
-}
+impl Content for Status {
+    fn begin_peer(&mut self, key: PublicKey) {
+        self.peers.push(PeerStatus::new(Peer::new(key)));
+    }
 
-impl Reply for StatusParser {
-    type Value = Status;
-
-    fn line(&mut self, line: &[u8]) -> Result<(), ReplyError> {
-        self.lines += 1;
-        let (key, value) = split(line).ok_or_else(|| self.bad("line"))?;
-        // A value that is not UTF-8 is as invalid as an empty one.
-        let value = str::from_utf8(value).unwrap_or_default();
-        if key == b"errno" {
-            let digits = value.strip_prefix('-').unwrap_or(value);
-            self.errno = Some(number(digits).ok_or_else(|| self.bad("errno"))?);
-            return Ok(());
-        }
-        let read = match self.status.peers.last_mut() {
-            _ if key == b"public_key" => match PublicKey::from_hex(value) {
-                Ok(key) => {
-                    self.status.peers.push(PeerStatus::new(Peer::new(key)));
-                    Ok(())
-                }
-                Err(_) => Err("public_key"),
-            },
-            None => device_line(&mut self.status, key, value),
+    fn line(&mut self, key: &[u8], value: &str) -> Result<(), &'static str> {
+        match self.peers.last_mut() {
+            None => device_line(self, key, value),
             Some(peer) => peer_line(peer, key, value),
-        };
-        read.map_err(|key| self.bad(key))
-    }
-
-    fn too_long(&mut self) -> ReplyError {
-        self.lines += 1;
-        self.bad("line")
-    }
-
-    fn finish(self) -> Result<Status, ReplyError> {
-        match self.errno {
-            Some(0) => Ok(self.status),
-            Some(errno) => Err(ReplyError::Refused(errno)),
-            None => Err(ReplyError::Incomplete),
         }
     }
 }
 
-impl StatusParser {
-    fn bad(&self, key: &'static str) -> ReplyError {
-        ReplyError::BadLine {
-            line: self.lines,
-            key,
-        }
-    }
-}
-
-/// Stores `value` if it is valid; otherwise returns the key's name as the error.
-fn store<T>(
-    place: &mut Option<T>,
-    value: Option<T>,
-    key: &'static str,
-) -> Result<(), &'static str> {
-    *place = Some(value.ok_or(key)?);
-    Ok(())
+/// As [`store`], for a field that is set by its line only.
+fn fill<T>(place: &mut Option<T>, value: Option<T>, key: &'static str) -> Result<(), &'static str> {
+    store(place, value.map(Some), key)
 }
 
 fn device_line(status: &mut Status, key: &[u8], value: &str) -> Result<(), &'static str> {
     let text = || Some(value.to_owned());
     match key {
-        b"version" => store(&mut status.version, text(), "version"),
+        b"version" => fill(&mut status.version, text(), "version"),
         b"started_sec" => {
             let started = number(value).map(|secs| Wall { secs, nanos: 0 });
-            store(&mut status.started, started, "started_sec")
+            fill(&mut status.started, started, "started_sec")
         }
-        b"up" => store(&mut status.up, value.parse().ok(), "up"),
-        b"bind_error" => store(&mut status.bind_error, number(value), "bind_error"),
-        b"listen_port" => {
-            status.listen_port = number(value).ok_or("listen_port")?;
-            Ok(())
-        }
-        b"fwmark" => {
-            status.fwmark = number(value).ok_or("fwmark")?;
-            Ok(())
-        }
-        b"link_netns" => store(&mut status.link_netns, number(value), "link_netns"),
-        b"socket_netns" => store(&mut status.socket_netns, number(value), "socket_netns"),
-        b"offloads" => store(&mut status.offloads, text(), "offloads"),
-        b"aead" => store(&mut status.aead, text(), "aead"),
-        b"workers" => store(&mut status.workers, number(value), "workers"),
-        b"under_load" => store(&mut status.under_load, value.parse().ok(), "under_load"),
+        b"up" => fill(&mut status.up, value.parse().ok(), "up"),
+        b"bind_error" => fill(&mut status.bind_error, number(value), "bind_error"),
+        b"listen_port" => store(&mut status.listen_port, number(value), "listen_port"),
+        b"fwmark" => store(&mut status.fwmark, number(value), "fwmark"),
+        b"link_netns" => fill(&mut status.link_netns, number(value), "link_netns"),
+        b"socket_netns" => fill(&mut status.socket_netns, number(value), "socket_netns"),
+        b"offloads" => fill(&mut status.offloads, text(), "offloads"),
+        b"aead" => fill(&mut status.aead, text(), "aead"),
+        b"workers" => fill(&mut status.workers, number(value), "workers"),
+        b"under_load" => fill(&mut status.under_load, value.parse().ok(), "under_load"),
         b"refused" => refused(&mut status.refusals, value),
         b"pair" => {
             status.pairs.push(pair(value).ok_or("pair")?);
@@ -374,28 +318,25 @@ fn of_pair(
 
 fn peer_line(status: &mut PeerStatus, key: &[u8], value: &str) -> Result<(), &'static str> {
     match key {
-        b"name" => store(&mut status.peer.extensions.name, value.parse().ok(), "name"),
+        b"name" => fill(&mut status.peer.extensions.name, value.parse().ok(), "name"),
         b"relay" => {
-            status.peer.extensions.relay = value.parse().map_err(|_| "relay")?;
-            Ok(())
+            let relay = &mut status.peer.extensions.relay;
+            store(relay, value.parse().ok(), "relay")
         }
-        b"handshakes" => store(&mut status.handshakes, number(value), "handshakes"),
+        b"handshakes" => fill(&mut status.handshakes, number(value), "handshakes"),
         b"has_preshared_key" => {
-            status.has_preshared_key = value.parse().map_err(|_| "has_preshared_key")?;
-            Ok(())
+            let has = &mut status.has_preshared_key;
+            store(has, value.parse().ok(), "has_preshared_key")
         }
-        b"session" => store(&mut status.session, value.parse().ok(), "session"),
+        b"session" => fill(&mut status.session, value.parse().ok(), "session"),
         b"unanswered" => {
             let unanswered = value.split_once(' ').and_then(|(count, age)| {
                 let (count, age) = (number(count)?, Duration::from_millis(number(age)?));
                 Some(Unanswered { count, age })
             });
-            store(&mut status.unanswered, unanswered, "unanswered")
+            fill(&mut status.unanswered, unanswered, "unanswered")
         }
-        b"unconfirmed" => {
-            status.unconfirmed = number(value).ok_or("unconfirmed")?;
-            Ok(())
-        }
+        b"unconfirmed" => store(&mut status.unconfirmed, number(value), "unconfirmed"),
         b"refused" => refused(&mut status.refusals, value),
         // The daemon does not send this key, and it must not be stored.
         b"preshared_key" => Ok(()),
@@ -449,6 +390,7 @@ fn refusal<'a>(kind: &str, mut words: impl Iterator<Item = &'a str>) -> Option<O
 #[cfg(test)]
 mod tests {
     use super::super::arbitrary;
+    use super::super::reply::{ReplyError, ReplyParser};
     use super::*;
     use proptest::prelude::*;
 
@@ -460,7 +402,7 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<Status, ReplyError> {
-        let mut parser = StatusParser::default();
+        let mut parser = ReplyParser::<Status>::default();
         for line in text.lines().take_while(|line| !line.is_empty()) {
             parser.line(line.as_bytes())?;
         }
