@@ -338,16 +338,7 @@ impl Flow {
     pub fn receive(self: &Arc<Self>, packet: &[u8], room: &mut [u8], now: Time) -> usize {
         let mut inner = self.state.lock();
         inner.nudge.received(packet, now);
-        let Inner {
-            interface,
-            sockets,
-            mtu,
-            ..
-        } = &mut *inner;
-        let mut used = 0;
-        let mut link = Link::new(*mtu, Some(packet), room, &mut used);
-        interface.poll_ingress_single(instant(now), &mut link, sockets);
-        inner.sent(room, used);
+        let used = inner.poll(Some(packet), room, now);
         inner.look(Ended::Reset);
         if inner.established
             && let Some(backlog) = inner.backlog.take()
@@ -383,16 +374,7 @@ impl Flow {
         }
         let now = inner.clock(now);
         inner.repeat(&self.tuple, now);
-        let Inner {
-            interface,
-            sockets,
-            mtu,
-            ..
-        } = &mut *inner;
-        let mut used = 0;
-        let mut link = Link::new(*mtu, None, room, &mut used);
-        interface.poll_egress(instant(now), &mut link, sockets);
-        inner.sent(room, used);
+        let used = inner.poll(None, room, now);
         inner.look(Ended::Silent);
         used
     }
@@ -543,20 +525,30 @@ impl Inner {
         self.socket().abort();
     }
 
-    /// Takes note of a packet that was written to `room`.
-    fn sent(&mut self, room: &[u8], used: usize) {
+    /// Passes a received packet to the socket; without one, the socket may send. Writes at most one packet to
+    /// `room`, after its virtio header, and returns its length, 0 if there is none.
+    fn poll(&mut self, packet: Option<&[u8]>, room: &mut [u8], now: Time) -> usize {
+        let (now, mut used) = (instant(now), 0);
+        let mut link = Link::new(self.mtu, packet, room, &mut used);
+        if packet.is_some() {
+            (self.interface).poll_ingress_single(now, &mut link, &mut self.sockets);
+        } else {
+            (self.interface).poll_egress(now, &mut link, &mut self.sockets);
+        }
         if used > 0 {
             self.nudge.sent(&room[virtio::LEN..used]);
         }
+        used
     }
 
-    /// When data that waits for an acknowledgement is repeated by us.
+    /// The time at which unacknowledged data must be repeated before smoltcp does so, if there is any.
     fn nudge_at(&mut self) -> Option<Time> {
         let waits = self.established && self.socket().send_queue() > 0;
         self.nudge.due().filter(|_| waits)
     }
 
-    /// Has the oldest unacknowledged data repeated if that is due and smoltcp would do it much later.
+    /// Makes the socket repeat its oldest unacknowledged data, if that is due and smoltcp's own timer fires
+    /// much later.
     fn repeat(&mut self, tuple: &Tuple, now: Time) {
         if self.nudge_at().is_none_or(|at| now < at) {
             return;
@@ -566,12 +558,10 @@ impl Inner {
         if at.is_some_and(|at| at <= clock + SOON) {
             return self.nudge.postpone(now);
         }
-        let mut unused = [0; virtio::LEN + 128];
-        for packet in self.nudge.packets(tuple, now) {
-            let mut used = 0;
-            let mut link = Link::new(self.mtu, Some(&packet), &mut unused, &mut used);
-            self.interface
-                .poll_ingress_single(clock, &mut link, &mut self.sockets);
+        // The other end did not send these packets, so it gets no answer to them.
+        let mut answer = [0; virtio::LEN + 128];
+        for packet in self.nudge.duplicates(tuple, now) {
+            self.poll(Some(&packet), &mut answer, now);
         }
     }
 

@@ -16,18 +16,19 @@ use crate::tunnel::time::Time;
 
 /// The time without progress after which data is repeated. It doubles each time.
 const FIRST: Duration = Duration::from_secs(2);
-/// How often it doubles at most.
+/// The greatest number of doublings.
 const DOUBLINGS: u32 = 3;
 
-/// What is known of a connection from its packets.
+/// The last acknowledgements of a connection in both directions.
 #[derive(Debug, Default)]
 pub(super) struct Nudge {
     /// The last acknowledgement and window that came, as in the packet.
     received: Option<(TcpSeqNumber, u16)>,
     /// The last acknowledgement that was sent.
     sent: Option<TcpSeqNumber>,
-    /// When data was last acknowledged or repeated.
+    /// The time when data was last acknowledged or repeated.
     progress: Option<Time>,
+    /// How often data was repeated since the last new acknowledgement.
     tries: u32,
 }
 
@@ -42,7 +43,7 @@ fn tcp(packet: &[u8]) -> Option<TcpPacket<&[u8]>> {
 }
 
 impl Nudge {
-    /// Takes note of a received packet.
+    /// Records the acknowledgement of a received packet.
     pub fn received(&mut self, packet: &[u8], now: Time) {
         let Some(tcp) = tcp(packet).filter(|tcp| tcp.ack() && !tcp.syn()) else {
             return;
@@ -57,34 +58,34 @@ impl Nudge {
         }
     }
 
-    /// Takes note of a packet to be sent.
+    /// Records the acknowledgement of a packet that is sent.
     pub fn sent(&mut self, packet: &[u8]) {
         if let Some(tcp) = tcp(packet).filter(TcpPacket::ack) {
             self.sent = Some(tcp.ack_number());
         }
     }
 
-    /// When data that waits for an acknowledgement is repeated.
+    /// The time at which unacknowledged data must be repeated. None if the other end has no room for data.
     pub fn due(&self) -> Option<Time> {
         let wait = FIRST * 2_u32.pow(self.tries.min(DOUBLINGS));
         self.received.filter(|(_, window)| *window > 0)?;
         Some(self.progress? + wait)
     }
 
-    /// Waits once more.
+    /// Starts to wait again, without having repeated anything.
     pub fn postpone(&mut self, now: Time) {
         self.progress = Some(now);
     }
 
-    /// The packets to be received instead. The first two differ in their window, so that earlier duplicates
-    /// are forgotten.
-    pub fn packets(&mut self, tuple: &Tuple, now: Time) -> Vec<Vec<u8>> {
+    /// The acknowledgements that the socket must receive to repeat data: the last one, and three duplicates of
+    /// it. The first packet has another window, so that the socket forgets duplicates that it counted before.
+    pub fn duplicates(&mut self, tuple: &Tuple, now: Time) -> Vec<Vec<u8>> {
+        self.tries += 1;
+        self.progress = Some(now);
         let (Some((ack, window)), Some(seq)) = (self.received, self.sent) else {
             return Vec::new();
         };
-        self.tries += 1;
-        self.progress = Some(now);
-        [window - 1, window, window, window, window]
+        [window.saturating_sub(1), window, window, window, window]
             .map(|window| acknowledgement(tuple.remote, tuple.local, seq, ack, window))
             .into()
     }
