@@ -1,14 +1,13 @@
 //! Two devices that are each other's peers, with a fake clock and fake randomness, for the targets
 //! about messages.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rand_core::RngCore;
 use wg_crypto::{AeadBackend, PrivateKey, PublicKey};
 use wg_rs::model::{AllowedIp, Change, Wall};
-use wg_rs::tunnel::config::Links;
+use wg_rs::tunnel::config::NoLinks;
 use wg_rs::tunnel::device::Device;
 use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::{Endpoint, Peer};
@@ -16,7 +15,7 @@ use wg_rs::tunnel::send::{OutBuffer, Prepared, route};
 use wg_rs::tunnel::time::Time;
 
 /// Not random, but never the same number twice.
-struct Counter(u64);
+pub struct Counter(pub u64);
 
 impl RngCore for Counter {
     fn next_u32(&mut self) -> u32 {
@@ -32,21 +31,6 @@ impl RngCore for Counter {
         for chunk in out.chunks_mut(8) {
             chunk.copy_from_slice(&self.next_u64().to_le_bytes()[..chunk.len()]);
         }
-    }
-}
-
-struct NoLinks;
-
-impl Links for NoLinks {
-    fn bind(&mut self, _: u16) -> io::Result<u16> {
-        Ok(51820)
-    }
-    fn check(&mut self, _: u16) -> io::Result<()> {
-        Ok(())
-    }
-    fn close(&mut self) {}
-    fn set_fwmark(&mut self, _: u32) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -5,20 +5,24 @@
 
 #![no_main]
 
+#[allow(dead_code)]
+mod pair;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use rand_core::RngCore;
 use wg_crypto::{AeadBackend, MacKeys, PrivateKey, PublicKey};
 use wg_rs::model::{Change, Extension, Groups, Wall};
-use wg_rs::tunnel::config::Links;
+use wg_rs::tunnel::config::NoLinks;
 use wg_rs::tunnel::device::Device;
 use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::Endpoint;
 use wg_rs::tunnel::receive::InBurst;
 use wg_rs::tunnel::time::Time;
+
+use pair::Counter;
 
 const MEMBERS: u8 = 6;
 const ADDRESSES: u8 = 8;
@@ -36,42 +40,6 @@ enum Event {
     Remove { member: u8 },
     Load { on: bool },
     Wait { millis: u16 },
-}
-
-struct Nowhere;
-
-impl Links for Nowhere {
-    fn bind(&mut self, port: u16) -> std::io::Result<u16> {
-        Ok(port)
-    }
-
-    fn check(&mut self, _: u16) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn close(&mut self) {}
-
-    fn set_fwmark(&mut self, _: u32) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A counter in place of a random number generator.
-struct Counter(u64);
-
-impl RngCore for Counter {
-    fn next_u32(&mut self) -> u32 {
-        self.next_u64() as u32
-    }
-
-    fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 32 | self.0 << 32
-    }
-
-    fn fill_bytes(&mut self, bytes: &mut [u8]) {
-        bytes.iter_mut().for_each(|byte| *byte = self.next_u64() as u8);
-    }
 }
 
 /// Addresses in two IPv6 networks, and IPv4 addresses.
@@ -114,7 +82,7 @@ struct Hub {
 
 impl Hub {
     fn set(&mut self, changes: &[Change]) {
-        let result = self.device.set(changes, &mut Nowhere, self.now);
+        let result = self.device.set(changes, &mut NoLinks, self.now);
         result.expect("these changes cannot fail");
         self.flush();
     }
@@ -175,8 +143,8 @@ fuzz_target!(|events: Vec<Event>| {
     let mut device = Device::new(Box::new(Counter(1)), AeadBackend::Library);
     let key = PrivateKey::from_bytes([1 + MEMBERS; 32]);
     let key = Change::PrivateKey(Some(Box::new(key)));
-    device.set(&[key], &mut Nowhere, Time::ZERO).expect("a key");
-    device.up(&mut Nowhere).expect("sockets");
+    device.set(&[key], &mut NoLinks, Time::ZERO).expect("a key");
+    device.up(&mut NoLinks).expect("sockets");
     let mut hub = Hub {
         device,
         members: Default::default(),

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use wg_crypto::{AeadBackend, Identity, MacKeys, PrivateKey, PublicKey, Tai64n, create_initiation};
 use wg_rs::model::{AllowedIp, Change, Wall};
-use wg_rs::tunnel::config::Links;
+use wg_rs::tunnel::config::NoLinks;
 use wg_rs::tunnel::device::Device;
 use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::Endpoint;
@@ -17,33 +17,14 @@ use wg_rs::tunnel::time::Time;
 
 const PEERS: u32 = 100_000;
 
-/// Sockets that do not exist.
-struct Nowhere;
-
-impl Links for Nowhere {
-    fn bind(&mut self, port: u16) -> std::io::Result<u16> {
-        Ok(port)
-    }
-
-    fn check(&mut self, _: u16) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn close(&mut self) {}
-
-    fn set_fwmark(&mut self, _: u32) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 fn device(key: &PrivateKey) -> Device {
     let mut device = Device::new(
         Box::new(ChaCha20Rng::seed_from_u64(1)),
         AeadBackend::fastest(),
     );
     let key = Change::PrivateKey(Some(Box::new(key.clone())));
-    device.set(&[key], &mut Nowhere, Time::ZERO).unwrap();
-    device.up(&mut Nowhere).unwrap();
+    device.set(&[key], &mut NoLinks, Time::ZERO).unwrap();
+    device.up(&mut NoLinks).unwrap();
     device
 }
 
@@ -69,7 +50,7 @@ fn configure(c: &mut Criterion) {
     let changes = peers();
     let key = PrivateKey::from_bytes([7; 32]);
     let mut kept = device(&key);
-    kept.set(&changes, &mut Nowhere, Time::ZERO).unwrap();
+    kept.set(&changes, &mut NoLinks, Time::ZERO).unwrap();
 
     let mut group = c.benchmark_group("set");
     group
@@ -78,7 +59,7 @@ fn configure(c: &mut Criterion) {
     group.bench_function("100000_peers", |b| {
         b.iter_batched_ref(
             || device(&key),
-            |device| device.set(&changes, &mut Nowhere, Time::ZERO).unwrap(),
+            |device| device.set(&changes, &mut NoLinks, Time::ZERO).unwrap(),
             BatchSize::PerIteration,
         );
     });
@@ -88,7 +69,7 @@ fn configure(c: &mut Criterion) {
         changes[3].clone(),
     ];
     group.bench_function("1_peer_among_100000", |b| {
-        b.iter(|| kept.set(&one, &mut Nowhere, Time::ZERO).unwrap());
+        b.iter(|| kept.set(&one, &mut NoLinks, Time::ZERO).unwrap());
     });
     group.finish();
 }
@@ -101,7 +82,7 @@ fn respond(c: &mut Criterion) {
     device
         .set(
             &[Change::Peer(theirs.public_key())],
-            &mut Nowhere,
+            &mut NoLinks,
             Time::ZERO,
         )
         .unwrap();

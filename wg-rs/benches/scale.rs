@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use wg_crypto::{AeadBackend, Identity, MacKeys, PrivateKey, PublicKey, Tai64n, create_initiation};
 use wg_rs::model::{AllowedIp, Change, Wall};
-use wg_rs::tunnel::config::Links;
+use wg_rs::tunnel::config::NoLinks;
 use wg_rs::tunnel::device::Device;
 use wg_rs::tunnel::ingress::Backlog;
 use wg_rs::tunnel::peer::Endpoint;
@@ -35,25 +35,6 @@ const SET: Duration = Duration::from_secs(2);
 const MEMORY: usize = 4096;
 /// Peers of each device whose private keys we have.
 const KNOWN: usize = 64;
-
-/// Sockets that do not exist.
-struct Nowhere;
-
-impl Links for Nowhere {
-    fn bind(&mut self, port: u16) -> std::io::Result<u16> {
-        Ok(port)
-    }
-
-    fn check(&mut self, _: u16) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn close(&mut self) {}
-
-    fn set_fwmark(&mut self, _: u32) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 /// A device with its peers.
 struct Hub {
@@ -90,8 +71,8 @@ impl Hub {
             AeadBackend::fastest(),
         );
         let key = Change::PrivateKey(Some(Box::new(identity.clone())));
-        device.set(&[key], &mut Nowhere, Time::ZERO).unwrap();
-        device.up(&mut Nowhere).unwrap();
+        device.set(&[key], &mut NoLinks, Time::ZERO).unwrap();
+        device.up(&mut NoLinks).unwrap();
         let known: Vec<_> = (0..KNOWN)
             .map(|_| PrivateKey::from_bytes(rng.random()))
             .collect();
@@ -119,7 +100,7 @@ impl Hub {
             .collect();
         let before = resident();
         let start = Instant::now();
-        device.set(&changes, &mut Nowhere, Time::ZERO).unwrap();
+        device.set(&changes, &mut NoLinks, Time::ZERO).unwrap();
         Hub {
             took: start.elapsed(),
             memory: resident().saturating_sub(before),
@@ -134,7 +115,7 @@ impl Hub {
 
     fn timed(&mut self, changes: &[Change]) -> Duration {
         let start = Instant::now();
-        let done = self.device.set(changes, &mut Nowhere, Time::ZERO);
+        let done = self.device.set(changes, &mut NoLinks, Time::ZERO);
         let took = start.elapsed();
         done.unwrap();
         took

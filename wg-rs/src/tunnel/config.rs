@@ -40,6 +40,26 @@ pub trait Links {
     fn set_fwmark(&mut self, mark: u32) -> io::Result<()>;
 }
 
+/// No sockets at all, for benchmarks and fuzz targets. All operations succeed.
+#[derive(Debug)]
+pub struct NoLinks;
+
+impl Links for NoLinks {
+    fn bind(&mut self, port: u16) -> io::Result<u16> {
+        Ok(port)
+    }
+
+    fn check(&mut self, _: u16) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn close(&mut self) {}
+
+    fn set_fwmark(&mut self, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Why a change was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
