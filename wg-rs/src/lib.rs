@@ -8,6 +8,7 @@
 //! - [`backend`]: access to interfaces: over a daemon's socket, or over netlink for the kernel module.
 //! - [`place`]: creates, finds and moves interfaces, in network namespaces and containers.
 //! - [`uapi`]: the configuration protocol that `wg` uses, both sides.
+//! - [`units`]: numbers of bytes for people.
 //! - [`sys`]: safe functions over Linux. Except for vectors in `wg-crypto`, all unsafe code is here.
 //!
 //! The programs:
@@ -33,3 +34,4 @@ pub mod sys;
 pub mod tool;
 pub mod tunnel;
 pub mod uapi;
+pub mod units;

@@ -18,7 +18,6 @@ mod metrics;
 mod netns;
 mod out;
 mod show;
-mod size;
 mod status;
 #[cfg(feature = "stack")]
 mod tunnel;

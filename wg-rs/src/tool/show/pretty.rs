@@ -9,7 +9,7 @@ use super::rates::Rates;
 use super::terminal::{BOLD, CYAN, GREEN, RED, RESET, Styled, YELLOW, reveals_keys};
 use crate::model::{Interface, Peer};
 use crate::sys::numeric::{Endpoint, Ip};
-use crate::tool::size::size;
+use crate::units::size;
 
 /// Units of time in seconds, with their names in the singular. A year has 365 days.
 const UNITS: [(u64, &str); 5] = [
@@ -157,7 +157,7 @@ impl Pretty<'_> {
     }
 
     fn bytes(&self, bytes: u64) -> String {
-        let (number, unit) = size(bytes);
+        let (number, unit) = size(bytes, 2);
         format!("{number} {}", self.style(&[CYAN], unit))
     }
 }

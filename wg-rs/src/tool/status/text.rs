@@ -12,7 +12,7 @@ use crate::model::Wall;
 use crate::model::status::{PeerStatus, Refusal, Refused, Status};
 use crate::place::Namespace;
 use crate::sys::numeric::{Endpoint, Ip};
-use crate::tool::size::size;
+use crate::units::size;
 
 /// Older refusals of senders that are not peers are not shown.
 const RECENT: Duration = Duration::from_secs(180);
@@ -65,7 +65,7 @@ fn pairs(out: &mut impl Write, status: &Status) -> io::Result<()> {
             name.map_or_else(|| key.to_base64(), String::clone)
         });
         let [there, back] = [pair.tx_bytes, pair.rx_bytes].map(|bytes| {
-            let (number, unit) = size(bytes);
+            let (number, unit) = size(bytes, 2);
             format!("{number} {unit}")
         });
         let last = time(pair.age);
