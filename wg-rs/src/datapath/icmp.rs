@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::checksum::Sum;
 use super::ip::{self, Header, be16, put16};
+use crate::tunnel::pace::Pace;
+use crate::tunnel::time::Time;
 
 /// Longest answer in bytes: the minimum MTU of IPv6.
 pub const MAX_LEN: usize = 1280;
@@ -115,37 +117,28 @@ fn is_icmp_error(packet: &[u8], header: &Header) -> bool {
     }
 }
 
-/// Limits the answers that a flood can cause (RFC 4443, 2.4 f): a token bucket, stored as the time
-/// at which it will be full again.
+/// Limits the answers that a flood can cause (RFC 4443, 2.4 f).
 #[derive(Debug)]
 pub struct Limiter {
+    pace: Pace,
     interval: Duration,
-    burst: u32,
-    repaid: Duration,
+    ahead: Duration,
 }
 
 impl Limiter {
     /// At most `rate` answers per second and `burst` at once. Each is at least one.
-    pub const fn new(rate: u32, burst: u32) -> Limiter {
-        let (rate, burst) = (
-            if rate == 0 { 1 } else { rate },
-            if burst == 0 { 1 } else { burst },
-        );
+    pub fn new(rate: u32, burst: u32) -> Limiter {
+        let interval = Duration::from_nanos(1_000_000_000 / u64::from(rate.max(1)));
         Limiter {
-            interval: Duration::from_nanos(1_000_000_000 / rate as u64),
-            burst,
-            repaid: Duration::ZERO,
+            pace: Pace::default(),
+            interval,
+            ahead: interval * burst.max(1),
         }
     }
 
-    /// Takes a token if there is one. `now` is the time since any fixed origin.
-    pub fn allow(&mut self, now: Duration) -> bool {
-        let repaid = self.repaid.max(now) + self.interval;
-        let allowed = repaid <= now + self.interval * self.burst;
-        if allowed {
-            self.repaid = repaid;
-        }
-        allowed
+    /// Whether an answer is allowed now; if so, it is counted.
+    pub fn allow(&mut self, now: Time) -> bool {
+        self.pace.take(now, self.interval, self.ahead)
     }
 }
 
@@ -315,7 +308,7 @@ mod tests {
     #[test]
     fn answers_to_a_flood_are_limited() {
         let mut limiter = Limiter::new(100, 20);
-        let ms = Duration::from_millis;
+        let ms = |millis| Time::ZERO + Duration::from_millis(millis);
         let allowed = |limiter: &mut Limiter, from: u64, to: u64| {
             (from..to).filter(|now| limiter.allow(ms(*now))).count()
         };

@@ -278,7 +278,7 @@ impl TunReader {
 
     /// Answers a packet that no peer can get, like the kernel module.
     fn answer_unreachable(&mut self, packet: &[u8]) {
-        if !self.unreachables.allow(now().saturating_since(Time::ZERO)) {
+        if !self.unreachables.allow(now()) {
             return;
         }
         let mut answer = [0; icmp::MAX_LEN];

@@ -19,7 +19,6 @@
 //!   ours, is refused.
 
 mod members;
-mod pace;
 mod pairs;
 mod places;
 

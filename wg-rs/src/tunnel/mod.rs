@@ -21,6 +21,7 @@ pub mod keypair;
 pub(crate) mod messages;
 mod networks;
 pub(crate) mod outgoing;
+pub(crate) mod pace;
 pub mod peer;
 mod pending;
 pub(crate) mod plane;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use wg_crypto::MacKeys;
 
 use super::super::drops::DropReason;
+use super::super::pace::Pace;
 use super::super::peer::Peer;
 use super::super::time::Time;
-use super::pace::Pace;
 use super::places::Places;
 use crate::model::{Groups, Label, MAX_GROUPS_IN_ALL};
 

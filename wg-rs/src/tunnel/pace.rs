@@ -1,17 +1,17 @@
-//! A rate limit: one action per interval, and a few at once.
+//! A rate limit, as a token bucket: one action per interval, and a few at once.
 
 use std::time::Duration;
 
-use super::super::time::Time;
+use super::time::Time;
 
 /// When the last action would have happened, if all had kept to the interval.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace(Time);
+pub(crate) struct Pace(Time);
 
 impl Pace {
     /// Whether an action is allowed now; if so, it is counted. It costs `cost`, and after a pause
     /// actions that cost `ahead` in total are allowed at once.
-    pub(super) fn take(&mut self, now: Time, cost: Duration, ahead: Duration) -> bool {
+    pub(crate) fn take(&mut self, now: Time, cost: Duration, ahead: Duration) -> bool {
         let due = self.0.max(now) + cost;
         if due.saturating_since(now) > ahead {
             return false;
