@@ -22,7 +22,7 @@ use super::now;
 use super::refusals::Refusals;
 use super::sockets::Sockets;
 use super::tun_io::TunIo;
-use super::turn::{Pace, Turn};
+use super::turn::{Lone, Turn};
 use super::virtio::{self, VirtioNetHdr};
 use crate::sys::udp::{Received, UdpSocket};
 use crate::tunnel::drops::DropReason;
@@ -183,7 +183,7 @@ pub struct SocketReader {
     sockets: Arc<Sockets>,
     inbox: Arc<Inbox>,
     lane: Lane<Inbound>,
-    pace: Pace,
+    lone: Lone,
     /// Free memory. None only while a burst is in the lane.
     burst: Option<InBurst>,
 }
@@ -211,7 +211,7 @@ impl SocketReader {
             socket,
             sockets,
             inbox,
-            pace: Pace::default(),
+            lone: Lone::default(),
             burst: Some(lane.new_buffer()),
             lane,
         })
@@ -221,7 +221,7 @@ impl SocketReader {
     pub fn turn(&mut self) -> Turn {
         let mut bytes = 0;
         let now = now();
-        let is_lone = self.pace.is_lone(now);
+        let is_lone = self.lone.is_lone(now);
         for received in 0..TURN_BURSTS {
             if bytes >= TURN_BYTES {
                 break;
@@ -235,7 +235,7 @@ impl SocketReader {
             match outcome {
                 Ok(received) => {
                     bytes += received.len;
-                    self.pace.found(now);
+                    self.lone.found(now);
                     if is_lone {
                         return Turn::Drained;
                     }

@@ -21,7 +21,7 @@ use super::now;
 use super::segment::Segmenter;
 use super::sockets::Sockets;
 use super::tun_io::TunIo;
-use super::turn::{Pace, Turn};
+use super::turn::{Lone, Turn};
 use super::virtio::{self, VirtioNetHdr};
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::MAX_PACKET;
@@ -107,7 +107,7 @@ pub struct TunReader {
     spare: Vec<OutBuffer>,
     unreachables: Limiter,
     loops: Loops,
-    pace: Pace,
+    lone: Lone,
     /// Whether a failed read was logged.
     told_failure: bool,
     buffer: Box<[u8]>,
@@ -132,7 +132,7 @@ impl TunReader {
             plane,
             tun,
             loops: Loops::new(sockets),
-            pace: Pace::default(),
+            lone: Lone::default(),
             told_failure: false,
             lane: Lane::new("wg-seal", workers, stages, ())?,
             open: Vec::with_capacity(OPEN_BURSTS),
@@ -161,7 +161,7 @@ impl TunReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Turn> {
         let (mut packets, mut bytes, mut failures) = (0, 0, 0);
         let now = now();
-        let is_lone = self.pace.is_lone(now);
+        let is_lone = self.lone.is_lone(now);
         while packets < TURN_PACKETS && bytes < TURN_BYTES {
             match self.tun.recv(buffer) {
                 Ok(len) => {
@@ -169,7 +169,7 @@ impl TunReader {
                     packets += 1;
                     bytes += len;
                     failures = 0;
-                    self.pace.found(now);
+                    self.lone.found(now);
                     if is_lone {
                         return Ok(Turn::Drained);
                     }
@@ -332,7 +332,7 @@ mod tests {
         let sockets = Arc::new(Sockets::default());
         let mut reader = TunReader::new(plane.clone(), tun, sockets, 0).unwrap();
         // As among many packets.
-        reader.pace.found(Time::from_nanos(u64::MAX));
+        reader.lone.found(Time::from_nanos(u64::MAX));
         (plane, reader)
     }
 
@@ -356,10 +356,10 @@ mod tests {
     #[test]
     fn after_a_single_packet_the_turn_ends() {
         let (plane, mut reader) = reader([junk(), junk(), Err(libc::EAGAIN)]);
-        reader.pace = Pace::default();
+        reader.lone = Lone::default();
         assert_eq!(reader.turn().unwrap(), Turn::Drained);
         assert_eq!(plane.drops().get(DropReason::NotIp), 1);
-        reader.pace.found(Time::from_nanos(u64::MAX));
+        reader.lone.found(Time::from_nanos(u64::MAX));
         assert_eq!(reader.turn().unwrap(), Turn::Drained);
         assert_eq!(plane.drops().get(DropReason::NotIp), 2);
         assert_eq!(reader.turn().unwrap(), Turn::Nothing);

@@ -24,11 +24,11 @@ const LONE_AFTER: Duration = Duration::from_micros(100);
 /// each. After a single packet there rarely is one, and the check would be a system call that delays a
 /// round trip. If there is another packet after all, the next poll reports it at once.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct Lone {
     last: Time,
 }
 
-impl Pace {
+impl Lone {
     /// Called at the beginning of a turn: whether its packet is probably the only one.
     pub fn is_lone(&self, now: Time) -> bool {
         now.saturating_since(self.last) > LONE_AFTER
@@ -47,12 +47,12 @@ mod tests {
     #[test]
     fn a_packet_is_lone_some_time_after_the_last() {
         let at = |micros: u64| Time::from_nanos(1_000_000_000 + micros * 1000);
-        let mut pace = Pace::default();
-        assert!(pace.is_lone(at(0)), "the very first packet");
-        pace.found(at(0));
-        assert!(!pace.is_lone(at(100)));
-        assert!(pace.is_lone(at(101)));
-        pace.found(at(101));
-        assert!(!pace.is_lone(at(150)));
+        let mut lone = Lone::default();
+        assert!(lone.is_lone(at(0)), "the very first packet");
+        lone.found(at(0));
+        assert!(!lone.is_lone(at(100)));
+        assert!(lone.is_lone(at(101)));
+        lone.found(at(101));
+        assert!(!lone.is_lone(at(150)));
     }
 }
