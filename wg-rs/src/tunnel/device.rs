@@ -27,7 +27,7 @@ use wg_crypto::{AeadBackend, PrivateKey, PublicKey, receive_initiation, wipe_sta
 
 use super::drops::DropReason;
 use super::entry::{Context, Entry};
-use super::hub::{Hub, PairState, Surroundings};
+use super::hub::{Hub, Surroundings};
 use super::ingress::{Backlog, Ingress, Verdict};
 use super::messages::*;
 use super::networks::Networks;
@@ -213,12 +213,6 @@ impl Device {
             now,
         };
         Some(hub.as_mut()?.relay(with, from, message))
-    }
-
-    /// The state of each pair of peers that the device has relayed between.
-    pub fn pairs(&self) -> Vec<PairState> {
-        let pairs = self.hub.iter().flat_map(|hub| hub.pairs());
-        pairs.filter_map(|pair| PairState::of(pair)).collect()
     }
 
     fn admit(

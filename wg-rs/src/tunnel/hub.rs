@@ -25,7 +25,6 @@ mod places;
 use std::sync::Arc;
 
 use rand_core::RngCore;
-use wg_crypto::PublicKey;
 
 use self::members::Members;
 pub(super) use self::members::TooManyGroups;
@@ -104,7 +103,7 @@ impl Hub {
         self.members.follow(id);
     }
 
-    /// All pairs that have had a session.
+    /// All pairs, also those that have had no session yet.
     pub(super) fn pairs(&self) -> impl Iterator<Item = &Arc<Pair>> {
         self.pairs.each()
     }
@@ -312,25 +311,4 @@ fn mac1(message: &[u8; INITIATION_SIZE]) -> [u8; 16] {
     let mut mac1 = [0; 16];
     mac1.copy_from_slice(&message[INITIATION_SIZE - 32..INITIATION_SIZE - 16]);
     mac1
-}
-
-/// The state of relaying between two peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PairState {
-    /// The sender and the receiver of the first initiation.
-    pub keys: [PublicKey; 2],
-    /// Bytes of data packets from each of them to the other.
-    pub bytes: [u64; 2],
-    /// Time of the last relayed packet.
-    pub last: Time,
-}
-
-impl PairState {
-    pub(super) fn of(pair: &Pair) -> Option<Self> {
-        Some(PairState {
-            keys: pair.ends.each_ref().map(|peer| *peer.public_key()),
-            bytes: pair.bytes(),
-            last: pair.last()?,
-        })
-    }
 }

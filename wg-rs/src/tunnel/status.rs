@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::entry::Entry;
-use super::hub::PairState;
+use super::relay::Pair;
 use super::time::Time;
 use crate::model::status::{PairStatus, PeerStatus, Status};
 use crate::sys::icmp::Undelivered;
@@ -22,7 +22,9 @@ impl Device {
                 .map(|reason| (reason.name(), drops.get(*reason)))
                 .collect(),
             refusals: self.strangers.list(now),
-            pairs: self.pairs().iter().map(|pair| pair.status(now)).collect(),
+            pairs: (self.hub.iter().flat_map(|hub| hub.pairs()))
+                .filter_map(|pair| pair.status(now))
+                .collect(),
             peers: (self.peers.values())
                 .map(|entry| self.status_of(entry, now))
                 .collect(),
@@ -47,15 +49,17 @@ impl Device {
     }
 }
 
-impl PairState {
-    fn status(&self, now: Time) -> PairStatus {
-        let [tx_bytes, rx_bytes] = self.bytes;
-        PairStatus {
-            keys: self.keys,
+impl Pair {
+    /// None if it has had no session.
+    fn status(&self, now: Time) -> Option<PairStatus> {
+        let last = self.last()?;
+        let [tx_bytes, rx_bytes] = self.bytes();
+        Some(PairStatus {
+            keys: self.ends.each_ref().map(|peer| *peer.public_key()),
             tx_bytes,
             rx_bytes,
-            age: now.saturating_since(self.last),
-        }
+            age: now.saturating_since(last),
+        })
     }
 }
 

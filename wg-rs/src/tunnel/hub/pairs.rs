@@ -99,10 +99,9 @@ fn key(a: u64, b: u64) -> Key {
 }
 
 impl Pairs {
-    /// All pairs that have had a session.
+    /// All pairs, also those that have had no session yet.
     pub(super) fn each(&self) -> impl Iterator<Item = &Arc<Pair>> {
-        let pairs = self.pairs.values().map(|open| &open.shared);
-        pairs.filter(|pair| pair.last().is_some())
+        self.pairs.values().map(|open| &open.shared)
     }
 
     #[cfg(test)]

@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 
 use super::elsewhere;
+use crate::model::status::PairStatus;
 use crate::model::{Change, Extension};
 use crate::tunnel::drops::DropReason;
-use crate::tunnel::hub::PairState;
 use crate::tunnel::sim::*;
 
 const HUB: usize = 0;
@@ -68,8 +68,8 @@ pub(super) fn refused(sim: &Sim) -> u64 {
         .sum()
 }
 
-fn pair(sim: &Sim) -> PairState {
-    let pairs = sim.hosts[HUB].device.pairs();
+fn pair(sim: &Sim) -> PairStatus {
+    let pairs = sim.hosts[HUB].device.status(sim.now).pairs;
     assert_eq!(pairs.len(), 1);
     pairs[0]
 }
@@ -112,11 +112,11 @@ fn two_plain_peers_reach_each_other_through_the_hub() {
         (endpoint(&sim, A, B), endpoint(&sim, B, A)),
         (Some(hub), Some(hub))
     );
-    let PairState { keys, bytes, last } = pair(&sim);
-    assert_eq!(keys, [sim.hosts[A].public(), sim.hosts[B].public()]);
+    let pair = pair(&sim);
+    assert_eq!(pair.keys, [sim.hosts[A].public(), sim.hosts[B].public()]);
     // Packets of 40 bytes with padding. A sends no keepalive, because a packet replaces it.
-    assert_eq!(bytes, [2 * 80, 80]);
-    assert!(sim.now.saturating_since(last) <= SECOND);
+    assert_eq!([pair.tx_bytes, pair.rx_bytes], [2 * 80, 80]);
+    assert!(pair.age <= SECOND);
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn removing_groups_ends_a_pair_at_once() {
         sim.send(B, C, 2);
         sim.run(SECOND);
         assert_eq!(received(&sim, C), [1, 2]);
-        assert_eq!(sim.hosts[HUB].device.pairs().len(), 1);
+        assert_eq!(sim.hosts[HUB].device.status(sim.now).pairs.len(), 1);
     }
 }
 
