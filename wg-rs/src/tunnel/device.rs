@@ -235,14 +235,7 @@ impl Device {
             Verdict::Admit => Ok(()),
             Verdict::Refuse(reason) => Err(reason),
             Verdict::Reply(reply) => {
-                let transmit = Transmit {
-                    to: from,
-                    tos: 0,
-                    stride: reply.len(),
-                    receipt: None,
-                    is_initiation: false,
-                };
-                outgoing.message(transmit, &reply);
+                outgoing.unaccounted(from, 0, &reply);
                 Err(DropReason::CookieSent)
             }
         }

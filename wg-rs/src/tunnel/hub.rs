@@ -32,7 +32,7 @@ use self::pairs::{NoRoom, Pairs};
 use super::cookies::{CookieMaker, nonce};
 use super::drops::DropReason;
 use super::messages::*;
-use super::outgoing::{Outgoing, Transmit};
+use super::outgoing::Outgoing;
 use super::peer::{Endpoint, Peer};
 use super::plane::Plane;
 use super::relay::Pair;
@@ -50,19 +50,6 @@ pub(super) struct Surroundings<'a> {
     /// Whether the device is under load. Then no receiver is searched for.
     pub(super) is_loaded: bool,
     pub(super) now: Time,
-}
-
-impl Surroundings<'_> {
-    fn send(&mut self, to: Endpoint, tos: u8, message: &[u8]) {
-        let transmit = Transmit {
-            to,
-            tos,
-            stride: message.len(),
-            receipt: None,
-            is_initiation: false,
-        };
-        self.outgoing.message(transmit, message);
-    }
 }
 
 /// The relay of a device that has peers with groups.
@@ -159,11 +146,11 @@ impl Hub {
             let reply = receiver
                 .mac_keys
                 .create_reply(message, &cookie, nonce(with.rng));
-            with.send(from, 0, &reply);
+            with.outgoing.unaccounted(from, 0, &reply);
             return Err(DropReason::RelayCookie);
         }
         self.pairs.wait((to, index), senders, mac1(message), now);
-        with.send(endpoint, HANDSHAKE_DSCP, message);
+        with.outgoing.unaccounted(endpoint, HANDSHAKE_DSCP, message);
         Ok(())
     }
 
@@ -236,7 +223,7 @@ impl Hub {
         let (asker, answerer) = ((initiator, asked), (responder, answered));
         self.pairs
             .begin(asker, answerer, with.plane.relay_table(), now);
-        with.send(endpoint, HANDSHAKE_DSCP, message);
+        with.outgoing.unaccounted(endpoint, HANDSHAKE_DSCP, message);
         Ok(())
     }
 
@@ -265,12 +252,12 @@ impl Hub {
             let cookie = member.and_then(|member| member.mac_keys.open_reply(reply, &pending.mac1));
             let cookie = cookie.ok_or(DropReason::BadCookie)?;
             self.pairs.cookie_given(giver, sender, cookie, with.now);
-            with.send(endpoint, 0, reply);
+            with.outgoing.unaccounted(endpoint, 0, reply);
             return Ok(());
         }
         // A reply to the response that began a session.
         let route = with.plane.relay_table().route(index, from.addr, with.now)?;
-        with.send(route.to, 0, reply);
+        with.outgoing.unaccounted(route.to, 0, reply);
         Ok(())
     }
 

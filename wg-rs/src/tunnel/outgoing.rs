@@ -19,7 +19,8 @@ pub struct Transmit {
     pub tos: u8,
     /// Distance between datagrams in bytes; the length if there is only one.
     pub stride: usize,
-    /// What to account when it is sent. None for a cookie reply, which belongs to no peer.
+    /// What to account when it is sent. None for a message that is accounted to no peer: a cookie
+    /// reply, or a relayed message.
     pub(super) receipt: Option<Receipt>,
     /// Whether this is an initiation. It cost a Diffie-Hellman operation, so other work should be
     /// done before the next one.
@@ -63,6 +64,18 @@ impl Outgoing {
     /// Queues a finished message.
     pub(super) fn message(&mut self, transmit: Transmit, message: &[u8]) {
         self.messages.push_back((transmit, message.to_vec()));
+    }
+
+    /// Queues a finished message that is accounted to no peer.
+    pub(super) fn unaccounted(&mut self, to: Endpoint, tos: u8, message: &[u8]) {
+        let transmit = Transmit {
+            to,
+            tos,
+            stride: message.len(),
+            receipt: None,
+            is_initiation: false,
+        };
+        self.message(transmit, message);
     }
 
     /// Requests that staged packets are sent.
