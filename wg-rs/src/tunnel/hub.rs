@@ -198,13 +198,9 @@ impl Hub {
         if responders.is_empty() {
             return Err(DropReason::RelayNotPeer);
         }
-        let waits = |id: &&u64| self.pairs.pending((**id, asked), now).is_some();
-        let responder = *responders
-            .iter()
-            .find(waits)
-            .ok_or(DropReason::RelayStale)?;
-        let pending = self.pairs.pending((responder, asked), now);
-        let senders = &pending.ok_or(DropReason::RelayStale)?.senders;
+        let waiting = |id: &u64| Some((*id, &self.pairs.pending((*id, asked), now)?.senders));
+        let found = responders.iter().find_map(waiting);
+        let (responder, senders) = found.ok_or(DropReason::RelayStale)?;
         // It is signed for the peer that sent the initiation.
         let is_to = |id: &&u64| {
             let member = self.members.get(**id);
