@@ -12,7 +12,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use super::check;
+use super::set_option;
 use super::udp::Family;
 
 /// The receive buffer in bytes. It may be small, as messages are read at once.
@@ -78,12 +78,12 @@ impl IcmpSocket {
         match family {
             Family::V4 => {
                 let blocked: u32 = !(1 << ICMP_DEST_UNREACH);
-                set(fd.as_fd(), SOL_RAW, ICMP_FILTER, &blocked.to_ne_bytes())?;
+                set_option(fd.as_fd(), SOL_RAW, ICMP_FILTER, &blocked.to_ne_bytes())?;
             }
             Family::V6 => {
                 let mut blocked = [0xff; 32];
                 blocked[..4].copy_from_slice(&(!(1u32 << ICMPV6_DEST_UNREACH)).to_ne_bytes());
-                set(fd.as_fd(), libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &blocked)?;
+                set_option(fd.as_fd(), libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &blocked)?;
             }
         }
         setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
@@ -113,18 +113,6 @@ impl AsFd for IcmpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-fn set(
-    fd: BorrowedFd<'_>,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: &[u8],
-) -> io::Result<()> {
-    let len = value.len() as libc::socklen_t;
-    // SAFETY: the kernel reads `len` bytes of the value, which is as long.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value.as_ptr().cast(), len) })
-        .map(drop)
 }
 
 /// Parses an IPv4 packet with an ICMP message, which quotes the packet that did not arrive (RFC 792).

@@ -26,6 +26,7 @@ pub(crate) mod unix_file;
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The text of an error without the number that the standard library appends: `No such device`.
 pub fn reason(error: &impl fmt::Display) -> String {
@@ -46,6 +47,19 @@ fn check<T: PartialOrd + Default>(returned: T) -> io::Result<T> {
     } else {
         Ok(returned)
     }
+}
+
+/// Sets an option of a socket to a value in the form that the kernel expects, often a C int.
+fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &[u8],
+) -> io::Result<()> {
+    let len = value.len() as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of the value, which is as long.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value.as_ptr().cast(), len) })
+        .map(drop)
 }
 
 /// A kernel version: 7.1.4 is (7, 1, 4).

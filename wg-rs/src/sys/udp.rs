@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::cmsg::{self, Control, Envelope, int};
 use super::sockaddr::Name;
-use super::{Version, check, kernel_at_least, kernel_version};
+use super::{Version, check, kernel_at_least, kernel_version, set_option};
 
 /// Most datagrams in one send. Newer kernels accept 128, but merge only 64 when receiving.
 pub const MAX_SEGMENTS: usize = 64;
@@ -155,7 +155,9 @@ impl UdpSocket {
         let fd = check(unsafe { libc::socket(domain, kind, 0) })?;
         // SAFETY: the kernel has just opened this descriptor for us, and nobody else uses it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let set = |level, option, value| set_option(fd.as_fd(), level, option, value);
+        let set = |level, option, value: c_int| {
+            set_option(fd.as_fd(), level, option, &value.to_ne_bytes())
+        };
         match family {
             Family::V4 => {
                 set(
@@ -239,7 +241,7 @@ impl UdpSocket {
             self.fd.as_fd(),
             libc::SOL_SOCKET,
             libc::SO_MARK,
-            mark.cast_signed(),
+            &mark.to_ne_bytes(),
         )
     }
 
@@ -398,13 +400,6 @@ fn is_pending(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EINTR | libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::EPROTO)
     )
-}
-
-fn set_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
-    let pointer = (&raw const value).cast::<c_void>();
-    let len = mem::size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the kernel reads `len` bytes, the size of `value`.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, pointer, len) }).map(drop)
 }
 
 fn get_option(fd: BorrowedFd<'_>, level: c_int, option: c_int) -> io::Result<c_int> {
