@@ -37,7 +37,7 @@ use super::pending::PendingHandshakes;
 use super::plane::{Event, Plane};
 use super::schedule::Schedule;
 use super::time::Time;
-use super::trouble::{Strangers, Undelivered};
+use super::trouble::{Strangers, UnreachableAddresses};
 use crate::model::status::Refusal;
 use crate::model::{Extensions, Wall};
 
@@ -85,7 +85,7 @@ pub struct Device {
     pub(super) networks: Networks,
     pub(super) ingress: Ingress,
     pub(super) strangers: Strangers,
-    pub(super) undelivered: Undelivered,
+    pub(super) unreachable: UnreachableAddresses,
     /// In the order in which they were added.
     pub(super) peers: BTreeMap<u64, Entry>,
     pub(super) by_key: HashMap<PublicKey, u64>,
@@ -103,7 +103,7 @@ impl Device {
             networks: Networks::default(),
             ingress: Ingress::new(&mut *rng),
             strangers: Strangers::default(),
-            undelivered: Undelivered::default(),
+            unreachable: UnreachableAddresses::default(),
             peers: BTreeMap::new(),
             by_key: HashMap::new(),
             hub: None,
@@ -171,7 +171,7 @@ impl Device {
             let is_for_nobody = matches!(reason, DropReason::BadMac1 | DropReason::RelayNotPeer);
             if is_for_nobody && message.len() != COOKIE_SIZE {
                 let from = from.addr;
-                self.strangers.note(Refusal::OtherKey { from }, now);
+                self.strangers.note(from, Refusal::OtherKey { from }, now);
             }
             self.plane().drop_packets(reason, 1);
         }
@@ -258,7 +258,8 @@ impl Device {
         let id = self.by_key.get(&key);
         let Some(entry) = id.and_then(|id| self.peers.get_mut(id)) else {
             let from = from.addr;
-            self.strangers.note(Refusal::UnknownKey { from, key }, now);
+            let refusal = Refusal::UnknownKey { from, key };
+            self.strangers.note(from, refusal, now);
             return Err(DropReason::UnknownPeer);
         };
         let answered = entry.answer(&mut self.context, received, message.len(), from, now);

@@ -4,7 +4,7 @@ use super::device::Device;
 use super::entry::Entry;
 use super::relay::Pair;
 use super::time::Time;
-use crate::model::status::{PairStatus, PeerStatus, Status};
+use crate::model::status::{PairStatus, PeerStatus, Refusal, Status};
 use crate::sys::icmp::Undelivered;
 
 impl Device {
@@ -35,16 +35,17 @@ impl Device {
     fn status_of(&self, entry: &Entry, now: Time) -> PeerStatus {
         let mut status = entry.status(now);
         let endpoint = status.peer.endpoint;
-        let undelivered = endpoint.and_then(|to| self.undelivered.at(to, now));
-        status.refusals.extend(undelivered);
+        let unreachable = endpoint.and_then(|to| self.unreachable.at(to, now));
+        status.refusals.extend(unreachable);
         status
     }
 
     /// Records an ICMP report about a datagram that did not arrive, if it was sent from our port.
-    pub fn undelivered(&mut self, told: &Undelivered, now: Time) {
-        let Undelivered { port, to, what, by } = *told;
+    pub fn undelivered(&mut self, datagram: &Undelivered, now: Time) {
+        let Undelivered { port, to, what, by } = *datagram;
         if port == self.config.listen_port {
-            self.undelivered.note(to, what, by, now);
+            let refusal = Refusal::Unreachable { what, by };
+            self.unreachable.note(to, refusal, now);
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Recent failures for `status`. Only failures and handshakes access them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::time::Time;
-use crate::model::status::{Refusal, Refused, Unreachable};
+use crate::model::status::{Refusal, Refused};
 
 /// Most remembered senders that are not peers. An attacker with many addresses pushes out the
 /// others.
 const STRANGERS: usize = 8;
 /// Most remembered addresses that are unreachable.
-const UNDELIVERED: usize = 64;
+const UNREACHABLE_ADDRESSES: usize = 64;
 /// Failures to send with at most this time between them count as one.
 const STREAK_GAP: Duration = Duration::from_secs(15);
 /// A failure to send that lasts this long is reported.
@@ -66,68 +66,48 @@ impl Trouble {
 
     /// All refusals with their age.
     pub(crate) fn list(&self, now: Time) -> Vec<Refused> {
-        list(&self.refusals, now)
+        let refused = |(refusal, at): &(Refusal, Time)| with_age(*refusal, *at, now);
+        self.refusals.iter().map(refused).collect()
     }
 }
 
-/// The last refusal of each of the latest senders that are not peers.
+/// The last refusal at each address, for the `MOST` addresses with the latest refusals.
 #[derive(Debug, Default)]
-pub(super) struct Strangers(Vec<(Refusal, Time)>);
+pub(super) struct Latest<const MOST: usize>(Vec<(SocketAddr, Refusal, Time)>);
 
-impl Strangers {
-    /// Records a refusal at this time.
-    pub(super) fn note(&mut self, refusal: Refusal, now: Time) {
-        let from = sender(&refusal);
-        self.0.retain(|(known, _)| sender(known) != from);
-        if self.0.len() == STRANGERS {
+/// Senders that are not peers.
+pub(super) type Strangers = Latest<STRANGERS>;
+/// Addresses that ICMP reports are about. Such reports can be forged.
+pub(super) type UnreachableAddresses = Latest<UNREACHABLE_ADDRESSES>;
+
+impl<const MOST: usize> Latest<MOST> {
+    /// Records a refusal at this address and time.
+    pub(super) fn note(&mut self, address: SocketAddr, refusal: Refusal, now: Time) {
+        self.0.retain(|(known, ..)| *known != address);
+        if self.0.len() == MOST {
             self.0.remove(0);
         }
-        self.0.push((refusal, now));
+        self.0.push((address, refusal, now));
     }
 
     /// All refusals with their age, the latest last.
     pub(super) fn list(&self, now: Time) -> Vec<Refused> {
-        list(&self.0, now)
+        let refused = |(_, refusal, at): &(_, Refusal, Time)| with_age(*refusal, *at, now);
+        self.0.iter().map(refused).collect()
+    }
+
+    /// The last refusal at this address with its age.
+    pub(super) fn at(&self, address: SocketAddr, now: Time) -> Option<Refused> {
+        let found = self.0.iter().find(|(known, ..)| *known == address);
+        found.map(|(_, refusal, at)| with_age(*refusal, *at, now))
     }
 }
 
-/// The last ICMP report for each of the latest unreachable addresses.
-#[derive(Debug, Default)]
-pub(super) struct Undelivered(Vec<(SocketAddr, Refusal, Time)>);
-
-impl Undelivered {
-    /// Records that `by` reported this. Such reports can be forged.
-    pub(super) fn note(&mut self, to: SocketAddr, what: Unreachable, by: IpAddr, now: Time) {
-        self.0.retain(|(known, ..)| *known != to);
-        if self.0.len() == UNDELIVERED {
-            self.0.remove(0);
-        }
-        self.0.push((to, Refusal::Unreachable { what, by }, now));
+fn with_age(refusal: Refusal, at: Time, now: Time) -> Refused {
+    Refused {
+        refusal,
+        age: now.saturating_since(at),
     }
-
-    /// Returns the last report for this address with its age.
-    pub(super) fn at(&self, to: SocketAddr, now: Time) -> Option<Refused> {
-        let said = self.0.iter().find(|(known, ..)| *known == to);
-        said.map(|(_, refusal, at)| Refused {
-            refusal: *refusal,
-            age: now.saturating_since(*at),
-        })
-    }
-}
-
-fn sender(refusal: &Refusal) -> Option<SocketAddr> {
-    match refusal {
-        Refusal::OtherKey { from } | Refusal::UnknownKey { from, .. } => Some(*from),
-        _ => None,
-    }
-}
-
-fn list(refusals: &[(Refusal, Time)], now: Time) -> Vec<Refused> {
-    let refused = |(refusal, at): &(Refusal, Time)| Refused {
-        refusal: *refusal,
-        age: now.saturating_since(*at),
-    };
-    refusals.iter().map(refused).collect()
 }
 
 #[cfg(test)]
@@ -170,13 +150,14 @@ mod tests {
 
     #[test]
     fn a_few_strangers_are_kept_once_each() {
+        let address = |port| SocketAddr::from(([192, 0, 2, 1], port));
         let from = |port| Refusal::OtherKey {
-            from: ([192, 0, 2, 1], port).into(),
+            from: address(port),
         };
         let mut strangers = Strangers::default();
         for port in 0..1000 {
-            strangers.note(from(port), T);
-            strangers.note(from(1000), T);
+            strangers.note(address(port), from(port), T);
+            strangers.note(address(1000), from(1000), T);
         }
         let list = strangers.list(T + SECOND);
         assert_eq!(list.len(), STRANGERS);
