@@ -84,7 +84,7 @@ impl TunOffloads {
         } else {
             0
         };
-        let tunnels = if self.tso && self.tunnels {
+        let tunnels = if self.tunnels {
             TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM
         } else {
             0
