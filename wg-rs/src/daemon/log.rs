@@ -1,4 +1,4 @@
-//! The log: lines on standard error, or, of a daemon in the background, messages to syslog.
+//! Log lines go to standard error; a daemon in the background sends them to syslog instead.
 //!
 //! A line that cannot be written at once is dropped: a full disk, or a reader that is gone or does
 //! not read, must neither end nor delay a tunnel. syslog(3) may block, so a thread of its own calls it.
@@ -54,13 +54,13 @@ enum Message {
 pub fn start(level: LogLevel, destination: Destination<'_>) -> Queue {
     let (filter, handle) = reload::Layer::new(filter(level));
     let registry = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer()
+        .with_target(false)
+        // Otherwise a line that cannot be written would cause a panic.
+        .log_internal_errors(false);
     let queue = match destination {
         Destination::Stderr => {
-            let lines = fmt::layer()
-                .with_writer(|| Lines(io::stderr()))
-                .with_target(false)
-                // Otherwise a line that cannot be written would cause a panic.
-                .log_internal_errors(false);
+            let lines = lines.with_writer(|| Lines(io::stderr()));
             registry.with(lines).init();
             None
         }
@@ -72,12 +72,7 @@ pub fn start(level: LogLevel, destination: Destination<'_>) -> Queue {
             };
             let _ = SYSLOG.set(sender);
             // Syslog adds the time and the severity.
-            let lines = fmt::layer()
-                .with_writer(writer)
-                .without_time()
-                .with_level(false)
-                .with_target(false)
-                .log_internal_errors(false);
+            let lines = lines.with_writer(writer).without_time().with_level(false);
             registry.with(lines).init();
             Some(receiver)
         }
