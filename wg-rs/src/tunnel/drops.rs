@@ -40,7 +40,7 @@ drops! {
     TooLong = "packet too long",
     /// Outgoing: no peer has the destination among its allowed IPs.
     NoPeer = "no peer for the destination",
-    /// Outgoing: the peer's endpoint is not known yet.
+    /// Outgoing or relay: the peer's endpoint is not known yet.
     NoEndpoint = "no endpoint for the peer",
     /// Outgoing: one of our own datagrams, which a route sent back into the interface.
     Loop = "routing loop",
@@ -98,11 +98,11 @@ drops! {
     RelayNotPeer = "relay sender unknown",
     /// Relay: the initiation is for no peer that shares a group with its sender.
     RelayUnknown = "relay addressee unknown",
-    /// Relay: the sender searched too often or opened too many pairs, or the device is under load.
+    /// Relay: a limit on searches or pairs is reached, or the device is under load.
     RelayLimited = "relay limit reached",
     /// Relay: the packet would go back to the address that it came from.
     RelayLoop = "relay loop",
-    /// Relay: another session uses the sender's index.
+    /// Relay: the index is ours, or leads from that peer to another one.
     RelayCollision = "relay index in use",
     /// Relay: the pair sent too many initiations; a cookie was sent instead.
     RelayCookie = "relay cookie needed",

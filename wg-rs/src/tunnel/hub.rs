@@ -8,8 +8,8 @@
 //! cookie reply  to a waiting initiation or a response ─► sent back; the cookie is stored
 //! ```
 //! If a pair exceeds its budget, the hub sends a cookie that is made in the same way as the far end
-//! would make it. Only a host that receives at the sender's address can use it, and a spoofer does
-//! not. If the far end is under load, it sends a cookie of its own; that reply is opened here, and
+//! would make it. Only a host that receives at the sender's address gets it, so a spoofer cannot use
+//! it. If the far end is under load, it sends a cookie of its own; that reply is opened here, and
 //! its cookie is accepted too.
 //!
 //! Invariants:

@@ -152,7 +152,7 @@ impl Relay {
         hops.contains_key(&index)
     }
 
-    /// Whether this index leads from `sender` to a peer other than `receivers`.
+    /// Whether this index leads from `sender` to a peer that `is_receiver` does not accept.
     pub(crate) fn leads_elsewhere(
         &self,
         index: u32,
