@@ -18,6 +18,9 @@ use super::send::{Receipt, Unstaged};
 use super::time::Time;
 use crate::model::Wall;
 
+/// How many initiations `call` sends if there is no response.
+const CALL_TRIES: u32 = 3;
+
 impl Entry {
     /// Requests an initiation, unless one was sent in the last five seconds.
     pub(super) fn send_initiation(&mut self, context: &mut Context, now: Time) {
@@ -27,11 +30,12 @@ impl Entry {
         }
     }
 
-    /// Starts a handshake, with three tries, unless there is a session.
+    /// Starts a handshake with `CALL_TRIES` tries, unless there is a session.
     pub(super) fn call(&mut self, context: &mut Context) {
         let peer = &self.shared;
         if context.plane.is_up() && peer.has_endpoint() && peer.keypairs.current().is_none() {
-            let attempts = MAX_TIMER_HANDSHAKES - 1;
+            // From zero attempts there would be MAX_TIMER_HANDSHAKES + 2 tries.
+            let attempts = MAX_TIMER_HANDSHAKES + 2 - CALL_TRIES;
             peer.handshake_attempts.store(attempts, Ordering::Relaxed);
             context.outgoing.initiation(peer.id, &mut self.wants);
         }
