@@ -98,16 +98,16 @@ impl Backends {
         }
     }
 
-    /// The interface's status. Fields that only our daemon knows are `None` or empty for the kernel and
-    /// for other daemons.
+    /// The interface's kind and status. Fields that only our daemon knows are `None` or empty for the
+    /// kernel and for other daemons.
     ///
     /// # Errors
     /// As for [`Backends::get`].
-    pub fn status(&self, name: &str) -> io::Result<Status> {
-        match userspace::socket(&self.run_dir, name) {
-            Some(socket) => userspace::status(&socket),
-            None => kernel::get(name).map(Status::from),
-        }
+    pub fn status(&self, name: &str) -> io::Result<(Kind, Status)> {
+        Ok(match userspace::socket(&self.run_dir, name) {
+            Some(socket) => (Kind::Userspace, userspace::status(&socket)?),
+            None => (Kind::Kernel, kernel::get(name)?.into()),
+        })
     }
 
     /// The extensions of the peers that have any. Empty for other daemons and for the kernel, which have

@@ -58,11 +58,9 @@ impl Interfaces {
         self.of(name)?.get(name)
     }
 
-    /// See [`Backends::status`]. Also returns the kind of backend.
+    /// See [`Backends::status`].
     pub fn status(&self, name: &str) -> io::Result<(Kind, Status)> {
-        let backends = self.of(name)?;
-        let kind = backends.kind(name)?.unwrap_or(Kind::Kernel);
-        Ok((kind, backends.status(name)?))
+        self.of(name)?.status(name)
     }
 
     /// See [`Backends::log`].
