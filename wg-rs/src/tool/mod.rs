@@ -17,6 +17,7 @@ mod log;
 mod metrics;
 mod netns;
 mod out;
+mod query;
 mod show;
 mod status;
 #[cfg(feature = "stack")]

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use crate::backend::Kind;
 use crate::model::status::Status;
 use crate::place::{self, ListedInterface};
-use crate::tool::context::{Context, complain};
+use crate::tool::context::Context;
+use crate::tool::query::query;
 
 /// An interface with its status.
 pub(super) struct Asked {
@@ -18,38 +19,21 @@ pub(super) struct Asked {
 
 /// Queries this interface, or all. The exit code says whether all could be queried.
 pub(super) fn ask(context: &Context, name: Option<&str>) -> (Vec<Asked>, ExitCode) {
-    let names = match name {
-        Some(name) => vec![name.to_owned()],
-        None => match context.interfaces.list() {
-            Ok(names) => names,
-            Err(error) => {
-                let status = complain(format_args!("Unable to list interfaces: {error}"));
-                return (Vec::new(), status);
-            }
-        },
-    };
+    let (all, exit) = query(&context.interfaces, name);
     // Without the places, the status is shown all the same.
     let mut places = place::list().unwrap_or_default();
-    let mut status = ExitCode::SUCCESS;
     let mut asked = Vec::new();
-    for name in names {
-        match context.interfaces.status(&name) {
-            Ok((kind, status)) => {
-                let is_it = |place: &ListedInterface| {
-                    place.name == name && place.backend == kind && kind == Kind::Userspace
-                };
-                let place = places.iter().position(is_it);
-                asked.push(Asked {
-                    place: place.map(|place| places.swap_remove(place)),
-                    name,
-                    kind,
-                    status,
-                });
-            }
-            Err(error) => {
-                status = complain(format_args!("Unable to access interface {name}: {error}"));
-            }
-        }
+    for (name, kind, status) in all {
+        let is_it = |place: &ListedInterface| {
+            place.name == name && place.backend == kind && kind == Kind::Userspace
+        };
+        let place = places.iter().position(is_it);
+        asked.push(Asked {
+            place: place.map(|place| places.swap_remove(place)),
+            name,
+            kind,
+            status,
+        });
     }
-    (asked, status)
+    (asked, exit)
 }
