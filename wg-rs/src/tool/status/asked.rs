@@ -20,16 +20,19 @@ pub(super) struct Asked {
 /// Queries this interface, or all. The exit code says whether all could be queried.
 pub(super) fn ask(context: &Context, name: Option<&str>) -> (Vec<Asked>, ExitCode) {
     let (all, exit) = query(&context.interfaces, name);
-    // Without the places, the status is shown all the same.
-    let mut places = place::list().unwrap_or_default();
+    let mut places = None;
     let mut asked = Vec::new();
     for (name, kind, status) in all {
-        let is_it = |place: &ListedInterface| {
-            place.name == name && place.backend == kind && kind == Kind::Userspace
-        };
-        let place = places.iter().position(is_it);
+        let place = (kind == Kind::Userspace).then(|| {
+            // This looks at all processes and containers. If it fails, the status is shown without the places.
+            let places = places.get_or_insert_with(|| place::list().unwrap_or_default());
+            let is_it =
+                |place: &ListedInterface| place.name == name && place.backend == Kind::Userspace;
+            let place = places.iter().position(is_it)?;
+            Some(places.swap_remove(place))
+        });
         asked.push(Asked {
-            place: place.map(|place| places.swap_remove(place)),
+            place: place.flatten(),
             name,
             kind,
             status,
