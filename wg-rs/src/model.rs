@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
 use crate::sys::numeric::Ip;
+use crate::sys::process::clock;
 
 pub use extension::{Extension, Extensions};
 pub use groups::{Groups, GroupsError, MAX_GROUPS, MAX_GROUPS_IN_ALL};
@@ -112,6 +113,17 @@ pub struct Wall {
     pub secs: u64,
     /// Nanoseconds within the second.
     pub nanos: u32,
+}
+
+impl Wall {
+    /// The current time.
+    pub fn now() -> Self {
+        let now = clock::wall();
+        Wall {
+            secs: now.as_secs(),
+            nanos: now.subsec_nanos(),
+        }
+    }
 }
 
 /// One line of a `set`. Those from [`Change::UpdateOnly`] on are about the last [`Change::Peer`],

@@ -23,7 +23,7 @@ use crate::datapath::inbox::Inbox;
 use crate::datapath::network::{Network, Parts};
 use crate::datapath::now;
 use crate::datapath::outbound::TunReader;
-use crate::datapath::protocol::{Owner, Protocol, wall};
+use crate::datapath::protocol::{Owner, Protocol};
 use crate::datapath::readers::Readers;
 use crate::datapath::sockets::Sockets;
 use crate::model::status::Status;
@@ -72,7 +72,7 @@ impl RunningInterface {
         tun_gone: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<Self> {
         let facts = Facts {
-            started: wall(),
+            started: Wall::now(),
             tun: tun.clone(),
             socket_netns: NetNs::current().ok().as_ref().and_then(inode),
             aead: backend,

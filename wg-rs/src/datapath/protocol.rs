@@ -16,7 +16,6 @@ use super::inbox::{Inbox, Wakeup};
 use super::now;
 use super::sockets::Sockets;
 use crate::model::Wall;
-use crate::sys::process::clock;
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::plane::Plane;
@@ -46,15 +45,6 @@ pub struct Owner<N> {
     pub network: N,
 }
 
-/// The current time of day.
-pub(crate) fn wall() -> Wall {
-    let now = clock::wall();
-    Wall {
-        secs: now.as_secs(),
-        nanos: now.subsec_nanos(),
-    }
-}
-
 impl<N> Protocol<N> {
     /// Prepares the protocol of `device` for its thread.
     pub fn new(device: Device, network: N, sockets: Arc<Sockets>, inbox: Arc<Inbox>) -> Self {
@@ -79,10 +69,10 @@ impl<N> Protocol<N> {
             let mut owner = self.owner();
             let device = &mut owner.device;
             if let Some(message) = message {
-                device.handle_message(now(), wall(), message.from, message.bytes(), backlog);
+                device.handle_message(now(), Wall::now(), message.from, message.bytes(), backlog);
             }
             // This also handles the data path's events.
-            device.handle_timeout(now(), wall());
+            device.handle_timeout(now(), Wall::now());
             deadline = match self.transmit(device, &mut out) {
                 Progress::Done => device.next_timeout(),
                 Progress::More => Some(Time::ZERO),
@@ -94,7 +84,7 @@ impl<N> Protocol<N> {
     /// Sends what the owner wants to send, within the limits of a turn.
     fn transmit(&self, device: &mut Device, out: &mut Vec<u8>) -> Progress {
         for _ in 0..SENDS_IN_A_TURN {
-            let Some(transmit) = device.poll_transmit(now(), wall(), out) else {
+            let Some(transmit) = device.poll_transmit(now(), Wall::now(), out) else {
                 return Progress::Done;
             };
             let now = now();

@@ -3,11 +3,10 @@
 use std::cmp::Reverse;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::rates::Rates;
 use super::terminal::{BOLD, CYAN, GREEN, RED, RESET, Styled, YELLOW, reveals_keys};
-use crate::model::{Interface, Peer};
+use crate::model::{Interface, Peer, Wall};
 use crate::sys::numeric::{Endpoint, Ip};
 use crate::units::size;
 
@@ -33,11 +32,10 @@ pub(super) struct Pretty<'a> {
 impl Pretty<'_> {
     /// Uses the current time and no rates. The environment decides whether keys are shown.
     pub fn new(colour: bool) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Pretty {
             colour,
             reveal_keys: reveals_keys(),
-            now: now.map_or(0, |now| now.as_secs()),
+            now: Wall::now().secs,
             rates: None,
         }
     }
@@ -165,7 +163,6 @@ impl Pretty<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Wall;
     use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
     fn plain() -> Pretty<'static> {

@@ -16,7 +16,6 @@ use super::context::Context;
 use super::out::Out;
 use super::watch;
 use crate::model::Wall;
-use crate::sys::process::clock;
 
 /// Runs `status`.
 pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
@@ -50,17 +49,9 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
 }
 
 fn print(out: &mut impl Write, asked: &[Asked], json: Option<json::Layout>) -> io::Result<()> {
-    let now = now();
+    let now = Wall::now();
     match json {
         Some(layout) => json::print(out, asked, now, layout),
         None => text::print(out, asked, now),
-    }
-}
-
-fn now() -> Wall {
-    let now = clock::wall();
-    Wall {
-        secs: now.as_secs(),
-        nanos: now.subsec_nanos(),
     }
 }
