@@ -1,5 +1,6 @@
 //! `list`: the peers of a file, and their state.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +10,7 @@ use wg_crypto::key::PublicKey;
 use wg_rs::model::{AllowedIp, Peer};
 
 use crate::file::edit::Edit;
-use crate::file::roster::members;
+use crate::file::roster::{Member, members};
 use crate::steps::failure::Failure;
 use crate::verbs::people::change;
 
@@ -50,50 +51,52 @@ pub fn run(argument: &str, json: bool) -> ExitCode {
     })
 }
 
+impl Row {
+    /// A disabled peer of which nothing else is known.
+    fn new(key: &PublicKey) -> Self {
+        Row {
+            name: None,
+            public_key: key.to_base64(),
+            allowed_ips: Vec::new(),
+            enabled: false,
+            running: false,
+            endpoint: None,
+            latest_handshake: None,
+            received: 0,
+            sent: 0,
+        }
+    }
+}
+
 /// The peers of the file in order, and then those that are only in the running interface.
 fn rows(text: &Edit, running: &[Peer]) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
-    for member in members(text) {
-        let key = member.peer.public_key.to_base64();
-        let networks = member.peer.allowed_ips.iter().map(|one| one.ip.to_string());
-        let name = member.peer.name().map(ToString::to_string);
-        match rows.iter_mut().find(|row| row.public_key == key) {
-            // A peer may have several sections.
-            Some(row) => {
-                row.allowed_ips.extend(networks);
-                row.name = row.name.take().or(name);
-                row.enabled |= member.is_enabled;
-            }
-            None => rows.push(Row {
-                name,
-                public_key: key,
-                allowed_ips: networks.collect(),
-                enabled: member.is_enabled,
-                running: false,
-                endpoint: None,
-                latest_handshake: None,
-                received: 0,
-                sent: 0,
-            }),
+    let mut positions: HashMap<PublicKey, usize> = HashMap::new();
+    for Member {
+        peer, is_enabled, ..
+    } in members(text)
+    {
+        // A peer may have several sections.
+        let at = *positions.entry(peer.public_key).or_insert(rows.len());
+        if at == rows.len() {
+            rows.push(Row::new(&peer.public_key));
         }
+        let row = &mut rows[at];
+        let networks = peer.allowed_ips.iter().map(|one| one.ip.to_string());
+        row.allowed_ips.extend(networks);
+        let name = peer.name().map(ToString::to_string);
+        row.name = row.name.take().or(name);
+        row.enabled |= is_enabled;
     }
     for peer in running {
-        let key = PublicKey::to_base64(&peer.public_key);
-        let known = rows.iter().position(|row| row.public_key == key);
-        let at = known.unwrap_or_else(|| {
+        let at = *positions.entry(peer.public_key).or_insert(rows.len());
+        if at == rows.len() {
             rows.push(Row {
-                name: None,
-                public_key: key,
                 allowed_ips: peer.allowed_ips.iter().map(AllowedIp::to_string).collect(),
                 enabled: true,
-                running: true,
-                endpoint: None,
-                latest_handshake: None,
-                received: 0,
-                sent: 0,
+                ..Row::new(&peer.public_key)
             });
-            rows.len() - 1
-        });
+        }
         let row = &mut rows[at];
         row.running = true;
         row.endpoint = peer.endpoint.map(|endpoint| endpoint.to_string());
@@ -172,6 +175,25 @@ mod tests {
     use super::*;
     use std::time::Duration;
     use wg_rs::model::Wall;
+
+    #[test]
+    fn a_peer_with_two_sections_has_one_row() {
+        let key = |n: u8| PublicKey::from_bytes([n; 32]).to_base64();
+        let file = format!(
+            "#! [Peer]\n#! PublicKey = {0}\n#! AllowedIPs = 10.0.0.2/32\n\
+             [Peer]\nPublicKey = {1}\nAllowedIPs = 10.0.0.3/32\n\
+             [Peer]\n#@ Name = alice\nPublicKey = {0}\nAllowedIPs = 10.0.0.4/32\n",
+            key(1),
+            key(2)
+        );
+        let rows = rows(&Edit::new(file.as_bytes()), &[]);
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].public_key, key(1));
+        assert_eq!(rows[0].name.as_deref(), Some("alice"));
+        assert_eq!(rows[0].allowed_ips, ["10.0.0.2/32", "10.0.0.4/32"]);
+        assert!(rows[0].enabled);
+        assert_eq!(rows[1].public_key, key(2));
+    }
 
     #[test]
     fn each_peer_has_one_line() {
