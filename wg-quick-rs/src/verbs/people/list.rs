@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use wg_crypto::key::PublicKey;
 use wg_rs::model::{AllowedIp, Peer};
+use wg_rs::units;
 
 use crate::file::edit::Edit;
 use crate::file::roster::{Member, members};
@@ -158,16 +159,8 @@ fn ago(seconds: u64) -> String {
 }
 
 fn size(bytes: u64) -> String {
-    let mut scaled = bytes as f64;
-    let mut unit = "B";
-    for larger in ["KiB", "MiB", "GiB", "TiB"] {
-        if scaled < 1024.0 {
-            break;
-        }
-        (scaled, unit) = (scaled / 1024.0, larger);
-    }
-    let decimals = usize::from(unit != "B");
-    format!("{scaled:.decimals$} {unit}")
+    let (number, unit) = units::size(bytes, 1);
+    format!("{number} {unit}")
 }
 
 #[cfg(test)]
