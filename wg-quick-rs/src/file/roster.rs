@@ -83,19 +83,19 @@ impl Who {
     }
 }
 
-/// The first free address of a network; `None` if there is none. Networks in `taken` that are as
+/// The first free address in the network of `own`; `None` if there is none. Networks in `taken` that are as
 /// large as this one, or larger, do not count: they are routes to other networks.
-pub fn free_address(network: &Address, taken: &[AllowedIp]) -> Option<IpAddr> {
-    let (own, prefix) = (network.ip, network.prefix);
-    let all = range(&AllowedIp::new(own, prefix)?);
+pub fn free_address(own: &Address, taken: &[AllowedIp]) -> Option<IpAddr> {
+    let (ip, prefix) = (own.ip, own.prefix);
+    let all = range(&own.network()?);
     // The first is the network's own (in IPv6, its routers'), the last of IPv4 its broadcast.
-    let last = all.1.checked_sub(u128::from(own.is_ipv4()))?;
+    let last = all.1.checked_sub(u128::from(ip.is_ipv4()))?;
     let inside = taken
         .iter()
-        .filter(|one| one.addr.is_ipv4() == own.is_ipv4() && one.cidr > prefix)
+        .filter(|one| one.addr.is_ipv4() == ip.is_ipv4() && one.cidr > prefix)
         .map(range)
         .filter(|(start, end)| *start >= all.0 && *end <= all.1);
-    let mut inside: Vec<_> = inside.chain([(bits(own), bits(own))]).collect();
+    let mut inside: Vec<_> = inside.chain([(bits(ip), bits(ip))]).collect();
     inside.sort_unstable();
     let mut free = all.0 + 1;
     for (start, end) in inside {
@@ -104,7 +104,7 @@ pub fn free_address(network: &Address, taken: &[AllowedIp]) -> Option<IpAddr> {
         }
         free = free.max(end.checked_add(1)?);
     }
-    let address = |bits: u128| match own {
+    let address = |bits: u128| match ip {
         IpAddr::V4(_) => u32::try_from(bits)
             .ok()
             .map(|bits| Ipv4Addr::from(bits).into()),

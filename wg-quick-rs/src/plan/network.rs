@@ -61,7 +61,7 @@ fn of_file(path: &Path) -> Vec<AllowedIp> {
         return Vec::new();
     };
     let own = file.addresses.iter().map(|own| own.value);
-    let own = own.filter_map(|own| AllowedIp::new(own.ip, own.prefix));
+    let own = own.filter_map(|own| own.network());
     let peers = file
         .settings
         .peers
@@ -76,8 +76,10 @@ fn pick(used: &[AllowedIp], candidate: fn([u8; 5]) -> Address) -> Result<Address
         let mut random = [0; 5];
         OsRng.try_fill_bytes(&mut random).map_err(Failure::new)?;
         let own = candidate(random);
-        let network = AllowedIp::new(own.ip, own.prefix);
-        if network.is_some_and(|network| !used.iter().any(|used| overlap(&network, used))) {
+        if own
+            .network()
+            .is_some_and(|network| !used.iter().any(|used| overlap(&network, used)))
+        {
             return Ok(own);
         }
     }

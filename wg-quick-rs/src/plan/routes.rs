@@ -46,7 +46,7 @@ pub fn wanted(interface: &Interface, table: Table, link: u32, there: &[Route]) -
 /// The route that the kernel adds for an address when the link is up.
 pub fn connected(address: &Address, link: u32) -> Option<Route> {
     let bits = if address.ip.is_ipv4() { 32 } else { 128 };
-    let network = AllowedIp::new(address.ip, address.prefix)?;
+    let network = address.network()?;
     (address.prefix < bits || bits == 128).then(|| Route {
         by_kernel: true,
         ..Route::new((network.addr, network.cidr), link)

@@ -228,7 +228,7 @@ impl Findings<'_> {
                     at.line,
                     format_args!("Address: {ip} is already listed in line {}", first.line),
                 );
-            } else if let Some(own) = AllowedIp::new(ip, prefix)
+            } else if let Some(own) = at.value.network()
                 // In a network of one address there is nobody else.
                 && prefix < if ip.is_ipv4() { 32 } else { 128 }
                 && !networks.is_empty()

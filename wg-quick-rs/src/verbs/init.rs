@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use rand_core::{OsRng, TryRngCore};
 use wg_crypto::key::PrivateKey;
 use wg_rs::config::{Endpoint, value};
-use wg_rs::model::AllowedIp;
 use zeroize::Zeroizing;
 
 use crate::file::own_endpoint::OwnEndpoint;
@@ -152,8 +151,9 @@ fn check_port(port: u16) -> Result<(), Failure> {
 fn warn_of_used(chosen: &[Address]) -> Result<(), Failure> {
     let used = network::used()?;
     for own in chosen {
-        let network = AllowedIp::new(own.ip, own.prefix);
-        let other = network.and_then(|network| used.iter().find(|used| overlap(&network, used)));
+        let other = own
+            .network()
+            .and_then(|network| used.iter().find(|used| overlap(&network, used)));
         if let Some(other) = other {
             console::note(format_args!(
                 "{own} overlaps {other}, which this host uses already."
@@ -177,7 +177,7 @@ fn hooks(addresses: &[Address]) -> String {
         ),
     ] {
         let own = addresses.iter().filter(|own| own.ip.is_ipv4() == is_ipv4);
-        let networks = own.filter_map(|own| AllowedIp::new(own.ip, own.prefix));
+        let networks = own.filter_map(Address::network);
         let new = networks
             .map(|network| format!("{family} saddr {network} oifname != \"%i\" masquerade;"));
         let before = rules.len();
@@ -212,14 +212,13 @@ fn hooks(addresses: &[Address]) -> String {
 /// It is not an address, or its network has no room for a client.
 pub fn address(text: &str) -> Result<Address, String> {
     let own = value::address(text).map_err(|reason| reason.to_string())?;
-    let network = AllowedIp::new(own.ip, own.prefix);
     if free_address(&own, &[]).is_none() {
         return Err(format!(
             "it has no room for clients; use something like {}",
             example(own.ip)
         ));
     }
-    match network.is_some_and(|network| network.addr == own.ip) {
+    match own.network().is_some_and(|network| network.addr == own.ip) {
         true => Err("this is the address of a network; give the server's address in it".into()),
         false => Ok(own),
     }

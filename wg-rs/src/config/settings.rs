@@ -115,6 +115,13 @@ pub struct Address {
     pub prefix: u8,
 }
 
+impl Address {
+    /// The network of the address. None if the prefix is longer than the address.
+    pub fn network(&self) -> Option<AllowedIp> {
+        AllowedIp::new(self.ip, self.prefix)
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ip, self.prefix)

@@ -241,7 +241,7 @@ fn addresses_of(
             "{path}: `{name}' is disabled; enable it before it gets new keys"
         )));
     }
-    let networks = networks(opened);
+    let networks = opened.networks();
     let allowed = sections.iter().flat_map(|member| &member.peer.allowed_ips);
     let alone = allowed.map(|one| one.ip).filter(|ip| {
         whole(&ip.addr) == Some(*ip) && networks.iter().any(|network| is_inside(ip, network))
@@ -262,19 +262,9 @@ fn routed(opened: &Opened, request: &Request) -> Vec<AllowedIp> {
         return any.iter().filter_map(|ip| AllowedIp::new(*ip, 0)).collect();
     }
     match request.allowed_ips {
-        [] => networks(opened),
+        [] => opened.networks(),
         allowed => allowed.to_vec(),
     }
-}
-
-/// The networks of the interface.
-fn networks(opened: &Opened) -> Vec<AllowedIp> {
-    let own = opened.file.addresses.iter().map(|own| own.value);
-    let mut networks: Vec<_> = own
-        .filter_map(|own| AllowedIp::new(own.ip, own.prefix))
-        .collect();
-    networks.dedup();
-    networks
 }
 
 /// The network of a single address.

@@ -90,6 +90,14 @@ impl Opened {
         Ok((key, all))
     }
 
+    /// The networks of the interface.
+    pub fn networks(&self) -> Vec<AllowedIp> {
+        let own = self.file.addresses.iter();
+        let mut networks: Vec<_> = own.filter_map(|own| own.value.network()).collect();
+        networks.dedup();
+        networks
+    }
+
     /// Replaces the text of the file, and changes the peers with these keys in the interface, if it is
     /// running.
     ///
@@ -131,11 +139,8 @@ impl Opened {
 
     /// Whether a peer has a network outside of the interface's own networks, which already have routes.
     fn needs_routes(&self, peer: &PeerSettings) -> bool {
-        let has_route = |ip: &AllowedIp| {
-            let own = self.file.addresses.iter();
-            let own = own.filter_map(|own| AllowedIp::new(own.value.ip, own.value.prefix));
-            own.into_iter().any(|own| is_inside(ip, &own))
-        };
+        let own = self.networks();
+        let has_route = |ip: &AllowedIp| own.iter().any(|own| is_inside(ip, own));
         self.file.table != Table::Off && peer.allowed_ips.iter().any(|one| !has_route(&one.ip))
     }
 
