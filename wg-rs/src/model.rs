@@ -98,6 +98,12 @@ impl AllowedIp {
         };
         Some(AllowedIp { addr, cidr })
     }
+
+    /// The network of this address alone.
+    pub fn host(addr: IpAddr) -> Self {
+        let cidr = if addr.is_ipv4() { 32 } else { 128 };
+        AllowedIp { addr, cidr }
+    }
 }
 
 impl fmt::Display for AllowedIp {
@@ -184,6 +190,10 @@ mod tests {
         ] {
             let ip = AllowedIp::new(addr.parse().unwrap(), cidr).unwrap();
             assert_eq!(ip.to_string(), network);
+        }
+        for host in ["10.1.2.3", "fe80::1"].map(|addr| addr.parse::<IpAddr>().unwrap()) {
+            let bits = if host.is_ipv4() { 32 } else { 128 };
+            assert_eq!(AllowedIp::new(host, bits), Some(AllowedIp::host(host)));
         }
         assert_eq!(AllowedIp::new("10.0.0.0".parse().unwrap(), 33), None);
         assert_eq!(AllowedIp::new("::".parse().unwrap(), 129), None);

@@ -302,7 +302,7 @@ impl Findings<'_> {
                 self.warn(line, message);
             }
             if let Some(at) = file.addresses.iter().find(|at| at.value.ip == ip.addr)
-                && AllowedIp::new(at.value.ip, if ip.addr.is_ipv4() { 32 } else { 128 }) == Some(ip)
+                && ip == AllowedIp::host(ip.addr)
             {
                 let message = format!(
                     "AllowedIPs: {} is the interface's own Address (line {})",

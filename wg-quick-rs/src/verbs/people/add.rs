@@ -79,8 +79,8 @@ fn add(transaction: &mut Transaction, opened: &Opened, request: &Request) -> Res
     } else {
         is_new(opened, request.name, &all)?;
         let addresses = free_addresses(transaction, opened, &all)?;
-        let own: Vec<_> = addresses.iter().filter_map(whole).collect();
-        let own: Vec<_> = own.iter().map(AllowedIp::to_string).collect();
+        let own = addresses.iter().map(|ip| AllowedIp::host(*ip).to_string());
+        let own: Vec<_> = own.collect();
         text.append(
             "[Peer]",
             vec![
@@ -198,7 +198,7 @@ fn free_addresses(
         .flat_map(|member| of_peer(&member.peer))
         .collect();
     let own = file.addresses.iter().map(|own| own.value);
-    taken.extend(own.clone().filter_map(|own| whole(&own.ip)));
+    taken.extend(own.clone().map(|own| AllowedIp::host(own.ip)));
     if opened.runs {
         let peers = transaction.target.get()?.peers;
         taken.extend(peers.into_iter().flat_map(|peer| peer.allowed_ips));
@@ -244,7 +244,7 @@ fn addresses_of(
     let networks = opened.networks();
     let allowed = sections.iter().flat_map(|member| &member.peer.allowed_ips);
     let alone = allowed.map(|one| one.ip).filter(|ip| {
-        whole(&ip.addr) == Some(*ip) && networks.iter().any(|network| is_inside(ip, network))
+        *ip == AllowedIp::host(ip.addr) && networks.iter().any(|network| is_inside(ip, network))
     });
     let addresses: Vec<_> = alone.map(|ip| ip.addr).collect();
     match addresses.is_empty() {
@@ -265,11 +265,6 @@ fn routed(opened: &Opened, request: &Request) -> Vec<AllowedIp> {
         [] => opened.networks(),
         allowed => allowed.to_vec(),
     }
-}
-
-/// The network of a single address.
-fn whole(ip: &IpAddr) -> Option<AllowedIp> {
-    AllowedIp::new(*ip, if ip.is_ipv4() { 32 } else { 128 })
 }
 
 /// Prints the client's file, unless it was written to a path; on a terminal also the QR code.

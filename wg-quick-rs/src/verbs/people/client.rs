@@ -65,5 +65,5 @@ impl ClientFile<'_> {
 
 /// A single address with its prefix length.
 fn whole(ip: &IpAddr) -> String {
-    format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 })
+    format!("{ip}/{}", AllowedIp::host(*ip).cidr)
 }
