@@ -331,12 +331,7 @@ fn with_text(argument: &str, work: impl FnOnce(&File) -> ExitCode) -> ExitCode {
 
 fn load(argument: &str, work: impl FnOnce(&File, &[Error]) -> ExitCode) -> ExitCode {
     let read = Location::of(argument).and_then(|location| {
-        if let Some(path) = location.world_accessible() {
-            console::line(format_args!(
-                "Warning: `{}' is world accessible",
-                path.display()
-            ));
-        }
+        console::warn_of_readers(&location);
         location.read_leniently()
     });
     match read {

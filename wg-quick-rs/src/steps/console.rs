@@ -9,6 +9,8 @@ use std::path::Path;
 
 use wg_rs::sys::reason;
 
+use crate::file::Location;
+
 /// The name by which this program was called.
 pub fn program() -> String {
     let called = env::args_os().next().unwrap_or_default();
@@ -39,6 +41,16 @@ pub fn command(command: impl Display) {
 pub fn hook(command: &OsStr) {
     let line = [b"[#] ", command.as_bytes(), b"\n"].concat();
     let _ = io::stderr().write_all(&line);
+}
+
+/// Warns if everyone can read a config file.
+pub fn warn_of_readers(location: &Location) {
+    if let Some(path) = location.world_accessible() {
+        line(format_args!(
+            "Warning: `{}' is world accessible",
+            path.display()
+        ));
+    }
 }
 
 /// Prints a note.

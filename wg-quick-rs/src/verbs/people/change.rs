@@ -46,12 +46,7 @@ pub fn with(
             return ExitCode::FAILURE;
         }
     };
-    if let Some(path) = location.world_accessible() {
-        console::line(format_args!(
-            "Warning: `{}' is world accessible",
-            path.display()
-        ));
-    }
+    console::warn_of_readers(&location);
     transaction::with(&location.interface, |transaction| {
         let path = fs::canonicalize(&location.path)?;
         let text = Zeroizing::new(fs::read(&path)?);
