@@ -7,7 +7,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rand_core::{OsRng, TryRngCore};
 use wg_crypto::key::PrivateKey;
 use wg_rs::config::{Endpoint, value};
 use zeroize::Zeroizing;
@@ -20,6 +19,7 @@ use crate::plan::network;
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::program::Program;
+use crate::verbs::random;
 
 /// The arguments of the command.
 #[derive(Debug)]
@@ -85,9 +85,7 @@ fn init(request: &Request) -> Result<String, Failure> {
             line: 0,
         }),
     };
-    let mut key = Zeroizing::new([0; 32]);
-    OsRng.try_fill_bytes(&mut *key).map_err(Failure::new)?;
-    let key = PrivateKey::from_bytes(*key).to_base64();
+    let key = PrivateKey::from_bytes(*random::key()?).to_base64();
     let endpoint_line = match &endpoint {
         Some(endpoint) => format!("#@ Endpoint = {endpoint}\n"),
         None => String::new(),

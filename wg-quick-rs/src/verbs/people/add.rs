@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::slice;
 
-use rand_core::{OsRng, TryRngCore};
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
 use wg_rs::config::{Endpoint, PeerSettings};
 use wg_rs::model::{AllowedIp, Label};
@@ -22,7 +22,7 @@ use crate::steps::step::{Secret, Step};
 use crate::steps::transaction::Transaction;
 use crate::verbs::people::change::{self, Opened};
 use crate::verbs::people::client::ClientFile;
-use crate::verbs::qr;
+use crate::verbs::{qr, random};
 
 /// The arguments of the command.
 #[derive(Debug)]
@@ -55,22 +55,21 @@ fn add(transaction: &mut Transaction, opened: &Opened, request: &Request) -> Res
     let all = members(&text);
     let server = server_key(transaction, opened)?;
     let endpoint = endpoint(opened, request)?;
-    let private_key = PrivateKey::from_bytes(*random()?);
+    let private_key = PrivateKey::from_bytes(*random::key()?);
     let public_key = private_key.public_key();
-    let preshared_key = PresharedKey::from_bytes(*random()?);
+    let preshared_key = PresharedKey::from_bytes(*random::key()?);
     let (addresses, keys) = if request.replace {
         let who = Who::Name(request.name.clone());
         let (old, sections) = opened.find(&text, &who)?;
         let addresses = addresses_of(opened, request.name, &sections)?;
         for member in &sections {
-            let part = std::slice::from_ref(&member.section);
+            let part = slice::from_ref(&member.section);
             let key = Some(public_key.to_base64());
             text.scalar(part, "PublicKey", key, |_| false);
         }
-        let last = &sections[sections.len() - 1..];
-        let part: Vec<_> = last.iter().map(|member| member.section.clone()).collect();
+        let last = &sections[sections.len() - 1].section;
         text.scalar(
-            &part,
+            slice::from_ref(last),
             "PresharedKey",
             Some(preshared_key.to_base64()),
             |_| false,
@@ -127,12 +126,6 @@ fn add(transaction: &mut Transaction, opened: &Opened, request: &Request) -> Res
         ));
     }
     Ok(())
-}
-
-fn random() -> Result<Zeroizing<[u8; 32]>, Failure> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    OsRng.try_fill_bytes(&mut *bytes).map_err(Failure::new)?;
-    Ok(bytes)
 }
 
 /// The interface's public key. A hook may have set the private one.
