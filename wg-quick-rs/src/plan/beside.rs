@@ -37,7 +37,7 @@ impl Beside {
     /// What `up` recorded, without what somebody has removed since.
     ///
     /// # Errors
-    /// The kernel's own trouble, or nft's.
+    /// An error of the kernel or of nft.
     pub fn recorded(
         target: &mut Target,
         signals: &Signals,
@@ -112,7 +112,7 @@ impl Beside {
     /// What belongs to an interface, by its file and its configuration, without a record of `up`.
     ///
     /// # Errors
-    /// The kernel's own trouble, or nft's.
+    /// An error of the kernel or of nft.
     pub fn of_interface(
         target: &mut Target,
         signals: &Signals,

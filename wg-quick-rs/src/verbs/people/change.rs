@@ -123,8 +123,8 @@ impl Opened {
         }
         self.change(transaction, &file, keys)?;
         if let Some(state) = &mut transaction.state {
-            let of_keys =
-                |peer: &PeerOfFile| keys.iter().any(|key| key.to_base64() == peer.public_key);
+            let keys: Vec<_> = keys.iter().map(PublicKey::to_base64).collect();
+            let of_keys = |peer: &PeerOfFile| keys.contains(&peer.public_key);
             state.peers.retain(|peer| !of_keys(peer));
             let new = PeerOfFile::all(&file.settings).into_iter().filter(of_keys);
             state.peers.extend(new);
@@ -161,14 +161,14 @@ impl Opened {
                 .map_err(Failure::new),
         };
         let wanted = desired(&before, &settings, false, address)?;
-        let only = |interface: &Interface| {
-            let mut part = before.clone();
-            let peers = interface.peers.iter();
-            let concerned = peers.filter(|peer| keys.contains(&peer.public_key));
-            part.peers = concerned.cloned().collect();
-            part
-        };
-        let (old, new) = (only(&before), only(&wanted));
+        let [old, new] = [before, wanted].map(|interface| {
+            let mut peers = interface.peers;
+            peers.retain(|peer| keys.contains(&peer.public_key));
+            Interface {
+                peers,
+                ..Interface::default()
+            }
+        });
         let join = |difference: Difference| [difference.more, difference.less].concat();
         let changes = join(Difference::new(&old, &new));
         if changes.is_empty() {
