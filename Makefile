@@ -19,6 +19,14 @@ units = $(notdir $(wildcard wg-quick-rs/systemd/*))
 userunits = $(notdir $(wildcard wg-quick-rs/systemd-user/*))
 to = $(DESTDIR)
 
+# Installs units $(1) of folder $(2) in folder $(3); they run the programs in $(bindir).
+define install-units
+for unit in $(1); do \
+    sed 's|/usr/bin/|$(bindir)/|' "$(2)/$$unit" > "$(3)/$$unit" && \
+    chmod 644 "$(3)/$$unit" || exit; \
+done
+endef
+
 all:
 	cargo build --release --locked -p wg-rs -p wg-quick-rs
 
@@ -28,14 +36,8 @@ install:
 	install -m 755 $(programs:%=$(target)/%) $(to)$(bindir)
 	install -m 644 man/*.7 $(to)$(mandir)/man7
 	install -m 644 man/*.8 $(to)$(mandir)/man8
-	for unit in $(units); do \
-	    sed 's|/usr/bin/|$(bindir)/|' "wg-quick-rs/systemd/$$unit" > "$(to)$(unitdir)/$$unit" && \
-	    chmod 644 "$(to)$(unitdir)/$$unit" || exit; \
-	done
-	for unit in $(userunits); do \
-	    sed 's|/usr/bin/|$(bindir)/|' "wg-quick-rs/systemd-user/$$unit" > "$(to)$(userunitdir)/$$unit" && \
-	    chmod 644 "$(to)$(userunitdir)/$$unit" || exit; \
-	done
+	$(call install-units,$(units),wg-quick-rs/systemd,$(to)$(unitdir))
+	$(call install-units,$(userunits),wg-quick-rs/systemd-user,$(to)$(userunitdir))
 	install -m 644 wg-rs/completions/wg-rs $(to)$(bashdir)/wg-rs
 	install -m 644 wg-quick-rs/completions/wg-quick-rs.bash $(to)$(bashdir)/wg-quick-rs
 	install -m 644 wg-rs/completions/_wg-rs wg-quick-rs/completions/_wg-quick-rs $(to)$(zshdir)
