@@ -1,11 +1,10 @@
-//! `wg-rs metrics`: Prometheus's own parser reads the output, and clients that stall do not delay other
-//! clients.
+//! `wg-rs metrics`: Prometheus's own parser reads the output, and clients that stall do not keep other
+//! clients from being served.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
 
 use netns_tests::{Daemon, Host, PATIENCE, Plan, Proc, Tunnel, binaries, require, until};
 use nix::sys::signal::Signal;
@@ -200,9 +199,9 @@ fn the_state_of_a_tunnel() -> io::Result<()> {
     Ok(())
 }
 
-/// More clients than are served at a time send nothing or half a request, or do not read the answer.
+/// More clients than are served at a time send nothing or half a request.
 #[test]
-fn stalled_scrapers_do_not_block_others() -> io::Result<()> {
+fn stalled_scrapers_do_not_block_others_for_good() -> io::Result<()> {
     let tunnel = tunnel()?;
     let exporter = Exporter::start(&tunnel.a.host)?;
     let mut stalled = Vec::new();
@@ -214,10 +213,8 @@ fn stalled_scrapers_do_not_block_others() -> io::Result<()> {
     // This client is served once the time of the stalled ones is over.
     let answer = exporter.ask("GET /metrics HTTP/1.1\r\n\r\n")?;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    // The stalled clients were disconnected.
-    let mut rest = Vec::new();
-    stalled[0].set_read_timeout(Some(Duration::from_secs(1)))?;
-    assert!(matches!(stalled[0].read_to_end(&mut rest), Ok(0) | Err(_)));
+    // The first of the stalled clients was disconnected, without an answer.
+    assert_eq!(stalled[0].read_to_end(&mut Vec::new())?, 0);
     // The tunnel is not affected.
     tunnel.ping_both_ways(netns_tests::Family::V4)?;
     Ok(())
