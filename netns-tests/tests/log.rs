@@ -1,9 +1,9 @@
 //! The log of a daemon in the background: to syslog, at a level that can be changed.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::UdpSocket;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use netns_tests::{
@@ -122,10 +122,9 @@ fn the_level_of_a_running_daemon_is_changed() -> io::Result<()> {
         .at(([127, 0, 0, 1], 9))
         .keepalive(1);
     Uapi::connect(&host, "wg0")?.set(&Config::new(&ours, 0).peer(peer.preshared(secret)))?;
-    let mut bad = host.run(|| UnixStream::connect("/var/run/wireguard/wg0.sock"))?;
-    bad.write_all(format!("set=1\nprivate_key={}0\n\n", ours.private.hex()).as_bytes())?;
-    let mut answer = [0; 9];
-    bad.read_exact(&mut answer)?;
+    let bad = format!("set=1\nprivate_key={}0\n\n", ours.private.hex());
+    let answer = Uapi::connect(&host, "wg0")?.ask(&bad)?;
+    assert!(answer.starts_with("errno=-"), "{answer}");
     up(true)?;
     let all = until_heard(&log, "handshake initiation sent")?;
     for key in [ours.private, secret] {
@@ -210,19 +209,12 @@ fn a_syslog_that_does_not_read_delays_nothing() -> io::Result<()> {
     let _log = syslog(&host)?;
     start(&host)?;
     wg_rs(&host, &["log", "wg0", "verbose"])?;
-    let mut uapi = host.run(|| UnixStream::connect("/var/run/wireguard/wg0.sock"))?;
-    uapi.set_read_timeout(Some(PATIENCE))?;
+    let mut uapi = Uapi::connect(&host, "wg0")?;
     // Each request logs a line: many more than the socket and the daemon's queue can hold.
     for _ in 0..3000 {
-        uapi.write_all(b"set=1\nnonsense\n\n")?;
-        let mut answer = [0; 11];
-        uapi.read_exact(&mut answer)?;
-        assert_eq!(&answer, b"errno=-71\n\n");
+        assert_eq!(uapi.ask("set=1\nnonsense\n\n")?, "errno=-71\n\n");
     }
-    let mut answer = String::new();
-    uapi.write_all(b"get=1\n\n")?;
-    uapi.shutdown(std::net::Shutdown::Write)?;
-    uapi.read_to_string(&mut answer)?;
+    let answer = uapi.ask("get=1\n\n")?;
     assert!(answer.ends_with("errno=0\n\n"), "{answer}");
     Ok(())
 }
