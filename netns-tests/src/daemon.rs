@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::netlink::{self, Route};
 use crate::{
     Config, Host, InterfaceState, Key, PeerState, Proc, SOCKETS, Uapi, binaries, process, require,
@@ -264,6 +266,18 @@ impl Wg {
             .as_ref()
             .map(Proc::pid)
             .ok_or_else(|| io::Error::other("no daemon process"))
+    }
+
+    /// Kills the daemon without a chance to clean up, and waits until its link is gone. Its socket file stays.
+    pub fn kill(&mut self) -> io::Result<()> {
+        let absent = || io::Error::other("no daemon process");
+        let proc = self.proc.as_mut().ok_or_else(absent)?;
+        proc.signal(Signal::SIGKILL)?;
+        proc.wait(PATIENCE)?;
+        until(PATIENCE, "the link to go", || {
+            let link = self.host.run(|| netlink::link(&self.name))?;
+            Ok(link.is_none().then_some(()))
+        })
     }
 
     /// Sets the MTU, the link up, and its addresses with their prefixes, in the namespace of `place`.

@@ -297,18 +297,7 @@ fn a_hub_that_was_killed_and_started_again_is_used_within_20_seconds() -> io::Re
         peer.endpoint = club.hub.peer(peer.public_key)?.endpoint;
         assert!(peer.endpoint.is_some());
     }
-    if let Some(proc) = &mut club.hub.proc {
-        proc.signal(nix::sys::signal::Signal::SIGKILL)?;
-        proc.wait(PATIENCE)?;
-    }
-    until(PATIENCE, "the link to go", || {
-        Ok(club
-            .net
-            .hub
-            .run(|| netns_tests::netlink::link("wg0"))?
-            .is_none()
-            .then_some(()))
-    })?;
+    club.hub.kill()?;
     let start = Instant::now();
     club.hub = ours.start(&club.net.hub, "wg0", Via::Uapi)?;
     club.hub.set(&config)?;

@@ -81,12 +81,7 @@ fn sigterm_and_sigint_end_the_daemon() -> io::Result<()> {
 #[test]
 fn a_socket_without_a_daemon_is_replaced() -> io::Result<()> {
     let (_lab, host, mut wg) = running()?;
-    let proc = wg.proc.as_mut().expect("a process");
-    proc.signal(Signal::SIGKILL)?;
-    proc.wait(PATIENCE)?;
-    until(PATIENCE, "the link to go", || {
-        Ok(host.run(|| netlink::link("wg0"))?.is_none().then_some(()))
-    })?;
+    wg.kill()?;
     assert!(
         host.run(|| std::fs::exists(wg.socket()))?,
         "kill -9 leaves the socket file"

@@ -88,7 +88,7 @@ fn curl_reaches_a_server_through_both_commands() -> io::Result<()> {
     for daemon in daemons()? {
         let way = Way::new(daemon)?;
         http(&way.server, 80, "hello\n");
-        let asked = dns(&way.server);
+        let (_names, asked) = dns(&way.server)?;
         let file = way.full_file(None)?;
 
         let v6 = format!("0:[{SERVER_V6}]:80");
@@ -139,7 +139,7 @@ fn curl_reaches_a_server_through_both_commands() -> io::Result<()> {
                 .lock()
                 .unwrap()
                 .iter()
-                .any(|name| name == "none.example.")
+                .any(|name| name == "none.example")
         );
         let output = proc.output();
         assert!(
@@ -255,11 +255,7 @@ fn a_connection_ends_or_breaks_when_its_other_end_does() -> io::Result<()> {
                 Ok(())
             }
             // If data was not read, the close becomes a reset.
-            _ => {
-                thread::sleep(Duration::from_millis(200));
-                drop(stream);
-                Ok(())
-            }
+            _ => stream.peek(&mut [0; 1]).map(drop),
         }
     });
     let file = way.full_file(None)?;
@@ -294,7 +290,7 @@ fn a_connection_ends_or_breaks_when_its_other_end_does() -> io::Result<()> {
 }
 
 #[test]
-fn a_lost_peer_is_reported_and_streams_survive_it() -> io::Result<()> {
+fn a_stream_survives_a_restart_of_the_peer() -> io::Result<()> {
     let mut way = ours()?;
     echo(&way.server, 7);
     let file = way.full_file(None)?;
@@ -309,7 +305,7 @@ fn a_lost_peer_is_reported_and_streams_survive_it() -> io::Result<()> {
         Ok(())
     };
     word(b"before")?;
-    way.restart_server(|| ())?;
+    way.restart_server()?;
     word(b"after")?;
     end(proc)
 }
@@ -382,7 +378,7 @@ const QUESTION: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03web\x07example\0\0
 #[test]
 fn dns_over_udp() -> io::Result<()> {
     let way = ours()?;
-    let _asked = dns(&way.server);
+    let _names = dns(&way.server)?;
     let file = way.full_file(None)?;
     let (proc, listening) = way.start(&["forward", &file, "udp/0:10.9.0.1:53"], 1)?;
     on(&way.client, || {

@@ -13,7 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use netns_tests::{
-    Config, Daemon, Host, Keys, Lab, PATIENCE, PeerConfig, Proc, Via, Wg, binaries, until,
+    Config, Daemon, Host, Keys, Lab, NameServer, PATIENCE, PeerConfig, Proc, Via, Wg, binaries,
+    until,
 };
 
 /// The user ID of nobody, who has no privileges.
@@ -71,16 +72,8 @@ impl Way {
     }
 
     /// Kills the daemon as if its host had lost power, and starts it again without its sessions.
-    pub fn restart_server(&mut self, meanwhile: impl FnOnce()) -> io::Result<()> {
-        let process = self.wg.proc.as_mut().expect("a process");
-        process.signal(nix::sys::signal::Signal::SIGKILL)?;
-        process.wait(PATIENCE)?;
-        let socket = self.wg.socket();
-        self.server.run(|| match fs::remove_file(&socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        })?;
-        meanwhile();
+    pub fn restart_server(&mut self) -> io::Result<()> {
+        self.wg.kill()?;
         self.wg = start(&self.daemon, &self.server, &self.keys)?;
         Ok(())
     }
@@ -229,38 +222,16 @@ pub fn echo(host: &Host, port: u16) {
     });
 }
 
-/// Answers each DNS question for an address with the server's address (RFC 1035, section 4.1), except for
-/// names that begin with `no`. Returns the names that were asked for.
-pub fn dns(host: &Host) -> Arc<Mutex<Vec<String>>> {
-    let socket = host.run(|| UdpSocket::bind((SERVER, 53)).unwrap());
+/// Answers each DNS question for an address with the server's address, except for names that begin with
+/// `no`. Returns the running name server, and the names that were asked for.
+pub fn dns(host: &Host) -> io::Result<(NameServer, Arc<Mutex<Vec<String>>>)> {
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
     let names = asked.clone();
-    thread::spawn(move || {
-        let mut bytes = [0; 512];
-        while let Ok((len, from)) = socket.recv_from(&mut bytes) {
-            let mut name = String::new();
-            let mut at = 12;
-            while bytes[at] != 0 {
-                let end = at + 1 + usize::from(bytes[at]);
-                name += &String::from_utf8_lossy(&bytes[at + 1..end]);
-                name.push('.');
-                at = end;
-            }
-            let question = at + 5;
-            let is_a = bytes[at + 1..at + 3] == [0, 1];
-            let exists = !name.starts_with("no");
-            let mut answer = bytes[..question.min(len)].to_vec();
-            (answer[2], answer[3]) = (0x81, if exists { 0x80 } else { 0x83 });
-            answer[6..12].copy_from_slice(&[0, u8::from(is_a && exists), 0, 0, 0, 0]);
-            if is_a && exists {
-                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-                answer.extend(SERVER.octets());
-            }
-            names.lock().unwrap().push(name);
-            let _ = socket.send_to(&answer, from);
-        }
-    });
-    asked
+    let server = NameServer::start(host, SERVER, move |name| {
+        names.lock().unwrap().push(name.to_owned());
+        (!name.starts_with("no")).then_some(SERVER)
+    })?;
+    Ok((server, asked))
 }
 
 /// Relays datagrams between the client's loopback interface and the server, and loses and reorders some in
