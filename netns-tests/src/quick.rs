@@ -13,6 +13,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 
 use crate::state::names;
-use crate::{Daemon, Host, HostState, Lab, Proc, SOCKETS, binaries, require};
+use crate::{Daemon, Host, HostState, Lab, NameServer, Proc, SOCKETS, binaries, require};
 
 /// The folder of the stand-ins, first on PATH.
 pub const BIN: &str = "/etc/netns-tests/bin";
@@ -109,6 +110,21 @@ pub struct Site {
     path: OsString,
 }
 
+/// The router of a [`Site::behind_gateway`], with a name server that runs until this is dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The router's host.
+    pub host: Host,
+    _names: NameServer,
+}
+
+impl Gateway {
+    /// Its address on the cable to the site.
+    pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    /// The address of the name server, outside of the site's network.
+    pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
+}
+
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -154,6 +170,40 @@ impl Site {
         site.host
             .run(|| symlink(real, format!("{BIN}/wireguard-rs")))?;
         Ok(Some(site))
+    }
+
+    /// A host whose only way out is a [`Gateway`]. It has no program for DNS, as in a container: its
+    /// /etc/resolv.conf, which names the gateway's name server, is itself replaced. `lookup` gives the
+    /// addresses of names, as for [`NameServer::start`].
+    pub fn behind_gateway(
+        lab: &Lab,
+        lookup: impl Fn(&str) -> Option<Ipv4Addr> + Send + 'static,
+    ) -> io::Result<Option<(Site, Gateway)>> {
+        let Some(mut site) = Site::new(lab, "site")? else {
+            return Ok(None);
+        };
+        let host = lab.host("gateway")?;
+        lab.cable((&site.host, "eth0"), (&host, "eth0"), 1500)?;
+        site.host.address("eth0", [192, 0, 2, 2], 24)?;
+        host.address("eth0", Gateway::ADDRESS, 24)?;
+        host.address("lo", Gateway::NAME_SERVER, 32)?;
+        let names = NameServer::start(&host, Gateway::NAME_SERVER, lookup)?;
+        site.hide_dns_programs()?;
+        site.sh(&format!(
+            "ip route add default via {}
+             echo 'hosts: files dns' > /etc/nsswitch.conf
+             rm -f /etc/resolv.conf
+             echo nameserver {} > /etc/resolv.conf",
+            Gateway::ADDRESS,
+            Gateway::NAME_SERVER
+        ))?;
+        Ok(Some((
+            site,
+            Gateway {
+                host,
+                _names: names,
+            },
+        )))
     }
 
     /// Installs a script that is found on PATH before the program of that name.

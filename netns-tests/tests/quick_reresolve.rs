@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use netns_tests::quick::{Quick, Site};
-use netns_tests::{Config, Daemon, Keys, Lab, NameServer, PATIENCE, PeerConfig, Via};
+use netns_tests::{Config, Daemon, Keys, Lab, PATIENCE, PeerConfig, Via};
 
-/// The name server, outside the client's network.
-const SERVER: [u8; 4] = [198, 51, 100, 53];
 /// The peer's old and new address.
 const OLD: [u8; 4] = [198, 51, 100, 1];
 const NEW: [u8; 4] = [198, 51, 100, 2];
@@ -19,34 +17,24 @@ const THERE: [u8; 4] = [10, 77, 0, 2];
 /// Runs `reresolve` as the timer does. `dns` is a line of the file.
 fn recovers(dns: &str) -> io::Result<()> {
     let lab = Lab::new()?;
-    let Some(mut site) = Site::new(&lab, "client")? else {
-        return Ok(());
-    };
     let quick = Quick::ours()?;
-    let gateway = lab.host("gateway")?;
-    lab.cable((&site.host, "eth0"), (&gateway, "eth0"), 1500)?;
-    site.host.address("eth0", [192, 0, 2, 2], 24)?;
-    gateway.address("eth0", [192, 0, 2, 1], 24)?;
-    gateway.address("lo", SERVER, 32)?;
-    gateway.address("lo", NEW, 32)?;
     let moved = Arc::new(AtomicBool::new(false));
     let has_moved = moved.clone();
-    let _server = NameServer::start(&gateway, SERVER, move |name| {
+    let lookup = move |name: &str| {
         let address = if has_moved.load(Relaxed) { NEW } else { OLD };
         (name == "vpn.example").then_some(address.into())
-    })?;
+    };
+    let Some((site, gateway)) = Site::behind_gateway(&lab, lookup)? else {
+        return Ok(());
+    };
+    gateway.host.address("lo", NEW, 32)?;
 
     let (here, there) = (Keys::generate(), Keys::generate());
-    let wg = Daemon::ours()?.start(&gateway, "wg0", Via::Uapi)?;
+    let wg = Daemon::ours()?.start(&gateway.host, "wg0", Via::Uapi)?;
     let client = PeerConfig::new(here.public).allow([10, 77, 0, 1], 32);
     wg.set(&Config::new(&there, 51820).peer(client))?;
     wg.up(1420, &[(THERE.into(), 24)])?;
 
-    // Without a program for DNS, /etc/resolv.conf itself is replaced.
-    site.hide_dns_programs()?;
-    site.sh("ip route add default via 192.0.2.1
-         echo 'hosts: files dns' > /etc/nsswitch.conf
-         rm -f /etc/resolv.conf; echo nameserver 198.51.100.53 > /etc/resolv.conf")?;
     let text = format!(
         "[Interface]\nPrivateKey = {}\nAddress = 10.77.0.1/24\n{dns}\n\
          [Peer]\nPublicKey = {}\nEndpoint = vpn.example:51820\nAllowedIPs = 0.0.0.0/0\n",

@@ -1,17 +1,13 @@
 //! After the daemon was killed: nothing leaks, and `up` and `down` remove what it left.
 
 use std::io;
-use std::net::Ipv4Addr;
 
-use netns_tests::quick::{LOG, Quick, Site};
-use netns_tests::{Lab, NameServer, PATIENCE, until};
+use netns_tests::quick::{Gateway, LOG, Quick, Site};
+use netns_tests::{Lab, PATIENCE, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::test_host::{KEY, PEER, TestHost, full};
-
-/// An address outside of the host's networks.
-const NAME_SERVER: [u8; 4] = [198, 51, 100, 53];
 
 /// Kills the daemon and waits until its link is gone. Returns false if there is no daemon, as with the
 /// kernel's module.
@@ -99,27 +95,13 @@ fn a_killed_daemon_leaks_nothing() -> io::Result<()> {
 #[test]
 fn up_after_a_kill_resolves_names_and_runs_down_hooks_once() -> io::Result<()> {
     let lab = Lab::new()?;
-    let Some(mut site) = Site::new(&lab, "site")? else {
+    let lookup = |name: &str| (name == "vpn.example").then_some(Gateway::ADDRESS);
+    let Some((site, _gateway)) = Site::behind_gateway(&lab, lookup)? else {
         return Ok(());
     };
     let quick = Quick::ours()?;
-    let gateway = lab.host("gateway")?;
-    lab.cable((&site.host, "eth0"), (&gateway, "eth0"), 1500)?;
-    site.host.address("eth0", [192, 0, 2, 2], 24)?;
-    gateway.address("eth0", [192, 0, 2, 1], 24)?;
-    gateway.address("lo", NAME_SERVER, 32)?;
-    let lookup = |name: &str| (name == "vpn.example").then_some([192, 0, 2, 1].into());
-    let _server = NameServer::start(&gateway, NAME_SERVER, lookup)?;
-    // Without a program for DNS, /etc/resolv.conf itself is replaced.
-    site.hide_dns_programs()?;
-    site.sh("ip route add default via 192.0.2.1
-         echo 'hosts: files dns' > /etc/nsswitch.conf
-         echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark
-         rm -f /etc/resolv.conf")?;
-    let resolv_conf = format!(
-        "nameserver {}\noptions timeout:2\n",
-        Ipv4Addr::from(NAME_SERVER)
-    );
+    site.sh("echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark")?;
+    let resolv_conf = format!("nameserver {}\noptions timeout:2\n", Gateway::NAME_SERVER);
     site.host.write("/etc/resolv.conf", &resolv_conf)?;
     let before = site.state()?;
     let hooks = format!(
