@@ -138,7 +138,7 @@ fn has_nft() -> bool {
     require("nft", binaries::on_path("nft")).is_some()
 }
 
-/// Every implementation as initiator and as responder, over IPv4 and IPv6.
+/// Every implementation as initiator and as responder, over IPv4 and IPv6 in turn.
 #[test]
 fn plain_peers_behind_nats_reach_each_other() -> io::Result<()> {
     if !has_nft() {
@@ -174,7 +174,7 @@ fn plain_peers_behind_nats_reach_each_other() -> io::Result<()> {
     Ok(())
 }
 
-/// Two members behind symmetric NATs, and three members at once.
+/// Four members, one behind each kind of NAT, all pairs.
 #[test]
 fn the_relay_works_through_any_kind_of_nat() -> io::Result<()> {
     if !has_nft() {
@@ -260,10 +260,9 @@ fn under_flood<T>(
     })
 }
 
-/// The far end is flooded from its own network: its cookie passes through the hub, and so do initiations
-/// that use it.
+/// The far end is flooded with initiations from its own network.
 #[test]
-fn a_far_end_under_load_is_reached_by_its_cookie() -> io::Result<()> {
+fn a_far_end_under_a_flood_is_reached() -> io::Result<()> {
     if !has_nft() {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! `make install` with any prefix: it installs all that the package has, and units that run the installed
-//! programs.
+//! `make install` with another prefix: it installs as many files as the package has, and units that run the
+//! installed programs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,7 +34,7 @@ fn files(folder: &Path) -> io::Result<BTreeSet<String>> {
 }
 
 #[test]
-fn make_install_works_with_any_prefix() -> io::Result<()> {
+fn make_install_works_with_another_prefix() -> io::Result<()> {
     if require("make", binaries::on_path("make")).is_none() {
         return Ok(());
     }
@@ -55,7 +55,7 @@ fn make_install_works_with_any_prefix() -> io::Result<()> {
     };
     make("install")?;
     let installed = files(&folder.0)?;
-    // The package has the same files, and also the licences and the change log.
+    // The package has as many files, and also the licences and the change log.
     let package = fs::read_to_string(root.join("wg-quick-rs/Cargo.toml"))?;
     let assets = package
         .lines()

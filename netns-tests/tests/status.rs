@@ -153,7 +153,7 @@ fn a_tunnel_that_works() -> io::Result<()> {
         (&true.into(), &false.into())
     );
     assert!(json["started"].as_u64() > Some(1_700_000_000), "{json}");
-    // The JSON has no secret key.
+    // Neither the text nor the JSON has a private key.
     for secret in [pair.keys[0].private, pair.keys[1].private] {
         assert!(
             !text.contains(&secret.to_string()) && !json.to_string().contains(&secret.to_string())
