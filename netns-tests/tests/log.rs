@@ -86,7 +86,7 @@ fn start(host: &Host) -> io::Result<()> {
 }
 
 fn wg_rs(host: &Host, args: &[&str]) -> io::Result<String> {
-    host.sh(&binaries::build("wg-rs", "wg-rs")?.to_string_lossy(), args)
+    host.sh(&binaries::wg_rs()?, args)
 }
 
 #[test]

@@ -107,7 +107,7 @@ struct Exporter {
 
 impl Exporter {
     fn start(host: &Host) -> io::Result<Self> {
-        let wg_rs = binaries::build("wg-rs", "wg-rs")?;
+        let wg_rs = binaries::wg_rs()?;
         let proc = host.spawn(Command::new(wg_rs).args(["metrics", "--listen", "0"]))?;
         let address = until(PATIENCE, "its address", || {
             let output = proc.output();
@@ -141,10 +141,10 @@ impl Exporter {
 fn tunnel() -> io::Result<Tunnel> {
     let daemon = Daemon::ours()?;
     let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
-    let wg_rs = binaries::build("wg-rs", "wg-rs")?;
+    let wg_rs = binaries::wg_rs()?;
     let key = tunnel.b.keys.public.to_string();
     let name = ["set", "wg0", "peer", &key, "name", "bob"];
-    tunnel.a.host.sh(&wg_rs.to_string_lossy(), &name)?;
+    tunnel.a.host.sh(&wg_rs, &name)?;
     // Junk that the daemon must drop.
     let port = tunnel.a.wg.get()?.listen_port;
     tunnel.b.host.run(|| {
@@ -161,8 +161,7 @@ fn the_state_of_a_tunnel() -> io::Result<()> {
     };
     let tunnel = tunnel()?;
     let host = &tunnel.a.host;
-    let wg_rs = binaries::build("wg-rs", "wg-rs")?;
-    let wg_rs = wg_rs.to_string_lossy();
+    let wg_rs = binaries::wg_rs()?;
     until(PATIENCE, "the junk to be dropped", || {
         let text = host.sh(&wg_rs, &["metrics"])?;
         Ok(text

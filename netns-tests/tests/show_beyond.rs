@@ -8,8 +8,7 @@ use nix::sys::signal::Signal;
 
 #[test]
 fn netns_shows_the_interfaces_of_that_namespace() -> io::Result<()> {
-    let wg_rs = binaries::build("wg-rs", "wg-rs")?;
-    let wg_rs = wg_rs.to_string_lossy();
+    let wg_rs = binaries::wg_rs()?;
     let lab = Lab::new()?;
     let (here, there) = (lab.host("here")?, lab.host("there")?);
     let _wg = Daemon::ours()?.start(&here, "wg7", Via::Uapi)?;
@@ -27,7 +26,7 @@ fn netns_shows_the_interfaces_of_that_namespace() -> io::Result<()> {
 
 #[test]
 fn a_watch_ends_cleanly() -> io::Result<()> {
-    let wg_rs = binaries::build("wg-rs", "wg-rs")?;
+    let wg_rs = binaries::wg_rs()?;
     let lab = Lab::new()?;
     let host = lab.host("alone")?;
     let _wg = Daemon::ours()?.start(&host, "wg7", Via::Uapi)?;
@@ -39,7 +38,7 @@ fn a_watch_ends_cleanly() -> io::Result<()> {
     watch.signal(Signal::SIGINT)?;
     assert!(watch.wait(PATIENCE)?.success());
     // It also ends when nobody reads its output.
-    let line = format!("{} show --watch | head -n 1", wg_rs.display());
+    let line = format!("{wg_rs} show --watch | head -n 1");
     assert_eq!(host.sh("sh", &["-c", &line])?, "interface: wg7\n");
     Ok(())
 }
