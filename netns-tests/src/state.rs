@@ -22,6 +22,9 @@ const ASK: &str = "
     done
 ";
 
+/// What `wg` says of an interface that does not answer, before the error of the system.
+const NO_ANSWER: &str = "Unable to access interface: ";
+
 /// The state of a host by part ("links", "rules -6", …). Each part is a list of lines, without
 /// interface indexes and times, which differ from run to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,8 +38,8 @@ impl HostState {
         let what = "all addresses to be usable, and daemons to answer or to end";
         let told = until(PATIENCE, what, || {
             match host.sh("sh", &["-euc", ASK]) {
-                // A daemon that is ending may take a request and not answer it.
-                Err(error) if error.to_string().ends_with(": Protocol error") => Ok(None),
+                // A daemon that ends after it was listed no longer answers, or has no socket.
+                Err(error) if error.to_string().contains(NO_ANSWER) => Ok(None),
                 told => Ok(Some(told?).filter(|told| !told.contains(" tentative"))),
             }
         })?;
