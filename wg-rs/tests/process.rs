@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output, Stdio, exit};
 
-use wg_rs::sys::netlink::{Events, Groups, Netlink};
+use wg_rs::sys::netlink::{Events, MulticastGroups, Netlink};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::process::background::{self, Background, Parent};
 use wg_rs::sys::process::confine;
@@ -98,9 +98,9 @@ fn enter_new_netns() {
 fn confined() {
     enter_new_netns();
     let elsewhere = NetNs::new().unwrap();
-    let mut events = Events::open(Groups {
+    let mut events = Events::open(MulticastGroups {
         links: true,
-        ..Groups::default()
+        ..MulticastGroups::default()
     })
     .unwrap();
     let tun = Tun::create("tun0", TunOffloads::ALL).unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use wg_rs::model::Change;
 use wg_rs::place::{self, Ending, Namespace};
-use wg_rs::sys::netlink::{self, Events, Groups, Netlink, Route, Rule};
+use wg_rs::sys::netlink::{self, Events, MulticastGroups, Netlink, Route, Rule};
 use wg_rs::sys::netns::NetNs;
 use zeroize::Zeroizing;
 
@@ -395,8 +395,8 @@ fn dns_of(tunnel: &str) -> Option<Resolver> {
     State::load(tunnel).ok().flatten()?.dns
 }
 
-fn of_link(address: Address, target: &mut Target) -> Result<netlink::Address, netlink::Error> {
-    Ok(netlink::Address {
+fn of_link(address: Address, target: &mut Target) -> Result<netlink::LinkAddress, netlink::Error> {
+    Ok(netlink::LinkAddress {
         link: target.link()?,
         ip: address.ip,
         prefix: address.prefix,
@@ -408,9 +408,9 @@ fn delete_link(target: &mut Target) -> Result<(), Failure> {
     let name = &target.interface;
     let ending = Ending::of(name);
     let links = target.at_home(|| {
-        Events::open(Groups {
+        Events::open(MulticastGroups {
             links: true,
-            ..Groups::default()
+            ..MulticastGroups::default()
         })
     });
     if let Ok(Ok(links)) = links

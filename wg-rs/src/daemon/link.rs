@@ -10,7 +10,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::sys::netlink::{Event, Events, Groups, Link, Netlink};
+use crate::sys::netlink::{Events, Link, MulticastGroups, Netlink, NetlinkEvent};
 use crate::sys::tun::Tun;
 use crate::sys::udp::MAX_SEGMENTS;
 use crate::tunnel::messages::{DATA_OVERHEAD, MAX_DATAGRAM};
@@ -86,7 +86,7 @@ impl LinkWatch {
     /// # Errors
     /// A socket cannot be opened.
     pub fn new(tun: Arc<Tun>) -> io::Result<(Self, Events)> {
-        let events = Events::open(Groups {
+        let events = Events::open(MulticastGroups {
             links: true,
             addresses: false,
         })?;
@@ -111,20 +111,20 @@ impl LinkWatch {
 
     /// Whether `event` may concern the link. A link in another namespace may have the same index;
     /// the look at our link is then unnecessary but harmless.
-    pub fn concerns(&self, event: &Event) -> bool {
+    pub fn concerns(&self, event: &NetlinkEvent) -> bool {
         match event {
-            Event::Link { link, .. } => Some(link.index) == self.seen,
-            Event::LinkGone { index, .. } => Some(*index) == self.seen,
-            Event::Lost => true,
+            NetlinkEvent::Link { link, .. } => Some(link.index) == self.seen,
+            NetlinkEvent::LinkGone { index, .. } => Some(*index) == self.seen,
+            NetlinkEvent::Lost => true,
             _ => false,
         }
     }
 
     /// Whether `event` reports that the link has moved to another namespace, or may have.
-    pub fn is_move(&self, event: &Event) -> bool {
+    pub fn is_move(&self, event: &NetlinkEvent) -> bool {
         match event {
-            Event::LinkGone { moved_to, .. } => moved_to.is_some() && self.concerns(event),
-            Event::Lost => true,
+            NetlinkEvent::LinkGone { moved_to, .. } => moved_to.is_some() && self.concerns(event),
+            NetlinkEvent::Lost => true,
             _ => false,
         }
     }

@@ -121,7 +121,7 @@ impl Judge {
 mod tests {
     use super::*;
     use crate::sys::netlink::changes::Changes;
-    use crate::sys::netlink::{Address, Route};
+    use crate::sys::netlink::{LinkAddress, Route};
     use crate::sys::netns::NetNs;
     use crate::sys::tun::{Tun, TunOffloads};
     use wg_crypto::PublicKey;
@@ -132,7 +132,7 @@ mod tests {
         let tun = Tun::create(link, TunOffloads::NONE).unwrap();
         netlink.set_up(link, true).unwrap();
         let (ip, ifindex) = (ip.into(), netlink.link(link).unwrap().index);
-        let address = Address {
+        let address = LinkAddress {
             link: ifindex,
             ip,
             prefix: 24,
@@ -188,7 +188,7 @@ mod tests {
                 "the refused source can be used again"
             );
 
-            let address = Address {
+            let address = LinkAddress {
                 link: near.ifindex,
                 ip: near.ip,
                 prefix: 24,

@@ -20,7 +20,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::error::{Error, reason};
 use crate::sys::netlink::diag::peer_inode;
-use crate::sys::netlink::{Event, Events};
+use crate::sys::netlink::{Events, NetlinkEvent};
 use crate::sys::netns::NetNs;
 use crate::sys::poll;
 use crate::sys::process::background;
@@ -279,7 +279,7 @@ impl Ending {
         let deadline = Instant::now() + PROMPT;
         loop {
             match links.recv() {
-                Ok(Event::LinkGone {
+                Ok(NetlinkEvent::LinkGone {
                     netns: None,
                     moved_to: None,
                     name,

@@ -23,7 +23,7 @@ use crate::config::{self, Apply, Hint, value};
 use crate::daemon::options::interface_name;
 use crate::model::Change;
 use crate::place::{self, BackendChoice, FoundInterface, ListedInterface, Namespace, reason};
-use crate::sys::netlink::{self, Address, Netlink};
+use crate::sys::netlink::{self, LinkAddress, Netlink};
 use crate::sys::netns::NetNs;
 use crate::sys::secrets;
 
@@ -256,7 +256,7 @@ impl Add {
             if ip.is_ipv6() {
                 place::allow_ipv6(&self.interface);
             }
-            netlink.add_address(&Address { link, ip, prefix })?;
+            netlink.add_address(&LinkAddress { link, ip, prefix })?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use wg_rs::sys::netlink::{Address, Changes, Netlink};
+use wg_rs::sys::netlink::{Changes, LinkAddress, Netlink};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::poll;
 
@@ -27,7 +27,9 @@ fn ip(text: &str) -> IpAddr {
 fn add_address(netlink: &mut Netlink, link: &str, ip: IpAddr, prefix: u8) {
     let changes = Changes::open().unwrap();
     let link = netlink.link(link).unwrap().index;
-    netlink.add_address(&Address { link, ip, prefix }).unwrap();
+    netlink
+        .add_address(&LinkAddress { link, ip, prefix })
+        .unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     while !netlink.route_get(ip, None, 0).is_ok_and(|hop| hop.local) {
         assert!(Instant::now() < deadline, "{ip} is not in use");

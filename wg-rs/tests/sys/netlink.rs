@@ -3,7 +3,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use wg_rs::sys::netlink::{
-    Address, Changes, Event, Events, Groups, Netlink, NextHop, Route, RouteFilter, Rule,
+    Changes, Events, LinkAddress, MulticastGroups, Netlink, NetlinkEvent, NextHop, Route,
+    RouteFilter, Rule,
 };
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::poll;
@@ -17,7 +18,7 @@ fn alone<T: Send>(work: impl FnOnce(&mut Netlink) -> T + Send) -> T {
 }
 
 /// The next event that `pick` accepts; earlier events are ignored.
-fn next<T>(events: &mut Events, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+fn next<T>(events: &mut Events, mut pick: impl FnMut(NetlinkEvent) -> Option<T>) -> T {
     loop {
         match events.recv() {
             Ok(event) => {
@@ -126,12 +127,12 @@ fn addresses_are_added_and_removed() {
         netlink.set_addr_gen_mode_none("a").unwrap();
         netlink.set_up("a", true).unwrap();
         let link = netlink.link("a").unwrap().index;
-        let v4 = Address {
+        let v4 = LinkAddress {
             link,
             ip: ip("10.3.0.1"),
             prefix: 24,
         };
-        let v6 = Address {
+        let v6 = LinkAddress {
             link,
             ip: ip("fd03::1"),
             prefix: 64,
@@ -146,7 +147,7 @@ fn addresses_are_added_and_removed() {
             assert!(netlink.add_address(&address).unwrap_err().is_present());
         }
         assert_eq!(of_link(netlink), [v4, v6]);
-        let checked = Address {
+        let checked = LinkAddress {
             ip: ip("fd03::2"),
             ..v6
         };
@@ -302,16 +303,16 @@ fn a_link_is_followed_between_namespaces() {
     let home = netns();
     let (first, second) = (netns(), netns());
     home.run(|| {
-        let mut events = Events::open(Groups {
+        let mut events = Events::open(MulticastGroups {
             links: true,
-            ..Groups::default()
+            ..MulticastGroups::default()
         })
         .unwrap();
         let mut netlink = Netlink::open().unwrap();
         let tun = Tun::create("tun0", TunOffloads::ALL).unwrap();
         netlink.set_up("tun0", true).unwrap();
         next(&mut events, |event| match event {
-            Event::Link { netns: None, link } if link.name == "tun0" && link.up => Some(()),
+            NetlinkEvent::Link { netns: None, link } if link.name == "tun0" && link.up => Some(()),
             _ => None,
         });
 
@@ -329,7 +330,7 @@ fn a_link_is_followed_between_namespaces() {
         // The move itself gives this namespace an ID in the home namespace.
         netlink.move_link("tun0", first.as_fd()).unwrap();
         let id = next(&mut events, |event| match event {
-            Event::LinkGone {
+            NetlinkEvent::LinkGone {
                 netns: None,
                 name,
                 moved_to,
@@ -349,7 +350,7 @@ fn a_link_is_followed_between_namespaces() {
             .unwrap();
         let mut seen = |up| {
             next(&mut events, |event| match event {
-                Event::Link { netns, link } if link.name == "tun0" && link.up == up => {
+                NetlinkEvent::Link { netns, link } if link.name == "tun0" && link.up == up => {
                     assert_eq!(netns, Some(id));
                     (link.mtu == 9001).then_some(())
                 }
@@ -370,7 +371,7 @@ fn a_link_is_followed_between_namespaces() {
             })
             .unwrap();
         next(&mut events, |event| match event {
-            Event::LinkGone {
+            NetlinkEvent::LinkGone {
                 netns,
                 moved_to: Some(_),
                 ..
@@ -387,7 +388,7 @@ fn a_link_is_followed_between_namespaces() {
             .run(|| Netlink::open().unwrap().set_up("tun0", true).unwrap())
             .unwrap();
         next(&mut events, |event| match event {
-            Event::Link { netns, link } if netns == Some(id) && link.up => Some(()),
+            NetlinkEvent::Link { netns, link } if netns == Some(id) && link.up => Some(()),
             _ => None,
         });
 
@@ -396,7 +397,7 @@ fn a_link_is_followed_between_namespaces() {
             .run(|| Netlink::open().unwrap().delete_link("tun0").unwrap())
             .unwrap();
         let moved_to = next(&mut events, |event| match event {
-            Event::LinkGone {
+            NetlinkEvent::LinkGone {
                 netns,
                 name,
                 moved_to,
@@ -417,9 +418,9 @@ fn a_link_is_followed_between_namespaces() {
 fn address_events_and_route_changes_are_reported() {
     let cable = Cable::new();
     cable.left(|netlink| {
-        let groups = Groups {
+        let groups = MulticastGroups {
             addresses: true,
-            ..Groups::default()
+            ..MulticastGroups::default()
         };
         let mut events = Events::open(groups).unwrap();
         let link = netlink.link("eth0").unwrap().index;
@@ -427,14 +428,14 @@ fn address_events_and_route_changes_are_reported() {
             (Family::V4, "10.5.0.1", "192.0.2.0", 24),
             (Family::V6, "fd05::1", "2001:db8::", 64),
         ] {
-            let address = Address {
+            let address = LinkAddress {
                 link,
                 ip: ip(address),
                 prefix,
             };
             netlink.add_address(&address).unwrap();
             next(&mut events, |event| {
-                (event == Event::Address(address)).then_some(())
+                (event == NetlinkEvent::Address(address)).then_some(())
             });
             let changes = Changes::open().unwrap();
             let route = Route::new((ip(to), prefix), link);
@@ -455,7 +456,7 @@ fn address_events_and_route_changes_are_reported() {
             }
             netlink.delete_address(&address).unwrap();
             next(&mut events, |event| {
-                (event == Event::AddressGone(address)).then_some(())
+                (event == NetlinkEvent::AddressGone(address)).then_some(())
             });
         }
     });
@@ -464,19 +465,21 @@ fn address_events_and_route_changes_are_reported() {
 #[test]
 fn lost_events_are_reported() {
     alone(|netlink| {
-        let mut events = Events::open(Groups {
+        let mut events = Events::open(MulticastGroups {
             links: true,
-            ..Groups::default()
+            ..MulticastGroups::default()
         })
         .unwrap();
         nix::sys::socket::setsockopt(&events, nix::sys::socket::sockopt::RcvBuf, &1).unwrap();
         for mtu in 1000..1010 {
             netlink.set_mtu_and_up("lo", mtu).unwrap();
         }
-        next(&mut events, |event| (event == Event::Lost).then_some(()));
+        next(&mut events, |event| {
+            (event == NetlinkEvent::Lost).then_some(())
+        });
         netlink.set_mtu("lo", 2000).unwrap();
         next(&mut events, |event| {
-            matches!(event, Event::Link { link, .. } if link.mtu == 2000).then_some(())
+            matches!(event, NetlinkEvent::Link { link, .. } if link.mtu == 2000).then_some(())
         });
     });
 }

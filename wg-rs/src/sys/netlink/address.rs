@@ -13,7 +13,7 @@ use super::{Error, Netlink, family_of};
 
 /// An address of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
+pub struct LinkAddress {
     /// The link's index.
     pub link: u32,
     /// The address.
@@ -22,7 +22,7 @@ pub struct Address {
     pub prefix: u8,
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for LinkAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -32,7 +32,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl Address {
+impl LinkAddress {
     /// None if the message contains no address.
     pub(super) fn from_message(message: &AddressMessage) -> Option<Self> {
         // IFA_ADDRESS is the remote end of a point-to-point link that has an IFA_LOCAL.
@@ -52,7 +52,7 @@ impl Address {
                     _ => None,
                 })
         })?;
-        Some(Address {
+        Some(LinkAddress {
             link: message.header.index,
             ip,
             prefix: message.header.prefix_len,
@@ -80,7 +80,7 @@ impl Netlink {
     /// # Errors
     /// [`Error::is_present`]; ENODEV: there is no such link; EPERM; EINVAL: the address is not
     /// valid for a link; EACCES: IPv6 is disabled on the link.
-    pub fn add_address(&mut self, address: &Address) -> Result<(), Error> {
+    pub fn add_address(&mut self, address: &LinkAddress) -> Result<(), Error> {
         let mut message = address.message();
         message.header.flags = AddressHeaderFlags::Nodad;
         message
@@ -96,7 +96,7 @@ impl Netlink {
     ///
     /// # Errors
     /// Those of [`Netlink::add_address`].
-    pub fn add_address_checked(&mut self, address: &Address) -> Result<(), Error> {
+    pub fn add_address_checked(&mut self, address: &LinkAddress) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewAddress(address.message());
         let action = format_args!("add {address}");
         self.request(message, NLM_F_CREATE | NLM_F_EXCL, action)
@@ -107,7 +107,7 @@ impl Netlink {
     ///
     /// # Errors
     /// [`Error::is_absent`]; EPERM.
-    pub fn delete_address(&mut self, address: &Address) -> Result<(), Error> {
+    pub fn delete_address(&mut self, address: &LinkAddress) -> Result<(), Error> {
         let message = RouteNetlinkMessage::DelAddress(address.message());
         self.request(message, 0, format_args!("remove {address}"))
             .map(drop)
@@ -117,11 +117,11 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel is out of resources.
-    pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
+    pub fn addresses(&mut self) -> Result<Vec<LinkAddress>, Error> {
         let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let replies = self.dump(message, "list addresses")?;
         let addresses = replies.iter().filter_map(|reply| match reply {
-            RouteNetlinkMessage::NewAddress(message) => Address::from_message(message),
+            RouteNetlinkMessage::NewAddress(message) => LinkAddress::from_message(message),
             _ => None,
         });
         Ok(addresses.collect())

@@ -18,7 +18,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::{Address, Error, Link, messages};
+use super::{Error, Link, LinkAddress, messages};
 use crate::sys::cmsg::{self, Control, Envelope, int};
 
 // linux/rtnetlink.h, linux/netlink.h
@@ -32,7 +32,7 @@ const LONGEST: usize = 32 << 10;
 
 /// The kinds of events to receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Groups {
+pub struct MulticastGroups {
     /// Events of links in this namespace and in namespaces that have an ID in it.
     pub links: bool,
     /// Events of addresses in this namespace, IPv4 and IPv6.
@@ -41,7 +41,7 @@ pub struct Groups {
 
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum NetlinkEvent {
     /// A link appeared or changed. There are many more events than changes.
     Link {
         /// ID of the link's namespace; None for the listener's own.
@@ -62,18 +62,18 @@ pub enum Event {
         moved_to: Option<i32>,
     },
     /// An address was added or changed.
-    Address(Address),
+    Address(LinkAddress),
     /// An address was removed.
-    AddressGone(Address),
+    AddressGone(LinkAddress),
     /// Events were lost or not understood: all state that matters must be queried again.
     Lost,
 }
 
-/// A nonblocking stream of [`Event`]s. It is readable when there is an event.
+/// A nonblocking stream of [`NetlinkEvent`]s. It is readable when there is an event.
 #[derive(Debug)]
 pub struct Events {
     socket: Socket,
-    queue: VecDeque<Event>,
+    queue: VecDeque<NetlinkEvent>,
     buffer: Vec<u8>,
     hears_others: bool,
 }
@@ -85,14 +85,14 @@ impl Events {
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
-    pub fn open(groups: Groups) -> Result<Self, Error> {
+    pub fn open(groups: MulticastGroups) -> Result<Self, Error> {
         Self::listen(groups).map_err(|source| Error {
             action: "listen for netlink events".into(),
             source,
         })
     }
 
-    fn listen(groups: Groups) -> io::Result<Self> {
+    fn listen(groups: MulticastGroups) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
@@ -134,7 +134,7 @@ impl Events {
     ///
     /// # Errors
     /// WouldBlock: there is no event.
-    pub fn recv(&mut self) -> io::Result<Event> {
+    pub fn recv(&mut self) -> io::Result<NetlinkEvent> {
         loop {
             if let Some(event) = self.queue.pop_front() {
                 return Ok(event);
@@ -156,7 +156,7 @@ impl Events {
                 // The kernel reports the loss once, and then drops events until all queued ones are
                 // read.
                 while receive().is_ok() {}
-                self.queue.push_back(Event::Lost);
+                self.queue.push_back(NetlinkEvent::Lost);
                 return Ok(());
             }
             received => received?,
@@ -167,7 +167,7 @@ impl Events {
             return Ok(());
         }
         if truncated {
-            self.queue.push_back(Event::Lost);
+            self.queue.push_back(NetlinkEvent::Lost);
             return Ok(());
         }
         let netns = control.messages().find_map(|(level, kind, data)| {
@@ -181,7 +181,7 @@ impl Events {
                     self.queue.extend(event(&message, netns));
                 }
                 Ok(_) => {}
-                Err(_) => self.queue.push_back(Event::Lost),
+                Err(_) => self.queue.push_back(NetlinkEvent::Lost),
             }
         }
         Ok(())
@@ -202,10 +202,10 @@ impl AsRawFd for Events {
     }
 }
 
-fn event(message: &RouteNetlinkMessage, netns: Option<i32>) -> Option<Event> {
+fn event(message: &RouteNetlinkMessage, netns: Option<i32>) -> Option<NetlinkEvent> {
     match message {
         // Messages of AF_BRIDGE describe a port of a bridge, not the link.
-        RouteNetlinkMessage::NewLink(message) if is_link(message) => Some(Event::Link {
+        RouteNetlinkMessage::NewLink(message) if is_link(message) => Some(NetlinkEvent::Link {
             netns,
             link: Link::from(message),
         }),
@@ -218,7 +218,7 @@ fn event(message: &RouteNetlinkMessage, netns: Option<i32>) -> Option<Event> {
                     LinkAttribute::NewNetnsId(id) => Some(*id),
                     _ => None,
                 });
-            Some(Event::LinkGone {
+            Some(NetlinkEvent::LinkGone {
                 netns,
                 index,
                 name,
@@ -226,10 +226,10 @@ fn event(message: &RouteNetlinkMessage, netns: Option<i32>) -> Option<Event> {
             })
         }
         RouteNetlinkMessage::NewAddress(message) => {
-            Address::from_message(message).map(Event::Address)
+            LinkAddress::from_message(message).map(NetlinkEvent::Address)
         }
         RouteNetlinkMessage::DelAddress(message) => {
-            Address::from_message(message).map(Event::AddressGone)
+            LinkAddress::from_message(message).map(NetlinkEvent::AddressGone)
         }
         _ => None,
     }

@@ -34,9 +34,9 @@ use super::netns::NetNs;
 use super::{check, reason};
 use refusal::Refusal;
 
-pub use address::Address;
+pub use address::LinkAddress;
 pub use changes::Changes;
-pub use event::{Event, Events, Groups};
+pub use event::{Events, MulticastGroups, NetlinkEvent};
 pub use keep::Kept;
 pub use link::{Link, LinkId};
 pub use route::{NextHop, Route, RouteFilter};
