@@ -47,7 +47,7 @@ pub struct Lock {
 
 /// The turn of this process to change an interface.
 #[derive(Debug, Default)]
-pub struct Turn {
+pub struct InterfaceLock {
     /// The lock. `None` in a hook's command, which the lock of the command that runs the hook protects,
     /// and if no lock file can be created.
     pub lock: Option<Lock>,
@@ -55,7 +55,7 @@ pub struct Turn {
     pub ended_other: bool,
 }
 
-impl Turn {
+impl InterfaceLock {
     /// Waits for the lock of an interface in this namespace. With `ends_waiting`, a holder that waits
     /// for names is ended, as it may wait forever.
     ///
@@ -69,7 +69,7 @@ impl Turn {
         // Another namespace may have an interface of this name.
         let namespace = fs::metadata(NAMESPACE)?.ino();
         let path = Path::new(RUN_DIR).join(format!("{name}.{namespace}.lock"));
-        let mut turn = Turn::default();
+        let mut turn = InterfaceLock::default();
         let start = Instant::now();
         let mut is_told = false;
         loop {

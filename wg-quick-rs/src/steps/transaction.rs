@@ -40,7 +40,7 @@ fn run(
 ) -> ExitCode {
     let ready = Target::new(interface).and_then(|target| {
         let signals = Signals::new()?;
-        let turn = Turn::of_interface(interface, ends_waiting, &signals)?;
+        let turn = InterfaceLock::of_interface(interface, ends_waiting, &signals)?;
         Ok((target, signals, turn))
     });
     let mut transaction = match ready {
@@ -69,7 +69,7 @@ pub struct Transaction {
     /// The signals that may end the transaction.
     pub signals: Signals,
     /// The lock of the interface.
-    turn: Turn,
+    turn: InterfaceLock,
     /// The record of what was done to the interface; `None` if there is none.
     pub state: Option<State>,
     /// The record of an earlier interface of this name whose daemon was killed.
