@@ -13,7 +13,7 @@ use wg_rs::sys::netlink::route::MAIN_TABLE;
 
 use crate::file::File;
 use crate::file::table::Table;
-use crate::plan::routes::{self, Wanted};
+use crate::plan::routes::{self, WantedRoute};
 use crate::steps::target::family;
 
 /// An interface whose routes are to be judged.
@@ -60,12 +60,12 @@ impl RouteOwner<'_> {
         if self.has_rules {
             return Table::Auto;
         }
-        let is_there = |wanted: &Wanted, table: Table| {
+        let is_there = |wanted: &WantedRoute, table: Table| {
             let mut routes = routes.iter().chain(others);
             routes.any(|route| {
                 let is_wanted = match wanted {
-                    Wanted::Route(other) => route.to == other.to,
-                    Wanted::Default(of) => route.to.1 == 0 && family(route.to.0) == *of,
+                    WantedRoute::Route(other) => route.to == other.to,
+                    WantedRoute::Default(of) => route.to.1 == 0 && family(route.to.0) == *of,
                 };
                 is_wanted && self.is_in(route, table)
             })

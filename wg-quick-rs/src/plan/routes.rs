@@ -11,7 +11,7 @@ use crate::steps::target::family;
 
 /// A route that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum WantedRoute {
     /// A route in the tables of the host.
     Route(Route),
     /// A default route, beside the one that the host may have.
@@ -20,7 +20,7 @@ pub enum Wanted {
 
 /// The routes for all allowed IPs, the longest prefixes first. `there` are the routes that the link has
 /// already; their destinations need no other route.
-pub fn wanted(interface: &Interface, table: Table, link: u32, there: &[Route]) -> Vec<Wanted> {
+pub fn wanted(interface: &Interface, table: Table, link: u32, there: &[Route]) -> Vec<WantedRoute> {
     let mut main: Vec<Route> = there
         .iter()
         .filter(|route| route.table == MAIN_TABLE)
@@ -31,12 +31,12 @@ pub fn wanted(interface: &Interface, table: Table, link: u32, there: &[Route]) -
         let route = Route::new((ip.addr, ip.cidr), link);
         match table {
             Table::Off => {}
-            Table::Number(table) => wanted.push(Wanted::Route(Route { table, ..route })),
-            Table::Auto if ip.cidr == 0 => wanted.push(Wanted::Default(family(ip.addr))),
+            Table::Number(table) => wanted.push(WantedRoute::Route(Route { table, ..route })),
+            Table::Auto if ip.cidr == 0 => wanted.push(WantedRoute::Default(family(ip.addr))),
             Table::Auto if main.iter().any(|there| covers(there.to, route.to)) => {}
             Table::Auto => {
                 main.push(route);
-                wanted.push(Wanted::Route(route));
+                wanted.push(WantedRoute::Route(route));
             }
         }
     }
@@ -88,10 +88,10 @@ mod tests {
         }
     }
 
-    fn texts(wanted: &[Wanted]) -> Vec<String> {
-        let text = |wanted: &Wanted| match wanted {
-            Wanted::Route(route) => format!("{}/{} {}", route.to.0, route.to.1, route.table),
-            Wanted::Default(family) => format!("{family:?}"),
+    fn texts(wanted: &[WantedRoute]) -> Vec<String> {
+        let text = |wanted: &WantedRoute| match wanted {
+            WantedRoute::Route(route) => format!("{}/{} {}", route.to.0, route.to.1, route.table),
+            WantedRoute::Default(family) => format!("{family:?}"),
         };
         wanted.iter().map(text).collect()
     }

@@ -31,7 +31,7 @@ use crate::plan::hooks;
 use crate::plan::ipv6::Ipv6;
 use crate::plan::loops;
 use crate::plan::mtu;
-use crate::plan::routes::{self, Wanted};
+use crate::plan::routes::{self, WantedRoute};
 use crate::steps::console;
 use crate::steps::dns::Resolver;
 use crate::steps::failure::Failure;
@@ -394,14 +394,14 @@ fn add_routes(
     }
     for wanted in routes::wanted(interface, file.table, link, &there) {
         match wanted {
-            Wanted::Route(route) if ipv6.uses(route.to.0) => {
+            WantedRoute::Route(route) if ipv6.uses(route.to.0) => {
                 transaction.run(Step::AddRoute(route))?
             }
-            Wanted::Default(Family::V6) if ipv6.is_left_out() => {}
-            Wanted::Default(family) => {
+            WantedRoute::Default(Family::V6) if ipv6.is_left_out() => {}
+            WantedRoute::Default(family) => {
                 default_route::add(transaction, family)?;
             }
-            Wanted::Route(_) => {}
+            WantedRoute::Route(_) => {}
         }
     }
     Ok(())

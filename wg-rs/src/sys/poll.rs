@@ -69,16 +69,16 @@ impl Ready {
 
 /// The condition to wait for. Errors and hang-ups always end the wait.
 #[derive(Clone, Copy, Debug)]
-pub enum Wanted<'fd> {
+pub enum Interest<'fd> {
     /// The descriptor is readable.
     Readable(BorrowedFd<'fd>),
     /// The descriptor has an error or a hang-up. For a TUN this excludes packets.
     Broken(BorrowedFd<'fd>),
 }
 
-impl<'fd> From<BorrowedFd<'fd>> for Wanted<'fd> {
+impl<'fd> From<BorrowedFd<'fd>> for Interest<'fd> {
     fn from(fd: BorrowedFd<'fd>) -> Self {
-        Wanted::Readable(fd)
+        Interest::Readable(fd)
     }
 }
 
@@ -88,14 +88,14 @@ impl<'fd> From<BorrowedFd<'fd>> for Wanted<'fd> {
 /// # Errors
 /// ENOMEM.
 pub fn wait<'fd, const N: usize>(
-    fds: [impl Into<Wanted<'fd>>; N],
+    fds: [impl Into<Interest<'fd>>; N],
     timeout: Option<Duration>,
 ) -> io::Result<[Ready; N]> {
     let mut polled = fds.map(|fd| match fd.into() {
-        Wanted::Readable(fd) => PollFd::new(fd, PollFlags::POLLIN),
+        Interest::Readable(fd) => PollFd::new(fd, PollFlags::POLLIN),
         // A TUN that lost its link wakes only those who wait for input, and urgent data counts as
         // input. A TUN never has urgent data.
-        Wanted::Broken(fd) => PollFd::new(fd, PollFlags::POLLPRI),
+        Interest::Broken(fd) => PollFd::new(fd, PollFlags::POLLPRI),
     });
     match ppoll(&mut polled, timeout.map(TimeSpec::from_duration), None) {
         Ok(0) | Err(Errno::EINTR) => Ok([Ready::default(); N]),

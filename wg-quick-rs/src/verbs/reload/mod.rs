@@ -108,7 +108,7 @@ pub fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), F
             &default_families(file.table, &after, ipv6),
         )?;
     }
-    let routes = Routes::new(transaction, file, (&before, &after), &addresses, &defaults)?;
+    let routes = RouteChanges::new(transaction, file, (&before, &after), &addresses, &defaults)?;
     routes.add(transaction, &mut defaults)?;
     set_dns(transaction, file)?;
     addresses.delete(transaction)?;

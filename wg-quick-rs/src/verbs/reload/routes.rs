@@ -11,14 +11,14 @@ use crate::file::{Address, File};
 use crate::plan::default_route;
 use crate::plan::ipv6::Ipv6;
 use crate::plan::ours::RouteOwner;
-use crate::plan::routes::{self, Wanted, connected};
+use crate::plan::routes::{self, WantedRoute, connected};
 use crate::steps::failure::Failure;
 use crate::steps::step::Step;
 use crate::steps::target::family;
 use crate::steps::transaction::Transaction;
 
 /// The wanted routes, and the current ones.
-pub struct Routes {
+pub struct RouteChanges {
     wanted: Vec<Route>,
     /// The families that need a default route with rules.
     pub defaults: Vec<Family>,
@@ -28,7 +28,7 @@ pub struct Routes {
     others: Vec<Route>,
 }
 
-impl Routes {
+impl RouteChanges {
     /// Finds them for the configuration before and after, given the current addresses and default
     /// routes.
     ///
@@ -80,19 +80,19 @@ impl Routes {
         let (mut wanted, mut defaults) = (Vec::new(), Vec::new());
         for one in routes::wanted(after, file.table, link, &base) {
             match one {
-                Wanted::Route(route) if !ipv6.uses(route.to.0) => {}
-                Wanted::Default(Family::V6) if ipv6.is_left_out() => {}
-                Wanted::Route(route) => wanted.push(route),
-                Wanted::Default(family) if elsewhere => {
+                WantedRoute::Route(route) if !ipv6.uses(route.to.0) => {}
+                WantedRoute::Default(Family::V6) if ipv6.is_left_out() => {}
+                WantedRoute::Route(route) => wanted.push(route),
+                WantedRoute::Default(family) if elsewhere => {
                     wanted.push(default_route::default_route(family, MAIN_TABLE, link));
                 }
-                Wanted::Default(family) => {
+                WantedRoute::Default(family) => {
                     wanted.push(default_route::default_route(family, after.fwmark, link));
                     defaults.push(family);
                 }
             }
         }
-        Ok(Routes {
+        Ok(RouteChanges {
             wanted,
             defaults,
             ours,
