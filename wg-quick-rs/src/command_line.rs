@@ -263,7 +263,7 @@ fn run(verb: Verb) -> ExitCode {
             endpoint,
             nat,
         } => as_root_if(is_name(file), || {
-            init::run(&init::Request {
+            init::run(&init::InitArguments {
                 file,
                 addresses: address,
                 port: *port,
@@ -281,7 +281,7 @@ fn run(verb: Verb) -> ExitCode {
             output,
             replace,
         } => as_root(|| {
-            let request = add::Request {
+            let request = add::AddArguments {
                 name,
                 full_tunnel: *full_tunnel,
                 allowed_ips,

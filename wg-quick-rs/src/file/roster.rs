@@ -14,7 +14,7 @@ use crate::file::edit::Edit;
 
 /// A section of a peer. A peer may have several.
 #[derive(Debug)]
-pub struct Member {
+pub struct PeerSection {
     /// The settings of the section.
     pub peer: PeerSettings,
     /// Whether the section is enabled.
@@ -24,7 +24,7 @@ pub struct Member {
 }
 
 /// All valid sections, in order.
-pub fn members(text: &Edit) -> Vec<Member> {
+pub fn members(text: &Edit) -> Vec<PeerSection> {
     let sections = text.sections.iter().filter_map(|(section, range)| {
         let is_enabled = match section {
             Section::Peer => true,
@@ -33,7 +33,7 @@ pub fn members(text: &Edit) -> Vec<Member> {
         };
         let (settings, _) = read_file("", &text.text_of(range), Dialect::WgQuick);
         let peer = settings.peers.into_iter().next()?;
-        Some(Member {
+        Some(PeerSection {
             peer,
             is_enabled,
             section: range.clone(),
@@ -73,8 +73,8 @@ impl fmt::Display for Who {
 
 impl Who {
     /// The public key of this peer, if the file has it.
-    pub fn key(&self, members: &[Member]) -> Option<PublicKey> {
-        let is_meant = |member: &&Member| match self {
+    pub fn key(&self, members: &[PeerSection]) -> Option<PublicKey> {
+        let is_meant = |member: &&PeerSection| match self {
             Who::Name(name) => member.peer.name() == Some(name),
             Who::Key(key) => member.peer.public_key == *key,
         };

@@ -46,7 +46,7 @@ impl Around {
     /// The way for packets with this mark; `state` is the record of the tunnel.
     pub fn new(mark: u32, state: Option<&State>) -> Self {
         let resolver = state.and_then(|state| state.dns.as_ref());
-        let texts = resolver.map_or_else(Vec::new, Resolver::former);
+        let texts = resolver.map_or_else(Vec::new, DnsSettings::former);
         let servers = |text: &[u8]| of_resolv_conf(&String::from_utf8_lossy(text));
         Around {
             mark,

@@ -22,7 +22,7 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 #[derive(Debug, Default)]
 pub struct Beside {
     /// The servers and domains that were set.
-    pub resolver: Option<Resolver>,
+    pub resolver: Option<DnsSettings>,
     /// Rules, in the order in which they are deleted.
     pub rules: Vec<Rule>,
     /// The parts of a firewall that are there.
@@ -129,7 +129,7 @@ impl Beside {
             }
         }
         if !file.dns.is_empty() {
-            beside.resolver = Resolver::new(&file.dns, target);
+            beside.resolver = DnsSettings::new(&file.dns, target);
         }
         Ok(beside)
     }

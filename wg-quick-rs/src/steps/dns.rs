@@ -26,7 +26,7 @@ use crate::steps::target::Target;
 
 /// The servers and domains of a tunnel, and where they are set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resolver {
+pub struct DnsSettings {
     dns: Dns,
     way: Way,
 }
@@ -57,7 +57,7 @@ fn is_of_resolved(resolvconf: &Path) -> bool {
     real.is_ok_and(|real| real.ends_with("resolvectl"))
 }
 
-impl Resolver {
+impl DnsSettings {
     /// The way for the namespace of the interface. `None` if DNS cannot be set there.
     pub fn new(dns: &Dns, target: &Target) -> Option<Self> {
         let way = match &target.elsewhere {
@@ -71,13 +71,13 @@ impl Resolver {
             }
         };
         let dns = dns.clone();
-        Some(Resolver { dns, way })
+        Some(DnsSettings { dns, way })
     }
 
     /// The same way, with other servers and domains.
     pub fn with(&self, dns: Dns) -> Self {
         let way = self.way.clone();
-        Resolver { dns, way }
+        DnsSettings { dns, way }
     }
 
     /// Another way for the same servers and domains, after this one has failed. What this one set is
@@ -89,7 +89,7 @@ impl Resolver {
         let _ = self.unset(target, signals);
         let dns = self.dns.clone();
         let way = Way::Itself(Former::Unknown);
-        Some(Resolver { dns, way })
+        Some(DnsSettings { dns, way })
     }
 
     /// The same, if `earlier` is what an earlier interface of this name set and did not remove: then
@@ -568,7 +568,7 @@ mod tests {
 
     #[test]
     fn commands_for_systemd_resolved() {
-        let mut resolver = Resolver {
+        let mut resolver = DnsSettings {
             dns: Dns::of_resolv_conf("nameserver 1.1.1.1\nsearch a b\n"),
             way: Way::Resolvectl,
         };

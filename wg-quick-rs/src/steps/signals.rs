@@ -1,5 +1,5 @@
 //! SIGINT, SIGQUIT, SIGTERM and SIGHUP do not end this process at once: it looks for them between two
-//! steps, and they end its waits. So do the end of a program and a [`Waker`].
+//! steps, and they end its waits. So do the end of a program and a [`SignalWaker`].
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -41,7 +41,7 @@ pub struct Signals {
 
 /// Ends a [`Signals::wait`] from another thread.
 #[derive(Debug)]
-pub struct Waker(UnixStream);
+pub struct SignalWaker(UnixStream);
 
 impl Signals {
     /// Begins to catch signals.
@@ -99,7 +99,7 @@ impl Signals {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits for a signal, the end of a program, a [`Waker`], or until `at_most` has passed. It may also
+    /// Waits for a signal, the end of a program, a [`SignalWaker`], or until `at_most` has passed. It may also
     /// return early without a reason.
     pub fn wait(&self, at_most: Option<Duration>) {
         let timeout = at_most.map_or(PollTimeout::NONE, |time| {
@@ -111,12 +111,12 @@ impl Signals {
     }
 
     /// A waker, with which another thread can end a wait.
-    pub fn waker(&self) -> io::Result<Waker> {
-        self.waker.try_clone().map(Waker)
+    pub fn waker(&self) -> io::Result<SignalWaker> {
+        self.waker.try_clone().map(SignalWaker)
     }
 }
 
-impl Waker {
+impl SignalWaker {
     /// Ends the wait.
     pub fn wake(&self) {
         // A full socket wakes the waiting thread already.

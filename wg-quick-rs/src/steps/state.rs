@@ -63,7 +63,7 @@ pub struct State {
     /// The firewalls that were added, one for each family.
     pub firewalls: Vec<Firewall>,
     /// The name servers and domains that were set, and where.
-    pub dns: Option<Resolver>,
+    pub dns: Option<DnsSettings>,
     /// The peers of the file.
     pub peers: Vec<PeerOfFile>,
     /// Whether PreDown and PostDown were run after the daemon was killed: they must not be run twice.

@@ -73,17 +73,17 @@ pub enum Step {
         before: u32,
     },
     /// Sets name servers and domains.
-    SetDns(Resolver),
+    SetDns(DnsSettings),
     /// The same; if the program for it fails, in /etc/resolv.conf itself.
-    SetDnsOrFile(Resolver),
+    SetDnsOrFile(DnsSettings),
     /// Removes the DNS settings.
-    UnsetDns(Resolver),
+    UnsetDns(DnsSettings),
     /// Replaces the DNS settings.
     ChangeDns {
         /// The former settings.
-        old: Resolver,
+        old: DnsSettings,
         /// The new settings.
-        new: Resolver,
+        new: DnsSettings,
     },
     /// Sets a sysctl: its name (`net.ipv4.…`, or `net/ipv4/…` if a part of it has dots), its new value,
     /// and its former value if that is to be restored.
@@ -391,7 +391,7 @@ impl Step {
 }
 
 /// The recorded name servers and domains of a tunnel.
-fn dns_of(tunnel: &str) -> Option<Resolver> {
+fn dns_of(tunnel: &str) -> Option<DnsSettings> {
     State::load(tunnel).ok().flatten()?.dns
 }
 

@@ -21,7 +21,7 @@ use crate::plan::beside::Beside;
 use crate::plan::find::{self, find, not_there};
 use crate::plan::hooks;
 use crate::steps::console;
-use crate::steps::dns::{self, Resolver};
+use crate::steps::dns::{self, DnsSettings};
 use crate::steps::failure::Failure;
 use crate::steps::firewall::Present;
 use crate::steps::signals::Signals;
@@ -199,9 +199,9 @@ fn left(
     beside.firewall = firewall;
     beside.resolver = match file.dns.is_empty() {
         true => None,
-        false => Resolver::new(&file.dns, target),
+        false => DnsSettings::new(&file.dns, target),
     };
-    let knows_dns = |resolver: &Resolver| {
+    let knows_dns = |resolver: &DnsSettings| {
         let current = resolver.current(target, signals);
         current.is_some_and(|dns| !dns.is_empty())
     };

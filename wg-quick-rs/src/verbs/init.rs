@@ -23,7 +23,7 @@ use crate::verbs::random;
 
 /// The arguments of the command.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct InitArguments<'a> {
     /// An interface, or the path of its file.
     pub file: &'a str,
     /// Its addresses; by default those of unused networks.
@@ -37,7 +37,7 @@ pub struct Request<'a> {
 }
 
 /// Runs the command.
-pub fn run(request: &Request) -> ExitCode {
+pub fn run(request: &InitArguments) -> ExitCode {
     match init(request) {
         Ok(next) => {
             console::line(next);
@@ -51,7 +51,7 @@ pub fn run(request: &Request) -> ExitCode {
 }
 
 /// Writes the file. Returns a text that says what to do next.
-fn init(request: &Request) -> Result<String, Failure> {
+fn init(request: &InitArguments) -> Result<String, Failure> {
     let path = match is_name(request.file) {
         true => PathBuf::from(format!("{FOLDER}/{}.conf", request.file)),
         false => PathBuf::from(request.file),

@@ -54,7 +54,7 @@ pub fn save_config(transaction: &mut Transaction, file: &File) -> Result<(), Fai
     let state = transaction.state.as_ref();
     let resolver = match state.and_then(|state| state.dns.clone()) {
         Some(resolver) => Some(resolver),
-        None => Resolver::new(&file.dns, target),
+        None => DnsSettings::new(&file.dns, target),
     };
     let dns = resolver
         .and_then(|resolver| resolver.current(target, &transaction.signals))

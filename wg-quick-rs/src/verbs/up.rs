@@ -148,7 +148,7 @@ fn bring_up(
         state.chosen_port = is_port_chosen.then_some(interface.listen_port);
     });
     if !file.dns.is_empty()
-        && let Some(resolver) = Resolver::new(&file.dns, &transaction.target)
+        && let Some(resolver) = DnsSettings::new(&file.dns, &transaction.target)
     {
         let earlier = transaction.state_before.as_ref();
         let earlier = earlier.and_then(|earlier| earlier.dns.as_ref());

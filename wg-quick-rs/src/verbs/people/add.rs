@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::file::edit::Edit;
 use crate::file::own_endpoint::OwnEndpoint;
-use crate::file::roster::{Member, Who, free_address, is_inside, members};
+use crate::file::roster::{PeerSection, Who, free_address, is_inside, members};
 use crate::file::{Address, is_server};
 use crate::steps::console;
 use crate::steps::failure::Failure;
@@ -26,7 +26,7 @@ use crate::verbs::{qr, random};
 
 /// The arguments of the command.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct AddArguments<'a> {
     /// The client.
     pub name: &'a Label,
     /// Whether all its traffic goes through the tunnel.
@@ -44,13 +44,17 @@ pub struct Request<'a> {
 }
 
 /// Runs the command.
-pub fn run(argument: &str, request: &Request) -> ExitCode {
+pub fn run(argument: &str, request: &AddArguments) -> ExitCode {
     change::with(argument, |transaction, opened| {
         add(transaction, opened, request)
     })
 }
 
-fn add(transaction: &mut Transaction, opened: &Opened, request: &Request) -> Result<(), Failure> {
+fn add(
+    transaction: &mut Transaction,
+    opened: &Opened,
+    request: &AddArguments,
+) -> Result<(), Failure> {
     let mut text = Edit::new(&opened.text);
     let all = members(&text);
     let server = server_key(transaction, opened)?;
@@ -145,7 +149,7 @@ fn server_key(transaction: &Transaction, opened: &Opened) -> Result<PublicKey, F
 }
 
 /// The endpoint of this interface for clients.
-fn endpoint(opened: &Opened, request: &Request) -> Result<Endpoint, Failure> {
+fn endpoint(opened: &Opened, request: &AddArguments) -> Result<Endpoint, Failure> {
     let settings = &opened.file.settings;
     let path = opened.file.path.display();
     if let Some(endpoint) = request.endpoint {
@@ -165,7 +169,7 @@ fn endpoint(opened: &Opened, request: &Request) -> Result<Endpoint, Failure> {
     })
 }
 
-fn is_new(opened: &Opened, name: &Label, all: &[Member]) -> Result<(), Failure> {
+fn is_new(opened: &Opened, name: &Label, all: &[PeerSection]) -> Result<(), Failure> {
     match all.iter().find(|member| member.peer.name() == Some(name)) {
         Some(_) => Err(Failure::new(format_args!(
             "{}: `{name}' already exists; --replace gives it new keys",
@@ -180,7 +184,7 @@ fn is_new(opened: &Opened, name: &Label, all: &[Member]) -> Result<(), Failure> 
 fn free_addresses(
     transaction: &Transaction,
     opened: &Opened,
-    all: &[Member],
+    all: &[PeerSection],
 ) -> Result<Vec<IpAddr>, Failure> {
     let file = &opened.file;
     let of_peer = |peer: &PeerSettings| -> Vec<AllowedIp> {
@@ -226,7 +230,7 @@ fn free_addresses(
 fn addresses_of(
     opened: &Opened,
     name: &Label,
-    sections: &[Member],
+    sections: &[PeerSection],
 ) -> Result<Vec<IpAddr>, Failure> {
     let path = opened.file.path.display();
     if sections.iter().any(|member| !member.is_enabled) {
@@ -249,7 +253,7 @@ fn addresses_of(
 }
 
 /// The networks that the client reaches through the tunnel.
-fn routed(opened: &Opened, request: &Request) -> Vec<AllowedIp> {
+fn routed(opened: &Opened, request: &AddArguments) -> Vec<AllowedIp> {
     if request.full_tunnel {
         let any = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
         return any.iter().filter_map(|ip| AllowedIp::new(*ip, 0)).collect();
@@ -261,7 +265,7 @@ fn routed(opened: &Opened, request: &Request) -> Vec<AllowedIp> {
 }
 
 /// Prints the client's file, unless it was written to a path; on a terminal also the QR code.
-fn print(client: &str, request: &Request) -> io::Result<()> {
+fn print(client: &str, request: &AddArguments) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let to_file = request.output.is_some();
     if !to_file {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::file::difference::{Difference, desired};
 use crate::file::edit::Edit;
-use crate::file::roster::{Member, Who, is_inside, members};
+use crate::file::roster::{PeerSection, Who, is_inside, members};
 use crate::file::table::Table;
 use crate::file::{self, File, Location};
 use crate::plan::endpoint;
@@ -71,7 +71,7 @@ impl Opened {
     ///
     /// # Errors
     /// The file has no such peer.
-    pub fn find(&self, text: &Edit, who: &Who) -> Result<(PublicKey, Vec<Member>), Failure> {
+    pub fn find(&self, text: &Edit, who: &Who) -> Result<(PublicKey, Vec<PeerSection>), Failure> {
         let mut all = members(text);
         let Some(key) = who.key(&all) else {
             return Err(Failure::new(format_args!(

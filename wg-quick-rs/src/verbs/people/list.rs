@@ -11,7 +11,7 @@ use wg_rs::model::{AllowedIp, Peer};
 use wg_rs::units;
 
 use crate::file::edit::Edit;
-use crate::file::roster::{Member, members};
+use crate::file::roster::{PeerSection, members};
 use crate::steps::failure::Failure;
 use crate::verbs::people::change;
 
@@ -73,7 +73,7 @@ impl Row {
 fn rows(text: &Edit, running: &[Peer]) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut positions: HashMap<PublicKey, usize> = HashMap::new();
-    for Member {
+    for PeerSection {
         peer, is_enabled, ..
     } in members(text)
     {

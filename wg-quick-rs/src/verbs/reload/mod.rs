@@ -198,7 +198,7 @@ fn set_dns(transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
         .and_then(|state| state.dns.as_ref());
     let wanted = match told {
         Some(told) => told.with(file.dns.clone()),
-        None => match Resolver::new(&file.dns, &transaction.target) {
+        None => match DnsSettings::new(&file.dns, &transaction.target) {
             Some(resolver) => resolver,
             None => return Ok(()),
         },
