@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
 
-use crate::sys::numeric::Ip;
+use crate::sys::numeric::NumericIp;
 use crate::sys::process::clock;
 
 pub use extension::{Extension, Extensions};
@@ -108,7 +108,7 @@ impl AllowedIp {
 
 impl fmt::Display for AllowedIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ip(self.addr), self.cidr)
+        write!(f, "{}/{}", NumericIp(self.addr), self.cidr)
     }
 }
 

@@ -155,7 +155,9 @@ fn edit_peer(text: &mut Edit, part: &[Range<usize>], peer: &Peer) {
         allowed_ip,
         AllowedIp::to_string,
     );
-    let endpoint = peer.endpoint.map(|at| numeric::Endpoint(at).to_string());
+    let endpoint = peer
+        .endpoint
+        .map(|at| numeric::NumericEndpoint(at).to_string());
     text.scalar(part, "Endpoint", endpoint, |text| {
         let endpoint = value::endpoint(text).ok();
         let numeric = endpoint.and_then(|endpoint| endpoint.numeric());
@@ -180,7 +182,7 @@ fn lines_of(peer: &Peer) -> Vec<(&'static str, Zeroizing<String>)> {
         add("AllowedIPs", networks.join(", "));
     }
     if let Some(endpoint) = peer.endpoint {
-        add("Endpoint", numeric::Endpoint(endpoint).to_string());
+        add("Endpoint", numeric::NumericEndpoint(endpoint).to_string());
     }
     if peer.persistent_keepalive != 0 {
         add("PersistentKeepalive", peer.persistent_keepalive.to_string());

@@ -57,7 +57,7 @@ fn print_peer(peer: &Peer, out: &mut String) -> fmt::Result {
         writeln!(out)?;
     }
     if let Some(addr) = peer.endpoint {
-        writeln!(out, "Endpoint = {}", numeric::Endpoint(addr))?;
+        writeln!(out, "Endpoint = {}", numeric::NumericEndpoint(addr))?;
     }
     if peer.persistent_keepalive != 0 {
         writeln!(out, "PersistentKeepalive = {}", peer.persistent_keepalive)?;

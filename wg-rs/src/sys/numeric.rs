@@ -8,9 +8,9 @@ use nix::net::if_::if_indextoname;
 /// An address. The standard library's form differs only for `::1.2.3.4`, which it prints as
 /// `::102:304`.
 #[derive(Clone, Copy, Debug)]
-pub struct Ip(pub IpAddr);
+pub struct NumericIp(pub IpAddr);
 
-impl fmt::Display for Ip {
+impl fmt::Display for NumericIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             IpAddr::V6(ip) if is_v4_compatible(ip) => {
@@ -29,15 +29,15 @@ fn is_v4_compatible(ip: Ipv6Addr) -> bool {
 /// An address and a port, `1.2.3.4:5` or `[fe80::1%eth0]:5`. The scope of a link-local address is
 /// the name of its link, if the calling thread's network namespace has that link.
 #[derive(Clone, Copy, Debug)]
-pub struct Endpoint(pub SocketAddr);
+pub struct NumericEndpoint(pub SocketAddr);
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for NumericEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addr = match self.0 {
             SocketAddr::V4(addr) => return addr.fmt(f),
             SocketAddr::V6(addr) => addr,
         };
-        write!(f, "[{}", Ip(IpAddr::V6(*addr.ip())))?;
+        write!(f, "[{}", NumericIp(IpAddr::V6(*addr.ip())))?;
         let scope = addr.scope_id();
         // Unicast or multicast on this link only.
         let first = addr.ip().segments()[0];
@@ -71,7 +71,7 @@ mod tests {
             "fd00::1:0:0:1",
             "1:2:3:4:5:6:7:8",
         ] {
-            assert_eq!(Ip(text.parse().unwrap()).to_string(), text);
+            assert_eq!(NumericIp(text.parse().unwrap()).to_string(), text);
         }
     }
 
@@ -86,7 +86,7 @@ mod tests {
             ("[fe80::1%4000000]:1", "[fe80::1%4000000]:1"),
             ("[2001:db8::1%1]:1", "[2001:db8::1%1]:1"),
         ] {
-            assert_eq!(Endpoint(addr.parse().unwrap()).to_string(), text);
+            assert_eq!(NumericEndpoint(addr.parse().unwrap()).to_string(), text);
         }
     }
 }

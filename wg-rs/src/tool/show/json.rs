@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::terminal::reveals_keys;
 use crate::model::{Interface, Peer};
-use crate::sys::numeric::Endpoint;
+use crate::sys::numeric::NumericEndpoint;
 
 /// The layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl Serialize for PeerFields<'_> {
             map.serialize_entry("presharedKey", &Secret(peer.preshared_key.to_base64()))?;
         }
         if let Some(endpoint) = peer.endpoint {
-            map.serialize_entry("endpoint", &Text(Endpoint(endpoint)))?;
+            map.serialize_entry("endpoint", &Text(NumericEndpoint(endpoint)))?;
         }
         let numbers = [
             (

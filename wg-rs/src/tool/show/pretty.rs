@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use super::rates::Rates;
 use super::terminal::{BOLD, CYAN, GREEN, RED, RESET, Styled, YELLOW, reveals_keys};
 use crate::model::{Interface, Peer, Wall};
-use crate::sys::numeric::{Endpoint, Ip};
+use crate::sys::numeric::{NumericEndpoint, NumericIp};
 use crate::units::size;
 
 /// Units of time in seconds, with their names in the singular. A year has 365 days.
@@ -73,13 +73,13 @@ impl Pretty<'_> {
             self.secret(out, "preshared key", &peer.preshared_key.to_base64())?;
         }
         if let Some(endpoint) = peer.endpoint {
-            self.line(out, "endpoint", Endpoint(endpoint))?;
+            self.line(out, "endpoint", NumericEndpoint(endpoint))?;
         }
         write!(out, "  {}: ", self.style(&[BOLD], "allowed ips"))?;
         let slash = self.style(&[CYAN], "/");
         for (n, ip) in peer.allowed_ips.iter().enumerate() {
             let comma = if n == 0 { "" } else { ", " };
-            write!(out, "{comma}{}{slash}{}", Ip(ip.addr), ip.cidr)?;
+            write!(out, "{comma}{}{slash}{}", NumericIp(ip.addr), ip.cidr)?;
         }
         writeln!(
             out,

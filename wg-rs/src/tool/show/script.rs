@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use wg_crypto::PrivateKey;
 
 use crate::model::{Interface, Peer};
-use crate::sys::numeric::Endpoint;
+use crate::sys::numeric::NumericEndpoint;
 
 /// A parameter of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,9 @@ impl Parameter {
         match self {
             Parameter::PresharedKeys if peer.preshared_key.is_zero() => write!(out, "\t(none)"),
             Parameter::PresharedKeys => write!(out, "\t{}", *peer.preshared_key.to_base64()),
-            Parameter::Endpoints => write!(out, "\t{}", or_none(peer.endpoint.map(Endpoint))),
+            Parameter::Endpoints => {
+                write!(out, "\t{}", or_none(peer.endpoint.map(NumericEndpoint)))
+            }
             Parameter::AllowedIps if peer.allowed_ips.is_empty() => write!(out, "\t(none)"),
             Parameter::AllowedIps => {
                 for (n, ip) in peer.allowed_ips.iter().enumerate() {

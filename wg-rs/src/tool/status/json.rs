@@ -13,7 +13,7 @@ use crate::backend::Kind;
 use crate::model::Wall;
 use crate::model::status::{PairStatus, PeerStatus, Status};
 use crate::place::Namespace;
-use crate::sys::numeric::Endpoint;
+use crate::sys::numeric::NumericEndpoint;
 
 /// The layout of the JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl<'a> PeerFields<'a> {
             name: status.name(),
             state: reason.state,
             reason: reason.text,
-            endpoint: peer.endpoint.map(|addr| Endpoint(addr).to_string()),
+            endpoint: peer.endpoint.map(|addr| NumericEndpoint(addr).to_string()),
             latest_handshake: peer.last_handshake.map(|last| last.secs),
             transfer_rx: peer.rx_bytes,
             transfer_tx: peer.tx_bytes,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::backend::Errno;
 use crate::model::Wall;
 use crate::model::status::{PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable};
-use crate::sys::numeric::{Endpoint, Ip};
+use crate::sys::numeric::{NumericEndpoint, NumericIp};
 
 /// How long a session can be used after its handshake (`REJECT_AFTER_TIME`).
 const SESSION: Duration = Duration::from_secs(180);
@@ -87,7 +87,7 @@ fn connected(interface: &Status, peer: &PeerStatus, since_handshake: Option<Dura
         text += &format!(", last handshake {} ago", time(age));
     }
     if let Some(endpoint) = peer.peer.endpoint {
-        text += &format!(", at {}", Endpoint(endpoint));
+        text += &format!(", at {}", NumericEndpoint(endpoint));
     }
     let is_new = |age: Duration| since_handshake.is_some_and(|since| age < since);
     for refused in refusals(interface, peer) {
@@ -119,7 +119,7 @@ fn quiet(peer: &PeerStatus, since_handshake: Option<Duration>) -> Reason {
             "no-handshake",
             format!(
                 "not connected: no handshake with {} yet",
-                Endpoint(endpoint)
+                NumericEndpoint(endpoint)
             ),
         ),
         (None, Some(_)) => Reason::new(
@@ -180,14 +180,14 @@ fn cause(peer: &PeerStatus, refused: &Refused) -> (&'static str, String) {
             "wrong-key",
             format!(
                 "handshakes from {} are for a public key other than that of this interface",
-                Endpoint(from)
+                NumericEndpoint(from)
             ),
         ),
         Refusal::UnknownKey { from, key } => (
             "unknown-key",
             format!(
                 "handshakes from {} are made with the key {key}, which no peer has",
-                Endpoint(from)
+                NumericEndpoint(from)
             ),
         ),
         Refusal::PresharedKey => (
@@ -203,7 +203,7 @@ fn cause(peer: &PeerStatus, refused: &Refused) -> (&'static str, String) {
             "not-allowed",
             format!(
                 "packets from {} are dropped: not in its allowed IPs",
-                Ip(source)
+                NumericIp(source)
             ),
         ),
         Refusal::UnderLoad => (
@@ -229,7 +229,7 @@ fn send_failed(peer: &PeerStatus, errno: i32) -> String {
 
 fn unreachable(peer: &PeerStatus, what: Unreachable, by: IpAddr) -> (&'static str, String) {
     let to = to(peer);
-    let by = Ip(by);
+    let by = NumericIp(by);
     match what {
         Unreachable::Port => (
             "port-closed",
@@ -253,7 +253,7 @@ fn unreachable(peer: &PeerStatus, what: Unreachable, by: IpAddr) -> (&'static st
 /// Returns ` to ENDPOINT`, or an empty text if there is no endpoint.
 fn to(peer: &PeerStatus) -> String {
     let endpoint = peer.peer.endpoint;
-    endpoint.map_or_else(String::new, |addr| format!(" to {}", Endpoint(addr)))
+    endpoint.map_or_else(String::new, |addr| format!(" to {}", NumericEndpoint(addr)))
 }
 
 fn sender(refusal: &Refusal) -> Option<SocketAddr> {

@@ -11,7 +11,7 @@ use crate::backend::{Errno, Kind};
 use crate::model::Wall;
 use crate::model::status::{PeerStatus, Refusal, Refused, Status};
 use crate::place::Namespace;
-use crate::sys::numeric::{Endpoint, Ip};
+use crate::sys::numeric::{NumericEndpoint, NumericIp};
 use crate::units::size;
 
 /// Older refusals of senders that are not peers are not shown.
@@ -37,8 +37,10 @@ fn peers(out: &mut impl Write, status: &Status, now: Wall) -> io::Result<()> {
         .map(|peer| {
             let name = called(peer);
             let network = peer.peer.allowed_ips.first();
-            let network =
-                network.map_or_else(|| "-".into(), |ip| format!("{}/{}", Ip(ip.addr), ip.cidr));
+            let network = network.map_or_else(
+                || "-".into(),
+                |ip| format!("{}/{}", NumericIp(ip.addr), ip.cidr),
+            );
             (name, network, reason(status, peer, now).text)
         })
         .collect();
@@ -165,7 +167,7 @@ fn stranger(status: &Status, refused: &Refused) -> Option<String> {
     };
     let is_known = (status.peers.iter()).any(|peer| is_its_address(status, peer, *from));
     (!is_known).then(|| {
-        let (from, ago) = (Endpoint(*from), time(refused.age));
+        let (from, ago) = (NumericEndpoint(*from), time(refused.age));
         format!("handshakes {whose} came from {from} ({ago} ago)")
     })
 }

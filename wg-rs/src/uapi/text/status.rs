@@ -45,7 +45,7 @@ use crate::model::status::{
     PairStatus, PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable,
 };
 use crate::model::{Peer, Wall};
-use crate::sys::numeric::Ip;
+use crate::sys::numeric::NumericIp;
 
 /// The prefix of a reason for which packets are dropped.
 const DROP: &[u8] = b"drop_";
@@ -207,13 +207,13 @@ fn print_refusals(refusals: &[Refused], out: &mut Vec<u8>) -> io::Result<()> {
             }
             Refusal::PresharedKey => write!(out, "preshared-key")?,
             Refusal::Timestamp => write!(out, "timestamp")?,
-            Refusal::NotAllowed { source } => write!(out, "not-allowed {}", Ip(*source))?,
+            Refusal::NotAllowed { source } => write!(out, "not-allowed {}", NumericIp(*source))?,
             Refusal::UnderLoad => write!(out, "under-load")?,
             Refusal::SendFailed { errno } => write!(out, "send-failed {errno}")?,
             Refusal::Unreachable { what, by } => {
                 let word = UNREACHABLE.iter().find(|(known, _)| known == what);
                 let word = word.map_or("", |(_, word)| word);
-                write!(out, "unreachable {word} {}", Ip(*by))?;
+                write!(out, "unreachable {word} {}", NumericIp(*by))?;
             }
         }
         writeln!(out)?;
