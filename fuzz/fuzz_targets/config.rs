@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use libfuzzer_sys::fuzz_target;
 use wg_crypto::PublicKey;
 use wg_rs::config::{
-    Apply, Dialect, Endpoint, Reason, Settings, parse_args, parse_file, print, read_file,
+    Apply, Dialect, ConfigEndpoint, Reason, Settings, parse_args, parse_file, print, read_file,
 };
 use wg_rs::model::{Change, Interface, Peer};
 
@@ -144,7 +144,7 @@ fn applied(settings: &Settings, how: Apply<'_>, mut interface: Interface) -> Int
     interface
 }
 
-fn resolve(endpoint: &Endpoint) -> Result<SocketAddr, Reason> {
+fn resolve(endpoint: &ConfigEndpoint) -> Result<SocketAddr, Reason> {
     let ip = endpoint.host.parse().unwrap_or([192, 0, 2, 1].into());
     Ok(SocketAddr::new(ip, endpoint.port))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use wg_rs::config::{Endpoint, Reason, value};
+use wg_rs::config::{ConfigEndpoint, Reason, value};
 
 /// `HOST`, `HOST:PORT`, `[ADDRESS]:PORT`, or an address alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl FromStr for OwnEndpoint {
                 port: None,
             }
         } else {
-            let Endpoint { host, port, .. } = value::endpoint(text)?;
+            let ConfigEndpoint { host, port, .. } = value::endpoint(text)?;
             let port = Some(port).filter(|port| *port != 0);
             OwnEndpoint { host, port }
         };
@@ -55,8 +55,8 @@ impl FromStr for OwnEndpoint {
 
 impl OwnEndpoint {
     /// The endpoint with this port if it has none itself; `None` if there is no port at all.
-    pub fn with_port(&self, port: Option<u16>) -> Option<Endpoint> {
-        Some(Endpoint {
+    pub fn with_port(&self, port: Option<u16>) -> Option<ConfigEndpoint> {
+        Some(ConfigEndpoint {
             host: self.host.clone(),
             port: self.port.or(port)?,
             line: 0,

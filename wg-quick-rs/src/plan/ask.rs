@@ -15,7 +15,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rand_core::{OsRng, TryRngCore};
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, Question, TYPE};
-use wg_rs::config::Endpoint;
+use wg_rs::config::ConfigEndpoint;
 use wg_rs::sys::resolve::Failure;
 
 use crate::file::Dns;
@@ -59,7 +59,7 @@ impl Around {
     ///
     /// # Errors
     /// The system's error, if there is no answer at all.
-    pub fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
+    pub fn addresses(&self, endpoint: &ConfigEndpoint) -> Result<Vec<SocketAddr>, Failure> {
         let mut addresses = endpoint.addresses().or_else(|failure| {
             Some(self.by_servers(endpoint))
                 .filter(|addresses| !addresses.is_empty())
@@ -84,7 +84,7 @@ impl Around {
     }
 
     /// The addresses from the first server that answers; empty if no server does.
-    fn by_servers(&self, endpoint: &Endpoint) -> Vec<SocketAddr> {
+    fn by_servers(&self, endpoint: &ConfigEndpoint) -> Vec<SocketAddr> {
         let found = self.servers().into_iter().map(|server| {
             let server = SocketAddr::new(server, PORT);
             let of = |kind| ask(server, &endpoint.host, kind, self.mark).unwrap_or_default();

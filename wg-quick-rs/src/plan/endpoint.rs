@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wg_rs::config::{Apply, Endpoint, Reason, Retries, Settings};
+use wg_rs::config::{Apply, ConfigEndpoint, Reason, Retries, Settings};
 use wg_rs::model::Change;
 
 use crate::plan::ask::Around;
@@ -26,7 +26,7 @@ pub fn changes(
 ) -> Result<Vec<Change>, Failure> {
     settings.warnings().for_each(console::line);
     let retries = Retries::from_env().map_err(Failure::new)?;
-    let resolve = |endpoint: &Endpoint| resolve(endpoint, around, retries, signals);
+    let resolve = |endpoint: &ConfigEndpoint| resolve(endpoint, around, retries, signals);
     let changes = settings.changes(Apply::AddConf, resolve);
     if let Some(signal) = signals.caught() {
         return Err(Failure::Signal(signal));
@@ -39,7 +39,7 @@ pub fn changes(
 /// # Errors
 /// The last error of the resolver, or any error if a signal arrived.
 pub fn resolve(
-    endpoint: &Endpoint,
+    endpoint: &ConfigEndpoint,
     around: Option<&Around>,
     retries: Retries,
     signals: &Signals,
@@ -64,7 +64,7 @@ pub fn resolve(
     let endpoint = endpoint.clone();
     let around = around.cloned();
     thread::spawn(move || {
-        let ask = |endpoint: &Endpoint| match &around {
+        let ask = |endpoint: &ConfigEndpoint| match &around {
             Some(around) => around.addresses(endpoint),
             None => endpoint.addresses(),
         };

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use wg_rs::config::{AllowedIpSetting, Endpoint};
+use wg_rs::config::{AllowedIpSetting, ConfigEndpoint};
 use wg_rs::model::AllowedIp;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 
@@ -33,7 +33,11 @@ pub fn in_file(file: &File) -> Vec<ConfigValue<String>> {
     caught.collect()
 }
 
-fn message(endpoint: &Endpoint, ip: IpAddr, network: &AllowedIpSetting) -> ConfigValue<String> {
+fn message(
+    endpoint: &ConfigEndpoint,
+    ip: IpAddr,
+    network: &AllowedIpSetting,
+) -> ConfigValue<String> {
     let value = format!(
         "{ip} is in the AllowedIPs {} (line {}), and no rule keeps it out: unless this host has \
          another route to it, the tunnel's packets will be sent into the tunnel itself",

@@ -18,7 +18,7 @@ use std::process;
 
 use serde::{Deserialize, Serialize};
 use wg_crypto::key::PublicKey;
-use wg_rs::config::{Endpoint, Settings};
+use wg_rs::config::{ConfigEndpoint, Settings};
 use wg_rs::sys::netlink::{Route, Rule};
 use wg_rs::uapi::RUN_DIR;
 
@@ -108,7 +108,7 @@ impl PeerOfFile {
                 continue;
             }
             let allowed = peer.allowed_ips.iter().filter(|one| !one.remove);
-            let endpoint = peer.endpoint.as_ref().map(Endpoint::to_string);
+            let endpoint = peer.endpoint.as_ref().map(ConfigEndpoint::to_string);
             all.push(PeerOfFile {
                 public_key,
                 endpoint: endpoint.or(before.endpoint),

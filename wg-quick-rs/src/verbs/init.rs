@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use wg_crypto::key::PrivateKey;
-use wg_rs::config::{Endpoint, value};
+use wg_rs::config::{ConfigEndpoint, value};
 use zeroize::Zeroizing;
 
 use crate::file::own_endpoint::OwnEndpoint;
@@ -79,7 +79,7 @@ fn init(request: &InitArguments) -> Result<String, Failure> {
     };
     let endpoint = match request.endpoint {
         Some(endpoint) => endpoint.with_port(Some(request.port)),
-        None => network::public_address().map(|ip| Endpoint {
+        None => network::public_address().map(|ip| ConfigEndpoint {
             host: ip.to_string(),
             port: request.port,
             line: 0,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use wg_crypto::key::PublicKey;
 use wg_rs::backend::Backends;
-use wg_rs::config::Endpoint;
+use wg_rs::config::ConfigEndpoint;
 use wg_rs::model::{Change, Peer};
 
 use crate::file::Location;
@@ -39,7 +39,7 @@ const AT_ONCE: usize = 16;
 struct Stale {
     interface: String,
     key: PublicKey,
-    name: Endpoint,
+    name: ConfigEndpoint,
     tx_bytes: u64,
     /// The way that the interface's own encrypted packets take.
     around: Around,
@@ -91,7 +91,7 @@ fn find(backends: &Backends, location: &Location) -> Result<Vec<Stale>, String> 
     let (file, _) = location
         .read_leniently()
         .map_err(|error| error.to_string())?;
-    let is_name = |endpoint: &Endpoint| endpoint.numeric().is_none();
+    let is_name = |endpoint: &ConfigEndpoint| endpoint.numeric().is_none();
     // If a peer is listed twice, its last endpoint counts.
     let named: HashMap<_, _> = file
         .settings

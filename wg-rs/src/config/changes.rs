@@ -9,7 +9,7 @@ use wg_crypto::PublicKey;
 
 use crate::model::{Change, Extension, Interface, Peer};
 
-use super::{Endpoint, Error, PeerSettings, Position, Reason, Settings};
+use super::{ConfigEndpoint, Error, PeerSettings, Position, Reason, Settings};
 
 /// How to treat settings that are not mentioned.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ impl Settings {
     pub fn changes(
         &self,
         how: Apply<'_>,
-        resolve: impl FnMut(&Endpoint) -> Result<SocketAddr, Reason>,
+        resolve: impl FnMut(&ConfigEndpoint) -> Result<SocketAddr, Reason>,
     ) -> Result<Vec<Change>, Error> {
         Ok(self.changes_to(how, &self.addresses(resolve)?))
     }
@@ -40,7 +40,7 @@ impl Settings {
     /// no endpoint or is removed.
     pub fn addresses(
         &self,
-        mut resolve: impl FnMut(&Endpoint) -> Result<SocketAddr, Reason>,
+        mut resolve: impl FnMut(&ConfigEndpoint) -> Result<SocketAddr, Reason>,
     ) -> Result<Vec<Option<SocketAddr>>, Error> {
         let mut address = |peer: &PeerSettings| match &peer.endpoint {
             Some(endpoint) if !peer.remove => match resolve(endpoint) {
@@ -90,7 +90,7 @@ impl Settings {
         changes
     }
 
-    fn unresolved(&self, endpoint: &Endpoint, reason: Reason) -> Error {
+    fn unresolved(&self, endpoint: &ConfigEndpoint, reason: Reason) -> Error {
         let position = match reason {
             Reason::Retries(_) => Position::CommandLine,
             _ => self.position(endpoint.line),
@@ -175,7 +175,7 @@ mod tests {
         PublicKey::from_bytes([n; 32])
     }
 
-    fn no_names(endpoint: &Endpoint) -> Result<SocketAddr, Reason> {
+    fn no_names(endpoint: &ConfigEndpoint) -> Result<SocketAddr, Reason> {
         let unknown = || Reason::Unresolved("Unknown".into(), endpoint.to_string());
         endpoint.to_string().parse().map_err(|_| unknown())
     }
@@ -382,7 +382,7 @@ mod tests {
         let settings = parse_file("wg0.conf", text.as_bytes()).unwrap();
         let error = settings.changes(Apply::SetConf, no_names).unwrap_err();
         assert_eq!(error.to_string(), "wg0.conf:3: Unknown: `nowhere:1'");
-        let retries = |_: &Endpoint| Err(Reason::Retries("x".into()));
+        let retries = |_: &ConfigEndpoint| Err(Reason::Retries("x".into()));
         let error = settings.changes(Apply::SetConf, retries).unwrap_err();
         assert_eq!(
             error.to_string(),

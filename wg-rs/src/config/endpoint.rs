@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::sys::resolve;
 
 use super::error::shown;
-use super::{Endpoint, Reason};
+use super::{ConfigEndpoint, Reason};
 
 /// How often a name is resolved again after a temporary failure; None means without limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Retries {
     }
 }
 
-impl Endpoint {
+impl ConfigEndpoint {
     /// Resolves to the first address. Before each retry, `pause` gets the reason and the delay, and
     /// returns whether to continue.
     pub fn resolve(
@@ -58,14 +58,14 @@ impl Endpoint {
         retries: Retries,
         pause: &mut dyn FnMut(&Reason, Duration) -> bool,
     ) -> Result<SocketAddr, Reason> {
-        self.resolve_by(Endpoint::addresses, retries, pause)
+        self.resolve_by(ConfigEndpoint::addresses, retries, pause)
     }
 
-    /// Like [`Endpoint::resolve`], with another resolver: `ask` returns all addresses, at least
+    /// Like [`ConfigEndpoint::resolve`], with another resolver: `ask` returns all addresses, at least
     /// one, with the preferred one first.
     pub fn resolve_by(
         &self,
-        ask: impl Fn(&Endpoint) -> Result<Vec<SocketAddr>, resolve::Failure>,
+        ask: impl Fn(&ConfigEndpoint) -> Result<Vec<SocketAddr>, resolve::Failure>,
         retries: Retries,
         pause: &mut dyn FnMut(&Reason, Duration) -> bool,
     ) -> Result<SocketAddr, Reason> {
@@ -120,7 +120,7 @@ fn ask_again<T>(
 
 /// Resolves like `wg`: with as many retries as the environment allows, and messages on standard
 /// error.
-pub fn look_up(endpoint: &Endpoint) -> Result<SocketAddr, Reason> {
+pub fn look_up(endpoint: &ConfigEndpoint) -> Result<SocketAddr, Reason> {
     endpoint.resolve(Retries::from_env()?, &mut again)
 }
 
@@ -140,8 +140,8 @@ fn again(reason: &Reason, delay: Duration) -> bool {
 mod tests {
     use super::*;
 
-    fn endpoint(host: &str) -> Endpoint {
-        Endpoint {
+    fn endpoint(host: &str) -> ConfigEndpoint {
+        ConfigEndpoint {
             host: host.into(),
             port: 80,
             line: 0,

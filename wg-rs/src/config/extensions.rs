@@ -6,7 +6,7 @@
 
 use super::error::{near, shown, shown_word};
 use super::value::{endpoint, is_space};
-use super::{Endpoint, Hint, PeerSettings, Reason, Settings};
+use super::{ConfigEndpoint, Hint, PeerSettings, Reason, Settings};
 use crate::model::{Extension, Groups, Label};
 
 /// The beginning of such a line.
@@ -45,7 +45,7 @@ const KEYS: &[Key] = &[
         name: "Endpoint",
         written: "#@ Endpoint",
         meaning: Meaning::Interface(|settings, text, line| {
-            settings.own_endpoint = Some(Endpoint {
+            settings.own_endpoint = Some(ConfigEndpoint {
                 line,
                 ..endpoint(text)?
             });

@@ -235,7 +235,7 @@ fn first_word(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Endpoint;
+    use crate::config::ConfigEndpoint;
     use crate::config::Position;
     use wg_crypto::PrivateKey;
 
@@ -281,7 +281,7 @@ mod tests {
         assert!(peer.replace_allowed_ips);
         assert_eq!(
             peer.endpoint,
-            Some(Endpoint {
+            Some(ConfigEndpoint {
                 host: "192.95.5.67".into(),
                 port: 1234,
                 line: 7

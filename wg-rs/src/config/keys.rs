@@ -2,7 +2,7 @@
 
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-use super::{Endpoint, PeerSettings, Reason, Settings, value};
+use super::{ConfigEndpoint, PeerSettings, Reason, Settings, value};
 
 /// Sets the value of a key of `[Interface]`: one of [`super::dialect::INTERFACE`].
 pub(super) fn set_interface(settings: &mut Settings, key: &str, text: &str) -> Result<(), Reason> {
@@ -31,7 +31,7 @@ pub(super) fn set_peer(
         "PresharedKey" => peer.preshared_key = Some(Box::new(PresharedKey::from_base64(text)?)),
         "AllowedIPs" => peer.allow(value::allowed_ips(text)?, line),
         "Endpoint" => {
-            peer.endpoint = Some(Endpoint {
+            peer.endpoint = Some(ConfigEndpoint {
                 line,
                 ..value::endpoint(text)?
             });

@@ -32,4 +32,4 @@ pub use error::{Error, Hint, Position, Reason};
 pub use extensions::MARK as EXTENSION_MARK;
 pub use file::{parse_file, read_file};
 pub use print::print;
-pub use settings::{Address, AllowedIpSetting, Endpoint, PeerSettings, Settings};
+pub use settings::{Address, AllowedIpSetting, ConfigEndpoint, PeerSettings, Settings};

@@ -23,7 +23,7 @@ pub struct Settings {
     /// The fwmark; 0 for none.
     pub fwmark: Option<u32>,
     /// Where others reach the interface (`#@ Endpoint`): for their files, not for the interface.
-    pub own_endpoint: Option<Endpoint>,
+    pub own_endpoint: Option<ConfigEndpoint>,
     /// The peers in their order. A peer may appear twice.
     pub peers: Vec<PeerSettings>,
 }
@@ -38,7 +38,7 @@ pub struct PeerSettings {
     /// The preshared key; zero removes it.
     pub preshared_key: Option<Box<PresharedKey>>,
     /// The peer's endpoint.
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<ConfigEndpoint>,
     /// The keepalive interval in seconds; 0 turns keepalives off.
     pub persistent_keepalive: Option<u16>,
     /// Whether the existing allowed IPs are removed first.
@@ -130,7 +130,7 @@ impl fmt::Display for Address {
 
 /// A peer's endpoint, by address or by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct ConfigEndpoint {
     /// A name or an address, without brackets.
     pub host: String,
     /// UDP port.
@@ -139,11 +139,11 @@ pub struct Endpoint {
     pub line: usize,
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for ConfigEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Endpoint { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Endpoint { host, port, .. } => write!(f, "{host}:{port}"),
+            ConfigEndpoint { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            ConfigEndpoint { host, port, .. } => write!(f, "{host}:{port}"),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::model::AllowedIp;
 use crate::sys::resolve;
 
 use super::error::{shown, shown_piece};
-use super::{Address, AllowedIpSetting, Endpoint, Reason};
+use super::{Address, AllowedIpSetting, ConfigEndpoint, Reason};
 
 /// Parses a port: a number, including 0, or the name of a service.
 pub fn port(text: &str) -> Result<u16, Reason> {
@@ -46,7 +46,7 @@ pub fn persistent_keepalive(text: &str) -> Result<u16, Reason> {
 }
 
 /// Parses `host:port` or `[host]:port`. Without brackets, the last colon separates the port.
-pub fn endpoint(text: &str) -> Result<Endpoint, Reason> {
+pub fn endpoint(text: &str) -> Result<ConfigEndpoint, Reason> {
     if text.is_empty() {
         return Err(Reason::EmptyEndpoint);
     }
@@ -63,7 +63,7 @@ pub fn endpoint(text: &str) -> Result<Endpoint, Reason> {
     if port.is_empty() {
         return Err(no_port());
     }
-    Ok(Endpoint {
+    Ok(ConfigEndpoint {
         host: host.into(),
         port: self::port(port)?,
         line: 0,
@@ -250,7 +250,11 @@ mod tests {
         ] {
             let host = host.into();
             let line = 0;
-            assert_eq!(endpoint(text), Ok(Endpoint { host, port, line }), "{text}");
+            assert_eq!(
+                endpoint(text),
+                Ok(ConfigEndpoint { host, port, line }),
+                "{text}"
+            );
         }
         assert_eq!(endpoint(""), Err(Reason::EmptyEndpoint));
         let brace: fn(String) -> Reason = Reason::EndpointBrace;

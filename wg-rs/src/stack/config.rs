@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use super::error::Error;
 use crate::config::{
-    self, AllowedIpSetting, BYTE_ORDER_MARK, Dialect, Endpoint, PeerSettings, Reason, Settings,
-    WG_QUICK, value,
+    self, AllowedIpSetting, BYTE_ORDER_MARK, ConfigEndpoint, Dialect, PeerSettings, Reason,
+    Settings, WG_QUICK, value,
 };
 use crate::sys::{reason, secrets};
 
@@ -221,7 +221,7 @@ impl Peer {
     /// # Errors
     /// [`Error::Wrong`]
     pub fn endpoint(mut self, endpoint: &str) -> Result<Self, Error> {
-        let endpoint: Result<Endpoint, _> = value::endpoint(endpoint);
+        let endpoint: Result<ConfigEndpoint, _> = value::endpoint(endpoint);
         self.0.endpoint = Some(endpoint.map_err(|reason| wrong("endpoint", &reason))?);
         Ok(self)
     }

@@ -11,7 +11,7 @@ use super::listener::TcpListener;
 use super::resolve::Resolver;
 use super::stream::TcpStream;
 use super::udp::UdpSocket;
-use crate::config::{Apply, Endpoint, Reason, Retries};
+use crate::config::{Apply, ConfigEndpoint, Reason, Retries};
 use crate::model::{Change, Peer};
 
 /// A tunnel that runs in this process, without a network interface and without any privilege.
@@ -52,7 +52,7 @@ impl Tunnel {
     /// As [`Tunnel::start`], but resolves endpoints by `resolve`.
     pub(crate) fn start_by(
         config: Config,
-        resolve: impl FnMut(&Endpoint) -> Result<SocketAddr, Reason>,
+        resolve: impl FnMut(&ConfigEndpoint) -> Result<SocketAddr, Reason>,
     ) -> Result<Self, Error> {
         let mtu = config.checked_mtu()?;
         let Config {

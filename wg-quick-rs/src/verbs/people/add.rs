@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::slice;
 
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
-use wg_rs::config::{Endpoint, PeerSettings};
+use wg_rs::config::{ConfigEndpoint, PeerSettings};
 use wg_rs::model::{AllowedIp, Label};
 use zeroize::Zeroizing;
 
@@ -149,7 +149,7 @@ fn server_key(transaction: &Transaction, opened: &Opened) -> Result<PublicKey, F
 }
 
 /// The endpoint of this interface for clients.
-fn endpoint(opened: &Opened, request: &AddArguments) -> Result<Endpoint, Failure> {
+fn endpoint(opened: &Opened, request: &AddArguments) -> Result<ConfigEndpoint, Failure> {
     let settings = &opened.file.settings;
     let path = opened.file.path.display();
     if let Some(endpoint) = request.endpoint {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use wg_crypto::key::{PresharedKey, PrivateKey, PublicKey};
-use wg_rs::config::Endpoint;
+use wg_rs::config::ConfigEndpoint;
 use wg_rs::model::AllowedIp;
 use zeroize::Zeroizing;
 
@@ -23,7 +23,7 @@ pub struct ClientFile<'a> {
     /// The server's public key.
     pub server: &'a PublicKey,
     /// The server's endpoint.
-    pub endpoint: &'a Endpoint,
+    pub endpoint: &'a ConfigEndpoint,
     /// The networks that the client reaches through the tunnel.
     pub allowed_ips: &'a [AllowedIp],
 }
