@@ -65,7 +65,7 @@ impl ConfigEndpoint {
     /// one, with the preferred one first.
     pub fn resolve_by(
         &self,
-        ask: impl Fn(&ConfigEndpoint) -> Result<Vec<SocketAddr>, resolve::Failure>,
+        ask: impl Fn(&ConfigEndpoint) -> Result<Vec<SocketAddr>, resolve::ResolveError>,
         retries: Retries,
         pause: &mut dyn FnMut(&Reason, Duration) -> bool,
     ) -> Result<SocketAddr, Reason> {
@@ -80,7 +80,7 @@ impl ConfigEndpoint {
     }
 
     /// All addresses, at least one, with the preferred one first. A failure is not retried.
-    pub fn addresses(&self) -> Result<Vec<SocketAddr>, resolve::Failure> {
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, resolve::ResolveError> {
         match self.numeric() {
             Some(address) => Ok(vec![address]),
             None => resolve::host(&self.host, self.port),

@@ -9,14 +9,14 @@ use dns_lookup::{AddrInfoHints, LookupError, getaddrinfo};
 
 /// Why a name could not be resolved.
 #[derive(Debug)]
-pub struct Failure {
+pub struct ResolveError {
     /// One of `EAI_*`.
     code: i32,
     /// The system's error, for `EAI_SYSTEM`.
     errno: io::Error,
 }
 
-impl Failure {
+impl ResolveError {
     fn new(code: i32) -> Self {
         LookupError::new(code).into()
     }
@@ -30,7 +30,7 @@ impl Failure {
     }
 }
 
-impl From<LookupError> for Failure {
+impl From<LookupError> for ResolveError {
     fn from(error: LookupError) -> Self {
         // Code 0 means that the text contains a zero byte, so it is not a name.
         let code = match error.error_num() {
@@ -44,7 +44,7 @@ impl From<LookupError> for Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ResolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.code == libc::EAI_SYSTEM {
             return fmt::Display::fmt(&self.errno, f);
@@ -58,8 +58,8 @@ impl fmt::Display for Failure {
 /// The addresses of a UDP endpoint: at least one, with the preferred one first.
 ///
 /// # Errors
-/// [`Failure`]: the name cannot be resolved.
-pub fn host(name: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+/// [`ResolveError`]: the name cannot be resolved.
+pub fn host(name: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
     let mut addrs = lookup(Some(name), &port.to_string(), 0)?;
     addrs.dedup();
     Ok(addrs)
@@ -74,12 +74,12 @@ pub fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
 /// The UDP port of a service.
 ///
 /// # Errors
-/// [`Failure`]: there is no such service.
-pub fn service(name: &str) -> Result<u16, Failure> {
+/// [`ResolveError`]: there is no such service.
+pub fn service(name: &str) -> Result<u16, ResolveError> {
     Ok(lookup(None, name, libc::AI_PASSIVE)?[0].port())
 }
 
-fn lookup(host: Option<&str>, service: &str, flags: i32) -> Result<Vec<SocketAddr>, Failure> {
+fn lookup(host: Option<&str>, service: &str, flags: i32) -> Result<Vec<SocketAddr>, ResolveError> {
     let hints = AddrInfoHints {
         flags,
         address: libc::AF_UNSPEC,
@@ -89,7 +89,7 @@ fn lookup(host: Option<&str>, service: &str, flags: i32) -> Result<Vec<SocketAdd
     let found = getaddrinfo(host, Some(service), Some(hints))?;
     let addrs: Vec<_> = found.flatten().map(|entry| entry.sockaddr).collect();
     if addrs.is_empty() {
-        return Err(Failure::new(libc::EAI_NODATA));
+        return Err(ResolveError::new(libc::EAI_NODATA));
     }
     Ok(addrs)
 }
