@@ -71,12 +71,12 @@ enum Shape {
         field: usize,
     },
     Super(Super),
-    Tunnelled(Envelope, Super),
+    Tunnelled(OuterHeaders, Super),
 }
 
 /// The headers before the inner packet of a UDP tunnel.
 #[derive(Clone, Copy, Debug)]
-struct Envelope {
+struct OuterHeaders {
     v6: bool,
     /// Offset of the outer UDP header.
     transport: usize,
@@ -118,7 +118,7 @@ impl<'a> Segmenter<'a> {
             return Err(Malformed::Checksum);
         }
         let shape = if hdr.gso_type & (virtio::GSO_TUNNEL_V4 | virtio::GSO_TUNNEL_V6) != 0 {
-            let envelope = Envelope::new(hdr, packet)?;
+            let envelope = OuterHeaders::new(hdr, packet)?;
             let inner = Super::new(envelope.inner(hdr)?, &packet[envelope.len..])?;
             let first = inner.payload(&packet[envelope.len..], 0).len();
             if envelope.len + inner.headers + first > ip::MAX_LEN {
@@ -180,8 +180,8 @@ impl<'a> Segmenter<'a> {
     }
 }
 
-impl Envelope {
-    fn new(hdr: VirtioNetHdr, packet: &[u8]) -> Result<Envelope, Malformed> {
+impl OuterHeaders {
+    fn new(hdr: VirtioNetHdr, packet: &[u8]) -> Result<OuterHeaders, Malformed> {
         let header = Header::parse(packet).ok_or(Malformed::Header)?;
         let kind = match header.v6 {
             true => virtio::GSO_TUNNEL_V6,
@@ -202,7 +202,7 @@ impl Envelope {
             return Err(Malformed::Header);
         }
         let has_checksum = hdr.flags & virtio::TUNNEL_CSUM != 0;
-        Ok(Envelope {
+        Ok(OuterHeaders {
             v6: header.v6,
             transport,
             len,

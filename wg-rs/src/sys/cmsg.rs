@@ -15,21 +15,21 @@ const CAPACITY: usize = 128;
 
 /// A buffer for control messages, with the alignment that `msghdr.msg_control` requires.
 #[repr(C, align(8))]
-pub struct Control {
+pub struct ControlBuffer {
     bytes: [u8; CAPACITY],
     len: usize,
 }
 
-impl Default for Control {
+impl Default for ControlBuffer {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Control {
+impl ControlBuffer {
     /// An empty buffer, to append messages to or to receive into.
     pub const fn new() -> Self {
-        Control {
+        ControlBuffer {
             bytes: [0; CAPACITY],
             len: 0,
         }
@@ -59,7 +59,7 @@ impl Control {
     }
 }
 
-/// Iterator over [`Control::messages`].
+/// Iterator over [`ControlBuffer::messages`].
 pub struct Messages<'a>(&'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
@@ -78,7 +78,7 @@ impl<'a> Iterator for Messages<'a> {
 
 /// The result of recvmsg besides the bytes and the control messages.
 #[derive(Clone, Copy, Debug)]
-pub struct Envelope {
+pub struct Received {
     /// Bytes received.
     pub len: usize,
     /// Length of the sender's name.
@@ -95,8 +95,8 @@ pub fn recvmsg(
     fd: BorrowedFd<'_>,
     buf: &mut [u8],
     name: &mut [u8],
-    control: &mut Control,
-) -> io::Result<Envelope> {
+    control: &mut ControlBuffer,
+) -> io::Result<Received> {
     let mut iov = libc::iovec {
         iov_base: buf.as_mut_ptr().cast(),
         iov_len: buf.len(),
@@ -113,7 +113,7 @@ pub fn recvmsg(
     // their lengths.
     let len = check(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, 0) })?;
     control.len = (header.msg_controllen as usize).min(CAPACITY);
-    Ok(Envelope {
+    Ok(Received {
         len: len.cast_unsigned(),
         name_len: (header.msg_namelen as usize).min(name.len()),
         truncated: header.msg_flags & libc::MSG_TRUNC != 0,
@@ -128,7 +128,7 @@ pub fn sendmsg(
     fd: BorrowedFd<'_>,
     bytes: &[u8],
     name: &[u8],
-    control: &Control,
+    control: &ControlBuffer,
 ) -> io::Result<usize> {
     let mut iov = libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn written_messages_are_read_back() {
-        let mut control = Control::new();
+        let mut control = ControlBuffer::new();
         control.push(1, 2, &[7]);
         control.push(3, 4, &5i32.to_ne_bytes());
         control.push(6, 7, &[9; 20]);
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn layout_matches_libc() {
-        let mut control = Control::new();
+        let mut control = ControlBuffer::new();
         control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &1200u16.to_ne_bytes());
         // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
         let (space, len) = unsafe { (libc::CMSG_SPACE(2), libc::CMSG_LEN(2)) };
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn malformed_lengths_end_the_list() {
         for len in [0usize, HEADER - 1, HEADER + 1, CAPACITY + 1, usize::MAX - 3] {
-            let mut control = Control::new();
+            let mut control = ControlBuffer::new();
             control.bytes[..WORD].copy_from_slice(&len.to_ne_bytes());
             control.len = HEADER;
             assert_eq!(control.messages().count(), 0, "{len}");

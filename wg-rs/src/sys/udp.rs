@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::cmsg::{self, Control, Envelope, int};
+use super::cmsg::{self, ControlBuffer, Received, int};
 use super::sockaddr::Name;
 use super::{Version, check, kernel_at_least, kernel_version, set_option};
 
@@ -269,8 +269,8 @@ impl UdpSocket {
 
     fn recvmsg(&self, buf: &mut [u8]) -> io::Result<Received> {
         let mut name = Name::empty();
-        let mut control = Control::new();
-        let Envelope {
+        let mut control = ControlBuffer::new();
+        let Received {
             len,
             name_len,
             truncated,
@@ -303,7 +303,7 @@ impl UdpSocket {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let name = Name::new(&parcel.to);
-        let mut control = Control::new();
+        let mut control = ControlBuffer::new();
         parcel.write(&mut control);
         if let Some(stride) = stride {
             control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &stride.to_ne_bytes());
@@ -363,7 +363,7 @@ impl Received {
 }
 
 impl Parcel {
-    fn write(&self, control: &mut Control) {
+    fn write(&self, control: &mut ControlBuffer) {
         if self.tos != 0 {
             let tos = c_int::from(self.tos).to_ne_bytes();
             match self.to {

@@ -19,7 +19,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::{Error, Link, LinkAddress, messages};
-use crate::sys::cmsg::{self, Control, Envelope, int};
+use crate::sys::cmsg::{self, ControlBuffer, Received, int};
 
 // linux/rtnetlink.h, linux/netlink.h
 const RTNLGRP_LINK: u32 = 1;
@@ -145,13 +145,13 @@ impl Events {
 
     /// Splits one datagram into events and queues them.
     fn fill(&mut self) -> io::Result<()> {
-        let mut control = Control::new();
+        let mut control = ControlBuffer::new();
         let mut name = [0; mem::size_of::<libc::sockaddr_nl>()];
         let fd = self.socket.as_raw_fd();
         // SAFETY: the socket outlives this call.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let mut receive = || cmsg::recvmsg(fd, &mut self.buffer, &mut name, &mut control);
-        let Envelope { len, truncated, .. } = match receive() {
+        let Received { len, truncated, .. } = match receive() {
             Err(error) if is_overrun(&error) => {
                 // The kernel reports the loss once, and then drops events until all queued ones are
                 // read.

@@ -59,7 +59,7 @@ pub struct Error {
 impl Error {
     /// The kernel's errno, if the kernel refused.
     pub fn errno(&self) -> Option<i32> {
-        Refusal::errno(&self.source)
+        KernelError::errno(&self.source)
     }
 
     /// Whether there is no such link, address, route or rule.

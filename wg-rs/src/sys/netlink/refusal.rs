@@ -17,26 +17,26 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// An errno, and the kernel's text for it.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct KernelError {
     errno: i32,
     words: String,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for KernelError {}
 
-impl Refusal {
+impl KernelError {
     /// The errno of an error, with or without a text.
     pub(super) fn errno(error: &io::Error) -> Option<i32> {
         let refusal = error.get_ref().and_then(|inner| inner.downcast_ref());
         error
             .raw_os_error()
-            .or_else(|| refusal.map(|refusal: &Refusal| refusal.errno))
+            .or_else(|| refusal.map(|refusal: &KernelError| refusal.errno))
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) fn of(answer: &ErrorMessage, flags: u16) -> io::Error {
     let error = io::Error::from_raw_os_error(errno);
     let attributes = answer.header.get(MESSAGE..).unwrap_or_default();
     match words(attributes).filter(|_| flags & NLM_F_ACK_TLVS != 0) {
-        Some(words) => io::Error::new(error.kind(), Refusal { errno, words }),
+        Some(words) => io::Error::new(error.kind(), KernelError { errno, words }),
         None => error,
     }
 }
@@ -102,7 +102,7 @@ mod tests {
         for attributes in [text.clone(), [offset.clone(), text].concat()] {
             let error = of(&answer(&attributes), NLM_F_ACK_TLVS);
             assert_eq!(error.to_string(), "IPv6 is disabled on this device");
-            assert_eq!(Refusal::errno(&error), Some(libc::EACCES));
+            assert_eq!(KernelError::errno(&error), Some(libc::EACCES));
             // Attributes are only present if the flag is set.
             assert_eq!(
                 of(&answer(&attributes), 0).raw_os_error(),
@@ -117,7 +117,7 @@ mod tests {
         ] {
             let error = of(&answer(none), NLM_F_ACK_TLVS);
             assert_eq!(error.raw_os_error(), Some(libc::EACCES));
-            assert_eq!(Refusal::errno(&error), Some(libc::EACCES));
+            assert_eq!(KernelError::errno(&error), Some(libc::EACCES));
         }
     }
 }
