@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::interface::RunningInterface;
-use super::link::{LinkWatch, State};
+use super::link::{LinkState, LinkWatch};
 use super::machine::{Happened, Machine};
 use super::report::Report;
 use super::undelivered::Ears;
@@ -148,12 +148,12 @@ impl<'a> Control<'a> {
                     }
                     drop(ready);
                     self.note(&heard);
-                    if heard.look && self.look()? == State::Gone {
+                    if heard.look && self.look()? == LinkState::Gone {
                         return Ok(End::LinkGone);
                     }
                 }
                 () = at(look_again) => {
-                    if self.look()? == State::Gone {
+                    if self.look()? == LinkState::Gone {
                         return Ok(End::LinkGone);
                     }
                 }
@@ -179,7 +179,7 @@ impl<'a> Control<'a> {
     }
 
     /// Looks at the link, and reacts to changes.
-    fn look(&mut self) -> io::Result<State> {
+    fn look(&mut self) -> io::Result<LinkState> {
         self.look_again = None;
         let state = match self.watch.look() {
             Ok(state) => state,
@@ -192,13 +192,13 @@ impl<'a> Control<'a> {
                     LOOK_AGAIN
                 };
                 self.look_again = Some(Instant::now() + wait);
-                return Ok(State::Present {
+                return Ok(LinkState::Present {
                     up: self.up,
                     mtu: self.mtu,
                 });
             }
         };
-        let State::Present { up, mtu } = state else {
+        let LinkState::Present { up, mtu } = state else {
             return Ok(state);
         };
         if let Some((former, name)) = self.watch.renamed() {

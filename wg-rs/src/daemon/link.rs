@@ -25,7 +25,7 @@ const SUPER_PACKET: u32 = 1 << 16;
 
 /// The state of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum LinkState {
     /// The link exists.
     Present {
         /// Whether the link is up.
@@ -180,7 +180,7 @@ impl LinkWatch {
     ///
     /// # Errors
     /// Those of netlink, for example while the link is being moved.
-    pub fn look(&mut self) -> io::Result<State> {
+    pub fn look(&mut self) -> io::Result<LinkState> {
         match self.netlink.link_of(&self.tun) {
             Ok(Link {
                 index,
@@ -192,10 +192,10 @@ impl LinkWatch {
                 self.seen = Some(index);
                 self.found = name;
                 self.fit(index, mtu);
-                Ok(State::Present { up, mtu })
+                Ok(LinkState::Present { up, mtu })
             }
             Err(error) => match self.tun.name() {
-                Err(gone) if gone.raw_os_error() == Some(libc::EBADFD) => Ok(State::Gone),
+                Err(gone) if gone.raw_os_error() == Some(libc::EBADFD) => Ok(LinkState::Gone),
                 _ => Err(error.into()),
             },
         }

@@ -29,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The current log level, which can be changed.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 /// The queue to syslog, if the log goes there.
-static SYSLOG: OnceLock<SyncSender<Message>> = OnceLock::new();
+static SYSLOG: OnceLock<SyncSender<ToWriter>> = OnceLock::new();
 
 /// The destination of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +42,9 @@ pub enum Destination<'a> {
 
 /// The receiving end of the queue to syslog, until [`Queue::serve`].
 #[must_use]
-pub struct Queue(Option<Receiver<Message>>);
+pub struct Queue(Option<Receiver<ToWriter>>);
 
-enum Message {
+enum ToWriter {
     Line(Severity, String),
     /// Answer here after all earlier messages were sent.
     Flush(SyncSender<()>),
@@ -100,7 +100,7 @@ pub fn set_level(level: LogLevel) {
 pub fn flush() {
     if let Some(queue) = SYSLOG.get() {
         let (done, waiter) = sync_channel(1);
-        if queue.try_send(Message::Flush(done)).is_ok() {
+        if queue.try_send(ToWriter::Flush(done)).is_ok() {
             let _ = waiter.recv_timeout(LAST_WORDS);
         }
     }
@@ -119,8 +119,8 @@ impl Queue {
         let send = move || {
             for message in messages {
                 match message {
-                    Message::Line(severity, line) => syslog::send(severity, &line),
-                    Message::Flush(done) => drop(done.try_send(())),
+                    ToWriter::Line(severity, line) => syslog::send(severity, &line),
+                    ToWriter::Flush(done) => drop(done.try_send(())),
                 }
             }
         };
@@ -132,7 +132,7 @@ impl Queue {
 /// Turns each line into a message.
 struct ToSyslog {
     prefix: String,
-    queue: SyncSender<Message>,
+    queue: SyncSender<ToWriter>,
 }
 
 /// Writes a line with a severity.
@@ -166,7 +166,7 @@ impl Write for SyslogLine<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = sys::reason(&String::from_utf8_lossy(line));
         let line_of_interface = format!("{}{}", self.to.prefix, text.trim_end());
-        let message = Message::Line(self.severity, line_of_interface);
+        let message = ToWriter::Line(self.severity, line_of_interface);
         let _ = self.to.queue.try_send(message);
         Ok(line.len())
     }

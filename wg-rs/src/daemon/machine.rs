@@ -48,24 +48,24 @@ impl Source for Resumes {
     }
 }
 
-struct Heard<S> {
+struct Listener<S> {
     source: S,
     ready: AsyncFd<OwnedFd>,
 }
 
 /// Starts to listen to a source. None, with a line in the log, if that is not possible.
-fn listen<S: Source>(source: io::Result<S>, to_what: &str) -> Option<Heard<S>> {
+fn listen<S: Source>(source: io::Result<S>, to_what: &str) -> Option<Listener<S>> {
     let heard = source.and_then(|source| {
         let ready = async_fd::readable(source.as_fd().try_clone_to_owned()?)?;
-        Ok(Heard { source, ready })
+        Ok(Listener { source, ready })
     });
     heard
         .inspect_err(|error| tracing::error!(%error, "cannot detect {to_what}"))
         .ok()
 }
 
-async fn hear<S: Source>(heard: &mut Option<Heard<S>>) -> io::Result<Option<Happened>> {
-    let Some(Heard { source, ready }) = heard else {
+async fn hear<S: Source>(heard: &mut Option<Listener<S>>) -> io::Result<Option<Happened>> {
+    let Some(Listener { source, ready }) = heard else {
         return std::future::pending().await;
     };
     ready.readable().await?.clear_ready();
@@ -74,8 +74,8 @@ async fn hear<S: Source>(heard: &mut Option<Heard<S>>) -> io::Result<Option<Happ
 
 /// The sources of the machine's events.
 pub struct Machine {
-    uevents: Option<Heard<Uevents>>,
-    resumes: Option<Heard<Resumes>>,
+    uevents: Option<Listener<Uevents>>,
+    resumes: Option<Listener<Resumes>>,
 }
 
 impl Machine {
