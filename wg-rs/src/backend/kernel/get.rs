@@ -13,11 +13,11 @@ use netlink_packet_wireguard::{
 };
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-use super::message::Message;
+use super::message::KernelMessage;
 use crate::model::{AllowedIp, Interface, Peer, Wall};
 
 /// Adds the contents of the next message.
-pub(super) fn collect(interface: &mut Interface, message: Message) -> io::Result<()> {
+pub(super) fn collect(interface: &mut Interface, message: KernelMessage) -> io::Result<()> {
     for attribute in &message.0.attributes {
         match attribute {
             WireguardAttribute::PrivateKey(key) => {
@@ -112,7 +112,7 @@ mod tests {
 
     /// The messages with which the kernel would describe `interface`, if each had room for `room`
     /// peers and allowed IPs together.
-    fn dump(interface: &Interface, room: usize) -> Vec<Message> {
+    fn dump(interface: &Interface, room: usize) -> Vec<KernelMessage> {
         let mut device = vec![WireguardAttribute::IfIndex(7)];
         device.push(WireguardAttribute::IfName("wg0".into()));
         device.push(WireguardAttribute::ListenPort(interface.listen_port));
@@ -126,7 +126,7 @@ mod tests {
         let mut finish = |peers: Vec<WireguardPeer>| {
             let mut attributes = std::mem::take(&mut device);
             attributes.push(WireguardAttribute::Peers(peers));
-            messages.push(Message::new(WireguardCmd::SetDevice, attributes));
+            messages.push(KernelMessage::new(WireguardCmd::SetDevice, attributes));
         };
         for peer in &interface.peers {
             if used == room {
@@ -182,14 +182,14 @@ mod tests {
     }
 
     /// Encodes and decodes a message.
-    fn transmitted(message: &Message) -> Message {
+    fn transmitted(message: &KernelMessage) -> KernelMessage {
         let mut bytes = vec![0; message.buffer_len()];
         message.emit(&mut bytes);
         let header = GenlHeader {
             cmd: message.command(),
             version: message.version(),
         };
-        Message::parse_with_param(&bytes, header).unwrap()
+        KernelMessage::parse_with_param(&bytes, header).unwrap()
     }
 
     fn peers() -> impl Strategy<Value = Vec<Peer>> {
@@ -262,7 +262,7 @@ mod tests {
             ],
         ] {
             let peers = WireguardAttribute::Peers(vec![WireguardPeer(peer)]);
-            let message = Message::new(WireguardCmd::SetDevice, vec![peers]);
+            let message = KernelMessage::new(WireguardCmd::SetDevice, vec![peers]);
             assert!(collect(&mut Interface::default(), message).is_err());
         }
     }

@@ -10,22 +10,22 @@ use netlink_packet_wireguard::{
 use zeroize::Zeroize;
 
 /// A message. Its keys are wiped when it is dropped.
-pub(super) struct Message(pub(super) WireguardMessage);
+pub(super) struct KernelMessage(pub(super) WireguardMessage);
 
-impl fmt::Debug for Message {
+impl fmt::Debug for KernelMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let WireguardMessage { cmd, attributes } = &self.0;
         write!(f, "Message({cmd:?}, {} attributes)", attributes.len())
     }
 }
 
-impl Message {
+impl KernelMessage {
     pub(super) fn new(cmd: WireguardCmd, attributes: Vec<WireguardAttribute>) -> Self {
-        Message(WireguardMessage { cmd, attributes })
+        KernelMessage(WireguardMessage { cmd, attributes })
     }
 }
 
-impl Drop for Message {
+impl Drop for KernelMessage {
     fn drop(&mut self) {
         for attribute in &mut self.0.attributes {
             match attribute {
@@ -43,7 +43,7 @@ impl Drop for Message {
     }
 }
 
-impl GenlFamily for Message {
+impl GenlFamily for KernelMessage {
     fn family_name() -> &'static str {
         WireguardMessage::family_name()
     }
@@ -57,7 +57,7 @@ impl GenlFamily for Message {
     }
 }
 
-impl Emitable for Message {
+impl Emitable for KernelMessage {
     fn buffer_len(&self) -> usize {
         self.0.buffer_len()
     }
@@ -67,9 +67,9 @@ impl Emitable for Message {
     }
 }
 
-impl ParseableParametrized<[u8], GenlHeader> for Message {
+impl ParseableParametrized<[u8], GenlHeader> for KernelMessage {
     fn parse_with_param(bytes: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
-        WireguardMessage::parse_with_param(bytes, header).map(Message)
+        WireguardMessage::parse_with_param(bytes, header).map(KernelMessage)
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn keys_are_left_out_of_debug_output() {
         let attributes = vec![WireguardAttribute::PrivateKey([77; 32])];
-        let message = Message::new(WireguardCmd::SetDevice, attributes);
+        let message = KernelMessage::new(WireguardCmd::SetDevice, attributes);
         assert_eq!(format!("{message:?}"), "Message(SetDevice, 1 attributes)");
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 
 use netlink_packet_wireguard::{WireguardAttribute, WireguardCmd};
 
-use self::message::Message;
+use self::message::KernelMessage;
 use super::errno::Errno;
 use crate::model::{Change, Interface};
 use crate::sys::netlink::Netlink;
@@ -40,7 +40,7 @@ pub(super) fn get(name: &str) -> io::Result<Interface> {
     if name.len() >= NAME_SIZE {
         return Err(Errno(libc::ENAMETOOLONG).into());
     }
-    let request = Message::new(
+    let request = KernelMessage::new(
         WireguardCmd::GetDevice,
         vec![WireguardAttribute::IfName(name.into())],
     );
@@ -65,7 +65,7 @@ pub(super) fn set(name: &str, changes: &[Change]) -> io::Result<()> {
     })
 }
 
-fn open() -> io::Result<Generic<Message>> {
+fn open() -> io::Result<Generic<KernelMessage>> {
     Generic::open().map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) => Errno(libc::EPROTONOSUPPORT).into(),
         _ => plain(error),

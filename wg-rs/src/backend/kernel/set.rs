@@ -17,7 +17,7 @@ use netlink_packet_wireguard::{
 };
 use wg_crypto::{PresharedKey, PublicKey};
 
-use super::message::Message;
+use super::message::KernelMessage;
 use crate::model::{AllowedIp, Change};
 
 /// Most bytes of attributes in one request. All peers of a request are one attribute, and an
@@ -34,7 +34,7 @@ pub(super) fn requests(
     name: &str,
     changes: &[Change],
     max: usize,
-    send: impl FnMut(Message) -> io::Result<()>,
+    send: impl FnMut(KernelMessage) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut requests = Requests::new(name, max, send);
     // The changes up to the first peer, and then those of each peer.
@@ -117,7 +117,7 @@ struct Requests<'a, S> {
     len: usize,
 }
 
-impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
+impl<'a, S: FnMut(KernelMessage) -> io::Result<()>> Requests<'a, S> {
     fn new(name: &'a str, max: usize, send: S) -> Self {
         let mut requests = Requests {
             name,
@@ -147,7 +147,7 @@ impl<'a, S: FnMut(Message) -> io::Result<()>> Requests<'a, S> {
             attributes.push(WireguardAttribute::Peers(mem::take(&mut self.peers)));
         }
         self.begin();
-        (self.send)(Message::new(WireguardCmd::SetDevice, attributes))
+        (self.send)(KernelMessage::new(WireguardCmd::SetDevice, attributes))
     }
 
     /// If a setting occurs several times, the last one counts.
@@ -350,7 +350,7 @@ mod tests {
         }
 
         /// Applies a request like the kernel: attributes in a fixed order.
-        fn request(&mut self, message: &Message) {
+        fn request(&mut self, message: &KernelMessage) {
             let mut peers = None;
             let mut flags = WireguardDeviceFlags::empty();
             for attribute in &message.0.attributes {
@@ -426,7 +426,7 @@ mod tests {
     }
 
     /// The requests, each encoded and decoded.
-    fn cut(changes: &[Change], max: usize) -> Vec<Message> {
+    fn cut(changes: &[Change], max: usize) -> Vec<KernelMessage> {
         let mut messages = Vec::new();
         requests("wg0", changes, max, |message| {
             let mut bytes = vec![0; message.buffer_len()];
@@ -436,7 +436,7 @@ mod tests {
                 cmd: message.command(),
                 version: message.version(),
             };
-            messages.push(Message::parse_with_param(&bytes, header).unwrap());
+            messages.push(KernelMessage::parse_with_param(&bytes, header).unwrap());
             Ok(())
         })
         .unwrap();

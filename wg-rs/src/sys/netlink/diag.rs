@@ -28,7 +28,7 @@ pub fn peer_inode(socket: impl AsFd) -> io::Result<Option<u32>> {
     // The kernel's tables contain only the lower half.
     let inode = fstat(socket)?.st_ino as u32;
     let mut peer = None;
-    let mut find = |answer: io::Result<Message>| {
+    let mut find = |answer: io::Result<DiagMessage>| {
         let answer = answer?;
         let attributes = answer.0.get(HEADER..).unwrap_or_default();
         for attribute in NlasIterator::new(attributes).flatten() {
@@ -39,7 +39,7 @@ pub fn peer_inode(socket: impl AsFd) -> io::Result<Option<u32>> {
         Ok(())
     };
     Channel::open(NETLINK_SOCK_DIAG)?.exchange(
-        &mut envelope(Message(request(inode))),
+        &mut envelope(DiagMessage(request(inode))),
         NLM_F_ACK,
         &mut find,
     )?;
@@ -57,9 +57,9 @@ fn request(inode: u32) -> Vec<u8> {
 
 /// A request or a reply, without the netlink header.
 #[derive(Debug)]
-struct Message(Vec<u8>);
+struct DiagMessage(Vec<u8>);
 
-impl NetlinkSerializable for Message {
+impl NetlinkSerializable for DiagMessage {
     fn message_type(&self) -> u16 {
         SOCK_DIAG_BY_FAMILY
     }
@@ -73,11 +73,11 @@ impl NetlinkSerializable for Message {
     }
 }
 
-impl NetlinkDeserializable for Message {
+impl NetlinkDeserializable for DiagMessage {
     type Error = DecodeError;
 
     fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        Ok(Message(payload.to_vec()))
+        Ok(DiagMessage(payload.to_vec()))
     }
 }
 
