@@ -30,7 +30,7 @@ fuzz_target!(|input: (Vec<(u8, u8)>, Option<Vec<u8>>)| {
 
     let from = Endpoint::from(addr(2));
     pair.a
-        .handle_message(pair.now, WALL, from, &reply, Backlog::default());
+        .handle_message(pair.now, WALL, from, &reply, HandshakeBacklog::default());
     assert!(
         transmits(&mut pair.a, pair.now).is_empty(),
         "a cookie reply is not answered"

@@ -39,7 +39,7 @@ fuzz_target!(|input: Input| {
             WALL,
             Endpoint::from(addr(1)),
             &initiation,
-            Backlog::default(),
+            HandshakeBacklog::default(),
         );
         transmits(&mut pair.b, pair.now).pop().expect("B answers")
     } else {
@@ -70,7 +70,7 @@ fuzz_target!(|input: Input| {
         WALL,
         Endpoint::from(addr(9)),
         &message,
-        Backlog {
+        HandshakeBacklog {
             initiations: input.waiting.into(),
             answers: 0,
         },
@@ -95,7 +95,7 @@ fuzz_target!(|input: Input| {
             WALL,
             Endpoint::from(addr(9)),
             &right,
-            Backlog::default(),
+            HandshakeBacklog::default(),
         );
         if !loaded {
             assert!(

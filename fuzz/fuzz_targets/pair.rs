@@ -97,7 +97,7 @@ impl Pair {
             WALL,
             Endpoint::from(addr(1)),
             &initiation,
-            Backlog::default(),
+            HandshakeBacklog::default(),
         );
         for response in transmits(&mut pair.b, pair.now) {
             pair.a.handle_message(
@@ -105,7 +105,7 @@ impl Pair {
                 WALL,
                 Endpoint::from(addr(2)),
                 &response,
-                Backlog::default(),
+                HandshakeBacklog::default(),
             );
         }
         assert!(

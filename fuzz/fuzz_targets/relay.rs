@@ -76,7 +76,7 @@ struct Hub {
     device: Device,
     members: [Member; MEMBERS as usize],
     now: Time,
-    backlog: Backlog,
+    backlog: HandshakeBacklog,
     burst: InBurst,
 }
 
@@ -149,7 +149,7 @@ fuzz_target!(|events: Vec<Event>| {
         device,
         members: Default::default(),
         now: Time::from_nanos(1_000_000_000_000),
-        backlog: Backlog::default(),
+        backlog: HandshakeBacklog::default(),
         burst: InBurst::new(),
     };
     for event in events.into_iter().take(200) {

@@ -112,7 +112,7 @@ fn respond(c: &mut Criterion) {
                 (now, wall, message)
             },
             |(now, wall, message)| {
-                device.handle_message(now, wall, from, &message, Backlog::default());
+                device.handle_message(now, wall, from, &message, HandshakeBacklog::default());
                 assert!(device.poll_transmit(now, wall, &mut out).is_some());
             },
             BatchSize::SmallInput,

@@ -165,7 +165,7 @@ impl Hub {
         let mut out = Vec::with_capacity(1 << 16);
         let start = Instant::now();
         let device = &mut self.device;
-        device.handle_message(now, wall, from, &message, Backlog::default());
+        device.handle_message(now, wall, from, &message, HandshakeBacklog::default());
         let answered = device.poll_transmit(now, wall, &mut out).is_some();
         let took = start.elapsed();
         assert!(answered);

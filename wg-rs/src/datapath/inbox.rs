@@ -56,7 +56,7 @@ impl Received {
 pub enum Wakeup {
     /// A turn: the next message, if any, and the number of messages behind it. There may also be
     /// events, changes of the configuration, or due timers.
-    Turn(Option<Received>, Backlog),
+    Turn(Option<Received>, HandshakeBacklog),
     /// The interface ends.
     Closed,
 }
@@ -101,7 +101,7 @@ impl State {
             return Wakeup::Closed;
         }
         let message = self.next_message();
-        let backlog = Backlog {
+        let backlog = HandshakeBacklog {
             initiations: self.initiations.len(),
             answers: self.answers.len(),
         };

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use wg_crypto::{Identity, PrivateKey, PublicKey};
 
 use super::device::Device;
-use super::entry::{Context, Entry};
+use super::entry::{DeviceContext, Entry};
 use super::hub::TooManyGroups;
 use super::messages::MAX_PEERS;
 use super::peer::{Endpoint, Peer};
@@ -433,7 +433,7 @@ impl Entry {
     }
 
     /// The device came up, or the peer got an endpoint or a persistent keepalive.
-    fn start(&mut self, context: &mut Context) {
+    fn start(&mut self, context: &mut DeviceContext) {
         if self.has_persistent_keepalive() {
             self.send_keepalive(context);
         } else if self.shared.is_followed.load(Ordering::Relaxed) {
@@ -445,7 +445,7 @@ impl Entry {
     /// Called when our private key changed. Nothing more is sent in the peer's sessions, but
     /// packets in them are still received, and the next packet to send may start a handshake at
     /// once. The change itself sends nothing, because the peer may not know the new key yet.
-    fn change_identity(&mut self, context: &mut Context, now: Time) {
+    fn change_identity(&mut self, context: &mut DeviceContext, now: Time) {
         self.end_sending(context);
         if let Some(handshake) = &mut self.handshake {
             handshake.forget_static_static();

@@ -26,9 +26,9 @@ use tracing::debug;
 use wg_crypto::{AeadBackend, PrivateKey, PublicKey, receive_initiation, wipe_stack_after};
 
 use super::drops::DropReason;
-use super::entry::{Context, Entry};
+use super::entry::{DeviceContext, Entry};
 use super::hub::{Hub, Surroundings};
-use super::ingress::{Backlog, Ingress, Verdict};
+use super::ingress::{HandshakeBacklog, Ingress, Verdict};
 use super::messages::*;
 use super::networks::Networks;
 use super::outgoing::{Outgoing, Transmit};
@@ -48,7 +48,7 @@ const PEERS_AT_ONCE: usize = 256;
 const TIMER_GRAIN: Duration = Duration::from_millis(10);
 
 /// The configuration of a device.
-pub(super) struct Config {
+pub(super) struct DeviceConfig {
     pub(super) private_key: Option<PrivateKey>,
     pub(super) listen_port: u16,
     pub(super) fwmark: u32,
@@ -63,7 +63,7 @@ pub(super) struct Config {
     pub(super) bind_error: Option<i32>,
 }
 
-impl Default for Config {
+impl Default for DeviceConfig {
     fn default() -> Self {
         Self {
             private_key: None,
@@ -80,8 +80,8 @@ impl Default for Config {
 
 /// The owner of an interface.
 pub struct Device {
-    pub(super) context: Context,
-    pub(super) config: Config,
+    pub(super) context: DeviceContext,
+    pub(super) config: DeviceConfig,
     pub(super) networks: Networks,
     pub(super) ingress: Ingress,
     pub(super) strangers: Strangers,
@@ -99,7 +99,7 @@ impl Device {
     pub fn new(mut rng: Box<dyn RngCore + Send>, backend: AeadBackend) -> Self {
         let plane = Arc::new(Plane::new());
         Self {
-            config: Config::default(),
+            config: DeviceConfig::default(),
             networks: Networks::default(),
             ingress: Ingress::new(&mut *rng),
             strangers: Strangers::default(),
@@ -107,7 +107,7 @@ impl Device {
             peers: BTreeMap::new(),
             by_key: HashMap::new(),
             hub: None,
-            context: Context {
+            context: DeviceContext {
                 pending: PendingHandshakes::new(&plane),
                 plane,
                 rng,
@@ -126,12 +126,12 @@ impl Device {
     }
 
     /// The owner's part of a peer that was not removed, and the context.
-    fn entry(&mut self, peer: &Peer) -> Option<(&mut Entry, &mut Context)> {
+    fn entry(&mut self, peer: &Peer) -> Option<(&mut Entry, &mut DeviceContext)> {
         Some((self.peers.get_mut(&peer.id)?, &mut self.context))
     }
 
     /// Calls `work` for each peer.
-    pub(super) fn each(&mut self, mut work: impl FnMut(&mut Entry, &mut Context)) {
+    pub(super) fn each(&mut self, mut work: impl FnMut(&mut Entry, &mut DeviceContext)) {
         for entry in self.peers.values_mut() {
             work(entry, &mut self.context);
         }
@@ -145,7 +145,7 @@ impl Device {
         wall: Wall,
         from: Endpoint,
         message: &[u8],
-        backlog: Backlog,
+        backlog: HandshakeBacklog,
     ) {
         let result = match Message::parse(message) {
             _ if !self.plane().is_up() => Err(DropReason::Down),
@@ -220,9 +220,9 @@ impl Device {
         now: Time,
         from: Endpoint,
         message: &[u8],
-        backlog: Backlog,
+        backlog: HandshakeBacklog,
     ) -> Result<(), DropReason> {
-        let Context {
+        let DeviceContext {
             rng,
             pending,
             outgoing,
@@ -290,7 +290,7 @@ impl Device {
 
     fn consume_cookie(&mut self, now: Time, reply: &[u8; COOKIE_SIZE]) -> Result<(), DropReason> {
         let index = receiver_index(reply).ok_or(DropReason::Malformed)?;
-        let Context { plane, pending, .. } = &self.context;
+        let DeviceContext { plane, pending, .. } = &self.context;
         let of_session = || Some(plane.index.lookup(index).as_ref()?.peer()?.id);
         let id = pending.peer(index).or_else(of_session);
         let entry = id.and_then(|id| self.peers.get_mut(&id));

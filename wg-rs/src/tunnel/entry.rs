@@ -1,5 +1,5 @@
 //! The owner's part of a peer: its configuration, its handshake, and the timers that only the owner
-//! uses. A [`Context`] gives access to the rest of the device.
+//! uses. A [`DeviceContext`] gives access to the rest of the device.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::time::Time;
 use crate::model::{AllowedIp, Extensions, Wall};
 
 /// The part that all peers of a device share.
-pub(super) struct Context {
+pub(super) struct DeviceContext {
     pub(super) plane: Arc<Plane>,
     pub(super) rng: Box<dyn RngCore + Send>,
     /// The backend that session keys are made for.
@@ -84,7 +84,7 @@ impl Entry {
     /// Answers an initiation of this peer.
     pub(super) fn answer(
         &mut self,
-        context: &mut Context,
+        context: &mut DeviceContext,
         received: ReceivedInitiation,
         len: usize,
         from: Endpoint,
@@ -136,7 +136,7 @@ impl Entry {
     /// Handles the response to our initiation with this index.
     pub(super) fn accept_response(
         &mut self,
-        context: &mut Context,
+        context: &mut DeviceContext,
         message: &[u8; RESPONSE_SIZE],
         from: Endpoint,
         now: Time,
@@ -170,7 +170,7 @@ impl Entry {
         Ok(())
     }
 
-    fn begin_session(&mut self, context: &mut Context, keys: SessionKeys, origin: Origin) {
+    fn begin_session(&mut self, context: &mut DeviceContext, keys: SessionKeys, origin: Origin) {
         let keypair = Keypair::new(&self.shared, keys, origin);
         context.plane.index.insert(&keypair);
         context.plane.forget(self.shared.keypairs.add(keypair));
@@ -190,7 +190,7 @@ impl Entry {
     }
 
     /// Called when a handshake message of `len` bytes from the peer was accepted.
-    fn authenticated(&self, context: &Context, len: usize, now: Time) {
+    fn authenticated(&self, context: &DeviceContext, len: usize, now: Time) {
         let peer = &self.shared;
         peer.add_rx_bytes(len);
         peer.timers.any_authenticated_packet_received();
@@ -199,7 +199,7 @@ impl Entry {
     }
 
     /// Fires the timers that are due.
-    pub(super) fn fire(&mut self, context: &mut Context, now: Time) {
+    pub(super) fn fire(&mut self, context: &mut DeviceContext, now: Time) {
         let peer = self.shared.clone();
         if self.retransmit_handshake.take_if(|at| *at <= now).is_some() {
             self.retransmit(context, now);
@@ -228,7 +228,7 @@ impl Entry {
         }
     }
 
-    fn retransmit(&mut self, context: &mut Context, now: Time) {
+    fn retransmit(&mut self, context: &mut DeviceContext, now: Time) {
         let peer = &self.shared;
         let attempts = peer.handshake_attempts.load(Ordering::Relaxed);
         if attempts > MAX_TIMER_HANDSHAKES {
@@ -254,21 +254,21 @@ impl Entry {
     }
 
     /// Wipes sessions and the pending handshake.
-    pub(super) fn end_sessions(&mut self, context: &mut Context) {
+    pub(super) fn end_sessions(&mut self, context: &mut DeviceContext) {
         self.end_handshake(context);
         context.plane.forget(self.shared.keypairs.clear());
     }
 
     /// Nothing more is sent in the current sessions, but packets in them are received. The next
     /// packet may start a handshake at once.
-    pub(super) fn end_sending(&mut self, context: &mut Context) {
+    pub(super) fn end_sending(&mut self, context: &mut DeviceContext) {
         self.end_handshake(context);
         self.shared.keypairs.end_sending();
         self.shared.last_sent_handshake.clear();
     }
 
     /// Wipes the pending handshake.
-    fn end_handshake(&mut self, context: &mut Context) {
+    fn end_handshake(&mut self, context: &mut DeviceContext) {
         let handshake = self.handshake.as_mut();
         if let Some(index) = handshake.and_then(|handshake| handshake.clear()) {
             context.pending.release(index);
@@ -276,7 +276,7 @@ impl Entry {
     }
 
     /// Called when the link is down: wipes all session keys, and stops the timers.
-    pub(super) fn stop(&mut self, context: &mut Context) {
+    pub(super) fn stop(&mut self, context: &mut DeviceContext) {
         self.end_sessions(context);
         if let Some(handshake) = &mut self.handshake {
             handshake.forget_attempts();
@@ -291,7 +291,7 @@ impl Entry {
     }
 
     /// Called when the peer is removed: makes the data path forget it.
-    pub(super) fn remove(mut self, context: &mut Context) {
+    pub(super) fn remove(mut self, context: &mut DeviceContext) {
         self.end_sessions(context);
         self.shared.kill();
         // Again, because the data path may have confirmed a session meanwhile.
@@ -314,7 +314,7 @@ impl Entry {
     }
 
     /// Moves the peer to its earliest timer in the schedule.
-    pub(super) fn reschedule(&mut self, context: &mut Context) {
+    pub(super) fn reschedule(&mut self, context: &mut DeviceContext) {
         loop {
             let earliest = self.earliest_timer();
             let id = self.shared.id;
@@ -331,7 +331,7 @@ impl Entry {
     }
 }
 
-impl Context {
+impl DeviceContext {
     fn drop_staged(&self, peer: &Peer) {
         let purged = peer.staged.purge();
         self.plane

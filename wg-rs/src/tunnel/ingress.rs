@@ -30,14 +30,14 @@ const LOAD_MEMORY: Duration = Duration::from_secs(1);
 
 /// Handshake messages that wait behind the current one.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Backlog {
+pub struct HandshakeBacklog {
     /// Initiations.
     pub initiations: usize,
     /// Responses and cookie replies.
     pub answers: usize,
 }
 
-impl Backlog {
+impl HandshakeBacklog {
     /// The part that others have caused, if up to `expected` messages may be responses to our
     /// initiations.
     fn of_others(self, expected: usize) -> usize {
@@ -81,7 +81,7 @@ impl Ingress {
         now: Time,
         from: SocketAddr,
         message: &[u8],
-        backlog: Backlog,
+        backlog: HandshakeBacklog,
         pending: usize,
         rng: &mut dyn RngCore,
     ) -> Verdict {

@@ -20,7 +20,7 @@ use wg_crypto::{AeadBackend, PresharedKey, PrivateKey, PublicKey};
 use super::config::ConfigError;
 use super::device::Device;
 use super::drops::DropReason;
-use super::ingress::Backlog;
+use super::ingress::HandshakeBacklog;
 use super::keypair::Keypair;
 use super::peer::{Endpoint, Peer, Source};
 use super::receive::InBurst;
@@ -97,7 +97,7 @@ pub(crate) struct Host {
     /// The host's network accepts no datagrams.
     pub unplugged: bool,
     /// The backlog that is reported for each handshake message.
-    pub backlog: Backlog,
+    pub backlog: HandshakeBacklog,
     /// Packets that were written to the TUN.
     pub delivered: Vec<(Time, Vec<u8>)>,
     /// Packets that the data path would answer with ICMP.
@@ -188,7 +188,7 @@ impl Sim {
                 addr: format!("192.0.2.{}:51820", i + 1).parse().unwrap(),
                 deaf: false,
                 unplugged: false,
-                backlog: Backlog::default(),
+                backlog: HandshakeBacklog::default(),
                 delivered: Vec::new(),
                 unroutable: Vec::new(),
                 wall_error: 0,

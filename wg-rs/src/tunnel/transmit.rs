@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use tracing::debug;
 
-use super::entry::{Context, Entry, jitter, random_key};
+use super::entry::{DeviceContext, Entry, jitter, random_key};
 use super::handshake::Parties;
 use super::messages::{HANDSHAKE_DSCP, INITIATION_SIZE, MAX_TIMER_HANDSHAKES, REKEY_TIMEOUT};
 use super::outgoing::Transmit;
@@ -23,7 +23,7 @@ const CALL_TRIES: u32 = 3;
 
 impl Entry {
     /// Requests an initiation, unless one was sent in the last five seconds.
-    pub(super) fn send_initiation(&mut self, context: &mut Context, now: Time) {
+    pub(super) fn send_initiation(&mut self, context: &mut DeviceContext, now: Time) {
         let peer = &self.shared;
         if context.plane.is_up() && peer.has_endpoint() && !peer.sent_handshake_lately(now) {
             context.outgoing.initiation(peer.id, &mut self.wants);
@@ -31,7 +31,7 @@ impl Entry {
     }
 
     /// Starts a handshake with `CALL_TRIES` tries, unless there is a session.
-    pub(super) fn call(&mut self, context: &mut Context) {
+    pub(super) fn call(&mut self, context: &mut DeviceContext) {
         let peer = &self.shared;
         if context.plane.is_up() && peer.has_endpoint() && peer.keypairs.current().is_none() {
             // From zero attempts there would be MAX_TIMER_HANDSHAKES + 2 tries.
@@ -42,7 +42,7 @@ impl Entry {
     }
 
     /// Requests that staged packets are sent, or a keepalive if there are none.
-    pub(super) fn send_keepalive(&mut self, context: &mut Context) {
+    pub(super) fn send_keepalive(&mut self, context: &mut DeviceContext) {
         if self.shared.has_endpoint() {
             self.wants.keepalive = true;
             self.send_staged(context);
@@ -50,14 +50,14 @@ impl Entry {
     }
 
     /// Requests that staged packets are sent, or a handshake if there is no session.
-    pub(super) fn send_staged(&mut self, context: &mut Context) {
+    pub(super) fn send_staged(&mut self, context: &mut DeviceContext) {
         if context.plane.is_up() {
             context.outgoing.flush(self.shared.id, &mut self.wants);
         }
     }
 
     /// Creates an initiation.
-    pub(super) fn initiate(&mut self, context: &mut Context, now: Time, wall: Wall) {
+    pub(super) fn initiate(&mut self, context: &mut DeviceContext, now: Time, wall: Wall) {
         let peer = self.shared.clone();
         let (Some(local), Some(to)) = (context.identity.as_ref(), peer.endpoint()) else {
             return;
@@ -90,7 +90,7 @@ impl Entry {
     /// Seals the next burst of staged packets, or a keepalive if one is wanted.
     pub(super) fn flush(
         &mut self,
-        context: &mut Context,
+        context: &mut DeviceContext,
         now: Time,
         out: &mut Vec<u8>,
     ) -> Option<Transmit> {
@@ -139,7 +139,7 @@ impl Entry {
     /// Sends a handshake message.
     pub(super) fn send_message(
         &self,
-        context: &mut Context,
+        context: &mut DeviceContext,
         to: Endpoint,
         message: &[u8],
         now: Time,

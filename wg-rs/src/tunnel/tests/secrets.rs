@@ -60,7 +60,7 @@ fn shake_hands(devices: &mut [Device], out: &mut Vec<u8>) {
     let from = Endpoint::from("192.0.2.1:1".parse::<std::net::SocketAddr>().unwrap());
     for turn in [0, 1] {
         assert!(devices[turn].poll_transmit(now, wall, out).is_some());
-        devices[1 - turn].handle_message(now, wall, from, out, Backlog::default());
+        devices[1 - turn].handle_message(now, wall, from, out, HandshakeBacklog::default());
     }
 }
 

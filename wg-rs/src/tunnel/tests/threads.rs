@@ -162,7 +162,13 @@ impl Node {
             };
             let mut device = self.device.lock().unwrap();
             if !message.is_empty() {
-                device.handle_message(self.now(), self.wall(), from, &message, Backlog::default());
+                device.handle_message(
+                    self.now(),
+                    self.wall(),
+                    from,
+                    &message,
+                    HandshakeBacklog::default(),
+                );
             }
             let clock = self.clock.load(Ordering::SeqCst);
             device.handle_timeout(self.now(), self.wall());
