@@ -43,7 +43,7 @@ Namespaces:
     after_help = "Example:\n  wg-rs link add wg0 --netns docker:web --config wg0.conf --address 10.0.0.2/24 --up",
     disable_help_subcommand = true
 )]
-struct Link {
+struct LinkArguments {
     #[command(subcommand)]
     command: LinkCommand,
 }
@@ -94,7 +94,7 @@ enum LinkCommand {
 
 /// The definition of the command line, for completion scripts.
 pub(super) fn command() -> clap::Command {
-    Link::command()
+    LinkArguments::command()
 }
 
 #[derive(Debug, clap::Args)]
@@ -131,10 +131,10 @@ fn address(text: &str) -> Result<(IpAddr, u8), String> {
 pub(crate) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     let program = format!("{} link", context.program);
     let words = [OsString::from(&program)];
-    let command = Link::command().bin_name(program);
+    let command = LinkArguments::command().bin_name(program);
     let link = command
         .try_get_matches_from(words.iter().chain(args))
-        .and_then(|matches| Link::from_arg_matches(&matches));
+        .and_then(|matches| LinkArguments::from_arg_matches(&matches));
     let link = match link {
         Ok(link) => link,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => return print(error.to_string()),
@@ -381,13 +381,14 @@ fn table(listed: &[ListedInterface]) -> String {
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Link, String> {
-        Link::try_parse_from([&["wg-rs link"], args].concat()).map_err(|error| one_line(&error))
+    fn parse(args: &[&str]) -> Result<LinkArguments, String> {
+        LinkArguments::try_parse_from([&["wg-rs link"], args].concat())
+            .map_err(|error| one_line(&error))
     }
 
     #[test]
     fn the_command_line_definition_is_consistent() {
-        Link::command().debug_assert();
+        LinkArguments::command().debug_assert();
     }
 
     #[test]

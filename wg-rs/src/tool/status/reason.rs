@@ -18,16 +18,16 @@ const RECENT: Duration = Duration::from_secs(20);
 
 /// How a peer is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reason {
+pub(super) struct Condition {
     /// One word for programs: `connected`, `idle`, `no-answer`, …
     pub state: &'static str,
     /// The same as a text for people, with the cause at its end.
     pub text: String,
 }
 
-impl Reason {
+impl Condition {
     fn new(state: &'static str, text: impl Into<String>) -> Self {
-        Reason {
+        Condition {
             state,
             text: text.into(),
         }
@@ -35,7 +35,7 @@ impl Reason {
 }
 
 /// Returns how a peer of this interface is doing at the time `now`.
-pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Reason {
+pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Condition {
     let last = peer.peer.last_handshake;
     let since_handshake = last.map(|last| Duration::from_secs(now.secs.saturating_sub(last.secs)));
     let given_up = peer.unanswered.is_some_and(|sent| sent.count >= DEAD);
@@ -43,7 +43,7 @@ pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Reason
         .session
         .unwrap_or_else(|| since_handshake.is_some_and(|age| age < SESSION));
     if interface.up == Some(false) {
-        return Reason::new("interface-down", "the interface is down");
+        return Condition::new("interface-down", "the interface is down");
     }
     if session && !given_up {
         return connected(interface, peer, since_handshake);
@@ -81,7 +81,11 @@ fn refusals<'a>(interface: &'a Status, peer: &'a PeerStatus) -> impl Iterator<It
 }
 
 /// Describes a peer with a session. The text includes a recent refusal since the session began.
-fn connected(interface: &Status, peer: &PeerStatus, since_handshake: Option<Duration>) -> Reason {
+fn connected(
+    interface: &Status,
+    peer: &PeerStatus,
+    since_handshake: Option<Duration>,
+) -> Condition {
     let mut text = "connected".to_owned();
     if let Some(age) = since_handshake {
         text += &format!(", last handshake {} ago", time(age));
@@ -100,39 +104,39 @@ fn connected(interface: &Status, peer: &PeerStatus, since_handshake: Option<Dura
             text += &format!("; {} ({} ago)", cause(peer, refused).1, time(age));
         }
     }
-    Reason::new("connected", text)
+    Condition::new("connected", text)
 }
 
 /// Describes a peer without a session and without handshakes under way.
-fn quiet(peer: &PeerStatus, since_handshake: Option<Duration>) -> Reason {
+fn quiet(peer: &PeerStatus, since_handshake: Option<Duration>) -> Condition {
     match (since_handshake, peer.peer.endpoint) {
-        (Some(age), _) => Reason::new(
+        (Some(age), _) => Condition::new(
             "idle",
             format!("idle: nothing to send, last handshake {} ago", time(age)),
         ),
-        (None, None) => Reason::new(
+        (None, None) => Condition::new(
             "no-endpoint",
             "not connected: no endpoint is known; the peer must connect first",
         ),
         // Such a daemon does not report whether a handshake was tried.
-        (None, Some(endpoint)) if peer.session.is_none() => Reason::new(
+        (None, Some(endpoint)) if peer.session.is_none() => Condition::new(
             "no-handshake",
             format!(
                 "not connected: no handshake with {} yet",
                 NumericEndpoint(endpoint)
             ),
         ),
-        (None, Some(_)) => Reason::new(
+        (None, Some(_)) => Condition::new(
             "nothing-sent",
             "not connected: nothing was sent yet; the first packet starts a handshake",
         ),
     }
 }
 
-fn no_answer(peer: &PeerStatus, unanswered: Unanswered) -> Reason {
+fn no_answer(peer: &PeerStatus, unanswered: Unanswered) -> Condition {
     let Unanswered { count, age } = unanswered;
     let plural = if count == 1 { "" } else { "s" };
-    Reason::new(
+    Condition::new(
         "no-answer",
         format!(
             "not connected: {count} handshake{plural} sent{}, no answer in {}: it is down, a \
@@ -143,9 +147,9 @@ fn no_answer(peer: &PeerStatus, unanswered: Unanswered) -> Reason {
     )
 }
 
-fn unconfirmed(peer: &PeerStatus) -> Reason {
+fn unconfirmed(peer: &PeerStatus) -> Condition {
     let plural = if peer.unconfirmed == 1 { "" } else { "s" };
-    Reason::new(
+    Condition::new(
         "unconfirmed",
         format!(
             "not connected: {} handshake{plural} of it answered, but not confirmed: its preshared key \
@@ -164,13 +168,13 @@ fn ours(peer: &PeerStatus) -> &'static str {
     }
 }
 
-fn not_connected(peer: &PeerStatus, refused: &Refused) -> Reason {
+fn not_connected(peer: &PeerStatus, refused: &Refused) -> Condition {
     let (state, cause) = cause(peer, refused);
     let mut text = format!("not connected: {cause}");
     if refused.age >= RECENT {
         text += &format!(" ({} ago)", time(refused.age));
     }
-    Reason::new(state, text)
+    Condition::new(state, text)
 }
 
 /// Returns the word for programs and the text for a refusal.
@@ -318,7 +322,7 @@ mod tests {
         }
     }
 
-    fn of(peer: &PeerStatus) -> Reason {
+    fn of(peer: &PeerStatus) -> Condition {
         let interface = Status {
             up: Some(true),
             peers: vec![peer.clone()],
@@ -347,7 +351,7 @@ mod tests {
         peer.session = Some(true);
         peer.peer.last_handshake = handshake(100);
         let connected = "connected, last handshake 1 min ago, at 192.0.2.2:7";
-        assert_eq!(of(&peer), Reason::new("connected", connected));
+        assert_eq!(of(&peer), Condition::new("connected", connected));
         let age = seconds(4);
         peer.unanswered = Some(Unanswered { count: 1, age });
         assert_eq!(of(&peer).state, "connected");
@@ -380,7 +384,7 @@ mod tests {
         assert_eq!(of(&peer).state, "connected");
         peer.peer.last_handshake = handshake(7200);
         let idle = "idle: nothing to send, last handshake 2 h ago";
-        assert_eq!(of(&peer), Reason::new("idle", idle));
+        assert_eq!(of(&peer), Condition::new("idle", idle));
     }
 
     #[test]
@@ -410,11 +414,11 @@ mod tests {
             ),
         ];
         let text = "not connected: it answers, but the preshared keys differ (none is set here)";
-        assert_eq!(of(&peer), Reason::new("wrong-preshared-key", text));
+        assert_eq!(of(&peer), Condition::new("wrong-preshared-key", text));
         peer.refusals.truncate(1);
         let text = "not connected: 4 handshakes sent to 192.0.2.2:7, no answer in 16 s: it is \
                     down, a firewall blocks it, or a public key is wrong at one end";
-        assert_eq!(of(&peer), Reason::new("no-answer", text));
+        assert_eq!(of(&peer), Condition::new("no-answer", text));
     }
 
     #[test]

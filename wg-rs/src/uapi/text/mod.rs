@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 pub use get::{GetPrinter, parse_get};
 pub use reply::{Content, ReplyError, ReplyParser};
-pub use set::{BadLine, Reason, SetParser, parse_set, print_change};
+pub use set::{BadLine, Problem, SetParser, parse_set, print_change};
 pub use status::StatusPrinter;
 
 /// Splits `key=value`.

@@ -18,23 +18,23 @@ pub struct BadLine {
     /// The line; the first one after `set=1` is 1.
     pub line: usize,
     /// What is wrong.
-    pub reason: Reason,
+    pub reason: Problem,
 }
 
 impl BadLine {
     /// The errno for the reply.
     pub fn errno(&self) -> Errno {
         match self.reason {
-            Reason::NotAnAssignment | Reason::TooLong => Errno::EPROTO,
-            Reason::UnknownKey | Reason::Misplaced(_) | Reason::BadValue(..) => Errno::EINVAL,
-            Reason::TooMany => Errno::ENOMEM,
+            Problem::NotAnAssignment | Problem::TooLong => Errno::EPROTO,
+            Problem::UnknownKey | Problem::Misplaced(_) | Problem::BadValue(..) => Errno::EINVAL,
+            Problem::TooMany => Errno::ENOMEM,
         }
     }
 }
 
 /// What is wrong with a line. The value is not repeated, because it may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
+pub enum Problem {
     /// There is no `=`.
     #[error("not of the form key=value")]
     NotAnAssignment,
@@ -72,7 +72,7 @@ impl SetParser {
         self.lines += 1;
         let change = self.change(line).map_err(|reason| self.bad(reason))?;
         if self.changes.len() == MAX_CHANGES {
-            return Err(self.bad(Reason::TooMany));
+            return Err(self.bad(Problem::TooMany));
         }
         self.in_peer |= matches!(change, Change::Peer(_));
         self.changes.push(change);
@@ -82,7 +82,7 @@ impl SetParser {
     /// The error for a next line that was too long to be kept.
     pub fn too_long(&mut self) -> BadLine {
         self.lines += 1;
-        self.bad(Reason::TooLong)
+        self.bad(Problem::TooLong)
     }
 
     /// The changes.
@@ -90,23 +90,23 @@ impl SetParser {
         self.changes
     }
 
-    fn bad(&self, reason: Reason) -> BadLine {
+    fn bad(&self, reason: Problem) -> BadLine {
         BadLine {
             line: self.lines,
             reason,
         }
     }
 
-    fn change(&self, line: &[u8]) -> Result<Change, Reason> {
-        let (key, value) = super::split(line).ok_or(Reason::NotAnAssignment)?;
+    fn change(&self, line: &[u8]) -> Result<Change, Problem> {
+        let (key, value) = super::split(line).ok_or(Problem::NotAnAssignment)?;
         let Some(key) = KEYS.iter().find(|k| k.name.as_bytes() == key) else {
-            return Err(Reason::UnknownKey);
+            return Err(Problem::UnknownKey);
         };
         if key.of_peer.is_some_and(|of_peer| of_peer != self.in_peer) {
-            return Err(Reason::Misplaced(key.name));
+            return Err(Problem::Misplaced(key.name));
         }
         let change = str::from_utf8(value).ok().and_then(key.parse);
-        change.ok_or(Reason::BadValue(key.name, key.value))
+        change.ok_or(Problem::BadValue(key.name, key.value))
     }
 }
 
