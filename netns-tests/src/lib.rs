@@ -41,7 +41,7 @@ pub use name_server::NameServer;
 pub use nat::Nat;
 pub use paced::{Count, Paced};
 pub use process::Proc;
-pub use router::{Internet, NatKind, Site};
+pub use router::{Branch, Internet, NatKind};
 pub use sniff::{SeenPacket, Sniffer};
 pub use spokes::{By, Spokes};
 pub use state::{Differences, HostState};

@@ -76,7 +76,7 @@ impl NatKind {
 
 /// A host behind a router.
 #[derive(Debug)]
-pub struct Site {
+pub struct Branch {
     /// The host behind the router.
     pub host: Host,
     /// Its router.
@@ -85,13 +85,13 @@ pub struct Site {
     pub wan: IpAddr,
 }
 
-/// A host that all can reach, and sites that cannot reach each other. Dropping it ends all hosts.
+/// A host that all can reach, and branches that cannot reach each other. Dropping it ends all hosts.
 #[derive(Debug)]
 pub struct Internet {
     /// The host with a public address.
     pub hub: Host,
-    /// The sites, each behind a router of the requested kind.
-    pub sites: Vec<Site>,
+    /// The branches, each behind a router of the requested kind.
+    pub branches: Vec<Branch>,
     /// The host that forwards between them.
     pub core: Host,
     /// The owner of the hosts.
@@ -99,7 +99,7 @@ pub struct Internet {
 }
 
 impl Internet {
-    /// Creates a hub, and a site for each kind of router. Needs `nft`.
+    /// Creates a hub, and a branch for each kind of router. Needs `nft`.
     pub fn new(kinds: &[NatKind]) -> io::Result<Internet> {
         let lab = Lab::new()?;
         let (hub, core) = (lab.host("hub")?, lab.host("core")?);
@@ -110,13 +110,13 @@ impl Internet {
         core.address("hub", [192, 0, 2, 254], 24)?;
         core.address("hub", v6(0, 254), 64)?;
         default(&hub, [192, 0, 2, 254].into(), v6(0, 254), "eth0")?;
-        let mut sites = Vec::new();
+        let mut branches = Vec::new();
         for (kind, n) in kinds.iter().zip(1u8..) {
-            sites.push(site(&lab, &core, *kind, n)?);
+            branches.push(branch(&lab, &core, *kind, n)?);
         }
         Ok(Internet {
             hub,
-            sites,
+            branches,
             core,
             lab,
         })
@@ -131,13 +131,13 @@ impl Internet {
     }
 }
 
-fn site(lab: &Lab, core: &Host, kind: NatKind, n: u8) -> io::Result<Site> {
+fn branch(lab: &Lab, core: &Host, kind: NatKind, n: u8) -> io::Result<Branch> {
     let (host, router) = (
-        lab.host(&format!("site{n}"))?,
+        lab.host(&format!("branch{n}"))?,
         lab.host(&format!("router{n}"))?,
     );
     forwards(&router)?;
-    let (link, net) = (format!("site{n}"), u16::from(n));
+    let (link, net) = (format!("branch{n}"), u16::from(n));
     lab.cable((&router, "wan"), (core, &link), 1500)?;
     lab.cable((&host, "eth0"), (&router, "lan"), 1500)?;
     let wan: IpAddr = [203, 0, 113, 4 * n + 2].into();
@@ -164,7 +164,7 @@ fn site(lab: &Lab, core: &Host, kind: NatKind, n: u8) -> io::Result<Site> {
     ] {
         router.write(&format!("/proc/sys/net/netfilter/{timeout}"), "30")?;
     }
-    Ok(Site { host, router, wan })
+    Ok(Branch { host, router, wan })
 }
 
 fn v6(net: u16, host: u16) -> IpAddr {
@@ -216,14 +216,14 @@ mod tests {
         let (first, second) = (socket(&net.hub, 1000)?, socket(&net.hub, 2000)?);
         let other = socket(&net.core, 3000)?;
         let hub = Internet::hub(Family::V4);
-        for (kind, site) in NatKind::ALL.into_iter().zip(&net.sites) {
-            let inside = socket(&site.host, 51820)?;
+        for (kind, branch) in NatKind::ALL.into_iter().zip(&net.branches) {
+            let inside = socket(&branch.host, 51820)?;
             // The first datagram may be lost during neighbour discovery.
             let seen = until(PATIENCE, "a datagram to leave", || {
                 passes(&inside, (hub, 1000).into(), &first)
             })?;
             let again = passes(&inside, (hub, 2000).into(), &second)?;
-            assert_eq!(seen.ip(), site.wan, "{kind:?}");
+            assert_eq!(seen.ip(), branch.wan, "{kind:?}");
             assert_eq!(again == Some(seen), kind != NatKind::Symmetric, "{kind:?}");
             assert!(
                 passes(&first, seen, &inside)?.is_some(),

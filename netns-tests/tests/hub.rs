@@ -60,7 +60,7 @@ impl Club {
         let at: SocketAddr = (Internet::hub(outer), End::PORT).into();
         let mut members = Vec::new();
         for (i, daemon) in daemons.iter().enumerate() {
-            let (host, n) = (net.sites[i].host.clone(), i as u8 + 2);
+            let (host, n) = (net.branches[i].host.clone(), i as u8 + 2);
             let wg = daemon.start(&host, "wg0", Via::Uapi)?;
             let mut config = Config::new(&of_members[i], End::PORT)
                 .peer(allow(PeerConfig::new(keys.public), 1).at(at).keepalive(5));
@@ -219,7 +219,7 @@ fn a_sniffer_at_the_hub_finds_no_plaintext() -> io::Result<()> {
         Ok(at_b.found().then_some(()))
     })?;
     // A captured packet may contain many datagrams that the kernel has not segmented yet.
-    let (from, to) = (club.net.sites[0].wan, club.net.sites[1].wan);
+    let (from, to) = (club.net.branches[0].wan, club.net.branches[1].wan);
     let mut seen = Vec::new();
     until(PATIENCE, "packets to enter and leave the hub", || {
         seen.extend(at_hub.take());
@@ -273,7 +273,7 @@ fn a_far_end_under_a_flood_is_reached() -> io::Result<()> {
             unreachable!("two members")
         };
         let lan = (IpAddr::from([192, 168, 1, 2]), End::PORT).into();
-        let reached = under_flood(&club.net.sites[1].router, lan, b.keys.public, || {
+        let reached = under_flood(&club.net.branches[1].router, lan, b.keys.public, || {
             a.host.reach(inner(Family::V4, b.n), PATIENCE)
         })?;
         reached?;

@@ -41,7 +41,7 @@ pub fn read_file(name: &str, text: &[u8], dialect: Dialect) -> (Settings, Vec<Er
             file: Some(Arc::from(name)),
             ..Settings::default()
         },
-        section: Section::None,
+        section: OpenSection::None,
         line: 0,
         errors: Vec::new(),
     };
@@ -57,7 +57,7 @@ pub fn read_file(name: &str, text: &[u8], dialect: Dialect) -> (Settings, Vec<Er
     (reader.settings, errors)
 }
 
-enum Section {
+enum OpenSection {
     /// Before the first section.
     None,
     Interface,
@@ -70,7 +70,7 @@ enum Section {
 struct Reader {
     dialect: Dialect,
     settings: Settings,
-    section: Section,
+    section: OpenSection,
     line: usize,
     errors: Vec<(usize, Error)>,
 }
@@ -89,10 +89,10 @@ impl Reader {
                 self.end_section();
                 self.begin_section(&squeezed(plain));
             }
-            (_, Section::Unknown) => {}
-            (_, Section::None) => {
+            (_, OpenSection::Unknown) => {}
+            (_, OpenSection::None) => {
                 self.unrecognized(first_word(plain), None);
-                self.section = Section::Unknown;
+                self.section = OpenSection::Unknown;
             }
             (What::Key(key, value), _) if str::from_utf8(plain).is_ok() => {
                 let value = Zeroizing::new(squeezed(&line.raw[value.clone()]));
@@ -104,10 +104,10 @@ impl Reader {
 
     fn extension(&mut self, text: &[u8]) {
         let place = match &mut self.section {
-            Section::Interface => Place::Interface(&mut self.settings),
-            Section::Peer(peer, _) => Place::Peer(peer),
-            Section::None => Place::Nowhere,
-            Section::Unknown => return,
+            OpenSection::Interface => Place::Interface(&mut self.settings),
+            OpenSection::Peer(peer, _) => Place::Peer(peer),
+            OpenSection::None => Place::Nowhere,
+            OpenSection::Unknown => return,
         };
         if let Err((key, reason, hint)) = extensions::read(text, self.line, place) {
             self.error(self.line, key, reason, hint);
@@ -149,7 +149,7 @@ impl Reader {
             }
         };
         self.section = match meant {
-            Some("[Interface]") => Section::Interface,
+            Some("[Interface]") => OpenSection::Interface,
             Some(_) => {
                 let nobody = PublicKey::from_bytes([0; 32]);
                 let peer = PeerSettings {
@@ -157,20 +157,20 @@ impl Reader {
                     line: self.line,
                     ..PeerSettings::new(nobody)
                 };
-                Section::Peer(peer, None)
+                OpenSection::Peer(peer, None)
             }
-            None => Section::Unknown,
+            None => OpenSection::Unknown,
         };
     }
 
     fn end_section(&mut self) {
-        match std::mem::replace(&mut self.section, Section::None) {
-            Section::Peer(peer, Some(public_key)) => {
+        match std::mem::replace(&mut self.section, OpenSection::None) {
+            OpenSection::Peer(peer, Some(public_key)) => {
                 self.settings
                     .peers
                     .push(PeerSettings { public_key, ..peer });
             }
-            Section::Peer(peer, None) if peer.public_key_line == 0 => {
+            OpenSection::Peer(peer, None) if peer.public_key_line == 0 => {
                 self.error(peer.line, None, Reason::NoPublicKey, None);
             }
             _ => {}
@@ -178,7 +178,7 @@ impl Reader {
     }
 
     fn assignment(&mut self, key: &str, value: &str) {
-        let in_peer = matches!(self.section, Section::Peer(..));
+        let in_peer = matches!(self.section, OpenSection::Peer(..));
         let Some(known) = find(key, if in_peer { PEER } else { INTERFACE }) else {
             let hint = self.dialect.hint(key, in_peer);
             self.unrecognized(key.as_bytes(), hint);
@@ -191,9 +191,9 @@ impl Reader {
             return;
         }
         let set = match &mut self.section {
-            Section::Interface => set_interface(&mut self.settings, known, value),
-            Section::Peer(peer, public_key) => set_peer(peer, public_key, known, value, line),
-            Section::None | Section::Unknown => Ok(()),
+            OpenSection::Interface => set_interface(&mut self.settings, known, value),
+            OpenSection::Peer(peer, public_key) => set_peer(peer, public_key, known, value, line),
+            OpenSection::None | OpenSection::Unknown => Ok(()),
         };
         if let Err(reason) = set {
             self.error(line, Some(known), reason, None);

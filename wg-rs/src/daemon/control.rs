@@ -43,19 +43,19 @@ pub enum End {
 }
 
 /// The signals that end the daemon. They are queued from the creation of this value on.
-pub struct Signals {
+pub struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
+impl EndSignals {
     /// Must be created within a tokio runtime, before there is anything to clean up, and before
     /// other threads, which block the same signals.
     ///
     /// # Errors
     /// The kernel is out of resources.
     pub fn new() -> io::Result<Self> {
-        let signals = Signals {
+        let signals = EndSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         };
@@ -128,7 +128,7 @@ impl<'a> Control<'a> {
     /// Waiting fails.
     pub async fn run(
         mut self,
-        mut signals: Signals,
+        mut signals: EndSignals,
         tun_gone: oneshot::Receiver<io::Error>,
     ) -> io::Result<End> {
         tokio::pin!(tun_gone);

@@ -23,12 +23,12 @@ pub enum Happened {
 }
 
 /// A source of events, which are usually of no interest.
-trait Source: AsFd {
+trait EventSource: AsFd {
     /// Takes all queued events.
     fn take(&mut self) -> io::Result<Option<Happened>>;
 }
 
-impl Source for Uevents {
+impl EventSource for Uevents {
     fn take(&mut self) -> io::Result<Option<Happened>> {
         let mut happened = None;
         loop {
@@ -42,30 +42,30 @@ impl Source for Uevents {
     }
 }
 
-impl Source for Resumes {
+impl EventSource for Resumes {
     fn take(&mut self) -> io::Result<Option<Happened>> {
         Ok(Resumes::take(self).then_some(Happened::Resumed))
     }
 }
 
-struct Listener<S> {
+struct Registered<S> {
     source: S,
     ready: AsyncFd<OwnedFd>,
 }
 
 /// Starts to listen to a source. None, with a line in the log, if that is not possible.
-fn listen<S: Source>(source: io::Result<S>, to_what: &str) -> Option<Listener<S>> {
+fn listen<S: EventSource>(source: io::Result<S>, to_what: &str) -> Option<Registered<S>> {
     let heard = source.and_then(|source| {
         let ready = async_fd::readable(source.as_fd().try_clone_to_owned()?)?;
-        Ok(Listener { source, ready })
+        Ok(Registered { source, ready })
     });
     heard
         .inspect_err(|error| tracing::error!(%error, "cannot detect {to_what}"))
         .ok()
 }
 
-async fn hear<S: Source>(heard: &mut Option<Listener<S>>) -> io::Result<Option<Happened>> {
-    let Some(Listener { source, ready }) = heard else {
+async fn hear<S: EventSource>(heard: &mut Option<Registered<S>>) -> io::Result<Option<Happened>> {
+    let Some(Registered { source, ready }) = heard else {
         return std::future::pending().await;
     };
     ready.readable().await?.clear_ready();
@@ -74,8 +74,8 @@ async fn hear<S: Source>(heard: &mut Option<Listener<S>>) -> io::Result<Option<H
 
 /// The sources of the machine's events.
 pub struct Machine {
-    uevents: Option<Listener<Uevents>>,
-    resumes: Option<Listener<Resumes>>,
+    uevents: Option<Registered<Uevents>>,
+    resumes: Option<Registered<Resumes>>,
 }
 
 impl Machine {

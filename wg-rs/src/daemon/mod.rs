@@ -28,7 +28,7 @@ use nix::errno::Errno;
 use tokio::sync::oneshot;
 use wg_crypto::{AeadBackend, wipe_stack_after};
 
-use self::control::{Control, End, Signals};
+use self::control::{Control, End, EndSignals};
 use self::interface::RunningInterface;
 use self::log::{Destination, Queue};
 use self::options::{Environment, LogLevel, Offloads, Options};
@@ -212,7 +212,7 @@ fn serve(
     let runtime = runtime.map_err(Fatal::new("cannot start the control loop"))?;
     let signals = {
         let _in_runtime = runtime.enter();
-        Signals::new().map_err(Fatal::new("cannot catch signals"))?
+        EndSignals::new().map_err(Fatal::new("cannot catch signals"))?
     };
     let (tun, listener) = make(options, prepared)?;
     let tun = Arc::new(tun);

@@ -31,14 +31,14 @@ const ANSWERS_IN_A_ROW: u32 = 8;
 
 /// A handshake message or cookie reply, with its sender.
 #[derive(Clone, Copy)]
-pub struct Received {
+pub struct ReceivedMessage {
     bytes: [u8; INITIATION_SIZE],
     len: u8,
     /// The sender, and our address that the message was sent to.
     pub from: Endpoint,
 }
 
-impl Received {
+impl ReceivedMessage {
     /// The datagram.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
@@ -56,7 +56,7 @@ impl Received {
 pub enum Wakeup {
     /// A turn: the next message, if any, and the number of messages behind it. There may also be
     /// events, changes of the configuration, or due timers.
-    Turn(Option<Received>, HandshakeBacklog),
+    Turn(Option<ReceivedMessage>, HandshakeBacklog),
     /// The interface ends.
     Closed,
 }
@@ -70,8 +70,8 @@ pub struct Inbox {
 
 #[derive(Default)]
 struct State {
-    answers: VecDeque<Received>,
-    initiations: VecDeque<Received>,
+    answers: VecDeque<ReceivedMessage>,
+    initiations: VecDeque<ReceivedMessage>,
     answers_in_a_row: u32,
     news: bool,
     closed: bool,
@@ -84,7 +84,7 @@ impl State {
         !self.closed && !self.news && self.answers.is_empty() && self.initiations.is_empty()
     }
 
-    fn next_message(&mut self) -> Option<Received> {
+    fn next_message(&mut self) -> Option<ReceivedMessage> {
         let answer_first = self.initiations.is_empty() || self.answers_in_a_row < ANSWERS_IN_A_ROW;
         if answer_first && let Some(answer) = self.answers.pop_front() {
             self.answers_in_a_row += 1;
@@ -144,7 +144,7 @@ impl Inbox {
             return false;
         };
         head.copy_from_slice(datagram);
-        let message = Received {
+        let message = ReceivedMessage {
             bytes,
             len: datagram.len() as u8,
             from,

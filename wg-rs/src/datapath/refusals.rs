@@ -22,11 +22,11 @@ const MOST: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Refusals {
     any: AtomicBool,
-    by_endpoint: Mutex<HashMap<SocketAddr, Refusal>>,
+    by_endpoint: Mutex<HashMap<SocketAddr, RefusedStride>>,
 }
 
 #[derive(Debug)]
-struct Refusal {
+struct RefusedStride {
     /// The refusal applies to datagrams of this length or longer.
     stride: usize,
     until: Time,
@@ -68,7 +68,7 @@ impl Refusals {
         let until = now + EXPIRY;
         let refusal = by_endpoint
             .entry(endpoint)
-            .or_insert(Refusal { stride, until });
+            .or_insert(RefusedStride { stride, until });
         refusal.stride = refusal.stride.min(stride);
         refusal.until = until;
         self.any.store(true, Ordering::Relaxed);

@@ -46,7 +46,7 @@ pub(super) struct Container {
 }
 
 /// Why an engine did not return a namespace.
-enum Failure {
+enum LookupError {
     /// Nobody listens at the socket.
     Absent,
     /// The engine has no such container.
@@ -105,10 +105,10 @@ impl ContainerEngine {
             });
             match answer {
                 Ok(netns) => return Ok(netns),
-                Err(Failure::Absent) => {}
-                Err(Failure::NoContainer) => asked = true,
-                Err(Failure::Unfit(reason)) => return Err(reason),
-                Err(Failure::Other(reason)) => {
+                Err(LookupError::Absent) => {}
+                Err(LookupError::NoContainer) => asked = true,
+                Err(LookupError::Unfit(reason)) => return Err(reason),
+                Err(LookupError::Other(reason)) => {
                     return Err(format!("{} at {host}: {reason}", self.name()));
                 }
             }
@@ -147,7 +147,7 @@ impl ContainerEngine {
             check_local(&docker, &host).await?;
             let none = None::<ListContainersOptions>;
             let containers = docker.list_containers(none).await.map_err(failure)?;
-            Ok::<_, Failure>((docker, containers))
+            Ok::<_, LookupError>((docker, containers))
         };
         let Ok(Ok((docker, listed))) = timeout_at(deadline, listing).await else {
             return Vec::new();
@@ -183,8 +183,8 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 /// Sends a request to one engine.
-fn ask<T>(question: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = runtime().map_err(|error| Failure::Other(reason(&error)))?;
+fn ask<T>(question: impl Future<Output = Result<T, LookupError>>) -> Result<T, LookupError> {
+    let runtime = runtime().map_err(|error| LookupError::Other(reason(&error)))?;
     let limit = Duration::from_secs(PATIENCE);
     let answer = runtime.block_on(async { timeout(limit, question).await });
     // Does not wait for the look-up of a host name, which cannot be cancelled.
@@ -192,24 +192,24 @@ fn ask<T>(question: impl Future<Output = Result<T, Failure>>) -> Result<T, Failu
     answer.unwrap_or_else(|_| Err(no_answer()))
 }
 
-fn no_answer() -> Failure {
-    Failure::Other(format!("no answer within {PATIENCE} s"))
+fn no_answer() -> LookupError {
+    LookupError::Other(format!("no answer within {PATIENCE} s"))
 }
 
-fn connect(host: &str) -> Result<Docker, Failure> {
+fn connect(host: &str) -> Result<Docker, LookupError> {
     let docker = match host.split_once("://") {
         Some(("unix", path)) => Docker::connect_with_unix(path, PATIENCE, API_DEFAULT_VERSION),
         Some(("tcp" | "http", _)) => Docker::connect_with_http(host, PATIENCE, API_DEFAULT_VERSION),
         _ => {
             let text = "only unix:// and tcp:// can be asked";
-            return Err(Failure::Other(text.into()));
+            return Err(LookupError::Other(text.into()));
         }
     };
     docker.map_err(failure)
 }
 
 /// Fails if the engine runs on another machine, because its process IDs are meaningless here.
-async fn check_local(docker: &Docker, host: &str) -> Result<(), Failure> {
+async fn check_local(docker: &Docker, host: &str) -> Result<(), LookupError> {
     if host.starts_with("unix://") {
         return Ok(());
     }
@@ -220,26 +220,26 @@ async fn check_local(docker: &Docker, host: &str) -> Result<(), Failure> {
     }
     let there = there.as_deref().unwrap_or("unknown");
     let text = format!("its containers run on another machine, {there}");
-    Err(Failure::Other(text))
+    Err(LookupError::Other(text))
 }
 
-fn failure(error: bollard::errors::Error) -> Failure {
+fn failure(error: bollard::errors::Error) -> LookupError {
     use bollard::errors::Error::{
         DockerResponseServerError, JsonDataError, RequestTimeoutError, SocketNotFoundError,
     };
     match &error {
-        SocketNotFoundError(_) => return Failure::Absent,
+        SocketNotFoundError(_) => return LookupError::Absent,
         // Podman has this state between running and exited; Docker does not.
         JsonDataError { message, .. } if message.contains("`stopped`") => {
-            return Failure::Unfit(NOT_RUNNING.into());
+            return LookupError::Unfit(NOT_RUNNING.into());
         }
         RequestTimeoutError => return no_answer(),
         DockerResponseServerError {
             status_code: 404, ..
-        } => return Failure::NoContainer,
+        } => return LookupError::NoContainer,
         DockerResponseServerError { message, .. } => {
             let line = message.lines().next().unwrap_or_default();
-            return Failure::Other(line.trim().into());
+            return LookupError::Other(line.trim().into());
         }
         _ => {}
     }
@@ -247,23 +247,23 @@ fn failure(error: bollard::errors::Error) -> Failure {
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::Absent,
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => LookupError::Absent,
                 io::ErrorKind::PermissionDenied => {
-                    Failure::Other("permission to use the engine's socket is denied".into())
+                    LookupError::Other("permission to use the engine's socket is denied".into())
                 }
-                _ => Failure::Other(reason(error)),
+                _ => LookupError::Other(reason(error)),
             };
         }
         cause = error.source();
     }
-    Failure::Other(error.to_string())
+    LookupError::Other(error.to_string())
 }
 
 /// The container and its namespace, if the container is still the same after opening it.
 async fn namespace_of(
     docker: &Docker,
     container: &str,
-) -> Result<(ContainerInspectResponse, NetNs), Failure> {
+) -> Result<(ContainerInspectResponse, NetNs), LookupError> {
     let inspect = async || {
         let none = None::<InspectContainerOptions>;
         docker
@@ -272,17 +272,17 @@ async fn namespace_of(
             .map_err(failure)
     };
     let before = inspect().await?;
-    let pid = running(&before).map_err(Failure::Unfit)?;
+    let pid = running(&before).map_err(LookupError::Unfit)?;
     let netns = Process::open(pid).and_then(|process| process.netns());
     let netns = netns.map_err(unfit)?;
     if NetNs::of_init().is_ok_and(|host| netns.is(&host).unwrap_or(false)) {
-        return Err(Failure::Unfit(HOST_NETWORK.into()));
+        return Err(LookupError::Unfit(HOST_NETWORK.into()));
     }
     // The container's process may have ended, and its ID may belong to another process now.
     if life(&inspect().await?) == life(&before) {
         Ok((before, netns))
     } else {
-        Err(Failure::Unfit("the container was restarted".into()))
+        Err(LookupError::Unfit("the container was restarted".into()))
     }
 }
 
@@ -313,8 +313,8 @@ fn running(container: &ContainerInspectResponse) -> Result<u32, String> {
 const NOT_RUNNING: &str = "the container is not running";
 const HOST_NETWORK: &str = "the container has the host's network, not one of its own";
 
-fn unfit(error: io::Error) -> Failure {
-    Failure::Unfit(match (error.kind(), error.raw_os_error()) {
+fn unfit(error: io::Error) -> LookupError {
+    LookupError::Unfit(match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::NotFound, _) | (_, Some(libc::ESRCH)) => NOT_RUNNING.into(),
         (io::ErrorKind::PermissionDenied, _) => NO_PERMISSION.into(),
         _ => reason(&error),

@@ -41,7 +41,7 @@ const PROMPT: Duration = Duration::from_millis(100);
 
 /// A running daemon and its link.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(super) struct RunningDaemon {
     pub pid: u32,
     /// The link's current name.
     pub link: String,
@@ -118,7 +118,7 @@ pub fn socket(name: &str) -> PathBuf {
 /// # Errors
 /// [`Error::Hidden`]: permission is denied, or the process is not visible from here;
 /// [`Error::NoLink`].
-pub(super) fn find(name: &str) -> Result<Daemon, Error> {
+pub(super) fn find(name: &str) -> Result<RunningDaemon, Error> {
     let hidden = |reason: String| Error::Hidden {
         name: name.into(),
         reason,
@@ -225,7 +225,7 @@ fn accepted(stream: &UnixStream) -> io::Result<u32> {
 
 /// None if this process does not hold the other end of the connection; otherwise the process's link
 /// for `name`, if it has one.
-fn of_process(pid: u32, to: &Connection, name: &str) -> io::Result<Option<Option<Daemon>>> {
+fn of_process(pid: u32, to: &Connection, name: &str) -> io::Result<Option<Option<RunningDaemon>>> {
     let process = Process::open(pid)?;
     if !to.is_with(&process)? {
         return Ok(None);
@@ -236,7 +236,7 @@ fn of_process(pid: u32, to: &Connection, name: &str) -> io::Result<Option<Option
     let link = link.or((links.len() == 1).then_some(0));
     Ok(Some(link.map(|link| {
         let (link, netns) = links.swap_remove(link);
-        Daemon {
+        RunningDaemon {
             pid,
             link,
             netns,

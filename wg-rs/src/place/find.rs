@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::daemon::{self, Daemon};
+use super::daemon::{self, RunningDaemon};
 use super::error::{Error, reason};
 use super::namespace::Namespace;
 use super::survey::Survey;
@@ -81,7 +81,7 @@ pub fn find(name: &str) -> Result<FoundInterface, Error> {
         return Err(not_here(name));
     }
     match daemon::find(name) {
-        Ok(Daemon { link, netns, .. }) if netns.is(&here)? => Ok(FoundInterface {
+        Ok(RunningDaemon { link, netns, .. }) if netns.is(&here)? => Ok(FoundInterface {
             link,
             ..FoundInterface::new(name, Kind::Userspace, netns)
         }),

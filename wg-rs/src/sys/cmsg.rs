@@ -78,7 +78,7 @@ impl<'a> Iterator for Messages<'a> {
 
 /// The result of recvmsg besides the bytes and the control messages.
 #[derive(Clone, Copy, Debug)]
-pub struct Received {
+pub struct RecvMsg {
     /// Bytes received.
     pub len: usize,
     /// Length of the sender's name.
@@ -96,7 +96,7 @@ pub fn recvmsg(
     buf: &mut [u8],
     name: &mut [u8],
     control: &mut ControlBuffer,
-) -> io::Result<Received> {
+) -> io::Result<RecvMsg> {
     let mut iov = libc::iovec {
         iov_base: buf.as_mut_ptr().cast(),
         iov_len: buf.len(),
@@ -113,7 +113,7 @@ pub fn recvmsg(
     // their lengths.
     let len = check(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, 0) })?;
     control.len = (header.msg_controllen as usize).min(CAPACITY);
-    Ok(Received {
+    Ok(RecvMsg {
         len: len.cast_unsigned(),
         name_len: (header.msg_namelen as usize).min(name.len()),
         truncated: header.msg_flags & libc::MSG_TRUNC != 0,

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::cmsg::{self, ControlBuffer, Received, int};
+use super::cmsg::{self, ControlBuffer, RecvMsg, int};
 use super::sockaddr::Name;
 use super::{Version, check, kernel_at_least, kernel_version, set_option};
 
@@ -270,7 +270,7 @@ impl UdpSocket {
     fn recvmsg(&self, buf: &mut [u8]) -> io::Result<Received> {
         let mut name = Name::empty();
         let mut control = ControlBuffer::new();
-        let Received {
+        let RecvMsg {
             len,
             name_len,
             truncated,

@@ -24,12 +24,12 @@ pub const MAX_SOURCES: usize = 65536;
 
 /// The buckets of all sources of the last one or two seconds.
 pub struct RateLimiter {
-    buckets: HashMap<Source, Bucket, Seeded>,
+    buckets: HashMap<SourcePrefix, Bucket, Seeded>,
     swept: Time,
 }
 
 #[derive(PartialEq, Eq, Hash)]
-enum Source {
+enum SourcePrefix {
     V4(u32),
     /// The /64: a host may have any address in it.
     V6(u64),
@@ -70,8 +70,8 @@ impl RateLimiter {
             self.swept = now;
         }
         let source = match source {
-            IpAddr::V4(addr) => Source::V4(addr.to_bits()),
-            IpAddr::V6(addr) => Source::V6((addr.to_bits() >> 64) as u64),
+            IpAddr::V4(addr) => SourcePrefix::V4(addr.to_bits()),
+            IpAddr::V6(addr) => SourcePrefix::V6((addr.to_bits() >> 64) as u64),
         };
         let Some(bucket) = self.buckets.get_mut(&source) else {
             if self.buckets.len() >= MAX_SOURCES {

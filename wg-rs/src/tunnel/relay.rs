@@ -91,13 +91,13 @@ impl Hop {
 }
 
 /// The destination of relayed data packets.
-pub struct Route {
+pub struct RelayRoute {
     hop: Hop,
     /// The receiver's endpoint.
     pub to: Endpoint,
 }
 
-impl Route {
+impl RelayRoute {
     /// The receiving peer.
     pub fn peer(&self) -> &Peer {
         self.hop.receiver()
@@ -132,7 +132,7 @@ impl Relay {
     ///
     /// # Errors
     /// The reason for dropping the packets.
-    pub fn route(&self, index: u32, from: SocketAddr, now: Time) -> Result<Route, DropReason> {
+    pub fn route(&self, index: u32, from: SocketAddr, now: Time) -> Result<RelayRoute, DropReason> {
         let hop = {
             let hops = self.hops.read().unwrap_or_else(PoisonError::into_inner);
             let mut of_index = hops.get(&index).into_iter().flatten();
@@ -143,7 +143,7 @@ impl Relay {
         if to.addr == from {
             return Err(DropReason::RelayLoop);
         }
-        Ok(Route { hop, to })
+        Ok(RelayRoute { hop, to })
     }
 
     /// Whether the table contains this index.

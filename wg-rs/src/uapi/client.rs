@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::lines::{Line, LineBuffer};
+use super::lines::{LineBuffer, UapiLine};
 use super::text::{Content, ReplyError, ReplyParser, print_change};
 use crate::model::status::Status;
 use crate::model::{Change, Interface};
@@ -133,9 +133,9 @@ impl Client {
                 }
             }
             match self.lines.line() {
-                Line::Text(b"") => return Ok(parser.finish()?),
-                Line::Text(line) => parser.line(line)?,
-                Line::TooLong => return Err(parser.too_long().into()),
+                UapiLine::Text(b"") => return Ok(parser.finish()?),
+                UapiLine::Text(line) => parser.line(line)?,
+                UapiLine::TooLong => return Err(parser.too_long().into()),
             }
         }
     }

@@ -9,7 +9,7 @@ pub(super) const MAX_LINE: usize = 512;
 
 /// A line without its newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Line<'a> {
+pub(super) enum UapiLine<'a> {
     Text(&'a [u8]),
     /// A line with more than [`MAX_LINE`] bytes, which were discarded.
     TooLong,
@@ -67,11 +67,11 @@ impl LineBuffer {
     }
 
     /// The current line.
-    pub(super) fn line(&self) -> Line<'_> {
+    pub(super) fn line(&self) -> UapiLine<'_> {
         if self.too_long {
-            Line::TooLong
+            UapiLine::TooLong
         } else {
-            Line::Text(&self.bytes[self.line..self.start - 1])
+            UapiLine::Text(&self.bytes[self.line..self.start - 1])
         }
     }
 
@@ -109,8 +109,8 @@ mod tests {
         for piece in pieces.iter().cycle() {
             while buffer.step() {
                 found.push(match buffer.line() {
-                    Line::Text(line) => Some(line.to_vec()),
-                    Line::TooLong => None,
+                    UapiLine::Text(line) => Some(line.to_vec()),
+                    UapiLine::TooLong => None,
                 });
             }
             let space = buffer.space();
@@ -120,8 +120,8 @@ mod tests {
             buffer.filled(len);
             if len == 0 {
                 let last = buffer.step().then(|| match buffer.line() {
-                    Line::Text(line) => Some(line.to_vec()),
-                    Line::TooLong => None,
+                    UapiLine::Text(line) => Some(line.to_vec()),
+                    UapiLine::TooLong => None,
                 });
                 assert!(!buffer.step());
                 found.extend(last);

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::lines::{Line, LineBuffer};
+use super::lines::{LineBuffer, UapiLine};
 use super::socket::Listener;
 use super::text::{GetPrinter, SetParser, StatusPrinter};
 use super::watch::{SocketWatch, deleted};
@@ -105,21 +105,21 @@ impl Connection {
     async fn converse(mut self, handler: &impl Handler) -> io::Result<()> {
         loop {
             let question = match self.line().await? {
-                Some(Line::Text(b"get=1")) => Question::Get,
-                Some(Line::Text(b"status=1")) => Question::Status,
-                Some(Line::Text(line)) if line.starts_with(LOG) => {
+                Some(UapiLine::Text(b"get=1")) => Question::Get,
+                Some(UapiLine::Text(b"status=1")) => Question::Status,
+                Some(UapiLine::Text(line)) if line.starts_with(LOG) => {
                     Question::Log(String::from_utf8_lossy(&line[LOG.len()..]).into_owned())
                 }
-                Some(Line::Text(b"set=1")) => {
+                Some(UapiLine::Text(b"set=1")) => {
                     let result = self.set(handler).await?;
                     self.end(-(result.err().map_or(0, |errno| errno as i32)))
                         .await?;
                     continue;
                 }
-                Some(Line::Text(_) | Line::TooLong) | None => return Ok(()),
+                Some(UapiLine::Text(_) | UapiLine::TooLong) | None => return Ok(()),
             };
             match self.line().await? {
-                Some(Line::Text(b"")) => self.answer(handler, question).await?,
+                Some(UapiLine::Text(b"")) => self.answer(handler, question).await?,
                 Some(_) => return self.end(Errno::EINVAL as i32).await,
                 None => return Ok(()),
             }
@@ -153,10 +153,10 @@ impl Connection {
         let mut bad = None;
         loop {
             let read = match self.line().await? {
-                Some(Line::Text(b"")) | None => break,
+                Some(UapiLine::Text(b"")) | None => break,
                 Some(_) if bad.is_some() => continue,
-                Some(Line::Text(line)) => parser.line(line),
-                Some(Line::TooLong) => Err(parser.too_long()),
+                Some(UapiLine::Text(line)) => parser.line(line),
+                Some(UapiLine::TooLong) => Err(parser.too_long()),
             };
             bad = read.err();
         }
@@ -189,7 +189,7 @@ impl Connection {
     }
 
     /// The next line. None if the client has closed its side.
-    async fn line(&mut self) -> io::Result<Option<Line<'_>>> {
+    async fn line(&mut self) -> io::Result<Option<UapiLine<'_>>> {
         let mut ended = false;
         while !self.lines.step() {
             if ended {

@@ -19,7 +19,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::{Error, Link, LinkAddress, messages};
-use crate::sys::cmsg::{self, ControlBuffer, Received, int};
+use crate::sys::cmsg::{self, ControlBuffer, RecvMsg, int};
 
 // linux/rtnetlink.h, linux/netlink.h
 const RTNLGRP_LINK: u32 = 1;
@@ -151,7 +151,7 @@ impl Events {
         // SAFETY: the socket outlives this call.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let mut receive = || cmsg::recvmsg(fd, &mut self.buffer, &mut name, &mut control);
-        let Received { len, truncated, .. } = match receive() {
+        let RecvMsg { len, truncated, .. } = match receive() {
             Err(error) if is_overrun(&error) => {
                 // The kernel reports the loss once, and then drops events until all queued ones are
                 // read.

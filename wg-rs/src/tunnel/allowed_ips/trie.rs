@@ -123,7 +123,7 @@ fn fold(word: u64) -> u64 {
 
 /// The position of a node: below a parent, or at the root.
 #[derive(Clone, Copy)]
-enum Position {
+enum NodePosition {
     Root,
     Child(u32, usize),
 }
@@ -173,7 +173,7 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
         }
         let cidr = cidr.min(A::WIDTH);
         let bits = addr.masked(cidr);
-        let mut link = Position::Root;
+        let mut link = NodePosition::Root;
         loop {
             let at = self.get(link);
             let Some(node) = self.nodes.get(at as usize).copied() else {
@@ -188,9 +188,9 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
                 let mut above = leaf;
                 if common < cidr {
                     above = self.allocate(bits.masked(common), common, None);
-                    self.set(Position::Child(above, bits.bit(common)), leaf);
+                    self.set(NodePosition::Child(above, bits.bit(common)), leaf);
                 }
-                self.set(Position::Child(above, node.bits.bit(common)), at);
+                self.set(NodePosition::Child(above, node.bits.bit(common)), at);
                 self.set(link, above);
                 return None;
             }
@@ -200,14 +200,14 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
                 self.len += usize::from(former.is_none());
                 return former;
             }
-            link = Position::Child(at, bits.bit(node.cidr));
+            link = NodePosition::Child(at, bits.bit(node.cidr));
         }
     }
 
     pub(super) fn remove(&mut self, addr: A, cidr: u8, owner: &T) -> bool {
         let cidr = cidr.min(A::WIDTH);
         let bits = addr.masked(cidr);
-        let (mut above, mut link) = (Position::Root, Position::Root);
+        let (mut above, mut link) = (NodePosition::Root, NodePosition::Root);
         loop {
             let at = self.get(link);
             let Some(node) = self.nodes.get(at as usize) else {
@@ -219,7 +219,7 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
             if node.cidr == cidr {
                 break;
             }
-            (above, link) = (link, Position::Child(at, bits.bit(node.cidr)));
+            (above, link) = (link, NodePosition::Child(at, bits.bit(node.cidr)));
         }
         let at = self.get(link);
         if self.values[at as usize].as_ref() != Some(owner) {
@@ -235,14 +235,14 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
         }
         self.prune(link);
         // Only a fork can become unnecessary by losing a child.
-        if let Position::Child(..) = link {
+        if let NodePosition::Child(..) = link {
             self.prune(above);
         }
         true
     }
 
     /// Removes the node at `link`, unless it has an owner or two children.
-    fn prune(&mut self, link: Position) {
+    fn prune(&mut self, link: NodePosition) {
         let at = self.get(link);
         let Some(node) = self.nodes.get(at as usize) else {
             return;
@@ -277,21 +277,21 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
         (self.nodes.len() - 1) as u32
     }
 
-    fn get(&self, link: Position) -> u32 {
+    fn get(&self, link: NodePosition) -> u32 {
         match link {
-            Position::Root => self.root,
-            Position::Child(parent, side) => self.nodes[parent as usize].children[side],
+            NodePosition::Root => self.root,
+            NodePosition::Child(parent, side) => self.nodes[parent as usize].children[side],
         }
     }
 
-    fn set(&mut self, link: Position, at: u32) {
+    fn set(&mut self, link: NodePosition, at: u32) {
         let former = self.get(link);
         let above = match link {
-            Position::Root => {
+            NodePosition::Root => {
                 self.root = at;
                 None
             }
-            Position::Child(parent, side) => {
+            NodePosition::Child(parent, side) => {
                 self.nodes[parent as usize].children[side] = at;
                 Some(self.nodes[parent as usize].cidr)
             }
