@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wg_rs::uapi::text::{GetPrinter, parse_get, parse_set, print_change};
+use wg_rs::uapi::text::{ReplyPrinter, parse_get, parse_set, print_change};
 
 fuzz_target!(|input: (bool, Vec<u8>)| {
     let (set, text) = input;
@@ -26,7 +26,7 @@ fuzz_target!(|input: (bool, Vec<u8>)| {
             return;
         };
         let mut printed = Vec::new();
-        let mut printer = GetPrinter::new(&interface);
+        let mut printer = ReplyPrinter::new(&interface);
         while printer.print(&mut printed, 1 << 20) {}
         printed.extend(b"errno=0\n\n");
         assert_eq!(

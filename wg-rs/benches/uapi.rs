@@ -3,7 +3,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use wg_crypto::PublicKey;
 use wg_rs::model::{AllowedIp, Change, Interface, Peer};
-use wg_rs::uapi::text::{GetPrinter, parse_get, parse_set, print_change};
+use wg_rs::uapi::text::{ReplyPrinter, parse_get, parse_set, print_change};
 
 const PEERS: u32 = 100_000;
 
@@ -40,7 +40,7 @@ fn text(c: &mut Criterion) {
         });
     }
     let mut get = Vec::new();
-    GetPrinter::new(&interface).print(&mut get, usize::MAX);
+    ReplyPrinter::new(&interface).print(&mut get, usize::MAX);
 
     let mut group = c.benchmark_group("uapi_100k_peers");
     group.sample_size(10);
@@ -49,7 +49,7 @@ fn text(c: &mut Criterion) {
     group.bench_function("print_get", |b| {
         b.iter(|| {
             get.clear();
-            GetPrinter::new(&interface).print(&mut get, usize::MAX)
+            ReplyPrinter::new(&interface).print(&mut get, usize::MAX)
         });
     });
     group.finish();

@@ -19,7 +19,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{LineBuffer, UapiLine};
 use super::socket::Listener;
-use super::text::{GetPrinter, SetParser, StatusPrinter};
+use super::text::{Content, ReplyPrinter, SetParser};
 use super::watch::{SocketWatch, deleted};
 use crate::model::status::Status;
 use crate::model::{Change, Interface};
@@ -129,17 +129,11 @@ impl Connection {
     async fn answer(&mut self, handler: &impl Handler, question: Question) -> io::Result<()> {
         let refused = match question {
             Question::Get => match handler.get() {
-                Ok(interface) => {
-                    let mut printer = GetPrinter::new(&interface);
-                    return self.print(|out| printer.print(out, WRITE)).await;
-                }
+                Ok(interface) => return self.print(&interface).await,
                 Err(errno) => errno as i32,
             },
             Question::Status => match handler.status() {
-                Ok(status) => {
-                    let mut printer = StatusPrinter::new(&status);
-                    return self.print(|out| printer.print(out, WRITE)).await;
-                }
+                Ok(status) => return self.print(&status).await,
                 Err(errno) => errno as i32,
             },
             Question::Log(level) => handler.log(&level).err().map_or(0, |errno| errno as i32),
@@ -167,12 +161,13 @@ impl Connection {
         Ok(handler.set(parser.finish()))
     }
 
-    /// Writes a reply in pieces: `print` appends one, and returns whether there are more.
-    async fn print(&mut self, mut print: impl FnMut(&mut Vec<u8>) -> bool) -> io::Result<()> {
+    /// Writes a reply in pieces.
+    async fn print<C: Content>(&mut self, content: &C) -> io::Result<()> {
         // Pieces with keys never make the buffer grow, because growing would leave a copy behind.
-        let mut out = Zeroizing::new(Vec::with_capacity(WRITE + StatusPrinter::STEP));
+        let mut out = Zeroizing::new(Vec::with_capacity(WRITE + C::STEP));
+        let mut printer = ReplyPrinter::new(content);
         loop {
-            let more = print(&mut out);
+            let more = printer.print(&mut out, WRITE);
             self.stream.write_all(&out).await?;
             if !more {
                 return Ok(());

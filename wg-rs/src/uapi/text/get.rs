@@ -6,70 +6,7 @@ use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
 use super::reply::{Content, ReplyError, ReplyParser, store};
 use super::set::allowed_ip;
-use crate::model::{Interface, Peer};
-
-/// Prints an interface in pieces, so that a large one needs no large buffer.
-pub struct GetPrinter<'a> {
-    interface: &'a Interface,
-    next: Next,
-}
-
-enum Next {
-    Device,
-    Peer(usize),
-    AllowedIp(usize, usize),
-    Done,
-}
-
-impl<'a> GetPrinter<'a> {
-    /// The most bytes that one step of printing appends.
-    pub const STEP: usize = 512;
-
-    /// Starts at the beginning of `interface`.
-    pub fn new(interface: &'a Interface) -> Self {
-        GetPrinter {
-            interface,
-            next: Next::Device,
-        }
-    }
-
-    /// Appends lines to `out` until it has `enough` bytes, and at most [`Self::STEP`] more. Returns
-    /// whether anything remains to be printed. The reply ends with `errno=0` and an empty line.
-    pub fn print(&mut self, out: &mut Vec<u8>, enough: usize) -> bool {
-        while out.len() < enough && !matches!(self.next, Next::Done) {
-            // Writing to a Vec cannot fail.
-            let _ = self.step(out);
-        }
-        !matches!(self.next, Next::Done)
-    }
-
-    fn step(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        let peers = &self.interface.peers;
-        match self.next {
-            Next::Device => {
-                print_device(self.interface, out)?;
-                self.next = Next::Peer(0);
-            }
-            Next::Peer(i) if i < peers.len() => {
-                print_peer(&peers[i], out)?;
-                self.next = Next::AllowedIp(i, 0);
-            }
-            Next::AllowedIp(i, j) => match peers[i].allowed_ips.get(j) {
-                Some(ip) => {
-                    writeln!(out, "allowed_ip={ip}")?;
-                    self.next = Next::AllowedIp(i, j + 1);
-                }
-                None => self.next = Next::Peer(i + 1),
-            },
-            Next::Peer(_) => {
-                out.extend_from_slice(b"errno=0\n\n");
-                self.next = Next::Done;
-            }
-            Next::Done => {}
-        }
-        Ok(())
-    }
-}
+use crate::model::{AllowedIp, Interface, Peer};
 
 fn print_device(interface: &Interface, out: &mut Vec<u8>) -> io::Result<()> {
     if let Some(key) = &interface.private_key {
@@ -110,6 +47,23 @@ pub(super) fn print_state(peer: &Peer, out: &mut Vec<u8>) -> io::Result<()> {
 
 /// The content of a reply to `get`, or of a reply to `set`, which has only an errno.
 impl Content for Interface {
+    const STEP: usize = 512;
+
+    fn print_device(&self, step: usize, out: &mut Vec<u8>) -> io::Result<bool> {
+        if step == 0 {
+            print_device(self, out)?;
+        }
+        Ok(step == 0)
+    }
+
+    fn print_peer(&self, peer: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        print_peer(&self.peers[peer], out)
+    }
+
+    fn allowed_ips(&self, peer: usize) -> Option<&[AllowedIp]> {
+        Some(&self.peers.get(peer)?.allowed_ips)
+    }
+
     fn begin_peer(&mut self, key: PublicKey) {
         self.peers.push(Peer::new(key));
     }
@@ -199,17 +153,18 @@ pub fn parse_get(text: &[u8]) -> Result<Interface, ReplyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AllowedIp, Wall};
+    use crate::model::Wall;
+    use crate::uapi::text::ReplyPrinter;
     use proptest::prelude::*;
 
     fn print(interface: &Interface, enough: usize) -> Vec<u8> {
         let mut whole = Vec::new();
-        let mut piece = Vec::with_capacity(enough + GetPrinter::STEP);
-        let mut printer = GetPrinter::new(interface);
+        let mut piece = Vec::with_capacity(enough + Interface::STEP);
+        let mut printer = ReplyPrinter::new(interface);
         let mut more = true;
         while more {
             more = printer.print(&mut piece, enough);
-            assert!(piece.len() < enough + GetPrinter::STEP);
+            assert!(piece.len() < enough + Interface::STEP);
             whole.append(&mut piece);
         }
         whole

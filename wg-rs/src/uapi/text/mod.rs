@@ -11,10 +11,9 @@ mod status;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
-pub use get::{GetPrinter, parse_get};
-pub use reply::{Content, ReplyError, ReplyParser};
+pub use get::parse_get;
+pub use reply::{Content, ReplyError, ReplyParser, ReplyPrinter};
 pub use set::{BadLine, Problem, SetParser, parse_set, print_change};
-pub use status::StatusPrinter;
 
 /// Splits `key=value`.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -1,11 +1,13 @@
-//! Reads the lines of any reply: those of the interface, then those of each peer, then the errno.
+//! Prints and reads a reply with content: the lines of the interface, then those of each peer, each with its
+//! networks, then the errno and an empty line.
 
-use std::io;
+use std::io::{self, Write};
 use std::str;
 
 use wg_crypto::PublicKey;
 
 use super::{number, split};
+use crate::model::AllowedIp;
 
 /// Why a reply cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,12 +30,87 @@ pub enum ReplyError {
 
 /// What a reply contains.
 pub trait Content: Default {
+    /// The most bytes that one step of printing usually appends.
+    const STEP: usize;
+
+    /// Appends the lines of the interface, in steps that are counted from 0. Returns false, and appends
+    /// nothing, after the last step.
+    fn print_device(&self, step: usize, out: &mut Vec<u8>) -> io::Result<bool>;
+
+    /// Appends the lines of a peer, except for its networks.
+    fn print_peer(&self, peer: usize, out: &mut Vec<u8>) -> io::Result<()>;
+
+    /// The networks of a peer. `None` if there are fewer peers.
+    fn allowed_ips(&self, peer: usize) -> Option<&[AllowedIp]>;
+
     /// Begins the next peer.
     fn begin_peer(&mut self, key: PublicKey);
 
     /// Reads a line of the interface, or of the last peer if there is one. Unknown keys are ignored, and
     /// so are known keys in the wrong place. If the value is invalid, the key's name is the error.
     fn line(&mut self, key: &[u8], value: &str) -> Result<(), &'static str>;
+}
+
+/// Prints a reply in pieces, so that a large one needs no large buffer.
+pub struct ReplyPrinter<'a, C> {
+    content: &'a C,
+    next: Next,
+}
+
+enum Next {
+    Device(usize),
+    Peer(usize),
+    AllowedIp(usize, usize),
+    Done,
+}
+
+impl<'a, C: Content> ReplyPrinter<'a, C> {
+    /// Starts at the beginning of `content`.
+    pub fn new(content: &'a C) -> Self {
+        ReplyPrinter {
+            content,
+            next: Next::Device(0),
+        }
+    }
+
+    /// Appends lines to `out` until it has `enough` bytes, and usually at most [`Content::STEP`] more.
+    /// Returns whether anything remains to be printed.
+    pub fn print(&mut self, out: &mut Vec<u8>, enough: usize) -> bool {
+        while out.len() < enough && !matches!(self.next, Next::Done) {
+            // Writing to a Vec cannot fail.
+            let _ = self.step(out);
+        }
+        !matches!(self.next, Next::Done)
+    }
+
+    fn step(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        self.next = match self.next {
+            Next::Device(step) => match self.content.print_device(step, out)? {
+                true => Next::Device(step + 1),
+                false => Next::Peer(0),
+            },
+            Next::Peer(i) if self.content.allowed_ips(i).is_some() => {
+                self.content.print_peer(i, out)?;
+                Next::AllowedIp(i, 0)
+            }
+            Next::AllowedIp(i, j) => {
+                let ips = self.content.allowed_ips(i).unwrap_or_default();
+                match ips.get(j) {
+                    Some(ip) => {
+                        writeln!(out, "allowed_ip={ip}")?;
+                        Next::AllowedIp(i, j + 1)
+                    }
+                    None => Next::Peer(i + 1),
+                }
+            }
+            Next::Peer(_) => {
+                out.extend_from_slice(b"errno=0\n\n");
+                Next::Done
+            }
+            Next::Done => Next::Done,
+        };
+        Ok(())
+    }
 }
 
 /// Collects the lines of a reply.

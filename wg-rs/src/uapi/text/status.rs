@@ -44,81 +44,11 @@ use super::{get, number};
 use crate::model::status::{
     PairStatus, PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable,
 };
-use crate::model::{Peer, Wall};
+use crate::model::{AllowedIp, Peer, Wall};
 use crate::sys::numeric::NumericIp;
 
 /// The prefix of a reason for which packets are dropped.
 const DROP: &[u8] = b"drop_";
-
-/// Prints a status in pieces, so that a large one needs no large buffer.
-pub struct StatusPrinter<'a> {
-    status: &'a Status,
-    next: Next,
-}
-
-enum Next {
-    Device,
-    Pair(usize),
-    Peer(usize),
-    AllowedIp(usize, usize),
-    Done,
-}
-
-impl<'a> StatusPrinter<'a> {
-    /// The most bytes that one step of printing usually appends.
-    pub const STEP: usize = 8192;
-
-    /// Starts at the beginning of `status`.
-    pub fn new(status: &'a Status) -> Self {
-        StatusPrinter {
-            status,
-            next: Next::Device,
-        }
-    }
-
-    /// See [`get::GetPrinter::print`].
-    pub fn print(&mut self, out: &mut Vec<u8>, enough: usize) -> bool {
-        while out.len() < enough && !matches!(self.next, Next::Done) {
-            // Writing to a Vec cannot fail.
-            let _ = self.step(out);
-        }
-        !matches!(self.next, Next::Done)
-    }
-
-    fn step(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        let peers = &self.status.peers;
-        match self.next {
-            Next::Device => {
-                print_device(self.status, out)?;
-                self.next = Next::Pair(0);
-            }
-            Next::Pair(i) => match self.status.pairs.get(i) {
-                Some(pair) => {
-                    print_pair(pair, out)?;
-                    self.next = Next::Pair(i + 1);
-                }
-                None => self.next = Next::Peer(0),
-            },
-            Next::Peer(i) if i < peers.len() => {
-                print_peer(&peers[i], out)?;
-                self.next = Next::AllowedIp(i, 0);
-            }
-            Next::AllowedIp(i, j) => match peers[i].peer.allowed_ips.get(j) {
-                Some(ip) => {
-                    writeln!(out, "allowed_ip={ip}")?;
-                    self.next = Next::AllowedIp(i, j + 1);
-                }
-                None => self.next = Next::Peer(i + 1),
-            },
-            Next::Peer(_) => {
-                out.extend_from_slice(b"errno=0\n\n");
-                self.next = Next::Done;
-            }
-            Next::Done => {}
-        }
-        Ok(())
-    }
-}
 
 fn print_device(status: &Status, out: &mut Vec<u8>) -> io::Result<()> {
     if let Some(version) = &status.version {
@@ -230,6 +160,28 @@ const UNREACHABLE: [(Unreachable, &str); 4] = [
 ];
 
 impl Content for Status {
+    const STEP: usize = 8192;
+
+    /// After the lines of the interface, each step is a pair.
+    fn print_device(&self, step: usize, out: &mut Vec<u8>) -> io::Result<bool> {
+        match step.checked_sub(1) {
+            None => print_device(self, out)?,
+            Some(pair) => match self.pairs.get(pair) {
+                Some(pair) => print_pair(pair, out)?,
+                None => return Ok(false),
+            },
+        }
+        Ok(true)
+    }
+
+    fn print_peer(&self, peer: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        print_peer(&self.peers[peer], out)
+    }
+
+    fn allowed_ips(&self, peer: usize) -> Option<&[AllowedIp]> {
+        Some(&self.peers.get(peer)?.peer.allowed_ips)
+    }
+
     fn begin_peer(&mut self, key: PublicKey) {
         self.peers.push(PeerStatus::new(Peer::new(key)));
     }
@@ -390,13 +342,13 @@ fn refusal<'a>(kind: &str, mut words: impl Iterator<Item = &'a str>) -> Option<O
 #[cfg(test)]
 mod tests {
     use super::super::arbitrary;
-    use super::super::reply::{ReplyError, ReplyParser};
+    use super::super::reply::{ReplyError, ReplyParser, ReplyPrinter};
     use super::*;
     use proptest::prelude::*;
 
     fn print(status: &Status) -> String {
         let mut out = Vec::new();
-        let mut printer = StatusPrinter::new(status);
+        let mut printer = ReplyPrinter::new(status);
         while printer.print(&mut out, usize::MAX) {}
         String::from_utf8(out).unwrap()
     }
