@@ -22,6 +22,9 @@ use super::plane::Plane;
 use super::schedule::{Schedule, ScheduledAt};
 use super::send::OutBuffer;
 use super::time::Time;
+use super::timers::{
+    MAX_TIMER_HANDSHAKES, REJECT_AFTER_TIME, REKEY_TIMEOUT, REKEY_TIMEOUT_JITTER_MAX,
+};
 use crate::model::{AllowedIp, Extensions, Wall};
 
 /// The part that all peers of a device share.

@@ -20,8 +20,9 @@ use std::time::Duration;
 use arc_swap::{ArcSwapOption, Guard};
 use wg_crypto::{OpeningKey, ReplayWindow, SealingKey, SessionKeys};
 
-use super::messages::{REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME};
+use super::messages::REJECT_AFTER_MESSAGES;
 use super::time::Time;
+use super::timers::REJECT_AFTER_TIME;
 
 /// How a session was created.
 #[derive(Clone, Copy, Debug)]

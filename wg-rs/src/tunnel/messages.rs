@@ -15,20 +15,6 @@ use std::time::Duration;
 pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// A session refuses this counter and all above.
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - 8128 - 1;
-/// How long to wait for a response to an initiation, and the minimum time between two initiations
-/// to a peer.
-pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Exclusive upper bound of the random addition to `REKEY_TIMEOUT`, which prevents two peers from
-/// staying in step.
-pub const REKEY_TIMEOUT_JITTER_MAX: Duration = Duration::from_millis(333);
-/// A session's initiator that sends requests a new handshake after this age.
-pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
-/// A session of this age neither sends nor receives.
-pub const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
-/// Time after received data without a packet sent, after which a passive keepalive is sent.
-pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A handshake is given up when it has had more retries than this: after 20 initiations.
-pub const MAX_TIMER_HANDSHAKES: u32 = 18;
 /// Initiations that are accepted from one peer per second.
 pub const INITIATIONS_PER_SECOND: u32 = 50;
 /// Most peers of a device.

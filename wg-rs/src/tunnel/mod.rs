@@ -34,7 +34,7 @@ pub mod send;
 mod staged;
 mod status;
 pub mod time;
-mod timers;
+pub(crate) mod timers;
 mod transmit;
 mod trouble;
 

@@ -18,10 +18,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use wg_crypto::key::PublicKey;
 
 use super::keypair::Keypairs;
-use super::messages::REKEY_TIMEOUT;
 use super::staged::StagedQueue;
 use super::time::Time;
-use super::timers::{Deadline, Timers};
+use super::timers::{Deadline, REKEY_TIMEOUT, Timers};
 use super::trouble::Trouble;
 use crate::model::status::{Refusal, Refused};
 

@@ -24,6 +24,7 @@ use super::messages::*;
 use super::peer::{Endpoint, Peer};
 use super::plane::{Plane, Routes};
 use super::time::Time;
+use super::timers::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_TIMEOUT};
 use crate::model::status::Refusal;
 
 /// Space for the result of one receive call, in bytes.

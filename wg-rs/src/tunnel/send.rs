@@ -23,6 +23,7 @@ use super::peer::Peer;
 use super::plane::{Plane, Routes};
 use super::staged::StagedPacket;
 use super::time::Time;
+use super::timers::REKEY_AFTER_TIME;
 
 /// Most segments in one UDP_SEGMENT send on all kernels that support it.
 pub const MAX_SEGMENTS: usize = 64;

@@ -11,11 +11,12 @@ use tracing::debug;
 
 use super::entry::{DeviceContext, Entry, jitter, random_key};
 use super::handshake::Parties;
-use super::messages::{HANDSHAKE_DSCP, INITIATION_SIZE, MAX_TIMER_HANDSHAKES, REKEY_TIMEOUT};
+use super::messages::{HANDSHAKE_DSCP, INITIATION_SIZE};
 use super::outgoing::Transmit;
 use super::peer::Endpoint;
 use super::send::{Receipt, Unstaged};
 use super::time::Time;
+use super::timers::{MAX_TIMER_HANDSHAKES, REKEY_TIMEOUT};
 use crate::model::Wall;
 
 /// How many initiations `call` sends if there is no response.

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use wg_crypto::Cookie;
 
-use super::super::messages::{COOKIE_SECRET_LATENCY, COOKIE_SECRET_MAX_AGE, REJECT_AFTER_TIME};
+use super::super::messages::{COOKIE_SECRET_LATENCY, COOKIE_SECRET_MAX_AGE};
 use super::super::pace::Pace;
 use super::super::peer::Peer;
 use super::super::relay::{Pair, Relay, Session};
 use super::super::time::Time;
+use super::super::timers::REJECT_AFTER_TIME;
 
 /// How long to wait for a response.
 const PENDING_LIFE: Duration = Duration::from_secs(15);

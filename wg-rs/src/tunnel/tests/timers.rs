@@ -9,6 +9,7 @@ use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::*;
 use crate::tunnel::sim::*;
 use crate::tunnel::time::Time;
+use crate::tunnel::timers::REKEY_AFTER_TIME;
 
 fn gaps(times: &[Time]) -> Vec<Duration> {
     times
