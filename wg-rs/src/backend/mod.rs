@@ -31,6 +31,16 @@ pub enum Kind {
     Kernel,
 }
 
+impl Kind {
+    /// The name in JSON and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Userspace => "userspace",
+            Kind::Kernel => "kernel",
+        }
+    }
+}
+
 /// Access to all interfaces that are reachable from the calling thread's network namespace.
 #[derive(Clone, Debug)]
 pub struct Backends {

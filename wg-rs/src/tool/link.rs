@@ -314,19 +314,12 @@ impl Drop for Uninterrupted {
     }
 }
 
-fn backend(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Userspace => "userspace",
-        Kind::Kernel => "kernel",
-    }
-}
-
 fn as_json(listed: &[ListedInterface]) -> String {
     let namespace = |namespace: &Option<Namespace>| namespace.as_ref().map(ToString::to_string);
     let link = |link: &ListedInterface| {
         json!({
             "name": link.name,
-            "backend": backend(link.backend),
+            "backend": link.backend.as_str(),
             "livesIn": namespace(&link.lives_in),
             "bornIn": namespace(&link.born_in),
             "up": link.up,
@@ -352,7 +345,7 @@ fn table(listed: &[ListedInterface]) -> String {
         };
         [
             link.name.clone(),
-            backend(link.backend).into(),
+            link.backend.as_str().into(),
             namespace(&link.lives_in),
             namespace(&link.born_in),
             state,

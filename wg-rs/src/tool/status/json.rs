@@ -119,10 +119,7 @@ impl<'a> InterfaceFields<'a> {
         });
         let offloads = |list: &'a String| list.split(',').filter(|name| !name.is_empty()).collect();
         InterfaceFields {
-            kind: match asked.kind {
-                Kind::Userspace => "userspace",
-                Kind::Kernel => "kernel",
-            },
+            kind: asked.kind.as_str(),
             version: status.version.as_deref(),
             started: status.started.map(|started| started.secs),
             up: status.up,

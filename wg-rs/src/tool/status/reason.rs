@@ -7,9 +7,8 @@ use crate::backend::Errno;
 use crate::model::Wall;
 use crate::model::status::{PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable};
 use crate::sys::numeric::{NumericEndpoint, NumericIp};
+use crate::tunnel::timers::REJECT_AFTER_TIME;
 
-/// How long a session can be used after its handshake (`REJECT_AFTER_TIME`).
-const SESSION: Duration = Duration::from_secs(180);
 /// From this number of unanswered handshakes on, an existing session counts as dead. Handshakes are sent
 /// every five seconds.
 const DEAD: u32 = 2;
@@ -41,7 +40,7 @@ pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Condit
     let given_up = peer.unanswered.is_some_and(|sent| sent.count >= DEAD);
     let session = peer
         .session
-        .unwrap_or_else(|| since_handshake.is_some_and(|age| age < SESSION));
+        .unwrap_or_else(|| since_handshake.is_some_and(|age| age < REJECT_AFTER_TIME));
     if interface.up == Some(false) {
         return Condition::new("interface-down", "the interface is down");
     }
@@ -97,7 +96,7 @@ fn connected(
     for refused in refusals(interface, peer) {
         let age = refused.age;
         let is_told = match refused.refusal {
-            Refusal::NotAllowed { .. } => age < SESSION,
+            Refusal::NotAllowed { .. } => age < REJECT_AFTER_TIME,
             _ => age < RECENT && is_new(age),
         };
         if is_told {

@@ -15,7 +15,7 @@ use crate::sys::numeric::{NumericEndpoint, NumericIp};
 use crate::units::size;
 
 /// Older refusals of senders that are not peers are not shown.
-const RECENT: Duration = Duration::from_secs(180);
+const RECENT: Duration = Duration::from_mins(3);
 
 /// Writes the status of all interfaces, with empty lines between them.
 pub(super) fn print(out: &mut impl Write, all: &[Asked], now: Wall) -> io::Result<()> {
@@ -37,10 +37,7 @@ fn peers(out: &mut impl Write, status: &Status, now: Wall) -> io::Result<()> {
         .map(|peer| {
             let name = called(peer);
             let network = peer.peer.allowed_ips.first();
-            let network = network.map_or_else(
-                || "-".into(),
-                |ip| format!("{}/{}", NumericIp(ip.addr), ip.cidr),
-            );
+            let network = network.map_or_else(|| "-".into(), |ip| ip.to_string());
             (name, network, reason(status, peer, now).text)
         })
         .collect();

@@ -24,13 +24,12 @@ use crate::model::Peer;
 use crate::stack::{Config, Tunnel};
 use crate::sys;
 use crate::sys::process::{clock, notify};
+use crate::tunnel::timers::REJECT_AFTER_TIME;
 
 /// How often the peers are checked for answers.
 const LOOK: Duration = Duration::from_millis(250);
 /// A peer that has not answered for this time is reported: a handshake and its first retransmission.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// Seconds for which a session can be used (`REJECT_AFTER_TIME`). A new one is made before that.
-const SESSION: u64 = 180;
 /// How long connections may take to end when the program ends.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -244,7 +243,7 @@ impl Watched {
             wall.saturating_sub(then.secs)
         });
         let key = &peer.public_key;
-        if age.is_some_and(|age| age < SESSION) {
+        if age.is_some_and(|age| age < REJECT_AFTER_TIME.as_secs()) {
             self.owing = None;
             self.sent = peer.tx_bytes;
             if self.told == Told::Up {
@@ -330,7 +329,7 @@ mod tests {
         peer.tx_bytes = 100;
         let line = watched.look(&peer, later).unwrap();
         assert!(line.ends_with("answers again"), "{line}");
-        peer.last_handshake = ago(SESSION + 1);
+        peer.last_handshake = ago(REJECT_AFTER_TIME.as_secs() + 1);
         assert_eq!(watched.look(&peer, later), None, "nothing was sent");
         peer.tx_bytes = 248;
         assert_eq!(watched.look(&peer, later), None);
