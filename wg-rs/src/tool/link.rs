@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::context::{Context, complain};
 use super::netns;
 use super::out::print;
-use crate::backend::{Backends, Kind};
+use crate::backend::Backends;
 use crate::config::{self, Apply, Hint, value};
 use crate::daemon::options::interface_name;
 use crate::model::Change;
@@ -373,6 +373,7 @@ fn table(listed: &[ListedInterface]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Kind;
 
     fn parse(args: &[&str]) -> Result<LinkArguments, String> {
         LinkArguments::try_parse_from([&["wg-rs link"], args].concat())

@@ -11,6 +11,7 @@ mod completions;
 mod configure;
 mod context;
 mod interfaces;
+mod json;
 mod keys;
 mod link;
 mod log;

@@ -19,12 +19,11 @@ use crate::sys::terminal::{Size, size};
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Shows one frame after another. The argument of `frame` is whether it makes the first one; it returns an
-/// exit status instead of a frame to end the loop. On a `screen`, each frame is drawn over the previous
-/// one; elsewhere the frames follow one another.
+/// Shows one frame after another. `frame` returns an exit status instead of a frame to end the loop. On a
+/// `screen`, each frame is drawn over the previous one; elsewhere the frames follow one another.
 pub(super) fn run(
     screen: bool,
-    mut frame: impl FnMut(bool) -> Result<io::Result<Zeroizing<Vec<u8>>>, ExitCode>,
+    mut frame: impl FnMut() -> Result<io::Result<Zeroizing<Vec<u8>>>, ExitCode>,
 ) -> ExitCode {
     let signals = match signals() {
         Ok(signals) => signals,
@@ -32,7 +31,7 @@ pub(super) fn run(
     };
     let mut first = true;
     loop {
-        let composed = match frame(first) {
+        let composed = match frame() {
             Ok(composed) => composed,
             Err(status) => return status,
         };

@@ -5,49 +5,29 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 use zeroize::Zeroizing;
 
 use super::terminal::reveals_keys;
 use crate::model::{Interface, Peer};
 use crate::sys::numeric::NumericEndpoint;
-
-/// The layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layout {
-    /// One value per line, indented by tabs.
-    Lines,
-    /// Everything on one line.
-    OneLine,
-}
+use crate::tool::json::{JsonLayout, write};
 
 /// Writes one object that contains all interfaces by name, and a newline.
 pub(super) fn print(
     out: &mut impl Write,
     all: &[(String, Interface)],
-    layout: Layout,
+    layout: JsonLayout,
 ) -> io::Result<()> {
     let all = All {
         interfaces: all,
         reveal_keys: reveals_keys(),
     };
-    match layout {
-        Layout::Lines => all.print(out, PrettyFormatter::with_indent(b"\t")),
-        Layout::OneLine => all.print(out, CompactFormatter),
-    }
+    write(out, &all, layout)
 }
 
 struct All<'a> {
     interfaces: &'a [(String, Interface)],
     reveal_keys: bool,
-}
-
-impl All<'_> {
-    fn print(&self, out: &mut impl Write, formatter: impl Formatter) -> io::Result<()> {
-        let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
-        self.serialize(&mut serializer)?;
-        writeln!(out)
-    }
 }
 
 impl Serialize for All<'_> {
@@ -169,8 +149,7 @@ mod tests {
             interfaces,
             reveal_keys,
         };
-        all.print(&mut out, PrettyFormatter::with_indent(b"\t"))
-            .unwrap();
+        write(&mut out, &all, JsonLayout::Lines).unwrap();
         String::from_utf8(out).unwrap()
     }
 

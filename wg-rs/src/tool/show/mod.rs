@@ -16,6 +16,7 @@ use self::fetch::{Selection, fetch, for_each};
 use self::pretty::Pretty;
 use self::script::Parameter;
 use super::context::{Context, complain};
+use super::json::JsonLayout;
 use super::out::Out;
 
 /// Runs `show`.
@@ -53,7 +54,7 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
         Some(parameter) => parameter_of(context, &selection, &parameter, &mut out),
         None if json => {
             let (all, status) = fetch(context, &selection);
-            (json::print(&mut out, &all, json::Layout::Lines), status)
+            (json::print(&mut out, &all, JsonLayout::Lines), status)
         }
         None => pretty_of(context, &selection, &mut out),
     };

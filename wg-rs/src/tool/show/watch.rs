@@ -7,19 +7,20 @@ use std::time::Instant;
 use zeroize::Zeroizing;
 
 use super::fetch::{Selection, fetch};
-use super::json::{self, Layout};
+use super::json;
 use super::pretty::Pretty;
 use super::rates::Rates;
 use super::terminal;
 use crate::model::Interface;
 use crate::tool::context::Context;
+use crate::tool::json::JsonLayout;
 use crate::tool::watch;
 
 /// Runs `show --watch`.
 pub(super) fn run(context: &Context, selection: &Selection, json: bool) -> ExitCode {
     let colour = terminal::colours();
     let mut last: Option<(Vec<(String, Interface)>, Instant)> = None;
-    watch::run(!json, |_| {
+    watch::run(!json, || {
         let (all, status) = fetch(context, selection);
         if let (ExitCode::FAILURE, Selection::One(_)) = (status, selection) {
             return Err(status);
@@ -29,7 +30,7 @@ pub(super) fn run(context: &Context, selection: &Selection, json: bool) -> ExitC
         let rates = before.map(|(before, then)| Rates::since(&before, looked - then));
         let mut frame = Zeroizing::new(Vec::new());
         let composed = if json {
-            json::print(&mut *frame, &all, Layout::OneLine)
+            json::print(&mut *frame, &all, JsonLayout::OneLine)
         } else {
             let mut pretty = Pretty::new(colour);
             pretty.rates = rates.as_ref();

@@ -4,50 +4,27 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 use wg_crypto::PublicKey;
 
 use super::asked::Asked;
 use super::reason::reason;
-use crate::backend::Kind;
 use crate::model::Wall;
 use crate::model::status::{PairStatus, PeerStatus, Status};
 use crate::place::Namespace;
 use crate::sys::numeric::NumericEndpoint;
-
-/// The layout of the JSON text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layout {
-    /// One value per line, indented by tabs.
-    Lines,
-    /// Everything on one line.
-    OneLine,
-}
+use crate::tool::json::{JsonLayout, write};
 
 /// Writes one object that holds all interfaces by their names, and a newline.
 pub(super) fn print(
     out: &mut impl Write,
     all: &[Asked],
     now: Wall,
-    layout: Layout,
+    layout: JsonLayout,
 ) -> io::Result<()> {
     let all: BTreeMap<_, _> = (all.iter())
         .map(|asked| (asked.name.as_str(), InterfaceFields::new(asked, now)))
         .collect();
-    match layout {
-        Layout::Lines => write(out, &all, PrettyFormatter::with_indent(b"\t")),
-        Layout::OneLine => write(out, &all, CompactFormatter),
-    }
-}
-
-fn write(
-    out: &mut impl Write,
-    value: &impl Serialize,
-    formatter: impl Formatter,
-) -> io::Result<()> {
-    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
-    value.serialize(&mut serializer)?;
-    writeln!(out)
+    write(out, &all, layout)
 }
 
 #[derive(Serialize)]
@@ -185,6 +162,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::backend::Kind;
     use crate::model::Peer;
 
     #[test]
@@ -197,7 +175,7 @@ mod tests {
         };
         let shown = |asked: Asked| {
             let mut out = Vec::new();
-            print(&mut out, &[asked], Wall::default(), Layout::OneLine).unwrap();
+            print(&mut out, &[asked], Wall::default(), JsonLayout::OneLine).unwrap();
             serde_json::from_slice::<serde_json::Value>(&out).unwrap()
         };
         let key = PublicKey::from_bytes([1; 32]);

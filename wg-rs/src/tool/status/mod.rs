@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use self::asked::{Asked, ask};
 use super::context::Context;
+use super::json::JsonLayout;
 use super::out::Out;
 use super::watch;
 use crate::model::Wall;
@@ -32,23 +33,23 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     }
     let name = name.as_deref();
     if watch {
-        return watch::run(!json, |_| {
+        return watch::run(!json, || {
             let (asked, status) = ask(context, name);
             if status == ExitCode::FAILURE && name.is_some() {
                 return Err(status);
             }
             let mut frame = Zeroizing::new(Vec::new());
-            let printed = print(&mut *frame, &asked, json.then_some(json::Layout::OneLine));
+            let printed = print(&mut *frame, &asked, json.then_some(JsonLayout::OneLine));
             Ok(printed.map(|()| frame))
         });
     }
     let (asked, status) = ask(context, name);
     let mut out = Out::new();
-    let printed = print(&mut out, &asked, json.then_some(json::Layout::Lines));
+    let printed = print(&mut out, &asked, json.then_some(JsonLayout::Lines));
     out.finish(printed, status)
 }
 
-fn print(out: &mut impl Write, asked: &[Asked], json: Option<json::Layout>) -> io::Result<()> {
+fn print(out: &mut impl Write, asked: &[Asked], json: Option<JsonLayout>) -> io::Result<()> {
     let now = Wall::now();
     match json {
         Some(layout) => json::print(out, asked, now, layout),

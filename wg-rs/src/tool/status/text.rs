@@ -15,7 +15,7 @@ use crate::sys::numeric::{NumericEndpoint, NumericIp};
 use crate::units::size;
 
 /// Older refusals of senders that are not peers are not shown.
-const RECENT: Duration = Duration::from_mins(3);
+const RECENT: Duration = Duration::from_secs(180);
 
 /// Writes the status of all interfaces, with empty lines between them.
 pub(super) fn print(out: &mut impl Write, all: &[Asked], now: Wall) -> io::Result<()> {
