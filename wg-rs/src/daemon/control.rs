@@ -15,7 +15,7 @@ use super::interface::RunningInterface;
 use super::link::{LinkState, LinkWatch};
 use super::machine::{Happened, Machine};
 use super::report::Report;
-use super::undelivered::Ears;
+use super::undelivered::IcmpErrors;
 use crate::sys::async_fd;
 use crate::sys::netlink::Events;
 use crate::uapi::socket::SocketFile;
@@ -87,7 +87,7 @@ pub struct Control<'a> {
     /// When to look at the link even without an event.
     look_again: Option<Instant>,
     report: Report,
-    ears: Ears,
+    icmp: IcmpErrors,
 }
 
 impl<'a> Control<'a> {
@@ -101,7 +101,7 @@ impl<'a> Control<'a> {
         watch: LinkWatch,
         events: Events,
         socket: Option<Arc<SocketFile>>,
-        ears: Ears,
+        icmp: IcmpErrors,
     ) -> io::Result<Self> {
         let ready = async_fd::readable(events.as_fd().try_clone_to_owned()?)?;
         let mut control = Control {
@@ -115,7 +115,7 @@ impl<'a> Control<'a> {
             moving: None,
             look_again: None,
             report: Report::new(),
-            ears,
+            icmp,
         };
         control.look()?;
         Ok(control)
@@ -133,7 +133,7 @@ impl<'a> Control<'a> {
     ) -> io::Result<End> {
         tokio::pin!(tun_gone);
         let mut machine = Machine::watch();
-        let mut hear_from = Instant::now();
+        let mut icmp_from = Instant::now();
         let mut report_at = Report::next();
         loop {
             let look_again = self.look_again;
@@ -142,13 +142,13 @@ impl<'a> Control<'a> {
                 _ = &mut tun_gone => return Ok(End::LinkGone),
                 ready = self.ready.readable() => {
                     let mut ready = ready?;
-                    let heard = hear(&mut self.events, &self.watch)?;
-                    if heard.all {
+                    let meaning = read(&mut self.events, &self.watch)?;
+                    if meaning.all {
                         ready.clear_ready();
                     }
                     drop(ready);
-                    self.note(&heard);
-                    if heard.look && self.look()? == LinkState::Gone {
+                    self.note(&meaning);
+                    if meaning.look && self.look()? == LinkState::Gone {
                         return Ok(End::LinkGone);
                     }
                 }
@@ -161,12 +161,12 @@ impl<'a> Control<'a> {
                     Happened::Copied => self.interface.copied(),
                     Happened::Resumed => self.interface.resumed(),
                 },
-                told = self.ears.hear(hear_from) => {
-                    self.interface.undelivered(&told);
-                    hear_from = Ears::next();
+                errors = self.icmp.recv(icmp_from) => {
+                    self.interface.undelivered(&errors);
+                    icmp_from = IcmpErrors::next();
                 }
                 () = at(report_at) => {
-                    self.tell_drops();
+                    self.log_drops();
                     report_at = Report::next();
                 }
                 () = self.interface.level_changed.notified() => report_at = Report::next(),
@@ -174,8 +174,8 @@ impl<'a> Control<'a> {
         }
     }
 
-    fn tell_drops(&mut self) {
-        self.report.tell(self.interface.drops());
+    fn log_drops(&mut self) {
+        self.report.log(self.interface.drops());
     }
 
     /// Looks at the link, and reacts to changes.
@@ -211,9 +211,9 @@ impl<'a> Control<'a> {
         if self.up && !up {
             // All events up to the one that set the link down have been read, and with them the
             // event of a move.
-            let heard = hear(&mut self.events, &self.watch)?;
-            self.note(&heard);
-            self.look_again = heard.look.then(Instant::now);
+            let meaning = read(&mut self.events, &self.watch)?;
+            self.note(&meaning);
+            self.look_again = meaning.look.then(Instant::now);
         } else {
             self.moving = None;
         }
@@ -232,7 +232,7 @@ impl<'a> Control<'a> {
             // The program that used the port may have ended.
             let _ = self.interface.up();
         }
-        if self.watch.is_out_of_hearing() {
+        if self.watch.is_unwatched() {
             let next = Instant::now() + LOOK_REGULARLY;
             let next = self.look_again.map_or(next, |at| at.min(next));
             self.look_again = Some(next);
@@ -264,8 +264,8 @@ impl<'a> Control<'a> {
         }
     }
 
-    fn note(&mut self, heard: &Heard) {
-        if heard.moved {
+    fn note(&mut self, meaning: &Meaning) {
+        if meaning.moved {
             self.moving = Some(Instant::now() + MOVE);
         }
     }
@@ -273,13 +273,13 @@ impl<'a> Control<'a> {
 
 impl Drop for Control<'_> {
     fn drop(&mut self) {
-        self.tell_drops();
+        self.log_drops();
     }
 }
 
 /// The meaning of some events.
 #[derive(Default)]
-struct Heard {
+struct Meaning {
     /// The link may have changed.
     look: bool,
     /// The link was moved.
@@ -289,22 +289,22 @@ struct Heard {
 }
 
 /// Reads all queued events, up to a limit.
-fn hear(events: &mut Events, watch: &LinkWatch) -> io::Result<Heard> {
-    let mut heard = Heard::default();
+fn read(events: &mut Events, watch: &LinkWatch) -> io::Result<Meaning> {
+    let mut meaning = Meaning::default();
     for _ in 0..EVENTS_AT_ONCE {
         match events.recv() {
             Ok(event) => {
-                heard.look |= watch.concerns(&event);
-                heard.moved |= watch.is_move(&event);
+                meaning.look |= watch.concerns(&event);
+                meaning.moved |= watch.is_move(&event);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                heard.all = true;
+                meaning.all = true;
                 break;
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(heard)
+    Ok(meaning)
 }
 
 /// Waits until this time; without a time, never returns.

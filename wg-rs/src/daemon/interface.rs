@@ -166,10 +166,10 @@ impl RunningInterface {
     }
 
     /// Records ICMP reports about datagrams that did not arrive.
-    pub fn undelivered(&self, told: &[Undelivered]) {
+    pub fn undelivered(&self, errors: &[Undelivered]) {
         let mut owner = self.shared.owner();
-        for told in told {
-            owner.device.undelivered(told, now());
+        for error in errors {
+            owner.device.undelivered(error, now());
         }
     }
 

@@ -134,7 +134,7 @@ impl LinkWatch {
     }
 
     /// Whether no events of the link arrive.
-    pub fn is_out_of_hearing(&self) -> bool {
+    pub fn is_unwatched(&self) -> bool {
         !self.hears_others && !self.is_home()
     }
 

@@ -55,17 +55,19 @@ struct Registered<S> {
 
 /// Starts to listen to a source. None, with a line in the log, if that is not possible.
 fn listen<S: EventSource>(source: io::Result<S>, to_what: &str) -> Option<Registered<S>> {
-    let heard = source.and_then(|source| {
+    let registered = source.and_then(|source| {
         let ready = async_fd::readable(source.as_fd().try_clone_to_owned()?)?;
         Ok(Registered { source, ready })
     });
-    heard
+    registered
         .inspect_err(|error| tracing::error!(%error, "cannot detect {to_what}"))
         .ok()
 }
 
-async fn hear<S: EventSource>(heard: &mut Option<Registered<S>>) -> io::Result<Option<Happened>> {
-    let Some(Registered { source, ready }) = heard else {
+async fn take<S: EventSource>(
+    registered: &mut Option<Registered<S>>,
+) -> io::Result<Option<Happened>> {
+    let Some(Registered { source, ready }) = registered else {
         return std::future::pending().await;
     };
     ready.readable().await?.clear_ready();
@@ -94,8 +96,8 @@ impl Machine {
     pub async fn happens(&mut self) -> io::Result<Happened> {
         loop {
             let happened = tokio::select! {
-                happened = hear(&mut self.uevents) => happened?,
-                happened = hear(&mut self.resumes) => happened?,
+                happened = take(&mut self.uevents) => happened?,
+                happened = take(&mut self.resumes) => happened?,
             };
             if let Some(happened) = happened {
                 return Ok(happened);

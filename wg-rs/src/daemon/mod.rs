@@ -32,7 +32,7 @@ use self::control::{Control, End, EndSignals};
 use self::interface::RunningInterface;
 use self::log::{Destination, Queue};
 use self::options::{Environment, LogLevel, Offloads, Options};
-use self::undelivered::Ears;
+use self::undelivered::IcmpErrors;
 use crate::model::{self, status::Status};
 use crate::sys;
 use crate::sys::process::background::{self, Background, Parent};
@@ -219,7 +219,7 @@ fn serve(
     confine::no_core_dumps().map_err(Fatal::new("cannot disable core dumps"))?;
     let (watch, events) =
         link::LinkWatch::new(tun.clone()).map_err(Fatal::new("cannot watch the link"))?;
-    let icmp = Ears::open();
+    let icmp = IcmpErrors::open();
     // Before other threads start, because they inherit the capabilities of this thread.
     confine::drop_capabilities().map_err(Fatal::new("cannot drop capabilities"))?;
 
@@ -235,7 +235,7 @@ fn serve(
         let socket = listener
             .file()
             .filter(|file| file.is_named_for(&options.interface));
-        let control = Control::new(&interface, watch, events, socket, Ears::new(icmp)?)?;
+        let control = Control::new(&interface, watch, events, socket, IcmpErrors::new(icmp)?)?;
         let serve = server::serve(listener, interface.clone());
         ready();
         tokio::select! {

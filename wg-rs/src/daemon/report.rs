@@ -15,14 +15,14 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// The counters that were already reported.
 #[derive(Debug)]
 pub struct Report {
-    told: [u64; DropReason::ALL.len()],
+    reported: [u64; DropReason::ALL.len()],
 }
 
 impl Report {
     /// Creates a report whose counters start at zero.
     pub fn new() -> Self {
         Report {
-            told: [0; DropReason::ALL.len()],
+            reported: [0; DropReason::ALL.len()],
         }
     }
 
@@ -32,7 +32,7 @@ impl Report {
     }
 
     /// Logs the packets that were dropped since the last call.
-    pub fn tell(&mut self, drops: &Drops) {
+    pub fn log(&mut self, drops: &Drops) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
@@ -45,9 +45,9 @@ impl Report {
     /// The reasons, each with its number of packets.
     fn news(&mut self, drops: &Drops) -> String {
         let mut news = String::new();
-        for (reason, told) in DropReason::ALL.iter().zip(&mut self.told) {
+        for (reason, reported) in DropReason::ALL.iter().zip(&mut self.reported) {
             let count = drops.get(*reason);
-            let new = count - std::mem::replace(told, count);
+            let new = count - std::mem::replace(reported, count);
             if new > 0 {
                 let separator = if news.is_empty() { "" } else { ", " };
                 let _ = write!(news, "{separator}{} ({new})", reason.as_str());

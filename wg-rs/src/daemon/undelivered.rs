@@ -17,9 +17,9 @@ const AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The ICMP sockets, in the network namespace where this was created.
-pub struct Ears(Vec<(IcmpSocket, AsyncFd<OwnedFd>)>);
+pub struct IcmpErrors(Vec<(IcmpSocket, AsyncFd<OwnedFd>)>);
 
-impl Ears {
+impl IcmpErrors {
     /// Opens the sockets. Must be called before capabilities are dropped.
     pub fn open() -> Vec<IcmpSocket> {
         let open = |family| {
@@ -40,28 +40,28 @@ impl Ears {
     /// # Errors
     /// A descriptor cannot be duplicated or registered.
     pub fn new(sockets: Vec<IcmpSocket>) -> io::Result<Self> {
-        let ear = |socket: IcmpSocket| {
+        let register = |socket: IcmpSocket| {
             let ready = async_fd::readable(socket.as_fd().try_clone_to_owned()?)?;
             Ok((socket, ready))
         };
-        let ears: io::Result<_> = sockets.into_iter().map(ear).collect();
-        Ok(Ears(ears?))
+        let registered: io::Result<_> = sockets.into_iter().map(register).collect();
+        Ok(IcmpErrors(registered?))
     }
 
     /// Waits until `from`, and then for messages. Returns at most `AT_ONCE`. Safe to cancel.
-    pub async fn hear(&self, from: Instant) -> Vec<Undelivered> {
+    pub async fn recv(&self, from: Instant) -> Vec<Undelivered> {
         sleep_until(from).await;
         match &self.0[..] {
             [] => std::future::pending().await,
             [one] => read(one).await,
             [one, two, ..] => tokio::select! {
-                heard = read(one) => heard,
-                heard = read(two) => heard,
+                errors = read(one) => errors,
+                errors = read(two) => errors,
             },
         }
     }
 
-    /// Returns the time for the next call of `hear` after messages were received.
+    /// Returns the time for the next call of `recv` after messages were received.
     pub fn next() -> Instant {
         Instant::now() + PAUSE
     }
@@ -72,10 +72,10 @@ async fn read((socket, ready): &(IcmpSocket, AsyncFd<OwnedFd>)) -> Vec<Undeliver
         // The runtime is shutting down, and this task will end with it.
         return std::future::pending().await;
     };
-    let mut heard = Vec::new();
+    let mut errors = Vec::new();
     for _ in 0..AT_ONCE {
         match socket.recv() {
-            Ok(told) => heard.extend(told),
+            Ok(error) => errors.extend(error),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 ready.clear_ready();
                 break;
@@ -86,5 +86,5 @@ async fn read((socket, ready): &(IcmpSocket, AsyncFd<OwnedFd>)) -> Vec<Undeliver
             }
         }
     }
-    heard
+    errors
 }
