@@ -11,7 +11,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use pair::{Pair, WALL, addr, public, transmits};
 use wg_crypto::{Cookie, CookieSecret, MacKeys};
-use wg_rs::tunnel::ingress::Backlog;
+use wg_rs::tunnel::ingress::HandshakeBacklog;
 use wg_rs::tunnel::peer::Endpoint;
 
 fuzz_target!(|input: (Vec<(u8, u8)>, Option<Vec<u8>>)| {

@@ -11,7 +11,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use pair::{Pair, WALL, addr, public, transmits};
 use wg_crypto::MacKeys;
-use wg_rs::tunnel::ingress::Backlog;
+use wg_rs::tunnel::ingress::HandshakeBacklog;
 use wg_rs::tunnel::peer::Endpoint;
 
 #[derive(Arbitrary, Debug)]

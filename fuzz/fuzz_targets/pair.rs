@@ -9,7 +9,7 @@ use wg_crypto::{AeadBackend, PrivateKey, PublicKey};
 use wg_rs::model::{AllowedIp, Change, Wall};
 use wg_rs::tunnel::config::NoLinks;
 use wg_rs::tunnel::device::Device;
-use wg_rs::tunnel::ingress::Backlog;
+use wg_rs::tunnel::ingress::HandshakeBacklog;
 use wg_rs::tunnel::peer::{Endpoint, Peer};
 use wg_rs::tunnel::send::{OutBuffer, Prepared, route};
 use wg_rs::tunnel::time::Time;

@@ -17,7 +17,7 @@ use wg_crypto::{AeadBackend, MacKeys, PrivateKey, PublicKey};
 use wg_rs::model::{Change, Extension, Groups, Wall};
 use wg_rs::tunnel::config::NoLinks;
 use wg_rs::tunnel::device::Device;
-use wg_rs::tunnel::ingress::Backlog;
+use wg_rs::tunnel::ingress::HandshakeBacklog;
 use wg_rs::tunnel::peer::Endpoint;
 use wg_rs::tunnel::receive::InBurst;
 use wg_rs::tunnel::time::Time;

@@ -22,7 +22,7 @@ use wg_crypto::{AeadBackend, Identity, MacKeys, PrivateKey, PublicKey, Tai64n, c
 use wg_rs::model::{AllowedIp, Change, Wall};
 use wg_rs::tunnel::config::NoLinks;
 use wg_rs::tunnel::device::Device;
-use wg_rs::tunnel::ingress::Backlog;
+use wg_rs::tunnel::ingress::HandshakeBacklog;
 use wg_rs::tunnel::peer::Endpoint;
 use wg_rs::tunnel::time::Time;
 

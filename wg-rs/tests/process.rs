@@ -148,7 +148,7 @@ fn confined() {
     wg_rs::sys::poll::wait([events.as_fd()], None).unwrap();
     assert!(std::iter::from_fn(|| events.recv().ok()).any(|event| matches!(
         event,
-        wg_rs::sys::netlink::Event::LinkGone { netns, moved_to: None, .. } if netns == Some(nsid)
+        wg_rs::sys::netlink::NetlinkEvent::LinkGone { netns, moved_to: None, .. } if netns == Some(nsid)
     )));
 }
 

@@ -16,10 +16,10 @@ use rand_core::{OsRng, TryRngCore};
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, Question, TYPE};
 use wg_rs::config::ConfigEndpoint;
-use wg_rs::sys::resolve::Failure;
+use wg_rs::sys::resolve::ResolveError;
 
 use crate::file::Dns;
-use crate::steps::dns::Resolver;
+use crate::steps::dns::DnsSettings;
 use crate::steps::state::State;
 
 /// How long to wait for one server.
@@ -59,7 +59,7 @@ impl Around {
     ///
     /// # Errors
     /// The system's error, if there is no answer at all.
-    pub fn addresses(&self, endpoint: &ConfigEndpoint) -> Result<Vec<SocketAddr>, Failure> {
+    pub fn addresses(&self, endpoint: &ConfigEndpoint) -> Result<Vec<SocketAddr>, ResolveError> {
         let mut addresses = endpoint.addresses().or_else(|failure| {
             Some(self.by_servers(endpoint))
                 .filter(|addresses| !addresses.is_empty())

@@ -8,7 +8,7 @@ use wg_rs::sys::udp::Family;
 use crate::file::File;
 use crate::file::table::Table;
 use crate::plan::default_route;
-use crate::steps::dns::Resolver;
+use crate::steps::dns::DnsSettings;
 use crate::steps::failure::Failure;
 use crate::steps::firewall::{Firewall, Present};
 use crate::steps::signals::Signals;

@@ -23,7 +23,7 @@ use wg_rs::sys::netlink::{Route, Rule};
 use wg_rs::uapi::RUN_DIR;
 
 use crate::file::Address;
-use crate::steps::dns::Resolver;
+use crate::steps::dns::DnsSettings;
 use crate::steps::firewall::Firewall;
 
 /// The version of the format. A new field has a default and needs no new version.

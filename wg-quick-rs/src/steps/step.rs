@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::file::Address;
 use crate::file::replace::{create, replace};
 use crate::steps::console;
-use crate::steps::dns::Resolver;
+use crate::steps::dns::DnsSettings;
 use crate::steps::failure::Failure;
 use crate::steps::firewall::{Firewall, Present};
 use crate::steps::program::Program;

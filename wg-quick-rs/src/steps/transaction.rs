@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use crate::steps::console;
 use crate::steps::failure::Failure;
-use crate::steps::lock::Turn;
+use crate::steps::lock::InterfaceLock;
 use crate::steps::signals::{Phase, Signals};
 use crate::steps::state::State;
 use crate::steps::step::Step;

@@ -13,7 +13,7 @@ use crate::plan::beside::may_have_default_route;
 use crate::plan::find::{find, not_there};
 use crate::plan::ipv6::Ipv6;
 use crate::steps::console;
-use crate::steps::dns::Resolver;
+use crate::steps::dns::DnsSettings;
 use crate::steps::failure::Failure;
 use crate::steps::transaction::{self, Transaction};
 

@@ -33,7 +33,7 @@ use crate::plan::loops;
 use crate::plan::mtu;
 use crate::plan::routes::{self, WantedRoute};
 use crate::steps::console;
-use crate::steps::dns::Resolver;
+use crate::steps::dns::DnsSettings;
 use crate::steps::failure::Failure;
 use crate::steps::program::{OURS, Program};
 use crate::steps::service_manager;

@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::now;
 use crate::sys::alarm::Alarm;
 use crate::sys::poll::{self, Waker};
-use crate::tunnel::ingress::Backlog;
+use crate::tunnel::ingress::HandshakeBacklog;
 use crate::tunnel::messages::{
     INITIATION_SIZE, MAX_QUEUED_INCOMING_HANDSHAKES, MESSAGE_HANDSHAKE_INITIATION,
 };

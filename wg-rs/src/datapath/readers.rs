@@ -30,7 +30,7 @@ use super::outbound::TunReader;
 use super::sockets::Sockets;
 use super::turn::Turn;
 use crate::sys::netlink::Changes;
-use crate::sys::poll::Wanted::{Broken, Readable};
+use crate::sys::poll::Interest::{Broken, Readable};
 use crate::sys::poll::{self, Ready, Waker};
 use crate::sys::tun::Tun;
 

@@ -9,7 +9,7 @@ use netlink_packet_route::address::{
 };
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol};
 
-use super::{Address, Error, Netlink};
+use super::{Error, LinkAddress, Netlink};
 
 /// Flags of an address that the administrator chose; the kernel sets the others.
 const CHOSEN: AddressFlags = AddressFlags::Nodad
@@ -37,7 +37,7 @@ impl Kept {
 
     /// Whether the link had an IPv6 address.
     pub fn has_ipv6(&self) -> bool {
-        let mut addresses = self.addresses.iter().filter_map(Address::from_message);
+        let mut addresses = self.addresses.iter().filter_map(LinkAddress::from_message);
         addresses.any(|address| address.ip.is_ipv6())
     }
 }
@@ -89,7 +89,7 @@ impl Netlink {
         for message in &kept.addresses {
             let mut message = message.clone();
             message.header.index = link;
-            let action = match Address::from_message(&message) {
+            let action = match LinkAddress::from_message(&message) {
                 Some(address) => format!("restore {address}"),
                 None => "restore an address".into(),
             };

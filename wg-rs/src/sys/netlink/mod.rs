@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 
 use super::netns::NetNs;
 use super::{check, reason};
-use refusal::Refusal;
+use refusal::KernelError;
 
 pub use address::LinkAddress;
 pub use changes::Changes;

@@ -11,7 +11,7 @@ use crate::backend::{Errno, Kind};
 use crate::model::Wall;
 use crate::model::status::{PeerStatus, Refusal, Refused, Status};
 use crate::place::Namespace;
-use crate::sys::numeric::{NumericEndpoint, NumericIp};
+use crate::sys::numeric::NumericEndpoint;
 use crate::units::size;
 
 /// Older refusals of senders that are not peers are not shown.

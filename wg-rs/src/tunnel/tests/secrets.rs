@@ -12,7 +12,7 @@ use wg_crypto::{AeadBackend, PresharedKey, PrivateKey};
 
 use crate::model::{Change, Wall};
 use crate::tunnel::device::Device;
-use crate::tunnel::ingress::Backlog;
+use crate::tunnel::ingress::HandshakeBacklog;
 use crate::tunnel::peer::Endpoint;
 use crate::tunnel::sim::Sockets;
 use crate::tunnel::time::Time;

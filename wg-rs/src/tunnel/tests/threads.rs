@@ -15,7 +15,7 @@ use wg_crypto::{AeadBackend, PrivateKey, PublicKey};
 use crate::model::{Change, Wall};
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::DropReason;
-use crate::tunnel::ingress::Backlog;
+use crate::tunnel::ingress::HandshakeBacklog;
 use crate::tunnel::peer::Endpoint;
 use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;

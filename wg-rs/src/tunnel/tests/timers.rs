@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::model::Change;
 use crate::tunnel::drops::DropReason;
-use crate::tunnel::messages::*;
 use crate::tunnel::sim::*;
 use crate::tunnel::time::Time;
 use crate::tunnel::timers::REKEY_AFTER_TIME;
