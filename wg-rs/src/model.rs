@@ -32,7 +32,7 @@ pub struct Interface {
     pub peers: Vec<Peer>,
 }
 
-/// A peer of an interface.
+/// A peer of an interface, as it is configured and shown. The data path has a `tunnel::peer::Peer` for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The peer's public key.

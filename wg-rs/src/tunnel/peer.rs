@@ -55,7 +55,7 @@ struct Slot {
     source_is_refused: bool,
 }
 
-/// A peer, as the data path sees it.
+/// A peer, as the data path sees it. As it is configured and shown, it is a [`crate::model::Peer`].
 pub struct Peer {
     pub(crate) id: u64,
     public_key: PublicKey,
