@@ -168,7 +168,7 @@ struct OneFile {
 struct OnePeer {
     #[command(flatten)]
     file: OneFile,
-    /// Its name, or its public key
+    /// Name or public key of the client
     #[arg(value_name = "NAME|PUBLIC_KEY", value_parser = who)]
     peer: Who,
 }
@@ -189,17 +189,17 @@ struct RunningFile {
 const FILE_HELP: &str = "\
 CONFIG_FILE is a configuration file, whose filename is the interface name
 followed by `.conf'. Otherwise, INTERFACE is an interface name, with
-configuration found at /etc/wireguard/INTERFACE.conf. It holds what wg(8)'s
-`setconf' reads, and in the [Interface] section:
+configuration found at /etc/wireguard/INTERFACE.conf. The file holds what
+wg(8)'s `setconf' reads, and in the [Interface] section also:
 
-- Address: addresses of the interface, with an optional prefix length each.
-- DNS: servers, and domains to search, while the interface is up.
-- MTU: of the interface; if unspecified, by the route to the peers.
-- Table: the routing table that routes are added to; `auto' (the default) for
-  the main one and one of its own for default routes; `off' for no routes.
-- PreUp, PostUp, PreDown, PostDown: run by bash(1), or else sh(1), at these
-  points. `%i' is the interface.
-- SaveConfig: if `true', the file is brought up to date on `down'.
+- Address: addresses of the interface, each with an optional prefix length.
+- DNS: name servers and search domains while the interface is up.
+- MTU: the MTU of the interface; by default it fits the paths to the peers.
+- Table: the routing table for the routes. `auto' (the default): the main table,
+  and for default routes a table of their own. `off': no routes.
+- PreUp, PostUp, PreDown, PostDown: commands that bash(1), or else sh(1), runs
+  before and after `up' and `down'. `%i' stands for the interface.
+- SaveConfig: if `true', `down' writes the current settings into the file.
 
 See wg-quick-rs(8) for more, and examples.";
 

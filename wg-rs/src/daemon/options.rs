@@ -18,16 +18,22 @@ use crate::sys::udp::segmentation_corrupts;
     long_version = long_version(),
     about = "A WireGuard interface in userspace that behaves like the kernel module",
     after_help = "Example:\n  wireguard-rs wg0 && wg setconf wg0 /etc/wireguard/wg0.conf && ip link set wg0 up\n\n\
-                  Returns when link and UAPI socket exist. See wireguard-rs(8)."
+                  Returns when the interface and its UAPI socket exist. See wireguard-rs(8)."
 )]
 pub struct Options {
     /// Stay in the foreground
     #[arg(short, long)]
     pub foreground: bool,
 
-    /// Turn offloads on or off: a comma-separated list of tso, uso, gso, gro, each with =on or
-    /// =off; or `off` for all
-    #[arg(long, value_name = "LIST", env = "WG_OFFLOAD", default_value = "")]
+    /// Turn offloads on or off: a comma-separated list of tso, uso, tunnels, gso and gro, each with
+    /// =on or =off; or `off' to turn all of them off
+    #[arg(
+        long,
+        value_name = "LIST",
+        env = "WG_OFFLOAD",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub offload: Offloads,
 
     /// Threads per direction that encrypt or decrypt large bursts [default: by the number of cores]

@@ -11,7 +11,7 @@ use crate::sys::netns::NetNs;
 /// The backend of a new interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackendChoice {
-    /// The wireguard-rs daemon
+    /// The same as `userspace'
     #[default]
     Auto,
     /// The wireguard-rs daemon

@@ -48,7 +48,9 @@ pub(crate) const VERBS: &[Verb] = &[
                    [peer <base64 public key> [remove] [preshared-key <file path>] \
                    [endpoint <ip>:<port>] [persistent-keepalive <interval seconds>] \
                    [allowed-ips [+|-]<ip1>/<cidr1>[,[+|-]<ip2>/<cidr2>]...] ]...",
-        options: "",
+        options: "\
+peer <key> name <label>    name by which status and metrics show the peer
+peer <key> relay <groups>  relay between peers that share a group: on, off, or names",
         example: "set wg0 peer xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg= allowed-ips +10.192.122.3/32",
         of_wg: true,
     },
@@ -115,7 +117,7 @@ pub(crate) const VERBS: &[Verb] = &[
         about: "Prints the state of all interfaces for Prometheus, or serves it over HTTP",
         synopsis: "[--listen [<address>:<port>]]",
         options: "\
---listen  serve it at this address [default: 127.0.0.1:9586]",
+--listen  serve it over HTTP at this address [default: 127.0.0.1:9586]",
         example: "metrics --listen 127.0.0.1:9586",
         of_wg: false,
     },
