@@ -3,21 +3,17 @@
 use std::env;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::netlink::{self, Route};
 use crate::{
-    Config, Host, InterfaceState, Key, PeerState, Proc, SOCKETS, Uapi, binaries, process, require,
-    until,
+    Config, Host, InterfaceState, Key, PATIENCE, PeerState, Proc, SOCKETS, Uapi, binaries, process,
+    require, until,
 };
-
-/// How long a daemon may take to start or to end, on a machine that is busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An implementation of WireGuard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,13 +178,6 @@ impl Daemon {
     }
 }
 
-/// Whether the host can already receive at this address (an IPv6 address takes some time).
-fn serves(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0))
-        .and_then(|socket| socket.send_to(&[], socket.local_addr()?))
-        .is_ok()
-}
-
 /// Whether the link exists and its UAPI socket answers.
 pub fn ready(host: &Host, name: &str) -> bool {
     host.run(|| netlink::link(name))
@@ -289,11 +278,6 @@ impl Wg {
             netlink::set_up(&self.name, true)?;
             for (address, prefix) in addresses {
                 netlink::add_address(&self.name, *address, *prefix)?;
-            }
-            for (address, _) in addresses {
-                until(PATIENCE, "an address to serve", || {
-                    Ok(serves(*address).then_some(()))
-                })?;
             }
             Ok(())
         })

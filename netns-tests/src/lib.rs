@@ -33,7 +33,7 @@ pub mod vm;
 mod wait;
 
 pub use config::{Config, InterfaceState, PeerConfig, PeerState};
-pub use daemon::{Daemon, PATIENCE, Via, Wg, ready};
+pub use daemon::{Daemon, Via, Wg, ready};
 pub use icmp::{Icmp, Ping, Pinged};
 pub use keys::{Key, Keys};
 pub use lab::{Host, Lab, SOCKETS};
@@ -49,4 +49,4 @@ pub use traffic::{Load, Transfer, transfer};
 pub use trials::rekey;
 pub use tunnel::{End, Family, Hosts, Plan, Tunnel, ping_all};
 pub use uapi::Uapi;
-pub use wait::{require, skipped, until};
+pub use wait::{PATIENCE, require, skipped, until};

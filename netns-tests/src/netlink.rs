@@ -5,7 +5,7 @@
 //! and blocks until the kernel has acknowledged.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::pin;
 
@@ -18,6 +18,8 @@ use rtnetlink::{
     RouteMessageBuilder, new_connection,
 };
 use tokio::runtime;
+
+use crate::wait::{PATIENCE, until};
 
 /// Makes requests over a connection in the calling thread's namespace.
 fn with<T>(requests: impl AsyncFnOnce(Handle) -> Result<T, Error>) -> io::Result<T> {
@@ -52,6 +54,8 @@ pub struct Link {
     pub index: u32,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// Whether it is up and has a carrier.
+    pub carrier: bool,
     /// Largest packet, bytes.
     pub mtu: u32,
     /// Transmit queue length, packets.
@@ -63,6 +67,7 @@ impl Link {
         let mut link = Link {
             index: message.header.index,
             up: message.header.flags.contains(LinkFlags::Up),
+            carrier: (message.header.flags).contains(LinkFlags::Up | LinkFlags::LowerUp),
             mtu: 0,
             txqueuelen: 0,
         };
@@ -89,14 +94,13 @@ pub fn link(name: &str) -> io::Result<Option<Link>> {
     }
 }
 
+fn existing(name: &str) -> io::Result<Link> {
+    let absent = || io::Error::new(io::ErrorKind::NotFound, format!("no link {name}"));
+    link(name).map_err(named("link", name))?.ok_or_else(absent)
+}
+
 fn index_of(name: &str) -> io::Result<u32> {
-    match link(name).map_err(named("link", name))? {
-        Some(link) => Ok(link.index),
-        None => Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("no link {name}"),
-        )),
-    }
+    Ok(existing(name)?.index)
 }
 
 fn add_link(what: &str, name: &str, message: LinkMessage) -> io::Result<()> {
@@ -151,9 +155,10 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     }
 }
 
-/// Adds an address. An IPv6 address skips duplicate address detection, so that it can be used at once.
+/// Adds an address. On a link with a carrier, the host receives at this address when this returns. An
+/// IPv6 address skips duplicate address detection.
 pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
-    let index = index_of(name)?;
+    let Link { index, carrier, .. } = existing(name)?;
     with(async |handle| {
         let mut request = handle.address().add(index, address, prefix);
         if address.is_ipv6() {
@@ -164,7 +169,27 @@ pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
     .map_err(named(
         "add address",
         &format!("{address}/{prefix} to {name}"),
-    ))
+    ))?;
+    match address {
+        // The kernel makes the address usable in a work queue, and drops what arrives before.
+        IpAddr::V6(address) if carrier => until(PATIENCE, "an address to receive", || {
+            Ok(is_local(address)?.then_some(()))
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether packets to this address are for this host.
+fn is_local(address: Ipv6Addr) -> io::Result<bool> {
+    const LOCAL: u32 = 0x8000_0000; // RTF_LOCAL
+    let destination = format!("{:032x}", u128::from(address));
+    // Destination, prefix, source, prefix, gateway, metric, references, use, flags, link.
+    let table = std::fs::read_to_string("/proc/thread-self/net/ipv6_route")?;
+    Ok(table.lines().any(|route| {
+        let fields: Vec<&str> = route.split_whitespace().collect();
+        let flags = (fields.get(8)).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        fields.starts_with(&[&destination, "80"]) && flags.is_some_and(|flags| flags & LOCAL != 0)
+    }))
 }
 
 /// Removes an address.

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::daemon::PATIENCE;
+use crate::wait::PATIENCE;
 use crate::{Config, Daemon, Host, Key, Keys, Lab, PeerConfig, Ping, Via, Wg, transfer};
 
 /// IP version.

@@ -3,6 +3,9 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+/// How long something that always happens may take on a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Calls `ask` every 10 ms until it returns a value. An error of `ask` ends the wait. After `limit` the
 /// error says that it waited for `what`.
 pub fn until<T>(
