@@ -288,19 +288,6 @@ impl Wg {
         self.up_in(&self.host, mtu, addresses)
     }
 
-    /// Waits until its UDP port is open: a daemon notices only a moment later that its link is up.
-    pub fn until_listening(&self) -> io::Result<()> {
-        until(PATIENCE, "its port to open", || {
-            // The second column of /proc/net/udp ends in the local port, in hexadecimal.
-            let port = format!(":{:04X} ", self.get()?.listen_port);
-            let open = |table: &str| {
-                let path = format!("/proc/thread-self/net/{table}");
-                std::fs::read_to_string(path).is_ok_and(|table| table.contains(&port))
-            };
-            Ok(self.host.run(|| open("udp") || open("udp6")).then_some(()))
-        })
-    }
-
     /// Adds a route for a network through the interface.
     pub fn route(&self, to: impl Into<IpAddr>, prefix: u8) -> io::Result<()> {
         let to = to.into();

@@ -163,6 +163,45 @@ fn port_is_refused(wg: &Wg, port: u16) -> io::Result<()> {
     Ok(())
 }
 
+/// Sets the link up, and waits until the daemon has noticed it: it reads what arrives at its port.
+fn up(host: &Host, port: u16) -> io::Result<()> {
+    host.run(|| {
+        netlink::set_up("wg0", true)?;
+        let sender = UdpSocket::bind("127.0.0.1:0")?;
+        let mut sent = false;
+        until(PATIENCE, "the port to be read", || {
+            let read = match unread(port)? {
+                // A datagram would be refused.
+                None => return Ok(None),
+                Some(unread) => sent && !unread,
+            };
+            if !sent {
+                sender.send_to(&[0], ("127.0.0.1", port))?;
+                sent = true;
+            }
+            Ok(read.then_some(()))
+        })
+    })
+}
+
+/// Whether datagrams wait at an IPv4 port of the calling thread's host; `None` if it is not open.
+fn unread(port: u16) -> io::Result<Option<bool>> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/udp")?;
+    // Number, local address and port, remote ones, state, bytes to send and bytes to receive.
+    let row = table.lines().map(|row| row.split_whitespace());
+    let mut rows = row.map(|fields| fields.collect::<Vec<_>>());
+    let row = rows.find(|fields| fields[1].ends_with(&format!(":{port:04X}")));
+    Ok(row.map(|fields| !fields[4].ends_with(":00000000")))
+}
+
+/// Sets the link down, and waits until its sockets are closed.
+fn down(host: &Host) -> io::Result<()> {
+    host.run(|| netlink::set_up("wg0", false))?;
+    until(PATIENCE, "the sockets to close", || {
+        Ok(host.udp_ports()?.is_empty().then_some(()))
+    })
+}
+
 /// The port is also refused while the link is down, as a TUN device cannot refuse to be set up.
 #[test]
 fn a_port_in_use_is_refused_and_nothing_is_changed() -> io::Result<()> {
@@ -170,27 +209,59 @@ fn a_port_in_use_is_refused_and_nothing_is_changed() -> io::Result<()> {
     let wg = configured(&host, 1000)?;
     for (family, address) in [(Family::V4, "0.0.0.0:2000"), (Family::V6, "[::]:2000")] {
         let taken = host.run(|| UdpSocket::bind(address))?;
-        for up in [false, true] {
-            host.run(|| netlink::set_up("wg0", up))?;
-            if up {
-                wg.until_listening()?;
-            }
-            port_is_refused(&wg, 2000)?;
-            assert_eq!(host.udp_ports()?.contains(&1000), up, "{family:?}");
-        }
-        host.run(|| netlink::set_up("wg0", false))?;
+        let before = host.udp_ports()?;
+        port_is_refused(&wg, 2000)?;
+        assert_eq!(host.udp_ports()?, before, "{family:?}");
+        up(&host, 1000)?;
+        port_is_refused(&wg, 2000)?;
+        assert!(host.udp_ports()?.contains(&1000), "{family:?}");
         drop(taken);
-        until(PATIENCE, "only the port to close", || {
-            Ok(host.udp_ports()?.is_empty().then_some(()))
-        })?;
+        down(&host)?;
     }
     Ok(())
+}
+
+/// A port that is set while the link is down is reserved at once. So an initiation that arrives when the
+/// daemon has not yet noticed that its link is up waits, instead of being refused.
+#[test]
+fn a_port_is_reserved_until_the_link_is_up() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let wg = configured(&host, 1000)?;
+    let set_port = |port| {
+        wg.set(&Config {
+            listen_port: Some(port),
+            ..Config::default()
+        })
+    };
+    let ports = || {
+        let mut ports = host.udp_ports()?;
+        ports.dedup();
+        io::Result::Ok(ports)
+    };
+    assert_eq!(ports()?, [1000]);
+    set_port(2000)?;
+    assert_eq!(ports()?, [2000]);
+    set_port(0)?;
+    assert!(ports()?.is_empty());
+    set_port(3000)?;
+    // Not refused, although the daemon has not noticed its link yet.
+    host.run(|| netlink::set_up("wg0", true))?;
+    host.run(|| -> io::Result<()> {
+        let sender = UdpSocket::bind("127.0.0.1:0")?;
+        sender.connect("127.0.0.1:3000")?;
+        sender.send(&[0])?;
+        sender.take_error()?.map_or(Ok(()), Err)
+    })?;
+    up(&host, 3000)?;
+    down(&host)
 }
 
 #[test]
 fn a_link_whose_port_is_in_use_goes_down_again_with_a_reason() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let wg = configured(&host, 2000)?;
+    up(&host, 2000)?;
+    down(&host)?;
     let taken = host.run(|| UdpSocket::bind("0.0.0.0:2000"))?;
     host.run(|| netlink::set_up("wg0", true))?;
     until(PATIENCE, "the link to go down", || {
@@ -204,7 +275,7 @@ fn a_link_whose_port_is_in_use_goes_down_again_with_a_reason() -> io::Result<()>
         host.run(|| netlink::set_up("wg0", true))?;
         Ok(host.udp_ports()?.contains(&2000).then_some(()))
     })?;
-    wg.until_listening()
+    Ok(())
 }
 
 #[test]

@@ -55,8 +55,6 @@ fn demo(bytes: u64) -> io::Result<()> {
     bob_wg.set(&Config::new(&bob_keys, End::PORT).peer(alice_peer))?;
     alice_wg.up(1420, &[(alice_in.into(), 24)])?;
     bob_wg.up(1420, &[(bob_in.into(), 24)])?;
-    alice_wg.until_listening()?;
-    bob_wg.until_listening()?;
     detail("Inside the tunnel alice is 10.77.0.1, bob is 10.77.0.2.");
 
     say("alice pings bob through the tunnel; the first ping starts the handshake.");

@@ -3,6 +3,10 @@
 //! They are opened in the namespace in which the daemon was started, wherever the link is moved.
 //! The IPv4 socket is opened first, and the IPv6 socket on the same port. A host without one of the
 //! families has only the other socket.
+//!
+//! The kernel module opens its sockets while its link is set up. This process hears of that only
+//! afterwards, and a peer whose initiation is refused meanwhile waits five seconds. So the sockets
+//! for a port that is set while the link is down are opened at once, and not read until it is up.
 
 use std::io;
 use std::sync::Arc;
@@ -47,12 +51,17 @@ pub struct Parts {
 pub struct Network {
     parts: Parts,
     fwmark: u32,
+    reserved: Option<(u16, Pair)>,
 }
 
 impl Network {
     /// Closed sockets, without a mark.
     pub fn new(parts: Parts) -> Self {
-        Network { parts, fwmark: 0 }
+        Network {
+            parts,
+            fwmark: 0,
+            reserved: None,
+        }
     }
 
     fn reader(&self, socket: &Arc<UdpSocket>) -> io::Result<SocketReader> {
@@ -111,7 +120,12 @@ impl Network {
 
 impl Links for Network {
     fn bind(&mut self, port: u16) -> io::Result<u16> {
-        let (bound, (v4, v6)) = self.open(port)?;
+        let reserved = self.reserved.take_if(|(reserved, _)| *reserved == port);
+        let (bound, (v4, v6)) = match reserved {
+            Some(sockets) => sockets,
+            None => self.open(port)?,
+        };
+        self.reserved = None;
         let readers: io::Result<Vec<_>> = [&v4, &v6]
             .into_iter()
             .flatten()
@@ -123,18 +137,24 @@ impl Links for Network {
         Ok(bound)
     }
 
-    fn check(&mut self, port: u16) -> io::Result<()> {
-        self.open(port).map(drop)
+    fn reserve(&mut self, port: u16) -> io::Result<()> {
+        let sockets = self.open(port)?;
+        // A random port is chosen when the link is up.
+        self.reserved = Some(sockets).filter(|_| port != 0);
+        Ok(())
     }
 
     fn close(&mut self) {
         self.parts.sockets.replace(None, None);
         self.parts.readers.set_sockets(Vec::new());
         self.parts.inbox.clear();
+        self.reserved = None;
     }
 
     fn set_fwmark(&mut self, mark: u32) -> io::Result<()> {
-        for socket in self.parts.sockets.each() {
+        let reserved = self.reserved.iter().flat_map(|(_, (v4, v6))| [v4, v6]);
+        let reserved = reserved.flatten().cloned();
+        for socket in self.parts.sockets.each().chain(reserved) {
             socket.set_fwmark(mark)?;
         }
         self.parts.sockets.sources.set_mark(mark);

@@ -29,10 +29,11 @@ pub trait Links {
     /// fails. Returns the port.
     fn bind(&mut self, port: u16) -> io::Result<u16>;
 
-    /// Whether `bind` would succeed now. Opens nothing.
-    fn check(&mut self, port: u16) -> io::Result<()>;
+    /// Opens sockets on `port` for a later `bind` to this port. They are not read before that, and
+    /// replace the ones that were reserved before, which remain if this fails.
+    fn reserve(&mut self, port: u16) -> io::Result<()>;
 
-    /// Closes the sockets.
+    /// Closes the sockets, also reserved ones.
     fn close(&mut self);
 
     /// Sets the mark of packets that are sent from now on, also on sockets that are opened later
@@ -49,7 +50,7 @@ impl Links for NoLinks {
         Ok(port)
     }
 
-    fn check(&mut self, _: u16) -> io::Result<()> {
+    fn reserve(&mut self, _: u16) -> io::Result<()> {
         Ok(())
     }
 
@@ -306,7 +307,7 @@ impl Device {
             }
         } else if is_new {
             links
-                .check(port)
+                .reserve(port)
                 .map_err(|source| ConfigError::Bind { port, source })?;
             self.config.listen_port = port;
         }

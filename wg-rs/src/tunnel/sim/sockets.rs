@@ -27,7 +27,7 @@ impl Links for Sockets {
         Ok(self.port.expect("just set"))
     }
 
-    fn check(&mut self, _: u16) -> io::Result<()> {
+    fn reserve(&mut self, _: u16) -> io::Result<()> {
         if self.refuse {
             return Err(io::ErrorKind::AddrInUse.into());
         }
