@@ -31,7 +31,11 @@ fn main() -> ExitCode {
     let stop = AtomicBool::new(false);
     let failed = std::thread::scope(|scope| {
         for _ in 0..options.loops {
-            scope.spawn(|| while !stop.load(Relaxed) {});
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let failed = repeat(&options);
         stop.store(true, Relaxed);
