@@ -4,19 +4,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use netns_tests::{binaries, require};
-
-/// A folder that is deleted after the test.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The files below a folder, by their paths relative to it.
 fn files(folder: &Path) -> io::Result<BTreeSet<String>> {
@@ -42,19 +33,19 @@ fn make_install_works_with_another_prefix() -> io::Result<()> {
     let built = binaries::build("wg-rs", "wireguard-rs")?;
     binaries::build("wg-rs", "wg-rs")?;
     binaries::build("wg-quick-rs", "wg-quick-rs")?;
-    let folder = Folder(std::env::temp_dir().join(format!("install-{}", std::process::id())));
+    let folder = tempfile::tempdir()?;
     let make = |goal: &str| -> io::Result<()> {
         let target = built.parent().expect("a folder").display();
         let output = Command::new("make")
             .args(["-s", goal, "prefix=/opt/wg", &format!("target={target}")])
-            .arg(format!("DESTDIR={}", folder.0.display()))
+            .arg(format!("DESTDIR={}", folder.path().display()))
             .current_dir(&root)
             .output()?;
         assert!(output.status.success(), "{output:?}");
         Ok(())
     };
     make("install")?;
-    let installed = files(&folder.0)?;
+    let installed = files(folder.path())?;
     // The package has as many files, and also the licences and the change log.
     let package = fs::read_to_string(root.join("wg-quick-rs/Cargo.toml"))?;
     let assets = package
@@ -78,11 +69,11 @@ fn make_install_works_with_another_prefix() -> io::Result<()> {
     );
     assert!(!unit.contains("/usr/bin/"), "{unit}");
     for program in ["wireguard-rs", "wg-rs", "wg-quick-rs"] {
-        let path = folder.0.join("opt/wg/bin").join(program);
+        let path = folder.path().join("opt/wg/bin").join(program);
         let said = Command::new(path).arg("--version").output()?;
         assert!(said.status.success(), "{said:?}");
     }
     make("uninstall")?;
-    assert_eq!(files(&folder.0)?, BTreeSet::new());
+    assert_eq!(files(folder.path())?, BTreeSet::new());
     Ok(())
 }

@@ -62,8 +62,9 @@ fn unprivileged() -> io::Result<()> {
     let host = lab.host("alone")?;
     let _interface = Daemon::ours()?.start(&host, "wg7", Via::Uapi)?;
     // In a folder where anybody may run it; the target folder may be private.
-    let folder = Folder::new()?;
-    let ours_here = folder.0.join("wg");
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let ours_here = folder.path().join("wg");
     fs::copy(ours()?, &ours_here)?;
     let nobody = 65534;
     let run = |program: &Path, args: &[&str]| {
@@ -88,23 +89,4 @@ fn unprivileged() -> io::Result<()> {
         assert_eq!(denied, args[1..] != ["interfaces"], "{theirs:?}");
     }
     Ok(())
-}
-
-/// A folder that anybody may enter. It is removed when this is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> io::Result<Folder> {
-        let path = env::temp_dir().join(format!("side-by-side-nobody-{}", std::process::id()));
-        fs::create_dir(&path)?;
-        let folder = Folder(path);
-        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755))?;
-        Ok(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

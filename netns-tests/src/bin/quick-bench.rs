@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use netns_tests::quick::{Quick, Site};
-use netns_tests::{Lab, PATIENCE, until};
+use netns_tests::{Lab, PATIENCE, exit_code, median, until};
 
 /// The largest accepted ratio of our time to stock's.
 const BAR: f64 = 0.2;
@@ -36,14 +36,7 @@ Endpoint = 192.0.2.1:51820
 ";
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("quick-bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("quick-bench", run(&Options::parse()))
 }
 
 /// Returns whether the limit was met, or was not to be checked.
@@ -69,18 +62,15 @@ fn run(options: &Options) -> io::Result<bool> {
     for (n, what) in ["up", "down", "both"].into_iter().enumerate() {
         let [stock, ours] = [0, 1].map(|program: usize| {
             let [up, down] = &times[program];
-            match n {
-                0 => median(up.clone()),
-                1 => median(down.clone()),
-                _ => median(up.iter().zip(down).map(|(up, down)| *up + *down).collect()),
-            }
+            let rounds = up.iter().zip(down).map(|(up, down)| match n {
+                0 => *up,
+                1 => *down,
+                _ => *up + *down,
+            });
+            median(rounds.map(|time| time.as_secs_f64() * 1e3)).unwrap_or_default()
         });
-        let ratio = ours.as_secs_f64() / stock.as_secs_f64();
-        println!(
-            "{what:6}{:>9.1} ms{:>11.1} ms{ratio:>8.3}",
-            stock.as_secs_f64() * 1e3,
-            ours.as_secs_f64() * 1e3
-        );
+        let ratio = ours / stock;
+        println!("{what:6}{stock:>9.1} ms{ours:>11.1} ms{ratio:>8.3}");
         met = ratio <= BAR;
     }
     if options.check && !met {
@@ -122,9 +112,4 @@ fn round_of(program: &Quick, missing: &impl Fn() -> io::Error) -> io::Result<[Du
         Ok(site.state()?.part("processes").is_empty().then_some(()))
     })?;
     Ok([up, down])
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use netns_tests::{By, Daemon, Family, Load, Spokes};
+use netns_tests::{By, Daemon, Family, Load, Spokes, exit_code, median};
 
 /// The required ratio of relayed to direct.
 const OF_DIRECT: f64 = 0.85;
@@ -50,14 +50,7 @@ fn measure(spokes: &Spokes, window: Duration) -> io::Result<f64> {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("relay-bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("relay-bench", run(&Options::parse()))
 }
 
 /// Whether the required ratios were reached, or no check was requested.
@@ -83,7 +76,7 @@ fn run(options: &Options) -> io::Result<bool> {
             last[0], last[1], last[2]
         );
     }
-    let [direct, relayed, routed] = rates.map(median);
+    let [direct, relayed, routed] = rates.map(|rates| median(rates).unwrap_or_default());
     let (of_direct, of_routed) = (relayed / direct, relayed / routed);
     println!("medians: direct {direct:.0}, relayed {relayed:.0}, routed {routed:.0} Mbit/s");
     println!("relayed is {of_direct:.2} of direct and {of_routed:.2} of routed");
@@ -94,9 +87,4 @@ fn run(options: &Options) -> io::Result<bool> {
         );
     }
     Ok(met || !options.check)
-}
-
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates.get(rates.len() / 2).copied().unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use netns_tests::{Config, Daemon, Host, Key, Keys, Lab, PeerConfig, Via, Wg, process};
+use netns_tests::{Config, Daemon, Host, Key, Keys, Lab, PeerConfig, Via, Wg, exit_code, process};
 
 /// The limits for 100 000 peers: the time of one `set`, and the bytes of each peer.
 const SET: Duration = Duration::from_secs(2);
@@ -54,14 +54,7 @@ const COLUMNS: [Column; 4] = [
 ];
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("scale-bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("scale-bench", run(&Options::parse()))
 }
 
 /// Whether all limits were kept, or no check was requested.

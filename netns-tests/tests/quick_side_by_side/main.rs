@@ -19,14 +19,15 @@ use std::time::Duration;
 use netns_tests::quick::{Quick, Site};
 use netns_tests::{HostState, Lab, until};
 
-use cases::{Case, Stock};
+use cases::{Case, IPTABLES};
 
 /// How long a daemon may take to end after its link is deleted.
 const GOING: Duration = Duration::from_secs(10);
 const WORKERS: usize = 3;
 
-/// Keys for the files; they are not secret.
-const KEYS: [(&str, &str); 4] = [
+/// What the names in the files stand for. The keys are not secret.
+const NAMES: [(&str, &str); 5] = [
+    ("{iptables}", IPTABLES),
     ("{key}", "6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g="),
     ("{peer}", "eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw="),
     ("{peer2}", "Hf4iFwCZpxMqHkRCCSxXC4nYVCOAxIlKe5IIQKuMUSw="),
@@ -46,19 +47,14 @@ const PLACE: &str = "
 /// The beginning of the unreachable route in the table of a tunnel for all traffic, in ip(8)'s format.
 const UNREACHABLE: &str = "unreachable default ";
 
-fn with_keys(text: &str) -> String {
-    let put = |text: String, (name, key): (&str, &str)| text.replace(name, key);
-    KEYS.into_iter().fold(text.to_owned(), put)
+fn filled_in(text: &str) -> String {
+    let put = |text: String, (name, meaning): (&str, &str)| text.replace(name, meaning);
+    NAMES.into_iter().fold(text.to_owned(), put)
 }
 
-impl Stock {
-    /// Whether this script is one of these.
-    fn has(self, stock: &Quick) -> bool {
-        match self {
-            Stock::Always => true,
-            Stock::Before(text) => !stock.says(text),
-        }
-    }
+/// Whether this script is older than the change that brought the text `before`; true without a text.
+fn is_meant(stock: &Quick, before: Option<&str>) -> bool {
+    before.is_none_or(|text| !stock.says(text))
 }
 
 /// The result of a case with one program.
@@ -77,15 +73,14 @@ fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Op
         return Ok(None);
     };
     site.sh(PLACE)?;
-    site.sh(&with_keys(case.place))?;
+    site.sh(&filled_in(&case.place))?;
     if !case.without.is_empty() {
-        site.hide(case.without)?;
+        site.hide(&case.without)?;
     }
-    site.configure(case.interface, &with_keys(config))?;
-    let argument = if case.argument.is_empty() {
-        case.interface
-    } else {
-        case.argument
+    site.configure(&case.interface, &filled_in(config))?;
+    let argument = match case.argument.as_str() {
+        "" => &case.interface,
+        argument => argument,
     };
     site.heard()?;
     let before = site.state()?;
@@ -145,9 +140,9 @@ fn outcome(case: &Case, config: &str, quick: &Quick, lab: &Lab) -> io::Result<Op
 fn compare(case: &Case, stock: &Quick, ours: &Quick) -> io::Result<Option<Vec<String>>> {
     let lab = Lab::new()?;
     let mut wrong = Vec::new();
-    let mut config = case.config;
-    if let Some((which, plain)) = case.plain
-        && which.has(stock)
+    let mut config = &case.config;
+    if let Some(plain) = &case.plain
+        && is_meant(stock, plain.before.as_deref())
     {
         let Some(refused) = outcome(case, config, stock, &lab)? else {
             return Ok(None);
@@ -155,12 +150,12 @@ fn compare(case: &Case, stock: &Quick, ours: &Quick) -> io::Result<Option<Vec<St
         if refused.code == Some(0) {
             wrong.push("stock takes it: it needs no other words".into());
         }
-        config = plain;
+        config = &plain.config;
     }
     let Some(theirs) = outcome(case, config, stock, &lab)? else {
         return Ok(None);
     };
-    let Some(mine) = outcome(case, case.config, ours, &lab)? else {
+    let Some(mine) = outcome(case, &case.config, ours, &lab)? else {
         return Ok(None);
     };
     for (name, outcome) in [("stock", &theirs), ("ours", &mine)] {
@@ -184,9 +179,9 @@ fn compare(case: &Case, stock: &Quick, ours: &Quick) -> io::Result<Option<Vec<St
         return Ok(Some(wrong));
     }
     let mut named: Vec<&str> = Vec::new();
-    for (which, lines) in case.differs {
-        if which.has(stock) {
-            named.extend(*lines);
+    for differs in &case.differs {
+        if is_meant(stock, differs.before.as_deref()) {
+            named.extend(differs.lines.iter().map(String::as_str));
         }
     }
     let differences = theirs.up.against(&mine.up).0;

@@ -156,33 +156,17 @@ pub fn temporary(name: &OsStr) -> io::Result<OsString> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
-    use std::process;
+    use tempfile::TempDir;
 
-    /// A folder of a test, which is removed after it.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("wg-quick-rs-{name}-{}", process::id()));
-            fs::create_dir(&path).unwrap();
-            Folder(path)
-        }
-
-        fn names(&self) -> usize {
-            fs::read_dir(&self.0).unwrap().count()
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    /// The number of files in a folder.
+    fn files(folder: &TempDir) -> usize {
+        fs::read_dir(folder.path()).unwrap().count()
     }
 
     #[test]
     fn mode_and_symbolic_links_are_kept() {
-        let folder = Folder::new("replace");
-        let (real, link) = (folder.0.join("real"), folder.0.join("wg0.conf"));
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("wg0.conf"));
         fs::write(&real, "old").unwrap();
         symlink("real", &link).unwrap();
         for (before, after) in [(0o644, 0o600), (0o400, 0o400)] {
@@ -191,24 +175,24 @@ mod tests {
             assert_eq!(fs::read(&real).unwrap(), b"new");
             assert_eq!(fs::metadata(&real).unwrap().mode() & 0o7777, after);
             assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-            assert_eq!(folder.names(), 2);
+            assert_eq!(files(&folder), 2);
         }
     }
 
     #[test]
     fn a_new_file_replaces_none() {
-        let folder = Folder::new("create");
-        let path = folder.0.join("wg0.conf");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wg0.conf");
         create(&path, b"new").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         let error = create(&path, b"other").unwrap_err();
         assert!(matches!(error, CreateError::Exists(_)), "{error}");
-        let dangling = folder.0.join("link");
+        let dangling = folder.path().join("link");
         symlink("nowhere", &dangling).unwrap();
         assert!(create(&dangling, b"other").is_err());
-        assert!(create(&folder.0.join("none/wg0.conf"), b"other").is_err());
+        assert!(create(&folder.path().join("none/wg0.conf"), b"other").is_err());
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(folder.names(), 2);
+        assert_eq!(files(&folder), 2);
     }
 
     #[test]
@@ -220,13 +204,13 @@ mod tests {
 
     #[test]
     fn a_failure_names_the_file_and_leaves_nothing() {
-        let folder = Folder::new("replace-fails");
-        let path = folder.0.join("wg0.conf");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wg0.conf");
         let error = replace(&path, b"new").unwrap_err().to_string();
         assert!(error.contains("wg0.conf"), "{error}");
         // A file cannot replace a directory: the last step, the rename, fails.
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"new").is_err());
-        assert_eq!(folder.names(), 1);
+        assert_eq!(files(&folder), 1);
     }
 }

@@ -141,28 +141,13 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A folder of a test, which is removed after it.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let name = format!("wg-quick-rs-{name}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir(&path).unwrap();
-            Folder(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn the_former_content_is_put_back() {
-        let folder = Folder::new("resolv-conf");
-        let (path, at) = (folder.0.join("resolv.conf"), folder.0.join("real"));
+        let folder = tempfile::tempdir().unwrap();
+        let (path, at) = (
+            folder.path().join("resolv.conf"),
+            folder.path().join("real"),
+        );
         symlink("real", &path).unwrap();
         for text in [Some("nameserver 192.0.2.1\n"), None] {
             match text {
@@ -184,11 +169,12 @@ mod tests {
             assert_eq!(fs::read_to_string(&at).ok().as_deref(), text);
             assert_eq!(put_back(&path, ours, &former).unwrap(), PutBack::Changed);
             assert_eq!(
-                fs::read_dir(&folder.0).unwrap().count(),
+                fs::read_dir(folder.path()).unwrap().count(),
                 1 + usize::from(text.is_some())
             );
         }
     }
+
     #[test]
     fn the_text_of_a_tunnel_that_is_down_is_skipped() {
         let tunnel = |name: &str, before| Former::Tunnel {

@@ -100,58 +100,41 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
     use std::thread;
+    use tempfile::TempDir;
     use wg_crypto::PublicKey;
 
-    /// A directory for one test.
-    struct TempDir(PathBuf);
-
-    impl TempDir {
-        fn new(test: &str) -> Self {
-            let name = format!("wg-rs-backend-{}-{test}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir(&path).unwrap();
-            TempDir(path)
-        }
-
-        fn listen(&self, name: &str) -> UnixListener {
-            UnixListener::bind(self.0.join(format!("{name}.sock"))).unwrap()
-        }
-    }
-
-    impl Drop for TempDir {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn listen(dir: &TempDir, name: &str) -> UnixListener {
+        UnixListener::bind(dir.path().join(format!("{name}.sock"))).unwrap()
     }
 
     #[test]
     fn dead_sockets_are_deleted() {
-        let dir = TempDir::new("list");
-        assert_eq!(list(&dir.0.join("absent")).unwrap(), [""; 0]);
-        let live = dir.listen("wg0");
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(list(&dir.path().join("absent")).unwrap(), [""; 0]);
+        let live = listen(&dir, "wg0");
         for dead in ["wg1", "wg2", "wg3"] {
-            drop(dir.listen(dead));
+            drop(listen(&dir, dead));
         }
-        fs::write(dir.0.join("wg4.sock"), "").unwrap();
-        fs::write(dir.0.join("wg5"), "").unwrap();
-        let nameless = dir.listen("");
-        std::os::unix::fs::symlink("wg0.sock", dir.0.join("wg6.sock")).unwrap();
+        fs::write(dir.path().join("wg4.sock"), "").unwrap();
+        fs::write(dir.path().join("wg5"), "").unwrap();
+        let nameless = listen(&dir, "");
+        std::os::unix::fs::symlink("wg0.sock", dir.path().join("wg6.sock")).unwrap();
 
-        let backends = Backends::in_dir(&dir.0);
+        let backends = Backends::in_dir(dir.path());
         // At least ours: the machine may have kernel interfaces too.
         assert_eq!(backends.kind("wg1").unwrap(), None);
-        assert!(!dir.0.join("wg1.sock").exists());
+        assert!(!dir.path().join("wg1.sock").exists());
         assert!(backends.get("wg2").is_err());
-        assert!(!dir.0.join("wg2.sock").exists());
-        let mut names = list(&dir.0).unwrap();
+        assert!(!dir.path().join("wg2.sock").exists());
+        let mut names = list(dir.path()).unwrap();
         names.sort();
         assert_eq!(names, ["wg0", "wg6"]);
-        assert!(!dir.0.join("wg3.sock").exists());
-        assert!(dir.0.join("wg4.sock").exists());
+        assert!(!dir.path().join("wg3.sock").exists());
+        assert!(dir.path().join("wg4.sock").exists());
         assert_eq!(backends.kind("wg0").unwrap(), Some(Kind::Userspace));
         assert!(backends.list().unwrap().contains(&"wg0".to_owned()));
         for name in ["", "x/wg0", "../wg0", "wg4", "wg5"] {
-            assert_eq!(socket(&dir.0, name), None, "{name}");
+            assert_eq!(socket(dir.path(), name), None, "{name}");
         }
         drop((live, nameless));
     }
@@ -174,14 +157,14 @@ mod tests {
 
     #[test]
     fn a_request_follows_the_probe() {
-        let dir = TempDir::new("request");
-        let backends = Backends::in_dir(&dir.0);
-        let asked = daemon(dir.listen("wg0"), "listen_port=7\nerrno=0\n\n");
+        let dir = tempfile::tempdir().unwrap();
+        let backends = Backends::in_dir(dir.path());
+        let asked = daemon(listen(&dir, "wg0"), "listen_port=7\nerrno=0\n\n");
         assert_eq!(backends.get("wg0").unwrap().listen_port, 7);
         assert_eq!(asked.join().unwrap(), "get=1\n\n");
 
         let key = PublicKey::from_bytes([1; 32]);
-        let asked = daemon(dir.listen("wg1"), "errno=0\n\n");
+        let asked = daemon(listen(&dir, "wg1"), "errno=0\n\n");
         let changes = [Change::ListenPort(9), Change::Peer(key), Change::Remove];
         backends.set("wg1", &changes).unwrap();
         let text = format!(
@@ -194,8 +177,8 @@ mod tests {
     /// Other daemons apply what they know before they refuse, so everything is sent again.
     #[test]
     fn extensions_are_left_out_for_other_daemons() {
-        let dir = TempDir::new("extensions");
-        let backends = Backends::in_dir(&dir.0);
+        let dir = tempfile::tempdir().unwrap();
+        let backends = Backends::in_dir(dir.path());
         let changes = [
             Change::Peer(PublicKey::from_bytes([1; 32])),
             Change::Extension(Extension::Name("alice".parse().ok())),
@@ -205,7 +188,7 @@ mod tests {
         let with =
             format!("set=1\npublic_key={key}\nname=alice\npersistent_keepalive_interval=7\n\n");
         let without = with.replace("name=alice\n", "");
-        let listener = dir.listen("wg0");
+        let listener = listen(&dir, "wg0");
         let second = listener.try_clone().unwrap();
         let daemons = thread::spawn(move || {
             let first = daemon(listener, "errno=-22\n\n").join().unwrap();
@@ -219,10 +202,10 @@ mod tests {
         );
         assert_eq!(daemons.join().unwrap(), [with.clone(), without]);
 
-        let asked = daemon(dir.listen("wg1"), "errno=0\n\n");
+        let asked = daemon(listen(&dir, "wg1"), "errno=0\n\n");
         backends.set_without_unknown("wg1", &changes).unwrap();
         assert_eq!(asked.join().unwrap(), with);
-        let asked = daemon(dir.listen("wg2"), "errno=-98\n\n");
+        let asked = daemon(listen(&dir, "wg2"), "errno=-98\n\n");
         let error = backends.set_without_unknown("wg2", &changes).unwrap_err();
         assert_eq!(errno(&error), Some(libc::EADDRINUSE));
         asked.join().unwrap();
@@ -230,21 +213,21 @@ mod tests {
 
     #[test]
     fn refusals_keep_their_errno() {
-        let dir = TempDir::new("refusals");
-        let backends = Backends::in_dir(&dir.0);
+        let dir = tempfile::tempdir().unwrap();
+        let backends = Backends::in_dir(dir.path());
         for (name, reply, code) in [
             ("wg0", "errno=-98\n\n", libc::EADDRINUSE),
             ("wg1", "errno=1\n\n", libc::EPERM),
             ("wg2", "", libc::EPROTO),
             ("wg3", "nonsense\n\n", libc::EPROTO),
         ] {
-            let asked = daemon(dir.listen(name), reply);
+            let asked = daemon(listen(&dir, name), reply);
             let error = backends.get(name).unwrap_err();
             assert_eq!(errno(&error), Some(code), "{reply:?}");
             assert_eq!(error.to_string(), Errno(code).to_string());
             asked.join().unwrap();
         }
-        let asked = daemon(dir.listen("wg4"), "public_key=00\nerrno=0\n\n");
+        let asked = daemon(listen(&dir, "wg4"), "public_key=00\nerrno=0\n\n");
         let error = backends.set("wg4", &[Change::FwMark(1)]).unwrap_err();
         assert_eq!(errno(&error), Some(libc::EPROTO));
         asked.join().unwrap();

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use netns_tests::exit_code;
 
 use case::{Case, Ours, Then};
 use run::{Done, Program, Runner};
@@ -58,15 +59,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    match compare(&options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("side-by-side: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("side-by-side", compare(&Options::parse()))
 }
 
 /// The result of a case.
