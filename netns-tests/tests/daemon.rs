@@ -339,15 +339,21 @@ fn a_link_that_is_renamed_answers_under_its_new_name() -> io::Result<()> {
     Ok(())
 }
 
-/// `wg-rs link del` finds the interface by its new name.
-#[test]
-fn a_renamed_link_is_deleted_by_its_new_name() -> io::Result<()> {
-    let (_lab, host) = alone()?;
-    let mut wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+/// A host with an interface that was renamed to `office`.
+fn renamed() -> io::Result<(Lab, Host, Wg)> {
+    let (lab, host) = alone()?;
+    let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
     host.sh("ip", &["link", "set", "wg0", "name", "office"])?;
     until(PATIENCE, "the socket to follow", || {
         Ok(ready(&host, "office").then_some(()))
     })?;
+    Ok((lab, host, wg))
+}
+
+/// `wg-rs link del` finds the interface by its new name.
+#[test]
+fn a_renamed_link_is_deleted_by_its_new_name() -> io::Result<()> {
+    let (_lab, host, mut wg) = renamed()?;
     host.sh(&binaries::wg_rs()?, &["link", "del", "office"])?;
     ends_well(wg.proc.as_mut().expect("a process"))
 }
@@ -355,12 +361,7 @@ fn a_renamed_link_is_deleted_by_its_new_name() -> io::Result<()> {
 /// After SIGTERM, the socket is removed under its new name.
 #[test]
 fn the_socket_of_a_renamed_link_is_removed_at_the_end() -> io::Result<()> {
-    let (_lab, host) = alone()?;
-    let mut wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
-    host.sh("ip", &["link", "set", "wg0", "name", "office"])?;
-    until(PATIENCE, "the socket to follow", || {
-        Ok(ready(&host, "office").then_some(()))
-    })?;
+    let (_lab, host, mut wg) = renamed()?;
     let proc = wg.proc.as_mut().expect("a process");
     proc.signal(Signal::SIGTERM)?;
     ends_well(proc)?;

@@ -32,6 +32,14 @@ pub fn errno(error: &io::Error) -> Option<i32> {
         .or_else(|| inner.map(|Errno(errno)| *errno))
 }
 
+/// The same error with wg's text, if it has an errno.
+pub(super) fn with_wgs_text(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => Errno(errno).into(),
+        None => error,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

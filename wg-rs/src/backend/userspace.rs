@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::errno::Errno;
+use super::errno::{Errno, with_wgs_text};
 use crate::model::status::Status;
 use crate::model::{Change, Interface};
 use crate::uapi::client::{self, Client, ClientError};
@@ -77,18 +77,11 @@ pub(super) fn set(socket: &Path, changes: &[Change]) -> io::Result<()> {
 
 fn reason(error: ClientError) -> io::Error {
     match error {
-        ClientError::Io(error) => plain(error),
+        ClientError::Io(error) => with_wgs_text(error),
         ClientError::Reply(ReplyError::Refused(errno)) => Errno(errno).into(),
         ClientError::Reply(ReplyError::BadLine { .. } | ReplyError::Incomplete) => {
             Errno(libc::EPROTO).into()
         }
-    }
-}
-
-fn plain(error: io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(errno) => Errno(errno).into(),
-        None => error,
     }
 }
 

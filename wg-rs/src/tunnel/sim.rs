@@ -220,9 +220,7 @@ impl Sim {
     /// Two hosts with a session that host 0 started, and no packets in flight.
     pub fn session() -> Self {
         let mut sim = Self::pair();
-        sim.send(0, 1, 0);
-        sim.run(SECOND);
-        assert_eq!(sim.hosts[1].payloads(), [0]);
+        sim.assert_passes(0, 1, 0);
         sim.hosts[1].delivered.clear();
         sim.seen.clear();
         sim
@@ -296,6 +294,14 @@ impl Sim {
     /// The TUN of `from` gets a packet for `to`, whose payload consists of bytes `payload`.
     pub fn send(&mut self, from: usize, to: usize, payload: u8) {
         self.send_packets(from, &[packet(from, to, &[payload; 20])]);
+    }
+
+    /// Sends a packet as [`Self::send`] does: within a second it is delivered, as the first one.
+    #[track_caller]
+    pub fn assert_passes(&mut self, from: usize, to: usize, payload: u8) {
+        self.send(from, to, payload);
+        self.run(SECOND);
+        assert_eq!(self.hosts[to].payloads(), [payload]);
     }
 
     /// The TUN of `from` gets packets, which are read together.

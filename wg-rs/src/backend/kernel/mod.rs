@@ -13,7 +13,7 @@ use std::io;
 use netlink_packet_wireguard::{WireguardAttribute, WireguardCmd};
 
 use self::message::KernelMessage;
-use super::errno::Errno;
+use super::errno::{Errno, with_wgs_text};
 use crate::model::{Change, Interface};
 use crate::sys::netlink::Netlink;
 use crate::sys::netlink::generic::Generic;
@@ -68,15 +68,8 @@ pub(super) fn set(name: &str, changes: &[Change]) -> io::Result<()> {
 fn open() -> io::Result<Generic<KernelMessage>> {
     Generic::open().map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) => Errno(libc::EPROTONOSUPPORT).into(),
-        _ => plain(error),
+        _ => with_wgs_text(error),
     })
-}
-
-fn plain(error: io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(errno) => Errno(errno).into(),
-        None => error,
-    }
 }
 
 #[cfg(test)]

@@ -71,9 +71,7 @@ fn gotatun_set_recreates_the_peer() {
             Change::PersistentKeepalive(20),
         ],
     );
-    sim.send(0, 1, 1);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[1].payloads(), [1]);
+    sim.assert_passes(0, 1, 1);
     assert_eq!(sim.count(0, INITIATION), 0);
     assert_eq!(peer.keypairs.slots(), session);
     assert!(Arc::ptr_eq(
@@ -303,9 +301,7 @@ fn a_port_in_use_is_reported_and_changes_nothing() {
     assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
     assert!(matches!(error, ConfigError::Bind { port: 53, .. }));
     assert_eq!(sim.hosts[0].device.get().listen_port, 51820);
-    sim.send(0, 1, 1);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[1].payloads(), [1]);
+    sim.assert_passes(0, 1, 1);
 }
 
 /// This applies also while the link is down, and whatever else the `set` contains.
@@ -351,9 +347,7 @@ fn a_later_set_opens_sockets_after_a_failure() {
         sim.hosts[0].sockets.refuse = false;
         sim.set(0, set).unwrap();
         assert_eq!(sim.hosts[0].sockets.port, Some(port));
-        sim.send(0, 1, 1);
-        sim.run(SECOND);
-        assert_eq!(sim.hosts[1].payloads(), [1]);
+        sim.assert_passes(0, 1, 1);
     }
 }
 
@@ -388,9 +382,7 @@ fn down_ends_sessions_and_keeps_the_rest() {
     let peer = sim.hosts[1].peer();
     assert!(peer.endpoint.is_some() && peer.last_handshake.is_some() && peer.rx_bytes > 0);
     sim.up(1);
-    sim.send(1, 0, 2);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[0].payloads(), [2]);
+    sim.assert_passes(1, 0, 2);
 }
 
 #[test]

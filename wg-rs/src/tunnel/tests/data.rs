@@ -280,26 +280,24 @@ fn forged_and_replayed_packets_have_no_effect() {
     assert_eq!(host.delivered.len(), 1);
 }
 
+/// A packet arrives after `bursts` bursts of 64 packets that were sent later.
+fn overtaken(sim: &mut Sim, bursts: usize) {
+    sim.faults.delay = SECOND;
+    sim.send(0, 1, 1);
+    sim.faults.delay = MILLI;
+    for _ in 0..bursts {
+        let packets: Vec<_> = (0..64).map(|_| packet(0, 1, &[2; 20])).collect();
+        sim.send_packets(0, &packets);
+    }
+    sim.run(2 * SECOND);
+}
+
 #[test]
 fn a_reordered_window_of_8128_packets_is_accepted() {
     let mut sim = Sim::session();
-    sim.faults.delay = SECOND;
-    sim.send(0, 1, 1);
-    sim.faults.delay = MILLI;
-    for _ in 0..127 {
-        let packets: Vec<_> = (0..64).map(|_| packet(0, 1, &[2; 20])).collect();
-        sim.send_packets(0, &packets);
-    }
-    sim.run(2 * SECOND);
+    overtaken(&mut sim, 127);
     assert_eq!(sim.hosts[1].delivered.len(), 8129, "8128 behind the newest");
-    sim.faults.delay = SECOND;
-    sim.send(0, 1, 1);
-    sim.faults.delay = MILLI;
-    for _ in 0..128 {
-        let packets: Vec<_> = (0..64).map(|_| packet(0, 1, &[2; 20])).collect();
-        sim.send_packets(0, &packets);
-    }
-    sim.run(2 * SECOND);
+    overtaken(&mut sim, 128);
     assert_eq!(
         sim.hosts[1].drops(DropReason::Replayed),
         1,

@@ -16,9 +16,7 @@ fn the_same_private_key_changes_nothing() {
     let mut sim = Sim::session();
     let key = sim.hosts[0].key.clone();
     sim.set(0, &[private_key(&key)]).unwrap();
-    sim.send(0, 1, 1);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[1].payloads(), [1]);
+    sim.assert_passes(0, 1, 1);
     assert_eq!(sim.count(0, INITIATION), 0);
 }
 
@@ -53,12 +51,8 @@ fn another_private_key_sends_nothing_until_there_is_traffic() {
         ],
     )
     .unwrap();
-    sim.send(0, 1, 1);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[1].payloads(), [1]);
-    sim.send(1, 0, 2);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[0].payloads(), [2]);
+    sim.assert_passes(0, 1, 1);
+    sim.assert_passes(1, 0, 2);
 }
 
 /// As in the kernel: sending ends, also in a session that is not confirmed yet.

@@ -168,9 +168,7 @@ fn last_minute_renewal_is_requested_once_for_each_key() {
 fn the_responder_does_not_renew_in_the_last_minute() {
     let mut sim = Sim::session();
     sim.run(167 * SECOND);
-    sim.send(0, 1, 1);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[1].payloads(), [1]);
+    sim.assert_passes(0, 1, 1);
     assert_eq!(sim.count(1, INITIATION), 0);
 }
 
@@ -343,9 +341,7 @@ fn tailscale_rs_338_no_reject_after_messages() {
     sim.hosts[0]
         .session()
         .set_counter(REJECT_AFTER_MESSAGES - 1);
-    sim.send(0, 1, 1);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[1].payloads(), [1]);
+    sim.assert_passes(0, 1, 1);
 }
 
 #[test]
@@ -376,12 +372,8 @@ fn tailscale_rs_11_stale_session_hang() {
     sim.up(0);
     sim.send(1, 0, 1);
     sim.run(16 * SECOND);
-    sim.send(1, 0, 2);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[0].payloads(), [2]);
-    sim.send(0, 1, 3);
-    sim.run(SECOND);
-    assert_eq!(sim.hosts[1].payloads(), [3]);
+    sim.assert_passes(1, 0, 2);
+    sim.assert_passes(0, 1, 3);
 }
 
 #[test]
@@ -462,8 +454,6 @@ fn sessions_that_expired_during_sleep_are_wiped() {
         sim.hosts[0].device.end_outlasted(now);
         assert_eq!(session.strong_count() > 0, kept, "{asleep} s");
         assert_eq!(sim.hosts[0].device.plane().index.len() > 0, kept);
-        sim.send(0, 1, 1);
-        sim.run(SECOND);
-        assert_eq!(sim.hosts[1].payloads(), [1]);
+        sim.assert_passes(0, 1, 1);
     }
 }

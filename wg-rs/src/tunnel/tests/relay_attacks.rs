@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use wg_crypto::{MacKeys, PublicKey};
 
@@ -10,6 +11,8 @@ use super::{elsewhere, key};
 use crate::model::status::Refusal;
 use crate::model::{Change, Extension, Groups};
 use crate::tunnel::drops::DropReason;
+use crate::tunnel::keypair::Keypair;
+use crate::tunnel::peer::Peer;
 use crate::tunnel::sim::*;
 
 const HUB: usize = 0;
@@ -278,18 +281,16 @@ fn a_flood_of_initiations_by_a_peer_is_limited() {
     assert_a_and_b_meet_within(&mut sim, 1);
 }
 
+/// A's session with B, which is its second peer.
+fn session_of_a_and_b(sim: &Sim) -> Arc<Keypair<Peer>> {
+    let mut peers = sim.hosts[A].device.peers().into_iter();
+    peers.nth(1).unwrap().keypairs.current().clone().unwrap()
+}
+
 #[test]
 fn the_index_of_another_peer_is_refused() {
     let mut sim = talking(4);
-    let peers = sim.hosts[A].device.peers();
-    let session = peers
-        .into_iter()
-        .nth(1)
-        .unwrap()
-        .keypairs
-        .current()
-        .clone()
-        .unwrap();
+    let session = session_of_a_and_b(&sim);
     let (c, b) = (sim.hosts[C].addr, sim.hosts[B].public());
     // C sends the same index to B as A does.
     inject(&mut sim, c, [initiation(session.local(), &b)]);
@@ -319,15 +320,7 @@ fn the_index_of_another_peer_is_refused() {
 #[test]
 fn we_never_choose_a_relayed_index() {
     let sim = talking(2);
-    let peers = sim.hosts[A].device.peers();
-    let session = peers
-        .into_iter()
-        .nth(1)
-        .unwrap()
-        .keypairs
-        .current()
-        .clone()
-        .unwrap();
+    let session = session_of_a_and_b(&sim);
     /// Returns the given numbers in order.
     struct Rigged(Vec<u32>);
     impl rand_core::RngCore for Rigged {
