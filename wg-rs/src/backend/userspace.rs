@@ -20,11 +20,11 @@ use crate::uapi::{self, SUFFIX};
 pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(plain)?,
+        other => other.map_err(with_wgs_text)?,
     };
     let mut names = Vec::new();
     for entry in entries {
-        let file = entry.map_err(plain)?.file_name();
+        let file = entry.map_err(with_wgs_text)?.file_name();
         let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX));
         if let Some(name) = name.filter(|name| socket(dir, name).is_some()) {
             names.push(name.to_owned());
@@ -52,13 +52,13 @@ pub(super) fn socket(dir: &Path, name: &str) -> Option<PathBuf> {
 }
 
 pub(super) fn get(socket: &Path) -> io::Result<Interface> {
-    let mut client = Client::connect(socket).map_err(plain)?;
+    let mut client = Client::connect(socket).map_err(with_wgs_text)?;
     client.get().map_err(reason)
 }
 
 /// Other daemons do not know this request: of them it is what they tell of their configuration.
 pub(super) fn status(socket: &Path) -> io::Result<Status> {
-    let mut client = Client::connect(socket).map_err(plain)?;
+    let mut client = Client::connect(socket).map_err(with_wgs_text)?;
     match client.status().map_err(reason)? {
         Some(status) => Ok(status),
         None => get(socket).map(Status::from),
@@ -66,12 +66,12 @@ pub(super) fn status(socket: &Path) -> io::Result<Status> {
 }
 
 pub(super) fn log(socket: &Path, level: &str) -> io::Result<bool> {
-    let mut client = Client::connect(socket).map_err(plain)?;
+    let mut client = Client::connect(socket).map_err(with_wgs_text)?;
     client.log(level).map_err(reason)
 }
 
 pub(super) fn set(socket: &Path, changes: &[Change]) -> io::Result<()> {
-    let mut client = Client::connect(socket).map_err(plain)?;
+    let mut client = Client::connect(socket).map_err(with_wgs_text)?;
     client.set(changes).map_err(reason)
 }
 

@@ -44,7 +44,7 @@ pub(super) fn get(name: &str) -> io::Result<Interface> {
         WireguardCmd::GetDevice,
         vec![WireguardAttribute::IfName(name.into())],
     );
-    open()?.dump(request, get::collect).map_err(plain)
+    open()?.dump(request, get::collect).map_err(with_wgs_text)
 }
 
 /// Refuses extensions before anything is changed. A name that is too long is reported as missing;
@@ -61,7 +61,7 @@ pub(super) fn set(name: &str, changes: &[Change]) -> io::Result<()> {
         return Err(Errno(libc::ENODEV).into());
     }
     set::requests(name, changes, set::MAX_REQUEST, |request| {
-        kernel.request(request).map_err(plain)
+        kernel.request(request).map_err(with_wgs_text)
     })
 }
 
