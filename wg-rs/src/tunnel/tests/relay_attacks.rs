@@ -283,7 +283,7 @@ fn a_flood_of_initiations_by_a_peer_is_limited() {
 
 /// A's session with B, which is its second peer.
 fn session_of_a_and_b(sim: &Sim) -> Arc<Keypair<Peer>> {
-    let mut peers = sim.hosts[A].device.peers().into_iter();
+    let mut peers = sim.hosts[A].device.peers();
     peers.nth(1).unwrap().keypairs.current().clone().unwrap()
 }
 
