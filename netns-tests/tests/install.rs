@@ -60,7 +60,7 @@ fn make_install_works_with_another_prefix() -> io::Result<()> {
     assert_eq!(installed.len(), expected, "{installed:?}");
 
     let unit = folder
-        .0
+        .path()
         .join("opt/wg/lib/systemd/system/wg-quick-rs@.service");
     let unit = fs::read_to_string(unit)?;
     assert!(
