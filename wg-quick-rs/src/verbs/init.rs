@@ -161,45 +161,38 @@ fn warn_of_used(chosen: &[Address]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Hooks that switch on forwarding, and masquerading of the clients' addresses while the interface is
-/// up.
+/// Hooks that switch on forwarding, unless it is on (in a container it may have to be), and masquerading
+/// of the clients' addresses while the interface is up.
 fn hooks(addresses: &[Address]) -> String {
-    let mut forwarding = Vec::new();
+    let mut forwarding = String::new();
     let mut rules = Vec::new();
-    for (is_ipv4, family, forward) in [
-        (true, "ip", "echo 1 > /proc/sys/net/ipv4/ip_forward"),
+    for (is_ipv4, family, switch, before) in [
+        (true, "ip", "ipv4/ip_forward", ""),
         (
             false,
             "ip6",
-            "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
+            "ipv6/conf/all/forwarding",
+            // A host that forwards ignores router advertisements, unless this sysctl is set.
+            "for f in /proc/sys/net/ipv6/conf/*/accept_ra; do if [ \"$(cat $f)\" = 1 ]; then echo 2 > $f; \
+             fi; done; ",
         ),
     ] {
         let own = addresses.iter().filter(|own| own.ip.is_ipv4() == is_ipv4);
         let networks = own.filter_map(Address::network);
         let new = networks
             .map(|network| format!("{family} saddr {network} oifname != \"%i\" masquerade;"));
-        let before = rules.len();
+        let had = rules.len();
         rules.extend(new);
-        if rules.len() == before {
-            continue;
-        }
-        if !is_ipv4 {
-            // A host that forwards ignores router advertisements, unless this sysctl is set.
-            forwarding.push(
-                "for f in /proc/sys/net/ipv6/conf/*/accept_ra; do if [ \"$(cat $f)\" = 1 ]; then echo 2 > $f; \
-                 fi; done",
+        if rules.len() > had {
+            forwarding += &format!(
+                "PostUp = [ \"$(cat /proc/sys/net/{switch})\" = 1 ] || {{ {before}echo 1 > \
+                 /proc/sys/net/{switch}; }}\n"
             );
         }
-        forwarding.push(forward);
     }
-    let forwarding: Vec<_> = forwarding
-        .iter()
-        .map(|line| format!("PostUp = {line}\n"))
-        .collect();
     format!(
-        "{}PostUp = nft 'table inet nat-%i; delete table inet nat-%i; table inet nat-%i {{ chain srcnat {{ type \
+        "{forwarding}PostUp = nft 'table inet nat-%i; delete table inet nat-%i; table inet nat-%i {{ chain srcnat {{ type \
          nat hook postrouting priority 100; {} }}; }}'\nPostDown = nft delete table inet nat-%i\n",
-        forwarding.concat(),
         rules.join(" ")
     )
 }
