@@ -1,6 +1,8 @@
 //! The real kernel module, in a virtual machine: its interfaces with `wg` and `wg-rs`, and tunnels
 //! between it and ours.
 
+mod people;
+
 use std::fmt::Write;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
