@@ -25,6 +25,9 @@ const OWN_FOLDERS: &str = "
     mount -t tmpfs etc /etc/docker
 ";
 
+/// The time limit of a command. Without layers in the file system, an image is copied.
+const COMMAND: Duration = Duration::from_secs(180);
+
 /// The kind of engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -116,7 +119,7 @@ impl ContainerEngine {
         ]);
         command.args(["--pidfile", &folder("pid"), "--host", &self.socket()]);
         command.args(["--bridge=none", "--iptables=false", "--ip-forward=false"]);
-        command.args(["--storage-driver=vfs", "--cgroup-parent", &self.cgroup()]);
+        command.args(["--cgroup-parent", &self.cgroup()]);
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
         command
     }
@@ -179,7 +182,7 @@ impl ContainerEngine {
     /// Runs a command of the engine, which must succeed, and returns its output.
     pub fn command(&self, args: &[&str]) -> io::Result<String> {
         let mut proc = self.host.spawn(self.client().args(args))?;
-        proc.success(Duration::from_secs(60))
+        proc.success(COMMAND)
     }
 
     /// Starts a container that does nothing, with this network.
