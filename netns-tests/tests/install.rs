@@ -46,14 +46,14 @@ fn make_install_works_with_another_prefix() -> io::Result<()> {
     };
     make("install")?;
     let installed = files(folder.path())?;
-    // The package has as many files, and also the licences and the change log.
+    // The package has as many files, and five more in usr/share/doc and for lintian.
     let package = fs::read_to_string(root.join("wg-quick-rs/Cargo.toml"))?;
     let assets = package
         .lines()
         .filter(|line| line.starts_with("    [\""))
         .count();
     // These folders are one line each there; the pages are two, one for each section.
-    let mut expected = assets - 3 - 2 - 2;
+    let mut expected = assets - 5 - 2 - 2;
     for folder in ["man", "wg-quick-rs/systemd", "wg-quick-rs/systemd-user"] {
         expected += files(&root.join(folder))?.len();
     }
@@ -75,5 +75,22 @@ fn make_install_works_with_another_prefix() -> io::Result<()> {
     }
     make("uninstall")?;
     assert_eq!(files(folder.path())?, BTreeSet::new());
+    Ok(())
+}
+
+#[test]
+fn both_packages_have_the_same_files() -> io::Result<()> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../wg-quick-rs/Cargo.toml");
+    let text = fs::read_to_string(path)?;
+    let sources = |start: &str| -> BTreeSet<&str> {
+        let assets = text.lines().filter_map(|line| line.strip_prefix(start));
+        let sources = assets.filter_map(|rest| Some(rest.split_once('"')?.0));
+        sources
+            .filter(|source| !source.starts_with("debian/"))
+            .collect()
+    };
+    let deb = sources("    [\"");
+    assert!(deb.len() > 10, "{deb:?}");
+    assert_eq!(deb, sources("    { source = \""));
     Ok(())
 }
