@@ -12,6 +12,7 @@ pub mod binaries;
 mod config;
 pub mod containers;
 mod daemon;
+pub mod debian;
 mod icmp;
 mod keys;
 mod lab;

@@ -1,9 +1,8 @@
 //! The Debian package in a clean root by debootstrap: it is installed, used and removed, and leaves
 //! nothing. Its units run under a real systemd, which systemd-nspawn boots there.
 //!
-//! `WG_RS_DEB` names the package; without it, `cargo deb` builds it in the release profile. The roots
-//! are kept in Cargo's target folder. The changes of a test stay in memory, in a mount namespace that
-//! ends with the test.
+//! `WG_RS_DEB` names the package; without it, `cargo deb` builds it in the release profile. The changes of a
+//! test stay in memory, in a mount namespace that ends with the test.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -11,11 +10,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use netns_tests::{
-    Config, Daemon, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Via, Wg, binaries, require, until,
+    Config, Daemon, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Via, Wg, binaries, debian, require,
+    until,
 };
 use nix::mount::{MsFlags, mount};
 
@@ -23,31 +23,24 @@ const LONG: Duration = Duration::from_secs(120);
 /// The path of the root in a host.
 const ROOT: &str = "/mnt/root";
 
-static BUILD: Mutex<()> = Mutex::new(());
+/// The package, once it is built. The lock is held by whoever builds the package or makes a root.
+static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-fn program(name: &str) -> Option<()> {
-    require(name, binaries::on_path(name)).map(drop)
-}
-
-/// Runs a program that may take long.
-fn run(command: &mut Command) -> io::Result<String> {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+/// The package, and a root of this name with these packages.
+fn package(root: (&str, &str)) -> io::Result<Option<(PathBuf, PathBuf)>> {
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.is_none() {
+        *built = build()?;
     }
-    Err(io::Error::other(format!(
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )))
+    let root = debian::root(Path::new(env!("CARGO_TARGET_TMPDIR")), root)?;
+    Ok(built.clone().zip(root))
 }
 
-/// The package.
-fn package() -> io::Result<Option<PathBuf>> {
+fn build() -> io::Result<Option<PathBuf>> {
     if let Some(path) = env::var_os("WG_RS_DEB") {
         return Ok(Some(path.into()));
     }
-    if program("cargo-deb").is_none() {
+    if require("cargo-deb", binaries::on_path("cargo-deb")).is_none() {
         return Ok(None);
     }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wg-rs.deb");
@@ -55,40 +48,8 @@ fn package() -> io::Result<Option<PathBuf>> {
     command.args(["deb", "--quiet", "--package", "wg-quick-rs", "--output"]);
     command.arg(&path).args(["--", "--locked"]);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    run(&mut command)?;
+    debian::run(&mut command)?;
     Ok(Some(path))
-}
-
-/// An unchanged root with these packages.
-fn clean_root(name: &str, packages: &str) -> io::Result<Option<PathBuf>> {
-    if program("debootstrap").is_none() || program("dpkg").is_none() {
-        return Ok(None);
-    }
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if root.exists() {
-        return Ok(Some(root));
-    }
-    // The release of this machine, from this machine's package source.
-    let release = fs::read_to_string("/etc/os-release")?;
-    let value = |key: &str| release.lines().find_map(|line| line.strip_prefix(key));
-    let codename = value("VERSION_CODENAME=").unwrap_or("stable");
-    let mirror = run(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI)",
-        "Created-By: Packages",
-        &format!("Codename: {codename}"),
-    ]));
-    let unfinished = root.with_extension("unfinished");
-    let _ = fs::remove_dir_all(&unfinished);
-    let mut debootstrap = Command::new("debootstrap");
-    debootstrap.arg("--variant=minbase");
-    debootstrap.arg(format!("--include={packages}"));
-    debootstrap.arg(codename).arg(&unfinished);
-    debootstrap.args(mirror.unwrap_or_default().lines().next());
-    run(&mut debootstrap)?;
-    fs::rename(&unfinished, &root)?;
-    Ok(Some(root))
 }
 
 /// A host whose [`ROOT`] is a copy of a clean root, with the package in it, and a gateway.
@@ -100,16 +61,9 @@ struct Debian {
 }
 
 impl Debian {
-    fn new(name: &str, packages: &str) -> io::Result<Option<Debian>> {
-        let (root, package) = {
-            let _one = BUILD.lock();
-            let Some(package) = package()? else {
-                return Ok(None);
-            };
-            let Some(root) = clean_root(name, packages)? else {
-                return Ok(None);
-            };
-            (root, package)
+    fn new(root: (&str, &str)) -> io::Result<Option<Debian>> {
+        let Some((package, root)) = package(root)? else {
+            return Ok(None);
         };
         let lab = Lab::new()?;
         let (host, gateway) = (lab.host("debian")?, lab.host("gateway")?);
@@ -143,6 +97,7 @@ impl Debian {
         format!(
             "[Interface]\nPrivateKey = {}\nAddress = 10.77.0.1/24\nMTU = 1400\n\
              PreUp = mkdir -p /run/hook; mount -t tmpfs tmpfs /run/hook; echo %i > /etc/hooked\n\
+             PreUp = grep CapBnd /proc/self/status > /run/rights\n\
              PostDown = umount /run/hook; rmdir /run/hook; rm /etc/hooked\n\n\
              [Peer]\nPublicKey = {gateway}\nEndpoint = 192.0.2.2:51820\nAllowedIPs = 10.77.0.2/32\n",
             self.client.private
@@ -208,7 +163,7 @@ fn lay_over(root: &Path) -> io::Result<()> {
 
 #[test]
 fn installed_used_and_removed() -> io::Result<()> {
-    let Some(debian) = Debian::new("debian", "iproute2")? else {
+    let Some(debian) = Debian::new(debian::PLAIN)? else {
         return Ok(());
     };
     let before = debian.files()?;
@@ -268,6 +223,21 @@ test "$(cat /etc/hooked)" = wg0
 grep wg-quick-rs@wg0.service /proc/$(pidof wireguard-rs)/cgroup
 mountpoint /run/hook
 systemctl is-active wg-quick-rs@wg0.service
+# The unit takes nothing away from hooks: no capability (CAP_LINUX_IMMUTABLE is for chattr), and no device.
+grep CapBnd /proc/1/status | cmp - /run/rights
+property() { systemctl show --property "$1" --value wg-quick-rs@wg0.service; }
+test "$(property Type)" = notify
+test "$(property DevicePolicy)" = auto
+for limit in NoNewPrivileges PrivateDevices PrivateTmp ProtectHome ProtectSystem ProtectKernelTunables; do
+  test "$(property $limit)" = no
+done
+# What the daemon logs is in the journal of the unit.
+in_journal() { journalctl --no-pager --unit wg-quick-rs@wg0.service | grep -i "$1"; }
+systemctl restart wg-quick-rs@wg0.service
+wg-rs log wg0 verbose
+ping -c 1 -W 20 10.77.0.2
+await in_journal 'wireguard-rs.*handshake'
+wg-rs log wg0 error
 
 daemon=$(pidof wireguard-rs)
 sed -i 's/MTU = 1400/MTU = 1300/' /etc/wireguard/wg0.conf
@@ -294,10 +264,17 @@ ip route add default via 192.0.2.2
 sed -i 's|Endpoint = .*|Endpoint = 192.0.2.2:51820|; s|AllowedIPs = .*|AllowedIPs = 0.0.0.0/0|
   /^Address/aPreDown = (ip route get 203.0.113.1 2>\&1 || :) >> /ways' /etc/wireguard/wg0.conf
 systemctl start wg-quick-rs@wg0.service || { journalctl --no-pager --unit wg-quick-rs@wg0.service; exit 1; }
+# The main process is asked for last: until the unit is active it is `up'.
 is_another() {
-  new=$(main_process)
-  test "$(systemctl is-active wg-quick-rs@wg0.service)" = active -a "$new" != 0 -a "$new" != "$daemon"
+  test "$(systemctl is-active wg-quick-rs@wg0.service)" = active &&
+  new=$(main_process) && test "$new" != 0 -a "$new" != "$daemon"
 }
+# The port is another one each time, as the file does not set it, and so are the priorities of the rules.
+state() {
+  ip -brief address show wg0; ip link show wg0 | grep -o 'mtu [0-9]*'; wg-rs showconf wg0 | grep -v ListenPort
+  ip route show table all dev wg0; ip rule show | cut -f 2; nft list ruleset
+}
+state > /before
 for round in 1 2; do
   daemon=$(pidof wireguard-rs)
   test "$(main_process)" = "$daemon"
@@ -310,6 +287,7 @@ for round in 1 2; do
   test "$(ip -4 rule show | grep -c suppress_prefixlength)" = 1
   test "$(grep -c /run/hook /proc/mounts)" = 1
   test "$(wc -l < /ways)" = $round
+  state | diff /before -
 done
 gone grep 'dev' /ways
 # One that is asked to end is not. The unit is stopped as ever.
@@ -371,15 +349,30 @@ impl Drop for Groups {
     }
 }
 
+/// Exceptions are in the package itself, each with its reason.
+#[test]
+fn lintian_accepts_the_package() -> io::Result<()> {
+    if require("lintian", binaries::on_path("lintian")).is_none() {
+        return Ok(());
+    }
+    let Some((package, _)) = package(debian::PLAIN)? else {
+        return Ok(());
+    };
+    let mut lintian = Command::new("lintian");
+    let said = debian::run(lintian.args(["--fail-on", "warning,error"]).arg(package))?;
+    assert_eq!(said, "");
+    Ok(())
+}
+
 #[test]
 fn the_units_run_under_systemd() -> io::Result<()> {
-    if program("systemd-nspawn").is_none() {
+    if require("systemd-nspawn", binaries::on_path("systemd-nspawn")).is_none() {
         return Ok(());
     }
     let packages = "iproute2,iputils-ping,systemd-sysv,dbus,procps,nftables";
     // Dropped after the lab, which ends all processes in them.
     let groups = Groups::new()?;
-    let Some(debian) = Debian::new("debian-systemd", packages)? else {
+    let Some(debian) = Debian::new(("debian-systemd", packages))? else {
         return Ok(());
     };
     debian.sh(
