@@ -7,6 +7,7 @@
 //! sh laptop    on a host that has its own /etc and /usr/local
 //! sh server    on another such host, which the laptop knows as vpn.example.com
 //! sh both      on both
+//! sh image     by image.rs, on a host with the image's base
 //! ```
 //!
 //! On these hosts `cargo`, `apt`, `systemctl`, `journalctl`, `ping` and `scp` are stand-ins: the programs
@@ -203,6 +204,7 @@ fn the_commands_of_the_readme_work() -> io::Result<()> {
     for block in blocks() {
         match (block.language, block.place) {
             ("sh", "ci") => by_ci(block.text)?,
+            ("sh", "image") => {}
             ("sh", place) => {
                 let mut more = String::new();
                 if block.text.contains("docker ") {
