@@ -129,14 +129,20 @@ impl Docker {
         debian::run(tar.arg("."))?;
         engine.command(&["import", &archive.to_string_lossy(), "debian:stable-slim"])?;
         fs::remove_file(archive)?;
-        // This engine has no network but `none`, and its containers are watched more often.
+        // This engine has no network but `none`. Its containers are watched more often, and may take longer to stop
+        // on a busy machine.
         let real = binaries::on_path("docker").unwrap_or_default();
         let real = real.display();
         site.stand_in(
             "docker",
             &format!(
-                "#!/bin/sh -e\nif [ \"$1\" = run ]; then shift; set -- run --network none --health-interval 1s \
-                 \"$@\"; fi\nexec {real} --host {} \"$@\"\n",
+                "#!/bin/sh -e
+                verb=$1; shift
+                case $verb in
+                run) set -- --network none --health-interval 1s \"$@\" ;;
+                stop) set -- --time 60 \"$@\" ;;
+                esac
+                exec {real} --host {} $verb \"$@\"",
                 engine.socket()
             ),
         )?;
@@ -170,7 +176,7 @@ impl Docker {
 
     /// Waits until the container is `healthy` or `unhealthy`, and returns the output of the last check.
     fn until_health(&self, container: &str, state: &str) -> io::Result<String> {
-        let limit = PATIENCE * 2;
+        let limit = PATIENCE * 4;
         until(limit, &format!("{container} to be {state}"), || {
             let format = "{{json .State}}";
             let told = self.command(&["inspect", "--format", format, container])?;
@@ -287,13 +293,13 @@ fn a_server_and_its_client_are_containers() -> io::Result<()> {
     ];
     docker.command(&[&named[..], &options, &["wg-rs"]].concat())?;
     let client = docker.inside("client")?;
+    exec("vpn", "wg-rs log wg0 verbose")?;
     docker
         .lab
         .cable((&server, "eth9"), (&client, "eth9"), 1500)?;
     server.address("eth9", SERVER, 24)?;
     client.address("eth9", CLIENT, 24)?;
     docker.until_health("client", "healthy")?;
-    exec("vpn", "wg-rs log wg0 verbose")?;
     client.reach(INSIDE, PATIENCE)?;
     let health = docker.until_health("client", "healthy")?;
     assert!(health.contains("wg0: wireguard-rs"), "{health}");
@@ -313,18 +319,18 @@ fn a_server_and_its_client_are_containers() -> io::Result<()> {
     )?;
     let health = docker.until_health("client", "unhealthy")?;
     assert!(health.contains("wg0"), "{health}");
-    docker.command(&["restart", "client"])?;
+    docker.command(&["restart", "--time=60", "client"])?;
     docker.until_health("client", "healthy")?;
 
     // It is stopped while an interface is being brought up.
     write(&file.replace("[Peer]", "PreUp = echo this lasts; sleep 1000\n[Peer]"))?;
-    docker.command(&["restart", "client"])?;
+    docker.command(&["restart", "--time=60", "client"])?;
     let client = docker.inside("client")?;
     until(PATIENCE * 3, "the hook", || {
         let logs = docker.command(&["logs", "client"])?;
         Ok(logs.contains("\nthis lasts").then_some(()))
     })?;
-    docker.command(&["stop", "client"])?;
+    docker.command(&["stop", "--time=60", "client"])?;
     docker.is_down("client", &client)
 }
 
