@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use netns_tests::containers::{ContainerEngine, Kind};
 use netns_tests::quick::{BIN, Site};
 use netns_tests::{Host, Lab, PATIENCE, binaries, debian, netlink, require, until};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The time limit for building the image, which is copied several times.
 const LONG: Duration = Duration::from_secs(600);
@@ -20,15 +21,6 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const SERVER: [u8; 4] = [198, 51, 100, 1];
 const CLIENT: [u8; 4] = [198, 51, 100, 2];
 const INSIDE: [u8; 4] = [10, 9, 0, 1];
-
-/// A folder that is deleted after the test.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn read(file: &str) -> String {
     let path = Path::new(ROOT).join(file);
@@ -90,7 +82,7 @@ fn context(folder: &Path) -> io::Result<()> {
 struct Docker {
     engine: ContainerEngine,
     site: Site,
-    folder: Folder,
+    folder: TempDir,
     lab: Lab,
 }
 
@@ -103,8 +95,8 @@ impl Docker {
         if require("strip", binaries::on_path("strip")).is_none() {
             return Ok(None);
         }
-        let folder = Folder(std::env::temp_dir().join(format!("image-{}", std::process::id())));
-        context(&folder.0)?;
+        let folder = tempfile::tempdir()?;
+        context(folder.path())?;
         let lab = Lab::new()?;
         let Some(site) = Site::new(&lab, "docker")? else {
             return Ok(None);
@@ -113,7 +105,7 @@ impl Docker {
             return Ok(None);
         };
         // As slim as the image of this name on Docker Hub.
-        let archive = folder.0.join("base.tar");
+        let archive = folder.path().join("base.tar");
         let mut tar = Command::new("tar");
         tar.arg("-C").arg(&root).arg("-cf").arg(&archive);
         for left_out in [
@@ -157,7 +149,9 @@ impl Docker {
     /// Runs commands of the README.
     fn sh(&self, script: &str) -> io::Result<String> {
         let mut command = Command::new("bash");
-        command.args(["-euc", script]).current_dir(&self.folder.0);
+        command
+            .args(["-euc", script])
+            .current_dir(self.folder.path());
         command.env("PATH", format!("{BIN}:/usr/sbin:/usr/bin:/sbin:/bin"));
         self.site.host.spawn(&mut command)?.success(LONG)
     }
@@ -274,7 +268,7 @@ fn a_server_and_its_client_are_containers() -> io::Result<()> {
     let endpoint = std::net::Ipv4Addr::from(SERVER).to_string();
     let add = "wg-quick-rs add wg0 laptop --full-tunnel --endpoint";
     let file = exec("vpn", &format!("{add} {endpoint} 2> /dev/null"))?;
-    let files = docker.folder.0.join("files");
+    let files = docker.folder.path().join("files");
     fs::create_dir(&files)?;
     let write = |text: &str| -> io::Result<()> {
         fs::write(files.join("wg0.conf"), text)?;
