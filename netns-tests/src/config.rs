@@ -43,6 +43,8 @@ pub struct PeerConfig {
     pub allowed_ips: Vec<(IpAddr, u8)>,
     /// Groups within which `wireguard-rs` relays for it, with commas between them.
     pub relay: Option<String>,
+    /// Whether `wireguard-rs` uses it as a hub.
+    pub hub: bool,
 }
 
 impl PeerConfig {
@@ -57,6 +59,7 @@ impl PeerConfig {
             replace_allowed_ips: false,
             allowed_ips: Vec::new(),
             relay: None,
+            hub: false,
         }
     }
 
@@ -89,6 +92,12 @@ impl PeerConfig {
     /// Sets the groups within which it is relayed for.
     pub fn relayed(mut self, groups: &str) -> PeerConfig {
         self.relay = Some(groups.into());
+        self
+    }
+
+    /// Makes it a hub of the interface.
+    pub fn hub(mut self) -> PeerConfig {
+        self.hub = true;
         self
     }
 
@@ -161,6 +170,9 @@ impl Config {
             if let Some(groups) = &peer.relay {
                 line("relay", groups);
             }
+            if peer.hub {
+                line("hub", &true);
+            }
         }
         text.push('\n');
         text
@@ -189,6 +201,9 @@ impl Config {
             }
             if let Some(groups) = &peer.relay {
                 let _ = writeln!(text, "#@ Relay = {groups}");
+            }
+            if peer.hub {
+                let _ = writeln!(text, "#@ Hub = on");
             }
             if let Some(endpoint) = peer.endpoint {
                 let _ = writeln!(text, "Endpoint = {endpoint}");

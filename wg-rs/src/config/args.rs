@@ -9,13 +9,13 @@ use wg_crypto::{KeyError, PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::error::{near, shown, shown_word};
-use super::extensions::{groups, label};
+use super::extensions::{groups, label, switch};
 use super::value::is_space;
 use super::{Error, Hint, PeerSettings, Position, Reason, Settings, value};
 use crate::model::Extension;
 
 const INTERFACE: [&str; 4] = ["listen-port", "fwmark", "private-key", "peer"];
-const PEER: [&str; 8] = [
+const PEER: [&str; 9] = [
     "peer",
     "remove",
     "preshared-key",
@@ -24,6 +24,7 @@ const PEER: [&str; 8] = [
     "allowed-ips",
     "name",
     "relay",
+    "hub",
 ];
 
 /// The error for a key file that is too short, with wg's text.
@@ -128,6 +129,7 @@ fn set_peer(
             peer.extend(Extension::Name(name));
         }
         "relay" => peer.extend(Extension::Relay(groups(text)?)),
+        "hub" => peer.extend(Extension::Hub(switch(text)?)),
         _ => {
             let key = key_file(value, read, PresharedKey::from_base64)?;
             peer.preshared_key = Some(Box::new(key.unwrap_or_default()));
@@ -209,6 +211,8 @@ mod tests {
             "alice",
             "relay",
             "lab, office",
+            "hub",
+            "on",
             "peer",
             KEY,
             "remove",
@@ -237,6 +241,7 @@ mod tests {
         assert_eq!(first.name().map(Label::as_str), Some("alice"));
         let relay = Extension::Relay("lab,office".parse().unwrap());
         assert!(first.extensions.contains(&relay));
+        assert!(first.extensions.contains(&Extension::Hub(true)));
         let removed = PeerSettings {
             remove: true,
             ..PeerSettings::new(public_key)

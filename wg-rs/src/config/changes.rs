@@ -243,7 +243,9 @@ mod tests {
         assert_eq!(of_file(text, Apply::AddConf), format!("{b} name=b {e}"));
         assert_eq!(
             of_file(text, Apply::SetConf),
-            format!("{reset} replace_peers=true {b} name=b relay= {e} name= relay=")
+            format!(
+                "{reset} replace_peers=true {b} name=b relay= hub=false {e} name= relay= hub=false"
+            )
         );
         // For a file without extensions, only those that the daemon reports are turned off.
         let text = text.replace("#@", "#");

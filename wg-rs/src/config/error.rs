@@ -105,6 +105,9 @@ pub enum Reason {
     /// Not a valid name of a peer.
     #[error("`{0}' is not a valid name: {1}")]
     Label(String, NotALabel),
+    /// Not a switch.
+    #[error("`{0}' is neither `on' nor `off'")]
+    Switch(String),
     /// Not a valid list of groups.
     #[error(transparent)]
     Groups(#[from] GroupsError),

@@ -39,6 +39,11 @@ const KEYS: &[Key] = &[
         written: "#@ Relay",
         meaning: Meaning::Peer(|text| Ok(Extension::Relay(groups(text)?))),
     },
+    Key {
+        name: "Hub",
+        written: "#@ Hub",
+        meaning: Meaning::Peer(|text| Ok(Extension::Hub(switch(text)?))),
+    },
     // The address at which others reach this interface; `wg-quick-rs add` writes it into their
     // files.
     Key {
@@ -64,6 +69,17 @@ impl Key {
 pub(super) fn label(text: &str) -> Result<Label, Reason> {
     text.parse()
         .map_err(|error| Reason::Label(shown(text), error))
+}
+
+/// `on` or `off`.
+pub(super) fn switch(text: &str) -> Result<bool, Reason> {
+    if text.eq_ignore_ascii_case("on") {
+        return Ok(true);
+    }
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(false);
+    }
+    Err(Reason::Switch(shown(text)))
 }
 
 /// The groups within which a hub relays for a peer: `on`, `off`, or names separated by commas.
@@ -217,6 +233,18 @@ mod tests {
             let error = peer(&format!("#@ Relay = {value}")).unwrap_err();
             assert_eq!(error, format!("f:2: Relay: {expected}"));
         }
+    }
+
+    #[test]
+    fn a_hub_of_a_client() {
+        for (line, is_hub) in [("on", true), ("ON # fra", true), ("off", false)] {
+            let line = format!("#@ Hub = {line}");
+            assert_eq!(peer(&line), Ok(vec![Extension::Hub(is_hub)]), "{line}");
+        }
+        assert_eq!(
+            peer("#@ Hub = yes").unwrap_err(),
+            "f:2: Hub: `yes' is neither `on' nor `off'"
+        );
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl PeerSettings {
     pub fn name(&self) -> Option<&Label> {
         let mut names = self.extensions.iter().map(|extension| match extension {
             Extension::Name(name) => name.as_ref(),
-            Extension::Relay(_) => None,
+            Extension::Relay(_) | Extension::Hub(_) => None,
         });
         names.next().flatten()
     }

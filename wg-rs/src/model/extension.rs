@@ -12,17 +12,24 @@ pub enum Extension {
     Name(Option<Label>),
     /// The groups within which a hub relays for the peer.
     Relay(Groups),
+    /// Whether the peer is a hub, through which we reach other peers.
+    Hub(bool),
 }
 
 impl Extension {
     /// The default of each extension.
-    pub const OFF: [Extension; 2] = [Extension::Name(None), Extension::Relay(Groups::NONE)];
+    pub const OFF: [Extension; 3] = [
+        Extension::Name(None),
+        Extension::Relay(Groups::NONE),
+        Extension::Hub(false),
+    ];
 
     /// The key in `set=1`, and the word in `wg-rs set`.
     pub fn key(&self) -> &'static str {
         match self {
             Extension::Name(_) => "name",
             Extension::Relay(_) => "relay",
+            Extension::Hub(_) => "hub",
         }
     }
 
@@ -44,14 +51,17 @@ pub struct Extensions {
     pub name: Option<Label>,
     /// The groups within which a hub relays for the peer.
     pub relay: Groups,
+    /// Whether the peer is a hub, through which we reach other peers.
+    pub hub: bool,
 }
 
 impl Extensions {
     /// The current value of each extension.
-    pub fn all(&self) -> [Extension; 2] {
+    pub fn all(&self) -> [Extension; 3] {
         [
             Extension::Name(self.name.clone()),
             Extension::Relay(self.relay.clone()),
+            Extension::Hub(self.hub),
         ]
     }
 
@@ -60,6 +70,7 @@ impl Extensions {
         match extension {
             Extension::Name(name) => self.name.clone_from(name),
             Extension::Relay(groups) => self.relay.clone_from(groups),
+            Extension::Hub(is_hub) => self.hub = *is_hub,
         }
     }
 }
@@ -73,6 +84,7 @@ mod tests {
         let mut extensions = Extensions {
             name: "alice".parse().ok(),
             relay: Groups::on(),
+            hub: true,
         };
         for off in &Extension::OFF {
             assert!(off.is_off());
@@ -81,5 +93,6 @@ mod tests {
         assert_eq!(extensions, Extensions::default());
         assert!(!Extension::Name("alice".parse().ok()).is_off());
         assert!(!Extension::Relay(Groups::on()).is_off());
+        assert!(!Extension::Hub(true).is_off());
     }
 }

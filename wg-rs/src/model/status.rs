@@ -77,6 +77,40 @@ pub struct PeerStatus {
     pub unconfirmed: u32,
     /// The last refusal of each kind, by either side.
     pub refusals: Vec<Refused>,
+    /// None unless the peer is a hub that we use.
+    pub hub: Option<HubStatus>,
+    /// How the peer is reached. None unless it may be reached through a hub.
+    pub path: Option<PathStatus>,
+}
+
+/// What is known of a hub that we use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubStatus {
+    /// The time since it last answered our question whether it relays for us, in whole
+    /// milliseconds. None if it never did.
+    pub heard: Option<Duration>,
+    /// The time that the last answer took, in whole microseconds.
+    pub rtt: Option<Duration>,
+    /// The address from which our packets reach it.
+    pub sees: Option<SocketAddr>,
+    /// Whether it does not answer although there is a session.
+    pub is_mute: bool,
+}
+
+/// How a peer is reached that may be reached through a hub.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathStatus {
+    /// The hub that is used now. None if there is no session, or if the peer is reached directly.
+    pub hub: Option<PublicKey>,
+    /// The hub that is used as well if the first one is in doubt.
+    pub other: Option<PublicKey>,
+    /// The round trip through the hub, in whole microseconds.
+    pub rtt: Option<Duration>,
+    /// Whether the peer understands the frames of wg-rs.
+    pub speaks: bool,
+    /// How long nothing has come back through the hub although packets are sent, in whole
+    /// milliseconds.
+    pub doubt: Option<Duration>,
 }
 
 /// Handshakes that were not answered.
@@ -156,6 +190,8 @@ impl PeerStatus {
             unanswered: None,
             unconfirmed: 0,
             refusals: Vec::new(),
+            hub: None,
+            path: None,
         }
     }
 }

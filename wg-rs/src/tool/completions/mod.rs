@@ -233,7 +233,7 @@ fn set<'a>(interface: &'a str, words: &[&'a str]) -> Next<'a> {
             "peer" => Next::Peers(interface),
             "private-key" | "preshared-key" => Next::Files,
             "fwmark" | "persistent-keepalive" => Next::Words(&["off"]),
-            "relay" => Next::Words(&["on", "off"]),
+            "relay" | "hub" => Next::Words(&["on", "off"]),
             _ => Next::Nothing,
         };
     }
@@ -245,6 +245,7 @@ fn set<'a>(interface: &'a str, words: &[&'a str]) -> Next<'a> {
             "allowed-ips",
             "name",
             "relay",
+            "hub",
             "remove",
             "peer",
         ]

@@ -156,6 +156,7 @@ mod arbitrary {
                 Change::Extension(Extension::Name(name))
             }),
             groups().prop_map(|groups| Change::Extension(Extension::Relay(groups))),
+            any::<bool>().prop_map(|is_hub| Change::Extension(Extension::Hub(is_hub))),
         ];
         let device = prop::collection::vec(of_device, 0..6);
         let peers = (public_key(), prop::collection::vec(of_peer, 0..20));

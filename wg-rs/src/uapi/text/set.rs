@@ -124,7 +124,7 @@ const HEX: &str = "64 hexadecimal digits";
 const TRUE: &str = "true";
 
 /// The keys that a large `set` repeats for each peer come first.
-const KEYS: [Key; 15] = [
+const KEYS: [Key; 16] = [
     Key {
         name: "public_key",
         value: HEX,
@@ -211,6 +211,12 @@ const KEYS: [Key; 15] = [
         parse: |v| Some(Change::Extension(Extension::Relay(v.parse().ok()?))),
     },
     Key {
+        name: "hub",
+        value: "true or false",
+        of_peer: Some(true),
+        parse: |v| Some(Change::Extension(Extension::Hub(v.parse().ok()?))),
+    },
+    Key {
         name: "private_key",
         value: HEX,
         of_peer: Some(false),
@@ -288,6 +294,7 @@ pub fn print_change(change: &Change, out: &mut Vec<u8>) {
                 Extension::Name(Some(name)) => writeln!(out, "{key}={name}"),
                 Extension::Name(None) => writeln!(out, "{key}="),
                 Extension::Relay(groups) => writeln!(out, "{key}={groups}"),
+                Extension::Hub(is_hub) => writeln!(out, "{key}={is_hub}"),
             }
         }
     };

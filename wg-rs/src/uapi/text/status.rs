@@ -23,6 +23,17 @@
 //! public_key=KEY             begins a peer
 //! name=alice
 //! relay=lab,office           groups
+//! hub=true                   we use it as a hub
+//! hub_mute=false             whether it does not answer
+//! hub_heard=40               milliseconds since its last answer
+//! hub_rtt_us=14000           microseconds that the answer took
+//! hub_sees=192.0.2.1:5       our address, as it sees it
+//! path=relay                 how the peer is reached: relay, direct or none
+//! path_hub=KEY               by this hub
+//! path_other=KEY             and in doubt also by this one
+//! path_rtt_us=48000          round trip
+//! path_doubt=1200            milliseconds without an answer
+//! speaks=true                whether it understands frames
 //! has_preshared_key=true
 //! session=false              whether data can be sent
 //! handshakes=5               completed
@@ -42,10 +53,11 @@ use wg_crypto::PublicKey;
 use super::reply::{Content, store};
 use super::{get, number};
 use crate::model::status::{
-    PairStatus, PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable,
+    HubStatus, PairStatus, PathStatus, PeerStatus, Refusal, Refused, Status, Unanswered,
+    Unreachable,
 };
 use crate::model::{AllowedIp, Peer, Wall};
-use crate::sys::numeric::NumericIp;
+use crate::sys::numeric::{NumericEndpoint, NumericIp};
 
 /// The prefix of a reason for which packets are dropped.
 const DROP: &[u8] = b"drop_";
@@ -110,6 +122,15 @@ fn print_peer(status: &PeerStatus, out: &mut Vec<u8>) -> io::Result<()> {
     if !groups.is_empty() {
         writeln!(out, "relay={groups}")?;
     }
+    if status.peer.extensions.hub {
+        writeln!(out, "hub=true")?;
+    }
+    if let Some(hub) = &status.hub {
+        print_hub(hub, out)?;
+    }
+    if let Some(path) = &status.path {
+        print_path(path, status.session, out)?;
+    }
     writeln!(out, "has_preshared_key={}", status.has_preshared_key)?;
     get::print_state(&status.peer, out)?;
     if let Some(session) = status.session {
@@ -125,6 +146,42 @@ fn print_peer(status: &PeerStatus, out: &mut Vec<u8>) -> io::Result<()> {
         writeln!(out, "unconfirmed={}", status.unconfirmed)?;
     }
     print_refusals(&status.refusals, out)
+}
+
+fn print_hub(hub: &HubStatus, out: &mut Vec<u8>) -> io::Result<()> {
+    writeln!(out, "hub_mute={}", hub.is_mute)?;
+    if let Some(age) = hub.heard {
+        writeln!(out, "hub_heard={}", age.as_millis())?;
+    }
+    if let Some(rtt) = hub.rtt {
+        writeln!(out, "hub_rtt_us={}", rtt.as_micros())?;
+    }
+    if let Some(addr) = hub.sees {
+        writeln!(out, "hub_sees={}", NumericEndpoint(addr))?;
+    }
+    Ok(())
+}
+
+fn print_path(path: &PathStatus, session: Option<bool>, out: &mut Vec<u8>) -> io::Result<()> {
+    let kind = match (path.hub, session) {
+        (Some(_), _) => "relay",
+        (None, Some(true)) => "direct",
+        (None, _) => "none",
+    };
+    writeln!(out, "path={kind}")?;
+    if let Some(key) = &path.hub {
+        writeln!(out, "path_hub={}", key.to_hex())?;
+    }
+    if let Some(key) = &path.other {
+        writeln!(out, "path_other={}", key.to_hex())?;
+    }
+    if let Some(rtt) = path.rtt {
+        writeln!(out, "path_rtt_us={}", rtt.as_micros())?;
+    }
+    if let Some(doubt) = path.doubt {
+        writeln!(out, "path_doubt={}", doubt.as_millis())?;
+    }
+    writeln!(out, "speaks={}", path.speaks)
 }
 
 fn print_refusals(refusals: &[Refused], out: &mut Vec<u8>) -> io::Result<()> {
@@ -275,6 +332,51 @@ fn peer_line(status: &mut PeerStatus, key: &[u8], value: &str) -> Result<(), &'s
             let relay = &mut status.peer.extensions.relay;
             store(relay, value.parse().ok(), "relay")
         }
+        b"hub" => {
+            let hub = &mut status.peer.extensions.hub;
+            store(hub, value.parse().ok(), "hub")
+        }
+        b"hub_mute" => {
+            let hub = status.hub.get_or_insert_default();
+            store(&mut hub.is_mute, value.parse().ok(), "hub_mute")
+        }
+        b"hub_heard" => {
+            let hub = status.hub.get_or_insert_default();
+            fill(&mut hub.heard, millis(value), "hub_heard")
+        }
+        b"hub_rtt_us" => {
+            let hub = status.hub.get_or_insert_default();
+            fill(&mut hub.rtt, micros(value), "hub_rtt_us")
+        }
+        b"hub_sees" => {
+            let hub = status.hub.get_or_insert_default();
+            fill(&mut hub.sees, super::endpoint(value), "hub_sees")
+        }
+        b"path" => {
+            status.path.get_or_insert_default();
+            Ok(())
+        }
+        b"path_hub" => {
+            let path = status.path.get_or_insert_default();
+            fill(&mut path.hub, PublicKey::from_hex(value).ok(), "path_hub")
+        }
+        b"path_other" => {
+            let path = status.path.get_or_insert_default();
+            let key = PublicKey::from_hex(value).ok();
+            fill(&mut path.other, key, "path_other")
+        }
+        b"path_rtt_us" => {
+            let path = status.path.get_or_insert_default();
+            fill(&mut path.rtt, micros(value), "path_rtt_us")
+        }
+        b"path_doubt" => {
+            let path = status.path.get_or_insert_default();
+            fill(&mut path.doubt, millis(value), "path_doubt")
+        }
+        b"speaks" => {
+            let path = status.path.get_or_insert_default();
+            store(&mut path.speaks, value.parse().ok(), "speaks")
+        }
         b"handshakes" => fill(&mut status.handshakes, number(value), "handshakes"),
         b"has_preshared_key" => {
             let has = &mut status.has_preshared_key;
@@ -294,6 +396,14 @@ fn peer_line(status: &mut PeerStatus, key: &[u8], value: &str) -> Result<(), &'s
         b"preshared_key" => Ok(()),
         _ => get::peer_line(&mut status.peer, key, value),
     }
+}
+
+fn millis(value: &str) -> Option<Duration> {
+    number(value).map(Duration::from_millis)
+}
+
+fn micros(value: &str) -> Option<Duration> {
+    number(value).map(Duration::from_micros)
 }
 
 fn refused(refusals: &mut Vec<Refused>, value: &str) -> Result<(), &'static str> {
@@ -375,6 +485,20 @@ mod tests {
         });
         peer.peer.extensions.name = "alice".parse().ok();
         peer.peer.extensions.relay = "lab,office".parse().unwrap();
+        peer.peer.extensions.hub = true;
+        peer.hub = Some(HubStatus {
+            heard: Some(age),
+            rtt: Some(Duration::from_micros(14_000)),
+            sees: Some(from),
+            is_mute: true,
+        });
+        peer.path = Some(PathStatus {
+            hub: Some(key),
+            other: Some(PublicKey::from_bytes([8; 32])),
+            rtt: Some(Duration::from_micros(48_001)),
+            speaks: true,
+            doubt: Some(age),
+        });
         peer.handshakes = Some(5);
         peer.has_preshared_key = true;
         peer.session = Some(false);
@@ -432,7 +556,7 @@ mod tests {
 
     #[test]
     fn unknown_lines_are_ignored() {
-        let text = "up=true\npath=relay\npublic_key=".to_owned()
+        let text = "up=true\nroute=relay\npublic_key=".to_owned()
             + &"07".repeat(32)
             + "\nwhy=hard-nat\nrefused=5 tomorrow 1 2 3\nname=bob\nerrno=0\n\n";
         let status = parse(&text).unwrap();
