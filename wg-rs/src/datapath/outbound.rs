@@ -84,12 +84,17 @@ impl Stages for Outbound {
 /// accepted.
 fn send(plane: &Plane, sockets: &Sockets, burst: &SealedBurst, now: Time) -> usize {
     let peer = burst.peer();
-    let Some(endpoint) = peer.endpoint() else {
+    let Some(destination) = peer.destination(true, now) else {
         plane.drop_packets(DropReason::NoEndpoint, burst.count());
         return 0;
     };
-    let (datagrams, stride) = (burst.datagrams(), burst.stride());
-    let sent = sockets.send(datagrams, stride, &endpoint, burst.tos(), Some(peer), now);
+    plane.note(peer, &destination);
+    let (datagrams, stride, tos) = (burst.datagrams(), burst.stride(), burst.tos());
+    if let Some(also) = &destination.also {
+        // The peer's replay window refuses the second copy. Only the other one is accounted.
+        let _ = sockets.send(datagrams, stride, also, tos, None, now);
+    }
+    let sent = sockets.send(datagrams, stride, &destination.to, tos, Some(peer), now);
     if let Some(error) = sent.error {
         peer.send_failed(&error, now);
         plane.drop_packets(DropReason::SendFailed, sent.refused);
@@ -140,6 +145,11 @@ impl TunReader {
             unreachables: Limiter::new(UNREACHABLES_PER_SECOND, UNREACHABLES_AT_ONCE),
             buffer: vec![0; READ_SIZE].into_boxed_slice(),
         })
+    }
+
+    /// The part of the tunnel that is shared.
+    pub fn plane(&self) -> &Arc<Plane> {
+        &self.plane
     }
 
     /// Reads what there is, up to a limit, and sends it. After [`Turn::More`] another turn must

@@ -33,6 +33,7 @@ use crate::sys::netlink::Changes;
 use crate::sys::poll::Interest::{Broken, Readable};
 use crate::sys::poll::{self, Ready, Waker};
 use crate::sys::tun::Tun;
+use crate::tunnel::plane::Plane;
 
 /// The TUN is quiet after this time without a packet.
 const QUIET: Duration = Duration::from_millis(5);
@@ -55,6 +56,7 @@ struct Shared {
     /// change.
     changes: Changes,
     senders: Arc<Sockets>,
+    plane: Arc<Plane>,
     wake_tun_thread: Waker,
     wake_socket_thread: Waker,
     /// New sockets for the socket thread; `taken` reports that it uses them.
@@ -82,6 +84,7 @@ impl Readers {
         gone: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
+            plane: tun_reader.plane().clone(),
             tun,
             tun_reader: Mutex::new(tun_reader),
             tun_is_apart: AtomicBool::new(false),
@@ -159,6 +162,7 @@ impl Shared {
             resting = resting.filter(|until| Instant::now() < *until);
             if changed.any() && self.changes.take() {
                 self.senders.sources.changed();
+                self.plane.network_changed();
             }
             if woken.any() {
                 self.wake_socket_thread.drain();

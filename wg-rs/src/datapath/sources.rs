@@ -124,6 +124,8 @@ mod tests {
     use crate::sys::netlink::{LinkAddress, Route};
     use crate::sys::netns::NetNs;
     use crate::sys::tun::{Tun, TunOffloads};
+    use crate::tunnel::time::Time;
+    use crate::tunnel::way::Heard;
     use wg_crypto::PublicKey;
 
     const THERE: [u8; 4] = [192, 0, 2, 2];
@@ -152,10 +154,11 @@ mod tests {
             let peer = Peer::new(1, PublicKey::from_bytes([1; 32]));
             let heard_from = |src: Source| {
                 let addr = (THERE, 51820).into();
-                peer.set_endpoint(Endpoint {
+                let from = Endpoint {
                     addr,
                     src: Some(src),
-                });
+                };
+                peer.heard(from, Heard::Data, Time::ZERO);
                 if changes.take() {
                     sources.changed();
                 }

@@ -19,6 +19,7 @@ use super::hub::TooManyGroups;
 use super::messages::MAX_PEERS;
 use super::peer::{Endpoint, Peer};
 use super::time::Time;
+use super::way::Heard;
 use crate::model::{
     self, Change, Extension, Extensions, Groups, Interface, MAX_GROUPS_IN_ALL, Wall,
 };
@@ -130,6 +131,9 @@ impl Device {
         let result = changes
             .iter()
             .try_for_each(|change| self.apply(&mut subject, change, links, now));
+        if std::mem::take(&mut self.config.hubs_changed) || !self.context.hubs.is_empty() {
+            self.review();
+        }
         self.finish(subject);
         self.config.removed = HashMap::new();
         self.networks.publish(&self.context.plane);
@@ -170,14 +174,14 @@ impl Device {
                         *subject = Subject::Nobody;
                     }
                     Change::Extension(extension) => self.extend(id, extension)?,
-                    _ => self.apply_to_peer(id, subject, change),
+                    _ => self.apply_to_peer(id, subject, change, now),
                 },
             },
         }
         Ok(())
     }
 
-    fn apply_to_peer(&mut self, id: u64, subject: &mut Subject, change: &Change) {
+    fn apply_to_peer(&mut self, id: u64, subject: &mut Subject, change: &Change, now: Time) {
         let Some(entry) = self.peers.get_mut(&id) else {
             return;
         };
@@ -188,7 +192,9 @@ impl Device {
             Change::PresharedKey(key) => entry.config.preshared_key = (**key).clone(),
             Change::Endpoint(addr) => {
                 starts = !peer.has_endpoint();
-                self.context.plane.heard(peer, Endpoint::from(*addr));
+                let at = Endpoint::from(*addr);
+                self.context.plane.heard(peer, at, Heard::Order, now);
+                entry.has_own_endpoint = true;
             }
             Change::PersistentKeepalive(seconds) => {
                 starts = peer.timers.set_persistent_interval(*seconds) == 0 && *seconds != 0;
@@ -214,11 +220,15 @@ impl Device {
         if let Extension::Relay(groups) = extension {
             self.set_groups(id, groups)?;
         }
+        if let Extension::Hub(is_hub) = extension {
+            self.set_hub(id, *is_hub);
+        }
         if let Some(entry) = self.peers.get_mut(&id) {
             let mut extensions = entry.config.extensions.take().unwrap_or_default();
             extensions.set(extension);
             let is_any = *extensions != Extensions::default();
             entry.config.extensions = is_any.then_some(extensions);
+            entry.review(&mut self.context);
         }
         Ok(())
     }
@@ -234,7 +244,37 @@ impl Device {
         let hub = self.hub.get_or_insert_default();
         let result = hub.set_groups(&entry.shared, groups, &self.context.plane);
         self.hub.take_if(|_| self.context.plane.relay().is_none());
+        if entry.is_hub {
+            entry.shared.is_followed.store(true, Ordering::Release);
+        }
         result.map_err(|TooManyGroups| ConfigError::TooManyGroups)
+    }
+
+    /// Sets whether a peer is a hub that we use.
+    fn set_hub(&mut self, id: u64, is_hub: bool) {
+        let Some(entry) = self
+            .peers
+            .get_mut(&id)
+            .filter(|entry| entry.is_hub != is_hub)
+        else {
+            return;
+        };
+        entry.is_hub = is_hub;
+        match is_hub {
+            true => self.context.hubs.add(&entry.shared),
+            false => self.context.hubs.remove(id),
+        }
+        let relays = entry
+            .config
+            .extensions
+            .as_ref()
+            .is_some_and(|it| !it.relay.is_empty());
+        let is_followed = is_hub || relays;
+        entry
+            .shared
+            .is_followed
+            .store(is_followed, Ordering::Release);
+        self.config.hubs_changed = true;
     }
 
     fn name_peer(&mut self, key: &PublicKey) -> Result<Subject, ConfigError> {
@@ -277,6 +317,15 @@ impl Device {
         let Some(entry) = self.peers.get_mut(&id) else {
             return;
         };
+        let former = self.config.former.get(entry.shared.public_key());
+        let former = former.filter(|_| entry.is_client() && entry.shared.endpoint().is_none());
+        if let Some(addr) = former {
+            entry.shared.lead_to(Endpoint::from(*addr));
+            if let Some(hub) = &mut self.hub {
+                hub.roamed(id);
+            }
+        }
+        let keepalive = keepalive || former.is_some();
         let context = &mut self.context;
         if keepalive && context.plane.is_up() {
             entry.start(context);
@@ -335,6 +384,7 @@ impl Device {
     fn remove_peer(&mut self, id: u64) {
         // A peer without groups is always allowed.
         let _ = self.set_groups(id, &Groups::NONE);
+        self.set_hub(id, false);
         if let Some(mut entry) = self.peers.remove(&id) {
             let key = entry.shared.public_key();
             self.by_key.remove(key);
@@ -435,8 +485,14 @@ impl Entry {
 
     /// The device came up, or the peer got an endpoint or a persistent keepalive.
     fn start(&mut self, context: &mut DeviceContext) {
+        if let Some(hub) = context.hubs.get_mut(self.shared.id) {
+            hub.start();
+            self.reschedule(context);
+        }
         if self.has_persistent_keepalive() {
             self.send_keepalive(context);
+        } else if self.is_hub {
+            // The HELLO asks for a handshake.
         } else if self.shared.is_followed.load(Ordering::Relaxed) {
             // The peer may have used a hub that ran here before, and must learn about this one.
             self.call(context);

@@ -17,6 +17,7 @@
 //!   reason only a limited number of timers is fired at a time; the rest stay due.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use wg_crypto::{AeadBackend, PrivateKey, PublicKey, receive_initiation, wipe_sta
 use super::drops::DropReason;
 use super::entry::{DeviceContext, Entry};
 use super::hub::{Hub, Surroundings};
+use super::hubs::Hubs;
 use super::ingress::{HandshakeBacklog, Ingress, Verdict};
 use super::messages::*;
 use super::networks::Networks;
@@ -59,6 +61,10 @@ pub(super) struct DeviceConfig {
     /// Extensions of the peers that the current `set` has removed. It may name these peers again,
     /// like stock `wg setconf`, which does not know extensions.
     pub(super) removed: HashMap<PublicKey, Box<Extensions>>,
+    /// Whether the current `set` has added or removed a hub that we use.
+    pub(super) hubs_changed: bool,
+    /// Where peers were that a former daemon relayed for.
+    pub(super) former: HashMap<PublicKey, SocketAddr>,
     /// If the sockets are closed because they could not be opened: the errno.
     pub(super) bind_error: Option<i32>,
 }
@@ -73,6 +79,8 @@ impl Default for DeviceConfig {
             last_peer: 0,
             max_peers: MAX_PEERS,
             removed: HashMap::new(),
+            hubs_changed: false,
+            former: HashMap::new(),
             bind_error: None,
         }
     }
@@ -115,6 +123,7 @@ impl Device {
                 identity: None,
                 schedule: Schedule::default(),
                 outgoing: Outgoing::default(),
+                hubs: Hubs::default(),
                 buffer: None,
             },
         }
@@ -285,6 +294,10 @@ impl Device {
         if accepted == Err(DropReason::BadResponse) {
             entry.shared.refused(Refusal::PresharedKey, now);
         }
+        let peer = entry.shared.id;
+        if accepted.is_ok() {
+            self.session_begun(peer, now);
+        }
         accepted
     }
 
@@ -304,16 +317,22 @@ impl Device {
 
     /// Handles the requests of the data path. `poll_transmit` does this too.
     pub fn handle_events(&mut self, now: Time, wall: Wall) {
+        if self.plane().take_network_changed() {
+            self.moved(now);
+        }
         for event in self.plane().take_events() {
             let peer = event.peer();
             match &event {
                 Event::Handshake(_) => peer.handshake_asked.store(false, Ordering::Release),
                 Event::Flush(_) => peer.flush_asked.store(false, Ordering::Release),
                 Event::Roamed(_) => peer.roaming_told.store(false, Ordering::Release),
-                Event::Confirmed(_) | Event::Wake(_) => {}
+                _ => {}
             }
-            if let (Event::Roamed(peer), Some(hub)) = (&event, &mut self.hub) {
-                hub.roamed(peer.id);
+            if let Event::Roamed(peer) = &event {
+                self.roamed(peer.id);
+            }
+            if let Event::Frame(peer, from, frame) = &event {
+                self.handle_frame(peer, *from, frame, now);
             }
             let Some((entry, context)) = self.entry(peer) else {
                 continue;
@@ -322,12 +341,14 @@ impl Device {
                 Event::Handshake(_) => entry.send_initiation(context, now),
                 Event::Flush(_) => entry.send_staged(context),
                 Event::Wake(_) => entry.reschedule(context),
-                Event::Roamed(_) => {}
+                Event::Used(_) => entry.watch(context, now),
+                Event::Roamed(_) | Event::Frame(..) => {}
                 Event::Confirmed(peer) => {
                     debug!(%peer, "session confirmed");
                     entry.handshake_complete(wall);
                     entry.reschedule(context);
                     entry.send_staged(context);
+                    self.session_begun(peer.id, now);
                 }
             }
         }
@@ -374,6 +395,14 @@ impl Device {
                     .flushed(entry.map(|entry| &mut entry.wants));
                 continue;
             }
+            if let Some(frame) = context.outgoing.next_frame() {
+                if let Some(entry) = peers.get_mut(&frame.peer)
+                    && let Some(transmit) = entry.seal_frame(context, frame, now, out)
+                {
+                    return Some(transmit);
+                }
+                continue;
+            }
             let id = context.outgoing.next_initiation()?;
             if let Some(entry) = peers.get_mut(&id) {
                 entry.wants.take_initiation();
@@ -402,5 +431,6 @@ impl Device {
             let outlasted = entry.shared.keypairs.discard_outlasted(now);
             context.plane.forget(outlasted);
         });
+        self.moved(now);
     }
 }

@@ -68,6 +68,10 @@ drops! {
     Replayed = "replayed",
     /// Incoming data: the content is not a complete IP packet.
     InnerMalformed = "malformed inner packet",
+    /// Incoming frame: shorter than it must be, or not from a peer that may send it.
+    BadFrame = "invalid frame",
+    /// Incoming frame: the peer sends more than it may, or too many are waiting.
+    FrameFlood = "too many frames",
     /// Incoming data: the inner source is not among the peer's allowed IPs.
     NotAllowed = "source not allowed",
     /// Incoming handshake: the queue is full.

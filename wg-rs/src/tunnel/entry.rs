@@ -12,19 +12,23 @@ use wg_crypto::{AeadBackend, Identity, PresharedKey, PrivateKey, ReceivedInitiat
 use zeroize::Zeroize;
 
 use super::drops::DropReason;
+use super::frame::Frame;
 use super::handshake::{Handshake, Parties};
+use super::hubs::{Hubs, Step};
 use super::keypair::{Keypair, Origin};
 use super::messages::*;
 use super::outgoing::{Outgoing, Wants};
 use super::peer::{Endpoint, Peer};
 use super::pending::PendingHandshakes;
 use super::plane::Plane;
+use super::relayed::Relayed;
 use super::schedule::{Schedule, ScheduledAt};
 use super::send::OutBuffer;
 use super::time::Time;
 use super::timers::{
     MAX_TIMER_HANDSHAKES, REJECT_AFTER_TIME, REKEY_TIMEOUT, REKEY_TIMEOUT_JITTER_MAX,
 };
+use super::way::Heard;
 use crate::model::{AllowedIp, Extensions, Wall};
 
 /// The part that all peers of a device share.
@@ -37,6 +41,8 @@ pub(super) struct DeviceContext {
     pub(super) pending: PendingHandshakes,
     pub(super) schedule: Schedule,
     pub(super) outgoing: Outgoing,
+    /// The hubs that we use.
+    pub(super) hubs: Hubs,
     /// Memory for staged packets; None until it is needed.
     pub(super) buffer: Option<OutBuffer>,
 }
@@ -62,6 +68,12 @@ pub(super) struct Entry {
     zero_key_material: Option<Time>,
     scheduled: ScheduledAt,
     pub(super) wants: Wants,
+    /// Whether an endpoint was configured.
+    pub(super) has_own_endpoint: bool,
+    /// Whether the peer is a hub that we use.
+    pub(super) is_hub: bool,
+    /// None unless the peer may be reached through hubs.
+    pub(super) relayed: Option<Box<Relayed>>,
 }
 
 impl Entry {
@@ -75,6 +87,9 @@ impl Entry {
             zero_key_material: None,
             scheduled: ScheduledAt::default(),
             wants: Wants::default(),
+            has_own_endpoint: false,
+            is_hub: false,
+            relayed: None,
         }
     }
 
@@ -106,7 +121,7 @@ impl Entry {
         {
             context.pending.release(index);
         }
-        context.plane.heard(&peer, from);
+        context.plane.heard(&peer, from, Heard::Initiation, now);
         let ephemeral = random_key(&mut *context.rng);
         let index = context.plane.reserve_index(&mut *context.rng);
         let handshake = self.handshake.as_mut().expect("just used");
@@ -130,6 +145,7 @@ impl Entry {
             created: now,
         };
         self.begin_session(context, keys, origin);
+        self.heard_by_hub(context, from, index);
         self.send_message(context, from, &response, now);
         self.authenticated(context, len, now);
         self.reschedule(context);
@@ -155,7 +171,9 @@ impl Entry {
         let psk = &self.config.preshared_key;
         let keys = handshake.accept_response(identity, psk, context.backend, message)?;
         context.pending.complete(local);
-        context.plane.heard(&self.shared, from);
+        context
+            .plane
+            .heard(&self.shared, from, Heard::Response, now);
         debug!(peer = %self.shared, from = %from.addr, "handshake response: new session");
         let origin = Origin {
             local,
@@ -165,6 +183,7 @@ impl Entry {
             created: now,
         };
         self.begin_session(context, keys, origin);
+        self.heard_by_hub(context, from, local);
         self.handshake_complete(wall);
         self.authenticated(context, message.len(), now);
         // Sends staged packets or, if there are none, a keepalive: the responder waits for either.
@@ -229,6 +248,26 @@ impl Entry {
             debug!(%peer, "sessions wiped");
             self.end_sessions(context);
         }
+        if self.is_hub {
+            self.ask_hub(context, now);
+        }
+        if self.relayed.is_some() {
+            self.fire_relayed(context, now);
+        }
+    }
+
+    /// Sends a HELLO to this hub, if one is due.
+    fn ask_hub(&mut self, context: &mut DeviceContext, now: Time) {
+        let id = self.shared.id;
+        let step = context.hubs.get_mut(id).and_then(|hub| hub.step(now));
+        match step {
+            Some(Step::Hello(seq)) => context.outgoing.frame(id, None, Frame::Hello { seq }),
+            Some(Step::Handshake) => {
+                self.shared.handshake_attempts.store(0, Ordering::Relaxed);
+                self.send_initiation(context, now);
+            }
+            None => {}
+        }
     }
 
     fn retransmit(&mut self, context: &mut DeviceContext, now: Time) {
@@ -287,6 +326,13 @@ impl Entry {
         self.retransmit_handshake = None;
         self.zero_key_material = None;
         self.wants = Wants::default();
+        if let Some(hub) = context.hubs.get_mut(self.shared.id) {
+            hub.stop();
+        }
+        if let Some(relayed) = &mut self.relayed {
+            relayed.stop();
+            self.shared.way(|way| way.paths = None);
+        }
         self.shared.timers.clear();
         self.shared.last_sent_handshake.clear();
         context.drop_staged(&self.shared);
@@ -304,12 +350,15 @@ impl Entry {
         context.schedule.put(id, &mut self.scheduled, None);
     }
 
-    /// The earliest of the five timers.
-    fn earliest_timer(&self) -> Option<Time> {
+    /// The earliest of the timers.
+    fn earliest_timer(&self, context: &DeviceContext) -> Option<Time> {
+        let hello = self.is_hub.then(|| context.hubs.due(self.shared.id));
         [
             self.shared.timers.earliest(),
             self.retransmit_handshake,
             self.zero_key_material,
+            hello.flatten(),
+            self.relayed.as_ref().and_then(|relayed| relayed.due()),
         ]
         .into_iter()
         .flatten()
@@ -319,7 +368,7 @@ impl Entry {
     /// Moves the peer to its earliest timer in the schedule.
     pub(super) fn reschedule(&mut self, context: &mut DeviceContext) {
         loop {
-            let earliest = self.earliest_timer();
+            let earliest = self.earliest_timer(context);
             let id = self.shared.id;
             context.schedule.put(id, &mut self.scheduled, earliest);
             match earliest {
@@ -327,7 +376,7 @@ impl Entry {
                 None => self.shared.timers.wake_at.clear(),
             }
             // Another thread may have armed a timer after it saw the old `wake_at`.
-            if self.earliest_timer() == earliest {
+            if self.earliest_timer(context) == earliest {
                 return;
             }
         }

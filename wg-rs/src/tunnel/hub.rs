@@ -23,6 +23,7 @@ mod pairs;
 mod places;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand_core::RngCore;
 
@@ -42,6 +43,9 @@ use crate::model::Groups;
 /// Most partners of a sender that an initiation is compared with before its groups are searched.
 const PARTNERS_TRIED: usize = 32;
 
+/// For how long after a HELLO a peer counts as one that understands frames.
+const SPEAKS: Duration = Duration::from_secs(60);
+
 /// What is needed to handle a message.
 pub(super) struct Surroundings<'a> {
     pub(super) plane: &'a Plane,
@@ -58,6 +62,8 @@ pub(super) struct Hub {
     members: Members,
     pairs: Pairs,
     cookies: CookieMaker,
+    /// Distinguishes this relay from one that was here before. 0: not chosen yet.
+    epoch: u32,
 }
 
 impl Hub {
@@ -88,6 +94,50 @@ impl Hub {
     /// Must be called when a peer's endpoint may have changed.
     pub(super) fn roamed(&mut self, id: u64) {
         self.members.follow(id);
+    }
+
+    /// A random number that is not 0 and never changes.
+    pub(super) fn epoch(&mut self, rng: &mut dyn RngCore) -> u32 {
+        while self.epoch == 0 {
+            self.epoch = rng.next_u32();
+        }
+        self.epoch
+    }
+
+    /// Records that a peer understands frames.
+    pub(super) fn spoke(&mut self, id: u64, now: Time) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.spoke = Some(now);
+        }
+    }
+
+    /// Whether a peer has lately shown that it understands frames.
+    pub(super) fn speaks(&self, id: u64, now: Time) -> bool {
+        let spoke = self.members.get(id).and_then(|member| member.spoke);
+        spoke.is_some_and(|spoke| now.saturating_since(spoke) < SPEAKS)
+    }
+
+    /// Relays a session that one of its ends has told, as if its handshake had passed here. Each end
+    /// is given as a peer and its index.
+    pub(super) fn bind(
+        &mut self,
+        with: &Surroundings<'_>,
+        teller: (u64, u32),
+        other: (u64, u32),
+    ) -> Result<(), DropReason> {
+        self.pairs.expire(with.plane.relay_table(), with.now);
+        if teller.0 == other.0 || !self.members.share(teller.0, other.0) {
+            return Err(DropReason::RelayUnknown);
+        }
+        self.check_index(with, teller.1, other.0, &[teller.0])?;
+        self.check_index(with, other.1, teller.0, &[other.0])?;
+        let member = |id| self.members.get(id).ok_or(DropReason::RelayUnknown);
+        let (a, b) = (member(teller.0)?, member(other.0)?);
+        let opened = self.pairs.open(&a.peer, &b.peer, with.now);
+        opened.map_err(|NoRoom| DropReason::RelayLimited)?;
+        let table = with.plane.relay_table();
+        self.pairs.begin(teller, other, table, with.now);
+        Ok(())
     }
 
     /// All pairs, also those that have had no session yet.

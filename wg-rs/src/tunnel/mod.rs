@@ -8,16 +8,22 @@
 //! - `hub`, `relay`: what is relayed between peers: the owner's part, and the data path's.
 
 pub mod allowed_ips;
+mod by_hubs;
 pub mod config;
 mod cookies;
 pub mod device;
+mod dialog;
 pub(crate) mod drops;
+mod endpoint;
 mod entry;
+pub mod frame;
 mod handshake;
 pub(crate) mod hub;
+mod hubs;
 pub mod index;
 pub mod ingress;
 pub mod keypair;
+mod liveness;
 pub(crate) mod messages;
 mod networks;
 pub(crate) mod outgoing;
@@ -28,6 +34,7 @@ pub(crate) mod plane;
 pub(crate) mod ratelimiter;
 pub mod receive;
 pub(crate) mod relay;
+mod relayed;
 mod routes;
 mod schedule;
 pub mod send;
@@ -37,6 +44,7 @@ pub mod time;
 pub(crate) mod timers;
 mod transmit;
 mod trouble;
+pub mod way;
 
 #[cfg(test)]
 pub(crate) mod sim;

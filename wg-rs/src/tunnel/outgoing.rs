@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::frame::Frame;
 use super::peer::{Endpoint, Peer};
 use super::plane::Plane;
 use super::send::Receipt;
@@ -46,7 +47,16 @@ impl Transmit {
 pub(super) struct Outgoing {
     messages: VecDeque<(Transmit, Vec<u8>)>,
     flushes: VecDeque<u64>,
+    frames: VecDeque<OutgoingFrame>,
     initiations: VecDeque<u64>,
+}
+
+/// A frame that is sealed when it is sent.
+pub(super) struct OutgoingFrame {
+    pub(super) peer: u64,
+    /// The path. None: the peer's endpoint.
+    pub(super) to: Option<Endpoint>,
+    pub(super) frame: Frame,
 }
 
 /// The messages to create for a peer.
@@ -68,14 +78,19 @@ impl Outgoing {
 
     /// Queues a finished message that is accounted to no peer.
     pub(super) fn unaccounted(&mut self, to: Endpoint, tos: u8, message: &[u8]) {
+        self.copy(to, tos, message.len(), message);
+    }
+
+    /// Queues a copy of datagrams that are sent anyway, for another path.
+    pub(super) fn copy(&mut self, to: Endpoint, tos: u8, stride: usize, datagrams: &[u8]) {
         let transmit = Transmit {
             to,
             tos,
-            stride: message.len(),
+            stride,
             receipt: None,
             is_initiation: false,
         };
-        self.message(transmit, message);
+        self.message(transmit, datagrams);
     }
 
     /// Requests that staged packets are sent.
@@ -83,6 +98,16 @@ impl Outgoing {
         if !std::mem::replace(&mut wants.flush, true) {
             self.flushes.push_back(id);
         }
+    }
+
+    /// Queues a frame for a peer. It is dropped if there is no session when it is sent.
+    pub(super) fn frame(&mut self, peer: u64, to: Option<Endpoint>, frame: Frame) {
+        self.frames.push_back(OutgoingFrame { peer, to, frame });
+    }
+
+    /// The next frame.
+    pub(super) fn next_frame(&mut self) -> Option<OutgoingFrame> {
+        self.frames.pop_front()
     }
 
     /// Requests an initiation.
@@ -120,6 +145,7 @@ impl Outgoing {
     pub(super) fn clear(&mut self) {
         self.messages.clear();
         self.flushes.clear();
+        self.frames.clear();
         self.initiations.clear();
     }
 }

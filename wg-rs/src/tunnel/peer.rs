@@ -11,48 +11,37 @@
 //! behind a pointer.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wg_crypto::key::PublicKey;
 
+pub use super::endpoint::{Endpoint, Source};
 use super::keypair::Keypairs;
 use super::staged::StagedQueue;
 use super::time::Time;
 use super::timers::{Deadline, REKEY_TIMEOUT, Timers};
 use super::trouble::Trouble;
+use super::way::{Destination, Heard, Way};
 use crate::model::status::{Refusal, Refused};
-
-/// The address of a peer, and the local address to send from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Endpoint {
-    /// The peer's address. Its flow information is always zero.
-    pub addr: SocketAddr,
-    /// The local address that the peer last sent to, if it can still be used.
-    pub src: Option<Source>,
-}
-
-/// A local address, and the link that packets for it arrive on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Source {
-    /// Our address.
-    pub ip: IpAddr,
-    /// Index of the link.
-    pub ifindex: u32,
-}
-
-impl From<SocketAddr> for Endpoint {
-    fn from(addr: SocketAddr) -> Self {
-        Self { addr, src: None }
-    }
-}
 
 /// The last endpoint of the peer, and whether its source must not be used.
 #[derive(Default)]
 struct Slot {
     endpoint: Option<Endpoint>,
     source_is_refused: bool,
+    /// None unless frames may be exchanged with the peer.
+    way: Option<Box<Way>>,
+}
+
+/// The effect of something heard from a peer.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Effect {
+    /// The peer's address has changed.
+    pub(crate) has_moved: bool,
+    /// The owner must watch the paths to the peer from now on.
+    pub(crate) is_news: bool,
 }
 
 /// A peer, as the data path sees it. As it is configured and shown, it is a [`crate::model::Peer`].
@@ -66,6 +55,7 @@ pub struct Peer {
     /// The state of the routes, as numbered by the data path, in which the source was last judged;
     /// 0: never. It only changes while `endpoint` is locked.
     source_judged: AtomicU32,
+    /// Also if no endpoint is known, but the peer may be reached through a hub.
     has_endpoint: AtomicBool,
     rx_bytes: AtomicU64,
     tx_bytes: AtomicU64,
@@ -80,6 +70,8 @@ pub struct Peer {
     pub(crate) sent_lastminute_handshake: AtomicBool,
     /// Whether the owner must be told when the peer's address changes, because we relay to the peer.
     pub(crate) is_followed: AtomicBool,
+    /// Whether the peer's frames are accepted: then it has a [`Way`].
+    takes_frames: AtomicBool,
     /// The owner was told that the address changed, and has not handled that yet.
     pub(crate) roaming_told: AtomicBool,
     dead: AtomicBool,
@@ -107,6 +99,7 @@ impl Peer {
             flush_asked: AtomicBool::new(false),
             sent_lastminute_handshake: AtomicBool::new(false),
             is_followed: AtomicBool::new(false),
+            takes_frames: AtomicBool::new(false),
             roaming_told: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             trouble: Mutex::default(),
@@ -150,27 +143,88 @@ impl Peer {
         }
     }
 
-    /// Whether an endpoint is known. Takes no lock.
+    /// Whether packets may be sent to the peer: an endpoint is known, or a hub may reach it. Takes
+    /// no lock.
     pub fn has_endpoint(&self) -> bool {
         self.has_endpoint.load(Ordering::Acquire)
     }
 
-    /// Stores the endpoint that the peer sent from. Returns whether its address has changed.
-    pub(crate) fn set_endpoint(&self, endpoint: Endpoint) -> bool {
+    /// Where a burst must be sent now. Keepalives have no data. Takes a lock, so it is called once for a burst.
+    pub fn destination(&self, has_data: bool, now: Time) -> Option<Destination> {
         let mut slot = self.endpoint_slot();
-        if slot.endpoint == Some(endpoint) {
-            return false;
-        }
-        let has_moved = slot
-            .endpoint
-            .is_none_or(|known| known.addr != endpoint.addr);
-        *slot = Slot {
-            endpoint: Some(endpoint),
-            source_is_refused: false,
+        let mut to = slot.endpoint?;
+        to.src.take_if(|_| slot.source_is_refused);
+        let mut destination = Destination {
+            to,
+            also: None,
+            is_news: false,
         };
+        if let Some(way) = &mut slot.way
+            && let Some(paths) = &mut way.paths
+        {
+            destination.is_news = has_data && paths.moves(now);
+            let other = paths.other.filter(|other| other.addr != to.addr);
+            destination.also = other.filter(|_| now > paths.trusted);
+        }
+        Some(destination)
+    }
+
+    /// Stores the endpoint that the peer sent from, unless the paths to the peer are chosen by us.
+    pub(crate) fn heard(&self, endpoint: Endpoint, heard: Heard, now: Time) -> Effect {
+        let mut slot = self.endpoint_slot();
+        let mut effect = Effect::default();
+        let current = slot.endpoint;
+        if let Some(way) = &mut slot.way
+            && let Some(paths) = &mut way.paths
+        {
+            effect.is_news = heard == Heard::Data && paths.moves(now);
+            if !paths.moves_to(endpoint, current, heard, now) {
+                return effect;
+            }
+        }
+        if current == Some(endpoint) {
+            return effect;
+        }
+        effect.has_moved = current.is_none_or(|known| known.addr != endpoint.addr);
+        slot.endpoint = Some(endpoint);
+        slot.source_is_refused = false;
         self.source_judged.store(0, Ordering::Relaxed);
         self.has_endpoint.store(true, Ordering::Release);
-        has_moved
+        effect
+    }
+
+    /// Makes this the endpoint, whatever the peer sends from.
+    pub(crate) fn lead_to(&self, endpoint: Endpoint) {
+        let mut slot = self.endpoint_slot();
+        if slot.endpoint != Some(endpoint) {
+            slot.endpoint = Some(endpoint);
+            slot.source_is_refused = false;
+            self.source_judged.store(0, Ordering::Relaxed);
+            self.has_endpoint.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the peer's frames are accepted. Takes no lock.
+    pub(crate) fn takes_frames(&self) -> bool {
+        self.takes_frames.load(Ordering::Relaxed)
+    }
+
+    /// Accepts the peer's frames or not. If `is_reachable`, packets may be sent to the peer even if
+    /// no endpoint is known.
+    pub(crate) fn exchange_frames(&self, takes_frames: bool, is_reachable: bool) {
+        let mut slot = self.endpoint_slot();
+        match takes_frames {
+            true => drop(slot.way.get_or_insert_default()),
+            false => slot.way = None,
+        }
+        self.takes_frames.store(takes_frames, Ordering::Relaxed);
+        let has_endpoint = is_reachable || slot.endpoint.is_some();
+        self.has_endpoint.store(has_endpoint, Ordering::Release);
+    }
+
+    /// Reads or changes the peer's [`Way`], if it has one.
+    pub(crate) fn way<T>(&self, work: impl FnOnce(&mut Way) -> T) -> Option<T> {
+        self.endpoint_slot().way.as_deref_mut().map(work)
     }
 
     /// Whether this is the peer's current address. Takes a lock, so it is called once for a burst.

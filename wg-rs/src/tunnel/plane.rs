@@ -20,6 +20,7 @@ use super::peer::{Endpoint, Peer};
 use super::relay::Relay;
 use super::time::Time;
 use super::timers::Wake;
+use super::way::{Destination, Heard};
 
 /// Cryptokey routing: the owner of each inner address.
 pub type Routes = AllowedIps<Arc<Peer>>;
@@ -35,8 +36,12 @@ pub(crate) enum Event {
     Flush(Arc<Peer>),
     /// A timer was armed for a time before the owner's next wake-up.
     Wake(Arc<Peer>),
-    /// A peer to which we relay has another address.
+    /// A peer to which we relay, or a hub of ours, has another address.
     Roamed(Arc<Peer>),
+    /// The paths to a peer that speaks are used.
+    Used(Arc<Peer>),
+    /// A frame: where it came from, and the plaintext.
+    Frame(Arc<Peer>, Endpoint, Box<[u8]>),
 }
 
 impl Event {
@@ -46,9 +51,22 @@ impl Event {
         | Self::Confirmed(peer)
         | Self::Flush(peer)
         | Self::Wake(peer)
-        | Self::Roamed(peer)) = self;
+        | Self::Roamed(peer)
+        | Self::Used(peer)
+        | Self::Frame(peer, ..)) = self;
         peer
     }
+}
+
+/// Most frames that wait for the owner.
+const FRAMES_WAITING: usize = 1024;
+
+/// The events that wait for the owner.
+#[derive(Default)]
+struct Events {
+    queue: Vec<Event>,
+    /// The number of frames among them.
+    frames: usize,
 }
 
 /// The shared part of a device.
@@ -59,7 +77,9 @@ pub struct Plane {
     routes: ArcSwap<Routes>,
     relay: OnceLock<Relay>,
     drops: Drops,
-    events: Mutex<Vec<Event>>,
+    events: Mutex<Events>,
+    /// Our own addresses may have changed.
+    network_changed: AtomicBool,
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -72,7 +92,8 @@ impl Plane {
             routes: ArcSwap::from_pointee(Routes::new()),
             relay: OnceLock::new(),
             drops: Drops::new(),
-            events: Mutex::new(Vec::new()),
+            events: Mutex::default(),
+            network_changed: AtomicBool::new(false),
             waker: OnceLock::new(),
         }
     }
@@ -162,8 +183,14 @@ impl Plane {
     fn push(&self, event: Event) {
         let was_empty = {
             let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-            events.push(event);
-            events.len() == 1
+            let is_frame = matches!(event, Event::Frame(..));
+            if is_frame && events.frames == FRAMES_WAITING {
+                drop(events);
+                return self.drop_packets(DropReason::FrameFlood, 1);
+            }
+            events.frames += usize::from(is_frame);
+            events.queue.push(event);
+            events.queue.len() == 1
         };
         if was_empty && let Some(waker) = self.waker.get() {
             waker();
@@ -171,7 +198,8 @@ impl Plane {
     }
 
     pub(crate) fn take_events(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *events).queue
     }
 
     /// Requests a handshake, unless one was sent in the last five seconds. It counts as a new
@@ -197,9 +225,12 @@ impl Plane {
     }
 
     /// Stores a new endpoint of the peer: the peer has sent from it, or the configuration contains it.
-    pub(crate) fn heard(&self, peer: &Arc<Peer>, from: Endpoint) {
-        let has_moved = peer.set_endpoint(from);
-        if has_moved
+    pub(crate) fn heard(&self, peer: &Arc<Peer>, from: Endpoint, heard: Heard, now: Time) {
+        let effect = peer.heard(from, heard, now);
+        if effect.is_news {
+            self.used(peer);
+        }
+        if effect.has_moved
             && peer.is_followed.load(Ordering::Acquire)
             && !peer.roaming_told.swap(true, Ordering::AcqRel)
         {
@@ -207,10 +238,48 @@ impl Plane {
         }
     }
 
+    /// Must be called after [`Peer::destination`].
+    pub fn note(&self, peer: &Arc<Peer>, destination: &Destination) {
+        if destination.is_news {
+            self.used(peer);
+        }
+    }
+
+    /// Must be called when our own addresses or routes have changed.
+    pub fn network_changed(&self) {
+        self.network_changed.store(true, Ordering::Release);
+        if let Some(waker) = self.waker.get() {
+            waker();
+        }
+    }
+
+    pub(crate) fn take_network_changed(&self) -> bool {
+        self.network_changed.load(Ordering::Relaxed)
+            && self.network_changed.swap(false, Ordering::AcqRel)
+    }
+
+    fn used(&self, peer: &Arc<Peer>) {
+        self.push(Event::Used(peer.clone()));
+    }
+
+    /// Passes a frame of a peer to the owner, if that is within the limits.
+    pub(crate) fn frame(&self, peer: &Arc<Peer>, from: Endpoint, frame: &[u8], now: Time) {
+        match peer.way(|way| way.take_frame(now)) {
+            Some(true) => self.push(Event::Frame(peer.clone(), from, frame.into())),
+            Some(false) => self.drop_packets(DropReason::FrameFlood, 1),
+            None => self.drop_packets(DropReason::InnerMalformed, 1),
+        }
+    }
+
     pub(crate) fn wake(&self, peer: &Arc<Peer>, wake: Wake) {
         if wake.0 {
             self.push(Event::Wake(peer.clone()));
         }
+    }
+
+    /// Makes the owner look at the peer's timers.
+    pub(crate) fn look_at(&self, peer: &Arc<Peer>) {
+        self.push(Event::Wake(peer.clone()));
     }
 
     /// Removes sessions that left their slots from the index.

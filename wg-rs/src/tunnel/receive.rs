@@ -19,12 +19,14 @@ use std::sync::{Arc, PoisonError};
 use arc_swap::Guard;
 
 use super::drops::DropReason;
+use super::frame;
 use super::keypair::Keypair;
 use super::messages::*;
 use super::peer::{Endpoint, Peer};
 use super::plane::{Plane, Routes};
 use super::time::Time;
 use super::timers::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_TIMEOUT};
+use super::way::Heard;
 use crate::model::status::Refusal;
 
 /// Space for the result of one receive call, in bytes.
@@ -209,22 +211,39 @@ impl InBurst {
             let Some(peer) = received else { continue };
             // From `first` on, `packets` contains the plaintexts of this run, with padding;
             // keepalives are empty.
-            let total = self.packets.len() - first;
-            if total == 0 {
+            if self.packets.len() == first {
                 continue;
             }
-            plane.heard(&peer, from);
+            let frames = match peer.takes_frames() {
+                true => take_frames(&self.bytes, &mut self.packets, first),
+                false => Vec::new(),
+            };
+            let total = self.packets.len() - first;
+            let keepalives = self.packets[first..]
+                .iter()
+                .filter(|packet| packet.is_empty())
+                .count();
+            if total > 0 {
+                let heard = match total == keepalives {
+                    true => Heard::Keepalive,
+                    false => Heard::Data,
+                };
+                plane.heard(&peer, from, heard, now);
+            }
             if let Some(discarded) = peer.keypairs.confirm(&run.keypair) {
                 plane.forget(discarded);
                 plane.confirmed(&peer);
             }
             plane.keep_key_fresh_receiving(&peer, now);
+            for range in frames {
+                plane.frame(&peer, from, &self.bytes[range], now);
+            }
+            // Frames alone are no sign of life, because they may have come by another path.
+            if total == 0 {
+                continue;
+            }
             peer.timers.any_authenticated_packet_received();
             plane.wake(&peer, peer.timers.any_authenticated_packet_traversal(now));
-            let keepalives = self.packets[first..]
-                .iter()
-                .filter(|packet| packet.is_empty())
-                .count();
             plane.wake(&peer, peer.timers.data_received(now, total - keepalives));
 
             let mut rx_bytes = keepalives * DATA_OVERHEAD;
@@ -345,6 +364,12 @@ fn replay_check(
     plane.drop_packets(DropReason::Forged, forged);
     plane.drop_packets(DropReason::Replayed, replayed);
     peer
+}
+
+/// Moves the frames out of the packets from `first` on.
+fn take_frames(bytes: &[u8], packets: &mut Vec<Range<usize>>, first: usize) -> Vec<Range<usize>> {
+    let is_frame = |packet: &mut Range<usize>| frame::is_frame(&bytes[packet.clone()]);
+    packets.extract_if(first.., is_frame).collect()
 }
 
 /// Checks an inner packet of `peer`, which may be padded, and combines its ECN with that of the

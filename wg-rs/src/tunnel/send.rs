@@ -223,10 +223,11 @@ impl SealedBurst {
     pub(crate) fn into_receipt(self) -> (Receipt, OutBuffer) {
         let OpenBurst { buffer, peer, .. } = self.burst;
         let has_data = buffer.packets.iter().any(|slot| slot.len > 0);
-        let receipt = Receipt {
-            peer,
-            answer: has_data.then_some(self.keypair.jitter),
+        let content = match has_data {
+            true => Content::Data(self.keypair.jitter),
+            false => Content::NoData,
         };
+        let receipt = Receipt { peer, content };
         (receipt, buffer)
     }
 }
@@ -235,8 +236,22 @@ impl SealedBurst {
 #[derive(Debug)]
 pub(crate) struct Receipt {
     pub(crate) peer: Arc<Peer>,
-    /// For data, to which the peer should react: the random addition to the timer for that.
-    pub(crate) answer: Option<Duration>,
+    pub(crate) content: Content,
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Content {
+    /// Data, to which the peer should react: the random addition to the timer for that.
+    Data(Duration),
+    /// A keepalive or a handshake message.
+    NoData,
+    /// A frame. It is not counted, and arms and clears no timer, because the peer does not count it
+    /// either. But a HELLO or BIND keeps the path to a hub open like a persistent keepalive.
+    Frame {
+        /// Whether it replaces a persistent keepalive.
+        is_keepalive: bool,
+    },
 }
 
 /// The result of preparing a burst.
@@ -370,20 +385,25 @@ impl Plane {
     /// key.
     pub(crate) fn sending(&self, receipt: &Receipt, now: Time) {
         let peer = &receipt.peer;
-        self.wake(peer, peer.timers.any_authenticated_packet_traversal(now));
-        peer.timers.any_authenticated_packet_sent();
+        let is_frame = matches!(receipt.content, Content::Frame { .. });
+        if !is_frame || matches!(receipt.content, Content::Frame { is_keepalive: true }) {
+            self.wake(peer, peer.timers.any_authenticated_packet_traversal(now));
+        }
+        if !is_frame {
+            peer.timers.any_authenticated_packet_sent();
+        }
         self.keep_key_fresh_sending(peer, now);
     }
 
     /// The accounting for bytes that the network accepted: they are counted, and data starts the
     /// timer for an answer.
     pub(crate) fn taken(&self, receipt: &Receipt, bytes: usize, now: Time) {
-        if bytes == 0 {
+        if bytes == 0 || matches!(receipt.content, Content::Frame { .. }) {
             return;
         }
         let peer = &receipt.peer;
         peer.add_tx_bytes(bytes);
-        if let Some(jitter) = receipt.answer {
+        if let Content::Data(jitter) = receipt.content {
             self.wake(peer, peer.timers.data_sent(now, jitter));
         }
     }
@@ -424,6 +444,19 @@ impl Plane {
     ) -> Result<PreparedBurst, OutBuffer> {
         let mut burst = buffer.start(peer, 0);
         burst.push(0, self.mtu());
+        burst.with_session(now).map_err(|burst| burst.buffer)
+    }
+
+    /// A frame, if there is a session; otherwise returns the memory.
+    pub(crate) fn frame_burst(
+        &self,
+        peer: &Arc<Peer>,
+        frame: &[u8],
+        buffer: OutBuffer,
+        now: Time,
+    ) -> Result<PreparedBurst, OutBuffer> {
+        let mut burst = buffer.start(peer, HANDSHAKE_DSCP);
+        burst.push(frame.len(), self.mtu()).copy_from_slice(frame);
         burst.with_session(now).map_err(|burst| burst.buffer)
     }
 

@@ -341,9 +341,14 @@ impl Sim {
         let free = match plane.prepare(burst, self.now) {
             Prepared::Ready(burst) => {
                 let burst = burst.seal();
-                let to = burst.peer().endpoint().unwrap().addr;
-                let datagrams = burst.datagrams();
-                let taken = self.transmit(from, to, burst.tos(), burst.stride(), datagrams);
+                let destination = burst.peer().destination(true, self.now).unwrap();
+                plane.note(burst.peer(), &destination);
+                let (tos, stride, datagrams) = (burst.tos(), burst.stride(), burst.datagrams());
+                if let Some(also) = destination.also {
+                    self.transmit(from, also.addr, tos, stride, datagrams);
+                }
+                let to = destination.to.addr;
+                let taken = self.transmit(from, to, tos, stride, datagrams);
                 plane.sent(burst, taken, self.now)
             }
             Prepared::Staged(buffer) => buffer,

@@ -34,6 +34,8 @@ impl Device {
 
     fn status_of(&self, entry: &Entry, now: Time) -> PeerStatus {
         let mut status = entry.status(now);
+        status.hub = (self.context.hubs.get(entry.shared.id)).map(|hub| hub.status(now));
+        status.path = entry.path_status(&self.context, now);
         let endpoint = status.peer.endpoint;
         let unreachable = endpoint.and_then(|to| self.unreachable.at(to, now));
         status.refusals.extend(unreachable);

@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 use tracing::debug;
 
 use super::entry::{DeviceContext, Entry, jitter, random_key};
+use super::frame::Frame;
 use super::handshake::Parties;
 use super::messages::{HANDSHAKE_DSCP, INITIATION_SIZE};
-use super::outgoing::Transmit;
+use super::outgoing::{OutgoingFrame, Transmit};
 use super::peer::Endpoint;
-use super::send::{Receipt, Unstaged};
+use super::send::{Content, Receipt, Unstaged};
 use super::time::Time;
 use super::timers::{MAX_TIMER_HANDSHAKES, REKEY_TIMEOUT};
 use crate::model::Wall;
@@ -60,7 +61,8 @@ impl Entry {
     /// Creates an initiation.
     pub(super) fn initiate(&mut self, context: &mut DeviceContext, now: Time, wall: Wall) {
         let peer = self.shared.clone();
-        let (Some(local), Some(to)) = (context.identity.as_ref(), peer.endpoint()) else {
+        let to = peer.endpoint();
+        let Some(local) = context.identity.as_ref().filter(|_| peer.has_endpoint()) else {
             return;
         };
         if peer.sent_handshake_lately(now) {
@@ -83,8 +85,11 @@ impl Entry {
         context.pending.begin(index, peer.id);
         self.retransmit_handshake = Some(now + REKEY_TIMEOUT + jitter(&mut *context.rng));
         peer.last_sent_handshake.set(now);
-        debug!(%peer, to = %to.addr, "handshake initiation sent");
-        self.send_message(context, to, &message, now);
+        match to {
+            _ if self.relayed.is_some() => self.initiate_by_hubs(context, message, index, now),
+            Some(to) => self.send_message(context, to, &message, now),
+            None => {}
+        }
         self.reschedule(context);
     }
 
@@ -96,9 +101,9 @@ impl Entry {
         out: &mut Vec<u8>,
     ) -> Option<Transmit> {
         let peer = self.shared.clone();
-        let to = peer.endpoint()?;
         let plane = context.plane.clone();
         let buffer = context.buffer.take().unwrap_or_default();
+        let mut has_data = true;
         let burst = match plane.unstage(&peer, buffer, now) {
             Unstaged::Burst(burst) => Ok(burst),
             Unstaged::NoSession(buffer) => Err(buffer),
@@ -106,7 +111,10 @@ impl Entry {
                 context.buffer = Some(buffer);
                 return None;
             }
-            Unstaged::Nothing(buffer) => plane.keepalive(&peer, buffer, now),
+            Unstaged::Nothing(buffer) => {
+                has_data = false;
+                plane.keepalive(&peer, buffer, now)
+            }
         };
         // A packet has the same effect as a keepalive.
         self.wants.keepalive = false;
@@ -128,6 +136,48 @@ impl Entry {
         if std::mem::take(&mut self.wants.another_keepalive) {
             plane.wake(&peer, peer.timers.keepalive_again(now));
         }
+        let destination = peer.destination(has_data, now)?;
+        plane.note(&peer, &destination);
+        if let Some(also) = destination.also {
+            context.outgoing.copy(also, tos, stride, out);
+        }
+        Some(Transmit {
+            to: destination.to,
+            tos,
+            stride,
+            receipt: Some(receipt),
+            is_initiation: false,
+        })
+    }
+
+    /// Seals a frame. None if there is no session.
+    pub(super) fn seal_frame(
+        &mut self,
+        context: &mut DeviceContext,
+        OutgoingFrame { to, frame, .. }: OutgoingFrame,
+        now: Time,
+        out: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        let peer = &self.shared;
+        let plane = &context.plane;
+        let to = to.or_else(|| peer.endpoint())?;
+        let buffer = context.buffer.take().unwrap_or_default();
+        let burst = match plane.frame_burst(peer, &frame.to_bytes(), buffer, now) {
+            Ok(burst) => burst.seal(),
+            Err(buffer) => {
+                context.buffer = Some(buffer);
+                return None;
+            }
+        };
+        out.clear();
+        out.extend_from_slice(burst.datagrams());
+        let (tos, stride) = (burst.tos(), burst.stride());
+        let (receipt, buffer) = burst.into_receipt();
+        context.buffer = Some(buffer);
+        let is_keepalive = matches!(frame, Frame::Hello { .. } | Frame::Bind { .. });
+        let content = Content::Frame { is_keepalive };
+        let receipt = Receipt { content, ..receipt };
+        plane.sending(&receipt, now);
         Some(Transmit {
             to,
             tos,
@@ -146,6 +196,9 @@ impl Entry {
         now: Time,
     ) {
         let peer = &self.shared;
+        if message.len() == INITIATION_SIZE {
+            debug!(%peer, to = %to.addr, "handshake initiation sent");
+        }
         peer.timers.any_authenticated_packet_sent();
         let wake = peer.timers.any_authenticated_packet_traversal(now);
         context.plane.wake(peer, wake);
@@ -155,7 +208,7 @@ impl Entry {
             stride: message.len(),
             receipt: Some(Receipt {
                 peer: peer.clone(),
-                answer: None,
+                content: Content::NoData,
             }),
             is_initiation: message.len() == INITIATION_SIZE,
         };

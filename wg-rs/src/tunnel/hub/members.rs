@@ -42,6 +42,8 @@ pub(super) struct Member {
     searches: Pace,
     search_interval: Duration,
     last_found: Option<Time>,
+    /// When it last sent a HELLO.
+    pub(super) spoke: Option<Time>,
 }
 
 struct Group {
@@ -80,6 +82,10 @@ impl Members {
         self.members.get(&id)
     }
 
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Member> {
+        self.members.get_mut(&id)
+    }
+
     /// Whether two peers share a group.
     pub(super) fn share(&self, a: u64, b: u64) -> bool {
         let groups = |id| self.members.get(&id).map_or(0, |member| member.groups);
@@ -99,6 +105,7 @@ impl Members {
             searches: Pace::default(),
             search_interval: SEARCH_INTERVAL,
             last_found: None,
+            spoke: None,
         });
         let mac_keys = member.mac_keys.clone();
         let mask = self.enter_groups(peer.id, &mac_keys, groups);

@@ -11,6 +11,7 @@ mod config;
 mod data;
 mod ecn;
 mod handshake;
+mod hub_clients;
 mod load;
 mod private_key;
 mod rekey;

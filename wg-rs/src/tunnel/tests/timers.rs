@@ -9,6 +9,7 @@ use crate::tunnel::drops::DropReason;
 use crate::tunnel::sim::*;
 use crate::tunnel::time::Time;
 use crate::tunnel::timers::REKEY_AFTER_TIME;
+use crate::tunnel::way::Heard;
 
 fn gaps(times: &[Time]) -> Vec<Duration> {
     times
@@ -97,7 +98,7 @@ fn retries_forget_the_source_address() {
         }),
         ..peer.endpoint().unwrap()
     };
-    peer.set_endpoint(learned);
+    peer.heard(learned, Heard::Data, sim.now);
     sim.run(6 * SECOND);
     assert_eq!(sim.count(0, INITIATION), 2);
     assert_eq!(peer.endpoint().unwrap().src, None, "retransmit_handshake");
