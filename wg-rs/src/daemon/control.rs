@@ -15,7 +15,9 @@ use super::interface::RunningInterface;
 use super::link::{LinkState, LinkWatch};
 use super::machine::{Happened, Machine};
 use super::report::Report;
+use super::seen::Seen;
 use super::undelivered::IcmpErrors;
+use crate::model::Wall;
 use crate::sys::async_fd;
 use crate::sys::netlink::Events;
 use crate::uapi::socket::SocketFile;
@@ -88,6 +90,7 @@ pub struct Control<'a> {
     look_again: Option<Instant>,
     report: Report,
     icmp: IcmpErrors,
+    seen: Seen,
 }
 
 impl<'a> Control<'a> {
@@ -102,6 +105,7 @@ impl<'a> Control<'a> {
         events: Events,
         socket: Option<Arc<SocketFile>>,
         icmp: IcmpErrors,
+        seen: Seen,
     ) -> io::Result<Self> {
         let ready = async_fd::readable(events.as_fd().try_clone_to_owned()?)?;
         let mut control = Control {
@@ -116,6 +120,7 @@ impl<'a> Control<'a> {
             look_again: None,
             report: Report::new(),
             icmp,
+            seen,
         };
         control.look()?;
         Ok(control)
@@ -135,6 +140,8 @@ impl<'a> Control<'a> {
         let mut machine = Machine::watch();
         let mut icmp_from = Instant::now();
         let mut report_at = Report::next();
+        let mut see_at = Seen::next();
+        let mut forget_at = Some(Seen::end_of_life());
         loop {
             let look_again = self.look_again;
             tokio::select! {
@@ -169,6 +176,14 @@ impl<'a> Control<'a> {
                     self.log_drops();
                     report_at = Report::next();
                 }
+                () = sleep_until(see_at) => {
+                    self.remember_clients();
+                    see_at = Seen::next();
+                }
+                () = at(forget_at) => {
+                    self.interface.clients_were_at(std::iter::empty());
+                    forget_at = None;
+                }
                 () = self.interface.level_changed.notified() => report_at = Report::next(),
             }
         }
@@ -176,6 +191,10 @@ impl<'a> Control<'a> {
 
     fn log_drops(&mut self) {
         self.report.log(self.interface.drops());
+    }
+
+    fn remember_clients(&mut self) {
+        self.seen.update(self.interface.clients(), Wall::now());
     }
 
     /// Looks at the link, and reacts to changes.
@@ -202,6 +221,7 @@ impl<'a> Control<'a> {
             return Ok(state);
         };
         if let Some((former, name)) = self.watch.renamed() {
+            self.seen.rename(&name);
             self.renamed(&former, &name);
         }
         if mtu != self.mtu {
@@ -274,6 +294,7 @@ impl<'a> Control<'a> {
 impl Drop for Control<'_> {
     fn drop(&mut self) {
         self.log_drops();
+        self.remember_clients();
     }
 }
 

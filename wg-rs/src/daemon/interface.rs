@@ -10,12 +10,13 @@
 //! protocol thread and the control thread take it, never a thread that moves data.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rand_core::{OsRng, TryRngCore};
 use tokio::sync::Notify;
-use wg_crypto::AeadBackend;
+use wg_crypto::{AeadBackend, PublicKey};
 
 use super::options::Offloads;
 use crate::datapath::inbound::Delivery;
@@ -171,6 +172,21 @@ impl RunningInterface {
         for error in errors {
             owner.device.undelivered(error, now());
         }
+    }
+
+    /// The addresses of the peers that it relays for and has a session with. None if it relays for
+    /// nobody.
+    pub fn clients(&self) -> Option<Vec<(PublicKey, SocketAddr)>> {
+        self.shared.plane.relay()?;
+        Some(self.shared.owner().device.clients(now()))
+    }
+
+    /// Sets where such peers were before the daemon was started.
+    pub fn clients_were_at(&self, addresses: impl Iterator<Item = (PublicKey, SocketAddr)>) {
+        self.shared
+            .owner()
+            .device
+            .clients_were_at(addresses.collect());
     }
 
     /// The offloads in use, by name.

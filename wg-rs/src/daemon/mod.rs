@@ -12,6 +12,7 @@ mod log;
 mod machine;
 pub(crate) mod options;
 mod report;
+mod seen;
 mod undelivered;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ use self::control::{Control, End, EndSignals};
 use self::interface::RunningInterface;
 use self::log::{Destination, Queue};
 use self::options::{Environment, LogLevel, Offloads, Options};
+use self::seen::Seen;
 use self::undelivered::IcmpErrors;
 use crate::model::{self, status::Status};
 use crate::sys;
@@ -235,7 +237,10 @@ fn serve(
         let socket = listener
             .file()
             .filter(|file| file.is_named_for(&options.interface));
-        let control = Control::new(&interface, watch, events, socket, IcmpErrors::new(icmp)?)?;
+        let seen = Seen::new(Path::new(RUN_DIR), &options.interface, model::Wall::now());
+        interface.clients_were_at(seen.addresses());
+        let icmp = IcmpErrors::new(icmp)?;
+        let control = Control::new(&interface, watch, events, socket, icmp, seen)?;
         let serve = server::serve(listener, interface.clone());
         ready();
         tokio::select! {
