@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 use wg_crypto::PublicKey;
@@ -9,7 +10,7 @@ use wg_crypto::PublicKey;
 use super::asked::Asked;
 use super::reason::reason;
 use crate::model::Wall;
-use crate::model::status::{PairStatus, PeerStatus, Status};
+use crate::model::status::{HubStatus, PairStatus, PathStatus, PeerStatus, Status};
 use crate::place::Namespace;
 use crate::sys::numeric::NumericEndpoint;
 use crate::tool::json::{JsonLayout, write};
@@ -137,6 +138,71 @@ struct PeerFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     unanswered_handshakes: Option<u32>,
     allowed_ips: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hub: Option<HubFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relay: Option<RelayFields>,
+}
+
+/// A hub that the interface uses.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HubFields {
+    /// Whether it answers the question whether it relays.
+    answers: bool,
+    /// Seconds since its last answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heard_ago: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    round_trip_micros: Option<u64>,
+    /// Our address, as it sees it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sees: Option<String>,
+}
+
+impl HubFields {
+    fn new(hub: &HubStatus) -> Self {
+        HubFields {
+            answers: !hub.is_mute && hub.heard.is_some(),
+            heard_ago: hub.heard.map(|age| age.as_secs()),
+            round_trip_micros: hub.rtt.map(micros),
+            sees: hub.sees.map(|addr| NumericEndpoint(addr).to_string()),
+        }
+    }
+}
+
+/// A path through a hub.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RelayFields {
+    /// The public key of the hub.
+    hub: String,
+    /// The hub that packets also go by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    round_trip_micros: Option<u64>,
+    /// Whether the peer runs wg-rs with a hub, too.
+    speaks: bool,
+    /// Seconds without an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silent: Option<u64>,
+}
+
+impl RelayFields {
+    fn new(path: &PathStatus) -> Option<Self> {
+        Some(RelayFields {
+            hub: path.hub?.to_base64(),
+            other: path.other.map(|key| key.to_base64()),
+            round_trip_micros: path.rtt.map(micros),
+            speaks: path.speaks,
+            silent: path.doubt.map(|age| age.as_secs()),
+        })
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl<'a> PeerFields<'a> {
@@ -153,14 +219,14 @@ impl<'a> PeerFields<'a> {
             transfer_tx: peer.tx_bytes,
             unanswered_handshakes: status.unanswered.map(|sent| sent.count),
             allowed_ips: peer.allowed_ips.iter().map(ToString::to_string).collect(),
+            hub: status.hub.as_ref().map(HubFields::new),
+            relay: status.path.as_ref().and_then(RelayFields::new),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::backend::Kind;
     use crate::model::Peer;
@@ -193,6 +259,35 @@ mod tests {
             }},
         }});
         assert_eq!(shown(asked(bare)), expected);
+        let mut peer = PeerStatus::new(Peer::new(key));
+        let round_trip = Some(Duration::from_micros(48_001));
+        peer.hub = Some(HubStatus {
+            heard: Some(Duration::from_millis(3999)),
+            rtt: round_trip,
+            sees: "[2001:db8::1]:9".parse().ok(),
+            is_mute: false,
+        });
+        peer.path = Some(PathStatus {
+            hub: Some(key),
+            other: Some(key),
+            rtt: round_trip,
+            speaks: true,
+            doubt: Some(Duration::from_secs(2)),
+        });
+        let hub = Status {
+            peers: vec![peer],
+            ..Status::default()
+        };
+        let shown_peer = &shown(asked(hub))["wg0"]["peers"][key.to_base64()];
+        let expected = serde_json::json!({
+            "answers": true, "heardAgo": 3, "roundTripMicros": 48001, "sees": "[2001:db8::1]:9",
+        });
+        assert_eq!(shown_peer["hub"], expected);
+        let expected = serde_json::json!({
+            "hub": key.to_base64(), "other": key.to_base64(), "roundTripMicros": 48001,
+            "speaks": true, "silent": 2,
+        });
+        assert_eq!(shown_peer["relay"], expected);
         let full = Status {
             version: Some("0.1.0".into()),
             offloads: Some("".into()),

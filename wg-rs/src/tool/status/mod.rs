@@ -1,6 +1,8 @@
 //! `status`: whether interfaces and their peers are connected, and why not.
 
+mod age;
 mod asked;
+mod hubs;
 mod json;
 mod reason;
 mod text;

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::age::time;
+use super::hubs;
 use crate::backend::Errno;
 use crate::model::Wall;
 use crate::model::status::{PeerStatus, Refusal, Refused, Status, Unanswered, Unreachable};
@@ -56,6 +58,7 @@ pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Condit
             let meanwhile = refusals.filter(|refused| refused.age <= unanswered.age);
             match meanwhile.min_by_key(|refused| refused.age) {
                 Some(refused) => not_connected(peer, refused),
+                None if peer.path.is_some() => not_by_hub(interface, Some(unanswered)),
                 None => no_answer(peer, unanswered),
             }
         }
@@ -64,6 +67,9 @@ pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Condit
             match last {
                 Some(refused) => not_connected(peer, refused),
                 None if peer.unconfirmed > 0 => unconfirmed(peer),
+                None if peer.path.is_some() && since_handshake.is_none() => {
+                    not_by_hub(interface, None)
+                }
                 None => quiet(peer, since_handshake),
             }
         }
@@ -85,12 +91,23 @@ fn connected(
     peer: &PeerStatus,
     since_handshake: Option<Duration>,
 ) -> Condition {
-    let mut text = "connected".to_owned();
+    let by_hub = peer.path.and_then(|path| hubs::by_hub(interface, &path));
+    let (mut state, mut text) = match &by_hub {
+        Some(by_hub) => (by_hub.state, by_hub.text.clone()),
+        None => ("connected", "connected".to_owned()),
+    };
     if let Some(age) = since_handshake {
         text += &format!(", last handshake {} ago", time(age));
     }
-    if let Some(endpoint) = peer.peer.endpoint {
+    if let Some(endpoint) = peer.peer.endpoint.filter(|_| by_hub.is_none()) {
         text += &format!(", at {}", NumericEndpoint(endpoint));
+    }
+    if let Some(cause) = by_hub.and_then(|by_hub| by_hub.cause) {
+        text += &format!("; {cause}");
+    }
+    if let Some((as_hub, cause)) = peer.hub.as_ref().map(hubs::as_hub) {
+        state = as_hub;
+        text += &format!("; {cause}");
     }
     let is_new = |age: Duration| since_handshake.is_some_and(|since| age < since);
     for refused in refusals(interface, peer) {
@@ -103,7 +120,12 @@ fn connected(
             text += &format!("; {} ({} ago)", cause(peer, refused).1, time(age));
         }
     }
-    Condition::new("connected", text)
+    Condition::new(state, text)
+}
+
+fn not_by_hub(interface: &Status, unanswered: Option<Unanswered>) -> Condition {
+    let (state, text) = hubs::not_by_hub(interface, unanswered);
+    Condition::new(state, text)
 }
 
 /// Describes a peer without a session and without handshakes under way.
@@ -283,18 +305,6 @@ pub(super) fn is_its_address(interface: &Status, peer: &PeerStatus, from: Socket
             == 1
 }
 
-/// Formats a time in the largest unit that gives at least 1.
-pub(super) fn time(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86400 => format!("{} h", seconds / 3600),
-        86400..172_800 => "1 day".into(),
-        _ => format!("{} days", seconds / 86400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -457,20 +467,5 @@ mod tests {
         let both = interface(&[&one, &two]);
         assert_eq!(reason(&both, &one, NOW).state, "wrong-key");
         assert_eq!(reason(&both, &two, NOW).state, "nothing-sent");
-    }
-
-    #[test]
-    fn times() {
-        for (n, text) in [
-            (0, "0 s"),
-            (59, "59 s"),
-            (60, "1 min"),
-            (3599, "59 min"),
-            (7200, "2 h"),
-            (86400, "1 day"),
-            (200_000, "2 days"),
-        ] {
-            assert_eq!(time(seconds(n)), text);
-        }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::age::time;
 use super::asked::Asked;
-use super::reason::{is_its_address, reason, time};
+use super::reason::{is_its_address, reason};
 use crate::backend::{Errno, Kind};
 use crate::model::Wall;
 use crate::model::status::{PeerStatus, Refusal, Refused, Status};
