@@ -276,7 +276,7 @@ fn wg_hub() -> io::Result<()> {
     let files: Vec<&str> = files
         .filter_map(|file| Some(file.split_once(".Ed")?.0))
         .collect();
-    assert_eq!(files.len(), 3, "a hub, a laptop and a phone");
+    assert_eq!(files.len(), 4, "a hub, two kinds of laptop and a phone");
     let folder = std::env::temp_dir().join(format!("wg-hub-{}", std::process::id()));
     fs::create_dir(&folder)?;
     let checked: io::Result<Vec<_>> = files
