@@ -43,10 +43,15 @@ impl Uapi {
         Ok(text)
     }
 
-    /// Sends text and reads one answer.
+    /// Sends text and reads one answer. A daemon may answer with an error, and close the connection,
+    /// before it has read everything.
     pub fn ask(&mut self, text: &str) -> io::Result<String> {
-        self.send(text)?;
-        self.answer()
+        match self.send(text) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.answer().map_err(|_| error)
+            }
+            sent => sent.and_then(|()| self.answer()),
+        }
     }
 
     /// Reads the state of the interface.
