@@ -138,6 +138,9 @@ fn run(options: &Options) -> io::Result<()> {
     println!("\nTCP with {}.", conditions.congestion_control);
     print!("{}", report.table());
     if let Some(file) = &options.json {
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
         fs::write(file, report.json(options.rounds, &conditions)?)?;
     }
     match perf {
@@ -175,6 +178,9 @@ fn profile(
         }
         measure::profile(setup, &options.only, conditions, perf, |bench, profile| {
             println!("\n{}, {bench}, {} samples", setup.name(), profile.len());
+            if profile.len() == 0 {
+                println!("  perf began after the load had ended. Give more --seconds.");
+            }
             print!("{}", profile.table());
         })?;
     }
