@@ -237,7 +237,7 @@ impl SocketReader {
                     bytes += received.len;
                     self.lone.found(now);
                     if is_lone {
-                        return Turn::Drained;
+                        return Turn::Lone;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -181,7 +181,7 @@ impl TunReader {
                     failures = 0;
                     self.lone.found(now);
                     if is_lone {
-                        return Ok(Turn::Drained);
+                        return Ok(Turn::Lone);
                     }
                 }
                 Err(error) => match error.raw_os_error() {
@@ -367,7 +367,7 @@ mod tests {
     fn after_a_single_packet_the_turn_ends() {
         let (plane, mut reader) = reader([junk(), junk(), Err(libc::EAGAIN)]);
         reader.lone = Lone::default();
-        assert_eq!(reader.turn().unwrap(), Turn::Drained);
+        assert_eq!(reader.turn().unwrap(), Turn::Lone);
         assert_eq!(plane.drops().get(DropReason::NotIp), 1);
         reader.lone.found(Time::from_nanos(u64::MAX));
         assert_eq!(reader.turn().unwrap(), Turn::Drained);

@@ -26,15 +26,23 @@ use std::time::{Duration, Instant};
 
 use super::inbound::SocketReader;
 use super::network::ReadsSockets;
+use super::now;
 use super::outbound::TunReader;
 use super::sockets::Sockets;
-use super::turn::Turn;
+use super::turn::{Answers, Turn};
 use crate::sys::netlink::Changes;
 use crate::sys::poll::Interest::{Broken, Readable};
-use crate::sys::poll::{self, Ready, Waker};
+use crate::sys::poll::{self, PollSet, Ready, Waker};
 use crate::sys::tun::Tun;
 use crate::tunnel::plane::Plane;
 
+/// The places in the set of descriptors of the socket thread.
+const WAKER: usize = 0;
+const CHANGES: usize = 1;
+const TUN: usize = 2;
+/// The first of two sockets, one for each family.
+const SOCKETS: usize = 3;
+const PLACES: usize = 5;
 /// The TUN is quiet after this time without a packet.
 const QUIET: Duration = Duration::from_millis(5);
 /// A TUN that fails on every read is not read for this time.
@@ -143,52 +151,75 @@ impl Drop for Readers {
 impl Shared {
     fn read_sockets(&self) -> io::Result<()> {
         let mut sockets: Vec<SocketReader> = Vec::new();
+        let mut set = PollSet::<PLACES>::new()?;
+        set.want(WAKER, self.wake_socket_thread.as_fd(), Some(Readable))?;
+        set.want(CHANGES, self.changes.as_fd(), Some(Readable))?;
+        let mut answers = Answers::default();
         // The TUN is not read before this time.
         let mut resting: Option<Instant> = None;
         loop {
-            let waker = Readable(self.wake_socket_thread.as_fd());
             let tun_is_here = !self.tun_is_apart.load(Ordering::Acquire);
             let rest = resting.map(|until| until.saturating_duration_since(Instant::now()));
             let tun = match (tun_is_here && rest.is_none(), sockets.is_empty()) {
-                (false, _) => waker,
-                (true, true) => Broken(self.tun.as_fd()),
-                (true, false) => Readable(self.tun.as_fd()),
+                (false, _) => None,
+                (true, true) => Some(Broken),
+                (true, false) => Some(Readable),
             };
-            // A descriptor that is absent is replaced by the waker.
-            let socket = |i: usize| sockets.get(i).map_or(waker, |s| Readable(s.as_fd()));
-            let changes = Readable(self.changes.as_fd());
-            let wanted = [waker, tun, socket(0), socket(1), changes];
-            let [woken, tun, first, second, changed] = poll::wait(wanted, rest)?;
+            set.want(TUN, self.tun.as_fd(), tun)?;
+            let ready = set.wait(rest)?;
             resting = resting.filter(|until| Instant::now() < *until);
-            if changed.any() && self.changes.take() {
+            if ready[CHANGES].any() && self.changes.take() {
                 self.senders.sources.changed();
                 self.plane.network_changed();
             }
-            if woken.any() {
+            if ready[WAKER].any() {
                 self.wake_socket_thread.drain();
                 if self.stop.load(Ordering::Acquire) {
                     return Ok(());
                 }
                 let mut waiting = lock(&self.sockets);
                 if let Some(new) = waiting.take() {
+                    for (n, former) in sockets.iter().enumerate() {
+                        set.want(SOCKETS + n, former.as_fd(), None)?;
+                    }
                     sockets = new;
+                    for (n, socket) in sockets.iter().enumerate() {
+                        set.want(SOCKETS + n, socket.as_fd(), Some(Readable))?;
+                    }
                     self.taken.notify_all();
                 }
                 continue;
             }
-            let mut received = false;
-            for (socket, ready) in sockets.iter_mut().zip([first, second]) {
+            let mut delivered = Turn::Nothing;
+            for (socket, ready) in sockets.iter_mut().zip(&ready[SOCKETS..]) {
                 if ready.any() {
-                    received |= socket.turn() != Turn::Nothing;
+                    delivered = match (delivered, socket.turn()) {
+                        (delivered, Turn::Nothing) => delivered,
+                        (Turn::Nothing, turn) => turn,
+                        _ => Turn::Drained,
+                    };
                 }
             }
             if !tun_is_here || resting.is_some() {
                 continue;
             }
             // There may already be answers to the delivered packets.
-            if tun.any() || received {
-                match lock(&self.tun_reader).turn()? {
-                    Turn::Nothing | Turn::Drained => {}
+            let looks = match delivered {
+                _ if ready[TUN].any() => {
+                    answers.seen(now());
+                    true
+                }
+                Turn::Nothing => false,
+                Turn::Lone => answers.expected(now()),
+                _ => true,
+            };
+            if looks {
+                let turn = lock(&self.tun_reader).turn()?;
+                if delivered == Turn::Lone {
+                    answers.looked(turn != Turn::Nothing);
+                }
+                match turn {
+                    Turn::Nothing | Turn::Lone | Turn::Drained => {}
                     Turn::More => {
                         self.tun_is_apart.store(true, Ordering::Release);
                         self.wake_tun_thread.signal();
@@ -207,7 +238,7 @@ impl Shared {
             while self.tun_is_apart.load(Ordering::Acquire) {
                 let [tun, woken] = match lock(&self.tun_reader).turn()? {
                     Turn::More => continue,
-                    Turn::Nothing | Turn::Drained => {
+                    Turn::Nothing | Turn::Lone | Turn::Drained => {
                         poll::wait([self.tun.as_fd(), waker], Some(QUIET))?
                     }
                     Turn::Failing => {

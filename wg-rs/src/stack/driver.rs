@@ -206,7 +206,7 @@ impl Driver {
     fn turn(&mut self) -> bool {
         let more = match self.tun_reader.turn() {
             Ok(Turn::More) => true,
-            Ok(Turn::Nothing | Turn::Drained) => false,
+            Ok(Turn::Nothing | Turn::Lone | Turn::Drained) => false,
             Ok(Turn::Failing) | Err(_) => return false,
         };
         let until = if more { None } else { self.host.sleep() };
