@@ -38,7 +38,7 @@ use self::undelivered::IcmpErrors;
 use crate::model::{self, status::Status};
 use crate::sys;
 use crate::sys::process::background::{self, Background, Parent};
-use crate::sys::process::{confine, notify};
+use crate::sys::process::{confine, notify, slice};
 use crate::sys::tun::{Tun, TunOffloads};
 use crate::tunnel::config::ConfigError;
 use crate::uapi::RUN_DIR;
@@ -222,6 +222,10 @@ fn serve(
     let (watch, events) =
         link::LinkWatch::new(tun.clone()).map_err(Fatal::new("cannot watch the link"))?;
     let icmp = IcmpErrors::open();
+    // Before other threads start, because they inherit it.
+    if let Err(error) = slice::shorten() {
+        tracing::debug!(%error, "the threads keep the usual slice of time");
+    }
     // Before other threads start, because they inherit the capabilities of this thread.
     confine::drop_capabilities().map_err(Fatal::new("cannot drop capabilities"))?;
 

@@ -17,6 +17,23 @@
 //! threads that take these turns. A `lane` passes bursts to workers, if there are enough cores,
 //! and finishes them in order. `network` opens the sockets, and `protocol` is the thread of
 //! handshakes and timers.
+//!
+//! # Where packets wait beside a bulk stream
+//!
+//! A ping beside a TCP stream waits in the same queues as the stream: the queue of the TUN at the sender,
+//! and the socket's buffer at the receiver, whichever end is slower. Both are first in, first out, and
+//! neither is short, because the stream fills them up to its congestion window. TCP's own limit for queued
+//! packets does not apply, since the kernel counts a packet as sent when it is in the queue of a TUN.
+//! With BBR the window is twice what the path holds, and in addition all that was ever acknowledged at once
+//! within its last rounds. On two busy cores that addition is nearly everything: 36 kB are on the path at
+//! 3.4 Gbit/s and 43 µs, yet the window was 2 to 3 MB, completely used, and the stream itself measured
+//! 4 to 40 ms. Acknowledgements come in large bursts when a thread on their way waits for a core. So what
+//! helps most is that our threads wait less (`sys::process::slice`).
+//!
+//! A turn adds little: it ends after 128 kB, which takes 0.1 to 0.2 ms, and the TUN and the sockets have a
+//! thread each while there is much traffic in both directions. A queue for each flow, as the kernel's fq
+//! has, would have to be in front of the encryption, where only the sender sees the flows; behind it the
+//! receiver cannot tell them apart until it has opened the packets, which is most of the work.
 
 pub mod checksum;
 pub mod coalesce;

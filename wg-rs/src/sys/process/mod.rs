@@ -10,3 +10,4 @@ pub mod confine;
 pub(crate) mod memory;
 pub mod notify;
 pub(crate) mod other;
+pub(crate) mod slice;
