@@ -45,7 +45,7 @@ use crate::uapi::RUN_DIR;
 use crate::uapi::server::{self, Handler};
 use crate::uapi::socket::{BindError, Listener};
 
-/// With this number of cores or more, large bursts are shared between workers. And the most workers
+/// With this number of cores or more, workers help while packets are waiting. And the most workers
 /// per direction.
 const CORES_TO_SPARE: usize = 4;
 const MAX_WORKERS: usize = 8;

@@ -36,7 +36,7 @@ pub struct Options {
     )]
     pub offload: Offloads,
 
-    /// Threads per direction that encrypt or decrypt large bursts [default: by the number of cores]
+    /// Threads per direction that help while packets are waiting [default: by the number of cores]
     #[arg(long, value_name = "N", env = "WG_WORKERS", value_parser = clap::value_parser!(u8).range(0..=64))]
     pub workers: Option<u8>,
 

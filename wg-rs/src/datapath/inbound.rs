@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::coalesce::{Coalescer, MAX_PACKETS, Offer, Write};
 use super::forward::forward;
 use super::inbox::Inbox;
-use super::lane::{Lane, Stages};
+use super::lane::{Lane, Order, Stages};
 use super::now;
 use super::refusals::Refusals;
 use super::sockets::Sockets;
@@ -34,8 +34,10 @@ use crate::tunnel::time::Time;
 /// Most bursts in one turn, and a number of bytes after which no further burst is received.
 const TURN_BURSTS: usize = 16;
 const TURN_BYTES: usize = 128 << 10;
-/// With this many datagrams or more, it is worth waking another core to open them.
+/// With this many datagrams or more, or after this many bursts without a pause, it is worth waking another
+/// core for a burst that others follow.
 const LARGE: usize = 16;
+const BUSY: usize = 8;
 
 /// Delivers packets to the TUN device, and knows which super-packets it accepts.
 pub struct Delivery {
@@ -151,10 +153,18 @@ impl Stages for Inbound {
     type Buffer = InBurst;
     type Burst = InBurst;
     type Worked = InBurst;
-    type Finisher = Coalescer;
+    type Scratch = Coalescer;
 
     fn new_buffer(&self) -> InBurst {
         InBurst::new()
+    }
+
+    fn new_scratch(&self) -> Coalescer {
+        Coalescer::new()
+    }
+
+    fn order(&self, burst: &InBurst) -> Order {
+        burst.only_peer().map_or(Order::Alone, Order::Of)
     }
 
     fn work(&self, mut burst: InBurst) -> InBurst {
@@ -169,10 +179,6 @@ impl Stages for Inbound {
             .deliver(&self.plane, coalescer, &mut burst, now);
         burst
     }
-
-    fn is_large(&self, burst: &InBurst) -> bool {
-        burst.count() >= LARGE
-    }
 }
 
 /// Reads a socket in turns.
@@ -184,12 +190,16 @@ pub struct SocketReader {
     inbox: Arc<Inbox>,
     lane: Lane<Inbound>,
     lone: Lone,
-    /// Free memory. None only while a burst is in the lane.
-    burst: Option<InBurst>,
+    /// The last burst, until it is known whether another one follows. Without workers that does not matter.
+    held: Option<InBurst>,
+    /// The number of bursts since the socket had none.
+    in_a_row: usize,
+    /// Free memory.
+    spare: Vec<InBurst>,
 }
 
 impl SocketReader {
-    /// A reader of `socket`, which is one of `sockets`. This number of workers opens its large bursts.
+    /// A reader of `socket`, which is one of `sockets`. This number of workers helps while packets are waiting.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -205,20 +215,33 @@ impl SocketReader {
             plane: plane.clone(),
             delivery,
         };
-        let lane = Lane::new("wg-open", workers, stages, Coalescer::new())?;
+        let lane = Lane::new("wg-open", workers, stages)?;
         Ok(SocketReader {
             plane,
             socket,
             sockets,
             inbox,
             lone: Lone::default(),
-            burst: Some(lane.new_buffer()),
+            held: None,
+            in_a_row: 0,
+            spare: vec![lane.new_buffer()],
             lane,
         })
     }
 
     /// Receives what has arrived, up to a limit, and delivers it.
     pub fn turn(&mut self) -> Turn {
+        let turn = self.receive();
+        if let Some(last) = self.held.take() {
+            self.pass(last, turn == Turn::More);
+        }
+        if turn != Turn::More {
+            self.in_a_row = 0;
+        }
+        turn
+    }
+
+    fn receive(&mut self) -> Turn {
         let mut bytes = 0;
         let now = now();
         let is_lone = self.lone.is_lone(now);
@@ -226,28 +249,27 @@ impl SocketReader {
             if bytes >= TURN_BYTES {
                 break;
             }
-            let mut burst = self.burst.take().unwrap_or_else(|| self.lane.new_buffer());
-            let outcome = self.socket.recv(burst.buffer());
-            self.burst = Some(match &outcome {
-                Ok(received) => self.handle(burst, received),
-                Err(_) => burst,
-            });
-            match outcome {
+            let spare = self.spare.pop();
+            let mut burst = spare.unwrap_or_else(|| self.lane.new_buffer());
+            match self.socket.recv(burst.buffer()) {
                 Ok(received) => {
+                    self.handle(burst, &received);
                     bytes += received.len;
+                    self.in_a_row += 1;
                     self.lone.found(now);
                     if is_lone {
                         return Turn::Lone;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return if received == 0 {
-                        Turn::Nothing
-                    } else {
-                        Turn::Drained
-                    };
-                }
                 Err(error) => {
+                    self.spare.push(burst);
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        return if received == 0 {
+                            Turn::Nothing
+                        } else {
+                            Turn::Drained
+                        };
+                    }
                     tracing::debug!(%error, "receiving failed");
                     self.plane.drop_packets(DropReason::ReceiveFailed, 1);
                 }
@@ -256,8 +278,8 @@ impl SocketReader {
         Turn::More
     }
 
-    /// Passes on a received burst. Returns free memory for the next one.
-    fn handle(&mut self, mut burst: InBurst, received: &Received) -> InBurst {
+    /// Sorts a received burst, and passes it on when it is known what follows.
+    fn handle(&mut self, mut burst: InBurst, received: &Received) {
         // A truncated datagram is refused as forged.
         let Received {
             len,
@@ -277,7 +299,18 @@ impl SocketReader {
             }
         });
         forward(&self.plane, &self.sockets, &burst, now);
-        self.lane.run(burst)
+        if !self.lane.has_workers() {
+            self.pass(burst, false);
+        } else if let Some(before) = self.held.replace(burst) {
+            self.pass(before, true);
+        }
+    }
+
+    /// Passes a burst to the lane. `more`: whether another one follows.
+    fn pass(&mut self, burst: InBurst, more: bool) {
+        let backlog = more && (burst.count() >= LARGE || self.in_a_row >= BUSY);
+        let free = self.lane.run(burst, backlog);
+        self.spare.push(free);
     }
 }
 

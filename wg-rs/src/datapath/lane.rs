@@ -1,20 +1,25 @@
-//! Processes bursts on any thread, and finishes them in order.
+//! Processes bursts on any thread, and finishes those of a peer in order.
 //!
 //! ```text
-//! one reader ── run(burst) ──► [work] ──► [finish, in order] ──► the buffer is free again
+//! one reader ── run(burst) ──► [work] ──► [finish, in order for each peer] ──► the buffer is free again
 //!                    │                        ▲
-//!                    └─► workers ── [work] ───┘   only with enough cores
+//!                    └─► workers ── [work] ───┘   only while more bursts follow
 //! ```
 //!
-//! A burst is first *worked* on (its AEAD) without a lock, and then *finished* (sent or delivered)
-//! in the order of submission. If nothing is in flight, the reader works on a small burst and
-//! finishes it itself, without queue and wake-up, which keeps round trips short. With workers, a
-//! large burst goes into a slot of a ring. The thread that completes the oldest burst finishes it
-//! and all following ones that are ready. No thread only forwards.
+//! A burst is first *worked* on (its AEAD) without a lock, and then *finished* (sent or delivered) in the
+//! order of submission. The backlog decides who does that: the last burst is done by the reader, which has
+//! nothing else to do, so that a round trip costs no wake-up. A burst that others follow is handed to a
+//! worker, if there are enough cores for workers, and the reader reads the next one meanwhile.
 //!
-//! Invariants: only the reader submits; a burst's slot in the ring is its number modulo `DEPTH`;
-//! `finished` changes only while `finish` is locked. The pool has exactly `DEPTH` buffers, so
-//! memory is bounded, and a slow finish delays the reader, like a full queue in the kernel.
+//! Bursts of different peers are finished independently, on several threads at once. Nobody waits for an
+//! earlier burst of the same peer: who finds one unfinished leaves its own burst there, and the thread that
+//! finishes the earlier one goes on with it. Only a worker that sleeps is woken, and only the reader ever
+//! waits, for a free buffer.
+//!
+//! Invariants: only the reader submits. A burst's ticket is its number in its queue; `Queue::next` is the
+//! ticket of the first slot of `worked`. At most one thread finishes bursts of a queue (`is_finishing`).
+//! The pool has exactly `DEPTH` buffers, so memory is bounded, and a slow finish delays the reader, like a
+//! full queue in the kernel.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,7 +27,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Most bursts in flight in a lane with workers.
-const DEPTH: usize = 16;
+pub const DEPTH: usize = 16;
+/// The number of queues. Peers that share one by chance are only finished in order with each other.
+const QUEUES: usize = 64;
+
+/// What must be finished before a burst, and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Bursts with the same number are finished in the order of submission.
+    Of(u64),
+    /// This burst is finished after all earlier ones and before all later ones.
+    Alone,
+}
 
 /// The processing of a burst: in parallel, and then in order. Each step consumes the result of the
 /// step before.
@@ -33,38 +49,72 @@ pub trait Stages: Send + Sync + 'static {
     type Burst: Send;
     /// A burst after the work.
     type Worked: Send;
-    /// State of the ordered step, which one thread uses at a time.
-    type Finisher: Send;
+    /// Memory that a thread needs to finish bursts. It carries nothing from one burst to the next.
+    type Scratch: Send;
 
     /// Allocates memory for one more burst.
     fn new_buffer(&self) -> Self::Buffer;
+    /// Allocates memory for one more thread.
+    fn new_scratch(&self) -> Self::Scratch;
+    /// The order of a burst relative to others.
+    fn order(&self, burst: &Self::Burst) -> Order;
     /// The expensive step, on any thread.
     fn work(&self, burst: Self::Burst) -> Self::Worked;
     /// The ordered step.
-    fn finish(&self, finisher: &mut Self::Finisher, burst: Self::Worked) -> Self::Buffer;
-    /// Whether the burst is worth waking another core.
-    fn is_large(&self, burst: &Self::Burst) -> bool;
+    fn finish(&self, scratch: &mut Self::Scratch, burst: Self::Worked) -> Self::Buffer;
 }
 
 /// One direction of the data path.
 pub struct Lane<S: Stages> {
     shared: Arc<Shared<S>>,
     workers: Vec<JoinHandle<()>>,
-    submitted: u64,
+    scratch: S::Scratch,
+    /// The number of tickets of each queue.
+    issued: Vec<u64>,
 }
 
 struct Shared<S: Stages> {
     stages: S,
-    /// Numbered bursts that wait for a worker.
-    queue: Mutex<VecDeque<(u64, S::Burst)>>,
+    jobs: Mutex<Jobs<S::Burst>>,
     queued: Condvar,
-    /// Worked bursts, at their number modulo `DEPTH`.
-    ring: Vec<Mutex<Option<S::Worked>>>,
-    finish: Mutex<S::Finisher>,
-    finished: AtomicU64,
-    free: Mutex<Vec<S::Buffer>>,
+    queues: Vec<Queue<S::Worked>>,
+    free: Mutex<Free<S::Buffer>>,
     freed: Condvar,
     stop: AtomicBool,
+}
+
+/// A burst, and its place in the order.
+struct Job<B> {
+    queue: usize,
+    ticket: u64,
+    burst: B,
+}
+
+/// The bursts that wait for a worker.
+struct Jobs<B> {
+    waiting: VecDeque<Job<B>>,
+    /// Workers that sleep and have not been woken.
+    idle: usize,
+}
+
+/// Bursts that are finished in order.
+struct Queue<W> {
+    /// The number of finished bursts. It grows after the finishing of each.
+    finished: AtomicU64,
+    state: Mutex<QueueState<W>>,
+}
+
+struct QueueState<W> {
+    next: u64,
+    /// The bursts from `next` on that have been worked on.
+    worked: VecDeque<Option<W>>,
+    is_finishing: bool,
+}
+
+struct Free<B> {
+    buffers: Vec<B>,
+    /// Whether the reader sleeps until a buffer is free.
+    reader_waits: bool,
 }
 
 /// A panic in another thread aborts the release build; in tests the state is still consistent.
@@ -75,28 +125,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<S: Stages> Lane<S> {
     /// A lane with `workers` threads that are called `name` (0: the reader's thread does
     /// everything).
-    pub fn new(
-        name: &str,
-        workers: usize,
-        stages: S,
-        finisher: S::Finisher,
-    ) -> std::io::Result<Self> {
-        let depth = if workers == 0 { 0 } else { DEPTH };
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn new(name: &str, workers: usize, stages: S) -> std::io::Result<Self> {
+        let (depth, queues) = match workers {
+            0 => (0, 0),
+            _ => (DEPTH, QUEUES),
+        };
+        let scratch = stages.new_scratch();
         let shared = Arc::new(Shared {
-            free: Mutex::new((0..depth).map(|_| stages.new_buffer()).collect()),
+            free: Mutex::new(Free {
+                buffers: (0..depth).map(|_| stages.new_buffer()).collect(),
+                reader_waits: false,
+            }),
             stages,
-            queue: Mutex::new(VecDeque::with_capacity(depth)),
+            jobs: Mutex::new(Jobs {
+                waiting: VecDeque::with_capacity(depth),
+                idle: 0,
+            }),
             queued: Condvar::new(),
-            ring: (0..depth).map(|_| Mutex::new(None)).collect(),
-            finish: Mutex::new(finisher),
-            finished: AtomicU64::new(0),
+            queues: (0..queues).map(|_| Queue::new()).collect(),
             freed: Condvar::new(),
             stop: AtomicBool::new(false),
         });
         let mut lane = Lane {
             shared,
             workers: Vec::with_capacity(workers),
-            submitted: 0,
+            scratch,
+            issued: vec![0; queues],
         };
         for _ in 0..workers {
             let shared = lane.shared.clone();
@@ -106,108 +163,195 @@ impl<S: Stages> Lane<S> {
         Ok(lane)
     }
 
-    /// Memory for the reader's first burst.
+    /// Memory for one more of the reader's bursts.
     pub fn new_buffer(&self) -> S::Buffer {
         self.shared.stages.new_buffer()
     }
 
-    /// Works on `burst` and finishes it, here or on workers. Returns free memory.
-    pub fn run(&mut self, burst: S::Burst) -> S::Buffer {
+    /// Whether there are workers, so that it matters what follows a burst.
+    pub fn has_workers(&self) -> bool {
+        !self.workers.is_empty()
+    }
+
+    /// Works on `burst` and finishes it, here or, if the reader has enough to do after it (`backlog`), on a
+    /// worker. Returns free memory.
+    pub fn run(&mut self, burst: S::Burst, backlog: bool) -> S::Buffer {
         let shared = &self.shared;
         let stages = &shared.stages;
-        let in_flight = self.submitted - shared.finished.load(Ordering::Acquire);
-        if self.workers.is_empty() || (in_flight == 0 && !stages.is_large(&burst)) {
-            let worked = stages.work(burst);
-            return stages.finish(&mut lock(&shared.finish), worked);
+        if self.workers.is_empty() {
+            return stages.finish(&mut self.scratch, stages.work(burst));
         }
-        let free = shared.free_buffer();
-        lock(&shared.queue).push_back((self.submitted, burst));
-        self.submitted += 1;
-        shared.queued.notify_one();
+        let queue = match stages.order(&burst) {
+            Order::Of(number) => (number % QUEUES as u64) as usize,
+            Order::Alone => {
+                shared.settle(&mut self.scratch);
+                return stages.finish(&mut self.scratch, stages.work(burst));
+            }
+        };
+        let is_first = shared.queues[queue].finished.load(Ordering::Acquire) == self.issued[queue];
+        if !backlog && is_first {
+            return stages.finish(&mut self.scratch, stages.work(burst));
+        }
+        let free = shared.free_buffer(&mut self.scratch);
+        let job = Job {
+            queue,
+            ticket: self.issued[queue],
+            burst,
+        };
+        self.issued[queue] += 1;
+        if backlog {
+            shared.hand_over(job);
+        } else {
+            shared.do_job(job, &mut self.scratch);
+        }
         free
     }
 }
 
 impl<S: Stages> Shared<S> {
     fn serve(&self) {
+        let mut scratch = self.stages.new_scratch();
         loop {
-            let mut queue = lock(&self.queue);
+            let mut jobs = lock(&self.jobs);
             let job = loop {
-                if let Some(job) = queue.pop_front() {
+                if let Some(job) = jobs.waiting.pop_front() {
                     break job;
                 }
                 if self.stop.load(Ordering::Relaxed) {
                     return;
                 }
-                queue = self
+                jobs.idle += 1;
+                jobs = self
                     .queued
-                    .wait(queue)
+                    .wait(jobs)
                     .unwrap_or_else(PoisonError::into_inner);
             };
-            drop(queue);
-            self.work_on(job);
+            drop(jobs);
+            self.do_job(job, &mut scratch);
         }
     }
 
-    fn work_on(&self, (number, burst): (u64, S::Burst)) {
-        let worked = self.stages.work(burst);
-        *lock(&self.ring[number as usize % DEPTH]) = Some(worked);
-        self.finish_ready();
+    fn hand_over(&self, job: Job<S::Burst>) {
+        let mut jobs = lock(&self.jobs);
+        jobs.waiting.push_back(job);
+        // A worker that woke up for no reason is still counted, and then this signal is for nobody.
+        let wake = jobs.idle > 0;
+        jobs.idle = jobs.idle.saturating_sub(1);
+        drop(jobs);
+        if wake {
+            self.queued.notify_one();
+        }
     }
 
-    /// Finishes the oldest bursts while they are ready.
-    ///
-    /// A thread that does not get the lock may return: its burst was in the ring before it tried,
-    /// and the holder checks the ring again after releasing the lock.
-    fn finish_ready(&self) {
+    /// Works on a burst, and finishes it and those after it that are ready, unless another thread does.
+    fn do_job(&self, job: Job<S::Burst>, scratch: &mut S::Scratch) {
+        let worked = self.stages.work(job.burst);
+        let queue = &self.queues[job.queue];
+        let mut state = lock(&queue.state);
+        state.put(job.ticket, worked);
+        if state.is_finishing {
+            return;
+        }
+        state.is_finishing = true;
+        while let Some(worked) = state.take() {
+            let finished = state.next;
+            drop(state);
+            let buffer = self.stages.finish(scratch, worked);
+            queue.finished.store(finished, Ordering::Release);
+            self.give_back(buffer);
+            state = lock(&queue.state);
+        }
+        state.is_finishing = false;
+    }
+
+    fn give_back(&self, buffer: S::Buffer) {
+        let mut free = lock(&self.free);
+        free.buffers.push(buffer);
+        let wake = std::mem::take(&mut free.reader_waits);
+        drop(free);
+        if wake {
+            self.freed.notify_one();
+        }
+    }
+
+    /// A free buffer. While there is none, the reader helps with the work.
+    fn free_buffer(&self, scratch: &mut S::Scratch) -> S::Buffer {
+        let mut free = self.help_until(scratch, |free| !free.buffers.is_empty());
+        free.buffers.pop().expect("there is a free buffer")
+    }
+
+    /// Returns when everything is finished.
+    fn settle(&self, scratch: &mut S::Scratch) {
+        drop(self.help_until(scratch, |free| free.buffers.len() == DEPTH));
+    }
+
+    /// The reader helps with the work, and then waits, until the free buffers are as wanted.
+    fn help_until(
+        &self,
+        scratch: &mut S::Scratch,
+        wanted: impl Fn(&Free<S::Buffer>) -> bool,
+    ) -> MutexGuard<'_, Free<S::Buffer>> {
         loop {
-            let Ok(mut finisher) = self.finish.try_lock() else {
-                return;
-            };
-            let mut next = self.finished.load(Ordering::Relaxed);
-            while let Some(worked) = lock(&self.ring[next as usize % DEPTH]).take() {
-                let buffer = self.stages.finish(&mut finisher, worked);
-                next += 1;
-                self.finished.store(next, Ordering::Release);
-                lock(&self.free).push(buffer);
-                self.freed.notify_one();
+            let free = lock(&self.free);
+            if wanted(&free) {
+                return free;
             }
-            drop(finisher);
-            if lock(&self.ring[next as usize % DEPTH]).is_none() {
-                return;
+            drop(free);
+            let job = lock(&self.jobs).waiting.pop_front();
+            if let Some(job) = job {
+                self.do_job(job, scratch);
+                continue;
             }
+            // Only the reader adds jobs, so none is missed from here on.
+            let mut free = lock(&self.free);
+            while !wanted(&free) {
+                free.reader_waits = true;
+                free = self
+                    .freed
+                    .wait(free)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            return free;
         }
     }
+}
 
-    /// A free buffer. While there is none, the reader helps with the queued work.
-    fn free_buffer(&self) -> S::Buffer {
-        loop {
-            if let Some(buffer) = lock(&self.free).pop() {
-                return buffer;
-            }
-            let job = lock(&self.queue).pop_front();
-            match job {
-                Some(job) => self.work_on(job),
-                None => {
-                    let free = lock(&self.free);
-                    if free.is_empty() {
-                        drop(
-                            self.freed
-                                .wait(free)
-                                .unwrap_or_else(PoisonError::into_inner),
-                        );
-                    }
-                }
-            }
+impl<W> Queue<W> {
+    fn new() -> Self {
+        Queue {
+            finished: AtomicU64::new(0),
+            state: Mutex::new(QueueState {
+                next: 0,
+                worked: VecDeque::new(),
+                is_finishing: false,
+            }),
         }
+    }
+}
+
+impl<W> QueueState<W> {
+    fn put(&mut self, ticket: u64, worked: W) {
+        let at = (ticket - self.next) as usize;
+        if self.worked.len() <= at {
+            self.worked.resize_with(at + 1, || None);
+        }
+        self.worked[at] = Some(worked);
+    }
+
+    /// The next burst, if it is ready.
+    fn take(&mut self) -> Option<W> {
+        let worked = self.worked.front_mut()?.take()?;
+        self.worked.pop_front();
+        self.next += 1;
+        Some(worked)
     }
 }
 
 impl<S: Stages> Drop for Lane<S> {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // Taking the lock ensures that a worker sees the flag at its next check of the queue.
-        drop(lock(&self.shared.queue));
+        // Taking the lock ensures that a worker sees the flag at its next check of the jobs.
+        drop(lock(&self.shared.jobs));
         self.shared.queued.notify_all();
         for worker in self.workers.drain(..) {
             let _ = worker.join();
@@ -218,55 +362,148 @@ impl<S: Stages> Drop for Lane<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc;
 
-    /// Numbers its bursts. Some need more time than others.
+    /// A burst: its number among all, its peer, and its number among those of the peer.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Numbered {
+        number: u64,
+        order: Order,
+        of_peer: u64,
+    }
+
+    /// Checks the order. Some bursts need more time than others.
     struct Numbers {
-        out: mpsc::Sender<(u64, u64)>,
+        finished: [AtomicU64; PEERS],
+        in_flight: [AtomicBool; PEERS],
+        all: AtomicU64,
+        active: AtomicUsize,
+        out: mpsc::Sender<u64>,
+    }
+
+    const PEERS: usize = 5;
+
+    fn busy(rounds: u64) {
+        let mut sum = 0;
+        for i in 0..rounds {
+            sum = std::hint::black_box(sum + i);
+        }
     }
 
     impl Stages for Numbers {
         type Buffer = ();
-        type Burst = u64;
-        type Worked = (u64, u64);
-        type Finisher = u64;
+        type Burst = Numbered;
+        type Worked = Numbered;
+        type Scratch = ();
 
         fn new_buffer(&self) {}
-        fn work(&self, number: u64) -> (u64, u64) {
-            let mut sum = 0;
-            for i in 0..(number % 7) * 3_000 {
-                sum = std::hint::black_box(sum + i);
+        fn new_scratch(&self) {}
+
+        fn order(&self, burst: &Numbered) -> Order {
+            burst.order
+        }
+
+        fn work(&self, burst: Numbered) -> Numbered {
+            busy(burst.number % 7 * 3_000);
+            burst
+        }
+
+        fn finish(&self, (): &mut (), burst: Numbered) {
+            let others = self.active.fetch_add(1, Ordering::SeqCst);
+            match burst.order {
+                Order::Of(peer) => {
+                    let peer = peer as usize;
+                    assert!(!self.in_flight[peer].swap(true, Ordering::SeqCst));
+                    let before = self.finished[peer].load(Ordering::SeqCst);
+                    assert_eq!(before, burst.of_peer, "finished out of order");
+                    busy(burst.number % 3 * 2_000);
+                    self.finished[peer].store(before + 1, Ordering::SeqCst);
+                    self.in_flight[peer].store(false, Ordering::SeqCst);
+                }
+                Order::Alone => {
+                    assert_eq!(others, 0);
+                    assert_eq!(self.all.load(Ordering::SeqCst), burst.number);
+                }
             }
-            (number, number * 2)
-        }
-        fn finish(&self, count: &mut u64, (number, double): (u64, u64)) {
-            assert_eq!(number, *count, "finished out of order");
-            *count += 1;
-            self.out.send((number, double)).expect("the test listens");
-        }
-        fn is_large(&self, number: &u64) -> bool {
-            !number.is_multiple_of(3)
+            self.all.fetch_add(1, Ordering::SeqCst);
+            self.active.fetch_sub(1, Ordering::SeqCst);
+            self.out.send(burst.number).expect("the test listens");
         }
     }
 
-    fn run(workers: usize, bursts: u64) {
+    fn run(workers: usize, bursts: u64, backlog: fn(u64) -> bool) {
         let (out, finished) = mpsc::channel();
-        let mut lane = Lane::new("lane-test", workers, Numbers { out }, 0).expect("threads");
-        (0..bursts).for_each(|number| lane.run(number));
+        let numbers = Numbers {
+            finished: Default::default(),
+            in_flight: Default::default(),
+            all: AtomicU64::new(0),
+            active: AtomicUsize::new(0),
+            out,
+        };
+        let mut lane = Lane::new("lane-test", workers, numbers).expect("threads");
+        let mut counts = [0; PEERS];
+        for number in 0..bursts {
+            let peer = (number * number % 11 % PEERS as u64) as usize;
+            let alone = number % 97 == 96;
+            let burst = Numbered {
+                number,
+                order: if alone {
+                    Order::Alone
+                } else {
+                    Order::Of(peer as u64)
+                },
+                of_peer: counts[peer],
+            };
+            counts[peer] += u64::from(!alone);
+            lane.run(burst, backlog(number));
+        }
         drop(lane);
-        let all: Vec<_> = finished.iter().collect();
-        assert_eq!(all, (0..bursts).map(|n| (n, n * 2)).collect::<Vec<_>>());
+        let mut all: Vec<_> = finished.iter().collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..bursts).collect::<Vec<_>>(), "each once");
     }
 
     #[test]
     fn without_workers_bursts_finish_at_once() {
-        run(0, 1000);
+        run(0, 1000, |_| true);
     }
 
     #[test]
-    fn bursts_finish_in_order_with_any_number_of_workers() {
+    fn bursts_of_a_peer_finish_in_order_with_any_number_of_workers() {
         for workers in 1..6 {
-            run(workers, 20_000);
+            run(workers, 10_000, |_| true);
+            run(workers, 10_000, |number| number % 3 != 0);
+            run(workers, 2_000, |number| number / 100 % 2 == 0);
+        }
+    }
+
+    #[test]
+    fn without_a_backlog_a_burst_is_finished_when_run_returns() {
+        struct Here(Arc<AtomicU64>);
+        impl Stages for Here {
+            type Buffer = ();
+            type Burst = ();
+            type Worked = std::thread::ThreadId;
+            type Scratch = ();
+            fn new_buffer(&self) {}
+            fn new_scratch(&self) {}
+            fn order(&self, (): &()) -> Order {
+                Order::Of(1)
+            }
+            fn work(&self, (): ()) -> std::thread::ThreadId {
+                std::thread::current().id()
+            }
+            fn finish(&self, (): &mut (), worked: std::thread::ThreadId) {
+                assert_eq!(worked, std::thread::current().id());
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let done = Arc::new(AtomicU64::new(0));
+        let mut lane = Lane::new("lane-test", 2, Here(done.clone())).expect("threads");
+        for count in 1..100 {
+            lane.run((), false);
+            assert_eq!(done.load(Ordering::SeqCst), count);
         }
     }
 }

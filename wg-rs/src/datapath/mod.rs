@@ -14,8 +14,8 @@
 //! [`egress`] sends bursts through the sockets of `sockets`, and handles refusals of the kernel.
 //!
 //! `outbound` reads the TUN and `inbound` reads a socket, in turns; `readers` has the two
-//! threads that take these turns. A `lane` passes bursts to workers, if there are enough cores,
-//! and finishes them in order. `network` opens the sockets, and `protocol` is the thread of
+//! threads that take these turns. A [`lane`] passes bursts to workers while more of them follow, if there
+//! are enough cores, and finishes those of each peer in order. `network` opens the sockets, and `protocol` is the thread of
 //! handshakes and timers.
 //!
 //! # Where packets wait beside a bulk stream
@@ -43,7 +43,7 @@ pub(crate) mod icmp;
 pub(crate) mod inbound;
 pub(crate) mod inbox;
 mod ip;
-pub(crate) mod lane;
+pub mod lane;
 pub(crate) mod loops;
 pub(crate) mod network;
 pub(crate) mod outbound;

@@ -15,7 +15,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use super::icmp::{self, Limiter};
-use super::lane::{Lane, Stages};
+use super::lane::{Lane, Order, Stages};
 use super::loops::Loops;
 use super::now;
 use super::segment::Segmenter;
@@ -34,8 +34,10 @@ use crate::tunnel::time::Time;
 
 /// Most bursts that are open at once, each for a different peer.
 const OPEN_BURSTS: usize = 8;
-/// With this many datagrams or more, it is worth waking another core to seal them.
+/// With this many datagrams or more, or after this many packets without a pause, it is worth waking another
+/// core for a burst that others follow.
 const LARGE: usize = 16;
+const BUSY: usize = 16;
 /// Most packets in one turn, and a number of bytes after which no further packet is read.
 const TURN_PACKETS: usize = 64;
 const TURN_BYTES: usize = 128 << 10;
@@ -59,10 +61,16 @@ impl Stages for Outbound {
     type Buffer = OutBuffer;
     type Burst = PreparedBurst;
     type Worked = SealedBurst;
-    type Finisher = ();
+    type Scratch = ();
 
     fn new_buffer(&self) -> OutBuffer {
         OutBuffer::new()
+    }
+
+    fn new_scratch(&self) {}
+
+    fn order(&self, burst: &PreparedBurst) -> Order {
+        Order::Of(burst.peer().id)
     }
 
     fn work(&self, burst: PreparedBurst) -> SealedBurst {
@@ -73,10 +81,6 @@ impl Stages for Outbound {
         let now = now();
         let taken = send(&self.plane, &self.sockets, &burst, now);
         self.plane.sent(burst, taken, now)
-    }
-
-    fn is_large(&self, burst: &PreparedBurst) -> bool {
-        burst.count() >= LARGE
     }
 }
 
@@ -113,13 +117,15 @@ pub struct TunReader {
     unreachables: Limiter,
     loops: Loops,
     lone: Lone,
+    /// The number of packets since the device had none.
+    in_a_row: usize,
     /// Whether a failed read was logged.
     told_failure: bool,
     buffer: Box<[u8]>,
 }
 
 impl TunReader {
-    /// A reader of `tun`. This number of workers seals its large bursts.
+    /// A reader of `tun`. This number of workers helps while packets are waiting.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -138,8 +144,9 @@ impl TunReader {
             tun,
             loops: Loops::new(sockets),
             lone: Lone::default(),
+            in_a_row: 0,
             told_failure: false,
-            lane: Lane::new("wg-seal", workers, stages, ())?,
+            lane: Lane::new("wg-seal", workers, stages)?,
             open: Vec::with_capacity(OPEN_BURSTS),
             spare: Vec::with_capacity(OPEN_BURSTS),
             unreachables: Limiter::new(UNREACHABLES_PER_SECOND, UNREACHABLES_AT_ONCE),
@@ -164,6 +171,7 @@ impl TunReader {
         // If more packets follow at once, open bursts stay open for them.
         if !matches!(turn, Ok(Turn::More)) {
             self.flush();
+            self.in_a_row = 0;
         }
         turn
     }
@@ -177,6 +185,7 @@ impl TunReader {
                 Ok(len) => {
                     self.take(&buffer[..len]);
                     packets += 1;
+                    self.in_a_row += 1;
                     bytes += len;
                     failures = 0;
                     self.lone.found(now);
@@ -262,19 +271,22 @@ impl TunReader {
             if self.open[i].fits(peer, tos, len, mtu) {
                 return &mut self.open[i];
             }
-            self.close(i);
+            self.close(i, true);
         } else if self.open.len() == OPEN_BURSTS {
-            self.close(0);
+            self.close(0, true);
         }
         let buffer = self.spare.pop().unwrap_or_else(|| self.lane.new_buffer());
         self.open.push(buffer.start(peer, tos));
         self.open.last_mut().expect("just pushed")
     }
 
-    /// Passes an open burst on.
-    fn close(&mut self, i: usize) {
+    /// Passes an open burst on. `more`: whether there is something to do after it.
+    fn close(&mut self, i: usize, more: bool) {
         let free = match self.plane.prepare(self.open.remove(i), now()) {
-            Prepared::Ready(burst) => self.lane.run(burst),
+            Prepared::Ready(burst) => {
+                let backlog = more && (burst.count() >= LARGE || self.in_a_row >= BUSY);
+                self.lane.run(burst, backlog)
+            }
             Prepared::Staged(buffer) => buffer,
         };
         self.spare.push(free);
@@ -282,7 +294,7 @@ impl TunReader {
 
     fn flush(&mut self) {
         while !self.open.is_empty() {
-            self.close(0);
+            self.close(0, self.open.len() > 1);
         }
     }
 

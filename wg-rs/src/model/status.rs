@@ -33,7 +33,7 @@ pub struct Status {
     pub offloads: Option<String>,
     /// The implementation that encrypts data.
     pub aead: Option<String>,
-    /// Threads per direction that encrypt and decrypt large bursts.
+    /// Threads per direction that help while packets are waiting.
     pub workers: Option<u32>,
     /// Whether so many handshakes arrive that they are answered with cookies.
     pub under_load: Option<bool>,

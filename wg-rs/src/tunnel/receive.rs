@@ -174,6 +174,15 @@ impl InBurst {
             .sum()
     }
 
+    /// The number of the peer that sent the data packets, 0 if there are none. None if several peers sent
+    /// them, from one address.
+    pub(crate) fn only_peer(&self) -> Option<u64> {
+        let number = |run: &Run| run.keypair.peer().map_or(0, |peer| peer.id);
+        let mut numbers = self.runs.iter().map(number);
+        let first = numbers.next().unwrap_or(0);
+        numbers.all(|number| number == first).then_some(first)
+    }
+
     /// Opens all data packets in place.
     pub fn open(&mut self) {
         for run in &self.runs {

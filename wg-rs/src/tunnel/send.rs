@@ -162,6 +162,11 @@ pub struct PreparedBurst {
 }
 
 impl PreparedBurst {
+    /// The destination peer.
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.burst.peer
+    }
+
     /// The number of datagrams.
     pub fn count(&self) -> usize {
         self.burst.count()
@@ -333,25 +338,25 @@ impl Plane {
     /// Adds a session and counters to the burst, or stages its packets and requests a handshake.
     /// Bursts of a peer must be prepared in the order of their packets.
     pub fn prepare(&self, burst: OpenBurst, now: Time) -> Prepared {
-        let peer = burst.peer.clone();
         if burst.is_empty() {
             return Prepared::Staged(burst.buffer);
         }
-        if !self.is_up() || peer.is_dead() {
+        if !self.is_up() || burst.peer.is_dead() {
             self.drop_packets(DropReason::Down, burst.count());
             return Prepared::Staged(burst.buffer);
         }
-        if !peer.has_endpoint() {
+        if !burst.peer.has_endpoint() {
             self.drop_packets(DropReason::NoEndpoint, burst.count());
             return Prepared::Staged(burst.buffer);
         }
         let mut burst = burst;
-        if !peer.staged.is_busy() || peer.staged.wait_for_owner(MOMENT) {
+        if !burst.peer.staged.is_busy() || burst.peer.staged.wait_for_owner(MOMENT) {
             burst = match burst.with_session(now) {
                 Ok(prepared) => return Prepared::Ready(prepared),
                 Err(burst) => burst,
             };
         }
+        let peer = burst.peer.clone();
         let OutBuffer { bytes, packets } = &burst.buffer;
         let packets = packets.iter().map(|slot| StagedPacket {
             tos: burst.tos,
