@@ -71,19 +71,11 @@ impl Spokes {
         if by != By::Forwarding {
             // The hub relays only for peers whose endpoints it knows.
             for host in [a, b] {
-                host.reach(Spokes::inside(Family::V4, 3), PATIENCE)?;
+                host.reach(Family::V4.inside(3), PATIENCE)?;
             }
         }
-        a.reach(Spokes::inside(Family::V4, 2), PATIENCE)?;
+        a.reach(Family::V4.inside(2), PATIENCE)?;
         Ok(spokes)
-    }
-
-    /// The address inside of a (1), b (2) or the hub (3).
-    pub fn inside(family: Family, n: u8) -> IpAddr {
-        match family {
-            Family::V4 => [10, 77, 0, n].into(),
-            Family::V6 => [0xfd77, 0, 0, 0, 0, 0, 0, n.into()].into(),
-        }
     }
 
     fn start_end(
@@ -103,7 +95,7 @@ impl Spokes {
         let config = match by {
             By::Forwarding => config.peer(to_other.at((outside(outer, 3 - n, 3 - n), End::PORT))),
             By::Relay => config.peer(allow(to_hub, 3)).peer(to_other.at(at_hub)),
-            By::Routing => config.peer(to_hub.allow(Spokes::inside(Family::V4, 0), 24)),
+            By::Routing => config.peer(to_hub.allow(Family::V4.inside(0), 24)),
         };
         let host = self.ends[usize::from(n) - 1].clone();
         self.start(daemon, &host, &config, n)
@@ -126,8 +118,8 @@ impl Spokes {
         let wg = daemon.start(host, "wg0", Via::Uapi)?;
         wg.set(config)?;
         let addresses = Family::ALL.map(|family| match family {
-            Family::V4 => (Spokes::inside(family, n), 24),
-            Family::V6 => (Spokes::inside(family, n), 64),
+            Family::V4 => (family.inside(n), 24),
+            Family::V6 => (family.inside(n), 64),
         });
         wg.up(1420, &addresses)?;
         self.tunnels.push(wg);
@@ -136,8 +128,8 @@ impl Spokes {
 }
 
 fn allow(peer: PeerConfig, n: u8) -> PeerConfig {
-    peer.allow(Spokes::inside(Family::V4, n), 32)
-        .allow(Spokes::inside(Family::V6, n), 128)
+    peer.allow(Family::V4.inside(n), 32)
+        .allow(Family::V6.inside(n), 128)
 }
 
 fn prefix(family: Family) -> u8 {

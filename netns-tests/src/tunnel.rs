@@ -21,6 +21,14 @@ pub enum Family {
 impl Family {
     /// Both families.
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The address of host `number` inside the tunnels: 10.77.0.1, fd77::1.
+    pub fn inside(self, number: u8) -> IpAddr {
+        match self {
+            Family::V4 => [10, 77, 0, number].into(),
+            Family::V6 => [0xfd77, 0, 0, 0, 0, 0, 0, number.into()].into(),
+        }
+    }
 }
 
 /// The tunnel to build.
@@ -81,7 +89,7 @@ impl End {
 
     /// Its address in the tunnel.
     pub fn inner(&self, family: Family) -> IpAddr {
-        inner(family, self.number)
+        family.inside(self.number)
     }
 
     /// Its endpoint, as the peer needs it.
@@ -94,13 +102,6 @@ fn outer(family: Family, number: u8) -> IpAddr {
     match family {
         Family::V4 => [192, 0, 2, number].into(),
         Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()].into(),
-    }
-}
-
-fn inner(family: Family, number: u8) -> IpAddr {
-    match family {
-        Family::V4 => [10, 77, 0, number].into(),
-        Family::V6 => [0xfd77, 0, 0, 0, 0, 0, 0, number.into()].into(),
     }
 }
 
@@ -128,16 +129,16 @@ impl Tunnel {
             let host = hosts[n].clone();
             let wg = plan.daemons[n].start(&host, "wg0", plan.via)?;
             let mut peer = PeerConfig::new(keys[1 - n].public)
-                .allow(inner(Family::V4, 3 - number), 32)
-                .allow(inner(Family::V6, 3 - number), 128);
+                .allow(Family::V4.inside(3 - number), 32)
+                .allow(Family::V6.inside(3 - number), 128);
             peer.preshared_key = preshared;
             if n == 0 || plan.both_endpoints {
                 peer.endpoint = Some((outer(plan.outer, 3 - number), End::PORT).into());
             }
             wg.set(&Config::new(&keys[n], End::PORT).peer(peer))?;
             let addresses = [
-                (inner(Family::V4, number), 24),
-                (inner(Family::V6, number), 64),
+                (Family::V4.inside(number), 24),
+                (Family::V6.inside(number), 64),
             ];
             wg.up(plan.mtu, &addresses)?;
             Ok(End {

@@ -29,22 +29,15 @@ struct Member {
 }
 
 /// Inside the tunnel the hub is .1, and the members are .2 and following.
-fn inner(family: Family, n: u8) -> IpAddr {
-    match family {
-        Family::V4 => [10, 77, 0, n].into(),
-        Family::V6 => [0xfd77, 0, 0, 0, 0, 0, 0, n.into()].into(),
-    }
-}
-
 fn allow(peer: PeerConfig, n: u8) -> PeerConfig {
-    peer.allow(inner(Family::V4, n), 32)
-        .allow(inner(Family::V6, n), 128)
+    peer.allow(Family::V4.inside(n), 32)
+        .allow(Family::V6.inside(n), 128)
 }
 
 fn up(wg: &Wg, n: u8) -> io::Result<()> {
     wg.up(
         1420,
-        &[(inner(Family::V4, n), 24), (inner(Family::V6, n), 64)],
+        &[(Family::V4.inside(n), 24), (Family::V6.inside(n), 64)],
     )
 }
 
@@ -73,7 +66,7 @@ impl Club {
             }
             wg.set(&config)?;
             up(&wg, n)?;
-            host.reach(inner(Family::V4, 1), PATIENCE)?;
+            host.reach(Family::V4.inside(1), PATIENCE)?;
             members.push(Member {
                 wg,
                 host,
@@ -115,10 +108,10 @@ impl Club {
     fn talk(&self, bytes: u64) -> io::Result<()> {
         for (here, there) in [(0, 1), (1, 0)] {
             let (here, there) = (&self.members[here], &self.members[there]);
-            here.host.reach(inner(Family::V4, there.n), PATIENCE)?;
+            here.host.reach(Family::V4.inside(there.n), PATIENCE)?;
             for family in Family::ALL {
-                ping_all(&here.host, inner(family, there.n), 10)?;
-                let to = (&there.host, inner(family, there.n));
+                ping_all(&here.host, family.inside(there.n), 10)?;
+                let to = (&there.host, family.inside(there.n));
                 transfer(&here.host, to, bytes, |_| ())?;
             }
         }
@@ -185,8 +178,8 @@ fn the_relay_works_through_any_kind_of_nat() -> io::Result<()> {
     let all_ways = || -> io::Result<()> {
         for here in &club.members {
             for there in club.members.iter().filter(|there| there.n != here.n) {
-                here.host.reach(inner(Family::V4, there.n), PATIENCE)?;
-                ping_all(&here.host, inner(Family::V6, there.n), 3)?;
+                here.host.reach(Family::V4.inside(there.n), PATIENCE)?;
+                ping_all(&here.host, Family::V6.inside(there.n), 3)?;
             }
         }
         Ok(())
@@ -205,12 +198,12 @@ fn a_sniffer_at_the_hub_finds_no_plaintext() -> io::Result<()> {
     let [a, b] = &club.members[..] else {
         unreachable!("two members")
     };
-    a.host.reach(inner(Family::V4, b.n), PATIENCE)?;
+    a.host.reach(Family::V4.inside(b.n), PATIENCE)?;
     let (at_hub, at_b) = (
         Sniffer::look_for(&club.net.hub, SECRET)?,
         Sniffer::look_for(&b.host, SECRET)?,
     );
-    let to: SocketAddr = (inner(Family::V4, b.n), 9).into();
+    let to: SocketAddr = (Family::V4.inside(b.n), 9).into();
     a.host.run(|| -> io::Result<()> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         (0..100).try_for_each(|_| socket.send_to(SECRET, to).map(drop))
@@ -274,7 +267,7 @@ fn a_far_end_under_a_flood_is_reached() -> io::Result<()> {
         };
         let lan = (IpAddr::from([192, 168, 1, 2]), End::PORT).into();
         let reached = under_flood(&club.net.branches[1].router, lan, b.keys.public, || {
-            a.host.reach(inner(Family::V4, b.n), PATIENCE)
+            a.host.reach(Family::V4.inside(b.n), PATIENCE)
         })?;
         reached?;
     }
@@ -303,7 +296,7 @@ fn a_hub_that_was_killed_and_started_again_is_used_within_20_seconds() -> io::Re
     up(&club.hub, 1)?;
     for (here, there) in [(0, 1), (1, 0)] {
         let (here, there) = (&club.members[here], &club.members[there]);
-        here.host.reach(inner(Family::V4, there.n), PATIENCE)?;
+        here.host.reach(Family::V4.inside(there.n), PATIENCE)?;
     }
     assert!(
         start.elapsed() < Duration::from_secs(20),

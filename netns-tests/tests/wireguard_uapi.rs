@@ -113,10 +113,7 @@ fn for_netlink_peer(peer: &Peer) -> netlink::Peer<'_> {
 /// The addresses of host `n` in the tunnel.
 fn inner(n: usize) -> [(IpAddr, u8); 2] {
     let last = n as u8 + 1;
-    [
-        ([10, 77, 0, last].into(), 24),
-        ([0xfd77, 0, 0, 0, 0, 0, 0, last.into()].into(), 64),
-    ]
+    [(Family::V4.inside(last), 24), (Family::V6.inside(last), 64)]
 }
 
 /// The addresses of host `n` as allowed IPs, to be set.

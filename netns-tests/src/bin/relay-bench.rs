@@ -39,7 +39,7 @@ struct Options {
 /// Returns the throughput of one stream in Mbit/s.
 fn measure(spokes: &Spokes, window: Duration) -> io::Result<f64> {
     let [a, b] = &spokes.ends;
-    let load = Load::tcp(a, (b, Spokes::inside(Family::V4, 2)), 1)?;
+    let load = Load::tcp(a, (b, Family::V4.inside(2)), 1)?;
     load.flowing()?;
     std::thread::sleep(WARM_UP);
     let (start, (_, before)) = (Instant::now(), load.counts());

@@ -109,7 +109,7 @@ fn two_kernel_peers_through_our_hub() {
                 let host = &spokes.ends[here];
                 let other = &spokes.ends[usize::from(there) - 1];
                 for family in Family::ALL {
-                    let to = Spokes::inside(family, there);
+                    let to = family.inside(there);
                     ping_all(host, to, 10)?;
                     transfer(host, (other, to), 100_000, |_| ())?;
                 }

@@ -166,26 +166,40 @@ pub struct Location {
     pub interface: String,
 }
 
+fn path_of(argument: &str) -> PathBuf {
+    match is_name(argument) {
+        true => PathBuf::from(format!("{FOLDER}/{argument}.conf")),
+        false => PathBuf::from(argument),
+    }
+}
+
 impl Location {
     /// An argument that can be the name of an interface is always taken for one.
     ///
     /// # Errors
     /// There is no such file, or its name is not the name of an interface followed by `.conf`.
     pub fn of(argument: &str) -> Result<Self, Error> {
-        let path = if is_name(argument) {
-            PathBuf::from(format!("{FOLDER}/{argument}.conf"))
-        } else {
-            PathBuf::from(argument)
-        };
-        let fail = |message: String| Error {
-            file: path.to_string_lossy().into(),
-            line: None,
-            message,
-        };
+        let path = path_of(argument);
         if !path.exists() {
             let hint = meant(argument).unwrap_or_default();
-            return Err(fail(format!("`{}' does not exist{hint}", path.display())));
+            return Err(Error {
+                file: path.to_string_lossy().into(),
+                line: None,
+                message: format!("`{}' does not exist{hint}", path.display()),
+            });
         }
+        Self::at(path)
+    }
+
+    /// The same for a file that need not exist.
+    ///
+    /// # Errors
+    /// Its name is not the name of an interface followed by `.conf`.
+    pub fn of_new(argument: &str) -> Result<Self, Error> {
+        Self::at(path_of(argument))
+    }
+
+    fn at(path: PathBuf) -> Result<Self, Error> {
         let interface = path.to_str().and_then(|path| {
             let name = path.rsplit('/').next()?.strip_suffix(".conf")?;
             (is_name(name) && name != "." && name != "..").then_some(name)
@@ -195,9 +209,11 @@ impl Location {
                 interface: interface.into(),
                 path,
             }),
-            None => Err(fail(
-                "The config file must be a valid interface name, followed by .conf".into(),
-            )),
+            None => Err(Error {
+                file: path.to_string_lossy().into(),
+                line: None,
+                message: "The config file must be a valid interface name, followed by .conf".into(),
+            }),
         }
     }
 
@@ -559,6 +575,9 @@ mod tests {
             error.to_string(),
             "`/etc/wireguard/no-such-tunnel.conf' does not exist"
         );
+        let new = Location::of_new("no-such-tunnel").unwrap();
+        assert_eq!(new.interface, "no-such-tunnel");
+        assert!(Location::of_new("./..conf").is_err());
         let error = Location::of("/dev/null").unwrap_err();
         assert_eq!(
             error.to_string(),

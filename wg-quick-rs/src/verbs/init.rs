@@ -4,7 +4,6 @@ use std::fs::DirBuilder;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use wg_crypto::key::PrivateKey;
@@ -14,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::file::own_endpoint::OwnEndpoint;
 use crate::file::replace::create;
 use crate::file::roster::{free_address, overlap};
-use crate::file::{Address, FOLDER, is_name};
+use crate::file::{Address, Location};
 use crate::plan::network;
 use crate::steps::console;
 use crate::steps::failure::Failure;
@@ -52,18 +51,7 @@ pub fn run(request: &InitArguments) -> ExitCode {
 
 /// Writes the file. Returns a text that says what to do next.
 fn init(request: &InitArguments) -> Result<String, Failure> {
-    let path = match is_name(request.file) {
-        true => PathBuf::from(format!("{FOLDER}/{}.conf", request.file)),
-        false => PathBuf::from(request.file),
-    };
-    let stem = path
-        .file_name()
-        .and_then(|name| name.to_str()?.strip_suffix(".conf"));
-    let Some(interface) = stem.filter(|name| is_name(name)) else {
-        return Err(Failure::new(
-            "The config file must be a valid interface name, followed by .conf",
-        ));
-    };
+    let Location { path, interface } = Location::of_new(request.file).map_err(Failure::new)?;
     check_port(request.port)?;
     if request.nat && Program::find("nft").is_none() {
         return Err(Failure::new(

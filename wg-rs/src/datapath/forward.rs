@@ -17,18 +17,8 @@ use crate::tunnel::time::Time;
 
 /// Relays the packets of a classified burst that are in the relay table.
 pub(super) fn forward(plane: &Plane, sockets: &Sockets, burst: &InBurst, now: Time) {
-    let (Some(relay), Some(from)) = (plane.relay(), burst.from()) else {
-        return;
-    };
     let (stride, tos) = (burst.stride(), burst.tos());
-    for (datagrams, index) in burst.strangers() {
-        let route = match relay.route(index, from.addr, now) {
-            Ok(route) => route,
-            Err(reason) => {
-                plane.drop_packets(reason, datagrams.len().div_ceil(stride));
-                continue;
-            }
-        };
+    burst.relay(plane, now, |datagrams, route| {
         let sent = sockets.send(datagrams, stride, &route.to, tos, Some(route.peer()), now);
         route.sent(sent.bytes, now);
         if let Some(error) = sent.error {
@@ -39,5 +29,5 @@ pub(super) fn forward(plane: &Plane, sockets: &Sockets, burst: &InBurst, now: Ti
             tracing::debug!(%error, "relaying failed");
             plane.drop_packets(reason, sent.refused);
         }
-    }
+    });
 }

@@ -24,6 +24,7 @@ use super::keypair::Keypair;
 use super::messages::*;
 use super::peer::{Endpoint, Peer};
 use super::plane::{Plane, Routes};
+use super::relay::RelayRoute;
 use super::time::Time;
 use super::timers::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_TIMEOUT};
 use super::way::Heard;
@@ -154,6 +155,22 @@ impl InBurst {
     pub fn strangers(&self) -> impl Iterator<Item = (&[u8], u32)> {
         let run = |stranger: &Stranger| (&self.bytes[stranger.bytes.clone()], stranger.index);
         self.strangers.iter().map(run)
+    }
+
+    /// Passes each of these runs that is to be relayed to `send`, with its route. The others are counted as
+    /// dropped.
+    pub fn relay(&self, plane: &Plane, now: Time, mut send: impl FnMut(&[u8], &RelayRoute)) {
+        let (Some(relay), Some(from)) = (plane.relay(), self.from) else {
+            return;
+        };
+        for (datagrams, index) in self.strangers() {
+            match relay.route(index, from.addr, now) {
+                Ok(route) => send(datagrams, &route),
+                Err(reason) => {
+                    plane.drop_packets(reason, datagrams.len().div_ceil(self.stride));
+                }
+            }
+        }
     }
 
     /// Distance between datagrams in bytes.

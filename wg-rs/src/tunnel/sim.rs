@@ -485,18 +485,10 @@ impl Sim {
             device.handle_message(now, wall, from, message, backlog);
         });
         let mut relayed = Vec::new();
-        for (bytes, index) in host.r#in.strangers() {
-            let relay = plane.relay().expect("only if something is relayed");
-            match relay.route(index, flight.from, now) {
-                Ok(route) => {
-                    route.sent(bytes.len(), now);
-                    relayed.push((route.to.addr, bytes.to_vec()));
-                }
-                Err(reason) => {
-                    plane.drop_packets(reason, bytes.len().div_ceil(host.r#in.stride()));
-                }
-            }
-        }
+        host.r#in.relay(&plane, now, |bytes, route| {
+            route.sent(bytes.len(), now);
+            relayed.push((route.to.addr, bytes.to_vec()));
+        });
         host.r#in.open();
         host.r#in.accept(&plane, now);
         for range in host.r#in.packets() {
