@@ -62,11 +62,7 @@ pub fn create(path: &Path, text: &[u8]) -> Result<(), CreateError> {
     let try_create = || -> io::Result<()> {
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
         let temporary = path.with_file_name(temporary(name)?);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file = open_new(&temporary)?;
         let written = file.write_all(text).and_then(|()| file.sync_all());
         // Unlike a rename, a link replaces nothing.
         let made = written.and_then(|()| fs::hard_link(&temporary, path));
@@ -86,6 +82,12 @@ pub fn create(path: &Path, text: &[u8]) -> Result<(), CreateError> {
     })
 }
 
+/// Opens a file that does not exist yet, with mode 0600.
+fn open_new(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// Puts a new file with this mode, and with the owner of `old`, in place of `path`, which must not be a
 /// symbolic link.
 ///
@@ -96,12 +98,7 @@ pub fn swap(path: &Path, text: &[u8], mode: u32, old: Option<&Metadata>) -> io::
         return Err(io::ErrorKind::IsADirectory.into());
     };
     let temporary = folder.join(temporary(name)?);
-
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    let mut file = open_new(&temporary)?;
     let moved = (|| {
         file.write_all(text)?;
         if let Some(old) = old {

@@ -9,6 +9,8 @@
 //! Another namespace may have an interface of the same name, and may share /run with this one. That
 //! interface is refused, as it does not belong to this file.
 
+use std::process::ExitCode;
+
 use wg_rs::backend::{Backends, Kind};
 use wg_rs::model::Interface;
 use wg_rs::place::{self, Namespace};
@@ -19,7 +21,7 @@ use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::state::{self, Home, State};
 use crate::steps::target::{Target, within};
-use crate::steps::transaction::Transaction;
+use crate::steps::transaction::{self, Transaction};
 
 /// The error if there is no such interface.
 pub fn not_there(file: &File) -> Failure {
@@ -27,6 +29,19 @@ pub fn not_there(file: &File) -> Failure {
         "`{}' is not a WireGuard interface",
         file.interface
     ))
+}
+
+/// Runs `work` on the interface of a file, which must be there.
+pub fn with_found(
+    file: &File,
+    work: impl FnOnce(&mut Transaction) -> Result<(), Failure>,
+) -> ExitCode {
+    transaction::with(&file.interface, |transaction| {
+        if !find(transaction, file)? {
+            return Err(not_there(file));
+        }
+        work(transaction)
+    })
 }
 
 /// Finds the interface of a file and the record of it. Returns false if there is no interface; the

@@ -10,21 +10,16 @@ use crate::file::replace::replace;
 use crate::file::saved::{Snapshot, edited};
 use crate::file::{Address, File};
 use crate::plan::beside::may_have_default_route;
-use crate::plan::find::{find, not_there};
+use crate::plan::find::with_found;
 use crate::plan::ipv6::Ipv6;
 use crate::steps::console;
 use crate::steps::dns::DnsSettings;
 use crate::steps::failure::Failure;
-use crate::steps::transaction::{self, Transaction};
+use crate::steps::transaction::Transaction;
 
 /// Writes the state of an interface into its file.
 pub fn save(file: &File) -> ExitCode {
-    transaction::with(&file.interface, |transaction| {
-        if !find(transaction, file)? {
-            return Err(not_there(file));
-        }
-        save_config(transaction, file)
-    })
+    with_found(file, |transaction| save_config(transaction, file))
 }
 
 /// Writes the state of an interface that was found into its file.

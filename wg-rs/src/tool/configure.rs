@@ -138,7 +138,7 @@ fn switch_off(context: &Context, interface: &OsStr, settings: &mut Settings) -> 
 fn unless(unread: Option<io::Error>, done: ExitCode) -> ExitCode {
     match unread {
         Some(error) if done == ExitCode::SUCCESS => complain(format_args!(
-            "Unable to turn off what the file no longer mentions in lines with `#@': {error}"
+            "Unable to turn off settings of `#@' lines that the file no longer has: {error}"
         )),
         _ => done,
     }

@@ -86,7 +86,7 @@ pub enum ConfigError {
     #[error("more than {MAX_PEERS} peers")]
     TooManyPeers,
     /// A change of a peer came before any peer was named.
-    #[error("no peer named yet")]
+    #[error("a setting of a peer came before any peer")]
     NoPeer,
     /// The interface already has the greatest number of relay groups.
     #[error("more than {MAX_GROUPS_IN_ALL} relay groups")]

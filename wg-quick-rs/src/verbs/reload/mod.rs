@@ -25,23 +25,18 @@ use self::routes::RouteChanges;
 use crate::file::difference::{Difference, moved_out, too_many};
 use crate::file::table::Table;
 use crate::file::{File, hook_text};
-use crate::plan::find::{find, not_there};
+use crate::plan::find::with_found;
 use crate::plan::ipv6::Ipv6;
 use crate::plan::{default_route, mtu};
 use crate::steps::dns::DnsSettings;
 use crate::steps::failure::Failure;
 use crate::steps::state::{PeerOfFile, State};
 use crate::steps::step::Step;
-use crate::steps::transaction::{self, Transaction};
+use crate::steps::transaction::Transaction;
 
 /// Applies a file to its running interface.
 pub fn reload(file: &File) -> ExitCode {
-    transaction::with(&file.interface, |transaction| {
-        if !find(transaction, file)? {
-            return Err(not_there(file));
-        }
-        bring_to_file(transaction, file)
-    })
+    with_found(file, |transaction| bring_to_file(transaction, file))
 }
 
 /// What [`reload`] does, of an interface that was found.
