@@ -6,6 +6,7 @@
 //!   tests.
 
 pub mod client;
+mod connection;
 mod lines;
 pub(crate) mod server;
 pub(crate) mod socket;
