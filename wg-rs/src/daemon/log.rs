@@ -33,7 +33,7 @@ static SYSLOG: OnceLock<SyncSender<ToWriter>> = OnceLock::new();
 
 /// The destination of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Destination<'a> {
+pub enum LogDestination<'a> {
     /// Standard error.
     Stderr,
     /// Syslog; each message begins with this interface name.
@@ -51,7 +51,7 @@ enum ToWriter {
 }
 
 /// Starts logging at this level.
-pub fn start(level: LogLevel, destination: Destination<'_>) -> Queue {
+pub fn start(level: LogLevel, destination: LogDestination<'_>) -> Queue {
     let (filter, handle) = reload::Layer::new(filter(level));
     let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer()
@@ -59,12 +59,12 @@ pub fn start(level: LogLevel, destination: Destination<'_>) -> Queue {
         // Otherwise a line that cannot be written would cause a panic.
         .log_internal_errors(false);
     let queue = match destination {
-        Destination::Stderr => {
+        LogDestination::Stderr => {
             let lines = lines.with_writer(|| Lines(io::stderr()));
             registry.with(lines).init();
             None
         }
-        Destination::Syslog(interface) => {
+        LogDestination::Syslog(interface) => {
             let (sender, receiver) = sync_channel(QUEUE);
             let writer = ToSyslog {
                 prefix: format!("{interface}: "),

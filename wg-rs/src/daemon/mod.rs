@@ -31,7 +31,7 @@ use wg_crypto::{AeadBackend, wipe_stack_after};
 
 use self::control::{Control, End, EndSignals};
 use self::interface::RunningInterface;
-use self::log::{Destination, Queue};
+use self::log::{LogDestination, Queue};
 use self::options::{Environment, LogLevel, Offloads, Options};
 use self::seen::Seen;
 use self::undelivered::IcmpErrors;
@@ -90,9 +90,9 @@ pub fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Fatal> {
     let environment = Environment::read(|name| std::env::var_os(name));
     let destination = if environment.logs_to_syslog() {
-        Destination::Syslog(&options.interface)
+        LogDestination::Syslog(&options.interface)
     } else {
-        Destination::Stderr
+        LogDestination::Stderr
     };
     let queue = log::start(environment.log_level, destination);
     let aead = options::aead(|name| std::env::var_os(name)).map_err(Fatal)?;

@@ -15,7 +15,7 @@ use super::entry::{DeviceContext, Entry};
 use super::frame::Frame;
 use super::messages::INITIATION_SIZE;
 use super::peer::Endpoint;
-use super::relayed::{Bind, HubPath, Initiation, session};
+use super::relayed::{Bind, HubPath, SentInitiation, session};
 use super::time::Time;
 
 /// How much later an initiation goes by the other hubs.
@@ -69,7 +69,7 @@ impl Entry {
                 context.plane.ask_handshake(&hub.peer, now);
             }
         }
-        relayed.initiation = Some(Initiation {
+        relayed.initiation = Some(SentInitiation {
             message,
             index,
             unsent,
@@ -79,7 +79,7 @@ impl Entry {
             Some(direct) => self.send_message(context, direct, &message, now),
             None => drop(self.initiate_by_next(context, now)),
         }
-        let has_live = |sent: &Initiation| {
+        let has_live = |sent: &SentInitiation| {
             let live = |id: &u64| context.hubs.get(*id).is_some_and(|hub| hub.is_live(now));
             sent.unsent.iter().any(live)
         };

@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 use super::drops::DropReason;
 use super::frame::Frame;
 use super::handshake::{Handshake, Parties};
-use super::hubs::{Hubs, Step};
+use super::hubs::{HubStep, Hubs};
 use super::keypair::{Keypair, Origin};
 use super::messages::*;
 use super::outgoing::{Outgoing, Wants};
@@ -261,8 +261,8 @@ impl Entry {
         let id = self.shared.id;
         let step = context.hubs.get_mut(id).and_then(|hub| hub.step(now));
         match step {
-            Some(Step::Hello(seq)) => context.outgoing.frame(id, None, Frame::Hello { seq }),
-            Some(Step::Handshake) => {
+            Some(HubStep::Hello(seq)) => context.outgoing.frame(id, None, Frame::Hello { seq }),
+            Some(HubStep::Handshake) => {
                 self.shared.handshake_attempts.store(0, Ordering::Relaxed);
                 self.send_initiation(context, now);
             }

@@ -47,7 +47,7 @@ pub(super) struct Answer {
 
 /// What to do for a hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum HubStep {
     /// Send a HELLO with this number.
     Hello(u32),
     Handshake,
@@ -110,16 +110,16 @@ impl UsedHub {
     }
 
     /// The next step, if it is due.
-    pub(super) fn step(&mut self, now: Time) -> Option<Step> {
+    pub(super) fn step(&mut self, now: Time) -> Option<HubStep> {
         self.due.take_if(|at| *at <= now)?;
         if !self.is_live(now) {
             self.due = Some(now + HELLO_INTERVAL);
-            return Some(Step::Handshake);
+            return Some(HubStep::Handshake);
         }
         let may_answer = self.answered.contains(&true);
         if may_answer && self.unanswered >= TRIES {
             self.due = Some(now + HELLO_INTERVAL);
-            return Some(Step::Handshake);
+            return Some(HubStep::Handshake);
         }
         self.is_mute |= !may_answer && self.unanswered >= TRIES_AT_FIRST;
         self.due = Some(match self.is_mute {
@@ -129,7 +129,7 @@ impl UsedHub {
         self.seq = self.seq.wrapping_add(1);
         self.sent = now;
         self.unanswered = self.unanswered.saturating_add(1);
-        Some(Step::Hello(self.seq))
+        Some(HubStep::Hello(self.seq))
     }
 
     /// Handles a YOU. `random` spreads the next HELLO. Returns whether the hub must be told our
@@ -306,7 +306,7 @@ mod tests {
         let mut hub = hub();
         for n in 0..20 {
             let now = T + HELLO_INTERVAL * n;
-            assert_eq!(hub.step(now), Some(Step::Handshake));
+            assert_eq!(hub.step(now), Some(HubStep::Handshake));
             assert_eq!(hub.step(now + SECOND), None);
         }
     }

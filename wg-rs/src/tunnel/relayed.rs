@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 pub(super) struct Relayed {
     /// The hubs that have relayed a handshake with the peer.
     pub(super) hubs: Vec<HubPath>,
-    pub(super) initiation: Option<Initiation>,
+    pub(super) initiation: Option<SentInitiation>,
     pub(super) speaks: bool,
     pub(super) prove_by: Option<Time>,
     pub(super) choose_until: Time,
@@ -28,7 +28,7 @@ pub(super) struct Relayed {
 }
 
 /// The last initiation, until it is answered.
-pub(super) struct Initiation {
+pub(super) struct SentInitiation {
     pub(super) message: [u8; INITIATION_SIZE],
     pub(super) index: u32,
     /// The hubs by which it has not been sent yet.

@@ -10,7 +10,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{LineBuffer, UapiLine};
-use super::text::{Content, ReplyError, ReplyParser, print_change};
+use super::text::{ReplyContent, ReplyError, ReplyParser, print_change};
 use crate::model::status::Status;
 use crate::model::{Change, Interface};
 
@@ -86,7 +86,7 @@ impl Client {
 
     /// Makes a request that other daemons and older versions do not know. None if this one refuses it, or
     /// closes the connection.
-    fn ask_newer<C: Content>(&mut self, request: &str) -> Result<Option<C>, ClientError> {
+    fn ask_newer<C: ReplyContent>(&mut self, request: &str) -> Result<Option<C>, ClientError> {
         let reply = self.write(request.as_bytes()).map_err(ClientError::from);
         match reply.and_then(|()| self.reply()) {
             Ok(content) => Ok(Some(content)),
@@ -121,7 +121,7 @@ impl Client {
         self.stream.write_all(bytes).map_err(timed_out)
     }
 
-    fn reply<C: Content>(&mut self) -> Result<C, ClientError> {
+    fn reply<C: ReplyContent>(&mut self) -> Result<C, ClientError> {
         let mut parser = ReplyParser::default();
         loop {
             while !self.lines.step() {

@@ -13,7 +13,7 @@ use tracing::debug;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::lines::{LineBuffer, UapiLine};
-use super::text::{Content, ReplyPrinter, SetParser};
+use super::text::{ReplyContent, ReplyPrinter, SetParser};
 use crate::model::status::Status;
 use crate::model::{Change, Interface};
 
@@ -121,7 +121,7 @@ impl Connection {
     }
 
     /// Writes a reply in pieces.
-    async fn print<C: Content>(&mut self, content: &C) -> io::Result<()> {
+    async fn print<C: ReplyContent>(&mut self, content: &C) -> io::Result<()> {
         // Pieces with keys never make the buffer grow, because growing would leave a copy behind.
         let mut out = Zeroizing::new(Vec::with_capacity(WRITE + C::STEP));
         let mut printer = ReplyPrinter::new(content);

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
-use super::reply::{Content, ReplyError, ReplyParser, store};
+use super::reply::{ReplyContent, ReplyError, ReplyParser, store};
 use super::set::allowed_ip;
 use crate::model::{AllowedIp, Interface, Peer};
 
@@ -46,7 +46,7 @@ pub(super) fn print_state(peer: &Peer, out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// The content of a reply to `get`, or of a reply to `set`, which has only an errno.
-impl Content for Interface {
+impl ReplyContent for Interface {
     const STEP: usize = 512;
 
     fn print_device(&self, step: usize, out: &mut Vec<u8>) -> io::Result<bool> {

@@ -12,7 +12,7 @@ use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 pub use get::parse_get;
-pub use reply::{Content, ReplyError, ReplyParser, ReplyPrinter};
+pub use reply::{ReplyContent, ReplyError, ReplyParser, ReplyPrinter};
 pub use set::{BadLine, Problem, SetParser, parse_set, print_change};
 
 /// Splits `key=value`.

@@ -29,7 +29,7 @@ pub enum ReplyError {
 }
 
 /// What a reply contains.
-pub trait Content: Default {
+pub trait ReplyContent: Default {
     /// The most bytes that one step of printing usually appends.
     const STEP: usize;
 
@@ -64,7 +64,7 @@ enum Next {
     Done,
 }
 
-impl<'a, C: Content> ReplyPrinter<'a, C> {
+impl<'a, C: ReplyContent> ReplyPrinter<'a, C> {
     /// Starts at the beginning of `content`.
     pub fn new(content: &'a C) -> Self {
         ReplyPrinter {
@@ -73,7 +73,7 @@ impl<'a, C: Content> ReplyPrinter<'a, C> {
         }
     }
 
-    /// Appends lines to `out` until it has `enough` bytes, and usually at most [`Content::STEP`] more.
+    /// Appends lines to `out` until it has `enough` bytes, and usually at most [`ReplyContent::STEP`] more.
     /// Returns whether anything remains to be printed.
     pub fn print(&mut self, out: &mut Vec<u8>, enough: usize) -> bool {
         while out.len() < enough && !matches!(self.next, Next::Done) {
@@ -121,7 +121,7 @@ pub struct ReplyParser<C> {
     errno: Option<i32>,
 }
 
-impl<C: Content> ReplyParser<C> {
+impl<C: ReplyContent> ReplyParser<C> {
     /// Adds the next line, without its newline. The empty line at the end must not be passed in.
     ///
     /// # Errors

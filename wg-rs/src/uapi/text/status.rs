@@ -50,7 +50,7 @@ use std::time::Duration;
 
 use wg_crypto::PublicKey;
 
-use super::reply::{Content, store};
+use super::reply::{ReplyContent, store};
 use super::{get, number};
 use crate::model::status::{
     HubStatus, PairStatus, PathStatus, PeerStatus, Refusal, Refused, Status, Unanswered,
@@ -216,7 +216,7 @@ const UNREACHABLE: [(Unreachable, &str); 4] = [
     (Unreachable::Prohibited, "prohibited"),
 ];
 
-impl Content for Status {
+impl ReplyContent for Status {
     const STEP: usize = 8192;
 
     /// After the lines of the interface, each step is a pair.
