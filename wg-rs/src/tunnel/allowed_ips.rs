@@ -363,31 +363,67 @@ mod tests {
         if addr.is_ipv4() { 32 } else { 128 }
     }
 
-    #[test]
-    fn random_networks_agree_with_a_linear_list() {
-        random_prefixes(AllowedIps::new());
-        random_prefixes(with_shortcuts());
+    /// How much is compared with the list.
+    struct Size {
+        peers: u32,
+        /// Random networks, half of them IPv4.
+        networks: u32,
+        /// Networks made of each of them, itself included.
+        neighbours: u32,
+        /// Look-ups before the first peer is removed.
+        first: u32,
+        /// Look-ups after each peer that is removed.
+        then: u32,
     }
 
-    fn random_prefixes(mut table: AllowedIps<u32>) {
-        const PEERS: u32 = 200;
+    #[test]
+    fn random_networks_agree_with_a_linear_list() {
+        let size = Size {
+            peers: 200,
+            networks: 120,
+            neighbours: 20,
+            first: 300,
+            then: 300,
+        };
+        random_prefixes(AllowedIps::new(), &size);
+        random_prefixes(with_shortcuts(), &size);
+    }
+
+    /// The size of the kernel's self-test: 1.2 million look-ups of each family.
+    #[test]
+    #[ignore = "takes several minutes; run it with --release"]
+    fn random_networks_agree_with_a_linear_list_at_the_kernels_size() {
+        let size = Size {
+            peers: 2000,
+            networks: 800,
+            neighbours: 101,
+            first: 2_400_000,
+            then: 1200,
+        };
+        random_prefixes(AllowedIps::new(), &size);
+    }
+
+    fn random_prefixes(mut table: AllowedIps<u32>, size: &Size) {
         let mut rng = ChaCha8Rng::seed_from_u64(0x616c6c6f776564);
         let mut linear = Linear::default();
         let mut given = Vec::new();
-        for i in 0..120 {
+        for i in 0..size.networks {
             let addr: IpAddr = if i % 2 == 0 {
                 Ipv4Addr::from_bits(rng.random()).into()
             } else {
                 Ipv6Addr::from_bits(rng.random()).into()
             };
-            for neighbour in 0..20 {
+            for neighbour in 0..size.neighbours {
                 let cidr = rng.random_range(1..=width(addr));
                 let keep = if neighbour == 0 {
                     width(addr)
                 } else {
                     rng.random_range(0..cidr)
                 };
-                let (addr, owner) = (mutate(&mut rng, addr, keep), rng.random_range(0..PEERS));
+                let (addr, owner) = (
+                    mutate(&mut rng, addr, keep),
+                    rng.random_range(0..size.peers),
+                );
                 assert_eq!(
                     table.insert(addr, cidr, owner),
                     linear.insert(addr, cidr, owner)
@@ -396,8 +432,8 @@ mod tests {
             }
         }
         assert_eq!(table.len(), linear.0.len());
-        for peer in 0..=PEERS {
-            for _ in 0..300 {
+        for peer in 0..=size.peers {
+            for _ in 0..if peer == 0 { size.first } else { size.then } {
                 let (addr, cidr, _) = *given.choose(&mut rng).unwrap();
                 let keep = rng.random_range(cidr / 2..=width(addr));
                 let addr = mutate(&mut rng, addr, keep);
