@@ -5,8 +5,11 @@
 //! that moves data. Messages are copied to this bounded queue, and dropped if it is full, as in the
 //! kernel.
 //!
-//! Answers (responses and cookie replies) come before initiations, because each completes something
-//! that we began. After `ANSWERS_IN_A_ROW` answers one initiation is handled.
+//! There are three queues, each with its own limit, so that a flood of initiations blocks neither
+//! answers nor senders who have a cookie. Answers (responses and cookie replies) come first, because
+//! each completes something that we began; then initiations with a mac2, which shows, once checked,
+//! that the sender receives at its address; then all other initiations. After `IN_A_ROW` messages of a
+//! queue one of the next queues is handled, so none is blocked for ever.
 //!
 //! A thread that moves data makes a system call to wake the protocol thread only if that thread
 //! sleeps.
@@ -26,8 +29,10 @@ use crate::tunnel::messages::{
 use crate::tunnel::peer::Endpoint;
 use crate::tunnel::time::Time;
 
-/// Answers that are handled in a row while initiations wait.
-const ANSWERS_IN_A_ROW: u32 = 8;
+/// Messages of a queue that are handled in a row while messages of later queues wait.
+const IN_A_ROW: u32 = 8;
+/// Length of a mac2, which ends a message.
+const MAC: usize = 16;
 
 /// A handshake message or cookie reply, with its sender.
 #[derive(Clone, Copy)]
@@ -44,9 +49,16 @@ impl ReceivedMessage {
         &self.bytes[..usize::from(self.len)]
     }
 
-    fn is_initiation(&self) -> bool {
-        self.bytes
-            .starts_with(&MESSAGE_HANDSHAKE_INITIATION.to_le_bytes())
+    fn queue(&self) -> usize {
+        let is_initiation = self
+            .bytes
+            .starts_with(&MESSAGE_HANDSHAKE_INITIATION.to_le_bytes());
+        let (_, mac2) = self.bytes.split_at(INITIATION_SIZE - MAC);
+        match (is_initiation, mac2.iter().all(|byte| *byte == 0)) {
+            (false, _) => ANSWERS,
+            (true, false) => WITH_COOKIE,
+            (true, true) => WITHOUT_COOKIE,
+        }
     }
 }
 
@@ -68,11 +80,17 @@ pub struct Inbox {
     alarm: Alarm,
 }
 
+/// The queues, in the order in which they are served.
+const ANSWERS: usize = 0;
+const WITH_COOKIE: usize = 1;
+const WITHOUT_COOKIE: usize = 2;
+const QUEUES: usize = 3;
+
 #[derive(Default)]
 struct State {
-    answers: VecDeque<ReceivedMessage>,
-    initiations: VecDeque<ReceivedMessage>,
-    answers_in_a_row: u32,
+    queues: [VecDeque<ReceivedMessage>; QUEUES],
+    /// Messages of each queue that were handled in a row.
+    in_a_row: [u32; QUEUES],
     news: bool,
     closed: bool,
     /// The protocol thread sleeps, or is about to, and has not been woken yet.
@@ -81,17 +99,21 @@ struct State {
 
 impl State {
     fn is_idle(&self) -> bool {
-        !self.closed && !self.news && self.answers.is_empty() && self.initiations.is_empty()
+        !self.closed && !self.news && self.queues.iter().all(VecDeque::is_empty)
     }
 
     fn next_message(&mut self) -> Option<ReceivedMessage> {
-        let answer_first = self.initiations.is_empty() || self.answers_in_a_row < ANSWERS_IN_A_ROW;
-        if answer_first && let Some(answer) = self.answers.pop_front() {
-            self.answers_in_a_row += 1;
-            return Some(answer);
+        for queue in 0..QUEUES {
+            let others_wait = self.queues[queue + 1..].iter().any(|next| !next.is_empty());
+            if (self.in_a_row[queue] < IN_A_ROW || !others_wait)
+                && let Some(message) = self.queues[queue].pop_front()
+            {
+                self.in_a_row[queue] += u32::from(others_wait);
+                return Some(message);
+            }
+            self.in_a_row[queue] = 0;
         }
-        self.answers_in_a_row = 0;
-        self.initiations.pop_front()
+        None
     }
 
     fn next(&mut self) -> Wakeup {
@@ -102,8 +124,8 @@ impl State {
         }
         let message = self.next_message();
         let backlog = HandshakeBacklog {
-            initiations: self.initiations.len(),
-            answers: self.answers.len(),
+            initiations: self.queues[WITH_COOKIE].len() + self.queues[WITHOUT_COOKIE].len(),
+            answers: self.queues[ANSWERS].len(),
         };
         Wakeup::Turn(message, backlog)
     }
@@ -137,7 +159,7 @@ impl Inbox {
         }
     }
 
-    /// Queues a message of at most 148 bytes. False if the queue is full or the message too long.
+    /// Queues a message of at most 148 bytes. False if its queue is full or the message too long.
     pub fn push(&self, datagram: &[u8], from: Endpoint) -> bool {
         let mut bytes = [0; INITIATION_SIZE];
         let Some(head) = bytes.get_mut(..datagram.len()) else {
@@ -151,12 +173,10 @@ impl Inbox {
         };
         let mut queued = false;
         self.tell(|state| {
-            let waiting = state.answers.len() + state.initiations.len();
-            queued = waiting < MAX_QUEUED_INCOMING_HANDSHAKES;
-            match message.is_initiation() {
-                _ if !queued => {}
-                true => state.initiations.push_back(message),
-                false => state.answers.push_back(message),
+            let queue = &mut state.queues[message.queue()];
+            queued = queue.len() < MAX_QUEUED_INCOMING_HANDSHAKES;
+            if queued {
+                queue.push_back(message);
             }
         });
         queued
@@ -175,8 +195,7 @@ impl Inbox {
     /// Discards the waiting messages, when the interface goes down.
     pub fn clear(&self) {
         self.tell(|state| {
-            state.answers.clear();
-            state.initiations.clear();
+            state.queues = Default::default();
         });
     }
 
@@ -217,6 +236,14 @@ mod tests {
     fn message(kind: u8, number: u8) -> Vec<u8> {
         let mut message = vec![number; if kind == 1 { 148 } else { 92 }];
         message[..4].copy_from_slice(&[kind, 0, 0, 0]);
+        let mac2 = message.len() - MAC;
+        message[mac2..].fill(0);
+        message
+    }
+
+    fn with_cookie(number: u8) -> Vec<u8> {
+        let mut message = message(1, number);
+        message[INITIATION_SIZE - MAC..].fill(7);
         message
     }
 
@@ -258,17 +285,34 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_initiations_does_not_block_those_with_a_cookie() {
+        let inbox = Inbox::new().unwrap();
+        while inbox.push(&message(1, 0), from()) {}
+        assert!(inbox.push(&with_cookie(1), from()));
+        assert!(inbox.push(&message(2, 2), from()));
+        let numbers: Vec<_> = (0..3).map(|_| take(&inbox).unwrap().1).collect();
+        assert_eq!(numbers, [2, 1, 0]);
+
+        // Nor is it the other way round.
+        while inbox.push(&with_cookie(1), from()) {}
+        let numbers: Vec<_> = (0..18).map(|_| take(&inbox).unwrap().1).collect();
+        let others = numbers.iter().filter(|number| **number == 0);
+        assert_eq!(others.count(), 2, "{numbers:?}");
+    }
+
+    #[test]
     fn the_inbox_is_bounded() {
         let inbox = Inbox::new().unwrap();
         assert!(
             !inbox.push(&[0; 149], from()),
             "this is longer than any message"
         );
-        for i in 0..MAX_QUEUED_INCOMING_HANDSHAKES {
-            assert!(inbox.push(&message(1 + (i % 2) as u8, 0), from()));
+        for full in [message(1, 0), message(2, 0), with_cookie(0)] {
+            for _ in 0..MAX_QUEUED_INCOMING_HANDSHAKES {
+                assert!(inbox.push(&full, from()));
+            }
+            assert!(!inbox.push(&full, from()));
         }
-        assert!(!inbox.push(&message(1, 0), from()));
-        assert!(!inbox.push(&message(2, 0), from()));
         inbox.clear();
         assert!(inbox.push(&message(1, 0), from()));
     }
