@@ -8,8 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wg_crypto::PrivateKey;
-use wg_rs::stack::{Config, Error, Peer, Tunnel};
+use wg_rs::stack::{Config, Error, Peer, PrivateKey, Tunnel};
 
 use lossy::{Faults, Relay};
 
@@ -207,6 +206,64 @@ fn unreachable_destinations_fail_at_once() {
         assert!(matches!(server.listen(7).err(), Some(Error::PortInUse(7))));
         let elsewhere = server.listen_at("10.9.0.9:8".parse().unwrap()).err();
         assert!(matches!(elsewhere, Some(Error::NotOurs(_))));
+    });
+}
+
+#[test]
+fn peers_of_a_file_have_names() {
+    run(async {
+        let text = format!(
+            "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.2/24\n\
+             [Peer]\n#@ Name = server\nPublicKey = {}\nAllowedIPs = 10.9.0.1/32, 10.9.1.0/24\n",
+            *key().to_base64(),
+            key().public_key().to_base64()
+        );
+        let config = Config::parse("/etc/wireguard/wg7.conf", text.as_bytes()).unwrap();
+        let tunnel = Tunnel::start(config).unwrap();
+        let found = tunnel.resolve("Server.wg7.internal").await.unwrap();
+        assert_eq!(found, [ip("10.9.0.1")]);
+        let error = tunnel.resolve("other.wg7.internal").await.unwrap_err();
+        assert!(matches!(error, Error::UnknownName(_)));
+        let error = tunnel.resolve("server").await.unwrap_err();
+        assert!(matches!(error, Error::NoResolver(_)));
+    });
+}
+
+/// Two tunnels reach each other through a third, which only relays and has no address.
+#[test]
+fn a_relay_passes_on_what_it_cannot_read() {
+    run(async {
+        let keys = [key(), key(), key()]; // of the relay, and of 10.9.0.1 and .2
+        let line = |key: &PrivateKey| {
+            let key = key.public_key().to_base64();
+            format!("[Peer]\n#@ Relay = on\nPublicKey = {key}\n")
+        };
+        let text = format!(
+            "[Interface]\nPrivateKey = {}\n{}{}",
+            *keys[0].to_base64(),
+            line(&keys[1]),
+            line(&keys[2])
+        );
+        let config = Config::parse("relay.conf", text.as_bytes()).unwrap();
+        let relay = Tunnel::relay(config).unwrap();
+        let hub_at = format!("127.0.0.1:{}", relay.listen_port());
+        let start = |own: usize, other: usize| {
+            let hub = Peer::new(keys[0].public_key()).persistent_keepalive(1);
+            let peer = Peer::new(keys[other].public_key());
+            let peer = peer.allowed_ips(&format!("10.9.0.{other}/32")).unwrap();
+            let config = Config::new(keys[own].clone()).address(ip(&format!("10.9.0.{own}")));
+            let config = config.peer(hub.endpoint(&hub_at).unwrap());
+            Tunnel::start(config.peer(peer.endpoint(&hub_at).unwrap())).unwrap()
+        };
+        let (client, server) = (start(2, 1), start(1, 2));
+        // The relay must have heard from both.
+        while relay.peers().iter().any(|peer| peer.endpoint.is_none()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let _echo = echo(&server, 7);
+        round(&client, at(7), 100_000, 1).await;
+        assert!(relay.connect(at(7)).await.is_err());
+        assert!(relay.addresses().is_empty());
     });
 }
 

@@ -1,36 +1,36 @@
 //! IP headers for the byte-level parts: the offsets of fields, and the beginning of the transport
 //! header.
 
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
-pub(super) const ICMP: u8 = 1;
-pub(super) const ICMPV6: u8 = 58;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
 
-pub(super) const V4_LEN: usize = 20;
-pub(super) const V6_LEN: usize = 40;
-pub(super) const TCP_LEN: usize = 20;
-pub(super) const UDP_LEN: usize = 8;
+pub(crate) const V4_LEN: usize = 20;
+pub(crate) const V6_LEN: usize = 40;
+pub(crate) const TCP_LEN: usize = 20;
+pub(crate) const UDP_LEN: usize = 8;
 
 /// The longest IPv4 packet; also the longest payload of an IPv6 header.
-pub(super) const MAX_LEN: usize = 65535;
+pub(crate) const MAX_LEN: usize = 65535;
 
-pub(super) mod tcp {
-    pub(in super::super) const FIN: u8 = 0x01;
-    pub(in super::super) const PSH: u8 = 0x08;
-    pub(in super::super) const ACK: u8 = 0x10;
-    pub(in super::super) const CWR: u8 = 0x80;
+pub(crate) mod tcp {
+    pub(crate) const FIN: u8 = 0x01;
+    pub(crate) const PSH: u8 = 0x08;
+    pub(crate) const ACK: u8 = 0x10;
+    pub(crate) const CWR: u8 = 0x80;
     /// Offset of the flags in the TCP header.
-    pub(in super::super) const FLAGS: usize = 13;
+    pub(crate) const FLAGS: usize = 13;
     /// Offset of the checksum in the TCP header.
-    pub(in super::super) const CHECKSUM: usize = 16;
+    pub(crate) const CHECKSUM: usize = 16;
 }
 
 /// Offset of the checksum in the UDP header.
-pub(super) const UDP_CHECKSUM: usize = 6;
+pub(crate) const UDP_CHECKSUM: usize = 6;
 
 /// An IP header, including IPv4 options and IPv6 extension headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     pub v6: bool,
     /// The transport protocol. In later fragments it is the protocol of the whole packet.
     pub protocol: u8,
@@ -115,18 +115,18 @@ impl Header {
     }
 }
 
-pub(super) fn be16(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-pub(super) fn put16(bytes: &mut [u8], at: usize, value: u16) {
+pub(crate) fn put16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-pub(super) fn put32(bytes: &mut [u8], at: usize, value: u32) {
+pub(crate) fn put32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
 }

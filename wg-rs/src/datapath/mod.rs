@@ -42,7 +42,7 @@ mod forward;
 pub(crate) mod icmp;
 pub(crate) mod inbound;
 pub(crate) mod inbox;
-mod ip;
+pub(crate) mod ip;
 pub mod lane;
 pub(crate) mod loops;
 pub(crate) mod network;

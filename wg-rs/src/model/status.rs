@@ -122,6 +122,16 @@ pub struct Unanswered {
     pub age: Duration,
 }
 
+impl Unanswered {
+    /// From this number on, an existing session counts as dead. Handshakes are sent every five seconds.
+    const DEAD: u32 = 2;
+
+    /// Whether so many handshakes were not answered that the peer counts as silent.
+    pub fn is_given_up(&self) -> bool {
+        self.count >= Self::DEAD
+    }
+}
+
 /// A refusal and its age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {

@@ -1,5 +1,6 @@
 //! The configuration of a tunnel: read from a file of `wg` or `wg-quick`, or built by calls.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -7,10 +8,13 @@ use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::error::Error;
+use super::resolve::PeerNames;
+use crate::config::lines::{Line, Section, What, lines};
 use crate::config::{
-    self, AllowedIpSetting, BYTE_ORDER_MARK, ConfigEndpoint, Dialect, PeerSettings, Reason,
-    Settings, WG_QUICK, value,
+    self, AllowedIpSetting, ConfigEndpoint, Dialect, PeerSettings, Reason, Settings, WG_QUICK,
+    value,
 };
+use crate::model::Extension;
 use crate::sys::{reason, secrets};
 
 /// The default MTU: what fits a path of 1500 bytes, also over IPv6.
@@ -26,12 +30,36 @@ const LARGEST_MTU: u32 = 65440;
 /// `SaveConfig`) are ignored, as they change the machine, which a tunnel in a process does not touch: no
 /// hook is run. `FwMark` is ignored too: it needs a privilege, and its purpose, to keep the tunnel's own
 /// packets from being routed into the tunnel, is void here.
+///
+/// ```
+/// use wg_rs::stack::{Config, Error, Peer, PrivateKey, PublicKey};
+///
+/// let key = PrivateKey::from_base64("yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=")?;
+/// let office = PublicKey::from_base64("xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=")?;
+/// let config = Config::new(key)
+///     .address("10.9.0.2".parse()?)
+///     .dns("10.9.0.1".parse()?)
+///     .peer(
+///         Peer::new(office)
+///             .endpoint("vpn.example.com:51820")?
+///             .allowed_ips("10.9.0.0/24, fd09::/64")?
+///             .persistent_keepalive(25),
+///     );
+///
+/// // Errors of a file name it and each wrong line.
+/// let error = Config::parse("wg0.conf", b"[Interface]\nPrivateKey = x\nMTU = many\n").unwrap_err();
+/// let Error::Wrong(faults) = error else { panic!() };
+/// assert!(faults[1].starts_with("wg0.conf:3: MTU: "));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     pub(super) settings: Settings,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) servers: Vec<IpAddr>,
     pub(super) search: Vec<String>,
+    /// The name of the interface, by its file.
+    name: Option<String>,
     mtu: Option<u32>,
 }
 
@@ -66,30 +94,28 @@ impl Config {
     /// # Errors
     /// [`Error::Wrong`] with all faults of the text.
     pub fn parse(name: &str, text: &[u8]) -> Result<Self, Error> {
-        let mut config = Config::default();
+        let mut config = Config {
+            name: { Path::new(name).file_stem() }.map(|stem| stem.to_string_lossy().into_owned()),
+            ..Config::default()
+        };
         let mut wrong: Vec<(usize, String)> = Vec::new();
         // The lines of wg-quick are replaced by empty lines, so that the other lines keep their numbers.
         let mut rest = Zeroizing::new(Vec::with_capacity(text.len() + 1));
-        let mut in_interface = false;
-        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-        for (line, number) in text.split(|byte| *byte == b'\n').zip(1..) {
-            let bare = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-            let bare = bare.trim_ascii();
-            if bare.starts_with(b"[") {
-                let tight: Vec<u8> = { bare.iter().copied() }
-                    .filter(|byte| !byte.is_ascii_whitespace())
-                    .collect();
-                in_interface = tight.eq_ignore_ascii_case(b"[Interface]");
+        let mut section = Section::Other;
+        for line in lines(text) {
+            if let What::Head(head) = line.what {
+                section = head;
             }
-            match wg_quick_line(bare).filter(|_| in_interface) {
-                Some((key, value)) => {
-                    if let Err(message) = config.take(key, value) {
-                        wrong.push((number, format!("{name}:{number}: {key}: {message}")));
-                    }
-                }
-                None => rest.extend_from_slice(line),
-            }
+            let Some((key, value)) = wg_quick_line(&line).filter(|_| section == Section::Interface)
+            else {
+                rest.extend_from_slice(line.raw);
+                continue;
+            };
             rest.push(b'\n');
+            if let Err(message) = config.take(key, &value) {
+                let number = line.number;
+                wrong.push((number, format!("{name}:{number}: {key}: {message}")));
+            }
         }
         let (settings, errors) = config::read_file(name, &rest, Dialect::WgQuick);
         config.settings = settings;
@@ -108,11 +134,7 @@ impl Config {
     }
 
     /// Takes the value of a line of wg-quick.
-    fn take(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
-        if !["Address", "DNS", "MTU"].contains(&key) {
-            return Ok(());
-        }
-        let value = str::from_utf8(value).map_err(|_| "not UTF-8 text")?;
+    fn take(&mut self, key: &str, value: &str) -> Result<(), String> {
         let words = value
             .split([',', ' ', '\t'])
             .filter(|word| !word.is_empty());
@@ -131,10 +153,11 @@ impl Config {
                     }
                 }
             }
-            _ => {
-                let mtu = value.trim().parse();
-                self.mtu = Some(mtu.map_err(|_| format!("`{}' is not a number", value.trim()))?);
+            "MTU" => {
+                let mtu = value.parse();
+                self.mtu = Some(mtu.map_err(|_| format!("`{value}' is not a number"))?);
             }
+            _ => {}
         }
         Ok(())
     }
@@ -179,6 +202,46 @@ impl Config {
         !self.addresses.is_empty()
     }
 
+    /// Whether at least two peers have `#@ Relay`, so that it is of use as a relay.
+    pub fn relays(&self) -> bool {
+        let is_relayed = |extension: &Extension| match extension {
+            Extension::Relay(groups) => !groups.names().is_empty(),
+            _ => false,
+        };
+        let peers = self.settings.peers.iter();
+        let relayed = peers.filter(|peer| peer.extensions.iter().any(is_relayed));
+        relayed.count() >= 2
+    }
+
+    /// The peers whose endpoints are names.
+    pub(super) fn endpoint_names(&self) -> Vec<(PublicKey, ConfigEndpoint)> {
+        let peers = self.settings.peers.iter();
+        let endpoints = peers.filter_map(|peer| Some((peer.public_key, peer.endpoint.clone()?)));
+        let is_name = |(_, endpoint): &(PublicKey, ConfigEndpoint)| endpoint.numeric().is_none();
+        endpoints.filter(is_name).collect()
+    }
+
+    /// The names of the peers of a file, with those of their addresses that are a single host's.
+    pub(super) fn peer_names(&self) -> PeerNames {
+        let Some(name) = &self.name else {
+            return PeerNames::default();
+        };
+        let peers = self.settings.peers.iter();
+        let named = peers.filter_map(|peer| Some((peer, peer.name()?.to_string())));
+        PeerNames {
+            domain: format!(".{}.internal", name.to_ascii_lowercase()),
+            addresses: named
+                .map(|(peer, name)| {
+                    let is_host = |ip: &&AllowedIpSetting| {
+                        !ip.remove && ip.ip.cidr == if ip.ip.addr.is_ipv4() { 32 } else { 128 }
+                    };
+                    let hosts = peer.allowed_ips.iter().filter(is_host);
+                    (name, hosts.map(|ip| ip.ip.addr).collect())
+                })
+                .collect(),
+        }
+    }
+
     /// Returns the MTU if it is allowed with these addresses.
     pub(super) fn checked_mtu(&self) -> Result<usize, Error> {
         let mtu = self.mtu.unwrap_or(MTU);
@@ -195,12 +258,9 @@ impl Config {
 }
 
 /// Returns the key and the value of a line that only wg-quick knows.
-fn wg_quick_line(bare: &[u8]) -> Option<(&'static str, &[u8])> {
-    let equals = bare.iter().position(|byte| *byte == b'=')?;
-    let key = bare[..equals].trim_ascii_end();
-    let known = |ours: &&&str| key.eq_ignore_ascii_case(ours.as_bytes());
-    let key = WG_QUICK.iter().find(known)?;
-    Some((key, bare[equals + 1..].trim_ascii()))
+fn wg_quick_line<'a>(line: &Line<'a>) -> Option<(&'static str, Cow<'a, str>)> {
+    let key = WG_QUICK.iter().find(|key| line.is(key))?;
+    Some((key, line.value()?))
 }
 
 /// Creates the error for a wrong value of `what`.

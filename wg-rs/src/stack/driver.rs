@@ -16,10 +16,12 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rand_core::{OsRng, TryRngCore};
-use wg_crypto::AeadBackend;
+use wg_crypto::{AeadBackend, PublicKey};
 
 use super::error::Error;
-use super::host::Host;
+use super::host::{Environment, Host};
+use super::lookup::Lookup;
+use crate::config::ConfigEndpoint;
 use crate::datapath::inbound::{Delivery, SocketReader};
 use crate::datapath::inbox::Inbox;
 use crate::datapath::network::{Network, Parts, ReadsSockets};
@@ -28,6 +30,7 @@ use crate::datapath::outbound::TunReader;
 use crate::datapath::protocol::{Owner, Protocol};
 use crate::datapath::sockets::Sockets;
 use crate::datapath::turn::Turn;
+use crate::model::status::Status;
 use crate::model::{Change, Interface};
 use crate::sys::netlink::Changes;
 use crate::sys::poll;
@@ -44,6 +47,8 @@ const LOOK_AT_CLOSING: Duration = Duration::from_millis(100);
 pub(super) struct Running {
     pub host: Arc<Host>,
     protocol: Arc<Protocol<Network>>,
+    /// Looks up names of endpoints until this is dropped. `None` if there are no names.
+    _lookup: Option<Lookup>,
 }
 
 /// The sockets, on their way to the driver's thread.
@@ -82,11 +87,16 @@ struct Driver {
 }
 
 impl Running {
-    /// Starts a tunnel whose local end has these addresses.
+    /// Starts a tunnel whose local end has these addresses. `names` are the endpoints that are names.
     ///
     /// # Errors
     /// Threads or descriptors cannot be created, or the configuration is refused.
-    pub fn start(addresses: Vec<IpAddr>, mtu: usize, changes: &[Change]) -> Result<Self, Error> {
+    pub fn start(
+        addresses: Vec<IpAddr>,
+        mtu: usize,
+        changes: &[Change],
+        names: Vec<(PublicKey, ConfigEndpoint)>,
+    ) -> Result<Self, Error> {
         let device = Device::new(Box::new(OsRng.unwrap_err()), AeadBackend::fastest());
         let plane = device.plane().clone();
         plane.set_mtu(mtu);
@@ -96,7 +106,8 @@ impl Running {
                 let inbox = inbox.clone();
                 move || inbox.notify()
             }));
-            let host = Arc::new(Host::new(addresses, mtu, plane.clone())?);
+            let environment = Environment { now, random };
+            let host = Arc::new(Host::new(addresses, mtu, plane.clone(), environment)?);
             let senders = Arc::new(Sockets::default());
             let handoff = Arc::new(Handoff::default());
             let driver = Driver {
@@ -123,13 +134,20 @@ impl Running {
             });
             let protocol = Arc::new(Protocol::new(device, network, senders, inbox));
             let thread = |name: &str| std::thread::Builder::new().name(name.into());
-            let running = Running {
+            let mut running = Running {
                 host,
                 protocol: protocol.clone(),
+                _lookup: None,
             };
             // If this fails, there is no driver that the drop of `running` could end.
             thread("wg-stack").spawn(move || driver.run())?;
-            thread("wg-protocol").spawn(move || protocol.run())?;
+            thread("wg-protocol").spawn({
+                let protocol = protocol.clone();
+                move || protocol.run()
+            })?;
+            if !names.is_empty() {
+                running._lookup = Some(Lookup::start(protocol, names)?);
+            }
             Ok(running)
         };
         let running = running().map_err(Error::Start)?;
@@ -157,6 +175,19 @@ impl Running {
         self.protocol.owner().device.get()
     }
 
+    /// Returns the status, without what only a daemon has.
+    pub fn status(&self) -> Status {
+        Status {
+            version: Some(env!("CARGO_PKG_VERSION").into()),
+            ..self.protocol.owner().device.status(now())
+        }
+    }
+
+    /// Returns the peers that answer and those that do not, without the peers of which nothing is known.
+    pub fn answers(&self) -> Vec<(PublicKey, bool)> {
+        self.protocol.owner().device.answers(now()).collect()
+    }
+
     /// Begins a handshake with every peer that has an endpoint and no session.
     pub fn greet(&self) {
         self.protocol.owner().device.greet(now());
@@ -172,6 +203,11 @@ impl Running {
             .filter(|(_, count)| *count > 0)
             .collect()
     }
+}
+
+/// A random number of the system.
+pub(super) fn random() -> u64 {
+    OsRng.try_next_u64().expect("the system has random numbers")
 }
 
 impl Drop for Running {

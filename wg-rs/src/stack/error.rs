@@ -30,6 +30,9 @@ pub enum Error {
     /// There is no address to send from.
     #[error("the interface has no Address: its addresses inside of the tunnel must be given")]
     NoAddress,
+    /// There are no two peers to relay between.
+    #[error("there is nothing to relay: at least two peers need a line `#@ Relay = on'")]
+    NothingToRelay,
     /// The MTU is too small for IP, or larger than the longest packet.
     #[error("MTU {0} is not between 576 (1280 with an IPv6 address) and 65440")]
     Mtu(u32),

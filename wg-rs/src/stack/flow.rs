@@ -8,21 +8,20 @@
 //! After a change of a flow, the caller must have it driven (`Host::drive`): packets that became due are
 //! sent, and the flow's timer is set again.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium, PacketMeta};
+use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{self, CongestionControl, RecvError, State};
-use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpCidr, IpListenEndpoint};
+use smoltcp::wire::IpListenEndpoint;
 
+use super::link::{Link, instant, interface};
 use super::nudge::Nudge;
-use super::packet::{Tuple, Unreachable, header_of};
+use super::packet::{Tuple, Unreachable};
 use crate::datapath::virtio;
 use crate::tunnel::time::Time;
 
@@ -39,8 +38,6 @@ const LINGER: Duration = Duration::from_secs(60);
 /// How long after its end the smoltcp clock of a connection that may still be read goes on. It must stop
 /// before TIME-WAIT is over, as smoltcp then discards the data that was not read.
 const UNREAD: Duration = Duration::from_secs(5);
-/// The longest packet that smoltcp writes; the data path cuts it into segments.
-const LONGEST: usize = 65535;
 /// Smaller path MTUs are not believed, for IPv4 and IPv6 (RFC 1191, section 3; RFC 8201, section 4).
 const LEAST_MTU: (usize, usize) = (576, 1280);
 
@@ -106,149 +103,9 @@ struct Inner {
     nudge: Nudge,
 }
 
-fn instant(now: Time) -> Instant {
-    Instant::from_micros(i64::try_from(now.as_nanos() / 1000).unwrap_or(i64::MAX))
-}
-
 /// Converts to a smoltcp duration.
 fn lasting(duration: Duration) -> Option<smoltcp::time::Duration> {
     Some(duration.into())
-}
-
-/// The device of a smoltcp interface for the duration of one call.
-pub(super) struct Link<'a> {
-    mtu: usize,
-    incoming: Option<&'a [u8]>,
-    /// Room for a packet after its virtio header, and how many bytes of it are used.
-    room: &'a mut [u8],
-    used: &'a mut usize,
-}
-
-impl<'a> Link<'a> {
-    pub fn new(
-        mtu: usize,
-        incoming: Option<&'a [u8]>,
-        room: &'a mut [u8],
-        used: &'a mut usize,
-    ) -> Self {
-        *used = 0;
-        Link {
-            mtu,
-            incoming,
-            room,
-            used,
-        }
-    }
-}
-
-pub(super) struct Incoming<'a>(&'a [u8]);
-
-pub(super) struct Outgoing<'a> {
-    room: &'a mut [u8],
-    used: &'a mut usize,
-    segment: Option<u16>,
-}
-
-impl phy::RxToken for Incoming<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
-        read(self.0)
-    }
-}
-
-impl phy::TxToken for Outgoing<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
-        let packet = &mut self.room[virtio::LEN..virtio::LEN + len];
-        packet.fill(0);
-        let result = write(packet);
-        let header = header_of(packet, self.segment);
-        self.room[..virtio::LEN].copy_from_slice(&header);
-        *self.used = virtio::LEN + len;
-        result
-    }
-
-    fn set_meta(&mut self, meta: PacketMeta) {
-        self.segment = meta.segmentation_offload_size.map(u16::from);
-    }
-}
-
-impl phy::Device for Link<'_> {
-    type RxToken<'b>
-        = Incoming<'b>
-    where
-        Self: 'b;
-    type TxToken<'b>
-        = Outgoing<'b>
-    where
-        Self: 'b;
-
-    fn receive(&mut self, now: Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
-        let packet = self.incoming.take()?;
-        Some((Incoming(packet), self.transmit(now)?))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Outgoing<'_>> {
-        // One packet at a time.
-        (*self.used == 0).then_some(Outgoing {
-            room: self.room,
-            used: self.used,
-            segment: None,
-        })
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.mtu;
-        // The data path verifies checksums of received packets and computes those of sent packets.
-        capabilities.checksum.tcp = Checksum::None;
-        // Not for IPv6: there smoltcp 0.14 drops packets longer than the MTU even if the device would cut
-        // them. The data path gathers those segments into bursts all the same.
-        capabilities.segmentation.tcpv4 = LONGEST.try_into().ok();
-        capabilities
-    }
-}
-
-/// Creates a smoltcp interface with this one address and a default route.
-pub(super) fn interface(address: IpAddr, mtu: usize, seed: u64, now: Time) -> Interface {
-    let mut used = 0;
-    let mut link = Link::new(mtu, None, &mut [], &mut used);
-    let mut config = Config::new(HardwareAddress::Ip);
-    config.random_seed = seed;
-    let mut interface = Interface::new(config, &mut link, instant(now));
-    set_address(&mut interface, address);
-    interface
-}
-
-/// Replaces the address of a smoltcp interface.
-pub(super) fn set_address(interface: &mut Interface, address: IpAddr) {
-    let prefix = if address.is_ipv4() { 32 } else { 128 };
-    interface.update_ip_addrs(|addresses| {
-        addresses.clear();
-        // The list has room for two.
-        let _ = addresses.push(IpCidr::new(address.into(), prefix));
-    });
-    // Any gateway serves, as there is no link layer. The table has room for a route of each family.
-    let routes = interface.routes_mut();
-    let _ = match address {
-        IpAddr::V4(address) => routes.add_default_ipv4_route(address),
-        IpAddr::V6(address) => routes.add_default_ipv6_route(address),
-    };
-}
-
-/// Answers a packet that belongs to no flow and no socket: by a reset, an ICMP error or an echo reply.
-/// Returns the length of the answer in `room`, 0 if there is none.
-pub(super) fn answer(
-    interface: &mut Interface,
-    mtu: usize,
-    packet: &[u8],
-    room: &mut [u8],
-    now: Time,
-) -> usize {
-    let mut used = 0;
-    let mut link = Link::new(mtu, Some(packet), room, &mut used);
-    let mut nobody = SocketSet::new(Vec::new());
-    interface.poll_ingress_single(instant(now), &mut link, &mut nobody);
-    used
 }
 
 impl Flow {

@@ -13,13 +13,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rand_core::{OsRng, TryRngCore};
 use smoltcp::iface::Interface;
 use tokio::sync::Notify;
 
@@ -27,9 +26,10 @@ use super::backlog::Backlog;
 use super::budget::{Budget, MOST_FLOWS};
 use super::error::Error;
 use super::flow::{self, Flow, Next};
+use super::link::{self, ROOM};
 use super::mailbox::Mailbox;
+use super::outgoing::Outgoing;
 use super::packet::{self, Packet, Tuple};
-use crate::datapath::now;
 use crate::datapath::tun_io::TunIo;
 use crate::datapath::virtio::{self, VirtioNetHdr};
 use crate::sys::poll::Waker;
@@ -44,14 +44,17 @@ const EPHEMERAL: std::ops::RangeInclusive<u16> = 49152..=65535;
 const PORT_TRIES: usize = 256;
 /// The shortest time after which a timer fires.
 const SOON: Duration = Duration::from_millis(1);
-/// Maximum bytes of datagrams and answers that wait to be sent. Beyond it, senders of datagrams wait, and
-/// answers are dropped.
-const MOST_OUTGOING: usize = 1 << 20;
-/// Room for the longest packet after its virtio header.
-const ROOM: usize = virtio::LEN + (1 << 16);
+
+/// The clock and the random numbers of a host: the system's, or those of a simulation.
+pub(super) struct Environment {
+    pub now: fn() -> Time,
+    pub random: fn() -> u64,
+}
 
 /// The host, see the head of the file.
 pub(super) struct Host {
+    environment: Environment,
+    /// None if this end only relays.
     addresses: Vec<IpAddr>,
     mtu: usize,
     plane: Arc<Plane>,
@@ -63,9 +66,7 @@ pub(super) struct Host {
     ready: Mutex<VecDeque<Arc<Flow>>>,
     /// The time at which each flow must be driven at the latest.
     timers: Mutex<BTreeMap<(Time, u64), Arc<Flow>>>,
-    outgoing: Mutex<Outgoing>,
-    /// Notified when `outgoing` has room again.
-    room: Notify,
+    outgoing: Outgoing,
     bench: Mutex<Bench>,
     next_id: AtomicU64,
     closing: AtomicBool,
@@ -82,12 +83,6 @@ struct Tables {
     budget: Budget,
 }
 
-#[derive(Default)]
-struct Outgoing {
-    packets: VecDeque<Vec<u8>>,
-    bytes: usize,
-}
-
 /// State that only the driver's thread uses.
 struct Bench {
     gathered: Vec<u8>,
@@ -96,18 +91,21 @@ struct Bench {
     nobody: Interface,
 }
 
-fn random() -> u64 {
-    OsRng.try_next_u64().expect("the system has random numbers")
-}
-
 impl Host {
-    /// Creates a host with these addresses, of which there must be at least one.
+    /// Creates a host with these addresses.
     ///
     /// # Errors
     /// A descriptor cannot be created.
-    pub fn new(addresses: Vec<IpAddr>, mtu: usize, plane: Arc<Plane>) -> io::Result<Self> {
-        let nobody = flow::interface(addresses[0], mtu, random(), now());
+    pub fn new(
+        addresses: Vec<IpAddr>,
+        mtu: usize,
+        plane: Arc<Plane>,
+        environment: Environment,
+    ) -> io::Result<Self> {
+        let Environment { now, random } = environment;
+        let nobody = link::interface(Ipv4Addr::UNSPECIFIED.into(), mtu, random(), now());
         Ok(Host {
+            environment,
             addresses,
             mtu,
             plane,
@@ -116,8 +114,7 @@ impl Host {
             tables: Mutex::default(),
             ready: Mutex::default(),
             timers: Mutex::default(),
-            outgoing: Mutex::default(),
-            room: Notify::new(),
+            outgoing: Outgoing::default(),
             bench: Mutex::new(Bench {
                 gathered: Vec::new(),
                 answer: vec![0; ROOM].into_boxed_slice(),
@@ -128,6 +125,15 @@ impl Host {
             ended: AtomicBool::new(false),
             over: Notify::new(),
         })
+    }
+
+    /// The current time.
+    pub fn now(&self) -> Time {
+        (self.environment.now)()
+    }
+
+    fn random(&self) -> u64 {
+        (self.environment.random)()
     }
 
     /// The addresses of this end.
@@ -153,7 +159,7 @@ impl Host {
     /// if it must not sleep, as there is work.
     pub fn sleep(&self) -> Option<Option<Time>> {
         self.sleeps.store(true, Ordering::SeqCst);
-        let idle = self.ready.lock().is_empty() && self.outgoing.lock().packets.is_empty();
+        let idle = self.ready.lock().is_empty() && self.outgoing.is_empty();
         if !idle {
             self.sleeps.store(false, Ordering::SeqCst);
             return None;
@@ -211,14 +217,14 @@ impl Host {
         self.check_open()?;
         let tuple = (0..PORT_TRIES)
             .map(|_| Tuple {
-                local: SocketAddr::new(local, random_port()),
+                local: SocketAddr::new(local, ephemeral(self.random())),
                 remote,
             })
             .find(|tuple| !tables.flows.contains_key(tuple))
             .ok_or(Error::TooMany(MOST_FLOWS))?;
         let memory = tables.budget.take().ok_or(Error::TooMany(MOST_FLOWS))?;
         let id = self.new_id();
-        let flow = Flow::connecting(id, tuple, memory, self.mtu, random(), now());
+        let flow = Flow::connecting(id, tuple, memory, self.mtu, self.random(), self.now());
         let flow = Arc::new(flow);
         tables.flows.insert(tuple, flow.clone());
         drop(tables);
@@ -248,7 +254,7 @@ impl Host {
             let on_port = tables.listeners.get(&port).into_iter().flatten();
             !{ on_port }.any(|backlog| backlog.overlaps(address))
         };
-        let port = free_port(port, is_free)?;
+        let port = self.free_port(port, is_free)?;
         let backlog = Arc::new(Backlog::new(address));
         let on_port = tables.listeners.entry(port).or_default();
         on_port.push(backlog.clone());
@@ -275,7 +281,7 @@ impl Host {
     pub fn bind(&self, port: u16) -> Result<(u16, Arc<Mailbox>), Error> {
         let mut tables = self.tables.lock();
         self.check_open()?;
-        let port = free_port(port, |port| !tables.ports.contains_key(&port))?;
+        let port = self.free_port(port, |port| !tables.ports.contains_key(&port))?;
         let mailbox = Arc::new(Mailbox::default());
         tables.ports.insert(port, mailbox.clone());
         Ok((port, mailbox))
@@ -302,43 +308,12 @@ impl Host {
                 most,
             });
         }
-        let mut packet = packet::datagram(&Tuple { local, remote }, payload);
-        loop {
-            self.check_open()?;
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            match self.put(packet) {
-                Ok(()) => return Ok(()),
-                Err(refused) => packet = refused,
-            }
-            room.await;
-        }
-    }
-
-    /// Queues a packet to be sent. Returns it if there is no room.
-    fn put(&self, packet: Vec<u8>) -> Result<(), Vec<u8>> {
-        let mut outgoing = self.outgoing.lock();
-        if outgoing.bytes + packet.len() > MOST_OUTGOING {
-            return Err(packet);
-        }
-        outgoing.bytes += packet.len();
-        outgoing.packets.push_back(packet);
-        drop(outgoing);
+        let packet = packet::datagram(&Tuple { local, remote }, payload);
+        let is_closed = || self.check_open().is_err();
+        let put = self.outgoing.put_later(packet, is_closed).await;
+        put.map_err(|_| Error::Closed)?;
         self.wake();
         Ok(())
-    }
-
-    fn take(&self) -> Option<Vec<u8>> {
-        let mut outgoing = self.outgoing.lock();
-        let packet = outgoing.packets.pop_front()?;
-        outgoing.bytes -= packet.len();
-        let has_room = outgoing.bytes < MOST_OUTGOING / 2;
-        drop(outgoing);
-        if has_room {
-            self.room.notify_waiters();
-        }
-        Some(packet)
     }
 
     /// Begins to close: nothing new may begin, and connections end when the data written to them is sent.
@@ -359,7 +334,7 @@ impl Host {
             flow.close();
             self.drive(&flow);
         }
-        self.room.notify_waiters();
+        self.outgoing.wake();
         self.sleeps.store(false, Ordering::SeqCst);
         self.waker.signal();
     }
@@ -452,14 +427,23 @@ impl Host {
             return None;
         };
         let id = self.new_id();
-        let flow = Flow::accepting(id, *tuple, memory, self.mtu, random(), now(), backlog);
+        let flow = Flow::accepting(
+            id,
+            *tuple,
+            memory,
+            self.mtu,
+            self.random(),
+            self.now(),
+            backlog,
+        );
         let flow = Arc::new(flow);
         tables.flows.insert(*tuple, flow.clone());
         Some(flow)
     }
 
-    /// Whether a SYN for this port must be ignored, as the listener is full, and not refused.
-    fn is_full(&self, tuple: &Tuple) -> bool {
+    /// Whether something listens on this port. A SYN for it that has no flow is ignored, as there is no room
+    /// for another connection, and is not refused.
+    fn is_listening(&self, tuple: &Tuple) -> bool {
         let tables = self.tables.lock();
         let on_port = tables.listeners.get(&tuple.local.port());
         { on_port.into_iter().flatten() }.any(|backlog| backlog.is_for(tuple.local.ip()))
@@ -472,7 +456,7 @@ impl Host {
         if !self.addresses.contains(&to) {
             return;
         }
-        let now = now();
+        let now = self.now();
         match what {
             Packet::Tcp { tuple, syn } => {
                 if let Some(flow) = self.flow_of(&tuple, syn) {
@@ -480,7 +464,7 @@ impl Host {
                     self.put_answer(&answer[..len]);
                     return self.drive(&flow);
                 }
-                if syn && self.is_full(&tuple) {
+                if syn && self.is_listening(&tuple) {
                     return;
                 }
             }
@@ -501,15 +485,28 @@ impl Host {
             }
             Packet::Other => {}
         }
-        flow::set_address(nobody, to);
-        let len = flow::answer(nobody, self.mtu, packet, answer, now);
+        link::set_address(nobody, to);
+        let len = link::answer(nobody, self.mtu, packet, answer, now);
         self.put_answer(&answer[..len]);
+    }
+
+    /// Returns this port if it is free; for 0, any free port.
+    fn free_port(&self, port: u16, is_free: impl Fn(u16) -> bool) -> Result<u16, Error> {
+        match port {
+            0 => (0..PORT_TRIES)
+                .map(|_| ephemeral(self.random()))
+                .find(|port| is_free(*port))
+                .ok_or(Error::PortInUse(0)),
+            _ if is_free(port) => Ok(port),
+            _ => Err(Error::PortInUse(port)),
+        }
     }
 
     fn put_answer(&self, answer: &[u8]) {
         if !answer.is_empty() {
             // Without room the answer is dropped, as if it had been lost on its way.
-            let _ = self.put(answer.to_vec());
+            let _ = self.outgoing.put(answer.to_vec());
+            self.wake();
         }
     }
 }
@@ -521,27 +518,16 @@ fn disarm(timers: &mut BTreeMap<(Time, u64), Arc<Flow>>, flow: &Flow) {
     }
 }
 
-fn random_port() -> u16 {
+/// Returns the port of an outgoing connection for a random number.
+fn ephemeral(random: u64) -> u16 {
     let (first, last) = EPHEMERAL.into_inner();
     let count = u64::from(last - first) + 1;
-    first + (random() % count) as u16
-}
-
-/// Returns this port if it is free; for 0, any free port.
-fn free_port(port: u16, is_free: impl Fn(u16) -> bool) -> Result<u16, Error> {
-    match port {
-        0 => (0..PORT_TRIES)
-            .map(|_| random_port())
-            .find(|port| is_free(*port))
-            .ok_or(Error::PortInUse(0)),
-        _ if is_free(port) => Ok(port),
-        _ => Err(Error::PortInUse(port)),
-    }
+    first + (random % count) as u16
 }
 
 impl TunIo for Host {
     fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        if let Some(packet) = self.take() {
+        if let Some(packet) = self.outgoing.take() {
             buf[..packet.len()].copy_from_slice(&packet);
             return Ok(packet.len());
         }
@@ -552,7 +538,7 @@ impl TunIo for Host {
             };
             // After this, a change of the flow queues it again.
             flow.queued.store(false, Ordering::Release);
-            let now = now();
+            let now = self.now();
             let len = flow.transmit(buf, now);
             if len > 0 {
                 // The flow may have more packets; the other flows have their turn first.

@@ -12,6 +12,7 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, IpRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 use super::packet::Tuple;
+use crate::datapath::ip::{Header, TCP};
 use crate::tunnel::time::Time;
 
 /// The time without progress after which data is repeated. It doubles each time.
@@ -32,14 +33,10 @@ pub(super) struct Nudge {
     tries: u32,
 }
 
-/// The TCP part of a packet without IPv6 extension headers.
+/// The TCP part of a packet.
 fn tcp(packet: &[u8]) -> Option<TcpPacket<&[u8]>> {
-    let offset = match packet.first()? >> 4 {
-        4 => usize::from(packet[0] & 15) * 4,
-        _ if packet.get(6) == Some(&u8::from(IpProtocol::Tcp)) => 40,
-        _ => return None,
-    };
-    TcpPacket::new_checked(packet.get(offset..)?).ok()
+    let header = Header::parse(packet).filter(|header| header.protocol == TCP)?;
+    TcpPacket::new_checked(&packet[header.transport..]).ok()
 }
 
 impl Nudge {

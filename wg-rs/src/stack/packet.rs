@@ -1,24 +1,15 @@
 //! Packets inside the tunnel, as the stack reads and writes them. As in the data path, each follows its
 //! virtio header.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, IpRepr, UdpPacket, UdpRepr};
 
 use crate::datapath::checksum::Sum;
+use crate::datapath::ip::{self, Header, ICMP, ICMPV6, TCP, UDP, be16, be32};
 use crate::datapath::virtio::{self, VirtioNetHdr};
 
-/// The numbers of the IP protocols that the stack handles.
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
-
-const V4_HEADER: usize = 20;
-const V6_HEADER: usize = 40;
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
 const HOP_LIMIT: u8 = 64;
 
 /// The two ends of a flow.
@@ -72,53 +63,29 @@ struct Ip<'a> {
 }
 
 impl<'a> Ip<'a> {
-    /// Reads the headers only; the packet may be truncated after them.
+    /// Reads the headers only; the packet may be truncated after them. `None` for fragments, which are not
+    /// reassembled.
     fn parse(packet: &'a [u8]) -> Option<Self> {
-        match packet.first()? >> 4 {
-            4 => {
-                let header = usize::from(packet[0] & 15) * 4;
-                if header < V4_HEADER || packet.len() < header {
-                    return None;
-                }
-                // Fragments are not reassembled.
-                if u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0 {
-                    return None;
-                }
-                let address =
-                    |at: usize| -> [u8; 4] { packet[at..at + 4].try_into().expect("four") };
-                Some(Ip {
-                    v6: false,
-                    protocol: packet[9],
-                    addresses: &packet[12..20],
-                    source: Ipv4Addr::from(address(12)).into(),
-                    destination: Ipv4Addr::from(address(16)).into(),
-                    transport: &packet[header..],
-                })
-            }
-            6 => {
-                if packet.len() < V6_HEADER {
-                    return None;
-                }
-                let address =
-                    |at: usize| -> [u8; 16] { packet[at..at + 16].try_into().expect("sixteen") };
-                Some(Ip {
-                    v6: true,
-                    protocol: packet[6],
-                    addresses: &packet[8..40],
-                    source: Ipv6Addr::from(address(8)).into(),
-                    destination: Ipv6Addr::from(address(24)).into(),
-                    transport: &packet[V6_HEADER..],
-                })
-            }
-            _ => None,
-        }
+        let header = Header::parse(packet).filter(|header| header.fragment.is_none())?;
+        let addresses = header.addresses(packet);
+        let (source, destination) = addresses.split_at(addresses.len() / 2);
+        let address = |bytes: &[u8]| match header.v6 {
+            true => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+            false => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        };
+        Some(Ip {
+            v6: header.v6,
+            protocol: header.protocol,
+            addresses,
+            source: address(source)?,
+            destination: address(destination)?,
+            transport: &packet[header.transport..],
+        })
     }
 
     fn ports(&self) -> Option<(u16, u16)> {
-        let [a, b, c, d, ..] = *self.transport else {
-            return None;
-        };
-        Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+        let ports = self.transport.get(..4)?;
+        Some((be16(ports, 0), be16(ports, 2)))
     }
 
     fn has_good_checksum(&self) -> bool {
@@ -138,23 +105,21 @@ impl<'a> Packet<'a> {
         };
         let what = match ip.protocol {
             TCP => {
-                if ip.transport.len() < TCP_HEADER || !(verified || ip.has_good_checksum()) {
+                if ip.transport.len() < ip::TCP_LEN || !(verified || ip.has_good_checksum()) {
                     return None;
                 }
                 const SYN_ACK_RST: u8 = 0x16;
                 const SYN: u8 = 0x02;
                 Packet::Tcp {
                     tuple: came(ip.ports()?),
-                    syn: ip.transport[13] & SYN_ACK_RST == SYN,
+                    syn: ip.transport[ip::tcp::FLAGS] & SYN_ACK_RST == SYN,
                 }
             }
             UDP => {
-                let len = usize::from(u16::from_be_bytes([
-                    *ip.transport.get(4)?,
-                    *ip.transport.get(5)?,
-                ]));
-                let unsummed = !ip.v6 && ip.transport.get(6..8)? == [0, 0];
-                if len < UDP_HEADER
+                let header = ip.transport.get(..ip::UDP_LEN)?;
+                let len = usize::from(be16(header, 4));
+                let unsummed = !ip.v6 && be16(header, ip::UDP_CHECKSUM) == 0;
+                if len < ip::UDP_LEN
                     || len != ip.transport.len()
                     || !(verified || unsummed || ip.has_good_checksum())
                 {
@@ -162,7 +127,7 @@ impl<'a> Packet<'a> {
                 }
                 Packet::Udp {
                     tuple: came(ip.ports()?),
-                    payload: &ip.transport[UDP_HEADER..],
+                    payload: &ip.transport[ip::UDP_LEN..],
                 }
             }
             ICMP | ICMPV6 => ip.icmp_error().unwrap_or(Packet::Other),
@@ -188,11 +153,8 @@ impl<'a> Ip<'a> {
             return None;
         }
         let what = match (self.v6, header[0], header[1]) {
-            (false, 3, 4) => Unreachable::TooBig(u16::from_be_bytes([header[6], header[7]]).into()),
-            (true, 2, _) => {
-                let mtu = [header[4], header[5], header[6], header[7]];
-                Unreachable::TooBig(u32::from_be_bytes(mtu) as usize)
-            }
+            (false, 3, 4) => Unreachable::TooBig(be16(header, 6).into()),
+            (true, 2, _) => Unreachable::TooBig(be32(header, 4) as usize),
             (false, 3, 2 | 3) | (true, 1, 4) => Unreachable::Port,
             (false, 3, _) | (true, 1, _) => Unreachable::Host,
             _ => return None,
@@ -220,8 +182,8 @@ impl<'a> Ip<'a> {
 /// compute the checksum and cut the packet into segments with `size` bytes of payload.
 pub(super) fn header_of(packet: &[u8], size: Option<u16>) -> [u8; virtio::LEN] {
     let (v6, protocol) = match packet.first().map(|byte| byte >> 4) {
-        Some(4) if packet.len() >= V4_HEADER => (false, packet[9]),
-        Some(6) if packet.len() >= V6_HEADER => (true, packet[6]),
+        Some(4) if packet.len() >= ip::V4_LEN => (false, packet[9]),
+        Some(6) if packet.len() >= ip::V6_LEN => (true, packet[6]),
         _ => return [0; virtio::LEN],
     };
     if protocol != TCP {
@@ -242,7 +204,7 @@ pub(super) fn header_of(packet: &[u8], size: Option<u16>) -> [u8; virtio::LEN] {
 
 /// The longest payload of a datagram whose packet fits `mtu`, in bytes.
 pub(super) fn most_payload(mtu: usize, v6: bool) -> usize {
-    mtu - UDP_HEADER - if v6 { V6_HEADER } else { V4_HEADER }
+    mtu - ip::UDP_LEN - if v6 { ip::V6_LEN } else { ip::V4_LEN }
 }
 
 /// Builds a UDP datagram after its virtio header. Both ends must be of the same address family.
@@ -251,7 +213,7 @@ pub(super) fn datagram(tuple: &Tuple, payload: &[u8]) -> Vec<u8> {
         src_port: tuple.local.port(),
         dst_port: tuple.remote.port(),
     };
-    let len = UDP_HEADER + payload.len();
+    let len = ip::UDP_LEN + payload.len();
     let (local, remote) = (tuple.local.ip().into(), tuple.remote.ip().into());
     let ip = IpRepr::new(local, remote, IpProtocol::Udp, len, HOP_LIMIT);
     let checksums = ChecksumCapabilities::default();
@@ -302,7 +264,7 @@ mod tests {
             };
             let payload = &b"question"[..];
             assert_eq!(read, Packet::Udp { tuple, payload });
-            let transport = packet.len() - payload.len() - UDP_HEADER;
+            let transport = packet.len() - payload.len() - ip::UDP_LEN;
             for i in transport..packet.len() {
                 let mut damaged = packet.to_vec();
                 damaged[i] ^= 1;

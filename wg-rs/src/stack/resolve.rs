@@ -1,17 +1,17 @@
 //! Resolves host names, only through the tunnel: by UDP, and by TCP if the answer is too long (RFC 1035,
 //! section 4.2; RFC 7766).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand_core::{OsRng, TryRngCore};
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, TYPE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::driver::Running;
+use super::driver::{Running, random};
 use super::error::Error;
 use super::stream::TcpStream;
 use super::udp::UdpSocket;
@@ -21,11 +21,35 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 const DNS_PORT: u16 = 53;
 
-/// The DNS servers and search domains of a tunnel.
+/// What a tunnel resolves names by.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
+    /// The DNS servers.
     pub servers: Vec<IpAddr>,
+    /// The search domains.
     pub search: Vec<String>,
+    /// The names of the peers; no server is asked for these.
+    pub peers: PeerNames,
+}
+
+/// The names of peers: those of `#@ Name`, in a domain of the interface.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PeerNames {
+    /// The domain with a dot before it: `.wg0.internal`. Empty if there is none.
+    pub domain: String,
+    /// The addresses of each name.
+    pub addresses: HashMap<String, Vec<IpAddr>>,
+}
+
+impl PeerNames {
+    /// Returns the addresses of a peer, none if there is no such peer or it has none. `None` if the name is
+    /// not in the domain.
+    fn addresses_of(&self, name: &str) -> Option<&[IpAddr]> {
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let domain = Some(&self.domain).filter(|domain| !domain.is_empty())?;
+        let peer = name.strip_suffix(domain.as_str())?;
+        Some(self.addresses.get(peer).map_or(&[], Vec::as_slice))
+    }
 }
 
 /// The answer of a server.
@@ -40,6 +64,12 @@ enum Answer {
 impl Resolver {
     /// Returns the addresses of a name, at least one, of the tunnel's address families.
     pub async fn resolve(&self, running: &Arc<Running>, name: &str) -> Result<Vec<IpAddr>, Error> {
+        if let Some(addresses) = self.peers.addresses_of(name) {
+            return match addresses {
+                [] => Err(Error::UnknownName(name.to_owned())),
+                some => Ok(some.to_vec()),
+            };
+        }
         if self.servers.is_empty() {
             return Err(Error::NoResolver(name.to_owned()));
         }
@@ -105,9 +135,8 @@ impl Resolver {
         {
             let server = SocketAddr::new(*server, DNS_PORT);
             match ask(running, server, name, kind).await {
-                Ok(Answer::Addresses(addresses)) => return Ok(addresses),
-                Ok(Answer::NoName) => return Ok(Vec::new()),
-                Ok(Answer::Truncated) | Err(Error::Unresolved(_)) => {}
+                Ok(addresses) => return Ok(addresses),
+                Err(Error::Unresolved(_)) => {}
                 Err(other) => error = other,
             }
         }
@@ -115,20 +144,21 @@ impl Resolver {
     }
 }
 
+/// Asks a server, again by TCP if its answer is too long. No addresses: there is no such name.
 async fn ask(
     running: &Arc<Running>,
     server: SocketAddr,
     name: &str,
     kind: TYPE,
-) -> Result<Answer, Error> {
-    let id = OsRng.try_next_u32().expect("the system has random numbers") as u16;
+) -> Result<Vec<IpAddr>, Error> {
+    let id = random() as u16;
     let question = question(id, name, kind).ok_or_else(|| Error::NoName(name.to_owned()))?;
     // The port is random too, so that an attacker cannot guess what a valid answer needs (RFC 5452).
     let (port, mailbox) = running.host.bind(0)?;
     let socket = UdpSocket::new(port, mailbox, running.clone());
     socket.send_to(&question, server).await?;
     let unresolved = || Error::Unresolved(name.to_owned());
-    let answer = timeout(PATIENCE, async {
+    let answered = timeout(PATIENCE, async {
         loop {
             let (bytes, from) = socket.recv_from().await?;
             if from == server
@@ -138,9 +168,10 @@ async fn ask(
             }
         }
     });
-    match answer.await.map_err(|_| unresolved())?? {
+    match answered.await.map_err(|_| unresolved())?? {
+        Answer::Addresses(addresses) => return Ok(addresses),
+        Answer::NoName => return Ok(Vec::new()),
         Answer::Truncated => {}
-        answer => return Ok(answer),
     }
     let exchange = async {
         let stream = TcpStream::new(running.host.connect(server)?, running.clone());
@@ -150,7 +181,11 @@ async fn ask(
     let bytes = timeout(2 * PATIENCE, exchange)
         .await
         .map_err(|_| unresolved())??;
-    answer_whole(&bytes, id, name, kind).ok_or_else(unresolved)
+    match answer(&bytes, id, name, kind) {
+        Some(Answer::Addresses(addresses)) => Ok(addresses),
+        Some(Answer::NoName) => Ok(Vec::new()),
+        Some(Answer::Truncated) | None => Err(unresolved()),
+    }
 }
 
 /// Asks by TCP, where each message follows its length.
@@ -171,10 +206,6 @@ fn question(id: u16, name: &str, kind: TYPE) -> Option<Vec<u8>> {
     let question = Question::new(name, kind.into(), CLASS::IN.into(), false);
     packet.questions.push(question);
     packet.build_bytes_vec().ok()
-}
-
-fn answer_whole(bytes: &[u8], id: u16, name: &str, kind: TYPE) -> Option<Answer> {
-    answer(bytes, id, name, kind).filter(|answer| !matches!(answer, Answer::Truncated))
 }
 
 /// Reads the answer to this question. `None` if the message does not answer it, or the server failed.
@@ -246,6 +277,21 @@ mod tests {
         for len in 0..good.len() {
             assert!(read(&good[..len], 7, "vpn.example").is_none(), "{len}");
         }
+    }
+
+    #[test]
+    fn names_of_peers_are_only_in_their_domain() {
+        let ours: IpAddr = "10.9.0.3".parse().unwrap();
+        let names = PeerNames {
+            domain: ".wg0.internal".into(),
+            addresses: [("bob".to_owned(), vec![ours])].into(),
+        };
+        assert_eq!(names.addresses_of("Bob.WG0.internal."), Some(&[ours][..]));
+        assert_eq!(names.addresses_of("carol.wg0.internal"), Some(&[][..]));
+        for other in ["bob", "bob.wg1.internal", "wg0.internal", ""] {
+            assert_eq!(names.addresses_of(other), None, "{other}");
+        }
+        assert_eq!(PeerNames::default().addresses_of("bob.example"), None);
     }
 
     #[test]

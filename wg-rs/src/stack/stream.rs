@@ -11,7 +11,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::driver::Running;
 use super::error::Error;
 use super::flow::{Ended, Flow};
-use crate::datapath::now;
 
 /// A TCP connection through the tunnel, to read from and write to.
 ///
@@ -77,7 +76,9 @@ impl AsyncRead for TcpStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let room = buf.initialize_unfilled();
-        let (read, tell) = self.flow.poll_read(room, context.waker(), now());
+        let (read, tell) = self
+            .flow
+            .poll_read(room, context.waker(), self.running.host.now());
         if tell {
             self.running.host.drive(&self.flow);
         }
@@ -121,7 +122,7 @@ impl AsyncWrite for TcpStream {
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
-        self.flow.orphan(now());
+        self.flow.orphan(self.running.host.now());
         self.running.host.drive(&self.flow);
     }
 }

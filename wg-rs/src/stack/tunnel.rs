@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use wg_crypto::PublicKey;
+
 use super::config::Config;
 use super::driver::Running;
 use super::error::Error;
@@ -12,6 +14,7 @@ use super::resolve::Resolver;
 use super::stream::TcpStream;
 use super::udp::UdpSocket;
 use crate::config::{Apply, ConfigEndpoint, Reason, Retries};
+use crate::model::status::Status;
 use crate::model::{Change, Peer};
 
 /// A tunnel that runs in this process, without a network interface and without any privilege.
@@ -49,12 +52,47 @@ impl Tunnel {
         })
     }
 
+    /// Starts a tunnel that only relays: it passes on the packets of peers that share a group of `#@ Relay`,
+    /// and cannot read them. It has no address, so there is nothing to connect to or to listen on.
+    ///
+    /// # Errors
+    /// Those of [`Tunnel::start`], except [`Error::NoAddress`]. [`Error::NothingToRelay`].
+    pub fn relay(config: Config) -> Result<Self, Error> {
+        Self::relay_by(config, |endpoint| {
+            endpoint.resolve(Retries(Some(0)), &mut |_, _| false)
+        })
+    }
+
+    /// As [`Tunnel::relay`], but resolves endpoints by `resolve`.
+    pub(crate) fn relay_by(
+        mut config: Config,
+        resolve: impl FnMut(&ConfigEndpoint) -> Result<SocketAddr, Reason>,
+    ) -> Result<Self, Error> {
+        if !config.relays() {
+            return Err(Error::NothingToRelay);
+        }
+        config.addresses.clear();
+        Self::run(config, resolve)
+    }
+
     /// As [`Tunnel::start`], but resolves endpoints by `resolve`.
     pub(crate) fn start_by(
         config: Config,
         resolve: impl FnMut(&ConfigEndpoint) -> Result<SocketAddr, Reason>,
     ) -> Result<Self, Error> {
+        if !config.has_address() {
+            return Err(Error::NoAddress);
+        }
+        Self::run(config, resolve)
+    }
+
+    fn run(
+        config: Config,
+        resolve: impl FnMut(&ConfigEndpoint) -> Result<SocketAddr, Reason>,
+    ) -> Result<Self, Error> {
         let mtu = config.checked_mtu()?;
+        let peers = config.peer_names();
+        let names = config.endpoint_names();
         let Config {
             settings,
             addresses,
@@ -65,17 +103,23 @@ impl Tunnel {
         if { settings.private_key.as_ref() }.is_none_or(|key| key.is_zero()) {
             return Err(Error::NoPrivateKey);
         }
-        if addresses.is_empty() {
-            return Err(Error::NoAddress);
-        }
         let changes = settings.changes(Apply::SetConf, resolve);
         let mut changes = changes.map_err(Error::Endpoint)?;
         changes.retain(|change| !matches!(change, Change::FwMark(_)));
-        let running = Running::start(addresses, mtu, &changes)?;
+        let running = Running::start(addresses, mtu, &changes, names)?;
         Ok(Tunnel {
             running: Arc::new(running),
-            resolver: Arc::new(Resolver { servers, search }),
+            resolver: Arc::new(Resolver {
+                servers,
+                search,
+                peers,
+            }),
         })
+    }
+
+    /// The UDP port from which encrypted packets are sent.
+    pub fn listen_port(&self) -> u16 {
+        self.running.get().listen_port
     }
 
     /// The addresses of this end.
@@ -111,8 +155,11 @@ impl Tunnel {
         result
     }
 
-    /// Returns the addresses of a host, at least one. A name is resolved only by the DNS servers of the
-    /// configuration, through the tunnel; an address is returned as it is.
+    /// Returns the addresses of a host, at least one. An address is returned as it is.
+    ///
+    /// In a tunnel from the file `wg0.conf`, a peer with the line `#@ Name = bob` has the name
+    /// `bob.wg0.internal`: those of its allowed IPs that are single addresses. Every other name is resolved
+    /// only by the DNS servers of the configuration, through the tunnel.
     ///
     /// # Errors
     /// [`Error::NoResolver`], [`Error::UnknownName`], [`Error::Unresolved`], [`Error::NoName`]
@@ -156,6 +203,16 @@ impl Tunnel {
     /// Returns the peers with their state: endpoint, latest handshake, bytes sent and received.
     pub fn peers(&self) -> Vec<Peer> {
         self.running.get().peers
+    }
+
+    /// The status of the tunnel and its peers.
+    pub(crate) fn status(&self) -> Status {
+        self.running.status()
+    }
+
+    /// The peers that answer and those that do not, without the peers of which nothing is known.
+    pub(crate) fn answers(&self) -> Vec<(PublicKey, bool)> {
+        self.running.answers()
     }
 
     /// Begins a handshake with each peer that has an endpoint. Without this, the first packet to a peer begins

@@ -1,5 +1,7 @@
 //! The status of the device and its peers.
 
+use wg_crypto::PublicKey;
+
 use super::device::Device;
 use super::entry::Entry;
 use super::relay::Pair;
@@ -30,6 +32,20 @@ impl Device {
                 .collect(),
             ..Status::default()
         }
+    }
+
+    /// The peers that answer and those that do not, without the peers of which nothing is known.
+    pub(crate) fn answers(&self, now: Time) -> impl Iterator<Item = (PublicKey, bool)> {
+        self.peers.values().filter_map(move |entry| {
+            let handshake = entry.handshake.as_ref();
+            let unanswered = handshake.and_then(|handshake| handshake.unanswered(now));
+            let answers = match unanswered {
+                Some(unanswered) if unanswered.is_given_up() => false,
+                _ if entry.has_session(now) => true,
+                _ => return None,
+            };
+            Some((*entry.shared.public_key(), answers))
+        })
     }
 
     fn status_of(&self, entry: &Entry, now: Time) -> PeerStatus {
@@ -67,9 +83,14 @@ impl Pair {
 }
 
 impl Entry {
+    /// Whether there is a session in which data can be sent.
+    fn has_session(&self, now: Time) -> bool {
+        matches!(&*self.shared.keypairs.current(), Some(current) if current.can_send(now))
+    }
+
     fn status(&self, now: Time) -> PeerStatus {
         let peer = &self.shared;
-        let session = matches!(&*peer.keypairs.current(), Some(current) if current.can_send(now));
+        let session = self.has_session(now);
         let handshake = self.handshake.as_ref();
         PeerStatus {
             session: Some(session),

@@ -18,7 +18,11 @@ use super::context::Context;
 use super::json::JsonLayout;
 use super::out::Out;
 use super::watch;
+#[cfg(feature = "stack")]
+use crate::backend::Kind;
 use crate::model::Wall;
+#[cfg(feature = "stack")]
+use crate::model::status::{PeerStatus, Status};
 
 /// Runs `status`.
 pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
@@ -49,6 +53,26 @@ pub(super) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     let mut out = Out::new();
     let printed = print(&mut out, &asked, json.then_some(JsonLayout::Lines));
     out.finish(printed, status)
+}
+
+/// Writes the status of a tunnel in this process, which has this name.
+#[cfg(feature = "stack")]
+pub(super) fn print_own(out: &mut impl Write, name: &str, status: Status) -> io::Result<()> {
+    let own = Asked {
+        name: name.to_owned(),
+        kind: Kind::Userspace,
+        place: None,
+        status,
+    };
+    text::print(out, &[own], Wall::now())
+}
+
+/// Returns why a peer does not answer.
+#[cfg(feature = "stack")]
+pub(super) fn why(status: &Status, peer: &PeerStatus) -> String {
+    let text = reason::reason(status, peer, Wall::now()).text;
+    let cause = text.strip_prefix("not connected: ");
+    cause.map_or_else(|| text.clone(), str::to_owned)
 }
 
 fn print(out: &mut impl Write, asked: &[Asked], json: Option<JsonLayout>) -> io::Result<()> {

@@ -11,9 +11,6 @@ use crate::model::status::{PeerStatus, Refusal, Refused, Status, Unanswered, Unr
 use crate::sys::numeric::{NumericEndpoint, NumericIp};
 use crate::tunnel::timers::REJECT_AFTER_TIME;
 
-/// From this number of unanswered handshakes on, an existing session counts as dead. Handshakes are sent
-/// every five seconds.
-const DEAD: u32 = 2;
 /// The text of an older refusal includes its age.
 const RECENT: Duration = Duration::from_secs(20);
 
@@ -39,7 +36,7 @@ impl Condition {
 pub(super) fn reason(interface: &Status, peer: &PeerStatus, now: Wall) -> Condition {
     let last = peer.peer.last_handshake;
     let since_handshake = last.map(|last| Duration::from_secs(now.secs.saturating_sub(last.secs)));
-    let given_up = peer.unanswered.is_some_and(|sent| sent.count >= DEAD);
+    let given_up = peer.unanswered.is_some_and(|sent| sent.is_given_up());
     let session = peer
         .session
         .unwrap_or_else(|| since_handshake.is_some_and(|age| age < REJECT_AFTER_TIME));
