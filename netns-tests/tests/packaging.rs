@@ -174,7 +174,7 @@ fn installed_used_and_removed() -> io::Result<()> {
          gzip -t /usr/share/man/man7/wg-hub.7.gz\n\
          test $(stat -c %a:%U /etc/wireguard) = 700:root\n\
          test -e /usr/lib/systemd/system/wg-quick-rs@.service\n\
-         ls /usr/lib/systemd/user/wg-rs-socks@.service /usr/lib/systemd/user/wg-rs-forward@.service\n\
+         (cd /usr/lib/systemd/user; ls wg-rs-socks@.service wg-rs-forward@.service wg-rs-relay@.service)\n\
          wg-quick-rs completions bash | cmp - /usr/share/bash-completion/completions/wg-quick-rs\n\
          bash -c '. /usr/share/bash-completion/completions/wg-rs; complete -p wg-rs'\n\
          ls /usr/share/zsh/vendor-completions/_wg-rs /usr/share/fish/vendor_completions.d/wg-rs.fish\n\

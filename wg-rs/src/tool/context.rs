@@ -31,6 +31,9 @@ impl Context {
             let heading = if n == 0 { "\nOptions:\n" } else { "" };
             text += &format!("{heading}  {}\n", option.trim_start());
         }
+        if !self.verb.notes.is_empty() {
+            text += &format!("\n{}", self.verb.notes);
+        }
         text + &format!("\nExample:\n  {} {}\n", self.program, self.verb.example)
     }
 

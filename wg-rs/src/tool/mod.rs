@@ -124,6 +124,8 @@ fn run(context: &Context, args: &[OsString]) -> ExitCode {
         "forward" => tunnel::forward::run,
         #[cfg(feature = "stack")]
         "socks" => tunnel::socks::run,
+        #[cfg(feature = "stack")]
+        "relay" => tunnel::relay::run,
         "completions" => completions::run,
         other => unreachable!("a verb without a function: {other}"),
     };

@@ -12,6 +12,8 @@ pub(crate) struct Verb {
     pub synopsis: &'static str,
     /// The options that `wg` lacks, for `--help`: one line each.
     pub options: &'static str,
+    /// What else `--help` says, with line ends.
+    pub notes: &'static str,
     /// An example for `--help`.
     pub example: &'static str,
     /// Whether `wg` has the command.
@@ -30,6 +32,7 @@ pub(crate) const VERBS: &[Verb] = &[
 --json        print JSON (secret keys are hidden unless WG_HIDE_KEYS=never)
 --watch       refresh every second and show transfer rates
 --netns <ns>  show the interfaces of this network namespace",
+        notes: "",
         example: "show wg0 latest-handshakes",
         of_wg: true,
     },
@@ -38,6 +41,7 @@ pub(crate) const VERBS: &[Verb] = &[
         about: "Shows the current configuration of a given WireGuard interface, for use with `setconf'",
         synopsis: "<interface>",
         options: "",
+        notes: "",
         example: "showconf wg0 > wg0.conf",
         of_wg: true,
     },
@@ -51,6 +55,7 @@ pub(crate) const VERBS: &[Verb] = &[
         options: "\
 peer <key> name <label>    name by which status and metrics show the peer
 peer <key> relay <groups>  relay between peers that share a group: on, off, or names",
+        notes: "",
         example: "set wg0 peer xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg= allowed-ips +10.192.122.3/32",
         of_wg: true,
     },
@@ -59,6 +64,7 @@ peer <key> relay <groups>  relay between peers that share a group: on, off, or n
         about: "Applies a configuration file to a WireGuard interface",
         synopsis: "<interface> <configuration filename>",
         options: "",
+        notes: "",
         example: "setconf wg0 wg0.conf",
         of_wg: true,
     },
@@ -67,6 +73,7 @@ peer <key> relay <groups>  relay between peers that share a group: on, off, or n
         about: "Appends a configuration file to a WireGuard interface",
         synopsis: "<interface> <configuration filename>",
         options: "",
+        notes: "",
         example: "addconf wg0 peers.conf",
         of_wg: true,
     },
@@ -75,6 +82,7 @@ peer <key> relay <groups>  relay between peers that share a group: on, off, or n
         about: "Synchronizes a configuration file to a WireGuard interface",
         synopsis: "<interface> <configuration filename>",
         options: "",
+        notes: "",
         example: "syncconf wg0 wg0.conf",
         of_wg: true,
     },
@@ -83,6 +91,7 @@ peer <key> relay <groups>  relay between peers that share a group: on, off, or n
         about: "Generates a new private key and writes it to stdout",
         synopsis: "",
         options: "",
+        notes: "",
         example: "genkey > private-key",
         of_wg: true,
     },
@@ -91,6 +100,7 @@ peer <key> relay <groups>  relay between peers that share a group: on, off, or n
         about: "Generates a new preshared key and writes it to stdout",
         synopsis: "",
         options: "",
+        notes: "",
         example: "genpsk > preshared-key",
         of_wg: true,
     },
@@ -99,6 +109,7 @@ peer <key> relay <groups>  relay between peers that share a group: on, off, or n
         about: "Reads a private key from stdin and writes a public key to stdout",
         synopsis: "",
         options: "",
+        notes: "",
         example: "pubkey < private-key",
         of_wg: true,
     },
@@ -109,6 +120,7 @@ peer <key> relay <groups>  relay between peers that share a group: on, off, or n
         options: "\
 --json   print JSON
 --watch  refresh every second",
+        notes: "",
         example: "status wg0",
         of_wg: false,
     },
@@ -118,6 +130,7 @@ peer <key> relay <groups>  relay between peers that share a group: on, off, or n
         synopsis: "[--listen [<address>:<port>]]",
         options: "\
 --listen  serve it over HTTP at this address [default: 127.0.0.1:9586]",
+        notes: "",
         example: "metrics --listen 127.0.0.1:9586",
         of_wg: false,
     },
@@ -126,6 +139,7 @@ peer <key> relay <groups>  relay between peers that share a group: on, off, or n
         about: "Sets how much a running wireguard-rs logs",
         synopsis: "<interface> { silent | error | verbose }",
         options: "",
+        notes: "",
         example: "log wg0 verbose",
         of_wg: false,
     },
@@ -138,6 +152,7 @@ add   create an interface, and place it in a namespace or a container
 del   delete an interface
 list  list all interfaces, and the namespaces they are in
 move  move an interface to a namespace or a container; its sessions and addresses are kept",
+        notes: "",
         example: "link add wg0 --netns docker:web --config wg0.conf --address 10.0.0.2/24 --up",
         of_wg: false,
     },
@@ -154,7 +169,12 @@ move  move an interface to a namespace or a container; its sessions and addresse
 --dns <ip>         DNS server to ask through the tunnel, besides those of the file
 --mtu <bytes>      size of the largest packet in the tunnel
 --allow-remote     also listen on addresses that other machines can reach",
-        example: "forward wg0.conf 8080:10.9.0.3:80",
+        notes: "\
+<port> may be 0 for any that is free. <host> is a name or an address; an IPv6 address stands in brackets.
+The names of hosts in the tunnel are resolved in the tunnel, by the servers of `DNS' in the file.
+After SIGUSR1 the state of the tunnel is printed, as by `status'.
+",
+        example: "forward wg0.conf 8080:10.9.0.3:80 udp/5353:10.9.0.1:53 -R 22:127.0.0.1:22",
         of_wg: false,
     },
     #[cfg(feature = "stack")]
@@ -167,7 +187,24 @@ move  move an interface to a namespace or a container; its sessions and addresse
 --dns <ip>         DNS server to ask through the tunnel, besides those of the file
 --mtu <bytes>      size of the largest packet in the tunnel
 --allow-remote     also listen on addresses that other machines can reach",
+        notes: "\
+Names are resolved in the tunnel, by the servers of `DNS' in the file, or refused; they are never asked for
+outside. After SIGUSR1 the state of the tunnel is printed, as by `status'.
+",
         example: "socks wg0.conf 127.0.0.1:1080",
+        of_wg: false,
+    },
+    #[cfg(feature = "stack")]
+    Verb {
+        name: "relay",
+        about: "Relays between the peers of a file that have `#@ Relay', without root and a network interface",
+        synopsis: "<configuration filename>",
+        options: "",
+        notes: "\
+It listens on the ListenPort of the file. It passes on what the peers send to each other, and cannot read it;
+it has no address in the tunnel. After SIGUSR1 the state is printed, as by `status'.
+",
+        example: "relay relay0.conf",
         of_wg: false,
     },
     Verb {
@@ -175,6 +212,7 @@ move  move an interface to a namespace or a container; its sessions and addresse
         about: "Prints a shell completion script",
         synopsis: "{ bash | zsh | fish }",
         options: "",
+        notes: "",
         example: "completions bash > /usr/share/bash-completion/completions/wg-rs",
         of_wg: false,
     },

@@ -140,7 +140,7 @@ fn next<'a>(before: &[&'a str]) -> Next<'a> {
         ["log"] => Next::Interfaces(&[]),
         ["log", _] => Next::Words(&log::LEVELS),
         ["link", rest @ ..] => link(rest),
-        ["forward" | "socks"] => Next::Files,
+        ["forward" | "socks" | "relay"] => Next::Files,
         [
             "forward" | "socks",
             ..,
@@ -309,6 +309,8 @@ mod tests {
         assert_eq!(after("link add wg0 --netns"), Next::Namespaces);
         assert_eq!(after("link add wg0 --up --config"), Next::Files);
         assert_eq!(after("forward"), Next::Files);
+        assert_eq!(after("relay"), Next::Files);
+        assert_eq!(after("relay wg0.conf"), Next::Nothing);
         assert_eq!(after("socks wg0.conf --dns"), Next::Nothing);
         assert!(matches!(after("forward wg0.conf"), Next::Words(["-L", ..])));
         assert_eq!(after("genkey"), Next::Nothing);

@@ -19,8 +19,8 @@ const SILENCE: Duration = Duration::from_secs(120);
 const MOST_SENDERS: usize = 1024;
 /// Maximum number of datagrams of one sender that wait while the destination is resolved.
 const MOST_WAITING: usize = 64;
-/// The length of the longest datagram.
-const LONGEST: usize = 1 << 16;
+/// Room for the longest datagram, in bytes.
+pub(super) const LONGEST_DATAGRAM: usize = 1 << 16;
 
 /// A UDP port inside or outside the tunnel.
 pub(super) enum Port {
@@ -48,7 +48,7 @@ impl Port {
         match self {
             Port::Inside(socket) => Ok(socket.recv_from().await?),
             Port::Outside(socket) => {
-                let mut datagram = vec![0; LONGEST];
+                let mut datagram = vec![0; LONGEST_DATAGRAM];
                 loop {
                     match socket.recv_from(&mut datagram).await {
                         Ok((len, from)) => {

@@ -4,31 +4,18 @@
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 
 use super::super::context::{Context, complain};
-use super::connection::{join, reset};
+use super::connection::{accept, join, reset};
 use super::datagrams::{self, Port};
 use super::session::{self, TunnelArguments, arguments, say, text, warn};
 use super::specification::Specification;
 use crate::stack::{self, Tunnel};
 
-/// How long to wait when no connection can be accepted, usually because too many files are open.
-const REST: Duration = Duration::from_millis(100);
-
-const EXAMPLES: &str = "\
-PORT may be 0 for any that is free; HOST is a name or an address, an IPv6 address stands in brackets. \
-Names of -L are resolved inside of the tunnel, by the servers of `DNS' in the file.
-
-Examples:
-  wg-rs forward wg0.conf 8080:10.9.0.3:80 udp/5353:10.9.0.1:53
-  wg-rs forward wg0.conf -R 22:127.0.0.1:22";
-
 /// Forward ports through a tunnel that needs no root and no network interface
 #[derive(Debug, Parser)]
-#[command(after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Forward {
     #[command(flatten)]
     tunnel: TunnelArguments,
@@ -64,7 +51,7 @@ pub(crate) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     if let Err(message) = check {
         return complain(message);
     }
-    session::run(&tunnel, async |tunnel: Tunnel| {
+    session::run(&tunnel.file, tunnel.start(), async |tunnel: Tunnel| {
         for specification in forwards {
             listen_outside(&tunnel, specification).await?;
         }
@@ -98,16 +85,8 @@ async fn listen_outside(tunnel: &Tunnel, specification: Specification) -> Result
         ));
         tokio::spawn(async move {
             loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let (tunnel, specification) = (tunnel.clone(), specification.clone());
-                        tokio::spawn(lead_in(stream, tunnel, specification));
-                    }
-                    Err(error) => {
-                        warn(format_args!("{specification}: {error}"));
-                        tokio::time::sleep(REST).await;
-                    }
-                }
+                let stream = accept(&listener, &specification).await;
+                tokio::spawn(lead_in(stream, tunnel.clone(), specification.clone()));
             }
         });
     }

@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::connection::join;
+use super::datagrams::LONGEST_DATAGRAM;
 use super::session::warn;
 use super::specification::host_and_port;
 use crate::stack::{Error, Tunnel};
@@ -22,8 +23,6 @@ use crate::stack::{Error, Tunnel};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The maximum length of the head of an HTTP request in bytes.
 const LONGEST_HEAD: usize = 8 << 10;
-/// The length of the longest datagram.
-const LONGEST: usize = 1 << 16;
 /// Maximum number of names of one association whose addresses are remembered.
 const MOST_NAMES: usize = 256;
 
@@ -185,7 +184,7 @@ async fn associate(mut client: TcpStream, tunnel: Tunnel) -> io::Result<()> {
     client.write_all(&bound).await?;
     let mut names: HashMap<String, IpAddr> = HashMap::new();
     let mut sender: Option<SocketAddr> = None;
-    let mut datagram = vec![0; LONGEST];
+    let mut datagram = vec![0; LONGEST_DATAGRAM];
     let mut rest = [0; 64];
     loop {
         tokio::select! {

@@ -1,16 +1,17 @@
 //! Runs a tunnel for a verb: starts it from a file, watches its peers, and closes it in order after a signal.
 //!
-//! Output: on standard output where the program listens and when the tunnel is up; on standard error
-//! failures, and which peers do not answer and why.
+//! Output: on standard output where the program listens, when the tunnel is up, and its status after SIGUSR1;
+//! on standard error failures, and which peers do not answer and why.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -19,21 +20,19 @@ use wg_crypto::PublicKey;
 
 use super::super::context::{Context, complain};
 use super::super::out::print;
+use super::super::status::{print_own, why};
 use crate::config;
-use crate::model::Peer;
+use crate::model::status::{PeerStatus, Status};
 use crate::stack::{Config, Tunnel};
 use crate::sys;
-use crate::sys::process::{clock, notify};
-use crate::tunnel::timers::REJECT_AFTER_TIME;
+use crate::sys::process::notify;
 
 /// How often the peers are checked for answers.
 const LOOK: Duration = Duration::from_millis(250);
-/// A peer that has not answered for this time is reported: a handshake and its first retransmission.
-const PATIENCE: Duration = Duration::from_secs(6);
 /// How long connections may take to end when the program ends.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// The arguments of both verbs.
+/// The arguments of the verbs that have addresses in the tunnel.
 #[derive(Debug, clap::Args)]
 pub(super) struct TunnelArguments {
     /// File of `wg' or `wg-quick' that describes the tunnel
@@ -112,7 +111,7 @@ pub(super) fn arguments<A: Parser + CommandFactory>(
         .try_get_matches_from(words.iter().chain(args))
         .and_then(|matches| A::from_arg_matches(&matches));
     parsed.map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp => print(error.to_string()),
+        ErrorKind::DisplayHelp => print(context.help()),
         _ => complain(error.to_string().trim_end()),
     })
 }
@@ -128,15 +127,21 @@ pub(super) fn warn(line: impl Display) {
     let _ = writeln!(io::stderr(), "{}", sys::reason(&line));
 }
 
-/// Starts the tunnel, lets `work` set up the listeners, and runs until SIGINT or SIGTERM.
-pub(super) fn run<F>(arguments: &TunnelArguments, work: impl FnOnce(Tunnel) -> F) -> ExitCode
+/// Lets `work` set up the listeners of the tunnel that was started from `file`, and runs until SIGINT or
+/// SIGTERM.
+pub(super) fn run<F>(
+    file: &Path,
+    tunnel: Result<Tunnel, String>,
+    work: impl FnOnce(Tunnel) -> F,
+) -> ExitCode
 where
     F: Future<Output = Result<(), String>>,
 {
-    let tunnel = match arguments.start() {
+    let tunnel = match tunnel {
         Ok(tunnel) => tunnel,
         Err(message) => return complain(message),
     };
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
@@ -146,22 +151,26 @@ where
         let mut signals = Signals::new().map_err(|error| error.to_string())?;
         tokio::select! {
             done = work(tunnel.clone()) => done?,
-            () = signals.next() => return Ok(()),
+            () = signals.next(|| ()) => return Ok(()),
         }
         if let Err(error) = notify::notify(notify::READY) {
             warn(format_args!(
                 "Unable to notify the service manager: {error}"
             ));
         }
+        let print_status = || {
+            // The tunnel runs without a reader too.
+            let _ = print_own(&mut io::stdout().lock(), &name, tunnel.status());
+        };
         tokio::select! {
             never = watch(&tunnel) => match never {},
-            () = signals.next() => {}
+            () = signals.next(print_status) => {}
         }
         let _ = notify::notify(notify::STOPPING);
         tokio::select! {
-            _ = tokio::time::timeout(CLOSING, tunnel.close()) => {}
+            _ = tokio::time::timeout(CLOSING, tunnel.clone().close()) => {}
             // A second signal ends the wait.
-            () = signals.next() => {}
+            () = signals.next(|| ()) => {}
         }
         Ok(())
     });
@@ -173,176 +182,100 @@ where
     }
 }
 
-struct Signals(Signal, Signal);
+/// SIGINT, SIGTERM and SIGUSR1.
+struct Signals(Signal, Signal, Signal);
 
 impl Signals {
     fn new() -> io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Signals(interrupt, signal(SignalKind::terminate())?))
+        let terminate = signal(SignalKind::terminate())?;
+        let user = signal(SignalKind::user_defined1())?;
+        Ok(Signals(interrupt, terminate, user))
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
+    /// Waits for SIGINT or SIGTERM. Calls `tell` for each SIGUSR1.
+    async fn next(&mut self, tell: impl Fn()) {
+        loop {
+            tokio::select! {
+                _ = self.0.recv() => return,
+                _ = self.1.recv() => return,
+                _ = self.2.recv() => tell(),
+            }
         }
     }
 }
 
-/// The last reported state of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Up,
-    Silent,
-}
-
-/// The state of the watch on one peer.
-struct Watched {
-    told: Told,
-    /// When the peer was first found to owe an answer; `None` if it owes none.
-    owing: Option<Instant>,
-    /// Bytes that had been sent to the peer when its session was last good.
-    sent: u64,
-}
-
 /// Reports when peers begin or cease to answer.
-async fn watch(tunnel: &Tunnel) -> std::convert::Infallible {
-    let mut watched: HashMap<PublicKey, Watched> = HashMap::new();
-    let mut before = tunnel.drops();
+async fn watch(tunnel: &Tunnel) -> Infallible {
+    let mut told: HashMap<PublicKey, bool> = HashMap::new();
     tunnel.greet();
     loop {
-        let now = Instant::now();
-        for peer in tunnel.peers() {
-            let entry = watched.entry(peer.public_key).or_insert(Watched {
-                told: Told::Nothing,
-                owing: None,
-                sent: 0,
-            });
-            let Some(line) = entry.look(&peer, now) else {
+        for (key, answers) in tunnel.answers() {
+            let before = told.insert(key, answers);
+            if before == Some(answers) {
                 continue;
-            };
-            if entry.told == Told::Up {
-                say(line);
-            } else {
-                let after = tunnel.drops();
-                warn(line + &why(&before, &after));
-                before = after;
+            }
+            let status = tunnel.status();
+            let peer = status.peers.iter().find(|peer| peer.peer.public_key == key);
+            match peer.map(|peer| line(&status, peer, before, answers)) {
+                Some(line) if answers => say(line),
+                Some(line) => warn(line),
+                None => {}
             }
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-impl Watched {
-    /// Returns the message to print, if the state has changed.
-    fn look(&mut self, peer: &Peer, now: Instant) -> Option<String> {
-        let endpoint = peer.endpoint?;
-        let age = peer.last_handshake.map(|then| {
-            let wall = clock::wall().as_secs();
-            wall.saturating_sub(then.secs)
-        });
-        let key = &peer.public_key;
-        if age.is_some_and(|age| age < REJECT_AFTER_TIME.as_secs()) {
-            self.owing = None;
-            self.sent = peer.tx_bytes;
-            if self.told == Told::Up {
-                return None;
-            }
-            let again = if self.told == Told::Silent {
-                " again"
-            } else {
-                ""
-            };
-            self.told = Told::Up;
-            return Some(format!(
-                "The tunnel is up: peer {key} at {endpoint} answers{again}"
-            ));
+/// The message for a peer that now answers or does not; `before` is what was reported last.
+fn line(status: &Status, peer: &PeerStatus, before: Option<bool>, answers: bool) -> String {
+    let key = &peer.peer.public_key;
+    let name = peer.name().map(|name| format!(" ({name})"));
+    let name = name.unwrap_or_default();
+    let at = peer.peer.endpoint.map(|endpoint| format!(" at {endpoint}"));
+    let at = at.unwrap_or_default();
+    match (answers, before) {
+        (true, None) => format!("The tunnel is up: peer {key}{name}{at} answers"),
+        (true, Some(_)) => format!("The tunnel is up: peer {key}{name}{at} answers again"),
+        (false, None) => {
+            let why = why(status, peer);
+            format!("Peer {key}{name}{at} does not answer: {why}")
         }
-        // While nothing is sent there need not be a session, and no answer is due.
-        if age.is_some() && peer.tx_bytes == self.sent {
-            return None;
-        }
-        let since = *self.owing.get_or_insert(now);
-        if self.told == Told::Silent || now.duration_since(since) < PATIENCE {
-            return None;
-        }
-        self.told = Told::Silent;
-        Some(match age {
-            None => format!("Peer {key} at {endpoint} does not answer"),
-            Some(age) => format!(
-                "Peer {key} at {endpoint} no longer answers; its latest handshake was {age} seconds ago"
-            ),
-        })
-    }
-}
-
-/// Explains why a peer may not answer, by the packets dropped meanwhile.
-fn why(before: &[(&'static str, u64)], after: &[(&'static str, u64)]) -> String {
-    let mut text = String::new();
-    for (reason, count) in after {
-        let earlier = before.iter().find(|(known, _)| known == reason);
-        let new = count - earlier.map_or(0, |(_, count)| *count);
-        if new > 0 {
-            let separator = if text.is_empty() { ": " } else { ", " };
-            let _ = write!(text, "{separator}{reason} ({new} packets)");
+        (false, Some(_)) => {
+            let why = why(status, peer);
+            format!("Peer {key}{name}{at} no longer answers: {why}")
         }
     }
-    if text.is_empty() {
-        text.push_str(
-            ": nothing came back. Check its Endpoint, the public keys at both ends, and that firewalls \
-             let UDP through",
-        );
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Wall;
+    use crate::model::Peer;
+    use crate::model::status::Unanswered;
 
     #[test]
-    fn each_change_is_reported_once() {
-        let mut watched = Watched {
-            told: Told::Nothing,
-            owing: None,
-            sent: 0,
-        };
-        let start = Instant::now();
-        let mut peer = Peer::new(PublicKey::from_bytes([1; 32]));
-        assert_eq!(watched.look(&peer, start), None, "it has no endpoint");
-        peer.endpoint = Some(([192, 0, 2, 1], 51820).into());
-        assert_eq!(watched.look(&peer, start), None);
-        let later = start + PATIENCE;
-        let line = watched.look(&peer, later).unwrap();
-        assert!(
-            line.ends_with("at 192.0.2.1:51820 does not answer"),
-            "{line}"
-        );
-        assert_eq!(watched.look(&peer, later + PATIENCE), None);
-        let ago = |secs| {
-            let secs = clock::wall().as_secs() - secs;
-            Some(Wall { secs, nanos: 0 })
-        };
-        peer.last_handshake = ago(1);
-        peer.tx_bytes = 100;
-        let line = watched.look(&peer, later).unwrap();
-        assert!(line.ends_with("answers again"), "{line}");
-        peer.last_handshake = ago(REJECT_AFTER_TIME.as_secs() + 1);
-        assert_eq!(watched.look(&peer, later), None, "nothing was sent");
-        peer.tx_bytes = 248;
-        assert_eq!(watched.look(&peer, later), None);
-        let line = watched.look(&peer, later + PATIENCE).unwrap();
-        assert!(line.contains("no longer answers"), "{line}");
-    }
-
-    #[test]
-    fn packets_dropped_meanwhile_are_the_reason() {
-        assert!(why(&[("a", 1)], &[("a", 1)]).contains("nothing came back"));
-        assert_eq!(
-            why(&[("a", 1)], &[("a", 3), ("b", 1)]),
-            ": a (2 packets), b (1 packets)"
-        );
+    fn messages_name_the_peer_and_the_cause() {
+        let mut peer = PeerStatus::new(Peer::new(PublicKey::from_bytes([1; 32])));
+        peer.peer.endpoint = Some(([192, 0, 2, 1], 51820).into());
+        peer.peer.extensions.name = "bob".parse().ok();
+        let status = Status::default();
+        let key = peer.peer.public_key;
+        let bob = format!("eer {key} (bob) at 192.0.2.1:51820");
+        let up = line(&status, &peer, None, true);
+        assert_eq!(up, format!("The tunnel is up: p{bob} answers"));
+        let again = line(&status, &peer, Some(false), true);
+        assert_eq!(again, format!("{up} again"));
+        peer.unanswered = Some(Unanswered {
+            count: 2,
+            age: Duration::from_secs(6),
+        });
+        let silent = line(&status, &peer, None, false);
+        let cause = "2 handshakes sent to 192.0.2.1:51820, no answer in 6 s: ";
+        let start = format!("P{bob} does not answer: {cause}");
+        assert!(silent.starts_with(&start), "{silent}");
+        let gone = line(&status, &peer, Some(true), false);
+        let start = format!("P{bob} no longer answers: {cause}");
+        assert!(gone.starts_with(&start), "{gone}");
     }
 }
