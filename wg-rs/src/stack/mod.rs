@@ -95,6 +95,9 @@ mod stream;
 mod tunnel;
 mod udp;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{Config, Peer};
 pub use error::Error;
 pub use listener::TcpListener;

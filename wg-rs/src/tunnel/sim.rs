@@ -509,7 +509,7 @@ impl Sim {
     }
 
     /// Goes to the next event, unless it is after `end`. Returns whether there was one.
-    fn step(&mut self, end: Time) -> bool {
+    pub fn step(&mut self, end: Time) -> bool {
         let arrival = self.flights.keys().next().map(|(at, _)| *at);
         let timers = self.hosts.iter().map(|host| host.device.next_timeout());
         let Some(next) = timers
