@@ -33,6 +33,7 @@ mod tunnel;
 mod uapi;
 pub mod vm;
 mod wait;
+pub mod way;
 
 pub use config::{Config, InterfaceState, PeerConfig, PeerState};
 pub use daemon::{Daemon, Via, Wg, ready};

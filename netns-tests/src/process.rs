@@ -190,6 +190,23 @@ pub fn cpu_time(pid: i32) -> io::Result<Duration> {
     Ok(Duration::from_millis((user + system) * 1000 / per_second))
 }
 
+/// The CPU's name, and whether it has AVX-512 for our own AEAD.
+pub fn cpu_name() -> io::Result<String> {
+    let text = fs::read_to_string("/proc/cpuinfo")?;
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim())
+    };
+    let name = value("model name").unwrap_or("unknown");
+    let flags = value("flags").unwrap_or_default();
+    let has = |flag| flags.split(' ').any(|known| known == flag);
+    let avx512 = match has("avx512ifma") && has("avx512_vbmi2") {
+        true => "with AVX-512",
+        false => "without AVX-512",
+    };
+    Ok(format!("{name}, {avx512}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,29 +14,39 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use netns_tests::{
+use crate::{
     Config, Daemon, Host, Keys, Lab, NameServer, PATIENCE, PeerConfig, Proc, Via, Wg, binaries,
     until,
 };
 
 /// The user ID of nobody, who has no privileges.
 const NOBODY: &str = "65534";
-const PORT: u16 = 51820;
+/// The UDP port of the server's daemon.
+pub const PORT: u16 = 51820;
+/// The server's addresses in the tunnel.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+/// See [`SERVER`].
 pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
 /// The server's address on the cable between the two.
-const OUTSIDE: [u8; 4] = [192, 0, 2, 2];
+pub const OUTSIDE: [u8; 4] = [192, 0, 2, 2];
 
+/// The two hosts. `wg-rs` on the client is the daemon's only peer.
 pub struct Way {
+    /// The interface of the server's daemon.
     pub wg: Wg,
     daemon: Daemon,
-    keys: [Keys; 2],
-    folder: PathBuf,
+    /// The keys of the client and of the server.
+    pub keys: [Keys; 2],
+    /// A folder that the user without privileges can read; it is removed at the end.
+    pub folder: PathBuf,
+    /// The host of `wg-rs`.
     pub client: Host,
+    /// The host of the daemon.
     pub server: Host,
-    _lab: Lab,
+    /// The owner of the hosts.
+    pub lab: Lab,
 }
 
 impl Drop for Way {
@@ -44,6 +56,7 @@ impl Drop for Way {
 }
 
 impl Way {
+    /// Joins the hosts by a cable, and starts the daemon at the server.
     pub fn new(daemon: Daemon) -> io::Result<Way> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let lab = Lab::new()?;
@@ -67,7 +80,7 @@ impl Way {
             folder,
             client,
             server,
-            _lab: lab,
+            lab,
         })
     }
 
@@ -89,8 +102,13 @@ impl Way {
             private_key: Some(self.keys[0].private),
             ..Config::default()
         };
-        let path = self.folder.join("wg0.conf");
-        fs::write(&path, config.peer(peer).file(extra))?;
+        self.write("wg0.conf", &config.peer(peer).file(extra))
+    }
+
+    /// Writes any file that the user without privileges can read. Returns its path.
+    pub fn write(&self, name: &str, text: &str) -> io::Result<String> {
+        let path = self.folder.join(name);
+        fs::write(&path, text)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
         Ok(path.to_string_lossy().into_owned())
     }
@@ -137,9 +155,7 @@ impl Way {
                 .collect();
             Ok((all.len() == count).then_some(all))
         })?;
-        let status = fs::read_to_string(format!("/proc/{}/status", proc.pid()))?;
-        assert!(status.contains(&format!("Uid:\t{NOBODY}\t")), "{status}");
-        assert!(status.contains("CapBnd:\t0000000000000000"), "{status}");
+        assert_unprivileged(&proc)?;
         Ok((proc, listening))
     }
 
@@ -164,6 +180,14 @@ impl Way {
         ];
         self.client.sh("curl", &[&common, args].concat())
     }
+}
+
+/// Checks that the process runs as the user without privileges.
+pub fn assert_unprivileged(proc: &Proc) -> io::Result<()> {
+    let status = fs::read_to_string(format!("/proc/{}/status", proc.pid()))?;
+    assert!(status.contains(&format!("Uid:\t{NOBODY}\t")), "{status}");
+    assert!(status.contains("CapBnd:\t0000000000000000"), "{status}");
+    Ok(())
 }
 
 fn start(daemon: &Daemon, server: &Host, keys: &[Keys; 2]) -> io::Result<Wg> {
@@ -209,6 +233,37 @@ pub fn http(host: &Host, port: u16, text: &'static str) {
     });
 }
 
+/// Sends a request on a connection to such a server, and returns what follows the head of the answer.
+pub fn get(mut stream: TcpStream) -> io::Result<String> {
+    stream.set_read_timeout(Some(2 * PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    match page.split_once("\r\n\r\n") {
+        Some((_, body)) => Ok(body.to_owned()),
+        None => Err(io::Error::other(format!("not an answer: {page:?}"))),
+    }
+}
+
+/// Connects to a host by its name or address through a SOCKS5 proxy (RFC 1928).
+pub fn socks(proxy: SocketAddr, host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(proxy)?;
+    stream.set_read_timeout(Some(2 * PATIENCE))?;
+    let mut request = b"\x05\x01\0\x05\x01\0\x03".to_vec();
+    request.push(host.len() as u8);
+    request.extend(host.as_bytes());
+    request.extend(port.to_be_bytes());
+    stream.write_all(&request)?;
+    let mut answer = [0; 6];
+    stream.read_exact(&mut answer)?;
+    if answer[..5] != [5, 0, 5, 0, 0] {
+        return Err(io::Error::other(format!("the proxy refuses: {answer:?}")));
+    }
+    let address = if answer[5] == 4 { 16 } else { 4 };
+    stream.read_exact(&mut vec![0; address + 2])?;
+    Ok(stream)
+}
+
 /// Sends all received data back.
 pub fn echo(host: &Host, port: u16) {
     serve(host, port, |mut stream| {
@@ -220,6 +275,39 @@ pub fn echo(host: &Host, port: u16) {
             }
         }
     });
+}
+
+/// Bytes that depend on their position and on `seed`.
+pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Sends `len` bytes from the client to an echo server, and expects them back.
+pub fn round(to: SocketAddr, len: usize, seed: u64) -> io::Result<()> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(8 * PATIENCE))?;
+    let sent = pattern(len, seed);
+    let mut writer = stream.try_clone()?;
+    let expected = sent.clone();
+    let writes = thread::spawn(move || {
+        writer.write_all(&sent)?;
+        writer.shutdown(Shutdown::Write)
+    });
+    let mut got = Vec::with_capacity(len);
+    stream.read_to_end(&mut got)?;
+    writes.join().expect("no panic")?;
+    assert_eq!(got.len(), expected.len());
+    assert!(got == expected, "other bytes than those sent");
+    Ok(())
 }
 
 /// Answers each DNS question for an address with the server's address, except for names that begin with

@@ -1,22 +1,23 @@
 //! `wg-rs forward` and `wg-rs socks`, run by a user without root, without capabilities and without
 //! /dev/net/tun, to a server behind a WireGuard daemon.
 
-mod way;
+mod clients;
+mod relay;
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
-use netns_tests::{Daemon, Host, PATIENCE, Proc, binaries, process, require, until};
+use netns_tests::way::{
+    SERVER, SERVER_V6, Way, dns, echo, get, http, lossy, pattern, round, serve,
+};
+use netns_tests::{Daemon, Host, NameServer, PATIENCE, Proc, binaries, process, require, until};
 use nix::sys::signal::Signal;
-
-use way::{SERVER, SERVER_V6, Way, dns, echo, http, lossy, serve};
 
 /// The time limit for steps that take long on a busy machine.
 const LONG: Duration = Duration::from_secs(240);
@@ -40,39 +41,6 @@ fn end(mut proc: Proc) -> io::Result<()> {
     proc.signal(Signal::SIGTERM)?;
     let status = proc.wait(PATIENCE)?;
     assert!(status.success(), "{status}: {}", proc.output());
-    Ok(())
-}
-
-/// Bytes that depend on their position and on `seed`.
-fn pattern(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
-    bytes.truncate(len);
-    bytes
-}
-
-/// Sends `len` bytes from the client to an echo server, and expects them back.
-fn round(to: SocketAddr, len: usize, seed: u64) -> io::Result<()> {
-    let mut stream = TcpStream::connect(to)?;
-    stream.set_read_timeout(Some(LONG))?;
-    let sent = pattern(len, seed);
-    let mut writer = stream.try_clone()?;
-    let expected = sent.clone();
-    let writes = thread::spawn(move || {
-        writer.write_all(&sent)?;
-        writer.shutdown(Shutdown::Write)
-    });
-    let mut got = Vec::with_capacity(len);
-    stream.read_to_end(&mut got)?;
-    writes.join().expect("no panic")?;
-    assert_eq!(got.len(), expected.len());
-    assert!(got == expected, "other bytes than those sent");
     Ok(())
 }
 
@@ -440,55 +408,49 @@ fn streams_survive_a_path_that_loses_and_reorders() -> io::Result<()> {
     end(proc)
 }
 
-#[test]
-fn git_clones_through_forward() -> io::Result<()> {
-    if !installed("git") {
-        return Ok(());
-    }
-    let way = ours()?;
-    let folder = std::env::temp_dir().join(format!("wg-rs-git-{}", std::process::id()));
-    let clone = folder.join("clone");
-    let repository = folder.join("repository");
-    fs::create_dir_all(&repository)?;
-    let cleanup = Cleanup(&folder);
-    let (base, repository) = (folder.to_string_lossy(), repository.to_string_lossy());
-    let git = |args: &[&str]| {
-        let identity = ["-c", "user.name=x", "-c", "user.email=x@example"];
-        way.server.sh("git", &[&identity, args].concat())
-    };
-    git(&["init", "-q", &repository])?;
-    fs::write(folder.join("repository/file"), pattern(1_000_000, 1))?;
-    git(&["-C", &repository, "add", "file"])?;
-    git(&["-C", &repository, "commit", "-qm", "one"])?;
-    let base_path = format!("--base-path={base}");
-    let mut daemon = Command::new("git");
-    daemon.args([
-        "daemon",
-        "--export-all",
-        "--reuseaddr",
-        "--listen=10.9.0.1",
-        &base_path,
-    ]);
-    let _daemon = way.server.spawn(&mut daemon)?;
-    until(PATIENCE, "git's daemon", || {
-        Ok(way.server.run(|| TcpStream::connect((SERVER, 9418))).ok())
-    })?;
-    let file = way.full_file(None)?;
-    let (proc, listening) = way.start(&["forward", &file, "0:10.9.0.1:9418"], 1)?;
-    let url = format!("git://{}/repository", listening[0]);
-    way.client
-        .sh("git", &["clone", "-q", &url, &clone.to_string_lossy()])?;
-    assert!(fs::read(clone.join("file"))? == pattern(1_000_000, 1));
-    drop(cleanup);
-    end(proc)
-}
-
 struct Cleanup<'a>(&'a Path);
 
 impl Drop for Cleanup<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(self.0);
     }
+}
+
+/// The name of the endpoint leads to nobody at first, as the server has moved.
+#[test]
+fn the_name_of_a_silent_endpoint_is_looked_up_again() -> io::Result<()> {
+    let way = ours()?;
+    http(&way.server, 80, "hello\n");
+    let moved = Arc::new(AtomicBool::new(false));
+    let has_moved = moved.clone();
+    let _names = NameServer::start(&way.client, Ipv4Addr::LOCALHOST, move |name| {
+        let last = if has_moved.load(Ordering::Relaxed) {
+            2
+        } else {
+            77
+        };
+        (name == "vpn.example").then_some(Ipv4Addr::new(192, 0, 2, last))
+    })?;
+    let servers = way.write("resolv.conf", "nameserver 127.0.0.1\n")?;
+    let services = way.write("nsswitch.conf", "hosts: dns\n")?;
+    // This host has a mount namespace of its own.
+    (way.client).sh("mount", &["--bind", &servers, "/etc/resolv.conf"])?;
+    (way.client).sh("mount", &["--bind", &services, "/etc/nsswitch.conf"])?;
+    let file = way.full_file(None)?;
+    let text = fs::read_to_string(&file)?.replace("192.0.2.2:", "vpn.example:");
+    fs::write(&file, text)?;
+    let (proc, listening) = way.start(&["forward", &file, "0:10.9.0.1:80"], 1)?;
+    moved.store(true, Ordering::Relaxed);
+    way.until_said(&proc, "at 192.0.2.77:51820 does not answer: ")?;
+    way.until_said(&proc, "at 192.0.2.2:51820 answers")?;
+    let page = way
+        .client
+        .run(|| TcpStream::connect(listening[0]).and_then(get))?;
+    assert_eq!(page, "hello\n");
+    // After a signal it prints its status.
+    proc.signal(Signal::SIGUSR1)?;
+    way.until_said(&proc, "connected, last handshake ")?;
+    end(proc)
 }
 
 /// The daemon does not contain smoltcp: only `wg-rs` has smoltcp's file names, which its panics contain.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 
+use netns_tests::process;
 use serde::Serialize;
 
 use crate::measure::{Conditions, Sample};
@@ -146,7 +147,7 @@ impl Report {
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?
                 .trim()
                 .to_owned(),
-            cpu: cpu()?,
+            cpu: process::cpu_name()?,
             cpus: std::thread::available_parallelism()?.get(),
             daemons: &self.daemons,
             metrics: metrics.collect(),
@@ -181,23 +182,6 @@ impl Metric {
         let (first, other) = (self.median(first)?, self.median(daemon)?);
         (other != 0.0).then_some(first / other)
     }
-}
-
-/// The CPU's name, and whether it has AVX-512 for our own AEAD.
-fn cpu() -> io::Result<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo")?;
-    let value = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim())
-    };
-    let name = value("model name").unwrap_or("unknown");
-    let flags = value("flags").unwrap_or_default();
-    let has = |flag| flags.split(' ').any(|known| known == flag);
-    let avx512 = match has("avx512ifma") && has("avx512_vbmi2") {
-        true => "with AVX-512",
-        false => "without AVX-512",
-    };
-    Ok(format!("{name}, {avx512}"))
 }
 
 /// A number with about three digits.
