@@ -171,6 +171,8 @@ fn a_thousand_connections_at_once_free_everything_at_their_end() -> io::Result<(
     let file = way.full_file(None)?;
     let (proc, listening) = way.start(&["forward", &file, "0:10.9.0.1:7"], 1)?;
     let at = listening[0];
+    // With the first datagram to a peer it opens another descriptor, for questions about routes.
+    way.until_said(&proc, "The tunnel is up")?;
     let before = descriptors(proc.pid())?;
     on(&way.client, || round(at, 10, 0))?;
     let streams = way.client.run(|| -> io::Result<Vec<TcpStream>> {
