@@ -19,7 +19,7 @@ use rand_core::{OsRng, TryRngCore};
 use wg_crypto::{AeadBackend, PublicKey};
 
 use super::error::Error;
-use super::host::{Environment, Host};
+use super::host::{Host, HostInputs};
 use super::lookup::Lookup;
 use crate::config::ConfigEndpoint;
 use crate::datapath::inbound::{Delivery, SocketReader};
@@ -106,8 +106,8 @@ impl Running {
                 let inbox = inbox.clone();
                 move || inbox.notify()
             }));
-            let environment = Environment { now, random };
-            let host = Arc::new(Host::new(addresses, mtu, plane.clone(), environment)?);
+            let inputs = HostInputs { now, random };
+            let host = Arc::new(Host::new(addresses, mtu, plane.clone(), inputs)?);
             let senders = Arc::new(Sockets::default());
             let handoff = Arc::new(Handoff::default());
             let driver = Driver {

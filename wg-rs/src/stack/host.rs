@@ -46,14 +46,14 @@ const PORT_TRIES: usize = 256;
 const SOON: Duration = Duration::from_millis(1);
 
 /// The clock and the random numbers of a host: the system's, or those of a simulation.
-pub(super) struct Environment {
+pub(super) struct HostInputs {
     pub now: fn() -> Time,
     pub random: fn() -> u64,
 }
 
 /// The host, see the head of the file.
 pub(super) struct Host {
-    environment: Environment,
+    inputs: HostInputs,
     /// None if this end only relays.
     addresses: Vec<IpAddr>,
     mtu: usize,
@@ -100,12 +100,12 @@ impl Host {
         addresses: Vec<IpAddr>,
         mtu: usize,
         plane: Arc<Plane>,
-        environment: Environment,
+        inputs: HostInputs,
     ) -> io::Result<Self> {
-        let Environment { now, random } = environment;
+        let HostInputs { now, random } = inputs;
         let nobody = link::interface(Ipv4Addr::UNSPECIFIED.into(), mtu, random(), now());
         Ok(Host {
-            environment,
+            inputs,
             addresses,
             mtu,
             plane,
@@ -129,11 +129,11 @@ impl Host {
 
     /// The current time.
     pub fn now(&self) -> Time {
-        (self.environment.now)()
+        (self.inputs.now)()
     }
 
     fn random(&self) -> u64 {
-        (self.environment.random)()
+        (self.inputs.random)()
     }
 
     /// The addresses of this end.

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::backlog::Backlog;
 use super::flow::{Ended, Flow};
-use super::host::{Environment, Host};
+use super::host::{Host, HostInputs};
 use super::link::ROOM;
 use crate::datapath::segment::Segmenter;
 use crate::datapath::tun_io::TunIo;
@@ -53,11 +53,11 @@ impl Net {
         let hosts = [0, 1].map(|i| {
             let plane = sim.hosts[i].device.plane().clone();
             plane.set_mtu(MTU);
-            let environment = Environment {
+            let inputs = HostInputs {
                 now: || NOW.get(),
                 random,
             };
-            Host::new(addresses(i), MTU, plane, environment).unwrap()
+            Host::new(addresses(i), MTU, plane, inputs).unwrap()
         });
         Net {
             sim,
