@@ -128,7 +128,7 @@ impl Way {
                       exec setpriv --reuid=$0 --regid=$0 --clear-groups --bounding-set=-all \
                       --inh-caps=-all --ambient-caps=-all --no-new-privs -- \"$@\"";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script, NOBODY]);
+        command.args(["--mount", "/bin/sh", "-c", script, NOBODY]);
         command.arg(program).args(args);
         self.client.spawn(&mut command)
     }
