@@ -81,11 +81,12 @@ fn segments_per_send(mtu: u32) -> u32 {
 
 impl LinkWatch {
     /// Watches the link of `tun` from the calling thread's namespace. Also returns the events to
-    /// wait for. The caller must first call [`LinkWatch::look`].
+    /// wait for. The caller must first call [`LinkWatch::look`]. `name` is the name that we gave to the
+    /// link, if any: it may have been renamed since.
     ///
     /// # Errors
     /// A socket cannot be opened.
-    pub fn new(tun: Arc<Tun>) -> io::Result<(Self, Events)> {
+    pub fn new(tun: Arc<Tun>, name: Option<String>) -> io::Result<(Self, Events)> {
         let events = Events::open(MulticastGroups {
             links: true,
             addresses: false,
@@ -102,7 +103,7 @@ impl LinkWatch {
             netlink: Netlink::open()?,
             seen: None,
             found: String::new(),
-            name: None,
+            name,
             fitted: 0,
             hears_others,
         };

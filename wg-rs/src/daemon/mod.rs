@@ -101,7 +101,7 @@ fn run(options: &Options) -> Result<(), Fatal> {
         log::flush();
         return result;
     }
-    let (tun, listener) = make(options, false)?;
+    let (tun, _, listener) = make(options, false)?;
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let background = Background {
         args: &args,
@@ -117,9 +117,9 @@ fn run(options: &Options) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// The TUN device and the configuration socket: inherited or created. `prepared`: a parent process
-/// has set up the link.
-fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
+/// The TUN device, the name that we gave to its link, and the configuration socket: inherited or created.
+/// `prepared`: a parent process has set up the link.
+fn make(options: &Options, prepared: bool) -> Result<(Tun, Option<String>, Listener), Fatal> {
     if let Some(warning) = options.offload.warning().filter(|_| !prepared) {
         tracing::error!("{warning}");
     }
@@ -132,7 +132,9 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
         uso,
         tunnels,
     };
-    let tun = match background::inherited(background::TUN_FD).map_err(Fatal::new("TUN device"))? {
+    let inherited = background::inherited(background::TUN_FD).map_err(Fatal::new("TUN device"))?;
+    let is_named_by_us = inherited.is_none() || prepared;
+    let tun = match inherited {
         Some(fd) => {
             let tun = Tun::from_fd(fd, want).map_err(Fatal::new(background::TUN_FD))?;
             let prepare = |name: String| {
@@ -164,7 +166,8 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Listener), Fatal> {
             listen(&options.interface).map_err(Fatal::new("cannot listen for configuration"))?
         }
     };
-    Ok((tun, listener))
+    let name = is_named_by_us.then(|| options.interface.clone());
+    Ok((tun, name, listener))
 }
 
 /// Creates the configuration socket. The link of this name is already ours. A daemon that still has
@@ -216,11 +219,11 @@ fn serve(
         let _in_runtime = runtime.enter();
         EndSignals::new().map_err(Fatal::new("cannot catch signals"))?
     };
-    let (tun, listener) = make(options, prepared)?;
+    let (tun, name, listener) = make(options, prepared)?;
     let tun = Arc::new(tun);
     confine::no_core_dumps().map_err(Fatal::new("cannot disable core dumps"))?;
     let (watch, events) =
-        link::LinkWatch::new(tun.clone()).map_err(Fatal::new("cannot watch the link"))?;
+        link::LinkWatch::new(tun.clone(), name).map_err(Fatal::new("cannot watch the link"))?;
     let icmp = IcmpErrors::open();
     // Before other threads start, because they inherit it.
     if let Err(error) = slice::shorten() {
