@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use netns_tests::{
     By, Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Plan, SOCKETS,
-    Spokes, Tunnel, Via, Wg, binaries, netlink, ping_all, rekey, transfer, until, vm,
+    Spokes, Tunnel, Via, Wg, binaries, netlink, ping_all, process, rekey, transfer, until, vm,
 };
 
 /// A limit for one step: all tests share one emulated processor.
@@ -568,5 +568,19 @@ fn wg_quick_rs_up_reload_and_down() {
         assert!(inside.run(|| netlink::link("wgq"))?.is_none());
         drop(anyone);
         Ok(())
+    });
+}
+
+/// Locking memory needs CAP_SYS_RESOURCE, which the machine of the other tests may lack.
+#[test]
+fn the_memory_of_our_daemon_is_locked() {
+    vm::inside(|| {
+        let lab = Lab::new()?;
+        let host = lab.host("alone")?;
+        let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
+        let status = |label| process::status(wg.pid()?, label);
+        assert_eq!(status("Seccomp")?, "2");
+        assert_ne!(status("VmLck")?, "0 kB");
+        wg.get().map(drop)
     });
 }

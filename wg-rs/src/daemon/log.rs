@@ -65,6 +65,7 @@ pub fn start(level: LogLevel, destination: LogDestination<'_>) -> Queue {
             None
         }
         LogDestination::Syslog(interface) => {
+            syslog::open();
             let (sender, receiver) = sync_channel(QUEUE);
             let writer = ToSyslog {
                 prefix: format!("{interface}: "),
@@ -115,7 +116,6 @@ impl Queue {
         let Queue(Some(messages)) = self else {
             return Ok(());
         };
-        syslog::open();
         let send = move || {
             for message in messages {
                 match message {

@@ -32,12 +32,13 @@ use wg_crypto::{AeadBackend, wipe_stack_after};
 use self::control::{Control, End, EndSignals};
 use self::interface::RunningInterface;
 use self::log::{LogDestination, Queue};
-use self::options::{Environment, LogLevel, Offloads, Options};
+use self::options::{Environment, LogLevel, Offloads, Options, Switch};
 use self::seen::Seen;
 use self::undelivered::IcmpErrors;
 use crate::model::{self, status::Status};
 use crate::sys;
 use crate::sys::process::background::{self, Background, Parent};
+use crate::sys::process::sandbox::{self, Sandbox};
 use crate::sys::process::{confine, notify, slice};
 use crate::sys::tun::{Tun, TunOffloads};
 use crate::tunnel::config::ConfigError;
@@ -229,12 +230,16 @@ fn serve(
     if let Err(error) = slice::shorten() {
         tracing::debug!(%error, "the threads keep the usual slice of time");
     }
-    // Before other threads start, because they inherit the capabilities of this thread.
+    if let Err(error) = confine::lock_memory() {
+        tracing::info!(%error, "the memory may be swapped out");
+    }
+    let workers = options.workers.map_or_else(default_workers, usize::from);
+    // Before other threads start, because they inherit the capabilities and the sandbox of this one.
     confine::drop_capabilities().map_err(Fatal::new("cannot drop capabilities"))?;
+    let _sandbox = enter_sandbox(options.sandbox, &listener);
 
     queue.serve().map_err(Fatal::new("cannot start threads"))?;
     let (gone, tun_gone) = oneshot::channel();
-    let workers = options.workers.map_or_else(default_workers, usize::from);
     let interface = RunningInterface::start(tun, aead, options.offload, workers, move |error| {
         let _ = gone.send(error);
     });
@@ -263,6 +268,21 @@ fn serve(
     drop((interface, runtime));
     drop(watch);
     Ok(())
+}
+
+/// Restricts this process to what it needs from now on. What the kernel does not support is left out.
+fn enter_sandbox(switch: Switch, listener: &Listener) -> Option<Sandbox> {
+    if switch == Switch::Off {
+        tracing::info!("the sandbox is off: neither seccomp nor Landlock restricts the daemon");
+        return None;
+    }
+    let folder = listener.file().and_then(|file| file.folder());
+    let sandbox = sandbox::enter(folder.as_deref(), Path::new(RUN_DIR));
+    tracing::info!("{sandbox}");
+    for missing in sandbox.missing() {
+        tracing::warn!("{missing}");
+    }
+    Some(sandbox)
 }
 
 /// Half of the cores, if there are enough cores.

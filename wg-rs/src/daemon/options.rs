@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use wg_crypto::AeadBackend;
 
 use crate::sys::process::background;
@@ -40,9 +40,27 @@ pub struct Options {
     #[arg(long, value_name = "N", env = "WG_WORKERS", value_parser = clap::value_parser!(u8).range(0..=64))]
     pub workers: Option<u8>,
 
+    /// Whether seccomp and Landlock restrict the daemon once it runs
+    #[arg(
+        long,
+        env = "WG_SANDBOX",
+        default_value = "on",
+        hide_default_value = true
+    )]
+    pub sandbox: Switch,
+
     /// Name of the interface to create
     #[arg(value_name = "INTERFACE", value_parser = interface_name)]
     pub interface: String,
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// In use.
+    On,
+    /// Not in use.
+    Off,
 }
 
 /// The version, and on the next line the AEAD that the daemon would use.
@@ -329,6 +347,9 @@ mod tests {
         assert!(parse(&["-f", "wg0"]).is_ok_and(|o| o.foreground && o.interface == "wg0"));
         assert!(parse(&["--foreground", "wg0"]).is_ok_and(|o| o.foreground));
         assert!(parse(&["wg0"]).is_ok_and(|o| !o.foreground && o.workers.is_none()));
+        assert!(parse(&["wg0"]).is_ok_and(|o| o.sandbox == Switch::On));
+        assert!(parse(&["--sandbox", "off", "wg0"]).is_ok_and(|o| o.sandbox == Switch::Off));
+        assert!(parse(&["--sandbox", "no", "wg0"]).is_err());
         assert!(parse(&[]).is_err());
         assert!(parse(&["wg0", "wg1"]).is_err());
     }

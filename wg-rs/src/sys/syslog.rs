@@ -29,10 +29,16 @@ impl Severity {
     }
 }
 
-/// Opens the connection: later messages have the facility `daemon` and this process's ID.
+/// Opens the connection: later messages have the facility `daemon` and this process's ID. Reads the
+/// time zone, for the times of messages. Must be called while the process may read files and connect
+/// to a syslog daemon of any kind.
 pub fn open() {
+    let options = libc::LOG_PID | libc::LOG_NDELAY;
     // SAFETY: the C library keeps the pointer, which is to a constant.
-    unsafe { libc::openlog(PROGRAM.as_ptr(), libc::LOG_PID, libc::LOG_DAEMON) };
+    unsafe { libc::openlog(PROGRAM.as_ptr(), options, libc::LOG_DAEMON) };
+    let mut time = std::mem::MaybeUninit::uninit();
+    // SAFETY: the call reads one time and writes the structure, which nobody reads.
+    unsafe { libc::localtime_r(&0, time.as_mut_ptr()) };
 }
 
 /// Sends a message of one line. Waits while the syslog daemon does not read. Without a syslog daemon, the

@@ -162,6 +162,11 @@ impl SocketFile {
         there.is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode))
     }
 
+    /// The folder of the file.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.path().parent().map(Path::to_owned)
+    }
+
     /// Whether the file is named after the interface.
     pub fn is_named_for(&self, interface: &str) -> bool {
         let path = self.path();
@@ -226,7 +231,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    let fd = stream_socket()?;
+    let fd = local_socket(SockType::Stream)?;
     // Linux gives the file the mode of the socket (less the umask). So the file never has another
     // mode, and the umask, which all threads share, does not change.
     fchmod(&fd, Mode::S_IRWXU)?;
@@ -235,8 +240,9 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(fd))
 }
 
-/// Removes a socket without a listener. The test does not wait: a daemon with a full queue is
-/// alive.
+/// Removes a socket that no process has any more. The test uses a datagram socket: it is refused with
+/// another error if there is a process, whether or not that listens and has room in its queue. So it
+/// disturbs no daemon, and the sandbox need not allow stream sockets.
 fn remove_stale(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(
@@ -244,16 +250,17 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             "exists and is not a socket",
         ));
     }
-    match socket::connect(stream_socket()?.as_raw_fd(), &UnixAddr::new(path)?) {
+    let datagrams = local_socket(SockType::Datagram)?;
+    match socket::connect(datagrams.as_raw_fd(), &UnixAddr::new(path)?) {
         Err(Errno::ECONNREFUSED) => {}
         _ => return Err(Errno::EADDRINUSE.into()),
     }
     fs::remove_file(path)
 }
 
-fn stream_socket() -> nix::Result<OwnedFd> {
+fn local_socket(kind: SockType) -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)
+    socket::socket(AddressFamily::Unix, kind, flags, None)
 }
 
 #[cfg(test)]
@@ -390,13 +397,13 @@ pub(super) mod tests {
     #[test]
     fn a_socket_whose_queue_is_full_is_live() {
         let temp = TempDir::new();
-        let fd = stream_socket().unwrap();
+        let fd = local_socket(SockType::Stream).unwrap();
         socket::bind(fd.as_raw_fd(), &UnixAddr::new(&temp.socket()).unwrap()).unwrap();
         socket::listen(&fd, Backlog::new(0).unwrap()).unwrap();
         let addr = UnixAddr::new(&temp.socket()).unwrap();
         let mut waiting = Vec::new();
         loop {
-            let client = stream_socket().unwrap();
+            let client = local_socket(SockType::Stream).unwrap();
             match socket::connect(client.as_raw_fd(), &addr) {
                 Ok(()) => waiting.push(client),
                 Err(errno) => break assert_eq!(errno, Errno::EAGAIN),

@@ -43,7 +43,7 @@ pub use route::{NextHop, Route, RouteFilter};
 pub use rule::Rule;
 
 /// Returns a socket's network namespace (linux/sockios.h).
-const SIOCGSKNS: libc::Ioctl = 0x894c;
+pub(crate) const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 /// How often a list that changed during the request is requested again.
 const DUMP_ATTEMPTS: usize = 16;

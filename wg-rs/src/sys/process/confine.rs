@@ -13,7 +13,9 @@ use std::io;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+
+use crate::sys::check;
 
 /// Disables core dumps, and prevents other processes of the same user from reading this process's
 /// memory (ptrace, /proc), because it contains keys.
@@ -24,6 +26,20 @@ pub fn no_core_dumps() -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     prctl::set_dumpable(false)?;
     Ok(())
+}
+
+/// Keeps the memory of this process, which contains keys, out of the swap area.
+///
+/// # Errors
+/// PermissionDenied: the limit of locked memory is finite and may not be raised (CAP_SYS_RESOURCE). A
+/// finite limit would make later allocations fail. InvalidInput: Linux before 4.4.
+pub fn lock_memory() -> io::Result<()> {
+    let limit = Resource::RLIMIT_MEMLOCK;
+    setrlimit(limit, RLIM_INFINITY, RLIM_INFINITY)?;
+    // Without MCL_ONFAULT, memory that is only reserved would be filled, for instance for stacks.
+    let kinds = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    // SAFETY: the call changes nothing that a program can see.
+    check(unsafe { libc::mlockall(kinds) }).map(drop)
 }
 
 /// Drops all capabilities except those kept, for this process and the programs that it executes.

@@ -1,4 +1,5 @@
-//! The daemon's own process (background, capabilities, systemd, clocks), and information about
+//! The daemon's own process (background, capabilities and other
+//! restrictions, systemd, clocks), and information about
 //! other processes.
 //!
 //! Rust's runtime ignores SIGPIPE, so a client that hangs up causes EPIPE.
@@ -10,4 +11,5 @@ pub mod confine;
 pub(crate) mod memory;
 pub mod notify;
 pub(crate) mod other;
+pub(crate) mod sandbox;
 pub(crate) mod slice;
