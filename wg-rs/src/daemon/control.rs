@@ -83,6 +83,8 @@ pub struct Control<'a> {
     /// The file is named after the link.
     socket: Option<Arc<SocketFile>>,
     up: bool,
+    /// The link was set down since the last look, and may be up again.
+    set_down: bool,
     mtu: u32,
     /// Until this time, the link may be down because it was moved.
     moving: Option<Instant>,
@@ -115,6 +117,7 @@ impl<'a> Control<'a> {
             ready,
             socket,
             up: false,
+            set_down: false,
             mtu: 0,
             moving: None,
             look_again: None,
@@ -149,7 +152,7 @@ impl<'a> Control<'a> {
                 _ = &mut tun_gone => return Ok(End::LinkGone),
                 ready = self.ready.readable() => {
                     let mut ready = ready?;
-                    let meaning = read(&mut self.events, &self.watch)?;
+                    let meaning = read(&mut self.events, &mut self.watch)?;
                     if meaning.all {
                         ready.clear_ready();
                     }
@@ -228,29 +231,24 @@ impl<'a> Control<'a> {
             self.mtu = mtu;
             self.interface.set_mtu(mtu);
         }
-        if self.up && !up {
-            // All events up to the one that set the link down have been read, and with them the
+        let is_set_down = self.up && (self.set_down || !up);
+        if is_set_down {
+            // All events up to those of the state that was seen have been read, and with them the
             // event of a move.
-            let meaning = read(&mut self.events, &self.watch)?;
+            let meaning = read(&mut self.events, &mut self.watch)?;
             self.note(&meaning);
             self.look_again = meaning.look.then(Instant::now);
-        } else {
-            self.moving = None;
         }
-        if let Some(until) = self.moving.filter(|until| Instant::now() < *until) {
-            self.look_again.get_or_insert(until);
-        } else if up != self.up {
-            self.up = up;
-            tracing::info!(up, "link");
-            if up {
-                self.watch.forbid_redirects();
-                self.open_sockets();
-            } else {
-                self.interface.down();
+        self.set_down = false;
+        match self.moving.filter(|until| Instant::now() < *until) {
+            Some(until) if is_set_down && !up => {
+                self.look_again.get_or_insert(until);
             }
-        } else if up && !self.interface.is_up() {
-            // The program that used the port may have ended.
-            let _ = self.interface.up();
+            Some(_) if is_set_down => self.moving = None,
+            _ => {
+                self.moving = None;
+                self.follow(is_set_down, up);
+            }
         }
         if self.watch.is_unwatched() {
             let next = Instant::now() + LOOK_REGULARLY;
@@ -258,6 +256,25 @@ impl<'a> Control<'a> {
             self.look_again = Some(next);
         }
         Ok(state)
+    }
+
+    /// Sets the tunnel down and up as the link was. The kernel module ends its sessions each time that
+    /// its link is set down.
+    fn follow(&mut self, is_set_down: bool, up: bool) {
+        if is_set_down {
+            tracing::info!(up = false, "link");
+            self.interface.down();
+        }
+        let was_up = self.up && !is_set_down;
+        self.up = up;
+        if up && !was_up {
+            tracing::info!(up, "link");
+            self.watch.forbid_redirects();
+            self.open_sockets();
+        } else if up && !self.interface.is_up() {
+            // The program that used the port may have ended.
+            let _ = self.interface.up();
+        }
     }
 
     fn renamed(&self, former: &str, name: &str) {
@@ -288,6 +305,7 @@ impl<'a> Control<'a> {
         if meaning.moved {
             self.moving = Some(Instant::now() + MOVE);
         }
+        self.set_down |= meaning.set_down;
     }
 }
 
@@ -305,18 +323,21 @@ struct Meaning {
     look: bool,
     /// The link was moved.
     moved: bool,
+    /// The link was set down, also before a move.
+    set_down: bool,
     /// There are no more events.
     all: bool,
 }
 
 /// Reads all queued events, up to a limit.
-fn read(events: &mut Events, watch: &LinkWatch) -> io::Result<Meaning> {
+fn read(events: &mut Events, watch: &mut LinkWatch) -> io::Result<Meaning> {
     let mut meaning = Meaning::default();
     for _ in 0..EVENTS_AT_ONCE {
         match events.recv() {
             Ok(event) => {
                 meaning.look |= watch.concerns(&event);
                 meaning.moved |= watch.is_move(&event);
+                meaning.set_down |= watch.is_set_down(&event);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 meaning.all = true;

@@ -3,8 +3,9 @@
 //! The link may be renamed, and moved between namespaces, at any time, while this process stays in
 //! its own namespace and may not enter others. The TUN descriptor always knows its link's
 //! namespace, and events of that namespace arrive once it has an ID in ours. An event that may
-//! concern the link only causes a new look at it; nothing is deduced from the event itself. Without
-//! CAP_NET_BROADCAST, which ordinary containers lack, no events of other namespaces arrive; then
+//! concern the link causes a new look at it. Only two things are deduced from the events themselves,
+//! because a look comes too late for them: that the link was moved, and that it was set down, if it is
+//! up again by the time of the look. Without CAP_NET_BROADCAST, which ordinary containers lack, no events of other namespaces arrive; then
 //! the link is checked every second.
 
 use std::io;
@@ -43,6 +44,10 @@ pub struct LinkWatch {
     netlink: Netlink,
     /// The last known index.
     seen: Option<u32>,
+    /// The ID of the namespace where it was last seen; None for the daemon's own.
+    netns: Option<i32>,
+    /// Whether the link was up according to the last event in that namespace.
+    told_up: bool,
     /// The last known name.
     found: String,
     /// The last known name in the daemon's own namespace.
@@ -102,6 +107,8 @@ impl LinkWatch {
             tun,
             netlink: Netlink::open()?,
             seen: None,
+            netns: None,
+            told_up: false,
             found: String::new(),
             name,
             fitted: 0,
@@ -128,6 +135,22 @@ impl LinkWatch {
             NetlinkEvent::Lost => true,
             _ => false,
         }
+    }
+
+    /// Whether `event` reports that the link, which was up, was set down. Each event must be passed to
+    /// this, in order.
+    pub fn is_set_down(&mut self, event: &NetlinkEvent) -> bool {
+        let was_up = self.told_up;
+        match event {
+            NetlinkEvent::Link { netns, link }
+                if (*netns, Some(link.index)) == (self.netns, self.seen) =>
+            {
+                self.told_up = link.up;
+            }
+            NetlinkEvent::Lost => self.told_up = false,
+            _ => return false,
+        }
+        was_up && !self.told_up && *event != NetlinkEvent::Lost
     }
 
     fn is_home(&self) -> bool {
@@ -183,13 +206,18 @@ impl LinkWatch {
     /// Those of netlink, for example while the link is being moved.
     pub fn look(&mut self) -> io::Result<LinkState> {
         match self.netlink.link_of(&self.tun) {
-            Ok(Link {
-                index,
-                name,
-                up,
-                mtu,
-                ..
-            }) => {
+            Ok((link, netns)) => {
+                let Link {
+                    index,
+                    name,
+                    up,
+                    mtu,
+                    ..
+                } = link;
+                if (netns, Some(index)) != (self.netns, self.seen) {
+                    self.told_up = false;
+                }
+                self.netns = netns;
                 self.seen = Some(index);
                 self.found = name;
                 self.fit(index, mtu);

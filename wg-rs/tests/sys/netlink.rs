@@ -318,7 +318,7 @@ fn a_link_is_followed_between_namespaces() {
 
         assert_eq!(
             netlink.link_of(&tun).unwrap(),
-            netlink.link("tun0").unwrap()
+            (netlink.link("tun0").unwrap(), None)
         );
         let netns = NetNs::current().unwrap();
         assert_eq!(
@@ -379,11 +379,13 @@ fn a_link_is_followed_between_namespaces() {
             _ => None,
         });
         assert_eq!(netlink.nsid(second.as_fd()).unwrap(), None);
-        assert!(!netlink.link_of(&tun).unwrap().up);
+        let (link, created) = netlink.link_of(&tun).unwrap();
+        assert!(!link.up);
         let id = netlink
             .nsid(second.as_fd())
             .unwrap()
             .expect("link_of created the ID");
+        assert_eq!(created, Some(id));
         second
             .run(|| Netlink::open().unwrap().set_up("tun0", true).unwrap())
             .unwrap();

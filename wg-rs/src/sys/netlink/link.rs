@@ -137,22 +137,23 @@ impl Netlink {
     }
 
     /// Looks up the link of a TUN, whatever its namespace and name are now. If necessary, its
-    /// namespace gets an ID, so that [`super::Events`] continues to receive its events.
+    /// namespace gets an ID, so that [`super::Events`] continues to receive its events. Also returns
+    /// this ID, by which events call the namespace; None for the namespace of this connection.
     ///
     /// # Errors
     /// [`Error::is_absent`]: the link was deleted, or is being moved or renamed at the moment;
     /// EPERM: the process lacks CAP_NET_ADMIN there.
-    pub fn link_of(&mut self, tun: &Tun) -> Result<Link, Error> {
+    pub fn link_of(&mut self, tun: &Tun) -> Result<(Link, Option<i32>), Error> {
         let failed = |source| Error {
             action: "find the link of a TUN".into(),
             source,
         };
         let name = tun.name().map_err(failed)?;
         match self.elsewhere(tun).map_err(failed)? {
-            None => self.link(&name),
+            None => Ok((self.link(&name)?, None)),
             Some(netns) => {
                 let nsid = self.nsid_or_new(netns.as_fd())?;
-                self.link_in(nsid, &name)
+                Ok((self.link_in(nsid, &name)?, Some(nsid)))
             }
         }
     }
