@@ -7,6 +7,7 @@ use wg_crypto::PublicKey;
 
 use super::sim::Sim;
 
+mod clocks;
 mod config;
 mod data;
 mod ecn;
