@@ -29,6 +29,7 @@ pub mod model;
 pub mod place;
 #[cfg(feature = "stack")]
 pub mod stack;
+mod sync;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod tool;

@@ -22,9 +22,10 @@
 //! full queue in the kernel.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Most bursts in flight in a lane with workers.
 pub const DEPTH: usize = 16;
@@ -157,7 +158,7 @@ impl<S: Stages> Lane<S> {
         };
         for _ in 0..workers {
             let shared = lane.shared.clone();
-            let thread = std::thread::Builder::new().name(name.into());
+            let thread = Builder::new().name(name.into());
             lane.workers.push(thread.spawn(move || shared.serve())?);
         }
         Ok(lane)

@@ -350,36 +350,18 @@ impl Entry {
         context.schedule.put(id, &mut self.scheduled, None);
     }
 
-    /// The earliest of the timers.
-    fn earliest_timer(&self, context: &DeviceContext) -> Option<Time> {
+    /// Moves the peer to its earliest timer in the schedule.
+    pub(super) fn reschedule(&mut self, context: &mut DeviceContext) {
         let hello = self.is_hub.then(|| context.hubs.due(self.shared.id));
-        [
-            self.shared.timers.earliest(),
+        let own = [
             self.retransmit_handshake,
             self.zero_key_material,
             hello.flatten(),
             self.relayed.as_ref().and_then(|relayed| relayed.due()),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    /// Moves the peer to its earliest timer in the schedule.
-    pub(super) fn reschedule(&mut self, context: &mut DeviceContext) {
-        loop {
-            let earliest = self.earliest_timer(context);
-            let id = self.shared.id;
-            context.schedule.put(id, &mut self.scheduled, earliest);
-            match earliest {
-                Some(at) => self.shared.timers.wake_at.set(at),
-                None => self.shared.timers.wake_at.clear(),
-            }
-            // Another thread may have armed a timer after it saw the old `wake_at`.
-            if self.earliest_timer(context) == earliest {
-                return;
-            }
-        }
+        ];
+        let earliest = self.shared.timers.sleep(own.into_iter().flatten().min());
+        let id = self.shared.id;
+        context.schedule.put(id, &mut self.scheduled, earliest);
     }
 }
 

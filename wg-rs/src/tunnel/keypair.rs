@@ -13,8 +13,6 @@
 //!   first data packet proves that the initiator has the keys (key confirmation), and only then
 //!   becomes current.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -23,6 +21,8 @@ use wg_crypto::{OpeningKey, ReplayWindow, SealingKey, SessionKeys};
 use super::messages::REJECT_AFTER_MESSAGES;
 use super::time::Time;
 use super::timers::REJECT_AFTER_TIME;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// How a session was created.
 #[derive(Clone, Copy, Debug)]

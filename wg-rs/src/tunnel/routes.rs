@@ -14,11 +14,10 @@
 //! - A reader sees the table before a `set` or after it, and nothing in between.
 //! - A reader never frees a table: the owner has a reference for as long as a reader may have one.
 
-use std::sync::Arc;
-
 use super::peer::Peer;
 use super::plane::{Plane, Routes};
 use crate::model::AllowedIp;
+use crate::sync::{Arc, thread};
 
 /// How often the owner yields while a burst uses the table that it needs: bursts are short, but the
 /// thread of a burst may not be running.
@@ -118,7 +117,7 @@ impl RoutingTable {
                 self.missing.shrink_to(64);
                 return true;
             }
-            std::thread::yield_now();
+            thread::yield_now();
         }
         false
     }

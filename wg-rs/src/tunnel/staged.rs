@@ -6,11 +6,11 @@
 //! finish. If the owner does not finish, the sender waits again only after `ROUNDS` more bursts.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::messages::{MAX_QUEUED_PACKETS, MAX_STAGED_PACKETS};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 const ROUNDS: u32 = 16;
 

@@ -17,10 +17,10 @@
 //! and then reads the deadlines. All four operations are SeqCst, so at least one side sees the
 //! change of the other.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use super::time::Time;
+use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::SeqCst};
 
 /// How long to wait for a response to an initiation, and the minimum time between two initiations
 /// to a peer.
@@ -189,6 +189,23 @@ impl Timers {
             self.persistent_keepalive.clear();
         }
         self.persistent_interval.swap(seconds, SeqCst)
+    }
+
+    /// Called by the owner when it has handled all that is due. Returns the time until which it may
+    /// sleep: the earliest deadline, of those here and the owner's `own`.
+    pub(crate) fn sleep(&self, own: Option<Time>) -> Option<Time> {
+        let earliest = || self.earliest().into_iter().chain(own).min();
+        loop {
+            let at = earliest();
+            match at {
+                Some(at) => self.wake_at.set(at),
+                None => self.wake_at.clear(),
+            }
+            // Another thread may have armed a timer after it saw the old `wake_at`.
+            if earliest() == at {
+                return at;
+            }
+        }
     }
 
     /// The earliest of the deadlines here.
