@@ -1,7 +1,7 @@
 //! `wg-rs metrics`: Prometheus's own parser reads the output, and clients that stall do not keep other
 //! clients from being served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
@@ -95,6 +95,16 @@ fn check(samples: &[Sample], tunnel: &Tunnel) -> io::Result<()> {
     let junk = [("interface", "wg0"), ("reason", "malformed_message")];
     let drops = value(samples, "wireguard_interface_dropped_packets_total", &junk);
     assert_eq!(drops, Some(1.0));
+    // The dashboard shows nothing else.
+    let dashboard = include_str!("../../contrib/grafana.json");
+    let words = dashboard.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    let shown: BTreeSet<_> = words
+        .filter(|word| word.starts_with("wireguard_"))
+        .collect();
+    assert!(shown.len() > 5, "{shown:?}");
+    for metric in shown {
+        assert!(samples.iter().any(|sample| sample.0 == metric), "{metric}");
+    }
     Ok(())
 }
 
