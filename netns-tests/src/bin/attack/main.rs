@@ -10,6 +10,7 @@
 //! went over the wire. In some attacks it is a peer as well.
 
 mod arena;
+mod fight;
 mod flood;
 mod insider;
 mod local;
@@ -22,7 +23,8 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use netns_tests::Daemon;
 
-use arena::{Outcome, Pace};
+use arena::Pace;
+use fight::Outcome;
 
 /// Attacks WireGuard daemons while a transfer runs over the same interface. Needs root.
 #[derive(Debug, Parser)]
@@ -135,7 +137,7 @@ fn run(options: &Options) -> io::Result<Vec<String>> {
     for &attack in attacks {
         let name = attack.to_possible_value().expect("no attack is hidden");
         for daemon in &daemons {
-            let outcome = arena::fight(daemon, attack, pace);
+            let outcome = fight::fight(daemon, attack, pace);
             let outcome = outcome.map_err(|error| daemon.blame(error))?;
             println!("{:14}{:14}{outcome}", name.get_name(), daemon.name);
             for counter in &outcome.counters {
