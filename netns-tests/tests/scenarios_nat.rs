@@ -58,7 +58,7 @@ fn a_socket_bound_to_the_interface_with_changed_marks() -> io::Result<()> {
     let (a, b) = (&tunnel.a, &tunnel.b);
     nft(
         &a.host,
-        "table inet marks { chain out { type route hook output priority mangle; meta mark set 1; } }",
+        "table inet marks { chain out { type route hook output priority mangle; meta mark set 1; }; }",
     )?;
     let there = b.inner(Family::V4);
     let answering = b.host.run(|| UdpSocket::bind((there, 7)))?;
@@ -99,7 +99,7 @@ fn icmp_unreachable_reaches_a_sender_behind_nat() -> io::Result<()> {
     behind.run(|| Route::via([10, 77, 0, 0].into(), 24, v4(1), "eth0").add())?;
     nft(
         &host,
-        "table ip nat { chain post { type nat hook postrouting priority srcnat; oifname wg0 masquerade; } }",
+        "table ip nat { chain post { type nat hook postrouting priority srcnat; oifname wg0 masquerade; }; }",
     )?;
     let wg = Daemon::ours()?.start(&host, "wg0", Via::Uapi)?;
     wg.set(&Config::new(&Keys::generate(), 0))?;
