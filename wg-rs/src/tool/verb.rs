@@ -54,7 +54,8 @@ pub(crate) const VERBS: &[Verb] = &[
                    [allowed-ips [+|-]<ip1>/<cidr1>[,[+|-]<ip2>/<cidr2>]...] ]...",
         options: "\
 peer <key> name <label>    name by which status and metrics show the peer
-peer <key> relay <groups>  relay between peers that share a group: on, off, or names",
+peer <key> relay <groups>  relay between peers that share a group: on, off, or names
+peer <key> hub <switch>    reach peers without an endpoint through this one: on or off",
         notes: "",
         example: "set wg0 peer xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg= allowed-ips +10.192.122.3/32",
         of_wg: true,
