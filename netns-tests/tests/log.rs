@@ -160,8 +160,20 @@ fn a_failure_that_stops_traffic_is_logged_once() -> io::Result<()> {
     let peer = PeerConfig::new(Keys::generate().public)
         .at(([203, 0, 113, 9], 7))
         .keepalive(1);
-    let config = Config::new(&Keys::generate(), 51820).peer(peer);
-    Uapi::connect(&host, "wg0")?.set(&config)?;
+    Uapi::connect(&host, "wg0")?.set(&Config::new(&Keys::generate(), 51820))?;
+    // The daemon reserves the port until the link has been up and down. It has noticed that the link is
+    // up when it has switched redirects off.
+    let redirects = "/proc/sys/net/ipv4/conf/wg0/send_redirects";
+    host.write(redirects, "1")?;
+    host.run(|| netlink::set_up("wg0", true))?;
+    until(Duration::from_secs(60), "the link to be noticed", || {
+        Ok((host.read(redirects)?.trim() == "0").then_some(()))
+    })?;
+    host.run(|| netlink::set_up("wg0", false))?;
+    until(Duration::from_secs(60), "the port to be free", || {
+        Ok(host.udp_ports()?.is_empty().then_some(()))
+    })?;
+    Uapi::connect(&host, "wg0")?.set(&Config::of(peer))?;
     let taken = host.run(|| UdpSocket::bind(("0.0.0.0", 51820)))?;
     host.run(|| netlink::set_up("wg0", true))?;
     let all = until_heard(&log, "the link is set down again")?;
