@@ -130,10 +130,10 @@ impl<'a> Control<'a> {
     }
 
     /// Runs until a signal arrives, the socket is removed, or `tun_gone` reports that the TUN
-    /// device was deleted.
+    /// device can no longer be read, as after it was deleted.
     ///
     /// # Errors
-    /// Waiting fails.
+    /// Waiting fails, or the TUN device can no longer be read although it was not deleted.
     pub async fn run(
         mut self,
         mut signals: EndSignals,
@@ -149,7 +149,10 @@ impl<'a> Control<'a> {
             let look_again = self.look_again;
             tokio::select! {
                 () = signals.recv() => return Ok(End::Signal),
-                _ = &mut tun_gone => return Ok(End::LinkGone),
+                error = &mut tun_gone => return match error {
+                    Ok(error) if error.raw_os_error() != Some(libc::EBADFD) => Err(error),
+                    _ => Ok(End::LinkGone),
+                },
                 ready = self.ready.readable() => {
                     let mut ready = ready?;
                     let meaning = read(&mut self.events, &mut self.watch)?;

@@ -52,6 +52,7 @@ const CALLS: &[c_long] = &[
     // Waiting.
     libc::SYS_ppoll,
     libc::SYS_epoll_pwait,
+    libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
     libc::SYS_eventfd2,
     libc::SYS_timerfd_create,
