@@ -5,10 +5,11 @@ mod people;
 
 use std::fmt::Write;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use netns_tests::way::{SERVER_V6, Way, echo, get, http, round, socks};
 use netns_tests::{
     By, Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Plan, SOCKETS,
     Spokes, Tunnel, Via, Wg, binaries, netlink, ping_all, process, rekey, transfer, until, vm,
@@ -117,6 +118,34 @@ fn two_kernel_peers_through_our_hub() {
                 assert!(peer.tx_bytes > 200_000 && peer.last_handshake.is_some());
                 assert_eq!(peer.preshared_key, Some(psk));
             }
+        }
+        Ok(())
+    });
+}
+
+/// `wg-rs forward` and `socks`, run without root, reach a server behind a kernel interface.
+#[test]
+fn tunnels_without_root_to_the_kernel_module() {
+    vm::inside(|| {
+        let way = Way::new(kernel()?)?;
+        http(&way.server, 80, "hello\n");
+        echo(&way.server, 7);
+        let file = way.full_file(None)?;
+        let v6 = format!("0:[{SERVER_V6}]:80");
+        let args = ["forward", &file, "0:10.9.0.1:80", &v6, "0:10.9.0.1:7"];
+        let (forward, listening) = way.start(&args, 3)?;
+        for at in &listening[..2] {
+            let page = way.client.run(|| TcpStream::connect(at).and_then(get))?;
+            assert_eq!(page, "hello\n");
+        }
+        way.client.run(|| round(listening[2], 200_000, 1))?;
+        drop(forward);
+        let (_socks, listening) = way.start(&["socks", &file, "127.0.0.1:0"], 1)?;
+        for host in ["10.9.0.1", &SERVER_V6.to_string()] {
+            let page = way
+                .client
+                .run(|| socks(listening[0], host, 80).and_then(get))?;
+            assert_eq!(page, "hello\n");
         }
         Ok(())
     });
