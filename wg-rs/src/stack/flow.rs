@@ -230,8 +230,10 @@ impl Flow {
             inner.end(Ended::Aborted);
         }
         let now = inner.clock(now);
-        inner.repeat(&self.tuple, now);
-        let used = inner.poll(None, room, now);
+        let used = match inner.repeat(&self.tuple, room, now) {
+            0 => inner.poll(None, room, now),
+            used => used,
+        };
         inner.look(Ended::Silent);
         used
     }
@@ -398,28 +400,47 @@ impl Inner {
         used
     }
 
-    /// The time at which unacknowledged data must be repeated before smoltcp does so, if there is any.
+    /// Whether all data was acknowledged, but not the FIN after it.
+    fn has_unacknowledged_fin(&mut self) -> bool {
+        let socket = self.socket();
+        let has_closed = matches!(
+            socket.state(),
+            State::FinWait1 | State::Closing | State::LastAck
+        );
+        has_closed && socket.send_queue() == 0
+    }
+
+    /// The time at which unacknowledged data or a FIN must be repeated before smoltcp does so, if there is any.
     fn nudge_at(&mut self) -> Option<Time> {
-        let waits = self.established && self.socket().send_queue() > 0;
-        self.nudge.due().filter(|_| waits)
+        let waits = self.socket().send_queue() > 0 || self.has_unacknowledged_fin();
+        self.nudge.due().filter(|_| self.established && waits)
     }
 
     /// Makes the socket repeat its oldest unacknowledged data, if that is due and smoltcp's own timer fires
-    /// much later.
-    fn repeat(&mut self, tuple: &Tuple, now: Time) {
+    /// much later. Writes a FIN that must be repeated to `room`, and returns its length, 0 if there is none.
+    fn repeat(&mut self, tuple: &Tuple, room: &mut [u8], now: Time) -> usize {
         if self.nudge_at().is_none_or(|at| now < at) {
-            return;
+            return 0;
         }
         let clock = instant(now);
         let at = self.interface.poll_at(clock, &self.sockets);
         if at.is_some_and(|at| at <= clock + SOON) {
-            return self.nudge.postpone(now);
+            self.nudge.postpone(now);
+            return 0;
+        }
+        if self.has_unacknowledged_fin() {
+            let fin = self.nudge.fin(tuple, now).unwrap_or_default();
+            let used = virtio::LEN + fin.len();
+            room[..virtio::LEN].fill(0);
+            room[virtio::LEN..used].copy_from_slice(&fin);
+            return if fin.is_empty() { 0 } else { used };
         }
         // The other end did not send these packets, so it gets no answer to them.
         let mut answer = [0; virtio::LEN + 128];
         for packet in self.nudge.duplicates(tuple, now) {
             self.poll(Some(&packet), &mut answer, now);
         }
+        0
     }
 
     /// Takes over a change of the socket's state. If the socket was closed, the reason is `why`.

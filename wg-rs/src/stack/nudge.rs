@@ -4,6 +4,7 @@
 //! never sent before. When several packets are lost in a row, data that could be repeated within a second
 //! therefore waits for up to a minute. So if no acknowledgement has come for a while, the socket receives three
 //! duplicates of the last one, by which it repeats its oldest unacknowledged segment (RFC 5681, section 3.2).
+//! That does not repeat a FIN without data, which is therefore written here.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,8 +26,8 @@ const DOUBLINGS: u32 = 3;
 pub(super) struct Nudge {
     /// The last acknowledgement and window that came, as in the packet.
     received: Option<(TcpSeqNumber, u16)>,
-    /// The last acknowledgement that was sent.
-    sent: Option<TcpSeqNumber>,
+    /// The last acknowledgement and window that were sent, as in the packet.
+    sent: Option<(TcpSeqNumber, u16)>,
     /// The time when data was last acknowledged or repeated.
     progress: Option<Time>,
     /// How often data was repeated since the last new acknowledgement.
@@ -58,7 +59,7 @@ impl Nudge {
     /// Records the acknowledgement of a packet that is sent.
     pub fn sent(&mut self, packet: &[u8]) {
         if let Some(tcp) = tcp(packet).filter(TcpPacket::ack) {
-            self.sent = Some(tcp.ack_number());
+            self.sent = Some((tcp.ack_number(), tcp.window_len()));
         }
     }
 
@@ -77,20 +78,44 @@ impl Nudge {
     /// The acknowledgements that the socket must receive to repeat data: the last one, and three duplicates of
     /// it. The first packet has another window, so that the socket forgets duplicates that it counted before.
     pub fn duplicates(&mut self, tuple: &Tuple, now: Time) -> Vec<Vec<u8>> {
-        self.tries += 1;
-        self.progress = Some(now);
-        let (Some((ack, window)), Some(seq)) = (self.received, self.sent) else {
+        self.repeated(now);
+        let (Some((ack, window)), Some((seq, _))) = (self.received, self.sent) else {
             return Vec::new();
         };
+        let to_us = |window| {
+            let control = TcpControl::None;
+            without_data(tuple.remote, tuple.local, control, seq, ack, window)
+        };
         [window.saturating_sub(1), window, window, window, window]
-            .map(|window| acknowledgement(tuple.remote, tuple.local, seq, ack, window))
+            .map(to_us)
             .into()
+    }
+
+    /// The FIN that must be sent again, if all data before it was acknowledged.
+    pub fn fin(&mut self, tuple: &Tuple, now: Time) -> Option<Vec<u8>> {
+        self.repeated(now);
+        let ((seq, _), (ack, window)) = (self.received?, self.sent?);
+        let control = TcpControl::Fin;
+        Some(without_data(
+            tuple.local,
+            tuple.remote,
+            control,
+            seq,
+            ack,
+            window,
+        ))
+    }
+
+    fn repeated(&mut self, now: Time) {
+        self.tries += 1;
+        self.progress = Some(now);
     }
 }
 
-fn acknowledgement(
+fn without_data(
     from: SocketAddr,
     to: SocketAddr,
+    control: TcpControl,
     seq: TcpSeqNumber,
     ack: TcpSeqNumber,
     window: u16,
@@ -98,7 +123,7 @@ fn acknowledgement(
     let tcp = TcpRepr {
         src_port: from.port(),
         dst_port: to.port(),
-        control: TcpControl::None,
+        control,
         seq_number: seq,
         ack_number: Some(ack),
         window_len: window,
