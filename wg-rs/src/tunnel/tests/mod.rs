@@ -13,6 +13,7 @@ mod data;
 mod ecn;
 mod handshake;
 mod hub_clients;
+mod hub_scale;
 mod load;
 mod private_key;
 mod rekey;
