@@ -6,7 +6,7 @@ use std::io;
 
 use netns_tests::process::status;
 use netns_tests::{Config, Host, PATIENCE, Proc, ready};
-use netns_tests::{Daemon, Family, Lab, Plan, Tunnel, until};
+use netns_tests::{Daemon, Family, Lab, Plan, Tunnel, Uapi, until};
 
 /// The value of a label in the status of each thread.
 fn of_all_threads(pid: i32, label: &str) -> io::Result<Vec<String>> {
@@ -69,6 +69,8 @@ fn the_log_says_what_restricts_the_daemon() -> io::Result<()> {
         until(PATIENCE, "the daemon", || {
             Ok(ready(&host, "wg0").then_some(()))
         })?;
+        // It answers once it is restricted.
+        Uapi::connect(&host, "wg0")?.ask("get=1\n\n")?;
         assert!(proc.output().contains(words), "{}", proc.output());
         assert_eq!(status(proc.pid(), "Seccomp")?, seccomp, "{sandbox}");
     }
