@@ -205,18 +205,31 @@ fn wait(mut child: Child, earlier: usize, signals: &Signals) -> io::Result<ExitS
     }
 }
 
-/// Sends a signal to a process and to all its descendants.
+/// Sends a signal to a process and to all its descendants. They are stopped meanwhile, so that none of them
+/// starts another one that would get no signal.
 fn tell(process: u32, signal: Signal) {
+    let mut all = vec![process];
+    let mut stopped = 0;
+    while let Some(&process) = all.get(stopped) {
+        send(process, Signal::SIGSTOP);
+        all.extend(children(process));
+        stopped += 1;
+    }
+    for signal in [signal, Signal::SIGCONT] {
+        all.iter().for_each(|process| send(*process, signal));
+    }
+}
+
+/// A process that has ended meanwhile gets no signal.
+fn send(process: u32, signal: Signal) {
+    let _ = kill(Pid::from_raw(process.cast_signed()), signal);
+}
+
+fn children(process: u32) -> Vec<u32> {
     let children = format!("/proc/{process}/task/{process}/children");
     let children = fs::read_to_string(children).unwrap_or_default();
-    // The parent comes first, so that it does not start another child.
-    let _ = kill(Pid::from_raw(process.cast_signed()), signal);
-    for child in children
-        .split_whitespace()
-        .filter_map(|child| child.parse().ok())
-    {
-        tell(child, signal);
-    }
+    let ids = children.split_whitespace();
+    ids.filter_map(|child| child.parse().ok()).collect()
 }
 
 /// The search path for programs: first the folder of this one.
@@ -248,6 +261,35 @@ fn is_program(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whether a process with this argument runs.
+    fn runs(argument: &str) -> bool {
+        let argument = format!("\0{argument}\0");
+        let processes = fs::read_dir("/proc").unwrap();
+        let mut lines =
+            processes.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+        lines.any(|line| String::from_utf8_lossy(&line).ends_with(&argument))
+    }
+
+    #[test]
+    fn a_signal_reaches_also_the_children_that_are_just_being_started() {
+        let seconds = format!("{}", 1_000_000 + std::process::id());
+        let script =
+            format!("i=0; while [ $i -lt 500 ]; do sleep {seconds} & i=$((i+1)); done; wait");
+        for round in 0..20 {
+            let mut child = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+            while children(child.id()).len() < round {
+                std::thread::yield_now();
+            }
+            tell(child.id(), Signal::SIGTERM);
+            child.wait().unwrap();
+            let start = Instant::now();
+            while runs(&seconds) {
+                assert!(start.elapsed() < LONG, "round {round}");
+                std::thread::yield_now();
+            }
+        }
+    }
 
     #[test]
     fn programs_are_found_on_path() {
