@@ -46,7 +46,8 @@ fn build() -> io::Result<Option<PathBuf>> {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wg-rs.deb");
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["deb", "--quiet", "--package", "wg-quick-rs", "--output"]);
-    command.arg(&path).args(["--", "--locked"]);
+    // As in the README.
+    command.arg(&path).args(["--dbgsym", "--", "--locked"]);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     debian::run(&mut command)?;
     Ok(Some(path))

@@ -60,7 +60,7 @@ const CARGO: &str = r#"#!/bin/sh
 case "$*" in
 "build --release --locked") ls target/release/wg-quick-rs > /dev/null ;;
 "install --locked cargo-deb") ;;
-"deb -p wg-quick-rs") mkdir -p target/debian; touch target/debian/wg-rs_0_amd64.deb ;;
+"deb -p wg-quick-rs --dbgsym") mkdir -p target/debian; touch target/debian/wg-rs_0_amd64.deb ;;
 *) echo "what is cargo $*?" >&2; exit 1 ;;
 esac
 "#;
