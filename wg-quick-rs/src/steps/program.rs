@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -211,7 +212,7 @@ fn tell(process: u32, signal: Signal) {
     let mut all = vec![process];
     let mut stopped = 0;
     while let Some(&process) = all.get(stopped) {
-        send(process, Signal::SIGSTOP);
+        stop(process);
         all.extend(children(process));
         stopped += 1;
     }
@@ -223,6 +224,24 @@ fn tell(process: u32, signal: Signal) {
 /// A process that has ended meanwhile gets no signal.
 fn send(process: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(process.cast_signed()), signal);
+}
+
+/// Stops a process, and waits until it has stopped: a fork that has begun is completed before that.
+fn stop(process: u32) {
+    send(process, Signal::SIGSTOP);
+    let start = Instant::now();
+    while is_running(process) && start.elapsed() < SHORT {
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// Whether a process has neither stopped nor ended.
+fn is_running(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let state = status
+        .lines()
+        .find_map(|line| line.strip_prefix("State:\t"));
+    state.is_some_and(|state| !state.starts_with(['T', 't', 'Z', 'X']))
 }
 
 fn children(process: u32) -> Vec<u32> {
@@ -282,7 +301,7 @@ mod tests {
                 std::thread::yield_now();
             }
             tell(child.id(), Signal::SIGTERM);
-            child.wait().unwrap();
+            assert!(!child.wait().unwrap().success());
             let start = Instant::now();
             while runs(&seconds) {
                 assert!(start.elapsed() < LONG, "round {round}");
