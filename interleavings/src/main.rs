@@ -51,7 +51,7 @@ pub mod transport {
 use std::collections::HashSet;
 use std::time::Duration;
 
-use lane::{Lane, Stages};
+use lane::{Lane, Order, Stages};
 use sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sync::{Arc, Mutex, thread};
 use tunnel::keypair::{Keypair, Keypairs, Origin};
@@ -233,13 +233,28 @@ fn staged_packets_keep_their_order() {
 
 struct Numbers(Arc<Mutex<Vec<u64>>>);
 
+impl Numbers {
+    fn order(number: u64) -> Order {
+        match number % 8 {
+            0 => Order::Alone,
+            number => Order::Of(number % 3),
+        }
+    }
+}
+
 impl Stages for Numbers {
     type Buffer = ();
     type Burst = u64;
     type Worked = u64;
-    type Finisher = ();
+    type Scratch = ();
 
     fn new_buffer(&self) {}
+
+    fn new_scratch(&self) {}
+
+    fn order(&self, number: &u64) -> Order {
+        Numbers::order(*number)
+    }
 
     fn work(&self, number: u64) -> u64 {
         thread::yield_now();
@@ -249,21 +264,28 @@ impl Stages for Numbers {
     fn finish(&self, (): &mut (), number: u64) {
         self.0.lock().expect("a list").push(number);
     }
-
-    fn is_large(&self, number: &u64) -> bool {
-        !number.is_multiple_of(3)
-    }
 }
 
-/// Bursts are finished in order by any number of workers, all of them, and the reader never waits for ever.
+/// Bursts are finished once by any number of workers, those of the same order one after the other, and one that
+/// must be alone after all earlier and before all later ones. The reader never waits for ever.
 fn bursts_are_finished_in_order() {
     const BURSTS: u64 = 40;
     let finished = Arc::new(Mutex::new(Vec::new()));
-    let mut lane = Lane::new("lane", 2, Numbers(finished.clone()), ()).expect("threads");
-    (0..BURSTS).for_each(|number| lane.run(number));
+    let mut lane = Lane::new("lane", 2, Numbers(finished.clone())).expect("threads");
+    (0..BURSTS).for_each(|number| lane.run(number, !number.is_multiple_of(5)));
     drop(lane);
     let finished = finished.lock().expect("a list");
-    assert!(finished.iter().copied().eq(0..BURSTS), "{finished:?}");
+    let mut sorted = finished.clone();
+    sorted.sort_unstable();
+    assert!(sorted.into_iter().eq(0..BURSTS), "{finished:?}");
+    for (n, later) in finished.iter().enumerate() {
+        let is_bound = |earlier: &&u64| match (Numbers::order(**earlier), Numbers::order(*later)) {
+            (Order::Alone, _) | (_, Order::Alone) => true,
+            (one, other) => one == other,
+        };
+        let mut before = finished[..n].iter().filter(is_bound);
+        assert!(before.all(|earlier| earlier < later), "{finished:?}");
+    }
 }
 
 const CHECKS: [(&str, fn()); 7] = [
