@@ -418,8 +418,17 @@ fn a_peer_under_load() -> io::Result<()> {
 #[test]
 fn a_port_that_is_taken() -> io::Result<()> {
     let (hosts, status, keys, key, wg) = alone()?;
-    wg.set(&Config::new(&keys, End::PORT).peer(PeerConfig::new(key)))?;
     let host = &hosts.hosts[0];
+    wg.set(&Config::new(&keys, End::PORT).peer(PeerConfig::new(key)))?;
+    // The daemon reserves the port until the link has been up and down.
+    host.run(|| netlink::set_up("wg0", true))?;
+    until(PATIENCE, "the link to be noticed", || {
+        Ok(status.text(host)?.contains("; up; ").then_some(()))
+    })?;
+    host.run(|| netlink::set_up("wg0", false))?;
+    until(PATIENCE, "the port to be free", || {
+        Ok(host.udp_ports()?.is_empty().then_some(()))
+    })?;
     let _taken = host.run(|| UdpSocket::bind(("0.0.0.0", End::PORT)))?;
     host.run(|| netlink::set_up("wg0", true))?;
     status.until(host, key, "interface-down")?;

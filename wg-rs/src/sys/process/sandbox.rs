@@ -257,6 +257,9 @@ fn filter(pid: u32) -> Result<BpfProgram, BackendError> {
         SIOCGSKNS,
         libc::TIOCOUTQ,
         libc::FIONBIO,
+        // The links that addresses with a scope name.
+        libc::SIOCGIFINDEX as _,
+        libc::SIOCGIFNAME as _,
     ] {
         operations.push(rule(&[one(1, operation as c_int)?])?);
     }
@@ -317,6 +320,8 @@ fn null(argument: u8) -> Result<SeccompCondition, BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::poll::PollSet;
+    use nix::net::if_::{if_indextoname, if_nametoindex};
     use std::fs;
     use std::io;
     use std::net::{TcpListener, UdpSocket};
@@ -527,6 +532,15 @@ mod tests {
             let sender = UnixDatagram::unbound().unwrap();
             let error = sender.send_to(b"", "/nowhere").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        });
+    }
+
+    #[test]
+    fn links_have_names_and_descriptors_can_be_awaited() {
+        restricted(None, || {
+            let index = if_nametoindex("lo").unwrap();
+            assert_eq!(if_indextoname(index).unwrap().to_str(), Ok("lo"));
+            PollSet::<1>::new().unwrap();
         });
     }
 
