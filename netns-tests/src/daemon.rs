@@ -299,6 +299,16 @@ impl Wg {
         format!("{SOCKETS}/{}.sock", self.name)
     }
 
+    /// Waits for the successful end of the daemon, its link and its socket file.
+    pub fn ends_cleanly(mut self) -> io::Result<()> {
+        let proc = self.proc.as_mut().expect("a process");
+        let status = proc.wait(PATIENCE)?;
+        assert!(status.success(), "{status}: {}", proc.output());
+        until(PATIENCE, "link and socket to go", || {
+            Ok(self.gone()?.then_some(()))
+        })
+    }
+
     /// Whether both the link and the socket file are gone.
     pub fn gone(&self) -> io::Result<bool> {
         let socket = self.socket();

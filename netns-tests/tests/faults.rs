@@ -224,13 +224,7 @@ fn a_link_that_is_deleted_under_load() -> io::Result<()> {
     loads.iter().try_for_each(Load::flowing)?;
     a.host.run(|| netlink::delete_link("wg0"))?;
     drop(loads);
-    let mut wg = tunnel.a.wg;
-    let proc = wg.proc.as_mut().expect("a process");
-    let status = proc.wait(PATIENCE)?;
-    assert!(status.success(), "{status}: {}", proc.output());
-    until(PATIENCE, "link and socket to go", || {
-        Ok(wg.gone()?.then_some(()))
-    })
+    tunnel.a.wg.ends_cleanly()
 }
 
 /// The datagrams of the flow are smaller than each MTU.

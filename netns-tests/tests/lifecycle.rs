@@ -36,21 +36,11 @@ fn refused(host: &Host, args: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the successful end of the daemon, its link and its socket file.
-fn ends_cleanly(mut wg: Wg) -> io::Result<()> {
-    let proc = wg.proc.as_mut().expect("a process");
-    let status = proc.wait(PATIENCE)?;
-    assert!(status.success(), "{status}: {}", proc.output());
-    until(PATIENCE, "link and socket to go", || {
-        Ok(wg.gone()?.then_some(()))
-    })
-}
-
 #[test]
 fn deleting_the_link_ends_the_daemon() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     host.run(|| netlink::delete_link("wg0"))?;
-    ends_cleanly(wg)
+    wg.ends_cleanly()
 }
 
 #[test]
@@ -58,14 +48,14 @@ fn deleting_a_link_in_use_ends_the_daemon() -> io::Result<()> {
     let daemon = Daemon::ours()?;
     let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
     tunnel.a.host.run(|| netlink::delete_link("wg0"))?;
-    ends_cleanly(tunnel.a.wg)
+    tunnel.a.wg.ends_cleanly()
 }
 
 #[test]
 fn removing_the_socket_file_ends_the_daemon() -> io::Result<()> {
     let (_lab, host, wg) = running()?;
     host.run(|| std::fs::remove_file(wg.socket()))?;
-    ends_cleanly(wg)
+    wg.ends_cleanly()
 }
 
 #[test]
@@ -73,7 +63,7 @@ fn sigterm_and_sigint_end_the_daemon() -> io::Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (_lab, _host, wg) = running()?;
         wg.proc.as_ref().expect("a process").signal(signal)?;
-        ends_cleanly(wg)?;
+        wg.ends_cleanly()?;
     }
     Ok(())
 }
@@ -439,7 +429,7 @@ fn several_daemons_run_on_one_host() -> io::Result<()> {
         all.push(daemon.start(&host, &format!("wg{n}"), Via::Uapi)?);
     }
     host.run(|| netlink::delete_link("wg2"))?;
-    ends_cleanly(all.remove(2))?;
+    all.remove(2).ends_cleanly()?;
     for wg in &all {
         wg.get()?;
     }
