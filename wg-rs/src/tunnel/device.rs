@@ -214,13 +214,7 @@ impl Device {
             ingress,
             ..
         } = self;
-        let with = Surroundings {
-            plane: &context.plane,
-            rng: &mut *context.rng,
-            outgoing: &mut context.outgoing,
-            is_loaded: ingress.is_under_load(now),
-            now,
-        };
+        let with = Surroundings::new(context, ingress.is_under_load(now), now);
         Some(hub.as_mut()?.relay(with, from, message))
     }
 

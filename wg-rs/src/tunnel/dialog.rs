@@ -162,13 +162,7 @@ impl Device {
         } = self;
         let hub = hub.as_mut().ok_or(DropReason::BadFrame)?;
         let other = *by_key.get(&key).ok_or(DropReason::RelayUnknown)?;
-        let with = Surroundings {
-            plane: &context.plane,
-            rng: &mut *context.rng,
-            outgoing: &mut context.outgoing,
-            is_loaded: ingress.is_under_load(now),
-            now,
-        };
+        let with = Surroundings::new(context, ingress.is_under_load(now), now);
         hub.bind(&with, (peer.id, mine), (other, theirs))?;
         let answer = Frame::Bind {
             key,

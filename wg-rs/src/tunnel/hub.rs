@@ -32,6 +32,7 @@ pub(super) use self::members::TooManyGroups;
 use self::pairs::{NoRoom, Pairs};
 use super::cookies::{CookieMaker, nonce};
 use super::drops::DropReason;
+use super::entry::DeviceContext;
 use super::messages::*;
 use super::outgoing::Outgoing;
 use super::peer::{Endpoint, Peer};
@@ -54,6 +55,18 @@ pub(super) struct Surroundings<'a> {
     /// Whether the device is under load. Then no receiver is searched for.
     pub(super) is_loaded: bool,
     pub(super) now: Time,
+}
+
+impl<'a> Surroundings<'a> {
+    pub(super) fn new(context: &'a mut DeviceContext, is_loaded: bool, now: Time) -> Self {
+        Surroundings {
+            plane: &context.plane,
+            rng: &mut *context.rng,
+            outgoing: &mut context.outgoing,
+            is_loaded,
+            now,
+        }
+    }
 }
 
 /// The relay of a device that has peers with groups.

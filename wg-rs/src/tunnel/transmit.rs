@@ -15,13 +15,28 @@ use super::handshake::Parties;
 use super::messages::{HANDSHAKE_DSCP, INITIATION_SIZE};
 use super::outgoing::{OutgoingFrame, Transmit};
 use super::peer::Endpoint;
-use super::send::{Content, Receipt, Unstaged};
+use super::send::{Content, OutBuffer, Receipt, SealedBurst, Unstaged};
 use super::time::Time;
 use super::timers::{MAX_TIMER_HANDSHAKES, REKEY_TIMEOUT};
 use crate::model::Wall;
 
 /// How many initiations `call` sends if there is no response.
 const CALL_TRIES: u32 = 3;
+
+/// Copies the datagrams of a burst to `out`, and keeps its memory in `buffer` for the next one. Returns the
+/// TOS, the stride, and what to account.
+fn write(
+    burst: SealedBurst,
+    buffer: &mut Option<OutBuffer>,
+    out: &mut Vec<u8>,
+) -> (u8, usize, Receipt) {
+    out.clear();
+    out.extend_from_slice(burst.datagrams());
+    let (tos, stride) = (burst.tos(), burst.stride());
+    let (receipt, memory) = burst.into_receipt();
+    *buffer = Some(memory);
+    (tos, stride, receipt)
+}
 
 impl Entry {
     /// Requests an initiation, unless one was sent in the last five seconds.
@@ -127,11 +142,7 @@ impl Entry {
                 return None;
             }
         };
-        out.clear();
-        out.extend_from_slice(burst.datagrams());
-        let (tos, stride) = (burst.tos(), burst.stride());
-        let (receipt, buffer) = burst.into_receipt();
-        context.buffer = Some(buffer);
+        let (tos, stride, receipt) = write(burst, &mut context.buffer, out);
         plane.sending(&receipt, now);
         if std::mem::take(&mut self.wants.another_keepalive) {
             plane.wake(&peer, peer.timers.keepalive_again(now));
@@ -169,11 +180,7 @@ impl Entry {
                 return None;
             }
         };
-        out.clear();
-        out.extend_from_slice(burst.datagrams());
-        let (tos, stride) = (burst.tos(), burst.stride());
-        let (receipt, buffer) = burst.into_receipt();
-        context.buffer = Some(buffer);
+        let (tos, stride, receipt) = write(burst, &mut context.buffer, out);
         let is_keepalive = matches!(frame, Frame::Hello { .. } | Frame::Bind { .. });
         let content = Content::Frame { is_keepalive };
         let receipt = Receipt { content, ..receipt };
