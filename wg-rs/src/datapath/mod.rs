@@ -15,8 +15,8 @@
 //!
 //! `outbound` reads the TUN and `inbound` reads a socket, in turns; `readers` has the two
 //! threads that take these turns. A [`lane`] passes bursts to workers while more of them follow, if there
-//! are enough cores, and finishes those of each peer in order. `network` opens the sockets, and `protocol` is the thread of
-//! handshakes and timers.
+//! are enough cores, and finishes those of each peer in order. `network` opens the sockets, and `protocol`
+//! is the thread of handshakes and timers.
 //!
 //! # Where packets wait beside a bulk stream
 //!
@@ -27,8 +27,8 @@
 //! With BBR the window is twice what the path holds, and in addition all that was ever acknowledged at once
 //! within its last rounds. On two busy cores that addition is nearly everything: 36 kB are on the path at
 //! 3.4 Gbit/s and 43 µs, yet the window was 2 to 3 MB, completely used, and the stream itself measured
-//! 4 to 40 ms. Acknowledgements come in large bursts when a thread on their way waits for a core. So what
-//! helps most is that our threads wait less (`sys::process::slice`).
+//! 4 to 40 ms. Acknowledgements come in large bursts when a thread on their way waits for a core. So our
+//! threads ask for a short slice of time (`sys::process::slice`).
 //!
 //! A turn adds little: it ends after 128 kB, which takes 0.1 to 0.2 ms, and the TUN and the sockets have a
 //! thread each while there is much traffic in both directions. A queue for each flow, as the kernel's fq
