@@ -16,6 +16,8 @@ const IDLE_PAUSE: Duration = Duration::from_millis(2);
 
 /// A ping without an answer after this time is not counted.
 const LOST: Duration = Duration::from_secs(1);
+/// Within this time, pings are answered again after a load, or beside one.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// The subject of the measurements.
 #[derive(Debug, Clone)]
@@ -333,6 +335,8 @@ impl MeasuredHosts {
             timeout: LOST,
             ..Ping::to(self.addresses[1])
         };
+        // The queues may still be full of the load before. A ping lost there would take the whole window.
+        self.hosts[0].reach(self.addresses[1], SETTLED)?;
         let start = Instant::now();
         let done = self.hosts[0].ping_while(&ping, |_| start.elapsed() < window)?;
         let mut rtts = done.rtts;
