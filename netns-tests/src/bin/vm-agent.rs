@@ -1,4 +1,4 @@
-//! The agent in the virtual machine, which runs the requested tests: see `netns_tests::vm`.
+//! The agent in the virtual machine, which runs the requested program: see `netns_tests::vm`.
 
 fn main() -> std::io::Result<()> {
     netns_tests::vm::serve()

@@ -1,10 +1,10 @@
 //! A virtual machine with a kernel that has the WireGuard module.
 //!
-//! [`inside`] is the whole body of a test. On the real machine it boots the virtual one, once for all
-//! tests of the program; the test program itself is in the initial file system. It runs the test of the
-//! same name there, and reports the result. In the virtual machine it runs the body.
-//! Tests run as concurrently inside as outside: each is one line of JSON to the agent in the machine
-//! ([`serve`]), and one line back when it is done.
+//! [`run`] boots it, once for the program, and runs the program itself there with other arguments.
+//! [`inside`] is the whole body of a test. On the real machine it runs the test of the same name in the virtual
+//! one, and reports the result. In the virtual machine it runs the body.
+//! Programs run as concurrently inside as they are asked for: each is one line of JSON to the agent in the
+//! machine ([`serve`]), and one line back when it is done.
 //!
 //! qemu emulates the machine, so no KVM is needed. The machine uses no files of the real one, and is
 //! killed when this process ends, in whatever way.
@@ -37,14 +37,14 @@ const INSIDE: &str = "NETNS_TESTS_INSIDE";
 const KERNEL: &str = "NETNS_TESTS_KERNEL";
 const KERNEL_DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/vm-kernel");
 
-/// Time limits for the boot and for one test. An emulated machine is slow.
+/// Time limits for the boot and for one run of the program. An emulated machine is slow.
 const BOOT: Duration = Duration::from_secs(180);
-const TEST: Duration = Duration::from_secs(1800);
+const RUN: Duration = Duration::from_secs(1800);
 
 /// The agent's port: the first port of the first virtual serial device.
 const PORT: &str = "/dev/vport0p1";
-/// The test program in the virtual machine.
-const TESTS: &str = "/bin/tests";
+/// The running program in the virtual machine.
+const PROGRAM: &str = "/bin/program";
 /// Stock programs in the virtual machine, with their libraries. `sh` is among them as busybox's shell
 /// would always run busybox's `ip`, whatever is on PATH.
 const STOCK: [&str; 5] = ["busybox", "sh", "setpriv", "wg", "ip"];
@@ -52,7 +52,7 @@ const STOCK: [&str; 5] = ["busybox", "sh", "setpriv", "wg", "ip"];
 #[derive(Serialize, Deserialize)]
 struct Request {
     id: u64,
-    test: String,
+    arguments: Vec<String>,
     /// Whether to log all that can be logged, as outside.
     verbose: bool,
 }
@@ -65,7 +65,7 @@ struct Answer {
 }
 
 /// Whether this process runs in the virtual machine.
-fn is_inside() -> bool {
+pub fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
@@ -75,15 +75,35 @@ pub fn inside<T: FnOnce() -> io::Result<()>>(test: T) {
     if is_inside() {
         return test().unwrap_or_else(|error| panic!("{error}"));
     }
-    let machine = machine().as_ref().unwrap_or_else(|error| panic!("{error}"));
-    let Some(machine) = machine else {
-        return;
+    let name = test_name::<T>();
+    let arguments = [&name, "--exact", "--nocapture", "--test-threads=1"];
+    match run(&arguments) {
+        Ok(None) => {}
+        Ok(Some(output)) => {
+            assert!(output.contains("1 passed"), "no test {name}: {output}");
+            print!("{output}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Runs this program in the virtual machine with these arguments, and returns its output. `None` if qemu or a
+/// kernel is missing ([`require`]).
+///
+/// # Errors
+/// The machine does not boot, or the program fails there; the error has its output.
+pub fn run(arguments: &[&str]) -> io::Result<Option<String>> {
+    let failed = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+    let Some(machine) = machine().as_ref().map_err(failed)? else {
+        return Ok(None);
     };
-    let Answer { passed, output, .. } = machine
-        .run(&test_name::<T>())
-        .unwrap_or_else(|error| panic!("{error}"));
-    assert!(passed, "in the virtual machine:\n{output}");
-    print!("{output}");
+    let Answer { passed, output, .. } = machine.run(arguments)?;
+    match passed {
+        true => Ok(Some(output)),
+        false => Err(io::Error::other(format!(
+            "in the virtual machine:\n{output}"
+        ))),
+    }
 }
 
 /// The name of the test whose body is this closure, from `crate::module::test::{{closure}}`.
@@ -144,7 +164,7 @@ impl Machine {
         Ok(machine)
     }
 
-    fn run(&self, test: &str) -> io::Result<Answer> {
+    fn run(&self, arguments: &[&str]) -> io::Result<Answer> {
         let (answered, answer) = mpsc::channel();
         {
             let mut requests = lock(&self.requests);
@@ -154,14 +174,14 @@ impl Machine {
             lock(&self.waiting).insert(id, answered);
             let request = Request {
                 id,
-                test: test.to_owned(),
+                arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
                 verbose: verbose(),
             };
             let mut line = serde_json::to_string(&request)?;
             line.push('\n');
             stdin.write_all(line.as_bytes())?;
         }
-        self.wait(&answer, TEST, "a test in the virtual machine")
+        self.wait(&answer, RUN, "a program in the virtual machine")
     }
 
     fn wait(&self, answer: &Receiver<Answer>, limit: Duration, what: &str) -> io::Result<Answer> {
@@ -261,7 +281,7 @@ fn initramfs(kernel: &Path) -> io::Result<Archive> {
         let path = binaries::build(package, name)?;
         archive.program(&format!("/bin/{name}"), &path)?;
     }
-    archive.program(TESTS, &env::current_exe()?)?;
+    archive.program(PROGRAM, &env::current_exe()?)?;
     for name in STOCK {
         let found = binaries::on_path(name).ok_or_else(|| io::Error::other(name))?;
         archive.program(&format!("/bin/{name}"), &found)?;
@@ -284,7 +304,7 @@ fn initramfs(kernel: &Path) -> io::Result<Archive> {
     Ok(archive)
 }
 
-/// The agent in the machine: runs the requested tests, each in a process, until its port is closed.
+/// The agent in the machine: runs the program as requested, each time in a process, until its port is closed.
 pub fn serve() -> io::Result<()> {
     let port = File::options().read(true).write(true).open(PORT)?;
     let answers = Arc::new(Mutex::new(port.try_clone()?));
@@ -292,7 +312,7 @@ pub fn serve() -> io::Result<()> {
     for line in BufReader::new(port).lines() {
         let request: Request = serde_json::from_str(&line?)?;
         let answers = answers.clone();
-        thread::spawn(move || answer(&answers, request.id, run(&request)));
+        thread::spawn(move || answer(&answers, request.id, perform(&request)));
     }
     Ok(())
 }
@@ -305,18 +325,13 @@ fn answer(port: &Mutex<File>, id: u64, result: io::Result<String>) -> io::Result
     lock(port).write_all(line.as_bytes())
 }
 
-fn run(request: &Request) -> io::Result<String> {
-    let test = &request.test;
-    let mut command = Command::new(TESTS);
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+fn perform(request: &Request) -> io::Result<String> {
+    let mut command = Command::new(PROGRAM);
+    command.args(&request.arguments);
     if request.verbose {
         command.env(VERBOSE, "1");
     }
-    let output = Proc::spawn(command.stdin(Stdio::null()))?.success(TEST)?;
-    match output.contains("1 passed") {
-        true => Ok(output),
-        false => Err(io::Error::other(format!("no test {test}: {output}"))),
-    }
+    Proc::spawn(command.stdin(Stdio::null()))?.success(RUN)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
