@@ -96,18 +96,21 @@ impl Daemon {
     }
 
     /// Our daemon, the built-in boringtun, and those on PATH, each of which the test [`require`]s.
-    /// boringtun-cli runs without connected sockets, as these keep their first address and cannot roam.
     pub fn all() -> io::Result<Vec<Daemon>> {
         let mut all = vec![Daemon::ours()?, Daemon::foreign()?];
         for name in ["wireguard-go", "boringtun-cli", "gotatun-cli"] {
-            all.extend(require(name, Daemon::installed(name)).map(|mut found| {
-                if let ("boringtun-cli", Kind::Program(words)) = (name, &mut found.kind) {
-                    words.push("--disable-connected-udp".into());
-                }
-                found
-            }));
+            all.extend(require(name, Daemon::installed(name)).map(Daemon::that_roams));
         }
         Ok(all)
+    }
+
+    /// The same, but boringtun-cli without connected sockets, as these keep their first address and cannot
+    /// roam.
+    pub fn that_roams(mut self) -> Daemon {
+        if let ("boringtun-cli", Kind::Program(words)) = (&*self.name, &mut self.kind) {
+            words.push("--disable-connected-udp".into());
+        }
+        self
     }
 
     /// The same error, with the name of this daemon.

@@ -1,5 +1,6 @@
 //! A NAT box in a thread: datagrams from inside leave from a separate port for each inner address.
-//! Answers are passed back as long as the mapping exists; each packet from inside renews it.
+//! Answers are passed back as long as the mapping exists; each packet from inside renews it. The box can
+//! also mark what it passes on.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::Host;
 
@@ -35,8 +38,18 @@ impl Nat {
         server: SocketAddr,
         lifetime: Duration,
     ) -> io::Result<Nat> {
-        let socket = host.run(|| UdpSocket::bind(inside))?;
-        socket.set_nonblocking(true)?;
+        Nat::marking(host, inside, server, lifetime, 0)
+    }
+
+    /// As [`Nat::start`]; what it passes on has this TOS or traffic class.
+    pub fn marking(
+        host: &Host,
+        inside: SocketAddr,
+        server: SocketAddr,
+        lifetime: Duration,
+        tos: u8,
+    ) -> io::Result<Nat> {
+        let socket = host.run(|| open(inside, tos))?;
         let inside = socket.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -44,7 +57,7 @@ impl Nat {
             let mut mappings = HashMap::new();
             while !stopped.load(Ordering::Relaxed) {
                 mappings.retain(|_, mapping: &mut Mapping| mapping.renewed.elapsed() < lifetime);
-                if !pass(&socket, server, &mut mappings).unwrap_or(false) {
+                if !pass(&socket, server, tos, &mut mappings).unwrap_or(false) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
@@ -57,10 +70,21 @@ impl Nat {
     }
 }
 
+fn open(address: SocketAddr, tos: u8) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    match address {
+        SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4Tos, &tos.into())?,
+        SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6TClass, &tos.into())?,
+    }
+    Ok(socket)
+}
+
 /// Passes on what waits on any socket. Returns whether there was anything.
 fn pass(
     socket: &UdpSocket,
     server: SocketAddr,
+    tos: u8,
     mappings: &mut HashMap<SocketAddr, Mapping>,
 ) -> io::Result<bool> {
     let mut busy = false;
@@ -70,8 +94,7 @@ fn pass(
         let mapping = match mappings.entry(from) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let outside = UdpSocket::bind(unspecified(server))?;
-                outside.set_nonblocking(true)?;
+                let outside = open(unspecified(server), tos)?;
                 outside.connect(server)?;
                 new.insert(Mapping {
                     outside,

@@ -57,6 +57,15 @@ impl Count {
 impl Paced {
     /// Sends a datagram each millisecond from one host to an address of another.
     pub fn start(from: &Host, to: (&Host, IpAddr)) -> io::Result<Paced> {
+        Paced::with_pause(from, to, PACE)
+    }
+
+    /// As [`Paced::start`], as fast as the datagrams arrive.
+    pub fn bulk(from: &Host, to: (&Host, IpAddr)) -> io::Result<Paced> {
+        Paced::with_pause(from, to, Duration::ZERO)
+    }
+
+    fn with_pause(from: &Host, to: (&Host, IpAddr), pause: Duration) -> io::Result<Paced> {
         let socket = to.0.run(|| UdpSocket::bind((to.1, 0)))?;
         let target = socket.local_addr()?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
@@ -104,7 +113,9 @@ impl Paced {
                 // A datagram that cannot be sent counts as lost.
                 let _ = socket.send_to(&datagram, target);
                 state.sent.store(number + 1, Relaxed);
-                std::thread::sleep(PACE);
+                if !pause.is_zero() {
+                    std::thread::sleep(pause);
+                }
             }
             Ok(())
         });

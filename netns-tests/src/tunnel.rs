@@ -48,6 +48,10 @@ pub struct Plan {
     pub mtu: u32,
     /// Whether b is configured with a's endpoint; otherwise b learns it from a's first packet.
     pub both_endpoints: bool,
+    /// The port of b's host to which a sends, if something there passes its datagrams on to b.
+    pub through: Option<u16>,
+    /// Persistent keepalive of a, seconds.
+    pub keepalive: Option<u16>,
 }
 
 impl Plan {
@@ -61,6 +65,8 @@ impl Plan {
             cable_mtu: 1500,
             mtu: 1420,
             both_endpoints: true,
+            through: None,
+            keepalive: None,
         }
     }
 }
@@ -121,7 +127,12 @@ pub struct Tunnel {
 impl Tunnel {
     /// Builds the tunnel, configured and up; no packet has passed yet.
     pub fn new(plan: &Plan) -> io::Result<Tunnel> {
-        let Hosts { hosts, lab } = Hosts::new(plan.cable_mtu)?;
+        Tunnel::between(Hosts::new(plan.cable_mtu)?, plan)
+    }
+
+    /// As [`Tunnel::new`], between hosts that exist.
+    pub fn between(hosts: Hosts, plan: &Plan) -> io::Result<Tunnel> {
+        let Hosts { hosts, lab } = hosts;
         let keys = [Keys::generate(), Keys::generate()];
         let preshared = plan.preshared.then(Key::random);
         let end = |n: usize| -> io::Result<End> {
@@ -133,7 +144,11 @@ impl Tunnel {
                 .allow(Family::V6.inside(3 - number), 128);
             peer.preshared_key = preshared;
             if n == 0 || plan.both_endpoints {
-                peer.endpoint = Some((outer(plan.outer, 3 - number), End::PORT).into());
+                let port = plan.through.filter(|_| n == 0).unwrap_or(End::PORT);
+                peer.endpoint = Some((outer(plan.outer, 3 - number), port).into());
+            }
+            if n == 0 {
+                peer.keepalive = plan.keepalive;
             }
             wg.set(&Config::new(&keys[n], End::PORT).peer(peer))?;
             let addresses = [

@@ -2,6 +2,7 @@
 //! between it and ours.
 
 mod people;
+mod trials;
 
 use std::fmt::Write;
 use std::io;

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use netns_tests::netlink::Route;
 use netns_tests::{
-    Config, Daemon, Host, Keys, Lab, Load, PATIENCE, PeerConfig, Uapi, Via, Wg, process,
+    Config, Daemon, Host, Keys, Lab, Load, PATIENCE, PeerConfig, Tap, Uapi, Via, Wg, process,
 };
 
 use crate::arena::{Arena, FORBIDDEN_PORT, HONEST_PORT, INSIDE, INSIDER, Pace, SERVER};
-use crate::flood::{self, Capture};
+use crate::flood;
 use crate::{Attack, insider, local};
 
 /// The result of one attack on one daemon.
@@ -126,11 +126,11 @@ pub fn fight(daemon: &Daemon, attack: Attack, pace: Pace) -> io::Result<Outcome>
     };
     let client_wg = start(client, &client_keys, [10, 77, 0, 1])?;
     let newcomer_wg = start(newcomer, &newcomer_keys, [10, 77, 1, 1])?;
-    let capture = Capture::start(client)?;
+    let tap = Tap::start(client)?;
     client_wg.set(&Config::of(to_server([192, 0, 2])))?;
     client.reach(INSIDE, PATIENCE)?;
     client.reach(INSIDE, PATIENCE)?;
-    let captured = capture.finish()?;
+    let captured = flood::captured(&tap)?;
 
     let load = Load::tcp(client, (&server, INSIDE.into()), 1)?;
     load.flowing()?;

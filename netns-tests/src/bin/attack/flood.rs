@@ -6,15 +6,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use boringtun::noise::{Tunn, TunnResult};
-use boringtun::x25519::{PublicKey, StaticSecret};
-use netns_tests::{Host, Key, Keys};
+use netns_tests::{Tap, initiations};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, SockaddrIn, recv,
-    sendmmsg, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, SockaddrIn, sendmmsg,
+    socket,
 };
-use nix::sys::time::TimeVal;
 
 use crate::arena::{Arena, SERVER};
 use crate::packets::{Random, ipv4_udp};
@@ -80,25 +77,9 @@ pub fn random(arena: &Arena) -> io::Result<()> {
     })
 }
 
-/// Initiations of strangers, which are right in every other respect.
-fn initiations(server: Key) -> io::Result<Vec<Vec<u8>>> {
-    let stranger = StaticSecret::from(Keys::generate().private.0);
-    (0..PREPARED)
-        .map(|n| {
-            let server = PublicKey::from(server.0);
-            let mut tunnel = Tunn::new(stranger.clone(), server, None, None, n as u32, None);
-            let mut message = [0; 148];
-            match tunnel.format_handshake_initiation(&mut message, true) {
-                TunnResult::WriteToNetwork(message) => Ok(message.to_vec()),
-                other => Err(io::Error::other(format!("no initiation: {other:?}"))),
-            }
-        })
-        .collect()
-}
-
 /// Initiations with a valid mac1 from one address.
 pub fn handshakes(arena: &Arena) -> io::Result<()> {
-    let messages = initiations(arena.server_keys.public)?;
+    let messages = initiations(arena.server_keys.public, PREPARED)?;
     let mut turns = messages.chunks(BATCH).cycle();
     send(arena, &sender()?, |batch| {
         batch.clear();
@@ -119,7 +100,7 @@ pub fn raw() -> io::Result<OwnedFd> {
 /// Initiations with a valid mac1, each from another address.
 pub fn spoofed(arena: &Arena) -> io::Result<()> {
     let mut random = Random::new();
-    let messages = initiations(arena.server_keys.public)?;
+    let messages = initiations(arena.server_keys.public, PREPARED)?;
     let packets: Vec<_> = messages
         .iter()
         .map(|message| {
@@ -148,7 +129,7 @@ pub fn replay(arena: &Arena) -> io::Result<()> {
     let socket = sender()?;
     socket.set_nonblocking(true)?;
     // Makes the server send cookie replies.
-    let initiations = initiations(arena.server_keys.public)?;
+    let initiations = initiations(arena.server_keys.public, PREPARED)?;
     let mut random = Random::new();
     let mut cookies: Vec<Vec<u8>> = Vec::new();
     send(arena, &socket, |batch| {
@@ -173,7 +154,7 @@ pub fn replay(arena: &Arena) -> io::Result<()> {
 pub fn lengths(arena: &Arena) -> io::Result<()> {
     let mut random = Random::new();
     let mut real = arena.captured.clone();
-    real.extend(initiations(arena.server_keys.public)?);
+    real.extend(initiations(arena.server_keys.public, PREPARED)?);
     let mut turn = 0;
     send(arena, &sender()?, |batch| {
         batch.resize_with(BATCH, Vec::new);
@@ -195,49 +176,13 @@ pub fn lengths(arena: &Arena) -> io::Result<()> {
     })
 }
 
-/// Records the datagrams of a host's tunnel.
-pub struct Capture {
-    socket: OwnedFd,
-}
-
-impl Capture {
-    /// Starts to record in `host`.
-    pub fn start(host: &Host) -> io::Result<Capture> {
-        let socket = host.run(|| {
-            socket(
-                AddressFamily::Packet,
-                SockType::Datagram,
-                SockFlag::SOCK_CLOEXEC,
-                SockProtocol::EthAll,
-            )
-        })?;
-        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 10_000))?;
-        Ok(Capture { socket })
+/// What was seen of a handshake with the server and of the traffic after it.
+pub fn captured(tap: &Tap) -> io::Result<Vec<Vec<u8>>> {
+    let mut datagrams = tap.take()?;
+    datagrams.retain(|seen| seen.to.port() == SERVER.port() && !seen.payload.is_empty());
+    let has = |kind| datagrams.iter().any(|seen| seen.is_message(kind));
+    if !(has(1) && has(2) && has(4)) {
+        return Err(io::Error::other("no handshake was captured"));
     }
-
-    /// The datagrams to or from the server's port.
-    pub fn finish(self) -> io::Result<Vec<Vec<u8>>> {
-        let mut datagrams = Vec::new();
-        let mut packet = [0; 65536];
-        loop {
-            let len = match recv(self.socket.as_raw_fd(), &mut packet, MsgFlags::empty()) {
-                Ok(len) => len,
-                Err(Errno::EAGAIN | Errno::EINTR) => break,
-                Err(error) => return Err(error.into()),
-            };
-            let port = SERVER.port().to_be_bytes();
-            if packet[0] == 0x45 && packet[9] == 17 && packet[22..24] == port && len > 28 {
-                datagrams.push(packet[28..len].to_vec());
-            }
-        }
-        let has = |kind| {
-            datagrams
-                .iter()
-                .any(|datagram: &Vec<u8>| datagram[0] == kind)
-        };
-        if !(has(1) && has(2) && has(4)) {
-            return Err(io::Error::other("no handshake was captured"));
-        }
-        Ok(datagrams)
-    }
+    Ok(datagrams.into_iter().map(|seen| seen.payload).collect())
 }
