@@ -1,45 +1,33 @@
-//! `wireguard-rs` against itself and against implementations that others wrote.
-//!
-//! Each test checks one implementation: pings and 100 MB of TCP with a checksum in both directions,
-//! IPv4 and IPv6 outside and inside, with and without a preshared key, configured over UAPI and by
-//! the stock `wg`.
+//! `wireguard-rs` against itself and against implementations that others wrote: the interop matrix without its
+//! slow trials, which are in `roaming`, and without the kernel module, which is in `kernel`.
 
 use std::io;
+use std::process::{Command, Stdio};
 
-use netns_tests::{Daemon, Family, Plan, Tunnel, Via, binaries, require};
+use netns_tests::{Daemon, Trial, Via, binaries, require};
 
-const BYTES: u64 = 100_000_000;
+const FAST: [Trial; 9] = [
+    Trial::ByUs,
+    Trial::ByThem,
+    Trial::Psk,
+    Trial::Families,
+    Trial::Jumbo,
+    Trial::Tcp,
+    Trial::Udp,
+    Trial::Ecn,
+    Trial::Cookie,
+];
 
-/// Our daemon is `a`, the other one is `b`. The first ping starts the handshake, so each family is
-/// started by another side.
+/// Makes the trials. Only known faults of the other may show.
 fn matrix(other: &Daemon, via: Via) -> io::Result<()> {
     let ours = Daemon::ours()?;
-    for outer in Family::ALL {
-        let daemons = match outer {
-            Family::V4 => [ours.clone(), other.clone()],
-            Family::V6 => [other.clone(), ours.clone()],
-        };
-        let plan = Plan {
-            outer,
-            via,
-            preshared: outer == Family::V6,
-            ..Plan::new(&daemons[0], &daemons[1])
-        };
-        let tunnel = Tunnel::established(&plan)?;
-        for inner in Family::ALL {
-            tunnel.ping_both_ways(inner)?;
-            tunnel.transfer_both_ways(inner, BYTES)?;
-        }
-        for (here, there) in tunnel.ways() {
-            let peer = here.wg.peer(there.keys.public)?;
-            assert!(
-                peer.rx_bytes > 2 * BYTES && peer.tx_bytes > 2 * BYTES,
-                "{peer:?}"
-            );
-            assert_eq!(peer.preshared_key, tunnel.preshared);
-            assert_eq!(peer.endpoint, Some(there.endpoint(outer)));
-            assert!(peer.last_handshake.is_some());
-        }
+    for trial in FAST {
+        let verdict = trial.verdict(&ours, other, via);
+        assert!(
+            verdict.is_known(),
+            "{other}, {}: {verdict:#?}",
+            trial.name()
+        );
     }
     Ok(())
 }
@@ -87,4 +75,37 @@ fn boringtun_cli() -> io::Result<()> {
 #[test]
 fn gotatun_cli() -> io::Result<()> {
     installed("gotatun-cli")
+}
+
+/// The program, with a peer that works, one whose fault is known, and one that does not exist.
+#[test]
+fn the_program_prints_the_matrix() {
+    let peers = ["wireguard-rs", "boringtun", "nobody"];
+    let done = Command::new(env!("CARGO_BIN_EXE_matrix"))
+        .args(["--peers", &peers.join(","), "--only", "by-us,ecn"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program was built for this test");
+    let text = String::from_utf8_lossy(&done.stdout);
+    let errors = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{text}{errors}");
+    let row = |peer: &str| {
+        let line = text.lines().find(|line| line.starts_with(peer));
+        line.map(|line| line.split_whitespace().collect::<Vec<_>>())
+    };
+    assert_eq!(row("peer"), Some(vec!["peer", "by-us", "ecn"]));
+    assert_eq!(
+        row("wireguard-rs "),
+        Some(vec!["wireguard-rs", "yes", "yes"])
+    );
+    assert_eq!(row("boringtun "), Some(vec!["boringtun", "yes", "no"]));
+    assert!(
+        text.contains("\nnobody was not tried: it is not on PATH."),
+        "{text}"
+    );
+    assert!(
+        text.contains("Between two of theirs it fails, too: boringtun delivers"),
+        "{text}"
+    );
+    assert!(text.contains("A known fault of boringtun: "), "{text}");
 }

@@ -121,9 +121,9 @@ impl Trial {
             Some((side, error, known))
         };
         let sides = self.sides(ours == theirs);
-        // A rekey takes two minutes.
+        // These two mostly wait, a rekey for two minutes.
         let failures: Vec<_> = match self {
-            Trial::Rekey => thread::scope(|scope| {
+            Trial::Rekey | Trial::Keepalive => thread::scope(|scope| {
                 let failed = &failed;
                 let run = |side: Side| scope.spawn(move || failed(side));
                 let runs: Vec<_> = sides.iter().copied().map(run).collect();
@@ -185,6 +185,8 @@ struct Size {
     bytes: u64,
     /// Datagrams of a flow.
     datagrams: u64,
+    /// A great ping is lost after this time.
+    late: Duration,
     /// Bytes a second during a rekey, and the longest pause then.
     rate: u64,
     pause: Duration,
@@ -197,12 +199,14 @@ impl Size {
             true => Size {
                 bytes: 100_000,
                 datagrams: 500,
+                late: Duration::from_secs(20),
                 rate: 20_000,
                 pause: Duration::from_secs(20),
             },
             false => Size {
                 bytes: 25_000_000,
                 datagrams: 25_000,
+                late: Duration::from_secs(2),
                 rate: 1_000_000,
                 pause: Duration::from_secs(3),
             },
