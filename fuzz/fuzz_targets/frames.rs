@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use pair::{Pair, WALL, addr, packet, public};
 use wg_rs::model::{Change, Extension, Groups};
 use wg_rs::tunnel::config::NoLinks;
-use wg_rs::tunnel::frame::{Frame, is_frame};
+use wg_rs::tunnel::frame::{Answer, Frame, is_frame};
 use wg_rs::tunnel::peer::Endpoint;
 use wg_rs::tunnel::receive::InBurst;
 
@@ -75,7 +75,7 @@ fuzz_target!(|input: Input| {
             Event::Hello { seq } => Frame::Hello { seq }.to_bytes(),
             Event::You { epoch, next, relays } => {
                 let seen = Some(addr(1));
-                Frame::You { seq: 1, epoch, relays, next, seen }.to_bytes()
+                Frame::You(Answer { seq: 1, epoch, relays, next, seen }).to_bytes()
             }
             Event::Bind { key, mine, theirs, speaks } => {
                 let key = public(1 + key % 4);
