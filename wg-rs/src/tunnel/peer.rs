@@ -268,6 +268,9 @@ impl Peer {
         let Some(errno) = errno else {
             return;
         };
+        if is_of_path(errno) {
+            self.way(|way| way.paths.as_mut().map(|paths| paths.end_trust()));
+        }
         if self.trouble(|trouble| trouble.send_failed(errno, now)) {
             let endpoint = self.endpoint().map(|endpoint| endpoint.addr);
             let to = endpoint.map_or_else(String::new, |addr| addr.to_string());
@@ -322,6 +325,11 @@ fn is_passing(errno: i32) -> bool {
     [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM].contains(&errno)
 }
 
+/// Whether the error means that this host has no way to the address, but may have one to another.
+fn is_of_path(errno: i32) -> bool {
+    [libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EAFNOSUPPORT].contains(&errno)
+}
+
 /// Peers are equal if they are the same object.
 impl PartialEq for Peer {
     fn eq(&self, other: &Self) -> bool {
@@ -343,5 +351,36 @@ impl std::fmt::Debug for Peer {
         f.debug_struct("Peer")
             .field("public_key", &self.public_key)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::way::Paths;
+    use super::*;
+
+    #[test]
+    fn a_path_to_which_this_host_has_no_route_is_no_longer_trusted() {
+        let now = Time::from_nanos(1_000_000_000_000);
+        let peer = Peer::new(1, PublicKey::from_bytes([1; 32]));
+        peer.exchange_frames(true, true);
+        for (errno, ends) in [
+            (libc::ENETUNREACH, true),
+            (libc::EHOSTUNREACH, true),
+            (libc::EAFNOSUPPORT, true),
+            (libc::EPERM, false),
+            (libc::ENOBUFS, false),
+        ] {
+            peer.way(|way| {
+                way.paths = Some(Box::new(Paths {
+                    trusted: now,
+                    ..Paths::default()
+                }));
+            });
+            peer.send_failed(&io::Error::from_raw_os_error(errno), now);
+            let trusted = peer.way(|way| way.paths.as_ref().map(|paths| paths.trusted));
+            let expected = if ends { Time::ZERO } else { now };
+            assert_eq!(trusted.flatten(), Some(expected), "{errno}");
+        }
     }
 }

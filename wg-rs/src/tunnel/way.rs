@@ -61,6 +61,11 @@ impl Way {
 }
 
 impl Paths {
+    /// The endpoint cannot be used: what is sent goes by the other path too, if there is one.
+    pub(crate) fn end_trust(&mut self) {
+        self.trusted = Time::ZERO;
+    }
+
     /// Called when data moves. Returns whether the owner must be told.
     pub(crate) fn moves(&mut self, now: Time) -> bool {
         self.used = now;
