@@ -5,6 +5,7 @@
 pub mod difference;
 pub mod edit;
 pub mod hook_text;
+pub mod hubs;
 pub mod own_endpoint;
 mod parse;
 pub mod replace;

@@ -1,7 +1,8 @@
 //! `check`: errors and likely mistakes in a file.
 //!
 //! An error is what `up` refuses; everything else is a warning. What depends on the host is not checked,
-//! for example whether a name can be resolved, or whether a hook fails.
+//! for example whether a name can be resolved, or whether a hook fails. But if the interface is up, it is
+//! compared with the lines of its file that only our programs see.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -11,14 +12,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use wg_crypto::key::PublicKey;
+use wg_rs::backend::Backends;
 use wg_rs::config::AllowedIpSetting;
 use wg_rs::config::lines::{Section, What, lines};
-use wg_rs::model::AllowedIp;
+use wg_rs::model::{AllowedIp, Extensions};
 use wg_rs::sys::reason;
 use zeroize::Zeroizing;
 
 use crate::file::table::Table;
-use crate::file::{self, Address, ConfigValue, Error, File, Location};
+use crate::file::{self, Address, ConfigValue, Error, FOLDER, File, Location, hubs};
 use crate::plan::loops;
 
 /// The smallest MTU for IPv6, bytes (RFC 8200, section 5).
@@ -95,7 +97,8 @@ fn check(argument: &str) -> Vec<Finding> {
             })];
         }
     };
-    let mut found = judge(&name, &location.interface, &text);
+    let running = running(&location).unwrap_or_default();
+    let mut found = judge(&name, &location.interface, &text, running.as_ref());
     if let Some(path) = location.world_accessible() {
         let path = shown(&path, &location.path);
         found.insert(
@@ -112,6 +115,19 @@ fn check(argument: &str) -> Vec<Finding> {
     found
 }
 
+/// The extensions of the interface that is up, if this is its file. None if it is not up.
+///
+/// # Errors
+/// Those of [`Backends::extensions`].
+fn running(location: &Location) -> io::Result<Option<HashMap<PublicKey, Extensions>>> {
+    let backends = Backends::new();
+    let name = &location.interface;
+    if location.path.parent() != Some(Path::new(FOLDER)) || backends.kind(name)?.is_none() {
+        return Ok(None);
+    }
+    backends.extensions(name).map(Some)
+}
+
 /// The real path of the file, if the given one is a symbolic link.
 fn shown(real: &Path, given: &Path) -> String {
     if std::fs::symlink_metadata(given).is_ok_and(|file| file.is_symlink()) {
@@ -121,8 +137,13 @@ fn shown(real: &Path, given: &Path) -> String {
     }
 }
 
-/// The findings about a text.
-fn judge(name: &str, interface: &str, text: &[u8]) -> Vec<Finding> {
+/// The findings about a text, and about the peers of the interface if it is up.
+fn judge(
+    name: &str,
+    interface: &str,
+    text: &[u8],
+    running: Option<&HashMap<PublicKey, Extensions>>,
+) -> Vec<Finding> {
     let (file, errors) = file::parse(name, interface, text);
     let found = errors.into_iter().map(Finding::error).collect();
     let mut findings = Findings { name, found };
@@ -132,6 +153,16 @@ fn judge(name: &str, interface: &str, text: &[u8]) -> Vec<Finding> {
     findings.peers(&file);
     findings.endpoints(&file);
     findings.networks(&file);
+    for ConfigValue { line, value } in hubs::mistakes(&file) {
+        findings.warn(line, value);
+    }
+    for (line, message) in running
+        .map(|now| hubs::differences(&file, now))
+        .unwrap_or_default()
+    {
+        let warning = Finding::warning(name, line, message);
+        findings.found.push(warning);
+    }
     // A stable sort: findings about one line stay in the order in which they were found.
     findings.found.sort_by_key(|finding| finding.text.line);
     findings.found
@@ -353,7 +384,7 @@ mod tests {
 
     fn found(text: &str) -> Vec<String> {
         let text = text.replace("KEY_A", A).replace("KEY_B", B);
-        let found = judge("wg0.conf", "wg0", text.as_bytes());
+        let found = judge("wg0.conf", "wg0", text.as_bytes(), None);
         assert!(found.is_sorted_by_key(|finding| finding.text.line));
         for finding in &found {
             let told = finding.text.to_string().contains("Warning: ");
@@ -421,7 +452,7 @@ mod tests {
         let is_error = |interface: &str, more: &str| {
             let text = format!("[Interface]\nPrivateKey = KEY_A\n{interface}\n{peer}{more}");
             let text = text.replace("KEY_A", A).replace("KEY_B", B);
-            let found = judge("wg0.conf", "wg0", text.as_bytes());
+            let found = judge("wg0.conf", "wg0", text.as_bytes(), None);
             assert_eq!(found.len(), 1, "{text}: {found:?}");
             found[0].is_error
         };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use wg_crypto::{PresharedKey, PrivateKey, PublicKey};
 
 use super::Position;
-use crate::model::{AllowedIp, Extension, Extensions, Label};
+use crate::model::{AllowedIp, Extension, Extensions, Groups, Label};
 
 /// Settings of an interface. None means that a setting is not mentioned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,11 +78,27 @@ impl PeerSettings {
 
     /// The peer's name, if it has one.
     pub fn name(&self) -> Option<&Label> {
-        let mut names = self.extensions.iter().map(|extension| match extension {
-            Extension::Name(name) => name.as_ref(),
-            Extension::Relay(_) | Extension::Hub(_) => None,
-        });
-        names.next().flatten()
+        self.extensions
+            .iter()
+            .find_map(|extension| match extension {
+                Extension::Name(name) => name.as_ref(),
+                _ => None,
+            })
+    }
+
+    /// The groups within which a hub relays for the peer, if they are set.
+    pub fn relay(&self) -> Option<&Groups> {
+        self.extensions
+            .iter()
+            .find_map(|extension| match extension {
+                Extension::Relay(groups) => Some(groups),
+                _ => None,
+            })
+    }
+
+    /// Whether the peer is set to be a hub.
+    pub fn is_hub(&self) -> bool {
+        self.extensions.contains(&Extension::Hub(true))
     }
 
     /// Adds allowed IPs. The last ones to be added decide whether the existing ones are replaced.
