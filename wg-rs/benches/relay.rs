@@ -60,9 +60,6 @@ impl Hub {
         let changes: Vec<_> = [own].into_iter().chain(peers).collect();
         device.set(&changes, &mut NoLinks, Time::ZERO).unwrap();
         device.up(&mut NoLinks).unwrap();
-        // A hub that starts calls all clients once.
-        let mut out = Vec::new();
-        while (device.poll_transmit(Time::ZERO, Wall::default(), &mut out)).is_some() {}
         Hub {
             device,
             now: Time::ZERO,

@@ -39,12 +39,43 @@ pub struct Status {
     pub under_load: Option<bool>,
     /// Packets dropped since the daemon started, by reason: `no_peer_for_the_destination`.
     pub drops: Vec<(String, u64)>,
+    /// The NAT between us and the hubs that we use. None if we use no hub.
+    pub nat: Option<Nat>,
     /// Recent refusals of senders that are not peers.
     pub refusals: Vec<Refused>,
     /// The pairs of peers that the interface has relayed between, as a hub.
     pub pairs: Vec<PairStatus>,
     /// The peers in the order in which they were added.
     pub peers: Vec<PeerStatus>,
+}
+
+/// What the hubs that we use see of the NAT before us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Nat {
+    /// They see our own address.
+    None,
+    /// It gives all destinations the same port, or keeps ours.
+    Easy,
+    /// It is not known: no hub has answered yet, or only one has, which sees a port other than ours.
+    Unknown,
+    /// It gives each destination its own port.
+    Hard,
+}
+
+impl Nat {
+    /// All kinds with their words in protocols.
+    pub const WORDS: [(Nat, &str); 4] = [
+        (Nat::None, "none"),
+        (Nat::Easy, "easy"),
+        (Nat::Unknown, "unknown"),
+        (Nat::Hard, "hard"),
+    ];
+
+    /// The word in protocols.
+    pub fn as_str(self) -> &'static str {
+        let word = Nat::WORDS.iter().find(|(nat, _)| *nat == self);
+        word.map_or("", |(_, word)| word)
+    }
 }
 
 /// Two peers that a hub has relayed between.

@@ -322,7 +322,7 @@ impl Device {
         if let Some(addr) = former {
             entry.shared.lead_to(Endpoint::from(*addr));
             if let Some(hub) = &mut self.hub {
-                hub.roamed(id);
+                hub.roamed(id, &self.context.hubs, &self.context.plane);
             }
         }
         let keepalive = keepalive || former.is_some();
@@ -438,6 +438,7 @@ impl Device {
         self.plane().set_up(false);
         links.close();
         self.context.outgoing.clear();
+        self.context.calls.clear();
         self.each(Entry::stop);
     }
 
@@ -495,7 +496,7 @@ impl Entry {
             // The HELLO asks for a handshake.
         } else if self.shared.is_followed.load(Ordering::Relaxed) {
             // The peer may have used a hub that ran here before, and must learn about this one.
-            self.call(context);
+            context.calls.add(self.shared.id);
         }
     }
 

@@ -26,6 +26,7 @@ use rand_core::RngCore;
 use tracing::debug;
 use wg_crypto::{AeadBackend, PrivateKey, PublicKey, receive_initiation, wipe_stack_after};
 
+use super::calls::Calls;
 use super::drops::DropReason;
 use super::entry::{DeviceContext, Entry};
 use super::hub::{Hub, Surroundings};
@@ -123,6 +124,7 @@ impl Device {
                 identity: None,
                 schedule: Schedule::default(),
                 outgoing: Outgoing::default(),
+                calls: Calls::default(),
                 hubs: Hubs::default(),
                 buffer: None,
             },
@@ -350,12 +352,19 @@ impl Device {
 
     /// When `handle_timeout` must be called next: at the earliest timer, or up to `TIMER_GRAIN` later.
     pub fn next_timeout(&self) -> Option<Time> {
-        Some(self.context.schedule.first()?.round_up(TIMER_GRAIN))
+        let timers = [self.context.schedule.first(), self.context.calls.due()];
+        Some(timers.into_iter().flatten().min()?.round_up(TIMER_GRAIN))
     }
 
     /// Fires due timers, up to a limit; `next_timeout` then tells whether there are more.
     pub fn handle_timeout(&mut self, now: Time, wall: Wall) {
         self.handle_events(now, wall);
+        while let Some(id) = self.context.calls.next(now) {
+            let entry = self.peers.get_mut(&id);
+            if entry.is_some_and(|entry| entry.call(&mut self.context)) {
+                self.context.calls.made(now);
+            }
+        }
         for _ in 0..PEERS_AT_ONCE {
             let due = self.context.schedule.due(now);
             let Some(entry) = due.and_then(|id| self.peers.get_mut(&id)) else {

@@ -19,9 +19,8 @@ use wg_crypto::PublicKey;
 use super::device::Device;
 use super::drops::DropReason;
 use super::entry::{DeviceContext, Entry};
-use super::frame::Frame;
+use super::frame::{Answer, Frame};
 use super::hub::Surroundings;
-use super::hubs::Answer;
 use super::peer::{Endpoint, Peer};
 use super::time::Time;
 use super::way::Heard;
@@ -60,20 +59,7 @@ impl Device {
         let is_client = entry.is_client();
         match frame {
             Frame::Hello { seq } if is_client => self.hello(peer, from, seq, now),
-            Frame::You {
-                seq,
-                epoch,
-                relays,
-                next,
-                seen,
-            } if entry.is_hub => {
-                let answer = Answer {
-                    seq,
-                    epoch,
-                    relays,
-                    next,
-                    seen,
-                };
+            Frame::You(answer) if entry.is_hub => {
                 self.you(peer, answer, now);
                 Ok(())
             }
@@ -109,11 +95,11 @@ impl Device {
 
     /// A client of this hub keeps its path open: it is now where the frame came from.
     fn client_is_at(&mut self, peer: &Arc<Peer>, from: Endpoint, now: Time) {
-        let plane = &self.context.plane;
+        let DeviceContext { plane, hubs, .. } = &self.context;
         plane.heard(peer, from, Heard::Order, now);
         plane.wake(peer, peer.timers.any_authenticated_packet_traversal(now));
         if let Some(hub) = &mut self.hub {
-            hub.roamed(peer.id);
+            hub.roamed(peer.id, hubs, plane);
         }
     }
 
@@ -127,13 +113,13 @@ impl Device {
         self.client_is_at(peer, from, now);
         let hub = self.hub.as_mut().ok_or(DropReason::BadFrame)?;
         hub.spoke(peer.id, now);
-        let you = Frame::You {
+        let you = Frame::You(Answer {
             seq,
             epoch: hub.epoch(&mut *self.context.rng),
             relays: true,
             next: NEXT_HELLO,
             seen: Some(from.addr),
-        };
+        });
         self.context.outgoing.frame(peer.id, Some(from), you);
         Ok(())
     }
@@ -230,7 +216,7 @@ impl Device {
     /// The address of a peer has changed, to which we relay, or which is a hub of ours.
     pub(super) fn roamed(&mut self, id: u64) {
         if let Some(hub) = &mut self.hub {
-            hub.roamed(id);
+            hub.roamed(id, &self.context.hubs, &self.context.plane);
         }
         let Device { peers, context, .. } = self;
         let (Some(former), Some(to)) = (context.hubs.moved(id), context.hubs.endpoint(id)) else {
@@ -246,6 +232,12 @@ impl Device {
     /// endpoints were set.
     pub(super) fn review(&mut self) {
         self.each(Entry::review);
+        let DeviceContext { plane, hubs, .. } = &self.context;
+        if let Some(hub) = &mut self.hub {
+            for id in self.peers.keys() {
+                hub.end_chains(*id, hubs, plane);
+            }
+        }
     }
 
     /// Must be called when our address may have changed: the hubs are asked, and so told, at once.

@@ -106,6 +106,8 @@ drops! {
     RelayLimited = "relay limit reached",
     /// Relay: the packet would go back to the address that it came from.
     RelayLoop = "relay loop",
+    /// Relay: we reach the sender or the receiver through another hub.
+    RelayChain = "relay chain",
     /// Relay: the index is ours, or leads from that peer to another one.
     RelayCollision = "relay index in use",
     /// Relay: the pair sent too many initiations; a cookie was sent instead.

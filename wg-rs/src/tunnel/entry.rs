@@ -11,6 +11,7 @@ use tracing::debug;
 use wg_crypto::{AeadBackend, Identity, PresharedKey, PrivateKey, ReceivedInitiation, SessionKeys};
 use zeroize::Zeroize;
 
+use super::calls::Calls;
 use super::drops::DropReason;
 use super::frame::Frame;
 use super::handshake::{Handshake, Parties};
@@ -41,6 +42,7 @@ pub(super) struct DeviceContext {
     pub(super) pending: PendingHandshakes,
     pub(super) schedule: Schedule,
     pub(super) outgoing: Outgoing,
+    pub(super) calls: Calls,
     /// The hubs that we use.
     pub(super) hubs: Hubs,
     /// Memory for staged packets; None until it is needed.

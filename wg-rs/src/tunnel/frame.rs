@@ -33,18 +33,7 @@ pub enum Frame {
         seq: u32,
     },
     /// The hub's answer.
-    You {
-        /// The number of the HELLO.
-        seq: u32,
-        /// A random number, which the hub chooses when it starts.
-        epoch: u32,
-        /// Whether the hub relays for the client.
-        relays: bool,
-        /// Seconds until the next HELLO.
-        next: u16,
-        /// The address that the HELLO came from.
-        seen: Option<SocketAddr>,
-    },
+    You(Answer),
     /// To a hub: relay this session of mine. The hub repeats an accepted one.
     Bind {
         /// The key of the other end.
@@ -68,6 +57,21 @@ pub enum Frame {
         /// The address that the PING came from.
         seen: Option<SocketAddr>,
     },
+}
+
+/// What a hub answers to a HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The number of the HELLO.
+    pub seq: u32,
+    /// A random number, which the hub chooses when it starts.
+    pub epoch: u32,
+    /// Whether the hub relays for the client.
+    pub relays: bool,
+    /// Seconds until the next HELLO.
+    pub next: u16,
+    /// The address that the HELLO came from.
+    pub seen: Option<SocketAddr>,
 }
 
 /// The frame is shorter than its type requires, or longer than its packet.
@@ -112,19 +116,13 @@ impl Frame {
                 out.extend([0; 8]);
                 1
             }
-            Frame::You {
-                seq,
-                epoch,
-                relays,
-                next,
-                seen,
-            } => {
-                out.extend(seq.to_le_bytes());
-                out.extend(epoch.to_le_bytes());
-                out.extend(u16::from(relays).to_le_bytes());
-                out.extend(next.to_le_bytes());
+            Frame::You(you) => {
+                out.extend(you.seq.to_le_bytes());
+                out.extend(you.epoch.to_le_bytes());
+                out.extend(u16::from(you.relays).to_le_bytes());
+                out.extend(you.next.to_le_bytes());
                 out.extend([0; 4]);
-                put_address(&mut out, seen);
+                put_address(&mut out, you.seen);
                 2
             }
             Frame::Bind {
@@ -168,13 +166,13 @@ impl Fields<'_> {
     }
 
     fn you(&self) -> Option<Frame> {
-        Some(Frame::You {
+        Some(Frame::You(Answer {
             seq: self.u32(0)?,
             epoch: self.u32(4)?,
             relays: self.u16(8)? & 1 != 0,
             next: self.u16(10)?,
             seen: self.address(16)?,
-        })
+        }))
     }
 
     fn bind(&self) -> Option<Frame> {
@@ -254,12 +252,14 @@ mod tests {
 
     fn all() -> Vec<(Frame, usize)> {
         let addr = |text: &str| text.parse::<SocketAddr>().ok();
-        let you = |seen| Frame::You {
-            seq: 7,
-            epoch: 0xdead_beef,
-            relays: true,
-            next: 25,
-            seen,
+        let you = |seen| {
+            Frame::You(Answer {
+                seq: 7,
+                epoch: 0xdead_beef,
+                relays: true,
+                next: 25,
+                seen,
+            })
         };
         let bind = |speaks| Frame::Bind {
             key: PublicKey::from_bytes([9; 32]),

@@ -15,6 +15,8 @@
 //! Invariants:
 //! - A relayed message is sent unchanged to the current endpoint of a peer with groups, and never
 //!   back to the address that it came from.
+//! - A peer that we reach through another hub is not served, because hubs that relay for hubs could
+//!   send a packet in a circle.
 //! - An index leads from one peer to one other peer. An index that would lead to two, or that is
 //!   ours, is refused.
 
@@ -33,6 +35,7 @@ use self::pairs::{NoRoom, Pairs};
 use super::cookies::{CookieMaker, nonce};
 use super::drops::DropReason;
 use super::entry::DeviceContext;
+use super::hubs::Hubs;
 use super::messages::*;
 use super::outgoing::Outgoing;
 use super::peer::{Endpoint, Peer};
@@ -52,6 +55,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) plane: &'a Plane,
     pub(super) rng: &'a mut dyn RngCore,
     pub(super) outgoing: &'a mut Outgoing,
+    /// The hubs that we use ourselves.
+    pub(super) hubs: &'a Hubs,
     /// Whether the device is under load. Then no receiver is searched for.
     pub(super) is_loaded: bool,
     pub(super) now: Time,
@@ -63,6 +68,7 @@ impl<'a> Surroundings<'a> {
             plane: &context.plane,
             rng: &mut *context.rng,
             outgoing: &mut context.outgoing,
+            hubs: &context.hubs,
             is_loaded,
             now,
         }
@@ -104,9 +110,30 @@ impl Hub {
         result
     }
 
-    /// Must be called when a peer's endpoint may have changed.
-    pub(super) fn roamed(&mut self, id: u64) {
+    /// Must be called when a peer's endpoint may have changed. `hubs` are those that we use.
+    pub(super) fn roamed(&mut self, id: u64, hubs: &Hubs, plane: &Plane) {
         self.members.follow(id);
+        self.end_chains(id, hubs, plane);
+    }
+
+    /// Must be called for each peer when the hubs that we use have changed.
+    pub(super) fn end_chains(&mut self, id: u64, hubs: &Hubs, plane: &Plane) {
+        if self.is_beyond(id, hubs) {
+            let partners: Vec<u64> = self.pairs.partners(id).collect();
+            for partner in partners {
+                self.pairs.close(id, partner, plane.relay_table());
+            }
+        }
+    }
+
+    /// Whether we reach a peer through one of these hubs.
+    fn is_beyond(&self, id: u64, hubs: &Hubs) -> bool {
+        let endpoint = self
+            .members
+            .get(id)
+            .and_then(|member| member.peer.endpoint());
+        let hub = endpoint.and_then(|endpoint| hubs.at(endpoint.addr));
+        hub.is_some_and(|hub| hub.id() != id)
     }
 
     /// A random number that is not 0 and never changes.
@@ -141,6 +168,9 @@ impl Hub {
         self.pairs.expire(with.plane.relay_table(), with.now);
         if teller.0 == other.0 || !self.members.share(teller.0, other.0) {
             return Err(DropReason::RelayUnknown);
+        }
+        if self.is_beyond(teller.0, with.hubs) || self.is_beyond(other.0, with.hubs) {
+            return Err(DropReason::RelayChain);
         }
         self.check_index(with, teller.1, other.0, &[teller.0])?;
         self.check_index(with, other.1, teller.0, &[other.0])?;
@@ -188,11 +218,16 @@ impl Hub {
     ) -> Result<(), DropReason> {
         let now = with.now;
         let mut senders = self.members.may_be_at(from.addr);
+        let is_any = !senders.is_empty();
+        senders.retain(|id| !self.is_beyond(*id, with.hubs));
+        if is_any && senders.is_empty() {
+            return Err(DropReason::RelayChain);
+        }
         let (first, to) = self.find(&senders, message, with)?;
         senders.retain(|id| *id != first && *id != to && self.members.share(*id, to));
         senders.insert(0, first);
 
-        let endpoint = self.endpoint(to, from)?;
+        let endpoint = self.endpoint(with, to, from)?;
         let index = sender_index(message).ok_or(DropReason::Malformed)?;
         self.check_index(with, index, to, &senders)?;
         let member = |id| self.members.get(id).ok_or(DropReason::RelayUnknown);
@@ -272,7 +307,7 @@ impl Hub {
         };
         let initiator = *senders.iter().find(is_to).ok_or(DropReason::BadMac1)?;
 
-        let endpoint = self.endpoint(initiator, from)?;
+        let endpoint = self.endpoint(with, initiator, from)?;
         self.check_index(with, answered, initiator, &[responder])?;
         self.check_index(with, asked, responder, &[initiator])?;
         let member = |id| self.members.get(id).ok_or(DropReason::RelayUnknown);
@@ -306,7 +341,7 @@ impl Hub {
                 .first()
                 .copied()
                 .ok_or(DropReason::RelayStale)?;
-            let endpoint = self.endpoint(sender, from)?;
+            let endpoint = self.endpoint(with, sender, from)?;
             let member = self.members.get(giver);
             let cookie = member.and_then(|member| member.mac_keys.open_reply(reply, &pending.mac1));
             let cookie = cookie.ok_or(DropReason::BadCookie)?;
@@ -321,11 +356,17 @@ impl Hub {
     }
 
     /// The endpoint of a peer, for relaying a message that came `from` another address.
-    fn endpoint(&self, id: u64, from: Endpoint) -> Result<Endpoint, DropReason> {
+    fn endpoint(
+        &self,
+        with: &Surroundings<'_>,
+        id: u64,
+        from: Endpoint,
+    ) -> Result<Endpoint, DropReason> {
         let member = self.members.get(id).ok_or(DropReason::RelayUnknown)?;
         let endpoint = member.peer.endpoint().ok_or(DropReason::NoEndpoint)?;
         match endpoint.addr == from.addr {
             true => Err(DropReason::RelayLoop),
+            false if self.is_beyond(id, with.hubs) => Err(DropReason::RelayChain),
             false => Ok(endpoint),
         }
     }

@@ -6,16 +6,17 @@
 //!              after a second; after another second, a handshake
 //! mute         no YOU after three HELLOs: a HELLO in ten minutes, because each is an error there
 //! ```
-//! A hub that was started again has another epoch: it must be told our sessions anew (`paths.rs`).
+//! A hub that was started again has another epoch: it must be told our sessions anew (`by_hubs.rs`).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::frame::Answer;
 use super::peer::{Endpoint, Peer};
 use super::plane::Plane;
 use super::time::Time;
-use crate::model::status::HubStatus;
+use crate::model::status::{HubStatus, Nat};
 
 /// The time between two HELLOs, if the hub does not say otherwise.
 const HELLO_INTERVAL: Duration = Duration::from_secs(25);
@@ -34,16 +35,6 @@ const TRIES_AT_FIRST: u32 = 3;
 const MUTE_INTERVAL: Duration = Duration::from_secs(600);
 /// A hub that has not answered for this long is not chosen.
 const FRESH: Duration = Duration::from_secs(60);
-
-/// A YOU.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Answer {
-    pub(super) seq: u32,
-    pub(super) epoch: u32,
-    pub(super) relays: bool,
-    pub(super) next: u16,
-    pub(super) seen: Option<SocketAddr>,
-}
 
 /// What to do for a hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +180,17 @@ impl UsedHub {
         self.answered = [false; 2];
     }
 
+    /// Its address, ours as it has lately seen it, and our address that it sends to.
+    fn view(&self, now: Time) -> Option<View> {
+        let endpoint = self.peer.endpoint()?;
+        let is_recent = |heard| now.saturating_since(heard) < FRESH;
+        self.heard.is_some_and(is_recent).then_some(View {
+            hub: endpoint.addr,
+            sees: self.sees?,
+            ours: endpoint.src.map(|source| source.ip),
+        })
+    }
+
     pub(super) fn status(&self, now: Time) -> HubStatus {
         HubStatus {
             heard: self.heard.map(|heard| now.saturating_since(heard)),
@@ -196,6 +198,30 @@ impl UsedHub {
             sees: self.sees,
             is_mute: self.is_mute,
         }
+    }
+}
+
+/// How a hub sees us.
+struct View {
+    hub: SocketAddr,
+    sees: SocketAddr,
+    ours: Option<IpAddr>,
+}
+
+/// The NAT that explains these views of one address family, of which there is at least one.
+fn nat(views: &[View], listen_port: u16) -> Nat {
+    let is_ours =
+        |view: &View| view.ours == Some(view.sees.ip()) && view.sees.port() == listen_port;
+    let first = &views[0];
+    let others = || views.iter().filter(|view| view.hub != first.hub);
+    if views.iter().all(is_ours) {
+        Nat::None
+    } else if others().any(|view| view.sees.port() != first.sees.port()) {
+        Nat::Hard
+    } else if others().next().is_some() || first.sees.port() == listen_port {
+        Nat::Easy
+    } else {
+        Nat::Unknown
     }
 }
 
@@ -248,6 +274,16 @@ impl Hubs {
     /// When the next step for a hub is due.
     pub(super) fn due(&self, id: u64) -> Option<Time> {
         self.get(id)?.due
+    }
+
+    /// The NAT before us, as the hubs see it: the harder one, if it differs between IPv4 and IPv6.
+    /// None without hubs.
+    pub(super) fn nat(&self, listen_port: u16, now: Time) -> Option<Nat> {
+        let views = self.0.iter().filter_map(|hub| hub.view(now));
+        let (v4, v6): (Vec<_>, Vec<_>) = views.partition(|view| view.sees.is_ipv4());
+        let kinds = [v4, v6].into_iter().filter(|views| !views.is_empty());
+        let hardest = kinds.map(|views| nat(&views, listen_port)).max();
+        (!self.is_empty()).then(|| hardest.unwrap_or(Nat::Unknown))
     }
 
     /// The current endpoint of a hub.
@@ -323,6 +359,33 @@ mod tests {
             let answer = Answer { next, ..you(0, 1) };
             hub.answered(answer, random, T);
             assert_eq!(hub.due, Some(T + SECOND * seconds));
+        }
+    }
+
+    #[test]
+    fn the_kind_of_nat_follows_from_the_ports_that_hubs_see() {
+        let view = |hub: u8, sees: &str, ours: Option<&str>| View {
+            hub: ([192, 0, 2, hub], 1).into(),
+            sees: sees.parse().unwrap(),
+            ours: ours.map(|ip| ip.parse().unwrap()),
+        };
+        let (lan, public) = (Some("10.0.0.1"), Some("203.0.113.9"));
+        let kept = |hub| view(hub, "203.0.113.9:51820", lan);
+        for (views, kind) in [
+            (vec![view(1, "203.0.113.9:51820", public)], Nat::None),
+            (vec![kept(1)], Nat::Easy),
+            (vec![view(1, "203.0.113.9:51820", None)], Nat::Easy),
+            (vec![view(1, "203.0.113.9:51821", public)], Nat::Unknown),
+            (vec![view(1, "203.0.113.9:7", lan)], Nat::Unknown),
+            (
+                vec![view(1, "203.0.113.9:7", lan), view(2, "203.0.113.9:7", lan)],
+                Nat::Easy,
+            ),
+            // Two peers of one hub are one destination.
+            (vec![kept(1), view(1, "203.0.113.9:7", lan)], Nat::Easy),
+            (vec![kept(1), view(2, "203.0.113.9:7", lan)], Nat::Hard),
+        ] {
+            assert_eq!(nat(&views, 51820), kind);
         }
     }
 

@@ -9,6 +9,7 @@
 
 pub mod allowed_ips;
 mod by_hubs;
+mod calls;
 pub mod config;
 mod cookies;
 pub mod device;

@@ -23,6 +23,7 @@ impl Device {
             drops: reasons
                 .map(|reason| (reason.name(), drops.get(*reason)))
                 .collect(),
+            nat: self.context.hubs.nat(self.config.listen_port, now),
             refusals: self.strangers.list(now),
             pairs: (self.hub.iter().flat_map(|hub| hub.pairs()))
                 .filter_map(|pair| pair.status(now))

@@ -47,15 +47,18 @@ impl Entry {
         }
     }
 
-    /// Starts a handshake with `CALL_TRIES` tries, unless there is a session.
-    pub(super) fn call(&mut self, context: &mut DeviceContext) {
+    /// Starts a handshake with `CALL_TRIES` tries, unless there is a session. Returns whether it does.
+    pub(super) fn call(&mut self, context: &mut DeviceContext) -> bool {
         let peer = &self.shared;
-        if context.plane.is_up() && peer.has_endpoint() && peer.keypairs.current().is_none() {
+        let calls =
+            context.plane.is_up() && peer.has_endpoint() && peer.keypairs.current().is_none();
+        if calls {
             // From zero attempts there would be MAX_TIMER_HANDSHAKES + 2 tries.
             let attempts = MAX_TIMER_HANDSHAKES + 2 - CALL_TRIES;
             peer.handshake_attempts.store(attempts, Ordering::Relaxed);
             context.outgoing.initiation(peer.id, &mut self.wants);
         }
+        calls
     }
 
     /// Requests that staged packets are sent, or a keepalive if there are none.

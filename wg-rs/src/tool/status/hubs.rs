@@ -5,7 +5,7 @@ use std::time::Duration;
 use wg_crypto::PublicKey;
 
 use super::age::time;
-use crate::model::status::{HubStatus, PathStatus, PeerStatus, Status, Unanswered};
+use crate::model::status::{HubStatus, Nat, PathStatus, PeerStatus, Status, Unanswered};
 use crate::sys::numeric::NumericEndpoint;
 
 /// A path is not reported as silent before this time, because the first packet after a pause always
@@ -111,6 +111,29 @@ pub(super) fn as_hub(hub: &HubStatus) -> (&'static str, String) {
         text += &format!(", sees us at {}", NumericEndpoint(addr));
     }
     ("connected", text)
+}
+
+/// Describes the NAT before the interface, and where its hubs see it.
+pub(super) fn nat(interface: &Status) -> Option<String> {
+    let nat = interface.nat?;
+    let hubs = interface.peers.iter().filter_map(|peer| peer.hub);
+    let mut seen: Vec<_> = hubs.filter_map(|hub| hub.sees).collect();
+    seen.sort();
+    seen.dedup();
+    let is_kept = seen.iter().all(|seen| seen.port() == interface.listen_port);
+    let nat = match nat {
+        _ if seen.is_empty() => return None,
+        Nat::None => "no NAT",
+        Nat::Easy if is_kept => "the NAT keeps the port",
+        Nat::Easy => "the NAT gives all destinations the same port",
+        Nat::Unknown => "a NAT, of which one hub does not show the kind",
+        Nat::Hard => "the NAT gives each destination its own port",
+    };
+    let seen = seen
+        .into_iter()
+        .map(|seen| NumericEndpoint(seen).to_string());
+    let seen: Vec<_> = seen.collect();
+    Some(format!("hubs see {}: {nat}", seen.join(" and ")))
 }
 
 fn answers(hub: &PeerStatus) -> bool {
@@ -234,6 +257,52 @@ mod tests {
         let (state, text) = not_by_hub(&interface, Some(unanswered));
         let expected = "not connected: no connection with its hub fra or ams";
         assert_eq!((state, &*text), ("no-hub", expected));
+    }
+
+    #[test]
+    fn the_nat_before_the_interface() {
+        let mut interface = interface();
+        interface.listen_port = 51820;
+        assert_eq!(nat(&interface), None);
+        interface.nat = Some(Nat::Unknown);
+        assert_eq!(nat(&interface), None, "no hub has answered");
+        let sees = |interface: &mut Status, peer: usize, at: &str| {
+            let hub = interface.peers[peer].hub.as_mut().unwrap();
+            hub.sees = at.parse().ok();
+        };
+        sees(&mut interface, 0, "203.0.113.9:7");
+        let shown = |interface: &Status, nat_is: Nat| {
+            nat(&Status {
+                nat: Some(nat_is),
+                ..interface.clone()
+            })
+            .unwrap()
+        };
+        assert_eq!(
+            shown(&interface, Nat::Unknown),
+            "hubs see 203.0.113.9:7: a NAT, of which one hub does not show the kind"
+        );
+        sees(&mut interface, 1, "203.0.113.9:7");
+        assert_eq!(
+            shown(&interface, Nat::Easy),
+            "hubs see 203.0.113.9:7: the NAT gives all destinations the same port"
+        );
+        sees(&mut interface, 1, "203.0.113.9:8");
+        assert_eq!(
+            shown(&interface, Nat::Hard),
+            "hubs see 203.0.113.9:7 and 203.0.113.9:8: the NAT gives each destination its own port"
+        );
+        for hub in [0, 1] {
+            sees(&mut interface, hub, "203.0.113.9:51820");
+        }
+        assert_eq!(
+            shown(&interface, Nat::Easy),
+            "hubs see 203.0.113.9:51820: the NAT keeps the port"
+        );
+        assert_eq!(
+            shown(&interface, Nat::None),
+            "hubs see 203.0.113.9:51820: no NAT"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use wg_crypto::PublicKey;
 use super::asked::Asked;
 use super::reason::reason;
 use crate::model::Wall;
-use crate::model::status::{HubStatus, PairStatus, PathStatus, PeerStatus, Status};
+use crate::model::status::{HubStatus, Nat, PairStatus, PathStatus, PeerStatus, Status};
 use crate::place::Namespace;
 use crate::sys::numeric::NumericEndpoint;
 use crate::tool::json::{JsonLayout, write};
@@ -53,6 +53,9 @@ struct InterfaceFields<'a> {
     workers: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     under_load: Option<bool>,
+    /// The NAT before the interface, as its hubs see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nat: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     drops: Option<BTreeMap<&'a str, u64>>,
     peers: BTreeMap<String, PeerFields<'a>>,
@@ -113,6 +116,7 @@ impl<'a> InterfaceFields<'a> {
             aead: status.aead.as_deref(),
             workers: status.workers,
             under_load: status.under_load,
+            nat: status.nat.map(Nat::as_str),
             drops: status.version.is_some().then(|| drops.collect()),
             peers: peers.collect(),
             pairs: status.pairs.iter().map(PairFields::new).collect(),

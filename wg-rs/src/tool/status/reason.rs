@@ -99,8 +99,12 @@ fn connected(
     if let Some(endpoint) = peer.peer.endpoint.filter(|_| by_hub.is_none()) {
         text += &format!(", at {}", NumericEndpoint(endpoint));
     }
+    let is_by_hub = by_hub.is_some();
     if let Some(cause) = by_hub.and_then(|by_hub| by_hub.cause) {
         text += &format!("; {cause}");
+    }
+    if is_by_hub && !peer.peer.extensions.relay.is_empty() {
+        text += "; nothing is relayed for it, as it is itself reached through a hub";
     }
     if let Some((as_hub, cause)) = peer.hub.as_ref().map(hubs::as_hub) {
         state = as_hub;

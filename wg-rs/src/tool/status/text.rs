@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::age::time;
 use super::asked::Asked;
+use super::hubs;
 use super::reason::{is_its_address, reason};
 use crate::backend::{Errno, Kind};
 use crate::model::Wall;
@@ -104,6 +105,7 @@ fn interface(asked: &Asked) -> String {
     if status.listen_port != 0 {
         facts.push(format!("port {}", status.listen_port));
     }
+    facts.extend(hubs::nat(status));
     facts.extend(namespaces(asked));
     if let Some(offloads) = &status.offloads {
         facts.push(match offloads.as_str() {

@@ -3,9 +3,11 @@
 use rand::Rng;
 use wg_crypto::{MacKeys, PublicKey};
 
-use super::relay::received;
+use super::relay::{groups, received};
+use crate::model::Change;
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::sim::*;
+use crate::tunnel::time::Time;
 
 const HUB: usize = 0;
 
@@ -93,4 +95,35 @@ fn under_a_flood_of_spoofed_initiations_most_handshakes_succeed() {
     ] {
         assert!(sim.hosts[HUB].drops(reason) > 0, "{reason:?}");
     }
+}
+
+/// The answers would otherwise come all at once.
+#[test]
+fn a_hub_that_starts_calls_a_hundred_peers_in_a_second() {
+    let mut sim = Sim::hosts(1, 9);
+    let peer = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        let mut key = [9; 32];
+        key[..2].copy_from_slice(&[high, low]);
+        [
+            Change::Peer(PublicKey::from_bytes(key)),
+            Change::Endpoint(([10, 1, high, low], 51820).into()),
+            groups("lab"),
+        ]
+    };
+    let peers: Vec<_> = (0..1000).flat_map(peer).collect();
+    sim.set(HUB, &peers).unwrap();
+    let start = sim.now;
+    // The repetitions begin after five seconds.
+    sim.run(5 * SECOND);
+    let calls = sim.times(HUB, INITIATION);
+    assert!((490..=510).contains(&calls.len()), "{}", calls.len());
+    for second in 0..5 {
+        let is_in = |at: &&Time| at.saturating_since(start).as_secs() == second;
+        let count = calls.iter().filter(is_in).count();
+        assert!((95..=105).contains(&count), "{count} in second {second}");
+    }
+    // Each one three times, and no other.
+    sim.run(60 * SECOND);
+    assert_eq!(sim.count(HUB, INITIATION), 3000);
 }

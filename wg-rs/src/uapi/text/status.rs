@@ -15,6 +15,7 @@
 //! workers=2
 //! under_load=false
 //! drop_wrong_mac1=3          packets dropped, for each reason
+//! nat=easy                   the NAT before us, as our hubs see it: none, easy, hard or unknown
 //! refused=40 unknown-key 192.0.2.1:5 KEY    milliseconds ago, kind, and details
 //! pair=KEY KEY               begins a pair of peers that the interface has relayed between
 //! pair_tx=5000               bytes from the first to the second
@@ -53,7 +54,7 @@ use wg_crypto::PublicKey;
 use super::reply::{ReplyContent, store};
 use super::{get, number};
 use crate::model::status::{
-    HubStatus, PairStatus, PathStatus, PeerStatus, Refusal, Refused, Status, Unanswered,
+    HubStatus, Nat, PairStatus, PathStatus, PeerStatus, Refusal, Refused, Status, Unanswered,
     Unreachable,
 };
 use crate::model::{AllowedIp, Peer, Wall};
@@ -98,6 +99,9 @@ fn print_device(status: &Status, out: &mut Vec<u8>) -> io::Result<()> {
     }
     if let Some(under_load) = status.under_load {
         writeln!(out, "under_load={under_load}")?;
+    }
+    if let Some(nat) = status.nat {
+        writeln!(out, "nat={}", nat.as_str())?;
     }
     for (name, packets) in &status.drops {
         writeln!(out, "drop_{name}={packets}")?;
@@ -274,6 +278,10 @@ fn device_line(status: &mut Status, key: &[u8], value: &str) -> Result<(), &'sta
         b"aead" => fill(&mut status.aead, text(), "aead"),
         b"workers" => fill(&mut status.workers, number(value), "workers"),
         b"under_load" => fill(&mut status.under_load, value.parse().ok(), "under_load"),
+        b"nat" => {
+            let nat = Nat::WORDS.iter().find(|(_, word)| *word == value);
+            fill(&mut status.nat, nat.map(|(nat, _)| *nat), "nat")
+        }
         b"refused" => refused(&mut status.refusals, value),
         b"pair" => {
             status.pairs.push(pair(value).ok_or("pair")?);
@@ -530,6 +538,7 @@ mod tests {
             aead: Some("ChaCha20-Poly1305 by AWS-LC".into()),
             workers: Some(2),
             under_load: Some(true),
+            nat: Some(Nat::Hard),
             drops: vec![("wrong_mac1".into(), 3)],
             refusals: vec![
                 refused(Refusal::OtherKey { from }),
