@@ -42,6 +42,7 @@ use crate::sys::process::sandbox::{self, Sandbox};
 use crate::sys::process::{confine, notify, slice};
 use crate::sys::tun::{Tun, TunOffloads};
 use crate::tunnel::config::ConfigError;
+use crate::tunnel::timers;
 use crate::uapi::RUN_DIR;
 use crate::uapi::server::{self, Handler};
 use crate::uapi::socket::{BindError, Listener};
@@ -96,6 +97,9 @@ fn run(options: &Options) -> Result<(), Fatal> {
         LogDestination::Stderr
     };
     let queue = log::start(environment.log_level, destination);
+    if timers::SPEED != 1 {
+        tracing::error!("{}", options::TEST_BUILD);
+    }
     let aead = options::aead(|name| std::env::var_os(name)).map_err(Fatal)?;
     if options.foreground || environment.foreground {
         let result = in_foreground(options, aead, queue);

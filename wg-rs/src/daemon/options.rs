@@ -9,6 +9,7 @@ use wg_crypto::AeadBackend;
 
 use crate::sys::process::background;
 use crate::sys::udp::segmentation_corrupts;
+use crate::tunnel::timers;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -63,13 +64,21 @@ pub enum Switch {
     Off,
 }
 
+/// What a build with other timers says of itself.
+pub const TEST_BUILD: &str =
+    "TEST BUILD, NOT FOR USE: its timers are 20 times as fast as WireGuard's";
+
 /// The version, and on the next line the AEAD that the daemon would use.
 fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let version = env!("CARGO_PKG_VERSION");
         let aead = aead(|name| std::env::var_os(name));
         let aead = aead.map_or_else(|error| error, |aead| aead.to_string());
-        format!("{version}\nTransport AEAD: {aead}")
+        let version = format!("{version}\nTransport AEAD: {aead}");
+        match timers::SPEED {
+            1 => version,
+            _ => format!("{version}\n{TEST_BUILD}"),
+        }
     });
     &TEXT
 }

@@ -22,18 +22,26 @@ use std::time::Duration;
 use super::time::Time;
 use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::SeqCst};
 
+/// By how much each time below is shortened. A build with the feature `fast-timers` is for long tests: it
+/// changes keys every six seconds, and has trouble with peers that have the usual timers.
+pub const SPEED: u32 = if cfg!(feature = "fast-timers") { 20 } else { 1 };
+
+const fn scaled(time: Duration) -> Duration {
+    Duration::from_millis(time.as_millis() as u64 / SPEED as u64)
+}
+
 /// How long to wait for a response to an initiation, and the minimum time between two initiations
 /// to a peer.
-pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+pub const REKEY_TIMEOUT: Duration = scaled(Duration::from_secs(5));
 /// Exclusive upper bound of the random addition to `REKEY_TIMEOUT`, which prevents two peers from
 /// staying in step.
-pub const REKEY_TIMEOUT_JITTER_MAX: Duration = Duration::from_millis(333);
+pub const REKEY_TIMEOUT_JITTER_MAX: Duration = scaled(Duration::from_millis(333));
 /// A session's initiator that sends requests a new handshake after this age.
-pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
+pub const REKEY_AFTER_TIME: Duration = scaled(Duration::from_secs(120));
 /// A session of this age neither sends nor receives.
-pub const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
+pub const REJECT_AFTER_TIME: Duration = scaled(Duration::from_secs(180));
 /// Time after received data without a packet sent, after which a passive keepalive is sent.
-pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const KEEPALIVE_TIMEOUT: Duration = scaled(Duration::from_secs(10));
 /// A handshake is given up when it has had more retries than this: after 20 initiations.
 pub const MAX_TIMER_HANDSHAKES: u32 = 18;
 
