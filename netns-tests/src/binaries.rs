@@ -22,30 +22,40 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 /// the running program, and returns its path. With `NETNS_TESTS_PREBUILT` in the environment, as in
 /// the virtual machine, it looks for the program on PATH.
 pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
+    build_with(None, package, program)
+}
+
+/// Like [`build`], with a feature that is not usual. The program is put into a folder that has the name of
+/// the feature, so that it does not replace the usual program.
+pub fn build_with(feature: Option<&str>, package: &str, program: &str) -> io::Result<PathBuf> {
     if env::var_os(PREBUILT).is_some() {
         let absent = || io::Error::new(io::ErrorKind::NotFound, program.to_owned());
         return on_path(program).ok_or_else(absent);
     }
-    static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
+    type Built = HashMap<(Option<String>, String), PathBuf>;
+    static BUILT: Mutex<Option<Built>> = Mutex::new(None);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let built = built.get_or_insert_default();
-    if let Some(path) = built.get(program) {
+    let name = (feature.map(str::to_owned), program.to_owned());
+    if let Some(path) = built.get(&name) {
         return Ok(path.clone());
     }
     let folder = BuildFolder::of(&env::current_exe()?)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
-    command.args([
-        "build",
-        "--quiet",
-        "--package",
-        package,
-        "--bin",
-        program,
-        "--manifest-path",
-    ]);
+    command.args(["build", "--quiet", "--package", package, "--bin", program]);
+    command.arg("--manifest-path");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-    command.arg("--target-dir").arg(&folder.target);
+    let target = match feature {
+        None => folder.target.clone(),
+        Some(feature) => {
+            command.args(["--features", feature]);
+            // What other builds have built is used again.
+            command.env("CARGO_BUILD_BUILD_DIR", &folder.target);
+            folder.target.join(feature)
+        }
+    };
+    command.arg("--target-dir").arg(&target);
     command.args(["--profile", &folder.profile]);
     if let Some(triple) = &folder.triple {
         command.args(["--target", triple]);
@@ -72,8 +82,11 @@ pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
             "{program} could not be built: {command:?}"
         )));
     }
-    let path = folder.programs.join(program);
-    built.insert(program.into(), path.clone());
+    let programs = folder.programs.strip_prefix(&folder.target);
+    let path = target
+        .join(programs.map_err(io::Error::other)?)
+        .join(program);
+    built.insert(name, path.clone());
     Ok(path)
 }
 

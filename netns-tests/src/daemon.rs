@@ -47,6 +47,13 @@ impl Daemon {
         Ok(Daemon::program("wireguard-rs", path.to_string_lossy()))
     }
 
+    /// The daemon of this workspace with timers that are 20 times as fast: keys change every six seconds. It is
+    /// for long tests, at both ends.
+    pub fn ours_with_fast_timers() -> io::Result<Daemon> {
+        let path = binaries::build_with(Some("fast-timers"), "wg-rs", "wireguard-rs")?;
+        Ok(Daemon::program("wireguard-rs", path.to_string_lossy()))
+    }
+
     /// boringtun's device in a process of its own, built into this crate.
     pub fn foreign() -> io::Result<Daemon> {
         let path = binaries::build("netns-tests", "foreign-peer")?;

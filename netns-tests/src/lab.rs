@@ -286,20 +286,32 @@ impl Host {
 impl Host {
     /// Datagrams that the host has dropped because a UDP socket's buffer was full.
     pub fn udp_overflows(&self) -> io::Result<u64> {
-        // Two lines "Udp: …", one of names and one of values; IPv6 has a table of its own.
-        let v4 = self.read("/proc/thread-self/net/snmp")?;
-        let mut lines = v4.lines().filter(|line| line.starts_with("Udp:"));
-        let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
-        let v4 = names.split_whitespace().zip(values.split_whitespace());
+        // IPv6 has a table of its own, with a name and a value on each line.
         let v6 = self.read("/proc/thread-self/net/snmp6").unwrap_or_default();
         let v6 = v6
             .lines()
-            .filter_map(|line| line.split_once(char::is_whitespace));
-        let overflow = |(name, value): (&str, &str)| match name {
-            "RcvbufErrors" | "Udp6RcvbufErrors" => value.trim().parse::<u64>().ok(),
-            _ => None,
-        };
-        Ok(v4.filter_map(overflow).chain(v6.filter_map(overflow)).sum())
+            .find_map(|line| line.strip_prefix("Udp6RcvbufErrors"));
+        let v6 = v6.and_then(|value| value.trim().parse().ok()).unwrap_or(0);
+        Ok(self.snmp("Udp:", "RcvbufErrors")? + v6)
+    }
+
+    /// TCP segments that the host has sent again.
+    pub fn tcp_retransmissions(&self) -> io::Result<u64> {
+        self.snmp("Tcp:", "RetransSegs")
+    }
+
+    /// A counter of a protocol.
+    fn snmp(&self, protocol: &str, counter: &str) -> io::Result<u64> {
+        // Two lines "Udp: …", one of names and one of values.
+        let text = self.read("/proc/thread-self/net/snmp")?;
+        let mut lines = text.lines().filter(|line| line.starts_with(protocol));
+        let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
+        let mut counters = names.split_whitespace().zip(values.split_whitespace());
+        let value = counters.find_map(|(name, value)| (name == counter).then_some(value));
+        let absent = || io::Error::other(format!("no {protocol} {counter} in {}", self.name()));
+        value
+            .and_then(|value| value.parse().ok())
+            .ok_or_else(absent)
     }
 }
 

@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod binaries;
+mod churn;
 mod config;
 pub mod containers;
+mod crew;
 mod daemon;
 pub mod debian;
 mod flood;
@@ -37,7 +39,9 @@ pub mod vm;
 mod wait;
 pub mod way;
 
+pub use churn::{Churn, Dice};
 pub use config::{Config, InterfaceState, PeerConfig, PeerState};
+pub use crew::Crew;
 pub use daemon::{Daemon, Via, Wg, ready};
 pub use flood::{Flood, initiations};
 pub use icmp::{Icmp, Ping, Pinged};
@@ -46,7 +50,7 @@ pub use lab::{Host, Lab, SOCKETS};
 pub use name_server::NameServer;
 pub use nat::Nat;
 pub use outcome::{exit_code, median};
-pub use paced::{Count, Paced};
+pub use paced::{Count, Datagrams, Paced};
 pub use process::Proc;
 pub use router::{Branch, Internet, NatKind};
 pub use sniff::{SeenPacket, Sniffer};

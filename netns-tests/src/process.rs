@@ -162,13 +162,32 @@ pub fn status(pid: i32, label: &str) -> io::Result<String> {
 
 /// Peak resident memory of a process, in bytes (`VmHWM`).
 pub fn peak_memory(pid: i32) -> io::Result<u64> {
-    let text = status(pid, "VmHWM")?;
+    memory(pid, "VmHWM")
+}
+
+/// Resident memory of a process, in bytes (`VmRSS`).
+pub fn resident_memory(pid: i32) -> io::Result<u64> {
+    memory(pid, "VmRSS")
+}
+
+fn memory(pid: i32, label: &str) -> io::Result<u64> {
+    let text = status(pid, label)?;
     let kib = text
         .trim_end_matches("kB")
         .trim()
         .parse::<u64>()
         .map_err(io::Error::other)?;
     Ok(kib * 1024)
+}
+
+/// The number of descriptors that a process has open.
+pub fn descriptors(pid: i32) -> io::Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// The number of threads of a process.
+pub fn threads(pid: i32) -> io::Result<usize> {
+    status(pid, "Threads")?.parse().map_err(io::Error::other)
 }
 
 /// The CPU time of a process, user and system.
@@ -212,9 +231,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_and_cpu_time_of_this_process() {
+    fn figures_of_this_process() {
         let me = std::process::id() as i32;
-        assert!(peak_memory(me).unwrap() > 100_000);
+        assert!(resident_memory(me).unwrap() > 100_000);
+        assert!(peak_memory(me).unwrap() >= resident_memory(me).unwrap());
+        assert!(descriptors(me).unwrap() >= 3);
+        assert!(threads(me).unwrap() >= 1);
         let before = cpu_time(me).unwrap();
         until(Duration::from_secs(20), "CPU time", || {
             Ok((cpu_time(me)? > before).then_some(()))

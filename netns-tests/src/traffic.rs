@@ -140,7 +140,7 @@ fn join<T>(thread: JoinHandle<io::Result<T>>) -> io::Result<T> {
 }
 
 /// Bytes that do not repeat, computed from their offset in the stream (a multiple of 8).
-fn pattern(offset: u64, block: &mut [u8]) {
+pub(crate) fn pattern(offset: u64, block: &mut [u8]) {
     for (n, word) in block.chunks_mut(8).enumerate() {
         let mut x = (offset / 8 + n as u64)
             .wrapping_add(1)

@@ -4,18 +4,17 @@
 //! (`scenarios.rs`), a changed address (`roaming.rs`, `sources.rs`), a slow link (`egress.rs`), a full
 //! disk (`daemon.rs`), clocks and suspension (`tunnel/tests/`).
 
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use netns_tests::netlink;
 use netns_tests::{
     Config, Daemon, End, Family, Key, Load, PATIENCE, Paced, PeerConfig, Plan, Proc, Tunnel, Uapi,
     Via, Wg, binaries, require, transfer, until,
 };
+use netns_tests::{netlink, process};
 use nix::sys::signal::Signal;
 
 /// The time in which a new handshake succeeds although its first message may be lost: one retry, and a
@@ -29,7 +28,7 @@ fn tunnel() -> io::Result<Tunnel> {
 
 /// The number of descriptors that a daemon has open.
 fn descriptors(wg: &Wg) -> io::Result<usize> {
-    Ok(fs::read_dir(format!("/proc/{}/fd", wg.pid()?))?.count())
+    process::descriptors(wg.pid()?)
 }
 
 /// Waits until the daemon has as many descriptors as before: it closes some a moment later.
@@ -289,7 +288,7 @@ fn inject(wg: &Wg, call: &str, error: &str) -> io::Result<Proc> {
             .args(["-p", &pid]),
     )?;
     until(PATIENCE, "strace to be attached", || {
-        let tracer = netns_tests::process::status(wg.pid()?, "TracerPid")?;
+        let tracer = process::status(wg.pid()?, "TracerPid")?;
         Ok((tracer != "0").then_some(()))
     })?;
     Ok(strace)

@@ -153,10 +153,6 @@ fn a_hundred_megabytes_go_both_ways() -> io::Result<()> {
     end(proc)
 }
 
-fn descriptors(pid: i32) -> io::Result<usize> {
-    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
-}
-
 fn resident(pid: i32) -> io::Result<u64> {
     let text = process::status(pid, "VmRSS")?;
     let digits = text.trim_end_matches("kB").trim();
@@ -173,7 +169,7 @@ fn a_thousand_connections_at_once_free_everything_at_their_end() -> io::Result<(
     let at = listening[0];
     // With the first datagram to a peer it opens another descriptor, for questions about routes.
     way.until_said(&proc, "The tunnel is up")?;
-    let before = descriptors(proc.pid())?;
+    let before = process::descriptors(proc.pid())?;
     on(&way.client, || round(at, 10, 0))?;
     let streams = way.client.run(|| -> io::Result<Vec<TcpStream>> {
         let mut streams = Vec::new();
@@ -191,7 +187,7 @@ fn a_thousand_connections_at_once_free_everything_at_their_end() -> io::Result<(
         }
         Ok(streams)
     })?;
-    assert!(descriptors(proc.pid())? >= FLOWS);
+    assert!(process::descriptors(proc.pid())? >= FLOWS);
     let most = resident(proc.pid())?;
     assert!(
         most <= (128 + 32) << 10,
@@ -199,7 +195,7 @@ fn a_thousand_connections_at_once_free_everything_at_their_end() -> io::Result<(
     );
     drop(streams);
     until(LONG, "the descriptors to be closed", || {
-        Ok((descriptors(proc.pid())? <= before).then_some(()))
+        Ok((process::descriptors(proc.pid())? <= before).then_some(()))
     })?;
     // smoltcp keeps ended connections for ten seconds, its TIME-WAIT.
     until(LONG, "the memory to be free", || {
