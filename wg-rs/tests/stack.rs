@@ -188,7 +188,7 @@ fn unreachable_destinations_fail_at_once() {
         let connect = |to: &str| {
             let to = to.parse().unwrap();
             let client = client.clone();
-            async move { client.connect(to).await.err().expect("nobody is there") }
+            async move { client.connect(to).await.expect_err("nobody is there") }
         };
         assert!(matches!(connect("10.9.0.1:9").await, Error::Refused(_)));
         assert!(matches!(connect("192.0.2.1:9").await, Error::NoPeer(_)));
@@ -206,6 +206,24 @@ fn unreachable_destinations_fail_at_once() {
         assert!(matches!(server.listen(7).err(), Some(Error::PortInUse(7))));
         let elsewhere = server.listen_at("10.9.0.9:8".parse().unwrap()).err();
         assert!(matches!(elsewhere, Some(Error::NotOurs(_))));
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_answer_handshakes_is_named() {
+    run(async {
+        // Nobody reads from it.
+        let outside = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let peer = outside.local_addr().unwrap();
+        let server = Peer::new(key().public_key()).endpoint(&peer.to_string());
+        let server = server.unwrap().allowed_ips("10.9.0.0/24").unwrap();
+        let client = Config::new(key()).address(ip("10.9.0.2")).peer(server);
+        let client = Tunnel::start(client).unwrap();
+        let error = client.connect(at(80)).await.unwrap_err();
+        assert!(
+            matches!(error, Error::SilentPeer { to, endpoint } if to == at(80) && endpoint == peer),
+            "{error}"
+        );
     });
 }
 

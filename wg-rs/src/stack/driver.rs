@@ -8,7 +8,7 @@
 //! coalescing are the same.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -186,6 +186,13 @@ impl Running {
     /// Returns the peers that answer and those that do not, without the peers of which nothing is known.
     pub fn answers(&self) -> Vec<(PublicKey, bool)> {
         self.protocol.owner().device.answers(now()).collect()
+    }
+
+    /// The endpoint of the peer of this address, if that peer does not answer.
+    pub fn silent_endpoint(&self, ip: IpAddr) -> Option<SocketAddr> {
+        let peer = self.host.peer_of(ip)?;
+        let is_silent = self.answers().contains(&(*peer.public_key(), false));
+        peer.endpoint().filter(|_| is_silent).map(|to| to.addr)
     }
 
     /// Begins a handshake with every peer that has an endpoint and no session.

@@ -62,9 +62,18 @@ pub enum Error {
     /// An ICMP error said that the destination cannot be reached.
     #[error("{0}: unreachable")]
     Unreachable(SocketAddr),
-    /// The other end did not answer.
+    /// The destination did not answer, although the tunnel is up.
     #[error("{0}: no answer")]
     NoAnswer(SocketAddr),
+    /// The peer of the destination does not answer handshakes, so nothing can be sent to it. Its endpoint, or a
+    /// key, may be wrong.
+    #[error("{to}: no answer, because the peer at {endpoint} does not answer handshakes")]
+    SilentPeer {
+        /// The destination inside of the tunnel.
+        to: SocketAddr,
+        /// The peer's endpoint.
+        endpoint: SocketAddr,
+    },
     /// The port is in use inside of the tunnel.
     #[error("port {0} is in use inside of the tunnel")]
     PortInUse(u16),
@@ -106,7 +115,7 @@ impl From<Error> for io::Error {
         use io::ErrorKind as Kind;
         let kind = match &error {
             Error::Refused(_) => Kind::ConnectionRefused,
-            Error::NoAnswer(_) | Error::Unresolved(_) => Kind::TimedOut,
+            Error::NoAnswer(_) | Error::SilentPeer { .. } | Error::Unresolved(_) => Kind::TimedOut,
             Error::Unreachable(_)
             | Error::NoPeer(_)
             | Error::NoEndpoint(_)

@@ -35,6 +35,7 @@ use crate::datapath::virtio::{self, VirtioNetHdr};
 use crate::sys::poll::Waker;
 use crate::sys::process::memory;
 use crate::sys::tun::TunOffloads;
+use crate::tunnel::peer::Peer;
 use crate::tunnel::plane::Plane;
 use crate::tunnel::time::Time;
 
@@ -197,16 +198,21 @@ impl Host {
         let same_family = |address: &&IpAddr| address.is_ipv4() == ip.is_ipv4();
         let source = self.addresses.iter().find(same_family);
         let source = *source.ok_or(Error::NoSource(ip))?;
+        match self.peer_of(ip) {
+            None => Err(Error::NoPeer(ip)),
+            Some(peer) if !peer.has_endpoint() => Err(Error::NoEndpoint(ip)),
+            Some(_) => Ok(source),
+        }
+    }
+
+    /// The peer that has this address among its allowed IPs.
+    pub fn peer_of(&self, ip: IpAddr) -> Option<Arc<Peer>> {
         let routes = self.plane.routes();
         let peer = match ip {
             IpAddr::V4(ip) => routes.lookup_v4(ip),
             IpAddr::V6(ip) => routes.lookup_v6(ip),
         };
-        match peer {
-            None => Err(Error::NoPeer(ip)),
-            Some(peer) if !peer.has_endpoint() => Err(Error::NoEndpoint(ip)),
-            Some(_) => Ok(source),
-        }
+        peer.cloned()
     }
 
     /// Begins a connection to `remote`.

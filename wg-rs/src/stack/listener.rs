@@ -1,5 +1,6 @@
 //! Incoming connections through the tunnel.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -79,6 +80,14 @@ impl TcpListener {
         let flow = self.backlog.next().await.ok_or(Error::Closed)?;
         let remote = flow.tuple.remote;
         Ok((TcpStream::new(flow, self.running.clone()), remote))
+    }
+}
+
+impl fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpListener")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A TCP connection through the tunnel.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -38,7 +39,13 @@ impl TcpStream {
             );
         result.await.map_err(|ended| match ended {
             Ended::Reset | Ended::Refused => Error::Refused(remote),
-            Ended::Silent => Error::NoAnswer(remote),
+            Ended::Silent => match self.running.silent_endpoint(remote.ip()) {
+                Some(endpoint) => Error::SilentPeer {
+                    to: remote,
+                    endpoint,
+                },
+                None => Error::NoAnswer(remote),
+            },
             Ended::Unreachable => Error::Unreachable(remote),
             Ended::Aborted => Error::Closed,
         })
@@ -57,6 +64,15 @@ impl TcpStream {
     /// Ends the connection at once, with a reset.
     pub fn reset(self) {
         self.flow.abort();
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpStream")
+            .field("local", &self.local_addr())
+            .field("peer", &self.peer_addr())
+            .finish_non_exhaustive()
     }
 }
 

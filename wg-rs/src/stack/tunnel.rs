@@ -1,5 +1,6 @@
 //! A tunnel in this process: the library's public interface.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +26,14 @@ use crate::model::{Change, Peer};
 pub struct Tunnel {
     running: Arc<Running>,
     resolver: Arc<Resolver>,
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("addresses", &self.addresses())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Tunnel {
@@ -131,7 +140,8 @@ impl Tunnel {
     ///
     /// # Errors
     /// [`Error::NoPeer`], [`Error::NoEndpoint`] and [`Error::NoSource`] at once, if the tunnel cannot reach
-    /// the address; [`Error::Refused`]; [`Error::Unreachable`]; [`Error::NoAnswer`] after half a minute.
+    /// the address; [`Error::Refused`]; [`Error::Unreachable`]; [`Error::NoAnswer`] or [`Error::SilentPeer`] after half a
+    /// minute.
     pub async fn connect(&self, to: SocketAddr) -> Result<TcpStream, Error> {
         let flow = self.running.host.connect(to)?;
         let stream = TcpStream::new(flow, self.running.clone());

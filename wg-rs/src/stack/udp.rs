@@ -1,5 +1,6 @@
 //! Datagrams through the tunnel.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -77,6 +78,14 @@ impl UdpSocket {
     pub async fn recv_from(&self) -> Result<(Vec<u8>, SocketAddr), Error> {
         let (from, payload) = self.mailbox.take().await.ok_or(Error::Closed)?;
         Ok((payload, from))
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpSocket")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 

@@ -141,6 +141,7 @@ fn code(error: &Error) -> u8 {
         Error::NoPeer(_) | Error::NoEndpoint(_) | Error::NoSource(_) => NETWORK_UNREACHABLE,
         Error::Unreachable(_)
         | Error::NoAnswer(_)
+        | Error::SilentPeer { .. }
         | Error::NoDestination(_)
         | Error::NoResolver(_)
         | Error::NoName(_)
@@ -287,7 +288,9 @@ async fn http(mut client: TcpStream, first: u8, tunnel: Tunnel) -> io::Result<()
                 join(client, stream).await;
                 return Ok(());
             }
-            Err(error @ Error::NoAnswer(_)) => ("504 Gateway Timeout", error.to_string()),
+            Err(error @ (Error::NoAnswer(_) | Error::SilentPeer { .. })) => {
+                ("504 Gateway Timeout", error.to_string())
+            }
             Err(error) => ("502 Bad Gateway", error.to_string()),
         },
         Err(refusal) => refusal,
