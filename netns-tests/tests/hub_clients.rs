@@ -2,7 +2,7 @@
 //! started again, and change to a second one.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use netns_tests::{
@@ -56,13 +56,34 @@ impl Node {
     fn status(&self) -> io::Result<String> {
         Uapi::connect(&self.host, "wg0")?.ask("status=1\n\n")
     }
+
+    /// What `wg-rs status` prints.
+    fn told(&self) -> io::Result<String> {
+        self.host.sh(&binaries::wg_rs()?, &["status"])
+    }
+
+    /// Sends packets to an address until `wg-rs status` prints this.
+    fn until_told(&self, text: &str, to: IpAddr) -> io::Result<()> {
+        let socket = self.host.run(|| UdpSocket::bind(("0.0.0.0", 0)))?;
+        until(PATIENCE, text, || {
+            // Without a route or an endpoint it may fail.
+            let _ = socket.send_to(b"x", (to, 9));
+            Ok(self.told()?.contains(text).then_some(()))
+        })
+        .map_err(|error| io::Error::new(error.kind(), format!("{error}: {:?}", self.told())))
+    }
+
+    /// Adds a peer.
+    fn add(&self, peer: PeerConfig) -> io::Result<()> {
+        self.wg.set(&Config::of(peer))
+    }
 }
 
 /// Hubs, and two clients behind NATs.
 struct Party {
     hubs: Vec<Node>,
     clients: Vec<Node>,
-    _net: Internet,
+    net: Internet,
 }
 
 /// What a client knows of the other one.
@@ -121,7 +142,7 @@ impl Party {
         let party = Party {
             hubs: nodes,
             clients: members,
-            _net: net,
+            net,
         };
         for client in &party.clients {
             for hub in &party.hubs {
@@ -193,6 +214,12 @@ fn machines_behind_nats_reach_each_other_without_endpoints() -> io::Result<()> {
             );
             assert!(text.contains("a hub that relays for us, heard"), "{text}");
             assert!(text.contains("sees us at"), "{text}");
+            let nat = match outer {
+                Family::V4 => ": a NAT, of which one hub does not show the kind;",
+                // Only IPv4 is translated.
+                Family::V6 => ": no NAT;",
+            };
+            assert!(text.contains("; hubs see ") && text.contains(nat), "{text}");
             let json = client.host.sh(&wg_rs, &["status", "--json"])?;
             assert!(json.contains("\"speaks\": true"), "{json}");
         }
@@ -232,6 +259,51 @@ fn other_implementations_are_reached_and_get_no_frames() -> io::Result<()> {
         test().map_err(|error| far.blame(error))?;
     }
     Ok(())
+}
+
+/// What a person reads if something does not work.
+#[test]
+fn each_state_of_hubs_and_peers_has_its_text() -> io::Result<()> {
+    if !has_nft() {
+        return Ok(());
+    }
+    let (ours, foreign) = (Daemon::ours()?, Daemon::foreign()?);
+    let clients = [(&ours, Client::Ours), (&foreign, Client::Stock)];
+    let kinds = [NatKind::PortRestricted; 2];
+    let party = Party::new(clients, kinds, Family::V4, 1)?;
+    party.reach()?;
+    let far = party.clients[1].keys;
+    let core = party.net.core.clone();
+    let client = &party.clients[0];
+    client.until_told("; plain WireGuard there", inner(Family::V4, 12))?;
+    let nobody = inner(Family::V4, 99);
+    client.add(PeerConfig::new(Keys::generate().public).allow(nobody, 32))?;
+    client.until_told(
+        "not connected: nothing was sent yet; the first packet",
+        inner(Family::V4, 1),
+    )?;
+    client.until_told("not connected: no answer by ", nobody)?;
+    client.until_told(
+        "it is not there, or has no group in common with this machine",
+        nobody,
+    )?;
+    // Another WireGuard is no hub.
+    let mute = Keys::generate();
+    let other = foreign.start(&core, "wg0", Via::Uapi)?;
+    other.set(&Config::new(&mute, End::PORT).peer(PeerConfig::new(client.keys.public)))?;
+    up(&other, 9)?;
+    // The address from which that host answers the client's router.
+    let at = SocketAddr::from(([203, 0, 113, 5], End::PORT));
+    client.add(PeerConfig::new(mute.public).at(at).hub())?;
+    client.until_told("; it is no hub: it does not answer", nobody)?;
+    // A hub of which nothing is heard.
+    let router = &party.net.branches[1].router;
+    let lonely = Node::start(&ours, router, Config::new(&far, 7), far, 20)?;
+    let at = SocketAddr::from(([192, 0, 2, 99], End::PORT));
+    lonely.add(PeerConfig::new(mute.public).at(at).hub())?;
+    lonely.add(PeerConfig::new(Keys::generate().public).allow(nobody, 32))?;
+    let text = format!("not connected: no connection with its hub {}", mute.public);
+    lonely.until_told(&text, nobody)
 }
 
 #[test]
@@ -279,6 +351,13 @@ fn the_second_hub_takes_over() -> io::Result<()> {
     let mut party = Party::new([(&ours, Client::Ours); 2], kinds, Family::V4, 2)?;
     party.talk(100_000)?;
     party.until_they_speak()?;
+    for (client, nat) in party.clients.iter().zip([
+        "the NAT gives all destinations the same port",
+        "the NAT gives each destination its own port",
+    ]) {
+        let text = client.told()?;
+        assert!(text.contains(nat), "{text}");
+    }
     let status = party.clients[0].status()?;
     let hex = |node: &Node| -> String {
         let bytes = node.keys.public.0;
@@ -289,6 +368,7 @@ fn the_second_hub_takes_over() -> io::Result<()> {
     let used = used.ok_or_else(|| io::Error::other(format!("no hub is used: {status}")))?;
     party.hubs[used].wg.kill()?;
     let start = Instant::now();
+    party.clients[0].until_told("; nothing came back for", inner(Family::V4, 12))?;
     party.reach()?;
     // The simulation tests the limit of 3.5 seconds; here the machine may be busy.
     let took = start.elapsed();
