@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::thread;
 use std::time::Duration;
 
 use netns_tests::quick::{Quick, Site};
@@ -186,6 +188,26 @@ fn from_nothing_to_a_client_with_stock_tools() -> io::Result<()> {
     assert_eq!(net.running()?.len(), 3);
     net.run(&["down", "wg0"])?;
     Ok(())
+}
+
+#[test]
+fn a_daemon_that_ends_while_a_client_is_added_is_no_interface() -> io::Result<()> {
+    let Some(net) = Net::new(&[])? else {
+        return Ok(());
+    };
+    let host = &net.server.host;
+    const SOCKET: &str = "/var/run/wireguard/wg0.sock";
+    let daemon = host.run(|| UnixListener::bind(SOCKET))?;
+    thread::scope(|scope| {
+        // The first that looks for the daemon finds it. After that it has ended.
+        let end = scope.spawn(move || {
+            let _first = daemon.accept()?;
+            host.run(|| fs::remove_file(SOCKET))
+        });
+        let carol = net.add(&["carol"])?;
+        assert_eq!(addresses(&carol), "10.44.0.2/32, fd44::2/128");
+        end.join().expect("no panic")
+    })
 }
 
 #[test]

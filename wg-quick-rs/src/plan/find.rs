@@ -145,6 +145,10 @@ fn find_unrecorded(target: &mut Target, file: &File) -> Result<bool, Failure> {
             Some(false) => Err(strangers(name)),
             // The daemon's process is hidden. A link of this name here is most likely the daemon's.
             None if target.birth.link(name.as_str()).is_ok() => Ok(true),
+            // A daemon that has just ended has no process either.
+            None if Backends::new().kind(name)?.is_none() => {
+                find_elsewhere(target, file, Kind::Kernel)
+            }
             None => Err(Failure::new(format_args!(
                 "the network interface of `{name}' cannot be found"
             ))),
