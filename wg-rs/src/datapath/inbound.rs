@@ -231,20 +231,20 @@ impl SocketReader {
 
     /// Receives what has arrived, up to a limit, and delivers it.
     pub fn turn(&mut self) -> Turn {
-        let turn = self.receive();
+        let is_lone = self.lone.is_lone(now());
+        let turn = self.receive(is_lone);
         if let Some(last) = self.held.take() {
             self.pass(last, turn == Turn::More);
         }
+        self.lone.ended(turn, now());
         if turn != Turn::More {
             self.in_a_row = 0;
         }
         turn
     }
 
-    fn receive(&mut self) -> Turn {
+    fn receive(&mut self, is_lone: bool) -> Turn {
         let mut bytes = 0;
-        let now = now();
-        let is_lone = self.lone.is_lone(now);
         for received in 0..TURN_BURSTS {
             if bytes >= TURN_BYTES {
                 break;
@@ -256,7 +256,6 @@ impl SocketReader {
                     self.handle(burst, &received);
                     bytes += received.len;
                     self.in_a_row += 1;
-                    self.lone.found(now);
                     if is_lone {
                         return Turn::Lone;
                     }

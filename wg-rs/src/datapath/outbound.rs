@@ -166,8 +166,12 @@ impl TunReader {
     /// `EBADFD`: the link was deleted. Other errors are counted, and reading continues.
     pub fn turn(&mut self) -> io::Result<Turn> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let turn = self.read(&mut buffer);
+        let is_lone = self.lone.is_lone(now());
+        let turn = self.read(&mut buffer, is_lone);
         self.buffer = buffer;
+        if let Ok(turn) = turn {
+            self.lone.ended(turn, now());
+        }
         // If more packets follow at once, open bursts stay open for them.
         if !matches!(turn, Ok(Turn::More)) {
             self.flush();
@@ -176,10 +180,8 @@ impl TunReader {
         turn
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Turn> {
+    fn read(&mut self, buffer: &mut [u8], is_lone: bool) -> io::Result<Turn> {
         let (mut packets, mut bytes, mut failures) = (0, 0, 0);
-        let now = now();
-        let is_lone = self.lone.is_lone(now);
         while packets < TURN_PACKETS && bytes < TURN_BYTES {
             match self.tun.recv(buffer) {
                 Ok(len) => {
@@ -188,7 +190,6 @@ impl TunReader {
                     self.in_a_row += 1;
                     bytes += len;
                     failures = 0;
-                    self.lone.found(now);
                     if is_lone {
                         return Ok(Turn::Lone);
                     }
@@ -354,7 +355,7 @@ mod tests {
         let sockets = Arc::new(Sockets::default());
         let mut reader = TunReader::new(plane.clone(), tun, sockets, 0).unwrap();
         // As among many packets.
-        reader.lone.found(Time::from_nanos(u64::MAX));
+        reader.lone.ended(Turn::More, Time::default());
         (plane, reader)
     }
 
@@ -381,7 +382,7 @@ mod tests {
         reader.lone = Lone::default();
         assert_eq!(reader.turn().unwrap(), Turn::Lone);
         assert_eq!(plane.drops().get(DropReason::NotIp), 1);
-        reader.lone.found(Time::from_nanos(u64::MAX));
+        reader.lone.ended(Turn::More, Time::default());
         assert_eq!(reader.turn().unwrap(), Turn::Drained);
         assert_eq!(plane.drops().get(DropReason::NotIp), 2);
         assert_eq!(reader.turn().unwrap(), Turn::Nothing);

@@ -29,18 +29,25 @@ const AT_ONCE: Duration = Duration::from_micros(10);
 /// round trip. If there is another packet after all, the next poll reports it at once.
 #[derive(Debug, Default)]
 pub struct Lone {
-    last: Time,
+    /// When the last turn that read something ended.
+    ended: Time,
+    /// Whether that turn left something.
+    more: bool,
 }
 
 impl Lone {
     /// Called at the beginning of a turn: whether its packet is probably the only one.
     pub fn is_lone(&self, now: Time) -> bool {
-        now.saturating_since(self.last) > LONE_AFTER
+        !self.more && now.saturating_since(self.ended) > LONE_AFTER
     }
 
-    /// Called when a packet was read.
-    pub fn found(&mut self, now: Time) {
-        self.last = now;
+    /// Called at the end of a turn. A long turn must not make the packets that it left seem alone, so the
+    /// time counts from here.
+    pub fn ended(&mut self, turn: Turn, now: Time) {
+        self.more = turn == Turn::More;
+        if turn != Turn::Nothing {
+            self.ended = now;
+        }
     }
 }
 
@@ -102,10 +109,28 @@ mod tests {
         let at = |micros: u64| Time::from_nanos(1_000_000_000 + micros * 1000);
         let mut lone = Lone::default();
         assert!(lone.is_lone(at(0)), "the very first packet");
-        lone.found(at(0));
+        lone.ended(Turn::Lone, at(0));
         assert!(!lone.is_lone(at(30)));
         assert!(lone.is_lone(at(31)));
-        lone.found(at(31));
+        lone.ended(Turn::Nothing, at(32));
+        assert!(
+            lone.is_lone(at(33)),
+            "a turn without a packet changes nothing"
+        );
+        lone.ended(Turn::Drained, at(40));
         assert!(!lone.is_lone(at(50)));
+    }
+
+    #[test]
+    fn a_packet_that_the_last_turn_left_is_not_lone() {
+        let at = |micros: u64| Time::from_nanos(1_000_000_000 + micros * 1000);
+        let mut lone = Lone::default();
+        lone.ended(Turn::More, at(0));
+        assert!(
+            !lone.is_lone(at(1000)),
+            "the thread did not run for a while"
+        );
+        lone.ended(Turn::Drained, at(1000));
+        assert!(lone.is_lone(at(2000)));
     }
 }
