@@ -31,9 +31,10 @@ use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
 use crate::tunnel::time::Time;
 
-/// Most bursts in one turn, and a number of bytes after which no further burst is received.
+/// Most bursts in one turn, and a number of bytes after which no further burst is received. One super-packet is a
+/// turn: behind two, what waits on the TUN would leave later, and round trips beside a stream took twice as long.
 const TURN_BURSTS: usize = 16;
-const TURN_BYTES: usize = 128 << 10;
+const TURN_BYTES: usize = 32 << 10;
 /// With this many datagrams or more, or after this many bursts without a pause, it is worth waking another
 /// core for a burst that others follow.
 const LARGE: usize = 16;
