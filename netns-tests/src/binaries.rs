@@ -43,7 +43,14 @@ pub fn build_with(feature: Option<&str>, package: &str, program: &str) -> io::Re
     let folder = BuildFolder::of(&env::current_exe()?)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
-    command.args(["build", "--quiet", "--package", package, "--bin", program]);
+    command.args(["build", "--quiet", "--bin", program]);
+    match folder.profile.as_str() {
+        // With the features that `cargo test --workspace` has built the libraries with: otherwise Cargo
+        // builds most of them again. It uses those features only if a test is selected too.
+        "dev" => command.args(["--workspace", "--test", "configure"]),
+        // What is measured is built as it is shipped.
+        _ => command.args(["--package", package]),
+    };
     command.arg("--manifest-path");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
     let target = match feature {
