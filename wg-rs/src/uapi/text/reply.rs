@@ -180,3 +180,12 @@ pub(super) fn store<T>(
     *place = value.ok_or(key)?;
     Ok(())
 }
+
+/// As [`store`], for a field that is set by its line only.
+pub(super) fn fill<T>(
+    place: &mut Option<T>,
+    value: Option<T>,
+    key: &'static str,
+) -> Result<(), &'static str> {
+    store(place, value.map(Some), key)
+}

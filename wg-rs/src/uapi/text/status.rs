@@ -45,20 +45,20 @@
 //! ```
 //! Unknown keys and unknown kinds of refusals are ignored.
 
+mod pair;
+mod peer;
+mod refusals;
+
 use std::io::{self, Write};
 use std::str;
 use std::time::Duration;
 
 use wg_crypto::PublicKey;
 
-use super::reply::{ReplyContent, store};
-use super::{get, number};
-use crate::model::status::{
-    HubStatus, Nat, PairStatus, PathStatus, PeerStatus, Refusal, Refused, Status, Unanswered,
-    Unreachable,
-};
+use super::number;
+use super::reply::{ReplyContent, fill, store};
+use crate::model::status::{Nat, PeerStatus, Status};
 use crate::model::{AllowedIp, Peer, Wall};
-use crate::sys::numeric::{NumericEndpoint, NumericIp};
 
 /// The prefix of a reason for which packets are dropped.
 const DROP: &[u8] = b"drop_";
@@ -106,119 +106,8 @@ fn print_device(status: &Status, out: &mut Vec<u8>) -> io::Result<()> {
     for (name, packets) in &status.drops {
         writeln!(out, "drop_{name}={packets}")?;
     }
-    print_refusals(&status.refusals, out)
+    refusals::print(&status.refusals, out)
 }
-
-fn print_pair(pair: &PairStatus, out: &mut Vec<u8>) -> io::Result<()> {
-    let [a, b] = pair.keys.each_ref().map(PublicKey::to_hex);
-    writeln!(out, "pair={a} {b}")?;
-    writeln!(out, "pair_tx={}", pair.tx_bytes)?;
-    writeln!(out, "pair_rx={}", pair.rx_bytes)?;
-    writeln!(out, "pair_last={}", pair.age.as_millis())
-}
-
-fn print_peer(status: &PeerStatus, out: &mut Vec<u8>) -> io::Result<()> {
-    writeln!(out, "public_key={}", status.peer.public_key.to_hex())?;
-    if let Some(name) = status.name() {
-        writeln!(out, "name={name}")?;
-    }
-    let groups = &status.peer.extensions.relay;
-    if !groups.is_empty() {
-        writeln!(out, "relay={groups}")?;
-    }
-    if status.peer.extensions.hub {
-        writeln!(out, "hub=true")?;
-    }
-    if let Some(hub) = &status.hub {
-        print_hub(hub, out)?;
-    }
-    if let Some(path) = &status.path {
-        print_path(path, status.session, out)?;
-    }
-    writeln!(out, "has_preshared_key={}", status.has_preshared_key)?;
-    get::print_state(&status.peer, out)?;
-    if let Some(session) = status.session {
-        writeln!(out, "session={session}")?;
-    }
-    if let Some(handshakes) = status.handshakes {
-        writeln!(out, "handshakes={handshakes}")?;
-    }
-    if let Some(Unanswered { count, age }) = status.unanswered {
-        writeln!(out, "unanswered={count} {}", age.as_millis())?;
-    }
-    if status.unconfirmed != 0 {
-        writeln!(out, "unconfirmed={}", status.unconfirmed)?;
-    }
-    print_refusals(&status.refusals, out)
-}
-
-fn print_hub(hub: &HubStatus, out: &mut Vec<u8>) -> io::Result<()> {
-    writeln!(out, "hub_mute={}", hub.is_mute)?;
-    if let Some(age) = hub.heard {
-        writeln!(out, "hub_heard={}", age.as_millis())?;
-    }
-    if let Some(rtt) = hub.rtt {
-        writeln!(out, "hub_rtt_us={}", rtt.as_micros())?;
-    }
-    if let Some(addr) = hub.sees {
-        writeln!(out, "hub_sees={}", NumericEndpoint(addr))?;
-    }
-    Ok(())
-}
-
-fn print_path(path: &PathStatus, session: Option<bool>, out: &mut Vec<u8>) -> io::Result<()> {
-    let kind = match (path.hub, session) {
-        (Some(_), _) => "relay",
-        (None, Some(true)) => "direct",
-        (None, _) => "none",
-    };
-    writeln!(out, "path={kind}")?;
-    if let Some(key) = &path.hub {
-        writeln!(out, "path_hub={}", key.to_hex())?;
-    }
-    if let Some(key) = &path.other {
-        writeln!(out, "path_other={}", key.to_hex())?;
-    }
-    if let Some(rtt) = path.rtt {
-        writeln!(out, "path_rtt_us={}", rtt.as_micros())?;
-    }
-    if let Some(doubt) = path.doubt {
-        writeln!(out, "path_doubt={}", doubt.as_millis())?;
-    }
-    writeln!(out, "speaks={}", path.speaks)
-}
-
-fn print_refusals(refusals: &[Refused], out: &mut Vec<u8>) -> io::Result<()> {
-    for Refused { refusal, age } in refusals {
-        write!(out, "refused={} ", age.as_millis())?;
-        match refusal {
-            Refusal::OtherKey { from } => write!(out, "other-key {from}")?,
-            Refusal::UnknownKey { from, key } => {
-                write!(out, "unknown-key {from} {}", key.to_hex())?;
-            }
-            Refusal::PresharedKey => write!(out, "preshared-key")?,
-            Refusal::Timestamp => write!(out, "timestamp")?,
-            Refusal::NotAllowed { source } => write!(out, "not-allowed {}", NumericIp(*source))?,
-            Refusal::UnderLoad => write!(out, "under-load")?,
-            Refusal::SendFailed { errno } => write!(out, "send-failed {errno}")?,
-            Refusal::Unreachable { what, by } => {
-                let word = UNREACHABLE.iter().find(|(known, _)| known == what);
-                let word = word.map_or("", |(_, word)| word);
-                write!(out, "unreachable {word} {}", NumericIp(*by))?;
-            }
-        }
-        writeln!(out)?;
-    }
-    Ok(())
-}
-
-/// The reasons of ICMP messages, and their words.
-const UNREACHABLE: [(Unreachable, &str); 4] = [
-    (Unreachable::Port, "port"),
-    (Unreachable::Host, "host"),
-    (Unreachable::Network, "network"),
-    (Unreachable::Prohibited, "prohibited"),
-];
 
 impl ReplyContent for Status {
     const STEP: usize = 8192;
@@ -228,7 +117,7 @@ impl ReplyContent for Status {
         match step.checked_sub(1) {
             None => print_device(self, out)?,
             Some(pair) => match self.pairs.get(pair) {
-                Some(pair) => print_pair(pair, out)?,
+                Some(pair) => pair::print(pair, out)?,
                 None => return Ok(false),
             },
         }
@@ -236,7 +125,7 @@ impl ReplyContent for Status {
     }
 
     fn print_peer(&self, peer: usize, out: &mut Vec<u8>) -> io::Result<()> {
-        print_peer(&self.peers[peer], out)
+        peer::print(&self.peers[peer], out)
     }
 
     fn allowed_ips(&self, peer: usize) -> Option<&[AllowedIp]> {
@@ -250,14 +139,9 @@ impl ReplyContent for Status {
     fn line(&mut self, key: &[u8], value: &str) -> Result<(), &'static str> {
         match self.peers.last_mut() {
             None => device_line(self, key, value),
-            Some(peer) => peer_line(peer, key, value),
+            Some(peer) => peer::read(peer, key, value),
         }
     }
-}
-
-/// As [`store`], for a field that is set by its line only.
-fn fill<T>(place: &mut Option<T>, value: Option<T>, key: &'static str) -> Result<(), &'static str> {
-    store(place, value.map(Some), key)
 }
 
 fn device_line(status: &mut Status, key: &[u8], value: &str) -> Result<(), &'static str> {
@@ -282,18 +166,18 @@ fn device_line(status: &mut Status, key: &[u8], value: &str) -> Result<(), &'sta
             let nat = Nat::WORDS.iter().find(|(_, word)| *word == value);
             fill(&mut status.nat, nat.map(|(nat, _)| *nat), "nat")
         }
-        b"refused" => refused(&mut status.refusals, value),
+        b"refused" => refusals::read(&mut status.refusals, value),
         b"pair" => {
-            status.pairs.push(pair(value).ok_or("pair")?);
+            status.pairs.push(pair::begin(value).ok_or("pair")?);
             Ok(())
         }
-        b"pair_tx" => of_pair(status, value, "pair_tx", |pair, bytes| {
+        b"pair_tx" => pair::of_last(status, value, "pair_tx", |pair, bytes| {
             pair.tx_bytes = bytes
         }),
-        b"pair_rx" => of_pair(status, value, "pair_rx", |pair, bytes| {
+        b"pair_rx" => pair::of_last(status, value, "pair_rx", |pair, bytes| {
             pair.rx_bytes = bytes
         }),
-        b"pair_last" => of_pair(status, value, "pair_last", |pair, millis| {
+        b"pair_last" => pair::of_last(status, value, "pair_last", |pair, millis| {
             pair.age = Duration::from_millis(millis);
         }),
         _ => {
@@ -308,160 +192,12 @@ fn device_line(status: &mut Status, key: &[u8], value: &str) -> Result<(), &'sta
     }
 }
 
-fn pair(value: &str) -> Option<PairStatus> {
-    let (a, b) = value.split_once(' ')?;
-    let key = |text| PublicKey::from_hex(text).ok();
-    Some(PairStatus {
-        keys: [key(a)?, key(b)?],
-        tx_bytes: 0,
-        rx_bytes: 0,
-        age: Duration::ZERO,
-    })
-}
-
-/// Sets a number of the last pair. Ignored if there is no pair.
-fn of_pair(
-    status: &mut Status,
-    value: &str,
-    key: &'static str,
-    set: impl FnOnce(&mut PairStatus, u64),
-) -> Result<(), &'static str> {
-    let value = number(value).ok_or(key)?;
-    if let Some(pair) = status.pairs.last_mut() {
-        set(pair, value);
-    }
-    Ok(())
-}
-
-fn peer_line(status: &mut PeerStatus, key: &[u8], value: &str) -> Result<(), &'static str> {
-    match key {
-        b"name" => fill(&mut status.peer.extensions.name, value.parse().ok(), "name"),
-        b"relay" => {
-            let relay = &mut status.peer.extensions.relay;
-            store(relay, value.parse().ok(), "relay")
-        }
-        b"hub" => {
-            let hub = &mut status.peer.extensions.hub;
-            store(hub, value.parse().ok(), "hub")
-        }
-        b"hub_mute" => {
-            let hub = status.hub.get_or_insert_default();
-            store(&mut hub.is_mute, value.parse().ok(), "hub_mute")
-        }
-        b"hub_heard" => {
-            let hub = status.hub.get_or_insert_default();
-            fill(&mut hub.heard, millis(value), "hub_heard")
-        }
-        b"hub_rtt_us" => {
-            let hub = status.hub.get_or_insert_default();
-            fill(&mut hub.rtt, micros(value), "hub_rtt_us")
-        }
-        b"hub_sees" => {
-            let hub = status.hub.get_or_insert_default();
-            fill(&mut hub.sees, super::endpoint(value), "hub_sees")
-        }
-        b"path" => {
-            status.path.get_or_insert_default();
-            Ok(())
-        }
-        b"path_hub" => {
-            let path = status.path.get_or_insert_default();
-            fill(&mut path.hub, PublicKey::from_hex(value).ok(), "path_hub")
-        }
-        b"path_other" => {
-            let path = status.path.get_or_insert_default();
-            let key = PublicKey::from_hex(value).ok();
-            fill(&mut path.other, key, "path_other")
-        }
-        b"path_rtt_us" => {
-            let path = status.path.get_or_insert_default();
-            fill(&mut path.rtt, micros(value), "path_rtt_us")
-        }
-        b"path_doubt" => {
-            let path = status.path.get_or_insert_default();
-            fill(&mut path.doubt, millis(value), "path_doubt")
-        }
-        b"speaks" => {
-            let path = status.path.get_or_insert_default();
-            store(&mut path.speaks, value.parse().ok(), "speaks")
-        }
-        b"handshakes" => fill(&mut status.handshakes, number(value), "handshakes"),
-        b"has_preshared_key" => {
-            let has = &mut status.has_preshared_key;
-            store(has, value.parse().ok(), "has_preshared_key")
-        }
-        b"session" => fill(&mut status.session, value.parse().ok(), "session"),
-        b"unanswered" => {
-            let unanswered = value.split_once(' ').and_then(|(count, age)| {
-                let (count, age) = (number(count)?, Duration::from_millis(number(age)?));
-                Some(Unanswered { count, age })
-            });
-            fill(&mut status.unanswered, unanswered, "unanswered")
-        }
-        b"unconfirmed" => store(&mut status.unconfirmed, number(value), "unconfirmed"),
-        b"refused" => refused(&mut status.refusals, value),
-        // The daemon does not send this key, and it must not be stored.
-        b"preshared_key" => Ok(()),
-        _ => get::peer_line(&mut status.peer, key, value),
-    }
-}
-
-fn millis(value: &str) -> Option<Duration> {
-    number(value).map(Duration::from_millis)
-}
-
-fn micros(value: &str) -> Option<Duration> {
-    number(value).map(Duration::from_micros)
-}
-
-fn refused(refusals: &mut Vec<Refused>, value: &str) -> Result<(), &'static str> {
-    let (age, rest) = value.split_once(' ').ok_or("refused")?;
-    let age = Duration::from_millis(number(age).ok_or("refused")?);
-    let mut words = rest.split(' ');
-    let kind = words.next().unwrap_or_default();
-    if let Some(refusal) = refusal(kind, words) {
-        refusals.push(Refused {
-            refusal: refusal.ok_or("refused")?,
-            age,
-        });
-    }
-    Ok(())
-}
-
-/// None if the kind is unknown. `Some(None)` if the details are invalid.
-fn refusal<'a>(kind: &str, mut words: impl Iterator<Item = &'a str>) -> Option<Option<Refusal>> {
-    let mut word = || words.next();
-    Some(match kind {
-        "other-key" => word()
-            .and_then(super::endpoint)
-            .map(|from| Refusal::OtherKey { from }),
-        "unknown-key" => word().and_then(super::endpoint).and_then(|from| {
-            let key = PublicKey::from_hex(word()?).ok()?;
-            Some(Refusal::UnknownKey { from, key })
-        }),
-        "preshared-key" => Some(Refusal::PresharedKey),
-        "timestamp" => Some(Refusal::Timestamp),
-        "not-allowed" => word()
-            .and_then(|source| source.parse().ok())
-            .map(|source| Refusal::NotAllowed { source }),
-        "under-load" => Some(Refusal::UnderLoad),
-        "send-failed" => word()
-            .and_then(number)
-            .map(|errno| Refusal::SendFailed { errno }),
-        "unreachable" => word().and_then(|what| {
-            let (what, _) = *UNREACHABLE.iter().find(|(_, word)| *word == what)?;
-            let by = word()?.parse().ok()?;
-            Some(Refusal::Unreachable { what, by })
-        }),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::arbitrary;
     use super::super::reply::{ReplyError, ReplyParser, ReplyPrinter};
     use super::*;
+    use crate::model::status::{HubStatus, PairStatus, PathStatus, Refusal, Refused, Unanswered};
     use proptest::prelude::*;
 
     fn print(status: &Status) -> String {
@@ -522,7 +258,7 @@ mod tests {
             Refusal::SendFailed { errno: 101 },
         ]
         .into_iter()
-        .chain(UNREACHABLE.map(|(what, _)| Refusal::Unreachable { what, by }))
+        .chain(refusals::UNREACHABLE.map(|(what, _)| Refusal::Unreachable { what, by }))
         .map(refused)
         .collect();
         Status {
