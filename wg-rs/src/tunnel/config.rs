@@ -17,6 +17,7 @@ use super::device::Device;
 use super::entry::{DeviceContext, Entry};
 use super::hub::TooManyGroups;
 use super::messages::MAX_PEERS;
+use super::networks::Networks;
 use super::peer::{Endpoint, Peer};
 use super::time::Time;
 use super::way::Heard;
@@ -200,15 +201,9 @@ impl Device {
                 starts = peer.timers.set_persistent_interval(*seconds) == 0 && *seconds != 0;
                 entry.reschedule(&mut self.context);
             }
-            Change::ReplaceAllowedIps => self.networks.take_all(entry),
-            Change::AllowedIp { ip, remove: true } => self.networks.take(entry, ip),
-            Change::AllowedIp { ip, remove: false } => {
-                if let Some((former, place)) = self.networks.give(entry, ip)
-                    && let Some(former) = self.peers.get_mut(&former)
-                {
-                    former.config.allowed_ips.remove(&place);
-                }
-            }
+            Change::ReplaceAllowedIps => self.networks.take_all(peer),
+            Change::AllowedIp { ip, remove: true } => self.networks.take(peer, ip),
+            Change::AllowedIp { ip, remove: false } => self.networks.give(peer, ip),
             _ => {}
         }
         if let Subject::Peer { keepalive, .. } = subject {
@@ -391,7 +386,7 @@ impl Device {
             if let Some(extensions) = entry.config.extensions.take() {
                 self.config.removed.insert(*key, extensions);
             }
-            self.networks.take_all(&mut entry);
+            self.networks.take_all(&entry.shared);
             entry.remove(&mut self.context);
         }
     }
@@ -474,7 +469,9 @@ impl Device {
             private_key: self.config.private_key.clone(),
             listen_port: self.config.listen_port,
             fwmark: self.config.fwmark,
-            peers: self.peers.values().map(Entry::describe).collect(),
+            peers: (self.peers.values())
+                .map(|entry| entry.describe(&self.networks))
+                .collect(),
         }
     }
 }
@@ -515,7 +512,7 @@ impl Entry {
         self.reschedule(context);
     }
 
-    pub(super) fn describe(&self) -> model::Peer {
+    pub(super) fn describe(&self, networks: &Networks) -> model::Peer {
         let peer = &self.shared;
         let last_handshake: Option<Wall> = self.last_handshake;
         model::Peer {
@@ -529,7 +526,7 @@ impl Entry {
                 .timers
                 .persistent_interval()
                 .map_or(0, |interval| interval.as_secs() as u16),
-            allowed_ips: self.config.allowed_ips.values().copied().collect(),
+            allowed_ips: networks.of(peer).copied().collect(),
             extensions: self
                 .config
                 .extensions

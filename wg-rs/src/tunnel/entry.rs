@@ -1,7 +1,6 @@
 //! The owner's part of a peer: its configuration, its handshake, and the timers that only the owner
 //! uses. A [`DeviceContext`] gives access to the rest of the device.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,7 +29,7 @@ use super::timers::{
     MAX_TIMER_HANDSHAKES, REJECT_AFTER_TIME, REKEY_TIMEOUT, REKEY_TIMEOUT_JITTER_MAX,
 };
 use super::way::Heard;
-use crate::model::{AllowedIp, Extensions, Wall};
+use crate::model::{Extensions, Wall};
 
 /// The part that all peers of a device share.
 pub(super) struct DeviceContext {
@@ -53,8 +52,6 @@ pub(super) struct DeviceContext {
 #[derive(Default)]
 pub(super) struct PeerConfig {
     pub(super) preshared_key: PresharedKey,
-    /// By place in the list.
-    pub(super) allowed_ips: BTreeMap<u64, AllowedIp>,
     /// Settings beyond WireGuard's own, if any.
     pub(super) extensions: Option<Box<Extensions>>,
 }

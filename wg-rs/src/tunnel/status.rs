@@ -4,6 +4,7 @@ use wg_crypto::PublicKey;
 
 use super::device::Device;
 use super::entry::Entry;
+use super::networks::Networks;
 use super::relay::Pair;
 use super::time::Time;
 use crate::model::status::{PairStatus, PeerStatus, Refusal, Status};
@@ -50,7 +51,7 @@ impl Device {
     }
 
     fn status_of(&self, entry: &Entry, now: Time) -> PeerStatus {
-        let mut status = entry.status(now);
+        let mut status = entry.status(&self.networks, now);
         status.hub = (self.context.hubs.get(entry.shared.id)).map(|hub| hub.status(now));
         status.path = entry.path_status(&self.context, now);
         let endpoint = status.peer.endpoint;
@@ -89,7 +90,7 @@ impl Entry {
         matches!(&*self.shared.keypairs.current(), Some(current) if current.can_send(now))
     }
 
-    fn status(&self, now: Time) -> PeerStatus {
+    fn status(&self, networks: &Networks, now: Time) -> PeerStatus {
         let peer = &self.shared;
         let session = self.has_session(now);
         let handshake = self.handshake.as_ref();
@@ -99,7 +100,7 @@ impl Entry {
             unanswered: handshake.and_then(|handshake| handshake.unanswered(now)),
             unconfirmed: handshake.map_or(0, |handshake| handshake.unconfirmed()),
             refusals: peer.refusals(now),
-            ..PeerStatus::new(self.describe())
+            ..PeerStatus::new(self.describe(networks))
         }
     }
 }
