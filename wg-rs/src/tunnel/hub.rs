@@ -20,6 +20,7 @@
 //! - An index leads from one peer to one other peer. An index that would lead to two, or that is
 //!   ours, is refused.
 
+mod in_order;
 mod members;
 mod pairs;
 mod places;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand_core::RngCore;
+use wg_crypto::Cookie;
 
 use self::members::Members;
 pub(super) use self::members::TooManyGroups;
@@ -44,8 +46,11 @@ use super::relay::Pair;
 use super::time::Time;
 use crate::model::Groups;
 
-/// Most partners of a sender that an initiation is compared with before its groups are searched.
+/// Most partners of a sender that an initiation is compared with before its groups are searched, and most
+/// in all, if there are several possible senders. This is not charged to anyone's budget, so it must cost
+/// little.
 const PARTNERS_TRIED: usize = 32;
+const PARTNERS_TRIED_IN_ALL: usize = 64;
 
 /// For how long after a HELLO a peer counts as one that understands frames.
 const SPEAKS: Duration = Duration::from_secs(60);
@@ -189,8 +194,8 @@ impl Hub {
     }
 
     #[cfg(test)]
-    pub(super) fn pair_count(&self) -> usize {
-        self.pairs.len()
+    pub(super) fn sizes(&self) -> [usize; 3] {
+        self.pairs.sizes()
     }
 
     /// Handles a handshake message or cookie reply that is not for us: relays it, or returns the
@@ -236,11 +241,8 @@ impl Hub {
         opened.map_err(|NoRoom| DropReason::RelayLimited)?;
 
         let cookie = self.cookies.cookie(from.addr, now, with.rng);
-        let may_pass = cookie.verify_mac2(message)
-            || self
-                .pairs
-                .may_initiate(first, to, |cookie| cookie.verify_mac2(message), now);
-        if !may_pass {
+        let mac2_fits = |cookie: &Cookie| cookie.verify_mac2(message);
+        if !self.pairs.may_initiate(first, to, &cookie, mac2_fits, now) {
             let reply = receiver
                 .mac_keys
                 .create_reply(message, &cookie, nonce(with.rng));
@@ -264,8 +266,9 @@ impl Hub {
             let member = self.members.get(*id);
             member.is_some_and(|member| member.mac_keys.verify_mac1(message))
         };
+        let tried = partners_tried(senders.len());
         for &sender in senders {
-            let mut partners = self.pairs.partners(sender).take(PARTNERS_TRIED);
+            let mut partners = self.pairs.partners(sender).take(tried);
             if let Some(partner) = partners.find(is_to) {
                 return Ok((sender, partner));
             }
@@ -385,6 +388,7 @@ impl Hub {
         let pending = self.pairs.pending((user, index), with.now);
         let is_another = |id: &u64| !owners.contains(id);
         if with.plane.index.is_reserved(index)
+            || table.is_crowded(index)
             || table.leads_elsewhere(index, &member.peer, is_owner, with.now)
             || pending.is_some_and(|pending| pending.senders.iter().all(is_another))
         {
@@ -394,8 +398,28 @@ impl Hub {
     }
 }
 
+/// The number of partners of each sender that an initiation is compared with.
+fn partners_tried(senders: usize) -> usize {
+    (PARTNERS_TRIED_IN_ALL / senders.max(1)).min(PARTNERS_TRIED)
+}
+
 fn mac1(message: &[u8; INITIATION_SIZE]) -> [u8; 16] {
     let mut mac1 = [0; 16];
     mac1.copy_from_slice(&message[INITIATION_SIZE - 32..INITIATION_SIZE - 16]);
     mac1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::places::MOST_AT_ONCE;
+    use super::*;
+
+    #[test]
+    fn the_senders_share_the_comparisons_that_are_free() {
+        assert_eq!(partners_tried(1), PARTNERS_TRIED);
+        for senders in 1..=MOST_AT_ONCE {
+            let tried = partners_tried(senders);
+            assert!(tried >= 3 && tried * senders <= PARTNERS_TRIED_IN_ALL);
+        }
+    }
 }

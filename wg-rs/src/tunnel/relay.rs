@@ -23,6 +23,9 @@ use super::drops::DropReason;
 use super::peer::{Endpoint, Peer};
 use super::time::Time;
 
+/// Most sessions with the same index. Honest peers choose at random among four billion.
+const SESSIONS_OF_INDEX: usize = 16;
+
 /// Two peers between which we relay, and the number of bytes.
 #[derive(Debug)]
 pub(crate) struct Pair {
@@ -144,6 +147,14 @@ impl Relay {
             return Err(DropReason::RelayLoop);
         }
         Ok(RelayRoute { hop, to })
+    }
+
+    /// Whether so many sessions use this index that no further one may: each packet with it is compared with
+    /// all of them, and a peer could choose the same index for all its sessions.
+    pub(crate) fn is_crowded(&self, index: u32) -> bool {
+        let hops = self.hops.read().unwrap_or_else(PoisonError::into_inner);
+        hops.get(&index)
+            .is_some_and(|of_index| of_index.len() >= SESSIONS_OF_INDEX)
     }
 
     /// Whether the table contains this index.

@@ -4,7 +4,7 @@
 //! relayed: there is no timer. The data path checks the age itself.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use wg_crypto::Cookie;
@@ -15,6 +15,7 @@ use super::super::peer::Peer;
 use super::super::relay::{Pair, Relay, Session};
 use super::super::time::Time;
 use super::super::timers::REJECT_AFTER_TIME;
+use super::in_order::InOrder;
 
 /// How long to wait for a response.
 const PENDING_LIFE: Duration = Duration::from_secs(15);
@@ -27,7 +28,8 @@ const SESSIONS_IN_PAIR: usize = 4;
 const OPENED_BY_PEER: usize = 1024;
 const MAX_PAIRS: usize = 65_536;
 /// The time between two initiations from one end of a pair to the other. After a pause, five are
-/// allowed at once.
+/// allowed at once. Initiations with a cookie have a limit of their own of the same size, which nobody can
+/// use up who does not receive at the sender's address.
 const INITIATION_INTERVAL: Duration = Duration::from_secs(1);
 const INITIATIONS_AHEAD: Duration = INITIATION_INTERVAL.saturating_mul(5);
 /// The time between two searches for pairs that can be removed.
@@ -57,6 +59,8 @@ struct Open {
     sessions: VecDeque<Arc<Session>>,
     /// The limits from each end to the other.
     initiations: [Pace; 2],
+    /// The same for initiations with a cookie.
+    proved: [Pace; 2],
     /// The cookie that each end uses in its initiations to the other, and when it was received.
     cookies: [Option<(Cookie, Time)>; 2],
 }
@@ -86,8 +90,8 @@ pub(super) struct Pairs {
     pairs: HashMap<Key, Open>,
     ends: HashMap<u64, Ends>,
     pending: HashMap<Ticket, Pending>,
-    pending_in_order: VecDeque<(Time, Ticket)>,
-    sessions_in_order: VecDeque<Arc<Session>>,
+    pending_in_order: InOrder<Ticket>,
+    sessions_in_order: InOrder<Weak<Session>>,
     /// Limits the searches for pairs that can be removed.
     clearances: Pace,
 }
@@ -105,9 +109,11 @@ impl Pairs {
         self.pairs.values().map(|open| &open.shared)
     }
 
+    /// The number of pairs, and of handshakes and sessions that are kept until they expire.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.pairs.len()
+    pub(super) fn sizes(&self) -> [usize; 3] {
+        let (pending, sessions) = (&self.pending_in_order, &self.sessions_in_order);
+        [self.pairs.len(), pending.len(), sessions.len()]
     }
 
     /// The peers that a peer has a pair with, the last used first.
@@ -120,25 +126,17 @@ impl Pairs {
 
     /// Removes expired handshakes and sessions.
     pub(super) fn expire(&mut self, relay: &Relay, now: Time) {
-        while let Some(&(until, ticket)) = self.pending_in_order.front()
-            && until <= now
-        {
-            self.pending_in_order.pop_front();
+        while let Some(ticket) = self.pending_in_order.next(now) {
             // An initiation that was repeated also has a later position in the order.
-            if self
-                .pending
-                .get(&ticket)
-                .is_some_and(|pending| pending.until <= now)
-            {
+            let pending = self.pending.get(&ticket);
+            if pending.is_some_and(|pending| pending.until <= now) {
                 self.forget(ticket);
             }
         }
-        while let Some(session) = self.sessions_in_order.front()
-            && session.until <= now
-        {
-            let session = session.clone();
-            self.sessions_in_order.pop_front();
-            self.end(relay, &session);
+        while let Some(session) = self.sessions_in_order.next(now) {
+            if let Some(session) = session.upgrade() {
+                self.end(relay, &session);
+            }
         }
     }
 
@@ -167,6 +165,7 @@ impl Pairs {
             pending: VecDeque::new(),
             sessions: VecDeque::new(),
             initiations: Default::default(),
+            proved: Default::default(),
             cookies: Default::default(),
         };
         self.pairs.insert(key, open);
@@ -231,12 +230,13 @@ impl Pairs {
         }
     }
 
-    /// Whether an initiation from one peer to another is within the pair's budget; if so, it is
-    /// counted. An initiation with a cookie that `mac2_fits` accepts is not counted.
+    /// Whether an initiation from one peer to another is within the pair's limits; if so, it is
+    /// counted. `mac2_fits`: whether it was made with a cookie.
     pub(super) fn may_initiate(
         &mut self,
         from: u64,
         to: u64,
+        ours: &Cookie,
         mac2_fits: impl Fn(&Cookie) -> bool,
         now: Time,
     ) -> bool {
@@ -245,10 +245,10 @@ impl Pairs {
         };
         let end = open.end(from);
         open.cookies[end].take_if(|(_, since)| now.saturating_since(*since) >= COOKIE_LIFE);
-        open.cookies[end]
-            .as_ref()
-            .is_some_and(|(cookie, _)| mac2_fits(cookie))
-            || open.initiations[end].take(now, INITIATION_INTERVAL, INITIATIONS_AHEAD)
+        let of_far_end = open.cookies[end].as_ref().map(|(cookie, _)| cookie);
+        let is_proved = mac2_fits(ours) || of_far_end.is_some_and(mac2_fits);
+        let take = |pace: &mut Pace| pace.take(now, INITIATION_INTERVAL, INITIATIONS_AHEAD);
+        is_proved && take(&mut open.proved[end]) || take(&mut open.initiations[end])
     }
 
     /// Stores a cookie that one peer sent to the other through us.
@@ -275,13 +275,17 @@ impl Pairs {
             self.pending.remove(&oldest);
         }
         let until = now + PENDING_LIFE;
-        self.pending_in_order.push_back((until, ticket));
         let pending = Pending {
             senders,
             mac1,
             until,
         };
         self.pending.insert(ticket, pending);
+        let waits = |until, ticket: &Ticket| {
+            let pending = self.pending.get(ticket);
+            pending.is_some_and(|pending| pending.until == until)
+        };
+        self.pending_in_order.push(until, ticket, waits);
     }
 
     /// The initiation that this peer received with this index, if it still waits for a response.
@@ -332,7 +336,11 @@ impl Pairs {
         {
             relay.remove(&oldest);
         }
-        self.sessions_in_order.push_back(session);
+        let session = Arc::downgrade(&session);
+        self.sessions_in_order
+            .push(now + SESSION_LIFE, session, |_, session| {
+                session.strong_count() > 0
+            });
     }
 
     fn end(&mut self, relay: &Relay, session: &Arc<Session>) {

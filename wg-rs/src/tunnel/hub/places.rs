@@ -12,6 +12,10 @@ const AT_ADDRESS: usize = 4;
 /// Most peers that are kept for one network of 64 bits and one port.
 const IN_NETWORK: usize = 16;
 
+/// Most possible senders of a message.
+#[cfg(test)]
+pub(super) const MOST_AT_ONCE: usize = AT_ADDRESS + IN_NETWORK;
+
 /// The IDs of the peers, by address.
 #[derive(Default)]
 pub(super) struct Places {

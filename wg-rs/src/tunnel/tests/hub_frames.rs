@@ -112,6 +112,23 @@ fn a_client_can_bind_only_its_own_sessions_in_its_groups() {
     assert_eq!(count(&sim), 0);
 }
 
+/// Sessions that were told, and replaced at once by others, are not kept until they would expire.
+#[test]
+fn sessions_that_a_client_tells_again_and_again_take_little_memory() {
+    let mut sim = talking(1);
+    for n in 0..2000 {
+        let frame = bind(&sim, B, 2 * n + 1, 2 * n + 2);
+        let id = peer_of(&sim, A, HUB).id;
+        sim.hosts[A].device.context.outgoing.frame(id, None, frame);
+        sim.pump(A);
+        sim.run(10 * MILLI);
+    }
+    let [pairs, pending, sessions] = sim.hosts[HUB].device.hub.as_ref().unwrap().sizes();
+    assert_eq!(pairs, 1);
+    assert!(pending <= 64 && sessions <= 64, "{pending}, {sessions}");
+    assert_eq!(sim.hosts[HUB].device.plane().relay().unwrap().len(), 8);
+}
+
 #[test]
 fn a_flood_of_frames_is_limited_and_other_clients_are_served() {
     let mut sim = warm(1, 3);
@@ -177,7 +194,7 @@ fn nothing_is_relayed_for_a_peer_that_is_reached_through_another_hub() {
         send_frame(&mut sim, teller, HUB, frame);
         assert_eq!(chains(&sim), before + 1, "{teller}");
     }
-    let pairs = |sim: &Sim| sim.hosts[HUB].device.hub.as_ref().unwrap().pair_count();
+    let pairs = |sim: &Sim| sim.hosts[HUB].device.hub.as_ref().unwrap().sizes()[0];
     assert_eq!((received(&sim, FAR), pairs(&sim)), (vec![1], 0));
 
     // If the peer is reached directly, it is served until it goes behind the other hub again, as its

@@ -281,6 +281,41 @@ fn a_flood_of_initiations_by_a_peer_is_limited() {
     assert_a_and_b_meet_within(&mut sim, 1);
 }
 
+/// C has a cookie, which the hub gave it, so spoofers cannot use up its limit; but it has one.
+#[test]
+fn a_flood_of_initiations_with_a_cookie_is_limited() {
+    let mut sim = talking(3);
+    let (c, b) = (sim.hosts[C].addr, sim.hosts[B].public());
+    let keys = MacKeys::new(&b);
+    inject(&mut sim, c, (0..10).map(|i| initiation(i, &b)));
+    let is_reply = |seen: &&Seen| seen.from == HUB && seen.kind() == COOKIE;
+    let reply = &sim.seen.iter().find(is_reply).unwrap().bytes;
+    let reply: &[u8; 64] = reply[..].try_into().unwrap();
+    // It answers the initiation with this index.
+    let index = u32::from_le_bytes(reply[4..8].try_into().unwrap());
+    let mac1 = initiation(index, &b)[116..132].try_into().unwrap();
+    let cookie = keys.open_reply(reply, &mac1).unwrap();
+    sim.seen.clear();
+    for n in 1..=100 {
+        let one = |i: u32| {
+            let mut message = initiation(n * 10 + i, &b);
+            keys.sign(&mut message, Some(&cookie));
+            message
+        };
+        inject(&mut sim, c, (0..10).map(one));
+        sim.run(80 * MILLI);
+    }
+    let b = sim.hosts[B].addr;
+    let reached = sim.seen.iter();
+    let reached = reached.filter(|seen| seen.to == b && seen.kind() == INITIATION);
+    let reached = reached.count();
+    assert!(
+        (20..=32).contains(&reached),
+        "{reached}: 10 s at two a second"
+    );
+    assert_a_and_b_lose_nothing(&mut sim);
+}
+
 /// A's session with B, which is its second peer.
 fn session_of_a_and_b(sim: &Sim) -> Arc<Keypair<Peer>> {
     let mut peers = sim.hosts[A].device.peers();
@@ -336,6 +371,28 @@ fn we_never_choose_a_relayed_index() {
     let plane = sim.hosts[HUB].device.plane();
     assert_eq!(plane.reserve_index(&mut rng), 12_345_678);
     assert!(!plane.index.is_reserved(session.local()));
+}
+
+/// Each packet with that index would be compared with all of these sessions.
+#[test]
+fn one_index_is_used_by_sixteen_sessions_at_most() {
+    let mut sim = talking(2);
+    sim.set(HUB, &crowd(0, 100)).unwrap();
+    let (a, of_a) = (sim.hosts[A].addr, sim.hosts[A].public());
+    for n in 0..100 {
+        inject(&mut sim, a, [initiation(7, &public(n))]);
+        let indices = [(1000 + n).to_le_bytes(), 7u32.to_le_bytes()].concat();
+        let mut response = [&[2, 0, 0, 0][..], &indices].concat();
+        response.resize(92, 9);
+        MacKeys::new(&of_a).sign(&mut response, None);
+        inject(&mut sim, at(n), [response]);
+        sim.run(200 * MILLI);
+    }
+    assert_eq!(drops(&sim, DropReason::RelayCollision), 84);
+    // Both directions of these, and of the session of A and B.
+    let hops = sim.hosts[HUB].device.plane().relay().unwrap().len();
+    assert_eq!(hops, 2 * 16 + 2);
+    assert_a_and_b_lose_nothing(&mut sim);
 }
 
 /// C claims A's address. Both keep their pairs, before and after that.
@@ -464,7 +521,8 @@ fn a_peer_opens_at_most_1024_pairs_without_affecting_others() {
     }
     // Pairs whose handshake did not succeed were removed for others: none was refused.
     assert_eq!(refused(&sim), 0);
-    assert!(sim.hosts[HUB].device.hub.as_ref().unwrap().pair_count() <= 1025);
+    let [pairs, ..] = sim.hosts[HUB].device.hub.as_ref().unwrap().sizes();
+    assert!(pairs <= 1025, "{pairs}");
     assert_a_and_b_lose_nothing(&mut sim);
     sim.send(B, A, 1);
     sim.run(SECOND);
