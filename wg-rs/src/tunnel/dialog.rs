@@ -199,7 +199,15 @@ impl Device {
 
     /// A session with this peer began that we can send in.
     pub(super) fn session_begun(&mut self, id: u64, now: Time) {
-        let Device { peers, context, .. } = self;
+        let Device {
+            peers,
+            context,
+            hub,
+            ..
+        } = self;
+        if let Some(hub) = hub {
+            hub.roamed(id, &context.hubs, &context.plane);
+        }
         if let Some(hub) = context.hubs.get_mut(id) {
             hub.session_begun(now);
             for entry in peers.values_mut() {

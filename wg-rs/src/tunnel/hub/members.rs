@@ -187,15 +187,13 @@ impl Members {
         }
     }
 
-    /// Stores the current address of a peer.
+    /// Stores the current address of a peer. Also if it is the former one: others that claimed it since
+    /// must not hide a peer that is there.
     pub(super) fn follow(&mut self, id: u64) {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
         let place = member.peer.endpoint().map(|endpoint| endpoint.addr);
-        if place == member.place {
-            return;
-        }
         if let Some(former) = std::mem::replace(&mut member.place, place) {
             self.places.leave(id, former);
         }

@@ -395,6 +395,31 @@ fn one_index_is_used_by_sixteen_sessions_at_most() {
     assert_a_and_b_lose_nothing(&mut sim);
 }
 
+/// Five others claim A's address, which is more than are looked at. When A shows that it is there, it is
+/// found again, although its address is the former one.
+#[test]
+fn a_peer_that_stays_at_its_address_is_found_after_others_claimed_it() {
+    let mut sim = talking(2);
+    let a = sim.hosts[A].addr;
+    let claim = |n: u32| [Change::Peer(public(n)), Change::Endpoint(a)];
+    sim.set(HUB, &crowd(0, 5)).unwrap();
+    let claims: Vec<Change> = (0..5).flat_map(claim).collect();
+    sim.set(HUB, &claims).unwrap();
+    let hidden = DropReason::RelayNotPeer;
+    let nobody = initiation(1, &key(1));
+    inject(&mut sim, a, [nobody]);
+    assert_eq!(drops(&sim, hidden), 0, "the others are there");
+    // A starts anew, and says so to the hub first.
+    sim.down(A);
+    sim.up(A);
+    sim.send(A, HUB, 1);
+    sim.run(SECOND);
+    sim.hosts[B].delivered.clear();
+    sim.send(A, B, 1);
+    sim.run(SECOND);
+    assert_eq!(received(&sim, B), [1]);
+}
+
 /// C claims A's address. Both keep their pairs, before and after that.
 #[test]
 fn claiming_an_address_hides_no_peer() {
