@@ -181,7 +181,8 @@ impl Device {
 
     fn you(&mut self, peer: &Arc<Peer>, answer: Answer, now: Time) {
         let random = self.context.rng.next_u32();
-        let Some(hub) = self.context.hubs.get_mut(peer.id) else {
+        let hub = self.context.hubs.get_mut(peer.id);
+        let Some(hub) = hub.filter(|hub| hub.awaits(answer.seq)) else {
             return;
         };
         let is_new = hub.answered(answer, random, now);

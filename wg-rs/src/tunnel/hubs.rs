@@ -123,6 +123,12 @@ impl UsedHub {
         Some(HubStep::Hello(self.seq))
     }
 
+    /// Whether a YOU with this number answers a HELLO since the last YOU. A hub that sends others could make
+    /// us tell it all our sessions each time, wherever it says that it is.
+    pub(super) fn awaits(&self, seq: u32) -> bool {
+        self.seq.wrapping_sub(seq) < self.unanswered
+    }
+
     /// Handles a YOU. `random` spreads the next HELLO. Returns whether the hub must be told our
     /// sessions.
     pub(super) fn answered(&mut self, you: Answer, random: u32, now: Time) -> bool {

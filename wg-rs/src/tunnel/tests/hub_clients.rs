@@ -17,9 +17,10 @@ pub(super) const HUB: usize = 0;
 pub(super) const A: usize = 1;
 pub(super) const B: usize = 2;
 
-/// The lengths of datagrams with frames. No other packet of these tests has them.
+/// The lengths of datagrams with frames. No other packet of these tests has them, but a PONG has that of BIND.
 pub(super) const HELLO: usize = 64;
 pub(super) const PING: usize = 48;
+pub(super) const BIND: usize = 80;
 
 pub(super) fn hub_of_ours(is_hub: bool) -> Change {
     Change::Extension(Extension::Hub(is_hub))

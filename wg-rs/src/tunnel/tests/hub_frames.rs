@@ -2,7 +2,9 @@
 
 use wg_crypto::MacKeys;
 
-use super::hub_clients::{A, B, HUB, hub_of_ours, hub_status, longest_gap, peer_of, talking, warm};
+use super::hub_clients::{
+    A, B, BIND, HUB, count_of, hub_of_ours, hub_status, longest_gap, peer_of, talking, warm,
+};
 use super::relay::{groups, received};
 use crate::model::Change;
 use crate::tunnel::drops::DropReason;
@@ -129,6 +131,28 @@ fn sessions_that_a_client_tells_again_and_again_take_little_memory() {
     assert_eq!(sim.hosts[HUB].device.plane().relay().unwrap().len(), 8);
 }
 
+/// A hub that sends YOU unasked makes its client send nothing.
+#[test]
+fn an_answer_without_a_question_is_ignored() {
+    let mut sim = talking(1);
+    longest_gap(&mut sim, [A, B], SECOND);
+    let heard = hub_status(&sim, A, HUB).sees;
+    sim.seen.clear();
+    for epoch in 0..100 {
+        let you = Frame::You(Answer {
+            seq: epoch,
+            epoch,
+            relays: false,
+            next: 5,
+            seen: None,
+        });
+        send_frame(&mut sim, HUB, A, you);
+    }
+    // A few PONGs to B are of the same length.
+    assert!(count_of(&sim, A, BIND) < 10);
+    assert_eq!(hub_status(&sim, A, HUB).sees, heard);
+}
+
 #[test]
 fn a_flood_of_frames_is_limited_and_other_clients_are_served() {
     let mut sim = warm(1, 3);
@@ -235,7 +259,10 @@ fn frames_do_not_clear_the_timers_of_data() {
     };
     let before = timers();
     let heard = hub_status(&sim, A, HUB).heard;
-    send_frame(&mut sim, A, HUB, Frame::Hello { seq: 9 });
+    let now = sim.now;
+    sim.hosts[A].device.moved(now);
+    sim.pump(A);
+    sim.run(50 * MILLI);
     assert!(
         hub_status(&sim, A, HUB).heard < heard,
         "the hub has answered"
