@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod beat;
 pub mod binaries;
 mod churn;
 mod config;
@@ -39,6 +40,7 @@ pub mod vm;
 mod wait;
 pub mod way;
 
+pub use beat::Beat;
 pub use churn::{Churn, Dice};
 pub use config::{Config, InterfaceState, PeerConfig, PeerState};
 pub use crew::Crew;

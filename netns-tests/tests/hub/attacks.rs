@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use netns_tests::{
-    Daemon, End, Family, Host, Internet, Key, Keys, NatKind, PATIENCE, Paced, Uapi, until,
+    Daemon, End, Family, Host, Internet, Key, Keys, NatKind, PATIENCE, Paced, Tap, Uapi, until,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -132,9 +132,58 @@ impl Siege {
         Ok(drops.collect())
     }
 
+    /// The index in A's packets to B, which the hub sees.
+    fn live_index(&self) -> io::Result<u32> {
+        let [a, b] = &self.club.members[..] else {
+            unreachable!("two members")
+        };
+        let of_a = self.address_of_a()?;
+        let tap = Tap::start(&self.club.net.hub)?;
+        let flow = Paced::start(&a.host, (&b.host, Family::V4.inside(b.n)))?;
+        let index = tap.wait(PATIENCE, |seen| {
+            let is_it = seen.is_message(4) && seen.from == of_a && seen.payload.len() > 1000;
+            let index = is_it.then(|| seen.payload[4..8].try_into().ok())??;
+            Some(u32::from_le_bytes(index))
+        })?;
+        flow.finish()?;
+        index.ok_or_else(|| io::Error::other("no packet of A was seen"))
+    }
+
+    /// The bytes that the hub has passed on from C to B.
+    fn relayed_from_c(&self) -> io::Result<u64> {
+        let status = Uapi::connect(&self.club.net.hub, "wg0")?.ask("status=1\n\n")?;
+        let (c, b) = (self.c.public.hex(), self.key_of_b().hex());
+        let mut lines = status.lines();
+        let pair = lines.find_map(|line| match line.strip_prefix("pair=")? {
+            pair if pair == format!("{c} {b}") => Some("pair_tx="),
+            pair if pair == format!("{b} {c}") => Some("pair_rx="),
+            _ => None,
+        });
+        let bytes = pair.and_then(|key| lines.find_map(|line| line.strip_prefix(key)));
+        let bytes = bytes.and_then(|bytes| bytes.parse().ok());
+        bytes.ok_or_else(|| io::Error::other("the hub shows no such pair"))
+    }
+
     /// Sends these messages again and again while A and B send packets to each other, of which none may be
     /// lost. Each of the hub's counters in `names` must rise.
     fn attack(&self, from: &UdpSocket, messages: &[Vec<u8>], names: &[&str]) -> io::Result<()> {
+        let rounds = vec![messages; ROUNDS];
+        self.attack_in(&rounds, from, names)
+    }
+
+    /// Like `attack`, but sends each message once.
+    fn attack_once(
+        &self,
+        from: &UdpSocket,
+        messages: &[Vec<u8>],
+        names: &[&str],
+    ) -> io::Result<()> {
+        let rounds: Vec<_> = messages.chunks(1).collect();
+        self.attack_in(&rounds, from, names)
+    }
+
+    /// Sends some of the messages in each round. A round takes ten milliseconds at least.
+    fn attack_in(&self, rounds: &[&[Vec<u8>]], from: &UdpSocket, names: &[&str]) -> io::Result<()> {
         let hub = &self.club.net.hub;
         let before = self.drops(hub)?;
         let [a, b] = &self.club.members[..] else {
@@ -144,8 +193,8 @@ impl Siege {
             Paced::start(&from.host, (&to.host, Family::V4.inside(to.n)))
         };
         let flows = [flow(a, b)?, flow(b, a)?];
-        for _ in 0..ROUNDS {
-            for message in messages {
+        for messages in rounds {
+            for message in *messages {
                 // An ICMP error of an earlier message may be reported here.
                 let _ = from.send_to(message, self.hub);
             }
@@ -180,6 +229,15 @@ fn answer(kind: u8, len: usize, receiver: u32) -> Vec<u8> {
     let at = if kind == 2 { 8 } else { 4 };
     message[at..at + 4].copy_from_slice(&receiver.to_le_bytes());
     message
+}
+
+/// A packet with this content.
+fn sealed(session: &mut Tunn, content: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = [0; 2048];
+    match session.encapsulate(content, &mut out) {
+        TunnResult::WriteToNetwork(message) => Ok(message.to_vec()),
+        _ => Err(io::Error::other("no session")),
+    }
 }
 
 fn initiation(tunn: &mut Tunn) -> io::Result<Vec<u8>> {
@@ -270,6 +328,104 @@ fn forged_answers_and_data_are_refused() -> io::Result<()> {
     Ok(())
 }
 
+/// The attacker knows an index that A uses with B: it has seen their packets.
+#[test]
+fn forged_packets_with_the_index_of_others_are_refused_by_the_hub_or_by_the_peer() -> io::Result<()>
+{
+    if !has_nft() {
+        return Ok(());
+    }
+    let siege = Siege::new()?;
+    let b = &siege.club.members[1].host;
+    siege.connect(siege.club.hub_key(), 2)?;
+    let index = siege.live_index()?;
+    let forged = [
+        answer(2, 92, index),
+        answer(3, 64, index),
+        answer(4, 96, index),
+    ];
+    let refused = ["relay_session_unknown"];
+    // From C, a peer of the same group, and from a stranger. Nothing reaches B.
+    let of_b = siege.drops(b)?;
+    siege.attack(&siege.socket, &forged, &refused)?;
+    let unknown = ["relay_sender_unknown", "relay_session_unknown"];
+    siege.attack(&siege.stranger()?, &forged, &unknown)?;
+    assert_eq!(siege.drops(b)?, of_b);
+    // From A's address. Data and cookies go to B as they are, which refuses them.
+    let of_a = siege.forge(siege.address_of_a()?)?;
+    siege.attack(&of_a, &forged, &refused)?;
+    let now = siege.drops(b)?;
+    for name in ["authentication_failed", "invalid_cookie_reply"] {
+        let more = now[name] - of_b[name];
+        assert!((1..=ROUNDS as u64).contains(&more), "{name}: {more}");
+    }
+    Ok(())
+}
+
+/// What C may do: send to B in its own session. It is passed on one to one, and shown.
+#[test]
+fn what_a_peer_sends_in_its_own_session_is_seen_at_the_hub() -> io::Result<()> {
+    if !has_nft() {
+        return Ok(());
+    }
+    let siege = Siege::new()?;
+    let b = &siege.club.members[1].host;
+    siege.connect(siege.club.hub_key(), 2)?;
+    let mut session = siege.connect(siege.key_of_b(), INDEX)?;
+    let messages: io::Result<Vec<_>> = (0..5).map(|_| sealed(&mut session, &[9; 1000])).collect();
+    let messages = messages?;
+    let [before, of_b] = [siege.relayed_from_c()?, siege.drops(b)?["replayed"]];
+    siege.attack(&siege.socket, &messages, &[])?;
+    let all = (ROUNDS * messages.iter().map(Vec::len).sum::<usize>()) as u64;
+    let relayed = siege.relayed_from_c()? - before;
+    assert!(
+        (all / 2..=all).contains(&relayed),
+        "{relayed} of {all} bytes"
+    );
+    // All but the first of each are repetitions.
+    let repeated = siege.drops(b)?["replayed"] - of_b;
+    assert!(
+        (1..=(ROUNDS * messages.len()) as u64).contains(&repeated),
+        "{repeated}"
+    );
+    Ok(())
+}
+
+/// C tells the hub a session with each of more than a thousand peers.
+#[test]
+fn a_peer_opens_at_most_1024_pairs() -> io::Result<()> {
+    if !has_nft() {
+        return Ok(());
+    }
+    let siege = Siege::new()?;
+    let mut session = siege.connect(siege.club.hub_key(), 2)?;
+    let crowd: Vec<Keys> = (0..1100).map(|_| Keys::generate()).collect();
+    let config = crowd.iter().fold(String::from("set=1\n"), |config, keys| {
+        config + &format!("public_key={}\nrelay=lab\n", keys.public.hex())
+    });
+    let answer = Uapi::connect(&siege.club.net.hub, "wg0")?.ask(&format!("{config}\n"))?;
+    assert_eq!(answer, "errno=0\n\n");
+    // No more at once than the limit of frames allows.
+    for (n, others) in crowd.chunks(100).enumerate() {
+        let binds = others.iter().zip(n as u32 * 100..).map(|(other, index)| {
+            // See `wg-rs/src/tunnel/frame.rs`.
+            let mut bind = vec![0xf1, 3, 48, 0];
+            bind.extend(other.public.0);
+            bind.extend((2 * index + 1_000_000).to_le_bytes());
+            bind.extend((2 * index + 1_000_001).to_le_bytes());
+            bind.extend([0; 4]);
+            sealed(&mut session, &bind)
+        });
+        let binds: io::Result<Vec<_>> = binds.collect();
+        let refused: &[&str] = match n {
+            10 => &["relay_limit_reached"],
+            _ => &[],
+        };
+        siege.attack_once(&siege.socket, &binds?, refused)?;
+    }
+    Ok(())
+}
+
 /// A peer chooses the index that another peer uses with B.
 #[test]
 fn the_index_of_another_pair_is_refused() -> io::Result<()> {
@@ -295,11 +451,7 @@ fn claiming_the_address_of_another_peer_hides_nobody() -> io::Result<()> {
     let of_a = siege.address_of_a()?;
     let forged = siege.forge(of_a)?;
     // A keepalive, which is authentic.
-    let mut out = [0; 2048];
-    let TunnResult::WriteToNetwork(keepalive) = session.encapsulate(&[], &mut out) else {
-        return Err(io::Error::other("no keepalive"));
-    };
-    forged.send_to(keepalive, siege.hub)?;
+    forged.send_to(&sealed(&mut session, &[])?, siege.hub)?;
     until(PATIENCE, "the hub to take C for A's neighbour", || {
         Ok((siege.address(siege.c.public)? == of_a).then_some(()))
     })?;
