@@ -254,7 +254,7 @@ fn machines_behind_nats_reach_each_other_without_endpoints() -> io::Result<()> {
             assert!(text.contains("a hub that relays for us, heard"), "{text}");
             assert!(text.contains("sees us at"), "{text}");
             let nat = match outer {
-                Family::V4 => ": a NAT, of which one hub does not show the kind;",
+                Family::V4 => ": a NAT, whose kind only a second hub would show;",
                 // Only IPv4 is translated.
                 Family::V6 => ": no NAT;",
             };

@@ -126,7 +126,7 @@ pub(super) fn nat(interface: &Status) -> Option<String> {
         Nat::None => "no NAT",
         Nat::Easy if is_kept => "the NAT keeps the port",
         Nat::Easy => "the NAT gives all destinations the same port",
-        Nat::Unknown => "a NAT, of which one hub does not show the kind",
+        Nat::Unknown => "a NAT, whose kind only a second hub would show",
         Nat::Hard => "the NAT gives each destination its own port",
     };
     let seen = seen
@@ -280,7 +280,7 @@ mod tests {
         };
         assert_eq!(
             shown(&interface, Nat::Unknown),
-            "hubs see 203.0.113.9:7: a NAT, of which one hub does not show the kind"
+            "hubs see 203.0.113.9:7: a NAT, whose kind only a second hub would show"
         );
         sees(&mut interface, 1, "203.0.113.9:7");
         assert_eq!(
