@@ -13,8 +13,8 @@ use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use club::{Club, Member, of_hub, up};
 use netns_tests::{
-    Beat, Config, Daemon, End, Family, Host, Internet, Key, Keys, Lab, NatKind, PATIENCE,
-    PeerConfig, Sniffer, Uapi, Via, binaries, ping_all, require, until,
+    Beat, Config, Daemon, Datagrams, End, Family, Host, Internet, Key, Keys, Lab, NatKind,
+    PATIENCE, Paced, PeerConfig, Sniffer, Uapi, Via, binaries, ping_all, require, until,
 };
 
 fn has_nft() -> bool {
@@ -53,6 +53,52 @@ fn plain_peers_behind_nats_reach_each_other() -> io::Result<()> {
         test().map_err(|error| {
             io::Error::new(error.kind(), format!("{a} and {b}, {outer:?}: {error}"))
         })?;
+    }
+    Ok(())
+}
+
+/// All implementations at once: each sends to the next one and back until both have a new session.
+#[test]
+#[ignore = "takes two minutes: sessions are renewed after that time"]
+fn nothing_is_lost_over_a_rekey_of_any_pair() -> io::Result<()> {
+    if !has_nft() {
+        return Ok(());
+    }
+    let all = Daemon::all()?;
+    let all: Vec<&Daemon> = all.iter().collect();
+    let kinds = [NatKind::PortRestricted, NatKind::Symmetric];
+    let kinds: Vec<NatKind> = kinds.into_iter().cycle().take(all.len()).collect();
+    let club = Club::new(&all, &kinds, Family::V4)?;
+    let pairs = || {
+        let next = club.members.iter().cycle().skip(1);
+        club.members.iter().zip(next)
+    };
+    let session = |(here, there): (&Member, &Member)| {
+        let peer = here.wg.peer(there.keys.public)?;
+        Ok::<_, io::Error>(peer.last_handshake)
+    };
+    let mut flows = Vec::new();
+    for (here, there) in pairs() {
+        here.host.reach(Family::V4.inside(there.n), PATIENCE)?;
+        let datagrams = Datagrams {
+            len: 500,
+            pace: Duration::from_millis(20),
+        };
+        for (from, to) in [(here, there), (there, here)] {
+            let to = (&to.host, Family::V4.inside(to.n));
+            flows.push(Paced::of(datagrams, &from.host, to)?);
+        }
+    }
+    let before = pairs().map(session).collect::<io::Result<Vec<_>>>()?;
+    for (pair, before) in pairs().zip(before) {
+        until(Duration::from_secs(200), "a new session", || {
+            Ok((session(pair)? != before).then_some(()))
+        })?;
+    }
+    for flow in flows {
+        flow.go_on(100)?;
+        let count = flow.finish()?;
+        assert_eq!((count.lost(), count.damaged), (0, 0), "{count:?}");
     }
     Ok(())
 }
