@@ -405,8 +405,8 @@ fn a_hub_that_was_killed_and_started_again_is_used_within_6_seconds() -> io::Res
     party.hubs[0].until_seen(&party.clients)?;
     let beats = party.beats()?;
     party.hubs[0].wg.kill()?;
-    party.hubs[0].restart(&ours)?;
     beats.iter().for_each(Beat::begin);
+    party.hubs[0].restart(&ours)?;
     within(&beats, Duration::from_secs(6))?;
     assert_eq!(session(&party)?, before, "in the session that they had");
     Ok(())

@@ -239,10 +239,10 @@ fn a_hub_that_was_killed_and_started_again_is_used_within_20_seconds() -> io::Re
     };
     let beats = [beat(a, b)?, beat(b, a)?];
     club.hub.kill()?;
+    beats.iter().for_each(Beat::begin);
     club.hub = ours.start(&club.net.hub, "wg0", Via::Uapi)?;
     club.hub.set(&config)?;
     up(&club.hub, 1)?;
-    beats.iter().for_each(Beat::begin);
     for beat in &beats {
         beat.until_it_arrives(PATIENCE)?;
         let gap = beat.longest_gap();
