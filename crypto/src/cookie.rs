@@ -12,11 +12,12 @@
 //!     that only a host that sent or saw that message can receive a valid cookie.
 //! ```
 
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::AeadInOut};
+use chacha20::{R20, hchacha};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
+    aead::Key,
     hash::{hash, mac},
     key::PublicKey,
 };
@@ -95,9 +96,9 @@ impl MacKeys {
         reply[4..8].copy_from_slice(&body[4..8]);
         reply[8..32].copy_from_slice(&nonce);
         reply[32..48].copy_from_slice(&cookie.0);
-        let tag = XChaCha20Poly1305::new(&self.cookie.into())
-            .encrypt_inout_detached(&nonce.into(), mac1, (&mut reply[32..48]).into())
-            .expect("16 bytes are not too long");
+        let (key, nonce) = xchacha(&self.cookie, &nonce);
+        let mut tag = [0; 16];
+        key.seal(nonce, mac1, &mut reply[32..48], &mut tag);
         reply[48..].copy_from_slice(&tag);
         reply
     }
@@ -112,18 +113,13 @@ impl MacKeys {
         if reply[..4] != MESSAGE_COOKIE_REPLY.to_le_bytes() {
             return None;
         }
-        let (nonce, rest) = reply[8..].split_first_chunk::<24>()?;
+        let (nonce, rest) = reply[8..].split_first_chunk()?;
         let (sealed, tag) = rest.split_first_chunk()?;
         let mut cookie = Cookie(*sealed);
-        XChaCha20Poly1305::new(&self.cookie.into())
-            .decrypt_inout_detached(
-                nonce.into(),
-                mac1_sent,
-                cookie.0.as_mut_slice().into(),
-                tag.try_into().ok()?,
-            )
-            .ok()?;
-        Some(cookie)
+        let (key, nonce) = xchacha(&self.cookie, nonce);
+        let tag = tag.first_chunk()?;
+        key.open(nonce, mac1_sent, &mut cookie.0, tag)
+            .then_some(cookie)
     }
 }
 
@@ -140,11 +136,13 @@ impl Cookie {
     }
 
     /// Whether the second MAC of a complete message was made with this cookie. False if the message
-    /// is too short for MACs.
+    /// is too short for MACs, and at once if its sender had no cookie.
     #[must_use]
     pub fn verify_mac2(&self, msg: &[u8]) -> bool {
         msg.split_last_chunk::<MAC_LEN>()
-            .is_some_and(|(signed, mac2)| mac(&self.0, signed).ct_eq(mac2).into())
+            .is_some_and(|(signed, mac2)| {
+                *mac2 != [0; MAC_LEN] && mac(&self.0, signed).ct_eq(mac2).into()
+            })
     }
 }
 
@@ -162,6 +160,16 @@ impl CookieSecret {
 }
 
 redacted!(MacKeys, Cookie, CookieSecret);
+
+/// The key and the nonce of ChaCha20-Poly1305 that XChaCha20-Poly1305 uses for its key and nonce
+/// (draft-irtf-cfrg-xchacha, section 2.3). No cookie key is secret, as it is derived from a public key.
+fn xchacha(key: &[u8; 32], nonce: &[u8; 24]) -> (Key, [u8; 12]) {
+    let (first, last) = nonce.split_first_chunk::<16>().expect("it has 24 bytes");
+    let subkey = hchacha::<R20>(key.into(), first.into());
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(last);
+    (Key::new(&subkey.into()), nonce)
+}
 
 /// The bytes before the MACs, and the two MACs. None if the message is too short.
 fn split(msg: &[u8]) -> Option<(&[u8], &[u8; MAC_LEN], &[u8; MAC_LEN])> {
@@ -255,6 +263,24 @@ mod tests {
                 is_index,
                 "bit {bit}"
             );
+        }
+    }
+
+    /// The crate `chacha20poly1305` has another implementation.
+    #[test]
+    fn replies_are_sealed_by_xchacha20_poly1305() {
+        use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::AeadInOut};
+        for n in 0..64 {
+            let keys = MacKeys::new(&PublicKey::from_bytes([n; 32]));
+            let mut message = [n ^ 0x55; 148];
+            let mac1 = keys.sign(&mut message, None);
+            let nonce = std::array::from_fn(|i| n.wrapping_mul(i as u8 + 3));
+            let reply = keys.create_reply(&message, &cookie(&[n]), nonce);
+            let mut sealed = cookie(&[n]).0;
+            let tag = XChaCha20Poly1305::new(&keys.cookie.into())
+                .encrypt_inout_detached(&nonce.into(), &mac1, sealed.as_mut_slice().into())
+                .unwrap();
+            assert_eq!((&reply[32..48], &reply[48..]), (&sealed[..], &tag[..]));
         }
     }
 

@@ -9,10 +9,14 @@ use zeroize::Zeroize;
 use super::messages::COOKIE_SECRET_MAX_AGE;
 use super::time::Time;
 
+/// How many nonces are drawn at once. A system call for each would be a large part of the cost of a reply.
+const NONCES: usize = 64;
+
 /// Makes cookies from a secret that is replaced when it is too old.
 #[derive(Default)]
 pub(super) struct CookieMaker {
     secret: Option<(CookieSecret, Time)>,
+    nonces: Vec<[u8; 24]>,
 }
 
 impl CookieMaker {
@@ -29,13 +33,20 @@ impl CookieMaker {
         });
         Cookie::derive(secret, &source(from))
     }
-}
 
-/// A random nonce for a cookie reply.
-pub(super) fn nonce(rng: &mut dyn RngCore) -> [u8; 24] {
-    let mut nonce = [0; 24];
-    rng.fill_bytes(&mut nonce);
-    nonce
+    /// A random nonce for a cookie reply, which was never returned before.
+    pub(super) fn nonce(&mut self, rng: &mut dyn RngCore) -> [u8; 24] {
+        if self.nonces.is_empty() {
+            self.nonces.resize(NONCES, [0; 24]);
+            rng.fill_bytes(self.nonces.as_flattened_mut());
+        }
+        self.nonces.pop().expect("some were drawn")
+    }
+
+    /// Must be called when a copy of this machine may return the same nonces.
+    pub(super) fn discard_nonces(&mut self) {
+        self.nonces.clear();
+    }
 }
 
 /// Address and port: the input of a cookie.

@@ -34,7 +34,7 @@ use wg_crypto::Cookie;
 use self::members::Members;
 pub(super) use self::members::TooManyGroups;
 use self::pairs::{NoRoom, Pairs};
-use super::cookies::{CookieMaker, nonce};
+use super::cookies::CookieMaker;
 use super::drops::DropReason;
 use super::entry::DeviceContext;
 use super::hubs::Hubs;
@@ -85,7 +85,7 @@ impl<'a> Surroundings<'a> {
 pub(super) struct Hub {
     members: Members,
     pairs: Pairs,
-    cookies: CookieMaker,
+    pub(super) cookies: CookieMaker,
     /// Distinguishes this relay from one that was here before. 0: not chosen yet.
     epoch: u32,
 }
@@ -243,9 +243,8 @@ impl Hub {
         let cookie = self.cookies.cookie(from.addr, now, with.rng);
         let mac2_fits = |cookie: &Cookie| cookie.verify_mac2(message);
         if !self.pairs.may_initiate(first, to, &cookie, mac2_fits, now) {
-            let reply = receiver
-                .mac_keys
-                .create_reply(message, &cookie, nonce(with.rng));
+            let nonce = self.cookies.nonce(with.rng);
+            let reply = receiver.mac_keys.create_reply(message, &cookie, nonce);
             with.outgoing.unaccounted(from, 0, &reply);
             return Err(DropReason::RelayCookie);
         }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use rand_core::RngCore;
 use wg_crypto::{MacKeys, PublicKey};
 
-use super::cookies::{CookieMaker, nonce};
+use super::cookies::CookieMaker;
 use super::drops::DropReason;
 use super::messages::*;
 use super::ratelimiter::RateLimiter;
@@ -48,7 +48,7 @@ impl HandshakeBacklog {
 pub(super) struct Ingress {
     /// Derived from our public key; None without one.
     mac_keys: Option<MacKeys>,
-    cookies: CookieMaker,
+    pub(super) cookies: CookieMaker,
     last_under_load: Option<Time>,
     rate_limiter: RateLimiter,
 }
@@ -97,7 +97,8 @@ impl Ingress {
         }
         let cookie = self.cookies.cookie(from, now, rng);
         if !cookie.verify_mac2(message) {
-            return Verdict::Reply(mac_keys.create_reply(message, &cookie, nonce(rng)));
+            let nonce = self.cookies.nonce(rng);
+            return Verdict::Reply(mac_keys.create_reply(message, &cookie, nonce));
         }
         if !self.rate_limiter.allow(from.ip(), now) {
             return Verdict::Refuse(DropReason::RateLimited);
