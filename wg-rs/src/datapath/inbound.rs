@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::coalesce::{Coalescer, MAX_PACKETS, Offer, Write};
 use super::forward::forward;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, ReceivedMessage};
 use super::lane::{Lane, Order, Stages};
 use super::now;
 use super::refusals::Refusals;
@@ -197,6 +197,9 @@ pub struct SocketReader {
     in_a_row: usize,
     /// Free memory.
     spare: Vec<InBurst>,
+    /// Handshake messages of this turn. They are queued together, as a wake-up for each of a flood would
+    /// cost more than to drop it.
+    messages: Vec<ReceivedMessage>,
 }
 
 impl SocketReader {
@@ -227,24 +230,31 @@ impl SocketReader {
             in_a_row: 0,
             spare: vec![lane.new_buffer()],
             lane,
+            messages: Vec::new(),
         })
     }
 
     /// Receives what has arrived, up to a limit, and delivers it.
     pub fn turn(&mut self) -> Turn {
-        let is_lone = self.lone.is_lone(now());
-        let turn = self.receive(is_lone);
+        let began = now();
+        let is_lone = self.lone.is_lone(began);
+        let turn = self.receive(is_lone, began);
         if let Some(last) = self.held.take() {
             self.pass(last, turn == Turn::More);
         }
         self.lone.ended(turn, now());
+        if !self.messages.is_empty() {
+            let refused = self.inbox.push(&mut self.messages);
+            let reason = DropReason::HandshakeQueueFull;
+            self.plane.drop_packets(reason, refused);
+        }
         if turn != Turn::More {
             self.in_a_row = 0;
         }
         turn
     }
 
-    fn receive(&mut self, is_lone: bool) -> Turn {
+    fn receive(&mut self, is_lone: bool, now: Time) -> Turn {
         let mut bytes = 0;
         for received in 0..TURN_BURSTS {
             if bytes >= TURN_BYTES {
@@ -254,7 +264,7 @@ impl SocketReader {
             let mut burst = spare.unwrap_or_else(|| self.lane.new_buffer());
             match self.socket.recv(burst.buffer()) {
                 Ok(received) => {
-                    self.handle(burst, &received);
+                    self.handle(burst, &received, now);
                     bytes += received.len;
                     self.in_a_row += 1;
                     if is_lone {
@@ -278,8 +288,9 @@ impl SocketReader {
         Turn::More
     }
 
-    /// Sorts a received burst, and passes it on when it is known what follows.
-    fn handle(&mut self, mut burst: InBurst, received: &Received) {
+    /// Sorts a burst that was received in a turn that began `now`, and passes it on when it is known what
+    /// follows.
+    fn handle(&mut self, mut burst: InBurst, received: &Received, now: Time) {
         // A truncated datagram is refused as forged.
         let Received {
             len,
@@ -292,14 +303,13 @@ impl SocketReader {
         } = *received;
         let src = to.map(|ip| Source { ip, ifindex });
         burst.received(len, stride, Endpoint { addr: from, src }, tos);
-        let now = now();
         burst.classify(&self.plane, now, |message, from| {
-            if !self.inbox.push(message, from) {
-                self.plane.drop_packets(DropReason::HandshakeQueueFull, 1);
-            }
+            self.messages.extend(ReceivedMessage::new(message, from));
         });
         forward(&self.plane, &self.sockets, &burst, now);
-        if !self.lane.has_workers() {
+        if burst.count() == 0 {
+            self.spare.push(burst);
+        } else if !self.lane.has_workers() {
             self.pass(burst, false);
         } else if let Some(before) = self.held.replace(burst) {
             self.pass(before, true);

@@ -44,6 +44,14 @@ pub struct ReceivedMessage {
 }
 
 impl ReceivedMessage {
+    /// None if the datagram is longer than any handshake message.
+    pub fn new(datagram: &[u8], from: Endpoint) -> Option<Self> {
+        let mut bytes = [0; INITIATION_SIZE];
+        bytes.get_mut(..datagram.len())?.copy_from_slice(datagram);
+        let len = datagram.len() as u8;
+        Some(ReceivedMessage { bytes, len, from })
+    }
+
     /// The datagram.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
@@ -116,18 +124,20 @@ impl State {
         None
     }
 
+    fn backlog(&self) -> HandshakeBacklog {
+        HandshakeBacklog {
+            initiations: self.queues[WITH_COOKIE].len() + self.queues[WITHOUT_COOKIE].len(),
+            answers: self.queues[ANSWERS].len(),
+        }
+    }
+
     fn next(&mut self) -> Wakeup {
         self.sleeps = false;
         self.news = false;
         if self.closed {
             return Wakeup::Closed;
         }
-        let message = self.next_message();
-        let backlog = HandshakeBacklog {
-            initiations: self.queues[WITH_COOKIE].len() + self.queues[WITHOUT_COOKIE].len(),
-            answers: self.queues[ANSWERS].len(),
-        };
-        Wakeup::Turn(message, backlog)
+        Wakeup::Turn(self.next_message(), self.backlog())
     }
 }
 
@@ -159,27 +169,27 @@ impl Inbox {
         }
     }
 
-    /// Queues a message of at most 148 bytes. False if its queue is full or the message too long.
-    pub fn push(&self, datagram: &[u8], from: Endpoint) -> bool {
-        let mut bytes = [0; INITIATION_SIZE];
-        let Some(head) = bytes.get_mut(..datagram.len()) else {
-            return false;
-        };
-        head.copy_from_slice(datagram);
-        let message = ReceivedMessage {
-            bytes,
-            len: datagram.len() as u8,
-            from,
-        };
-        let mut queued = false;
+    /// Queues messages, and empties `messages`. Returns the number of those whose queue was full.
+    pub fn push(&self, messages: &mut Vec<ReceivedMessage>) -> usize {
+        let mut refused = 0;
         self.tell(|state| {
-            let queue = &mut state.queues[message.queue()];
-            queued = queue.len() < MAX_QUEUED_INCOMING_HANDSHAKES;
-            if queued {
-                queue.push_back(message);
+            for message in messages.drain(..) {
+                let queue = &mut state.queues[message.queue()];
+                if queue.len() < MAX_QUEUED_INCOMING_HANDSHAKES {
+                    queue.push_back(message);
+                } else {
+                    refused += 1;
+                }
             }
         });
-        queued
+        refused
+    }
+
+    /// The next message, if there is one, for the same turn.
+    pub fn another(&self) -> Option<(ReceivedMessage, HandshakeBacklog)> {
+        let mut state = self.lock();
+        let message = state.next_message()?;
+        Some((message, state.backlog()))
     }
 
     /// Reports that there are events, or that a deadline may have changed.
@@ -233,6 +243,11 @@ mod tests {
         }
     }
 
+    fn push(inbox: &Inbox, message: &[u8]) -> bool {
+        let message = ReceivedMessage::new(message, from()).unwrap();
+        inbox.push(&mut vec![message]) == 0
+    }
+
     fn message(kind: u8, number: u8) -> Vec<u8> {
         let mut message = vec![number; if kind == 1 { 148 } else { 92 }];
         message[..4].copy_from_slice(&[kind, 0, 0, 0]);
@@ -262,7 +277,7 @@ mod tests {
     fn answers_come_before_initiations_and_each_in_order() {
         let inbox = Inbox::new().unwrap();
         for (kind, number) in [(1, 1), (2, 2), (1, 3), (3, 4)] {
-            assert!(inbox.push(&message(kind, number), from()));
+            assert!(push(&inbox, &message(kind, number)));
         }
         assert_eq!(take(&inbox), Some((2, 2, 2, 1)));
         assert_eq!(take(&inbox), Some((3, 4, 2, 0)));
@@ -275,10 +290,10 @@ mod tests {
     fn a_flood_of_answers_does_not_block_initiations() {
         let inbox = Inbox::new().unwrap();
         for number in 0..100 {
-            inbox.push(&message(2, number), from());
+            push(&inbox, &message(2, number));
         }
-        inbox.push(&message(1, 0), from());
-        inbox.push(&message(1, 1), from());
+        push(&inbox, &message(1, 0));
+        push(&inbox, &message(1, 1));
         let kinds: Vec<_> = (0..20).map(|_| take(&inbox).unwrap().0).collect();
         let firsts = kinds.iter().enumerate().filter(|(_, kind)| **kind == 1);
         assert!(firsts.map(|(i, _)| i).eq([8, 17]), "{kinds:?}");
@@ -287,14 +302,14 @@ mod tests {
     #[test]
     fn a_flood_of_initiations_does_not_block_those_with_a_cookie() {
         let inbox = Inbox::new().unwrap();
-        while inbox.push(&message(1, 0), from()) {}
-        assert!(inbox.push(&with_cookie(1), from()));
-        assert!(inbox.push(&message(2, 2), from()));
+        while push(&inbox, &message(1, 0)) {}
+        assert!(push(&inbox, &with_cookie(1)));
+        assert!(push(&inbox, &message(2, 2)));
         let numbers: Vec<_> = (0..3).map(|_| take(&inbox).unwrap().1).collect();
         assert_eq!(numbers, [2, 1, 0]);
 
         // Nor is it the other way round.
-        while inbox.push(&with_cookie(1), from()) {}
+        while push(&inbox, &with_cookie(1)) {}
         let numbers: Vec<_> = (0..18).map(|_| take(&inbox).unwrap().1).collect();
         let others = numbers.iter().filter(|number| **number == 0);
         assert_eq!(others.count(), 2, "{numbers:?}");
@@ -303,34 +318,32 @@ mod tests {
     #[test]
     fn the_inbox_is_bounded() {
         let inbox = Inbox::new().unwrap();
-        assert!(
-            !inbox.push(&[0; 149], from()),
-            "this is longer than any message"
-        );
+        let long = ReceivedMessage::new(&[0; 149], from());
+        assert!(long.is_none(), "this is longer than any message");
         for full in [message(1, 0), message(2, 0), with_cookie(0)] {
             for _ in 0..MAX_QUEUED_INCOMING_HANDSHAKES {
-                assert!(inbox.push(&full, from()));
+                assert!(push(&inbox, &full));
             }
-            assert!(!inbox.push(&full, from()));
+            assert!(!push(&inbox, &full));
         }
         inbox.clear();
-        assert!(inbox.push(&message(1, 0), from()));
+        assert!(push(&inbox, &message(1, 0)));
     }
 
     /// A flood must not cause a system call for each message while the protocol thread works.
     #[test]
     fn only_a_sleeping_thread_is_woken() {
         let inbox = Inbox::new().unwrap();
-        inbox.push(&message(1, 0), from());
+        push(&inbox, &message(1, 0));
         inbox.notify();
         assert!(!inbox.waker.drain(), "the protocol thread does not sleep");
         assert!(take(&inbox).is_some());
         inbox.lock().sleeps = true;
         inbox.clear();
         assert!(inbox.lock().sleeps, "there was no event");
-        inbox.push(&message(1, 0), from());
+        push(&inbox, &message(1, 0));
         assert!(inbox.waker.drain());
-        inbox.push(&message(1, 0), from());
+        push(&inbox, &message(1, 0));
         inbox.notify();
         assert!(!inbox.waker.drain(), "the thread was already woken");
     }
@@ -338,7 +351,7 @@ mod tests {
     #[test]
     fn messages_and_notifications_end_the_wait() {
         let tell: [fn(&Inbox); 3] = [
-            |inbox| assert!(inbox.push(&message(1, 7), from())),
+            |inbox| assert!(push(inbox, &message(1, 7))),
             Inbox::notify,
             Inbox::close,
         ];

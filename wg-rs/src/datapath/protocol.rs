@@ -4,7 +4,8 @@
 //! the configuration take it, but never a thread that moves data.
 //!
 //! The protocol thread works in turns: a received message, due timers, some of the messages to
-//! send, and at most one initiation of ours. After each turn it passes the lock to a waiting
+//! send, and at most one initiation of ours. If the message is refused without a public-key operation, as
+//! most of a flood are, others follow in the same turn. After each turn it passes the lock to a waiting
 //! thread, so that `wg show` is answered at once during a flood of handshakes or while ten thousand
 //! peers start. Only this thread sends: after a change, other threads notify it.
 
@@ -23,8 +24,11 @@ use crate::tunnel::time::Time;
 
 /// Most bytes that one poll of the owner writes.
 const TRANSMIT_BUFFER: usize = 1 << 16;
-/// Most sends in one turn, which limits how long another thread waits for the owner.
-const SENDS_IN_A_TURN: usize = 16;
+/// Most messages in one turn, if all but the last are refused at once.
+const MESSAGES_IN_A_TURN: usize = 32;
+/// Most sends in one turn, which limits how long another thread waits for the owner. Each message may cause
+/// one.
+const SENDS_IN_A_TURN: usize = MESSAGES_IN_A_TURN + 16;
 
 /// The owner, and what the thread needs to run.
 pub struct Protocol<N> {
@@ -68,12 +72,20 @@ impl<N> Protocol<N> {
         while let Wakeup::Turn(message, backlog) = self.inbox.wait(deadline) {
             let mut owner = self.owner();
             let device = &mut owner.device;
-            if let Some(message) = message {
-                device.handle_message(now(), Wall::now(), message.from, message.bytes(), backlog);
+            let (now, wall) = (now(), Wall::now());
+            let mut next = message.map(|message| (message, backlog));
+            for handled in 1..=MESSAGES_IN_A_TURN {
+                let Some((message, backlog)) = next else {
+                    break;
+                };
+                let (from, bytes) = (message.from, message.bytes());
+                let goes_on = device.handle_message(now, wall, from, bytes, backlog)
+                    && handled < MESSAGES_IN_A_TURN;
+                next = goes_on.then(|| self.inbox.another()).flatten();
             }
             // This also handles the data path's events.
-            device.handle_timeout(now(), Wall::now());
-            deadline = match self.transmit(device, &mut out) {
+            device.handle_timeout(now, wall);
+            deadline = match self.transmit(device, &mut out, now, wall) {
                 Progress::Done => device.next_timeout(),
                 Progress::More => Some(Time::ZERO),
             };
@@ -82,12 +94,11 @@ impl<N> Protocol<N> {
     }
 
     /// Sends what the owner wants to send, within the limits of a turn.
-    fn transmit(&self, device: &mut Device, out: &mut Vec<u8>) -> Progress {
+    fn transmit(&self, device: &mut Device, out: &mut Vec<u8>, now: Time, wall: Wall) -> Progress {
         for _ in 0..SENDS_IN_A_TURN {
-            let Some(transmit) = device.poll_transmit(now(), Wall::now(), out) else {
+            let Some(transmit) = device.poll_transmit(now, wall, out) else {
                 return Progress::Done;
             };
-            let now = now();
             let peer = transmit.peer().map(|peer| &**peer);
             let (to, stride, tos) = (&transmit.to, transmit.stride, transmit.tos);
             let sent = self.sockets.send(out, stride, to, tos, peer, now);

@@ -149,7 +149,8 @@ impl Device {
     }
 
     /// Handles a handshake message or cookie reply that came from `from`. `backlog` is the number
-    /// of messages that wait behind it, and decides whether the device is under load.
+    /// of messages that wait behind it, and decides whether the device is under load. Returns
+    /// whether it was refused before any public-key operation, which costs little.
     pub fn handle_message(
         &mut self,
         now: Time,
@@ -157,7 +158,7 @@ impl Device {
         from: Endpoint,
         message: &[u8],
         backlog: HandshakeBacklog,
-    ) {
+    ) -> bool {
         let result = match Message::parse(message) {
             _ if !self.plane().is_up() => Err(DropReason::Down),
             Some(Message::Cookie(reply)) => self.consume_cookie(now, reply),
@@ -177,15 +178,15 @@ impl Device {
             }
             result => result,
         };
-        if let Err(reason) = result {
-            // With the relay on, a message for another key may be for a peer.
-            let is_for_nobody = matches!(reason, DropReason::BadMac1 | DropReason::RelayNotPeer);
-            if is_for_nobody && message.len() != COOKIE_SIZE {
-                let from = from.addr;
-                self.strangers.note(from, Refusal::OtherKey { from }, now);
-            }
-            self.plane().drop_packets(reason, 1);
+        let Err(reason) = result else { return false };
+        // With the relay on, a message for another key may be for a peer.
+        let is_for_nobody = matches!(reason, DropReason::BadMac1 | DropReason::RelayNotPeer);
+        if is_for_nobody && message.len() != COOKIE_SIZE {
+            let from = from.addr;
+            self.strangers.note(from, Refusal::OtherKey { from }, now);
         }
+        self.plane().drop_packets(reason, 1);
+        reason.is_early()
     }
 
     /// Whether a message that was refused may be for another peer.
@@ -425,6 +426,10 @@ impl Device {
     /// but packets in them are received. The next packet to a peer starts a handshake.
     pub fn end_sending(&mut self) {
         self.each(Entry::end_sending);
+        self.ingress.cookies.discard_nonces();
+        if let Some(hub) = &mut self.hub {
+            hub.cookies.discard_nonces();
+        }
     }
 
     /// Must be called after the machine was suspended and the clock jumped: wipes sessions that are

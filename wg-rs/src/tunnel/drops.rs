@@ -29,6 +29,15 @@ impl DropReason {
         let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
         words.join("_")
     }
+
+    /// Whether a handshake message with this fault is refused before any public-key operation.
+    pub(super) fn is_early(self) -> bool {
+        use DropReason::*;
+        matches!(
+            self,
+            Down | NoPrivateKey | Malformed | BadMac1 | CookieSent | RateLimited
+        )
+    }
 }
 
 drops! {

@@ -76,8 +76,16 @@ impl Outgoing {
         self.messages.push_back((transmit, message.to_vec()));
     }
 
-    /// Queues a finished message that is accounted to no peer.
+    /// Queues a finished message that is accounted to no peer. It leaves together with the message before
+    /// it if that has the same length and destination, as the cookie replies have that answer a flood.
     pub(super) fn unaccounted(&mut self, to: Endpoint, tos: u8, message: &[u8]) {
+        if let Some((before, datagrams)) = self.messages.back_mut()
+            && before.receipt.is_none()
+            && (before.to, before.tos, before.stride) == (to, tos, message.len())
+            && datagrams.len() % message.len() == 0
+        {
+            return datagrams.extend_from_slice(message);
+        }
         self.copy(to, tos, message.len(), message);
     }
 
