@@ -86,7 +86,7 @@ impl Sockets {
             };
         };
         let to = Endpoint {
-            src: self.sources.choose(to, peer),
+            src: self.sources.choose(to, peer, now),
             ..*to
         };
         let sent = egress.send(datagrams, stride, &to, tos, now);

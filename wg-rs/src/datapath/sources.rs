@@ -16,12 +16,20 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::sys::netlink::Netlink;
 use crate::tunnel::peer::{Endpoint, Peer, Source};
+use crate::tunnel::time::Time;
 
 /// Most verdicts that are stored, so that answers to a flood do not fill the memory.
 const MAX_VERDICTS: usize = 1 << 16;
+
+/// How often in a second the kernel is asked about a destination that is no peer's. A flood from forged
+/// addresses has a new destination for each cookie reply. The replies beyond this number come from the
+/// address that was asked.
+const STRANGERS_A_SECOND: u32 = 100;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Chooses sources, and remembers its decisions.
 pub struct Sources {
@@ -38,6 +46,8 @@ struct Judge {
     /// Whether a source can be used for a destination, in the state `at`.
     verdicts: HashMap<(IpAddr, Source), bool>,
     at: u32,
+    /// How often the kernel was asked about strangers, in the second that began at this time.
+    strangers: (Time, u32),
 }
 
 impl Default for Sources {
@@ -69,7 +79,7 @@ impl Sources {
     }
 
     /// The source for packets to `to`. `peer` is the peer at this endpoint, if any.
-    pub fn choose(&self, to: &Endpoint, peer: Option<&Peer>) -> Option<Source> {
+    pub fn choose(&self, to: &Endpoint, peer: Option<&Peer>, now: Time) -> Option<Source> {
         let state = self.state.load(Ordering::Acquire);
         if to.addr.is_ipv6() || peer.is_some_and(|peer| peer.source_is_judged(state)) {
             return to.src;
@@ -79,14 +89,16 @@ impl Sources {
             learned.addr == to.addr && (to.src.is_none() || to.src == learned.src)
         });
         let source = learned.unwrap_or(*to).src;
-        let is_fit = source.is_none_or(|source| self.is_fit(to.addr.ip(), source, state));
+        let stranger = peer.is_none().then_some(now);
+        let is_fit = source.is_none_or(|source| self.is_fit(to.addr.ip(), source, state, stranger));
         if let (Some(peer), Some(learned)) = (peer, learned) {
             peer.judge_source(learned, is_fit, state);
         }
         source.filter(|_| is_fit)
     }
 
-    fn is_fit(&self, to: IpAddr, source: Source, state: u32) -> bool {
+    /// `stranger`: the current time if the destination is no peer's.
+    fn is_fit(&self, to: IpAddr, source: Source, state: u32, stranger: Option<Time>) -> bool {
         let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
         if judge.at != state || judge.verdicts.len() >= MAX_VERDICTS {
             judge.verdicts.clear();
@@ -95,6 +107,9 @@ impl Sources {
         if let Some(verdict) = judge.verdicts.get(&(to, source)) {
             return *verdict;
         }
+        if stranger.is_some_and(|now| !judge.may_ask_for_stranger(now)) {
+            return true;
+        }
         let verdict = judge.ask(to, source);
         judge.verdicts.insert((to, source), verdict);
         verdict
@@ -102,6 +117,15 @@ impl Sources {
 }
 
 impl Judge {
+    fn may_ask_for_stranger(&mut self, now: Time) -> bool {
+        let (since, asked) = &mut self.strangers;
+        if now.saturating_since(*since) >= SECOND {
+            (*since, *asked) = (now, 0);
+        }
+        *asked += 1;
+        *asked <= STRANGERS_A_SECOND
+    }
+
     fn ask(&mut self, to: IpAddr, source: Source) -> bool {
         if self.netlink.is_none() {
             self.netlink = Netlink::open().ok();
@@ -124,7 +148,6 @@ mod tests {
     use crate::sys::netlink::{LinkAddress, Route};
     use crate::sys::netns::NetNs;
     use crate::sys::tun::{Tun, TunOffloads};
-    use crate::tunnel::time::Time;
     use crate::tunnel::way::Heard;
     use wg_crypto::PublicKey;
 
@@ -162,12 +185,12 @@ mod tests {
                 if changes.take() {
                     sources.changed();
                 }
-                let chosen = sources.choose(&peer.endpoint().unwrap(), Some(&peer));
+                let chosen = sources.choose(&peer.endpoint().unwrap(), Some(&peer), Time::ZERO);
                 assert_eq!(peer.endpoint().unwrap().src, chosen);
                 // Already judged; for the sender of a cookie, who is not a peer, the result is the
                 // same.
                 let whole = peer.learned_endpoint().unwrap();
-                assert_eq!(sources.choose(&whole, None), chosen);
+                assert_eq!(sources.choose(&whole, None, Time::ZERO), chosen);
                 chosen
             };
             assert_eq!(heard_from(near), Some(near));
@@ -214,6 +237,33 @@ mod tests {
             addr: "[2001:db8::2]:1".parse().unwrap(),
             src: Some(source),
         };
-        assert_eq!(Sources::default().choose(&to, None), Some(source));
+        let chosen = Sources::default().choose(&to, None, Time::ZERO);
+        assert_eq!(chosen, Some(source));
+    }
+
+    #[test]
+    fn a_flood_from_forged_addresses_asks_the_kernel_a_limited_number_of_times() {
+        let work = || {
+            let mut netlink = Netlink::open().unwrap();
+            let (_near, near) = address(&mut netlink, "near", [192, 0, 2, 1]);
+            let sources = Sources::default();
+            let asked = || sources.judge.lock().unwrap().verdicts.len();
+            let flood = |second: u64| {
+                for n in 0..STRANGERS_A_SECOND as u16 * 2 {
+                    let [a, b] = n.to_be_bytes();
+                    let to = Endpoint {
+                        addr: ([192, 0, second as u8 + a, b], 51820).into(),
+                        src: Some(near),
+                    };
+                    let now = Time::ZERO + SECOND * second as u32;
+                    sources.choose(&to, None, now);
+                }
+            };
+            flood(2);
+            assert_eq!(asked(), STRANGERS_A_SECOND as usize);
+            flood(10);
+            assert_eq!(asked(), 2 * STRANGERS_A_SECOND as usize);
+        };
+        NetNs::new().expect("needs root").run(work).unwrap();
     }
 }
