@@ -43,6 +43,8 @@ pub struct Arena {
     pub pace: Pace,
     /// Datagrams or requests sent.
     pub sent: AtomicU64,
+    /// CPU time of a flood's thread in nanoseconds.
+    pub cpu: AtomicU64,
     /// Set when the attack must end.
     pub stop: AtomicBool,
 }

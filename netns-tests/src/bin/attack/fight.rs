@@ -9,11 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use netns_tests::netlink::Route;
+use netns_tests::process::{peak_memory, resident_memory};
 use netns_tests::{
-    Config, Daemon, Host, Keys, Lab, Load, PATIENCE, PeerConfig, Tap, Uapi, Via, Wg, process,
+    Config, Daemon, Host, Keys, Lab, Load, PATIENCE, PeerConfig, Tap, Uapi, Via, Wg,
 };
 
 use crate::arena::{Arena, FORBIDDEN_PORT, HONEST_PORT, INSIDE, INSIDER, Pace, SERVER};
+use crate::cpu::{Meter, Usage};
 use crate::flood;
 use crate::{Attack, insider, local};
 
@@ -23,6 +25,10 @@ pub struct Outcome {
     sent: f64,
     before: f64,
     during: f64,
+    /// Use of the processor before the attack.
+    pub cpu_before: Usage,
+    /// Use of the processor during the attack.
+    pub cpu_during: Usage,
     /// Time of the newcomer's first answer, unless it had none.
     pub handshake: Option<Duration>,
     memory: u64,
@@ -68,35 +74,53 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// The hosts, and what keeps them.
+pub struct Hosts {
+    /// The host under attack.
+    pub server: Host,
+    /// Client, attacker and newcomer.
+    pub others: [Host; 3],
+    _lab: Lab,
+}
+
+impl Hosts {
+    /// Makes and joins the hosts.
+    pub fn new() -> io::Result<Hosts> {
+        let lab = Lab::new()?;
+        let server = lab.host("server")?;
+        let join = |name, link, [a, b, c]: [u8; 3]| -> io::Result<Host> {
+            let host = lab.host(name)?;
+            lab.cable((&host, "eth0"), (&server, link), 1500)?;
+            host.address("eth0", [a, b, c, 1], 24)?;
+            server.address(link, [a, b, c, 2], 24)?;
+            Ok(host)
+        };
+        let others = [
+            join("client", "eth0", [192, 0, 2])?,
+            join("attacker", "eth1", [198, 51, 100])?,
+            join("newcomer", "eth2", [203, 0, 113])?,
+        ];
+        // Answers to spoofed addresses go to the attacker, as to the Internet.
+        server.run(|| {
+            let gateway = [198, 51, 100, 1].into();
+            Route::via([0, 0, 0, 0].into(), 0, gateway, "eth1").add()
+        })?;
+        Ok(Hosts {
+            server,
+            others,
+            _lab: lab,
+        })
+    }
+}
+
 /// Builds everything, attacks, and measures.
 pub fn fight(daemon: &Daemon, attack: Attack, pace: Pace) -> io::Result<Outcome> {
-    let lab = Lab::new()?;
-    let server = lab.host("server")?;
-    let mut hosts = Vec::new();
-    for (name, link, network) in [
-        ("client", "eth0", [192, 0, 2]),
-        ("attacker", "eth1", [198, 51, 100]),
-        ("newcomer", "eth2", [203, 0, 113]),
-    ] {
-        let host = lab.host(name)?;
-        lab.cable((&host, "eth0"), (&server, link), 1500)?;
-        let [a, b, c] = network;
-        host.address("eth0", [a, b, c, 1], 24)?;
-        server.address(link, [a, b, c, 2], 24)?;
-        hosts.push(host);
-    }
-    let [client, attacker, newcomer] = &hosts[..] else {
-        unreachable!("three hosts")
-    };
-    // Answers to spoofed addresses go to the attacker, as to the Internet.
-    server.run(|| {
-        let gateway = [198, 51, 100, 1].into();
-        Route::via([0, 0, 0, 0].into(), 0, gateway, "eth1").add()
-    })?;
+    let hosts = Hosts::new()?;
+    let (server, [client, attacker, newcomer]) = (&hosts.server, &hosts.others);
 
     let keys = [(); 4].map(|()| Keys::generate());
     let [server_keys, client_keys, newcomer_keys, insider_keys] = keys;
-    let mut served = daemon.start(&server, "wg0", Via::Uapi)?;
+    let mut served = daemon.start(server, "wg0", Via::Uapi)?;
     let peer = |keys: &Keys, inside: [u8; 4]| PeerConfig::new(keys.public).allow(inside, 32);
     served.set(
         &Config::new(&server_keys, SERVER.port())
@@ -106,8 +130,8 @@ pub fn fight(daemon: &Daemon, attack: Attack, pace: Pace) -> io::Result<Outcome>
     )?;
     served.up(1420, &[(INSIDE.into(), 16)])?;
     let inside = [
-        Counter::start(&server, HONEST_PORT)?,
-        Counter::start(&server, FORBIDDEN_PORT)?,
+        Counter::start(server, HONEST_PORT)?,
+        Counter::start(server, FORBIDDEN_PORT)?,
     ];
 
     // The honest ones always run our daemon, so that only the server differs.
@@ -132,11 +156,9 @@ pub fn fight(daemon: &Daemon, attack: Attack, pace: Pace) -> io::Result<Outcome>
     client.reach(INSIDE, PATIENCE)?;
     let captured = flood::captured(&tap)?;
 
-    let load = Load::tcp(client, (&server, INSIDE.into()), 1)?;
+    let load = Load::tcp(client, (server, INSIDE.into()), 1)?;
     load.flowing()?;
-    let before = rate(&load, pace.window);
     let pid = served.pid()?;
-    let memory = resident(pid)?;
     let arena = Arc::new(Arena {
         attacker: attacker.clone(),
         server: server.clone(),
@@ -145,12 +167,20 @@ pub fn fight(daemon: &Daemon, attack: Attack, pace: Pace) -> io::Result<Outcome>
         captured,
         pace,
         sent: AtomicU64::new(0),
+        cpu: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
+    let meter = Meter {
+        client: client_wg.pid()?,
+        server: pid,
+    };
+    let measure = || meter.during(&arena, || Ok(rate(&load, pace.window)));
+    let (before, cpu_before) = measure()?;
+    let memory = resident_memory(pid)?;
     let attackers = begin(attack, &arena)?;
     let first = arena.sent.load(Relaxed);
     let start = Instant::now();
-    let during = rate(&load, pace.window);
+    let (during, cpu_during) = measure()?;
     let sent = (arena.sent.load(Relaxed) - first) as f64 / start.elapsed().as_secs_f64();
 
     newcomer_wg.set(&Config::of(to_server([203, 0, 113])))?;
@@ -165,7 +195,7 @@ pub fn fight(daemon: &Daemon, attack: Attack, pace: Pace) -> io::Result<Outcome>
     }
     let end = served.proc.as_mut().map(|proc| proc.ended()).transpose()?;
     let end = end.flatten().map(|status| status.to_string());
-    let peak = process::peak_memory(pid).unwrap_or(0);
+    let peak = peak_memory(pid).unwrap_or(0);
     let [honest, forbidden] = inside.map(Counter::finish);
     if attack == Attack::InnerSources && end.is_none() && honest? == 0 {
         return Err(io::Error::other(
@@ -181,19 +211,22 @@ pub fn fight(daemon: &Daemon, attack: Attack, pace: Pace) -> io::Result<Outcome>
         sent,
         before,
         during,
+        cpu_before,
+        cpu_during,
         handshake,
         memory,
         peak,
         forbidden,
         counters: match end {
-            None => counters(&server).unwrap_or_default(),
+            None => counters(server).unwrap_or_default(),
             Some(_) => Vec::new(),
         },
         end,
     })
 }
 
-fn begin(attack: Attack, arena: &Arc<Arena>) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
+/// Starts the threads of an attack, and returns when it has begun.
+pub fn begin(attack: Attack, arena: &Arc<Arena>) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
     let thread = |host: &Host, work: fn(&Arena) -> io::Result<()>| {
         let arena = arena.clone();
         host.thread(move || work(&arena))
@@ -223,22 +256,12 @@ fn begin(attack: Attack, arena: &Arc<Arena>) -> io::Result<Vec<JoinHandle<io::Re
 }
 
 /// Bits per second that a load receives.
-fn rate(load: &Load, window: Duration) -> f64 {
+pub fn rate(load: &Load, window: Duration) -> f64 {
     let (_, first) = load.counts();
     let start = Instant::now();
     std::thread::sleep(window);
     let (_, last) = load.counts();
     (last - first) as f64 * 8.0 / start.elapsed().as_secs_f64()
-}
-
-fn resident(pid: i32) -> io::Result<u64> {
-    let text = process::status(pid, "VmRSS")?;
-    let kib: u64 = text
-        .trim_end_matches("kB")
-        .trim()
-        .parse()
-        .map_err(io::Error::other)?;
-    Ok(kib * 1024)
 }
 
 /// Our daemon's counters of dropped packets; others have none.

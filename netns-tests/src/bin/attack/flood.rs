@@ -12,6 +12,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, SockaddrIn, sendmmsg,
     socket,
 };
+use nix::time::{ClockId, clock_gettime};
 
 use crate::arena::{Arena, SERVER};
 use crate::packets::{Random, ipv4_udp};
@@ -55,6 +56,8 @@ fn send(
             Err(error) => return Err(error.into()),
         }
         arena.sent.store(done, Relaxed);
+        let cpu = Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?);
+        arena.cpu.store(cpu.as_nanos() as u64, Relaxed);
         let due = Duration::from_secs_f64(done as f64 / f64::from(arena.pace.rate));
         std::thread::sleep(due.saturating_sub(start.elapsed()));
     }

@@ -5,11 +5,17 @@
 //! newcomer 203.0.113.1 ─┼─ .2 server: the daemon under attack, 10.77.0.2 inside
 //! attacker 198.51.100.1 ┘
 //! ```
+//! Before a flood of handshake messages, the same flood is sent beside a transfer without a tunnel, to a
+//! socket that nobody reads: no daemon can keep much more of its rate than that transfer, because attacker,
+//! sender and receiver share the cores of one machine.
+//!
 //! The client sends TCP through its tunnel, the newcomer makes its first handshake during the attack,
 //! and the attacker knows only public things: addresses, the server's port and public key, and what
 //! went over the wire. In some attacks it is a peer as well.
 
 mod arena;
+mod ceiling;
+mod cpu;
 mod fight;
 mod flood;
 mod insider;
@@ -136,10 +142,20 @@ fn run(options: &Options) -> io::Result<Vec<String>> {
     let mut failures = Vec::new();
     for &attack in attacks {
         let name = attack.to_possible_value().expect("no attack is hidden");
+        if attack.is_handshake_flood() {
+            let ceiling = ceiling::measure(attack, pace)?;
+            println!("{:14}{:14}{ceiling}", name.get_name(), "(no tunnel)");
+        }
         for daemon in &daemons {
             let outcome = fight::fight(daemon, attack, pace);
             let outcome = outcome.map_err(|error| daemon.blame(error))?;
             println!("{:14}{:14}{outcome}", name.get_name(), daemon.name);
+            for (when, cpu) in [
+                ("before", outcome.cpu_before),
+                ("under", outcome.cpu_during),
+            ] {
+                println!("{:28}{when:8}{cpu}", "");
+            }
             for counter in &outcome.counters {
                 println!("{:28}{counter}", "");
             }
