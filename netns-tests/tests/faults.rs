@@ -332,3 +332,47 @@ fn calls_that_fail_under_load() -> io::Result<()> {
     }
     none_leaked(&a.wg, before)
 }
+
+/// The kernel refuses an offload, as older kernels do. The tunnel works without it, and the log says so.
+#[test]
+fn offloads_that_the_kernel_refuses() -> io::Result<()> {
+    let ours = Daemon::ours()?;
+    let program = ours.path().expect("it is a program");
+    let without = env!("CARGO_BIN_EXE_without-offload");
+    for (refused, missing) in [
+        ("gso", &["gso"][..]),
+        ("gro", &["gro"]),
+        ("uso", &["uso"]),
+        ("tso", &["tso", "uso"]),
+        ("tun", &["tso", "uso"]),
+        ("header", &["tso", "uso"]),
+    ] {
+        let what = |failure| io::Error::other(format!("without {refused}: {failure}"));
+        let command = format!("env LOG_LEVEL=verbose {without} {refused} {program}");
+        let daemon = Daemon::program("wireguard-rs", command);
+        let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon)).map_err(what)?;
+        let (a, b) = (&tunnel.a, &tunnel.b);
+        let inside = b.inner(Family::V4);
+        transfer(&a.host, (&b.host, inside), 1_000_000, |_| ()).map_err(what)?;
+        let load = Load::udp(&a.host, (&b.host, inside), 1200)?;
+        load.flowing().map_err(what)?;
+        load.stop()?;
+        let status = Uapi::connect(&a.host, "wg0")?.ask("status=1\n\n")?;
+        let used = status
+            .lines()
+            .find_map(|line| line.strip_prefix("offloads="))
+            .expect("the status names the offloads");
+        let log = a.wg.proc.as_ref().map(Proc::output).unwrap_or_default();
+        for offload in ["tso", "uso", "gso", "gro"] {
+            let is_missing = missing.contains(&offload);
+            let is_used = used.split(',').any(|name| name == offload);
+            let told = log.contains(&format!("the kernel refuses the offload {offload},"));
+            assert_eq!(
+                (is_used, told),
+                (!is_missing, is_missing),
+                "{offload} without {refused}: {used}\n{log}"
+            );
+        }
+    }
+    Ok(())
+}

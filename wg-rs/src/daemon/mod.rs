@@ -163,6 +163,16 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Option<String>, Liste
             tun
         }
     };
+    let used = tun.offloads();
+    for (name, wanted, used) in [
+        ("tso", tso, used.tso),
+        ("uso", uso, used.uso),
+        ("tunnels", tunnels, used.tunnels),
+    ] {
+        if wanted && !used {
+            tracing::info!("the kernel refuses the offload {name}, so it is not used");
+        }
+    }
     let listener = match background::inherited(background::UAPI_FD)
         .map_err(Fatal::new("configuration socket"))?
     {

@@ -114,6 +114,21 @@ impl Network {
         let Some(bound) = v4.as_ref().or(v6.as_ref()).map(|socket| socket.port()) else {
             return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
         };
+        for socket in [&v4, &v6].into_iter().flatten() {
+            let used = socket.features();
+            for (name, wanted, used) in [
+                ("gso", options.gso, used.gso),
+                ("gro", options.gro, used.gro),
+            ] {
+                if wanted && !used {
+                    let family = socket.family();
+                    tracing::info!(
+                        ?family,
+                        "the kernel refuses the offload {name}, so it is not used"
+                    );
+                }
+            }
+        }
         Ok((bound, (v4, v6)))
     }
 }

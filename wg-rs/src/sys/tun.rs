@@ -139,11 +139,10 @@ fn ioctl_ifreq(fd: BorrowedFd<'_>, op: libc::Ioctl, request: &mut IfReq) -> io::
     check(unsafe { libc::ioctl(fd.as_raw_fd(), op, request as *mut IfReq) }).map(drop)
 }
 
-fn set_offloads(fd: BorrowedFd<'_>, offer: TunOffloads) -> io::Result<TunOffloads> {
+fn set_offloads(fd: BorrowedFd<'_>, offer: TunOffloads) -> io::Result<()> {
     let flags = libc::c_ulong::from(offer.flags());
     // SAFETY: the argument is a value, not a pointer.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, flags) })?;
-    Ok(offer)
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, flags) }).map(drop)
 }
 
 /// Describes why [`DEVICE`] cannot be opened, and how to fix that.
@@ -177,19 +176,35 @@ pub struct Tun {
 impl Tun {
     /// Creates the link `name` (the kernel replaces `%d` in it with a number), or attaches to a
     /// persistent TUN that nobody has open. `want` is reduced to the offloads that the kernel
-    /// supports.
+    /// does not refuse.
     ///
     /// # Errors
     /// EBUSY: another process has it open; EINVAL: a link of another kind has this name; EPERM;
     /// ENOENT or ENODEV: the kernel has no TUN driver, or there is no /dev/net/tun; InvalidInput:
     /// `name` is not a valid name for a link.
     pub fn create(name: &str, want: TunOffloads) -> io::Result<Self> {
+        match Self::attach(name, want) {
+            // Perhaps the kernel refuses the header, or its length.
+            Err(error) if want.vnet_hdr && error.raw_os_error() == Some(libc::EINVAL) => {
+                Self::attach(name, TunOffloads::NONE)
+            }
+            result => result,
+        }
+    }
+
+    fn attach(name: &str, want: TunOffloads) -> io::Result<Self> {
         let vnet_hdr = if want.vnet_hdr { libc::IFF_VNET_HDR } else { 0 };
         let mut request = IfReq::new(name, libc::IFF_TUN | libc::IFF_NO_PI | vnet_hdr)?;
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let fd = open(DEVICE, flags, Mode::empty()).map_err(no_device)?;
         ioctl_ifreq(fd.as_fd(), libc::TUNSETIFF, &mut request)?;
-        Self::with_offloads(fd, want)
+        if want.vnet_hdr {
+            return Self::with_offloads(fd, want);
+        }
+        Ok(Tun {
+            fd,
+            offloads: TunOffloads::NONE,
+        })
     }
 
     /// Takes over a descriptor that is attached to a TUN, and makes it nonblocking.
@@ -213,24 +228,22 @@ impl Tun {
                 offloads: TunOffloads::NONE,
             });
         }
-        let mut tun = Self::with_offloads(fd, want)?;
-        tun.offloads.vnet_hdr = true;
-        Ok(tun)
+        Self::with_offloads(fd, want)
     }
 
-    /// Requests `want`, and then fewer and fewer offloads until the kernel accepts.
+    /// Requests `want`, and then fewer and fewer offloads until the kernel accepts. A kernel that refuses
+    /// all of them leaves the device as it is: a new one has none. Packets have a header.
     fn with_offloads(fd: OwnedFd, want: TunOffloads) -> io::Result<Self> {
         let size = HEADER as c_int;
-        // SAFETY: the kernel reads one int. The call has no effect without IFF_VNET_HDR.
+        // SAFETY: the kernel reads one int.
         check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &size) })?;
-        let want = if want.vnet_hdr {
-            want
-        } else {
-            TunOffloads::NONE
+        let none = TunOffloads {
+            vnet_hdr: true,
+            ..TunOffloads::NONE
         };
-        let want = TunOffloads {
-            tunnels: want.tunnels && want.tso,
-            ..want
+        let want = match want.vnet_hdr {
+            true => want,
+            false => none,
         };
         let no_tunnels = TunOffloads {
             tunnels: false,
@@ -240,15 +253,17 @@ impl Tun {
             uso: false,
             ..no_tunnels
         };
-        let no_tso = TunOffloads {
-            tso: false,
-            ..no_uso
-        };
-        let offloads = set_offloads(fd.as_fd(), want)
-            .or_else(|_| set_offloads(fd.as_fd(), no_tunnels))
-            .or_else(|_| set_offloads(fd.as_fd(), no_uso))
-            .or_else(|_| set_offloads(fd.as_fd(), no_tso))?;
-        Ok(Tun { fd, offloads })
+        let mut offers = vec![no_tunnels, no_uso, none];
+        if want.tunnels && want.tso {
+            offers.insert(0, want);
+        }
+        let accepted = offers
+            .into_iter()
+            .find(|offer| set_offloads(fd.as_fd(), *offer).is_ok());
+        Ok(Tun {
+            fd,
+            offloads: accepted.unwrap_or(none),
+        })
     }
 
     /// The link's current name. The link may be renamed and may move to any namespace.
