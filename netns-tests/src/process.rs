@@ -42,7 +42,7 @@ fn start(command: &mut Command) -> io::Result<Child> {
 
 impl Proc {
     /// Starts a command in the namespaces of the calling thread.
-    pub(crate) fn spawn(command: &mut Command) -> io::Result<Proc> {
+    pub fn spawn(command: &mut Command) -> io::Result<Proc> {
         let name = command.get_program().to_string_lossy().into_owned();
         let output = File::from(memfd_create("output", MFdFlags::MFD_CLOEXEC)?);
         command

@@ -52,18 +52,28 @@ pub fn a_preshared_key(plan: &Plan) -> io::Result<()> {
         .try_for_each(|inner| tunnel.ping_both_ways(inner))
 }
 
-/// Pings of each family inside over each family outside.
-pub fn both_families(plan: &Plan) -> io::Result<()> {
+/// Makes a tunnel over each family outside, and a check of it with each family inside and of the whole.
+fn over_each_family(
+    plan: &Plan,
+    inside: impl Fn(&Tunnel, Family) -> io::Result<()>,
+    whole: impl Fn(&Tunnel) -> io::Result<()>,
+) -> io::Result<()> {
     for outer in Family::ALL {
         let tunnel = Tunnel::established(&Plan {
             outer,
             ..plan.clone()
         })?;
         for inner in Family::ALL {
-            tunnel.ping_both_ways(inner)?;
+            inside(&tunnel, inner)?;
         }
+        whole(&tunnel)?;
     }
     Ok(())
+}
+
+/// Pings of each family inside over each family outside.
+pub fn both_families(plan: &Plan) -> io::Result<()> {
+    over_each_family(plan, Tunnel::ping_both_ways, |_| Ok(()))
 }
 
 /// Pings and transfers of a with the MTU of jumbo frames, and with the great one of the kernel's own
@@ -109,14 +119,8 @@ pub fn great_mtus(plan: &Plan, size: Size) -> io::Result<()> {
 
 /// TCP of each family inside over each family outside, from a to b.
 pub fn bulk_tcp(plan: &Plan, size: Size) -> io::Result<()> {
-    for outer in Family::ALL {
-        let tunnel = Tunnel::established(&Plan {
-            outer,
-            ..plan.clone()
-        })?;
-        for inner in Family::ALL {
-            carry(&tunnel, inner, size.bytes)?;
-        }
+    let carry = |tunnel: &Tunnel, inner| carry(tunnel, inner, size.bytes);
+    over_each_family(plan, carry, |tunnel| {
         let carried = 2 * size.bytes;
         let state = |here: &End, there: &End| {
             // boringtun shows the age of a handshake as its time, and none in the first second.
@@ -129,9 +133,8 @@ pub fn bulk_tcp(plan: &Plan, size: Size) -> io::Result<()> {
         let received = state(&tunnel.b, &tunnel.a)?.rx_bytes;
         ensure(sent.min(received) > carried, || {
             format!("of {carried} bytes, a has counted {sent} and b {received}")
-        })?;
-    }
-    Ok(())
+        })
+    })
 }
 
 fn carry(tunnel: &Tunnel, inner: Family, bytes: u64) -> io::Result<()> {
