@@ -392,6 +392,30 @@ fn what_a_peer_sends_in_its_own_session_is_seen_at_the_hub() -> io::Result<()> {
 }
 
 /// C tells the hub a session with each of more than a thousand peers.
+/// So that no packet goes round among hubs for ever.
+#[test]
+fn a_packet_that_has_no_hop_left_is_not_relayed() -> io::Result<()> {
+    if !has_nft() {
+        return Ok(());
+    }
+    let siege = Siege::new()?;
+    siege.connect(siege.club.hub_key(), 2)?;
+    let mut session = siege.connect(siege.key_of_b(), INDEX)?;
+    // The routers between C and the hub refuse the first ones, and may report that with the next call.
+    for hops in 1..=5 {
+        setsockopt(&siege.socket, sockopt::Ipv4Ttl, &hops)?;
+        let message = sealed(&mut session, &[0x45; 40])?;
+        let _ = siege.socket.send_to(&message, siege.hub);
+        let _ = siege.socket.take_error();
+    }
+    until(PATIENCE, "a packet that has no hop left", || {
+        let drops = siege.drops(&siege.club.net.hub)?;
+        Ok(drops
+            .get("relay_hop_limit")
+            .map(|count| assert_eq!(*count, 1)))
+    })
+}
+
 #[test]
 fn a_peer_opens_at_most_1024_pairs() -> io::Result<()> {
     if !has_nft() {

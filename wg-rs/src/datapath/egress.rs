@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::refusals::Refusals;
-use crate::sys::udp::{MAX_PAYLOAD, MAX_SEGMENTS, Parcel, UdpSocket};
+use crate::sys::udp::{MAX_PAYLOAD, MAX_SEGMENTS, OuterHeader, Parcel, UdpSocket};
 use crate::tunnel::peer::{Endpoint, Source};
 use crate::tunnel::time::Time;
 
@@ -109,14 +109,21 @@ impl<W: Wire> Egress<W> {
     ///
     /// # Panics
     /// If `stride` is 0.
-    pub fn send(&self, datagrams: &[u8], stride: usize, to: &Endpoint, tos: u8, now: Time) -> Sent {
+    pub fn send(
+        &self,
+        datagrams: &[u8],
+        stride: usize,
+        to: &Endpoint,
+        header: OuterHeader,
+        now: Time,
+    ) -> Sent {
         let mut sending = Sending {
             egress: self,
             stride,
             parcel: Parcel {
                 to: to.addr,
                 source: to.src.map(|Source { ip, ifindex }| (ip, ifindex)),
-                tos,
+                header,
             },
             now,
             sent: Sent::default(),
@@ -348,7 +355,7 @@ mod tests {
 
     /// Sends such a burst. Returns the result and the calls.
     fn send(egress: &Egress<Faulty>, count: usize, to: &Endpoint, now: Time) -> (Sent, Vec<Call>) {
-        let sent = egress.send(&burst(count), 100, to, 0, now);
+        let sent = egress.send(&burst(count), 100, to, OuterHeader::default(), now);
         (
             sent,
             std::mem::take(&mut *egress.wire.calls.lock().unwrap()),

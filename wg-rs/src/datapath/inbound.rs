@@ -190,6 +190,8 @@ pub struct SocketReader {
     sockets: Arc<Sockets>,
     inbox: Arc<Inbox>,
     lane: Lane<Inbound>,
+    /// Whether the socket reports hop limits, which only a hub needs.
+    reports_hop_limit: bool,
     lone: Lone,
     /// The last burst, until it is known whether another one follows. Without workers that does not matter.
     held: Option<InBurst>,
@@ -225,6 +227,7 @@ impl SocketReader {
             socket,
             sockets,
             inbox,
+            reports_hop_limit: false,
             lone: Lone::default(),
             held: None,
             in_a_row: 0,
@@ -299,6 +302,7 @@ impl SocketReader {
             to,
             ifindex,
             tos,
+            hop_limit,
             truncated: _,
         } = *received;
         let src = to.map(|ip| Source { ip, ifindex });
@@ -306,7 +310,9 @@ impl SocketReader {
         burst.classify(&self.plane, now, |message, from| {
             self.messages.extend(ReceivedMessage::new(message, from));
         });
-        forward(&self.plane, &self.sockets, &burst, now);
+        if self.plane.relay().is_some() {
+            self.forward(&burst, hop_limit, now);
+        }
         if burst.count() == 0 {
             self.spare.push(burst);
         } else if !self.lane.has_workers() {
@@ -314,6 +320,17 @@ impl SocketReader {
         } else if let Some(before) = self.held.replace(burst) {
             self.pass(before, true);
         }
+    }
+
+    /// Relays what is for others.
+    fn forward(&mut self, burst: &InBurst, hop_limit: Option<u8>, now: Time) {
+        if !self.reports_hop_limit {
+            self.reports_hop_limit = true;
+            if let Err(error) = self.socket.report_hop_limit() {
+                tracing::error!(%error, "the kernel does not report hop limits; a packet may be relayed in a circle");
+            }
+        }
+        forward(&self.plane, &self.sockets, burst, hop_limit, now);
     }
 
     /// Passes a burst to the lane. `more`: whether another one follows.

@@ -23,6 +23,7 @@ use super::sockets::Sockets;
 use super::tun_io::TunIo;
 use super::turn::{Lone, Turn};
 use super::virtio::{self, VirtioNetHdr};
+use crate::sys::udp::OuterHeader;
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::MAX_PACKET;
 use crate::tunnel::peer::Peer;
@@ -93,12 +94,13 @@ fn send(plane: &Plane, sockets: &Sockets, burst: &SealedBurst, now: Time) -> usi
         return 0;
     };
     plane.note(peer, &destination);
-    let (datagrams, stride, tos) = (burst.datagrams(), burst.stride(), burst.tos());
+    let (datagrams, stride) = (burst.datagrams(), burst.stride());
+    let header = OuterHeader::with_tos(burst.tos());
     if let Some(also) = &destination.also {
         // The peer's replay window refuses the second copy. Only the other one is accounted.
-        let _ = sockets.send(datagrams, stride, also, tos, None, now);
+        let _ = sockets.send(datagrams, stride, also, header, None, now);
     }
-    let sent = sockets.send(datagrams, stride, &destination.to, tos, Some(peer), now);
+    let sent = sockets.send(datagrams, stride, &destination.to, header, Some(peer), now);
     if let Some(error) = sent.error {
         peer.send_failed(&error, now);
         plane.drop_packets(DropReason::SendFailed, sent.refused);

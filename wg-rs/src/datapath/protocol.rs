@@ -17,6 +17,7 @@ use super::inbox::{Inbox, Wakeup};
 use super::now;
 use super::sockets::Sockets;
 use crate::model::Wall;
+use crate::sys::udp::OuterHeader;
 use crate::tunnel::device::Device;
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::plane::Plane;
@@ -100,8 +101,9 @@ impl<N> Protocol<N> {
                 return Progress::Done;
             };
             let peer = transmit.peer().map(|peer| &**peer);
-            let (to, stride, tos) = (&transmit.to, transmit.stride, transmit.tos);
-            let sent = self.sockets.send(out, stride, to, tos, peer, now);
+            let (to, stride) = (&transmit.to, transmit.stride);
+            let header = OuterHeader::with_tos(transmit.tos);
+            let sent = self.sockets.send(out, stride, to, header, peer, now);
             if let Some(error) = sent.error {
                 match peer {
                     Some(peer) => peer.send_failed(&error, now),

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 
 use super::egress::{Egress, Sent};
 use super::sources::Sources;
-use crate::sys::udp::UdpSocket;
+use crate::sys::udp::{OuterHeader, UdpSocket};
 use crate::tunnel::peer::{Endpoint, Peer};
 use crate::tunnel::time::Time;
 
@@ -62,7 +62,7 @@ impl Sockets {
     }
 
     /// Sends datagrams that are `stride` bytes apart in `datagrams` (the last may be shorter) to an
-    /// endpoint, with an outer TOS. If the kernel refuses the source address, it is left out, and
+    /// endpoint, with this outer header. If the kernel refuses the source address, it is left out, and
     /// `peer`, to which the endpoint belongs, forgets it. Without a socket of that family all
     /// datagrams are refused with EAFNOSUPPORT.
     pub fn send(
@@ -70,7 +70,7 @@ impl Sockets {
         datagrams: &[u8],
         stride: usize,
         to: &Endpoint,
-        tos: u8,
+        header: OuterHeader,
         peer: Option<&Peer>,
         now: Time,
     ) -> Sent {
@@ -89,7 +89,7 @@ impl Sockets {
             src: self.sources.choose(to, peer, now),
             ..*to
         };
-        let sent = egress.send(datagrams, stride, &to, tos, now);
+        let sent = egress.send(datagrams, stride, &to, header, now);
         if sent.bad_source
             && let (Some(peer), Some(stale)) = (peer, to.src)
         {

@@ -112,11 +112,32 @@ pub struct Received {
     pub ifindex: u32,
     /// TOS or traffic class: DSCP and ECN.
     pub tos: u8,
+    /// TTL or hop limit. None unless [`UdpSocket::report_hop_limit`] was called.
+    pub hop_limit: Option<u8>,
     /// Whether the burst was longer than the buffer, so that its last datagram is incomplete.
     pub truncated: bool,
 }
 
-/// The addresses and the TOS of a send.
+/// Fields of the outer IP header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OuterHeader {
+    /// TOS or traffic class: DSCP and ECN.
+    pub tos: u8,
+    /// TTL or hop limit. None: the default of this host.
+    pub hop_limit: Option<u8>,
+}
+
+impl OuterHeader {
+    /// With this TOS, and otherwise as this host's defaults say.
+    pub fn with_tos(tos: u8) -> Self {
+        OuterHeader {
+            tos,
+            hop_limit: None,
+        }
+    }
+}
+
+/// The addresses and the header of a send.
 #[derive(Clone, Copy, Debug)]
 pub struct Parcel {
     /// The destination.
@@ -124,8 +145,8 @@ pub struct Parcel {
     /// The local address to send from. The link index is used only for IPv6 link-local addresses;
     /// otherwise routing chooses the link, as in the kernel module.
     pub source: Option<(IpAddr, u32)>,
-    /// TOS or traffic class: DSCP and ECN.
-    pub tos: u8,
+    /// The other fields of the IP header.
+    pub header: OuterHeader,
 }
 
 /// A bound, nonblocking UDP socket. Several threads may use it at once.
@@ -245,6 +266,18 @@ impl UdpSocket {
         )
     }
 
+    /// Makes the socket report the TTL or hop limit of what it receives.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn report_hop_limit(&self) -> io::Result<()> {
+        let (level, option) = match self.family {
+            Family::V4 => (libc::IPPROTO_IP, libc::IP_RECVTTL),
+            Family::V6 => (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
+        };
+        set_option(self.fd.as_fd(), level, option, &1_i32.to_ne_bytes())
+    }
+
     /// The offloads that this socket uses.
     pub fn features(&self) -> UdpFeatures {
         UdpFeatures {
@@ -284,6 +317,7 @@ impl UdpSocket {
             to: None,
             ifindex: 0,
             tos: 0,
+            hop_limit: None,
             truncated,
         };
         for (level, kind, data) in control.messages() {
@@ -357,6 +391,9 @@ impl Received {
             }
             (libc::IPPROTO_IP, libc::IP_TOS) => self.tos = data.first().copied().unwrap_or(0),
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => self.tos = int(data).unwrap_or(0) as u8,
+            (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                self.hop_limit = int(data).and_then(|hops| u8::try_from(hops).ok());
+            }
             _ => {}
         }
     }
@@ -364,11 +401,19 @@ impl Received {
 
 impl Parcel {
     fn write(&self, control: &mut ControlBuffer) {
-        if self.tos != 0 {
-            let tos = c_int::from(self.tos).to_ne_bytes();
+        let OuterHeader { tos, hop_limit } = self.header;
+        if tos != 0 {
+            let tos = c_int::from(tos).to_ne_bytes();
             match self.to {
                 SocketAddr::V4(_) => control.push(libc::IPPROTO_IP, libc::IP_TOS, &tos),
                 SocketAddr::V6(_) => control.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos),
+            }
+        }
+        if let Some(hops) = hop_limit {
+            let hops = c_int::from(hops).to_ne_bytes();
+            match self.to {
+                SocketAddr::V4(_) => control.push(libc::IPPROTO_IP, libc::IP_TTL, &hops),
+                SocketAddr::V6(_) => control.push(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &hops),
             }
         }
         match self.source {

@@ -111,10 +111,12 @@ drops! {
     RelayNotPeer = "relay sender unknown",
     /// Relay: the initiation is for no peer that shares a group with its sender.
     RelayUnknown = "relay addressee unknown",
-    /// Relay: a limit on searches or pairs is reached, or the device is under load.
+    /// Relay: a limit on searches, pairs or cookie replies is reached, or the device is under load.
     RelayLimited = "relay limit reached",
     /// Relay: the packet would go back to the address that it came from.
     RelayLoop = "relay loop",
+    /// Relay: the packet has passed as many hubs and routers as its hop limit allows.
+    RelayHopLimit = "relay hop limit",
     /// Relay: we reach the sender or the receiver through another hub.
     RelayChain = "relay chain",
     /// Relay: the index is ours, or leads from that peer to another one.

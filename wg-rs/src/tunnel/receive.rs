@@ -30,6 +30,9 @@ use super::timers::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_TIMEOUT};
 use super::way::Heard;
 use crate::model::status::Refusal;
 
+/// The hop limit that a relayed packet counts from if the kernel did not report its own.
+const HOP_LIMIT: u8 = 64;
+
 /// Space for the result of one receive call, in bytes.
 pub const BUFFER: usize = 1 << 16;
 
@@ -157,15 +160,29 @@ impl InBurst {
         self.strangers.iter().map(run)
     }
 
-    /// Passes each of these runs that is to be relayed to `send`, with its route. The others are counted as
-    /// dropped.
-    pub fn relay(&self, plane: &Plane, now: Time, mut send: impl FnMut(&[u8], &RelayRoute)) {
+    /// Passes each of these runs that is to be relayed to `send`, with its route and the hop limit to send it
+    /// with. The others are counted as dropped. `hop_limit`: that of the burst.
+    ///
+    /// A hub reduces the hop limit as a router does. Otherwise a packet could go round among several hubs:
+    /// someone with peers on all of them may claim that each peer is at the next hub's address.
+    pub fn relay(
+        &self,
+        plane: &Plane,
+        now: Time,
+        hop_limit: Option<u8>,
+        mut send: impl FnMut(&[u8], &RelayRoute, u8),
+    ) {
         let (Some(relay), Some(from)) = (plane.relay(), self.from) else {
             return;
         };
+        let hops_left = hop_limit.unwrap_or(HOP_LIMIT).saturating_sub(1);
         for (datagrams, index) in self.strangers() {
-            match relay.route(index, from.addr, now) {
-                Ok(route) => send(datagrams, &route),
+            let route = relay.route(index, from.addr, now);
+            match route.and_then(|route| match hops_left {
+                0 => Err(DropReason::RelayHopLimit),
+                _ => Ok(route),
+            }) {
+                Ok(route) => send(datagrams, &route, hops_left),
                 Err(reason) => {
                     plane.drop_packets(reason, datagrams.len().div_ceil(self.stride));
                 }

@@ -81,9 +81,22 @@ pub(crate) const KEEPALIVE_LEN: usize = 32;
 struct Flight {
     from: SocketAddr,
     to: SocketAddr,
-    tos: u8,
+    header: Header,
     stride: usize,
     bytes: Vec<u8>,
+}
+
+/// Fields of the outer IP header.
+#[derive(Clone, Copy)]
+struct Header {
+    tos: u8,
+    hop_limit: u8,
+}
+
+impl From<u8> for Header {
+    fn from(tos: u8) -> Self {
+        Header { tos, hop_limit: 64 }
+    }
 }
 
 pub(crate) struct Host {
@@ -361,10 +374,11 @@ impl Sim {
         &mut self,
         from: usize,
         to: SocketAddr,
-        tos: u8,
+        header: impl Into<Header>,
         stride: usize,
         bytes: &[u8],
     ) -> usize {
+        let header = header.into();
         if self.hosts[from].unplugged {
             return 0;
         }
@@ -376,7 +390,7 @@ impl Sim {
                 at,
                 from,
                 to,
-                tos,
+                tos: header.tos,
                 bytes,
             });
         }
@@ -392,7 +406,7 @@ impl Sim {
                 Flight {
                     from: addr,
                     to,
-                    tos,
+                    header,
                     stride,
                     bytes: bytes.to_vec(),
                 },
@@ -404,7 +418,7 @@ impl Sim {
             let flight = Flight {
                 from: addr,
                 to,
-                tos,
+                header,
                 stride: bytes.len(),
                 bytes,
             };
@@ -429,7 +443,7 @@ impl Sim {
         let flight = Flight {
             from,
             to,
-            tos: 0,
+            header: 0.into(),
             stride: bytes.len(),
             bytes: bytes.to_vec(),
         };
@@ -479,24 +493,27 @@ impl Sim {
             src,
         };
         host.r#in
-            .received(flight.bytes.len(), flight.stride, from, flight.tos);
+            .received(flight.bytes.len(), flight.stride, from, flight.header.tos);
         let (device, backlog) = (&mut host.device, host.backlog);
         host.r#in.classify(&plane, now, |message, from| {
             device.handle_message(now, wall, from, message, backlog);
         });
         let mut relayed = Vec::new();
-        host.r#in.relay(&plane, now, |bytes, route| {
-            route.sent(bytes.len(), now);
-            relayed.push((route.to.addr, bytes.to_vec()));
-        });
+        let Header { tos, hop_limit } = flight.header;
+        host.r#in
+            .relay(&plane, now, Some(hop_limit), |bytes, route, hop_limit| {
+                route.sent(bytes.len(), now);
+                let header = Header { tos, hop_limit };
+                relayed.push((route.to.addr, header, bytes.to_vec()));
+            });
         host.r#in.open();
         host.r#in.accept(&plane, now);
         for range in host.r#in.packets() {
             host.delivered
                 .push((now, host.r#in.bytes()[range.clone()].to_vec()));
         }
-        for (to, bytes) in relayed {
-            self.transmit(i, to, flight.tos, flight.stride, &bytes);
+        for (to, header, bytes) in relayed {
+            self.transmit(i, to, header, flight.stride, &bytes);
         }
         self.pump(i);
     }

@@ -8,7 +8,7 @@ use wg_rs::sys::netlink::Netlink;
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::poll::{self, Ready, Waker};
 use wg_rs::sys::tun::{HEADER, Tun, TunOffloads};
-use wg_rs::sys::udp::{Family, Parcel, UdpOptions, UdpSocket};
+use wg_rs::sys::udp::{Family, OuterHeader, Parcel, UdpOptions, UdpSocket};
 
 use super::{add_address, ip, netns};
 
@@ -396,7 +396,7 @@ fn udp_super_packets_are_read_if_requested() {
                 let parcel = Parcel {
                     to,
                     source: None,
-                    tos: 0,
+                    header: OuterHeader::default(),
                 };
                 sender.send(&[7; 10 * 1200], Some(1200), &parcel).unwrap();
                 let mut len = 0;

@@ -8,7 +8,7 @@ use wg_rs::datapath::egress::Egress;
 use wg_rs::datapath::now;
 use wg_rs::sys::netlink::{Netlink, Route, Rule};
 use wg_rs::sys::poll;
-use wg_rs::sys::udp::{Family, MAX_SEGMENTS, Parcel, Received, UdpOptions, UdpSocket};
+use wg_rs::sys::udp::{Family, MAX_SEGMENTS, OuterHeader, Parcel, Received, UdpOptions, UdpSocket};
 use wg_rs::tunnel::peer::{Endpoint, Source};
 
 use super::{Cable, add_address, ip};
@@ -57,7 +57,14 @@ fn send(
     tos: u8,
 ) -> io::Result<()> {
     let src = source.map(|(ip, ifindex)| Source { ip, ifindex });
-    let sent = by.send(datagrams, stride, &Endpoint { addr: to, src }, tos, now());
+    let header = OuterHeader::with_tos(tos);
+    let sent = by.send(
+        datagrams,
+        stride,
+        &Endpoint { addr: to, src },
+        header,
+        now(),
+    );
     match sent.error {
         Some(error) => Err(error),
         None => {
@@ -168,6 +175,36 @@ fn the_receiver_learns_tos_and_addresses() {
 }
 
 #[test]
+fn a_hop_limit_is_sent_and_is_reported_on_request() {
+    let cable = Cable::new();
+    for family in FAMILIES {
+        let (left, right, to) = pair(&cable, family, UdpOptions::default(), UdpOptions::default());
+        let to = Endpoint {
+            addr: to,
+            src: None,
+        };
+        for is_asked in [false, true] {
+            if is_asked {
+                right.report_hop_limit().unwrap();
+            }
+            for (hop_limit, count) in [(None, 1), (Some(1), 1), (Some(255), 20), (Some(7), 20)] {
+                let sent = burst(count, 500, 500);
+                let header = OuterHeader {
+                    tos: 0x88,
+                    hop_limit,
+                };
+                let result = left.send(&sent, 500, &to, header, now());
+                assert_eq!((result.bytes, result.refused), (sent.len(), 0));
+                let received = recv(&right, &mut [0; 65536]);
+                assert_eq!((received.len, received.tos), (sent.len(), 0x88));
+                let expected = is_asked.then_some(hop_limit.unwrap_or(64));
+                assert_eq!(received.hop_limit, expected);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_given_source_is_used() {
     let cable = Cable::new();
     for family in FAMILIES {
@@ -217,7 +254,7 @@ fn link_local_addresses_have_their_scope() {
     let parcel = Parcel {
         to: received.from,
         source: received.to.map(|ip| (ip, received.ifindex)),
-        tos: 0,
+        header: OuterHeader::default(),
     };
     assert_eq!(right.send(b"hi", None, &parcel).unwrap(), 2);
     assert_eq!(recv(left.wire(), &mut [0; 100]).len, 2);
@@ -240,10 +277,10 @@ fn a_source_that_is_not_local_is_left_out_and_reported() {
             let parcel = Parcel {
                 to,
                 source: Some((host(family, 99), 0)),
-                tos: 0,
+                header: OuterHeader::default(),
             };
             assert!(left.wire().send(&burst[..400], None, &parcel).is_err());
-            let sent = left.send(&burst, 500, &foreign, 0, now());
+            let sent = left.send(&burst, 500, &foreign, OuterHeader::default(), now());
             assert!(sent.bad_source && sent.error.is_none());
             let received = recv(&right, &mut [0; 65536]);
             assert_eq!(received.len, burst.len(), "received once, in one call");
@@ -363,7 +400,7 @@ fn ports_are_exclusive_within_a_family() {
         let parcel = Parcel {
             to: SocketAddr::new(host(Family::V6, 2), 9),
             source: None,
-            tos: 0,
+            header: OuterHeader::default(),
         };
         let error = v4.send(b"x", None, &parcel).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
