@@ -347,12 +347,21 @@ impl Hub {
             let member = self.members.get(giver);
             let cookie = member.and_then(|member| member.mac_keys.open_reply(reply, &pending.mac1));
             let cookie = cookie.ok_or(DropReason::BadCookie)?;
+            if !self.pairs.may_reply(giver, sender, with.now) {
+                return Err(DropReason::RelayLimited);
+            }
             self.pairs.cookie_given(giver, sender, cookie, with.now);
             with.outgoing.unaccounted(endpoint, 0, reply);
             return Ok(());
         }
         // A reply to the response that began a session.
         let route = with.plane.relay_table().route(index, from.addr, with.now)?;
+        if !self
+            .pairs
+            .may_reply(route.sender().id, route.peer().id, with.now)
+        {
+            return Err(DropReason::RelayLimited);
+        }
         with.outgoing.unaccounted(route.to, 0, reply);
         Ok(())
     }

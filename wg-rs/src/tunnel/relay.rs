@@ -106,6 +106,11 @@ impl RelayRoute {
         self.hop.receiver()
     }
 
+    /// The sending peer.
+    pub(crate) fn sender(&self) -> &Peer {
+        self.hop.sender()
+    }
+
     /// Records that `bytes` bytes were sent.
     pub fn sent(&self, bytes: usize, now: Time) {
         let pair = &self.hop.session.pair;

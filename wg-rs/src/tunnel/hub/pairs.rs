@@ -61,6 +61,8 @@ struct Open {
     initiations: [Pace; 2],
     /// The same for initiations with a cookie.
     proved: [Pace; 2],
+    /// The same for cookie replies.
+    replies: [Pace; 2],
     /// The cookie that each end uses in its initiations to the other, and when it was received.
     cookies: [Option<(Cookie, Time)>; 2],
 }
@@ -166,6 +168,7 @@ impl Pairs {
             sessions: VecDeque::new(),
             initiations: Default::default(),
             proved: Default::default(),
+            replies: Default::default(),
             cookies: Default::default(),
         };
         self.pairs.insert(key, open);
@@ -249,6 +252,16 @@ impl Pairs {
         let is_proved = mac2_fits(ours) || of_far_end.is_some_and(mac2_fits);
         let take = |pace: &mut Pace| pace.take(now, INITIATION_INTERVAL, INITIATIONS_AHEAD);
         is_proved && take(&mut open.proved[end]) || take(&mut open.initiations[end])
+    }
+
+    /// Whether a cookie reply from one peer to another is within the pair's limits; if so, it is counted.
+    /// Without a limit it could go round among several hubs, as nothing else ends with it.
+    pub(super) fn may_reply(&mut self, from: u64, to: u64, now: Time) -> bool {
+        let open = self.pairs.get_mut(&key(from, to));
+        open.is_some_and(|open| {
+            let end = open.end(from);
+            open.replies[end].take(now, INITIATION_INTERVAL, INITIATIONS_AHEAD)
+        })
     }
 
     /// Stores a cookie that one peer sent to the other through us.

@@ -28,6 +28,14 @@ fn initiation(index: u32, public: &PublicKey) -> Vec<u8> {
     message
 }
 
+/// A response to the initiation with the index `asked`, which the owner of `public` sent.
+fn response(asked: u32, index: u32, public: &PublicKey) -> Vec<u8> {
+    let indices = [index.to_le_bytes(), asked.to_le_bytes()].concat();
+    let mut message = [&[2, 0, 0, 0][..], &indices, &[9; 80]].concat();
+    MacKeys::new(public).sign(&mut message, None);
+    message
+}
+
 fn inject(sim: &mut Sim, from: SocketAddr, messages: impl IntoIterator<Item = Vec<u8>>) {
     let hub = sim.hosts[HUB].addr;
     for message in messages {
@@ -381,11 +389,7 @@ fn one_index_is_used_by_sixteen_sessions_at_most() {
     let (a, of_a) = (sim.hosts[A].addr, sim.hosts[A].public());
     for n in 0..100 {
         inject(&mut sim, a, [initiation(7, &public(n))]);
-        let indices = [(1000 + n).to_le_bytes(), 7u32.to_le_bytes()].concat();
-        let mut response = [&[2, 0, 0, 0][..], &indices].concat();
-        response.resize(92, 9);
-        MacKeys::new(&of_a).sign(&mut response, None);
-        inject(&mut sim, at(n), [response]);
+        inject(&mut sim, at(n), [response(7, 1000 + n, &of_a)]);
         sim.run(200 * MILLI);
     }
     assert_eq!(drops(&sim, DropReason::RelayCollision), 84);
@@ -474,6 +478,41 @@ fn nothing_is_relayed_back_to_its_origin() {
     sim.run(20 * MILLI);
     assert_eq!(drops(&sim, DropReason::RelayLoop), 2);
     assert!(sim.seen.iter().all(|seen| seen.from != HUB));
+}
+
+/// Someone has two peers on each of three hubs, and claims for one that it is at the hub before, and for the
+/// other that it is at the hub behind.
+#[test]
+fn nothing_circulates_among_hubs_for_long() {
+    let mut sim = Sim::hosts(3, 7);
+    let hubs: Vec<_> = sim.hosts.iter().map(|host| host.addr).collect();
+    let response = response(7, 9, &public(0));
+    for hub in 0..3 {
+        sim.set(hub, &crowd(0, 2)).unwrap();
+        let [before, behind] = [hubs[(hub + 2) % 3], hubs[(hub + 1) % 3]];
+        for (n, addr) in [(0, before), (1, behind)] {
+            let peer = Change::Peer(public(n));
+            sim.set(hub, &[peer, Change::Endpoint(addr)]).unwrap();
+        }
+        sim.inject(before, hubs[hub], &initiation(7, &public(1)));
+        sim.inject(behind, hubs[hub], &response);
+    }
+    sim.run(10 * SECOND);
+    let data = [&[4, 0, 0, 0, 9, 0, 0, 0][..], &[1; 24]].concat();
+    let cookie = [&[3, 0, 0, 0, 9, 0, 0, 0][..], &[1; 56]].concat();
+    // The cookie reply is for the response that began the session.
+    let [data, cookie] = [data, cookie].map(|message| {
+        sim.seen.clear();
+        sim.inject(hubs[2], hubs[0], &message);
+        sim.run(10 * SECOND);
+        let same = sim.seen.iter().filter(|seen| seen.bytes == message);
+        same.count()
+    });
+    assert_eq!(data, 63, "the hop limit of a host is 64");
+    assert!((1..=18).contains(&cookie), "{cookie}");
+    let ended = |reason| sim.hosts.iter().map(|hub| hub.drops(reason)).sum::<u64>();
+    assert_eq!(ended(DropReason::RelayHopLimit), 1);
+    assert!(ended(DropReason::RelayLimited) > 0);
 }
 
 /// Unknown peers `from..to` with different addresses, in one group.
