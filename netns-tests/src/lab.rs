@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -25,7 +26,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::process::{self, Proc};
-use crate::{netlink, until};
+use crate::{PATIENCE, netlink, until};
 
 /// The folder of the sockets of WireGuard daemons.
 pub const SOCKETS: &str = "/var/run/wireguard";
@@ -263,6 +264,25 @@ impl Host {
     /// The IDs of the processes in this host.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
         Ok(process::in_namespaces(&[self.0.net.metadata()?.ino()]))
+    }
+
+    /// Kills all processes in this host without a chance to clean up, and waits until they have ended. Returns
+    /// their number.
+    pub fn kill_processes(&self) -> io::Result<usize> {
+        let all = self.processes()?;
+        for pid in &all {
+            match kill(Pid::from_raw(*pid), Signal::SIGKILL) {
+                // It ended by itself meanwhile.
+                Err(Errno::ESRCH) => {}
+                result => result?,
+            }
+        }
+        until(PATIENCE, "the killed processes to end", || {
+            Ok(all
+                .iter()
+                .all(|pid| process::has_ended(*pid))
+                .then_some(all.len()))
+        })
     }
 
     /// The UDP ports that have a socket in this host.

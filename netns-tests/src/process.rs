@@ -151,6 +151,15 @@ pub fn in_namespaces(inodes: &[u64]) -> Vec<i32> {
         .collect()
 }
 
+/// Whether a process has ended with all its threads, and so has closed its sockets. It loses its namespaces
+/// before that.
+pub fn has_ended(pid: i32) -> bool {
+    match (status(pid, "State"), threads(pid)) {
+        (Ok(state), Ok(threads)) => state.starts_with('Z') && threads <= 1,
+        _ => true,
+    }
+}
+
 /// One value of `/proc/PID/status`, without its label.
 pub fn status(pid: i32, label: &str) -> io::Result<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;

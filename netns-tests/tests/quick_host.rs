@@ -5,8 +5,6 @@ use std::io;
 
 use netns_tests::quick::{BIN, LOG, Quick, Site};
 use netns_tests::{Key, Keys, Lab, PATIENCE, until};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 /// Switches IPv6 off by sysctls.
 const NO_IPV6: &str = "
@@ -262,9 +260,7 @@ fn without_a_program_for_dns_the_file_itself_is_replaced() -> io::Result<()> {
     // After the daemon was killed, the former content is still known.
     site.sh(&format!("rm {BIN}/resolvconf"))?;
     site.run(&quick, &["up", "wg0"])?.success()?;
-    for pid in site.host.processes()? {
-        kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-    }
+    site.host.kill_processes()?;
     until(PATIENCE, "the link to go", || {
         Ok((!site.sh("ip link show")?.contains("wg0")).then_some(()))
     })?;

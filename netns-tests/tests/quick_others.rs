@@ -121,12 +121,7 @@ fn a_dns_record_is_removed_if_only_that_is_left_of_a_killed_daemon() -> io::Resu
     site.configure("wg0", &format!("{CONFIG}DNS = 10.0.0.1\n"))?;
     let before = site.state()?;
     site.run(&quick, &["up", "wg0"])?.success()?;
-    for pid in site.host.processes()? {
-        kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-    }
-    until(PATIENCE, "the daemon to end", || {
-        Ok(site.host.processes()?.is_empty().then_some(()))
-    })?;
+    site.host.kill_processes()?;
     // An interface of the kernel has no daemon to kill, so it is deleted.
     site.sh("ip link delete wg0 2> /dev/null || :; wg show")?;
     assert!(!before.against(&site.state()?).none(), "the record stays");

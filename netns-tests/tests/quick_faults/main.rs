@@ -215,9 +215,7 @@ fn down_cleans_up_after_a_daemon_that_was_killed() -> io::Result<()> {
         let Some(_) = require("wg0 by a daemon", daemon.first()) else {
             return Ok(());
         };
-        for pid in host.site.host.processes()? {
-            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        }
+        host.site.host.kill_processes()?;
         until(PATIENCE, "the link to go", || {
             let link = host.site.host.run(|| netlink::link("wg0"))?;
             Ok(link.is_none().then_some(()))

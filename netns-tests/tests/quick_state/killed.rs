@@ -4,19 +4,13 @@ use std::io;
 
 use netns_tests::quick::{Gateway, LOG, Quick, Site};
 use netns_tests::{Lab, PATIENCE, until};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::test_host::{KEY, PEER, TestHost, full};
 
 /// Kills the daemon and waits until its link is gone. Returns false if there is no daemon, as with the
 /// kernel's module.
 fn kill_daemons(site: &Site) -> io::Result<bool> {
-    let all = site.host.processes()?;
-    for pid in &all {
-        kill(Pid::from_raw(*pid), Signal::SIGKILL)?;
-    }
-    if all.is_empty() {
+    if site.host.kill_processes()? == 0 {
         return Ok(false);
     }
     until(PATIENCE, "the link to go", || {
