@@ -12,7 +12,7 @@ use netns_tests::{Keys, Load};
 use crate::Attack;
 use crate::arena::{Arena, Pace, SERVER};
 use crate::cpu::{Meter, Usage};
-use crate::fight::{Hosts, begin, rate};
+use crate::fight::{Hosts, begin, end, rate};
 
 /// The result.
 #[derive(Debug)]
@@ -64,12 +64,7 @@ pub fn measure(attack: Attack, pace: Pace) -> io::Result<Ceiling> {
     };
     let (during, cpu) = nobody.during(&arena, || Ok(rate(&load, pace.window)))?;
     let sent = (arena.sent.load(Relaxed) - first) as f64 / start.elapsed().as_secs_f64();
-    arena.stop.store(true, Relaxed);
-    for attacker in attackers {
-        attacker
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the attacker panicked")))?;
-    }
+    end(&arena, attackers)?;
     load.stop()?;
     Ok(Ceiling {
         sent,

@@ -187,12 +187,7 @@ pub fn fight(daemon: &Daemon, attack: Attack, pace: Pace) -> io::Result<Outcome>
     let start = Instant::now();
     let handshake = newcomer.reach(INSIDE, PATIENCE).ok();
     let handshake = handshake.map(|()| start.elapsed());
-    arena.stop.store(true, Relaxed);
-    for attacker in attackers {
-        attacker
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the attacker panicked")))?;
-    }
+    end(&arena, attackers)?;
     let end = served.proc.as_mut().map(|proc| proc.ended()).transpose()?;
     let end = end.flatten().map(|status| status.to_string());
     let peak = peak_memory(pid).unwrap_or(0);
@@ -253,6 +248,14 @@ pub fn begin(attack: Attack, arena: &Arc<Arena>) -> io::Result<Vec<JoinHandle<io
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(threads)
+}
+
+/// Ends an attack, and returns when its threads have ended.
+pub fn end(arena: &Arena, attackers: Vec<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    arena.stop.store(true, Relaxed);
+    let panicked = |_| Err(io::Error::other("the attacker panicked"));
+    let mut attackers = attackers.into_iter();
+    attackers.try_for_each(|attacker| attacker.join().unwrap_or_else(panicked))
 }
 
 /// Bits per second that a load receives.
