@@ -27,6 +27,7 @@ use super::receive::InBurst;
 use super::send::{OpenBurst, OutBuffer, Prepared, Unroutable, outer_tos, route};
 use super::time::Time;
 use crate::model::{self, AllowedIp, Change, Extension, Groups, Wall};
+use crate::sys::udp::OuterHeader;
 
 pub(crate) use packet::{checksum, packet, packet_between};
 pub(crate) use sockets::Sockets;
@@ -81,22 +82,9 @@ pub(crate) const KEEPALIVE_LEN: usize = 32;
 struct Flight {
     from: SocketAddr,
     to: SocketAddr,
-    header: Header,
+    header: OuterHeader,
     stride: usize,
     bytes: Vec<u8>,
-}
-
-/// Fields of the outer IP header.
-#[derive(Clone, Copy)]
-struct Header {
-    tos: u8,
-    hop_limit: u8,
-}
-
-impl From<u8> for Header {
-    fn from(tos: u8) -> Self {
-        Header { tos, hop_limit: 64 }
-    }
 }
 
 pub(crate) struct Host {
@@ -356,12 +344,13 @@ impl Sim {
                 let burst = burst.seal();
                 let destination = burst.peer().destination(true, self.now).unwrap();
                 plane.note(burst.peer(), &destination);
-                let (tos, stride, datagrams) = (burst.tos(), burst.stride(), burst.datagrams());
+                let header = OuterHeader::with_tos(burst.tos());
+                let (stride, datagrams) = (burst.stride(), burst.datagrams());
                 if let Some(also) = destination.also {
-                    self.transmit(from, also.addr, tos, stride, datagrams);
+                    self.transmit(from, also.addr, header, stride, datagrams);
                 }
                 let to = destination.to.addr;
-                let taken = self.transmit(from, to, tos, stride, datagrams);
+                let taken = self.transmit(from, to, header, stride, datagrams);
                 plane.sent(burst, taken, self.now)
             }
             Prepared::Staged(buffer) => buffer,
@@ -374,11 +363,10 @@ impl Sim {
         &mut self,
         from: usize,
         to: SocketAddr,
-        header: impl Into<Header>,
+        header: OuterHeader,
         stride: usize,
         bytes: &[u8],
     ) -> usize {
-        let header = header.into();
         if self.hosts[from].unplugged {
             return 0;
         }
@@ -443,7 +431,7 @@ impl Sim {
         let flight = Flight {
             from,
             to,
-            header: 0.into(),
+            header: OuterHeader::default(),
             stride: bytes.len(),
             bytes: bytes.to_vec(),
         };
@@ -468,7 +456,8 @@ impl Sim {
             .poll_transmit(self.now, wall, &mut out)
         {
             let to = transmit.to.addr;
-            let taken = self.transmit(host, to, transmit.tos, transmit.stride, &out);
+            let header = OuterHeader::with_tos(transmit.tos);
+            let taken = self.transmit(host, to, header, transmit.stride, &out);
             transmit.sent(self.hosts[host].device.plane(), taken, self.now);
         }
     }
@@ -499,11 +488,14 @@ impl Sim {
             device.handle_message(now, wall, from, message, backlog);
         });
         let mut relayed = Vec::new();
-        let Header { tos, hop_limit } = flight.header;
+        let hop_limit = flight.header.hop_limit;
         host.r#in
-            .relay(&plane, now, Some(hop_limit), |bytes, route, hop_limit| {
+            .relay(&plane, now, hop_limit, |bytes, route, hops_left| {
                 route.sent(bytes.len(), now);
-                let header = Header { tos, hop_limit };
+                let header = OuterHeader {
+                    hop_limit: Some(hops_left),
+                    ..flight.header
+                };
                 relayed.push((route.to.addr, header, bytes.to_vec()));
             });
         host.r#in.open();
