@@ -19,16 +19,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::sys::netlink::Netlink;
+use crate::tunnel::pace::Pace;
 use crate::tunnel::peer::{Endpoint, Peer, Source};
 use crate::tunnel::time::Time;
 
 /// Most verdicts that are stored, so that answers to a flood do not fill the memory.
 const MAX_VERDICTS: usize = 1 << 16;
 
-/// How often in a second the kernel is asked about a destination that is no peer's. A flood from forged
-/// addresses has a new destination for each cookie reply. The replies beyond this number come from the
-/// address that was asked.
-const STRANGERS_A_SECOND: u32 = 100;
+/// How many questions about destinations that are no peer's the kernel is asked at once, and how many more in
+/// a second. A flood from forged addresses has a new destination for each cookie reply. The other replies come
+/// from the address that the message was sent to.
+const STRANGERS: u32 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Chooses sources, and remembers its decisions.
@@ -46,8 +47,8 @@ struct Judge {
     /// Whether a source can be used for a destination, in the state `at`.
     verdicts: HashMap<(IpAddr, Source), bool>,
     at: u32,
-    /// How often the kernel was asked about strangers, in the second that began at this time.
-    strangers: (Time, u32),
+    /// Limits the questions about strangers.
+    strangers: Pace,
 }
 
 impl Default for Sources {
@@ -107,7 +108,8 @@ impl Sources {
         if let Some(verdict) = judge.verdicts.get(&(to, source)) {
             return *verdict;
         }
-        if stranger.is_some_and(|now| !judge.may_ask_for_stranger(now)) {
+        let take = |now| judge.strangers.take(now, SECOND / STRANGERS, SECOND);
+        if !stranger.is_none_or(take) {
             return true;
         }
         let verdict = judge.ask(to, source);
@@ -117,15 +119,6 @@ impl Sources {
 }
 
 impl Judge {
-    fn may_ask_for_stranger(&mut self, now: Time) -> bool {
-        let (since, asked) = &mut self.strangers;
-        if now.saturating_since(*since) >= SECOND {
-            (*since, *asked) = (now, 0);
-        }
-        *asked += 1;
-        *asked <= STRANGERS_A_SECOND
-    }
-
     fn ask(&mut self, to: IpAddr, source: Source) -> bool {
         if self.netlink.is_none() {
             self.netlink = Netlink::open().ok();
@@ -249,7 +242,7 @@ mod tests {
             let sources = Sources::default();
             let asked = || sources.judge.lock().unwrap().verdicts.len();
             let flood = |second: u64| {
-                for n in 0..STRANGERS_A_SECOND as u16 * 2 {
+                for n in 0..STRANGERS as u16 * 2 {
                     let [a, b] = n.to_be_bytes();
                     let to = Endpoint {
                         addr: ([192, 0, second as u8 + a, b], 51820).into(),
@@ -260,9 +253,9 @@ mod tests {
                 }
             };
             flood(2);
-            assert_eq!(asked(), STRANGERS_A_SECOND as usize);
+            assert_eq!(asked(), STRANGERS as usize);
             flood(10);
-            assert_eq!(asked(), 2 * STRANGERS_A_SECOND as usize);
+            assert_eq!(asked(), 2 * STRANGERS as usize);
         };
         NetNs::new().expect("needs root").run(work).unwrap();
     }
