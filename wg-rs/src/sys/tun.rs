@@ -241,9 +241,9 @@ impl Tun {
             vnet_hdr: true,
             ..TunOffloads::NONE
         };
-        let want = match want.vnet_hdr {
-            true => want,
-            false => none,
+        let want = TunOffloads {
+            tunnels: want.tunnels && want.tso,
+            ..if want.vnet_hdr { want } else { none }
         };
         let no_tunnels = TunOffloads {
             tunnels: false,
@@ -253,11 +253,7 @@ impl Tun {
             uso: false,
             ..no_tunnels
         };
-        let mut offers = vec![no_tunnels, no_uso, none];
-        if want.tunnels && want.tso {
-            offers.insert(0, want);
-        }
-        let accepted = offers
+        let accepted = [want, no_tunnels, no_uso, none]
             .into_iter()
             .find(|offer| set_offloads(fd.as_fd(), *offer).is_ok());
         Ok(Tun {
