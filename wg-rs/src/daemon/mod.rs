@@ -35,6 +35,7 @@ use self::log::{LogDestination, Queue};
 use self::options::{Environment, LogLevel, Offloads, Options, Switch};
 use self::seen::Seen;
 use self::undelivered::IcmpErrors;
+use crate::datapath::network::log_refused;
 use crate::model::{self, status::Status};
 use crate::sys;
 use crate::sys::process::background::{self, Background, Parent};
@@ -164,15 +165,12 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Option<String>, Liste
         }
     };
     let used = tun.offloads();
-    for (name, wanted, used) in [
+    let offloads = [
         ("tso", tso, used.tso),
         ("uso", uso, used.uso),
         ("tunnels", tunnels, used.tunnels),
-    ] {
-        if wanted && !used {
-            tracing::info!("the kernel refuses the offload {name}, so it is not used");
-        }
-    }
+    ];
+    log_refused(&offloads, None);
     let listener = match background::inherited(background::UAPI_FD)
         .map_err(Fatal::new("configuration socket"))?
     {

@@ -84,6 +84,20 @@ impl Network {
     }
 }
 
+/// Logs the offloads that are wanted but not used. Each has its name, whether it is wanted, and whether it is
+/// used. `family`: that of the socket, if they are a socket's.
+pub fn log_refused(offloads: &[(&str, bool, bool)], family: Option<Family>) {
+    for (name, wanted, used) in offloads {
+        if *wanted && !used {
+            let family = family.map(tracing::field::debug);
+            tracing::info!(
+                family,
+                "the kernel refuses the offload {name}, so it is not used"
+            );
+        }
+    }
+}
+
 /// A socket for each family that the host has.
 type Pair = (Option<Arc<UdpSocket>>, Option<Arc<UdpSocket>>);
 
@@ -116,18 +130,11 @@ impl Network {
         };
         for socket in [&v4, &v6].into_iter().flatten() {
             let used = socket.features();
-            for (name, wanted, used) in [
+            let offloads = [
                 ("gso", options.gso, used.gso),
                 ("gro", options.gro, used.gro),
-            ] {
-                if wanted && !used {
-                    let family = socket.family();
-                    tracing::info!(
-                        ?family,
-                        "the kernel refuses the offload {name}, so it is not used"
-                    );
-                }
-            }
+            ];
+            log_refused(&offloads, Some(socket.family()));
         }
         Ok((bound, (v4, v6)))
     }
