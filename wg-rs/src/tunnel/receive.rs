@@ -177,16 +177,15 @@ impl InBurst {
         };
         let hops_left = hop_limit.unwrap_or(HOP_LIMIT).saturating_sub(1);
         for (datagrams, index) in self.strangers() {
-            let route = relay.route(index, from.addr, now);
-            match route.and_then(|route| match hops_left {
-                0 => Err(DropReason::RelayHopLimit),
-                _ => Ok(route),
-            }) {
-                Ok(route) => send(datagrams, &route, hops_left),
-                Err(reason) => {
-                    plane.drop_packets(reason, datagrams.len().div_ceil(self.stride));
+            let reason = match relay.route(index, from.addr, now) {
+                Ok(_) if hops_left == 0 => DropReason::RelayHopLimit,
+                Ok(route) => {
+                    send(datagrams, &route, hops_left);
+                    continue;
                 }
-            }
+                Err(reason) => reason,
+            };
+            plane.drop_packets(reason, datagrams.len().div_ceil(self.stride));
         }
     }
 
