@@ -31,8 +31,8 @@ use crate::tunnel::plane::Plane;
 use crate::tunnel::receive::InBurst;
 use crate::tunnel::time::Time;
 
-/// Most bursts in one turn, and a number of bytes after which no further burst is received. One super-packet is a
-/// turn: behind two, what waits on the TUN would leave later, and round trips beside a stream took twice as long.
+/// Most bursts in one turn, and a number of bytes after which no further burst is received. Packets that wait on
+/// the TUN leave between two turns, so a turn ends after one super-packet.
 const TURN_BURSTS: usize = 16;
 const TURN_BYTES: usize = 32 << 10;
 /// With this many datagrams or more, or after this many bursts without a pause, it is worth waking another

@@ -123,8 +123,8 @@ impl UsedHub {
         Some(HubStep::Hello(self.seq))
     }
 
-    /// Whether a YOU with this number answers a HELLO since the last YOU. A hub that sends others could make
-    /// us tell it all our sessions each time, wherever it says that it is.
+    /// Whether a YOU with this number answers a HELLO since the last YOU. By any other YOU, a hub could make us
+    /// send all our sessions to an address of its choice.
     pub(super) fn awaits(&self, seq: u32) -> bool {
         self.seq.wrapping_sub(seq) < self.unanswered
     }

@@ -77,7 +77,7 @@ impl Outgoing {
     }
 
     /// Queues a finished message that is accounted to no peer. It leaves together with the message before
-    /// it if that has the same length and destination, as the cookie replies have that answer a flood.
+    /// it if both have the same length and destination, as cookie replies to a flood do.
     pub(super) fn unaccounted(&mut self, to: Endpoint, tos: u8, message: &[u8]) {
         if let Some((before, datagrams)) = self.messages.back_mut()
             && before.receipt.is_none()

@@ -187,8 +187,8 @@ impl Members {
         }
     }
 
-    /// Stores the current address of a peer. Also if it is the former one: others that claimed it since
-    /// must not hide a peer that is there.
+    /// Stores the current address of a peer. An address that has not changed is stored again, because others
+    /// may have claimed it since, and must not hide a peer that is there.
     pub(super) fn follow(&mut self, id: u64) {
         let Some(member) = self.members.get_mut(&id) else {
             return;

@@ -28,8 +28,8 @@ const SESSIONS_IN_PAIR: usize = 4;
 const OPENED_BY_PEER: usize = 1024;
 const MAX_PAIRS: usize = 65_536;
 /// The time between two initiations from one end of a pair to the other. After a pause, five are
-/// allowed at once. Initiations with a cookie have a limit of their own of the same size, which nobody can
-/// use up who does not receive at the sender's address.
+/// allowed at once. Initiations with a cookie have a limit of their own of the same size. Only someone who
+/// receives at the sender's address can use it up.
 const INITIATION_INTERVAL: Duration = Duration::from_secs(1);
 const INITIATIONS_AHEAD: Duration = INITIATION_INTERVAL.saturating_mul(5);
 /// The time between two searches for pairs that can be removed.
@@ -255,7 +255,7 @@ impl Pairs {
     }
 
     /// Whether a cookie reply from one peer to another is within the pair's limits; if so, it is counted.
-    /// Without a limit it could go round among several hubs, as nothing else ends with it.
+    /// Without a limit it could go round among several hubs, because the session stays after it.
     pub(super) fn may_reply(&mut self, from: u64, to: u64, now: Time) -> bool {
         let open = self.pairs.get_mut(&key(from, to));
         open.is_some_and(|open| {

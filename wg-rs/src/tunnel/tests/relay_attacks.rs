@@ -289,7 +289,7 @@ fn a_flood_of_initiations_by_a_peer_is_limited() {
     assert_a_and_b_meet_within(&mut sim, 1);
 }
 
-/// C has a cookie, which the hub gave it, so spoofers cannot use up its limit; but it has one.
+/// C has a cookie of the hub, so spoofers cannot use up its limit. C's own initiations are limited too.
 #[test]
 fn a_flood_of_initiations_with_a_cookie_is_limited() {
     let mut sim = talking(3);

@@ -181,7 +181,7 @@ pub(super) fn store<T>(
     Ok(())
 }
 
-/// As [`store`], for a field that is set by its line only.
+/// Like [`store`], for a field that is None until its line is read.
 pub(super) fn fill<T>(
     place: &mut Option<T>,
     value: Option<T>,
