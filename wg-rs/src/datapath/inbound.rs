@@ -197,6 +197,8 @@ pub struct SocketReader {
     held: Option<InBurst>,
     /// The number of bursts since the socket had none.
     in_a_row: usize,
+    /// Whether a packet of this turn is for the TUN, and not only to be relayed.
+    delivers: bool,
     /// Free memory.
     spare: Vec<InBurst>,
     /// Handshake messages of this turn. They are queued together, as a wake-up for each of a flood would
@@ -231,15 +233,18 @@ impl SocketReader {
             lone: Lone::default(),
             held: None,
             in_a_row: 0,
+            delivers: false,
             spare: vec![lane.new_buffer()],
             lane,
             messages: Vec::new(),
         })
     }
 
-    /// Receives what has arrived, up to a limit, and delivers it.
+    /// Receives what has arrived, up to a limit, and delivers it. The result is about what was delivered:
+    /// [`Turn::Nothing`] also if everything was relayed.
     pub fn turn(&mut self) -> Turn {
         let began = now();
+        self.delivers = false;
         let is_lone = self.lone.is_lone(began);
         let turn = self.receive(is_lone, began);
         if let Some(last) = self.held.take() {
@@ -254,7 +259,7 @@ impl SocketReader {
         if turn != Turn::More {
             self.in_a_row = 0;
         }
-        turn
+        if self.delivers { turn } else { Turn::Nothing }
     }
 
     fn receive(&mut self, is_lone: bool, now: Time) -> Turn {
@@ -314,8 +319,10 @@ impl SocketReader {
             self.forward(&burst, hop_limit, now);
         }
         if burst.count() == 0 {
-            self.spare.push(burst);
-        } else if !self.lane.has_workers() {
+            return self.spare.push(burst);
+        }
+        self.delivers = true;
+        if !self.lane.has_workers() {
             self.pass(burst, false);
         } else if let Some(before) = self.held.replace(burst) {
             self.pass(before, true);
