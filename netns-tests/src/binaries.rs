@@ -21,13 +21,13 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 /// Builds a program of this workspace once per process, with the profile and in the target folder of
 /// the running program, and returns its path. With `NETNS_TESTS_PREBUILT` in the environment, as in
 /// the virtual machine, it looks for the program on PATH.
-pub fn build(package: &str, program: &str) -> io::Result<PathBuf> {
-    build_with(None, package, program)
+pub fn build(program: &str) -> io::Result<PathBuf> {
+    build_with(None, program)
 }
 
 /// Like [`build`], with a feature that is not usual. The program is put into a folder that has the name of
 /// the feature, so that it does not replace the usual program.
-pub fn build_with(feature: Option<&str>, package: &str, program: &str) -> io::Result<PathBuf> {
+pub fn build_with(feature: Option<&str>, program: &str) -> io::Result<PathBuf> {
     if env::var_os(PREBUILT).is_some() {
         let absent = || io::Error::new(io::ErrorKind::NotFound, program.to_owned());
         return on_path(program).ok_or_else(absent);
@@ -43,14 +43,13 @@ pub fn build_with(feature: Option<&str>, package: &str, program: &str) -> io::Re
     let folder = BuildFolder::of(&env::current_exe()?)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
-    command.args(["build", "--quiet", "--bin", program]);
-    match folder.profile.as_str() {
-        // With the features that `cargo test --workspace` has built the libraries with: otherwise Cargo
-        // builds most of them again. It uses those features only if a test is selected too.
-        "dev" => command.args(["--workspace", "--test", "configure"]),
-        // What is measured is built as it is shipped.
-        _ => command.args(["--package", package]),
-    };
+    // With all packages of the workspace the libraries have the features of the package that is shipped, and
+    // of the program that runs. Otherwise Cargo builds most of them again.
+    command.args(["build", "--quiet", "--workspace", "--bin", program]);
+    if folder.profile == "dev" {
+        // Then the program that runs is a test. With a test, Cargo uses the features of all tests.
+        command.args(["--test", "configure"]);
+    }
     command.arg("--manifest-path");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
     let target = match feature {
@@ -99,8 +98,8 @@ pub fn build_with(feature: Option<&str>, package: &str, program: &str) -> io::Re
 
 /// The path of our `wg-rs`; the daemon that it starts is in the same folder.
 pub fn wg_rs() -> io::Result<String> {
-    build("wg-rs", "wireguard-rs")?;
-    Ok(build("wg-rs", "wg-rs")?.to_string_lossy().into_owned())
+    build("wireguard-rs")?;
+    Ok(build("wg-rs")?.to_string_lossy().into_owned())
 }
 
 /// The folder into which Cargo builds: TARGET/[TRIPLE/]PROFILE/[deps|examples/]program.

@@ -42,7 +42,7 @@ impl Daemon {
     pub fn ours() -> io::Result<Daemon> {
         let path = match env::var_os("WIREGUARD_RS") {
             Some(path) => PathBuf::from(path),
-            None => binaries::build("wg-rs", "wireguard-rs")?,
+            None => binaries::build("wireguard-rs")?,
         };
         Ok(Daemon::program("wireguard-rs", path.to_string_lossy()))
     }
@@ -50,13 +50,13 @@ impl Daemon {
     /// The daemon of this workspace with timers that are 20 times as fast: keys change every six seconds. It is
     /// for long tests, at both ends.
     pub fn ours_with_fast_timers() -> io::Result<Daemon> {
-        let path = binaries::build_with(Some("fast-timers"), "wg-rs", "wireguard-rs")?;
+        let path = binaries::build_with(Some("fast-timers"), "wireguard-rs")?;
         Ok(Daemon::program("wireguard-rs", path.to_string_lossy()))
     }
 
     /// boringtun's device in a process of its own, built into this crate.
     pub fn foreign() -> io::Result<Daemon> {
-        let path = binaries::build("netns-tests", "foreign-peer")?;
+        let path = binaries::build("foreign-peer")?;
         Ok(Daemon::program("boringtun", path.to_string_lossy()))
     }
 

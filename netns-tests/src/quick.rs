@@ -57,7 +57,7 @@ impl Quick {
     pub fn ours() -> io::Result<Quick> {
         let path = match env::var_os("WG_QUICK_RS") {
             Some(path) => PathBuf::from(path),
-            None => binaries::build("wg-quick-rs", "wg-quick-rs")?,
+            None => binaries::build("wg-quick-rs")?,
         };
         Ok(Quick {
             name: "wg-quick-rs",

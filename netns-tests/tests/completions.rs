@@ -86,10 +86,7 @@ const ZSHRC: &str = r#"
 
 /// The candidates of a shell for each line, from the output of its script.
 fn offered(host: &Host, command: &mut Command) -> io::Result<BTreeMap<String, BTreeSet<String>>> {
-    let programs = [
-        binaries::wg_rs()?.into(),
-        binaries::build("wg-quick-rs", "wg-quick-rs")?,
-    ];
+    let programs = [binaries::wg_rs()?.into(), binaries::build("wg-quick-rs")?];
     let folders = programs
         .iter()
         .filter_map(|program: &PathBuf| program.parent());

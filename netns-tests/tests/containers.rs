@@ -246,7 +246,7 @@ fn the_daemon_in_an_ordinary_container(kind: Kind) -> io::Result<()> {
     let Some(engine) = ContainerEngine::start(kind, &hosts.hosts[0])? else {
         return Ok(());
     };
-    let quick = binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    let quick = binaries::build("wg-quick-rs")?;
     binaries::wg_rs()?;
     let programs = format!(
         "{}:/programs:ro",

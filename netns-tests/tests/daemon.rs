@@ -102,7 +102,7 @@ fn the_daemon_goes_on_if_its_log_cannot_be_written() -> io::Result<()> {
 fn output_that_cannot_be_written_kills_no_program() -> io::Result<()> {
     let (_lab, host) = alone()?;
     let wg_rs = binaries::wg_rs()?;
-    let quick = binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    let quick = binaries::build("wg-quick-rs")?;
     let daemon = Daemon::ours()?;
     let programs = [
         daemon.path().expect("a program"),

@@ -59,12 +59,8 @@ fn commands() -> Vec<String> {
 fn context(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder.join("target/release"))?;
     fs::create_dir_all(folder.join("packaging"))?;
-    for (package, program) in [
-        ("wg-rs", "wireguard-rs"),
-        ("wg-rs", "wg-rs"),
-        ("wg-quick-rs", "wg-quick-rs"),
-    ] {
-        let built = binaries::build(package, program)?;
+    for program in ["wireguard-rs", "wg-rs", "wg-quick-rs"] {
+        let built = binaries::build(program)?;
         let copy = folder.join("target/release").join(program);
         debian::run(Command::new("strip").arg("-o").arg(copy).arg(built))?;
     }

@@ -30,9 +30,9 @@ fn make_install_works_with_another_prefix() -> io::Result<()> {
         return Ok(());
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let built = binaries::build("wg-rs", "wireguard-rs")?;
-    binaries::build("wg-rs", "wg-rs")?;
-    binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    let built = binaries::build("wireguard-rs")?;
+    binaries::build("wg-rs")?;
+    binaries::build("wg-quick-rs")?;
     let folder = tempfile::tempdir()?;
     let make = |goal: &str| -> io::Result<()> {
         let target = built.parent().expect("a folder").display();

@@ -95,7 +95,7 @@ fn names(words: &[&str]) -> Names {
 
 #[test]
 fn wg_rs() -> io::Result<()> {
-    let program = binaries::build("wg-rs", "wg-rs")?;
+    let program = binaries::build("wg-rs")?;
     let page = page("wg-rs")?;
     let help = said(&program, &["help"])?;
     said(&program, &["--version"])?;
@@ -155,7 +155,7 @@ fn wg_rs() -> io::Result<()> {
 
 #[test]
 fn wireguard_rs() -> io::Result<()> {
-    let program = binaries::build("wg-rs", "wireguard-rs")?;
+    let program = binaries::build("wireguard-rs")?;
     let page = page("wireguard-rs")?;
     let help = said(&program, &["--help"])?;
     assert!(help.contains("Example:\n"), "{help}");
@@ -171,7 +171,7 @@ fn wireguard_rs() -> io::Result<()> {
 /// AVX-512 is the default if the CPU has it. `WG_AEAD` chooses, and `--version` prints the choice.
 #[test]
 fn wireguard_rs_names_its_aead() -> io::Result<()> {
-    let program = binaries::build("wg-rs", "wireguard-rs")?;
+    let program = binaries::build("wireguard-rs")?;
     let run = |value: Option<&str>, arg: &str| {
         let mut command = Command::new(&program);
         command.env_remove("WG_AEAD").arg(arg);
@@ -209,7 +209,7 @@ fn wireguard_rs_names_its_aead() -> io::Result<()> {
 
 #[test]
 fn wg_quick_rs() -> io::Result<()> {
-    let program = binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    let program = binaries::build("wg-quick-rs")?;
     let page = page("wg-quick-rs")?;
     let help = said(&program, &["help"])?;
 
@@ -270,7 +270,7 @@ fn wg_quick_rs() -> io::Result<()> {
 #[test]
 fn wg_hub() -> io::Result<()> {
     let page = fs::read_to_string(root().join("man/wg-hub.7"))?;
-    let program = binaries::build("wg-quick-rs", "wg-quick-rs")?;
+    let program = binaries::build("wg-quick-rs")?;
     let (_, examples) = page.split_once(".Sh EXAMPLES").expect("its examples");
     let files = examples.split(".Bd -literal -offset indent\n").skip(1);
     let files: Vec<&str> = files

@@ -111,8 +111,8 @@ fn machine(lab: &Lab, name: &str) -> io::Result<Option<Site>> {
     // Our programs are not on PATH until the README's commands have installed them.
     let programs = [
         Quick::ours()?.path().to_owned(),
-        binaries::build("wg-rs", "wg-rs")?,
-        binaries::build("wg-rs", "wireguard-rs")?,
+        binaries::build("wg-rs")?,
+        binaries::build("wireguard-rs")?,
     ];
     site.sh(&format!(
         "rm {BIN}/wireguard-rs

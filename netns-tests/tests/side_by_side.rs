@@ -16,13 +16,13 @@ const LONG: Duration = Duration::from_secs(600);
 fn ours() -> io::Result<PathBuf> {
     match env::var_os("WG_RS") {
         Some(path) => Ok(path.into()),
-        None => binaries::build("wg-rs", "wg-rs"),
+        None => binaries::build("wg-rs"),
     }
 }
 
 /// Compares both on an interface `wg7` of this daemon. The report goes to the test's output.
 fn beside(wg: &Path, daemon: &Daemon, flags: &[&str]) -> io::Result<()> {
-    let program = binaries::build("netns-tests", "side-by-side")?;
+    let program = binaries::build("side-by-side")?;
     let lab = Lab::new()?;
     let host = lab.host("alone")?;
     let _interface = daemon.start(&host, "wg7", Via::Uapi)?;

@@ -35,7 +35,7 @@ struct Status(PathBuf);
 
 impl Status {
     fn new() -> io::Result<Self> {
-        Ok(Status(binaries::build("wg-rs", "wg-rs")?))
+        Ok(Status(binaries::build("wg-rs")?))
     }
 
     fn text(&self, host: &Host) -> io::Result<String> {
@@ -468,7 +468,7 @@ fn the_status_of_other_daemons_comes_from_their_configuration() -> io::Result<()
 #[test]
 fn a_missing_interface_fails() -> io::Result<()> {
     let hosts = Hosts::new(1500)?;
-    let wg_rs = binaries::build("wg-rs", "wg-rs")?;
+    let wg_rs = binaries::build("wg-rs")?;
     let host = &hosts.hosts[0];
     let all = host.sh(&wg_rs.to_string_lossy(), &["status"])?;
     assert_eq!(all, "");

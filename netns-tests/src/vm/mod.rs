@@ -271,14 +271,14 @@ poweroff -f
 fn initramfs(kernel: &Path) -> io::Result<Archive> {
     let mut archive = Archive::default();
     let ours = [
-        ("wg-rs", "wireguard-rs"),
-        ("wg-rs", "wg-rs"),
-        ("wg-quick-rs", "wg-quick-rs"),
-        ("netns-tests", "vm-agent"),
-        ("netns-tests", "side-by-side"),
+        "wireguard-rs",
+        "wg-rs",
+        "wg-quick-rs",
+        "vm-agent",
+        "side-by-side",
     ];
-    for (package, name) in ours {
-        let path = binaries::build(package, name)?;
+    for name in ours {
+        let path = binaries::build(name)?;
         archive.program(&format!("/bin/{name}"), &path)?;
     }
     archive.program(PROGRAM, &env::current_exe()?)?;

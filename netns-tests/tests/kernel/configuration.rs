@@ -201,7 +201,7 @@ fn side_by_side(skip: &str) -> io::Result<()> {
     let host = lab.host("alone")?;
     let _interface = Daemon::kernel(&host)?.start(&host, "wg7", Via::StockWg)?;
     let found = |name| binaries::on_path(name).ok_or_else(|| io::Error::other(name));
-    let mut command = Command::new(binaries::build("netns-tests", "side-by-side")?);
+    let mut command = Command::new(binaries::build("side-by-side")?);
     command.arg("--wg").arg(found("wg")?);
     command.arg("--ours").arg(found("wg-rs")?);
     command.args(["--interface", "wg7", "--every", "2", "--skip", skip]);

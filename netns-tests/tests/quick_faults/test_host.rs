@@ -230,7 +230,7 @@ impl TestHost {
     /// the trace.
     fn traced_threads(&self, verb: &str, inject: &[&str]) -> io::Result<(Option<i32>, String)> {
         let place = self.site.place(&self.quick)?;
-        let mut command = Command::new(binaries::build("netns-tests", "thread-faults")?);
+        let mut command = Command::new(binaries::build("thread-faults")?);
         command.arg("/etc/trace").args(inject).arg("--");
         command.arg(place).args(self.args(verb));
         self.site.environment(&mut command);

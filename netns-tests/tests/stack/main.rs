@@ -464,7 +464,7 @@ fn the_daemon_does_not_contain_the_stack() -> io::Result<()> {
         let stripped = folder.join(program);
         let mut strip = Command::new("strip");
         strip.arg("-o").arg(&stripped);
-        let status = strip.arg(binaries::build("wg-rs", program)?).status()?;
+        let status = strip.arg(binaries::build(program)?).status()?;
         assert!(status.success());
         let bytes = fs::read(stripped)?;
         Ok(bytes.windows(8).any(|window| window == b"smoltcp-"))

@@ -95,7 +95,7 @@ struct Soak {
 impl Soak {
     fn start(peers: usize) -> io::Result<Soak> {
         let daemon = Daemon::ours_with_fast_timers()?;
-        let wg_rs = binaries::build("wg-rs", "wg-rs")?;
+        let wg_rs = binaries::build("wg-rs")?;
         let wg_rs = wg_rs.to_string_lossy().into_owned();
         let tunnel = Tunnel::established(&Plan::new(&daemon, &daemon))?;
         let (a, b) = (&tunnel.a, &tunnel.b);
