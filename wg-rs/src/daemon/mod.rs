@@ -35,6 +35,7 @@ use self::log::{LogDestination, Queue};
 use self::options::{Environment, LogLevel, Offloads, Options, Switch};
 use self::seen::Seen;
 use self::undelivered::IcmpErrors;
+use crate::datapath::lane::default_workers;
 use crate::datapath::network::log_refused;
 use crate::model::{self, status::Status};
 use crate::sys;
@@ -47,11 +48,6 @@ use crate::tunnel::timers;
 use crate::uapi::RUN_DIR;
 use crate::uapi::server::{self, Handler};
 use crate::uapi::socket::{BindError, Listener};
-
-/// With this number of cores or more, workers help while packets are waiting. And the most workers
-/// per direction.
-const CORES_TO_SPARE: usize = 4;
-const MAX_WORKERS: usize = 8;
 
 /// How long a daemon whose link was deleted may keep its socket, and how often to check.
 const FORMER_DAEMON: Duration = Duration::from_secs(2);
@@ -245,7 +241,8 @@ fn serve(
     if let Err(error) = confine::lock_memory() {
         tracing::info!(%error, "the memory may be swapped out");
     }
-    let workers = options.workers.map_or_else(default_workers, usize::from);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = (options.workers).map_or_else(|| default_workers(cores), usize::from);
     // Before other threads start, because they inherit the capabilities and the sandbox of this one.
     confine::drop_capabilities().map_err(Fatal::new("cannot drop capabilities"))?;
     let _sandbox = enter_sandbox(options.sandbox, &listener);
@@ -295,16 +292,6 @@ fn enter_sandbox(switch: Switch, listener: &Listener) -> Option<Sandbox> {
         tracing::warn!("{missing}");
     }
     Some(sandbox)
-}
-
-/// Half of the cores, if there are enough cores.
-fn default_workers() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores < CORES_TO_SPARE {
-        0
-    } else {
-        (cores / 2).min(MAX_WORKERS)
-    }
 }
 
 /// The errno that the kernel module returns for this error.
