@@ -32,7 +32,9 @@ fuzz_target!(
         let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(data)) else {
             return;
         };
-        let ours = AeadBackend::avx512().expect("was there at the start");
+        let Some(ours) = AeadBackend::avx512() else {
+            return;
+        };
         let backends = [AeadBackend::Library, ours];
         let stride = HEADER + TAG + usize::from(input.stride) % 9000;
         let count = 1 + usize::from(input.count) % 50;

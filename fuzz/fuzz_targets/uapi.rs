@@ -6,10 +6,12 @@
 use libfuzzer_sys::fuzz_target;
 use wg_rs::uapi::text::{ReplyPrinter, parse_get, parse_set, print_change};
 
-fuzz_target!(|input: (bool, Vec<u8>)| {
-    let (set, text) = input;
-    if set {
-        let Ok(changes) = parse_set(&text) else {
+fuzz_target!(|input: &[u8]| {
+    let Some((direction, text)) = input.split_first() else {
+        return;
+    };
+    if direction % 2 == 0 {
+        let Ok(changes) = parse_set(text) else {
             return;
         };
         let mut printed = Vec::new();
@@ -22,7 +24,7 @@ fuzz_target!(|input: (bool, Vec<u8>)| {
             changes
         );
     } else {
-        let Ok(interface) = parse_get(&text) else {
+        let Ok(interface) = parse_get(text) else {
             return;
         };
         let mut printed = Vec::new();

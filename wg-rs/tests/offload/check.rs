@@ -6,8 +6,8 @@ use wg_rs::datapath::coalesce::{Coalescer, Offer};
 use wg_rs::datapath::segment::{Malformed, Segmenter};
 use wg_rs::datapath::virtio::{self, VirtioNetHdr};
 
-use crate::model;
-use crate::packet::{Packet, TCP, checksum_offset};
+use super::model;
+use super::packet::{Packet, TCP, checksum_offset};
 
 /// The kernel's header for a super-packet. `hdr_len` is too long, as it may be.
 pub fn hdr(packet: &Packet, size: u16) -> VirtioNetHdr {

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use wg_rs::datapath::coalesce::{Coalescer, Offer};
 use wg_rs::datapath::virtio::VirtioNetHdr;
 
-use crate::check::{ALL, Burst, check_undone, hdr, plan};
-use crate::model;
-use crate::packet::*;
+use super::check::{ALL, Burst, check_undone, hdr, plan};
+use super::model;
+use super::packet::*;
 
 /// A property of the next packet that may prevent merging.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@
 use wg_rs::datapath::coalesce::{MAX_PACKETS, Offer};
 use wg_rs::datapath::virtio::{self, VirtioNetHdr};
 
-use crate::packet::{ACK, CWR, FIN, PSH, TCP, UDP, checksum_offset, finish, get, put};
+use super::packet::{ACK, CWR, FIN, PSH, TCP, UDP, checksum_offset, finish, get, put};
 
 /// Most flows that the coalescer follows at once.
 const MAX_FLOWS: usize = 16;
@@ -295,8 +295,8 @@ impl<'p> Group<'p> {
         }
         finish(&mut bytes, start, protocol);
         let field = start + checksum_offset(protocol);
-        let pseudo = crate::packet::pseudo_sum(&bytes, protocol, bytes.len() - start);
-        put(&mut bytes, field, crate::packet::fold(pseudo));
+        let pseudo = super::packet::pseudo_sum(&bytes, protocol, bytes.len() - start);
+        put(&mut bytes, field, super::packet::fold(pseudo));
         let hdr = VirtioNetHdr {
             flags: virtio::NEEDS_CSUM,
             gso_type: match (protocol, first[0] >> 4) {

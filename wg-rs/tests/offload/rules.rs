@@ -3,8 +3,8 @@
 use wg_rs::datapath::coalesce::{Coalescer, MAX_PACKETS, Offer};
 use wg_rs::datapath::virtio::{self, VirtioNetHdr};
 
-use crate::check::{ALL, Burst, plan};
-use crate::packet::*;
+use super::check::{ALL, Burst, plan};
+use super::packet::*;
 
 /// The numbers of the packets in each write.
 fn writes(packets: &[Vec<u8>]) -> Vec<Vec<usize>> {

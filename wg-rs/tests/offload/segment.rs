@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use wg_rs::datapath::segment::{MAX_SEGMENTS, Malformed};
 use wg_rs::datapath::virtio::{self, VirtioNetHdr};
 
-use crate::check::{hdr, segments};
-use crate::model;
-use crate::packet::*;
+use super::check::{hdr, segments};
+use super::model;
+use super::packet::*;
 
 fn extensions() -> Vec<u8> {
     let mut bytes = vec![0]; // hop-by-hop first, then destination options, then TCP or UDP
