@@ -140,12 +140,12 @@ impl RunningInterface {
 
     /// Configuration and state, for a `get`.
     pub fn get(&self) -> model::Interface {
-        self.shared.owner().device.get()
+        self.shared.informed_owner().device.get()
     }
 
     /// The status, for a `status`.
     pub fn status(&self) -> Status {
-        let status = self.shared.owner().device.status(now());
+        let status = self.shared.informed_owner().device.status(now());
         let Facts {
             started,
             tun,

@@ -66,6 +66,15 @@ impl<N> Protocol<N> {
         self.owner.lock()
     }
 
+    /// The owner, after it has handled what the data path has reported, for answers about its state. The data
+    /// path counts packets at once, and this thread handles later that they have confirmed a handshake.
+    pub fn informed_owner(&self) -> MutexGuard<'_, Owner<N>> {
+        let mut owner = self.owner();
+        // With the first report this thread was notified, so it sends what results.
+        owner.device.handle_events(now(), Wall::now());
+        owner
+    }
+
     /// Runs until the inbox is closed.
     pub fn run(&self) {
         let mut out = Vec::with_capacity(TRANSMIT_BUFFER);
@@ -128,4 +137,23 @@ enum Progress {
     Done,
     /// There may be more to send.
     More,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tunnel::sim::Sim;
+
+    #[test]
+    fn an_informed_owner_knows_of_a_handshake_that_the_data_path_has_confirmed() {
+        let device = Sim::pair().hosts.remove(0).device;
+        let peer = device.peers().next().unwrap().clone();
+        let (sockets, inbox) = (Arc::default(), Arc::new(Inbox::new().unwrap()));
+        let protocol = Protocol::new(device, (), sockets, inbox);
+        let is_known =
+            |owner: MutexGuard<'_, Owner<()>>| owner.device.get().peers[0].last_handshake.is_some();
+        protocol.plane.confirmed(&peer);
+        assert!(!is_known(protocol.owner()));
+        assert!(is_known(protocol.informed_owner()));
+    }
 }

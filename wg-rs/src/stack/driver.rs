@@ -172,14 +172,14 @@ impl Running {
 
     /// Returns the configuration and the state.
     pub fn get(&self) -> Interface {
-        self.protocol.owner().device.get()
+        self.protocol.informed_owner().device.get()
     }
 
     /// Returns the status, without what only a daemon has.
     pub fn status(&self) -> Status {
         Status {
             version: Some(env!("CARGO_PKG_VERSION").into()),
-            ..self.protocol.owner().device.status(now())
+            ..self.protocol.informed_owner().device.status(now())
         }
     }
 
