@@ -5,13 +5,20 @@
 //! cargo run --manifest-path interleavings/Cargo.toml [NUMBER OF ORDERS]
 //! ```
 //! A failed run prints the order, by which it can be repeated.
+//!
+//! With the feature `real-threads` the same code runs as often with threads of the system, for ThreadSanitizer
+//! (`.ci/tsan`), which sees the order of memory accesses that `shuttle` does not model.
 
 extern crate self as wg_crypto;
 
+#[cfg(not(feature = "real-threads"))]
 mod sync {
     pub use shuttle::sync::*;
     pub use shuttle::thread;
 }
+#[cfg(feature = "real-threads")]
+#[path = "real_threads.rs"]
+mod sync;
 
 #[allow(dead_code)]
 #[path = "../../wg-rs/src/datapath/lane.rs"]
@@ -301,13 +308,23 @@ const CHECKS: [(&str, fn()); 7] = [
     ("bursts are finished in order", bursts_are_finished_in_order),
 ];
 
+/// Random orders, and orders with few changes of threads, which find other faults.
+#[cfg(not(feature = "real-threads"))]
+fn run(check: fn(), orders: usize) {
+    shuttle::check_random(check, orders / 2);
+    shuttle::check_pct(check, orders / 2, 3);
+}
+
+#[cfg(feature = "real-threads")]
+fn run(check: fn(), times: usize) {
+    (0..times).for_each(|_| check());
+}
+
 fn main() {
     let orders = std::env::args().nth(1);
     let orders = orders.map_or(2000, |number| number.parse().expect("a number of orders"));
     for (name, check) in CHECKS {
-        // Random orders, and orders with few changes of threads, which find other faults.
-        shuttle::check_random(check, orders / 2);
-        shuttle::check_pct(check, orders / 2, 3);
+        run(check, orders);
         println!("{name}: {orders} orders");
     }
 }
