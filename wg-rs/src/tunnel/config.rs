@@ -190,7 +190,9 @@ impl Device {
         let mut starts = false;
         match change {
             // Used from the next handshake on.
-            Change::PresharedKey(key) => entry.config.preshared_key = (**key).clone(),
+            Change::PresharedKey(key) => {
+                entry.config.preshared_key = (!key.is_zero()).then(|| key.clone());
+            }
             Change::Endpoint(addr) => {
                 starts = !peer.has_endpoint();
                 let at = Endpoint::from(*addr);
@@ -517,7 +519,7 @@ impl Entry {
         let last_handshake: Option<Wall> = self.last_handshake;
         model::Peer {
             public_key: *peer.public_key(),
-            preshared_key: self.config.preshared_key.clone(),
+            preshared_key: self.config.preshared_key(),
             endpoint: peer.endpoint().map(|endpoint| endpoint.addr),
             last_handshake,
             tx_bytes: peer.tx_bytes(),

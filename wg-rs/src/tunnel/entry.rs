@@ -51,9 +51,17 @@ pub(super) struct DeviceContext {
 /// The part of a peer's configuration that only the owner needs.
 #[derive(Default)]
 pub(super) struct PeerConfig {
-    pub(super) preshared_key: PresharedKey,
+    /// In its own memory, which is wiped: an entry leaves its bytes behind where it is moved or removed.
+    pub(super) preshared_key: Option<Box<PresharedKey>>,
     /// Settings beyond WireGuard's own, if any.
     pub(super) extensions: Option<Box<Extensions>>,
+}
+
+impl PeerConfig {
+    /// Zero if there is none. Must be called where the stack is wiped afterwards.
+    pub(super) fn preshared_key(&self) -> PresharedKey {
+        self.preshared_key.as_deref().cloned().unwrap_or_default()
+    }
 }
 
 /// The owner's part of a peer.
@@ -127,7 +135,7 @@ impl Entry {
         let (response, keys) = handshake
             .respond(
                 responder,
-                &self.config.preshared_key,
+                &self.config.preshared_key(),
                 ephemeral,
                 index,
                 context.backend,
@@ -167,7 +175,7 @@ impl Entry {
             .handshake
             .as_mut()
             .ok_or(DropReason::UnexpectedResponse)?;
-        let psk = &self.config.preshared_key;
+        let psk = &self.config.preshared_key();
         let keys = handshake.accept_response(identity, psk, context.backend, message)?;
         context.pending.complete(local);
         context
