@@ -283,7 +283,9 @@ fn by_ci(text: &str) -> io::Result<()> {
             let at = words.iter().position(|word| *word == name)?;
             words.get(at + 1).map(|value| format!("{name} {value}"))
         };
-        let program = flag("--bin").or_else(|| flag("--bench")).unwrap_or_default();
+        let program = flag("--bin")
+            .or_else(|| flag("--bench"))
+            .unwrap_or_default();
         assert!(
             first_two(line) || (!program.is_empty() && ci.contains(&program)),
             "{line}"
