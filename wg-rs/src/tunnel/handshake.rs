@@ -113,7 +113,10 @@ impl Handshake {
 
     /// Forgets the pending initiation. Returns its index.
     pub(crate) fn clear(&mut self) -> Option<u32> {
-        self.pending.take().map(|pending| pending.index)
+        let index = self.pending();
+        // `take` would leave the keys in this memory.
+        self.pending = None;
+        index
     }
 
     /// Called when our private key changed.
