@@ -1,12 +1,14 @@
-//! The keys of a running daemon: who can read them. These are promises of SECURITY.md.
+//! The keys of a running daemon: who can read them, and when they are gone. These are promises of SECURITY.md.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
+use boringtun::x25519::{PublicKey, StaticSecret};
 use netns_tests::quick::{LOG, Quick, Site};
-use netns_tests::{Daemon, Key, Keys, Lab, PATIENCE, Plan, Proc, Tunnel, Uapi};
+use netns_tests::{Config, Daemon, Key, Keys, Lab, PATIENCE, PeerConfig, Plan, Proc, Tunnel, Uapi};
 use netns_tests::{binaries, ready, require, skipped, until};
 use nix::sys::signal::Signal;
 
@@ -20,11 +22,12 @@ fn tunnel() -> io::Result<Tunnel> {
 
 /// The middle of a key as bytes, as hex and as base64. The ends of a private key may be clamped.
 struct Traces {
+    name: &'static str,
     forms: Vec<Vec<u8>>,
 }
 
 impl Traces {
-    fn of(key: Key) -> Traces {
+    fn of(name: &'static str, key: Key) -> Traces {
         let (hex, base64) = (key.hex(), key.to_string());
         let forms = [
             &key.0[8..24],
@@ -32,6 +35,7 @@ impl Traces {
             &base64.as_bytes()[8..32],
         ];
         Traces {
+            name,
             forms: forms.map(<[u8]>::to_vec).into(),
         }
     }
@@ -43,6 +47,74 @@ impl Traces {
         };
         self.forms.iter().any(found)
     }
+}
+
+/// The names of those that are anywhere in the memory of a process.
+fn in_memory(pid: i32, all: &[Traces]) -> io::Result<Vec<&'static str>> {
+    let memory = File::open(format!("/proc/{pid}/mem"))?;
+    let mut found = Vec::new();
+    let mut searched = 0;
+    for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
+        let (range, rest) = line.split_once(' ').unwrap_or_default();
+        if !rest.starts_with('r') {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap_or_default();
+        let number = |text| u64::from_str_radix(text, 16).map_err(io::Error::other);
+        let (start, end) = (number(start)?, number(end)?);
+        let mut bytes = vec![0; (end - start) as usize];
+        // Pages of the kernel cannot be read, and others may be gone by now.
+        if memory.read_exact_at(&mut bytes, start).is_err() {
+            continue;
+        }
+        searched += bytes.len();
+        let here = all.iter().filter(|traces| traces.are_in(&bytes));
+        found.extend(here.map(|traces| traces.name));
+    }
+    assert!(searched > 1 << 20, "only {searched} bytes could be read");
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// A private key, a preshared key, and what is computed from the private key and a peer's public key.
+#[test]
+fn keys_that_are_removed_are_nowhere_in_memory() -> io::Result<()> {
+    let tunnel = tunnel()?;
+    let (a, b) = (&tunnel.a, &tunnel.b);
+    let pid = a.wg.pid()?;
+    let shared =
+        StaticSecret::from(a.keys.private.0).diffie_hellman(&PublicKey::from(b.keys.public.0));
+    let preshared = tunnel.preshared.expect("the plan has one");
+    let traces = [
+        Traces::of("preshared", preshared),
+        Traces::of("private", a.keys.private),
+        Traces::of("shared", Key(shared.to_bytes())),
+    ];
+    // Both directions of the protocol, and a line with a key that is refused.
+    a.wg.get()?;
+    let refused = format!("set=1\nprivate_key={}x\n\n", a.keys.private.hex());
+    assert!(
+        !Uapi::connect(&a.host, "wg0")?
+            .ask(&refused)?
+            .contains("errno=0\n")
+    );
+    // As long as they are used they can be found.
+    assert_eq!(in_memory(pid, &traces)?, ["preshared", "private", "shared"]);
+
+    a.wg.set(&Config::of(PeerConfig::removed(b.keys.public)))?;
+    a.wg.set(&Config {
+        private_key: Some(Keys::generate().private),
+        ..Config::default()
+    })?;
+    // A thread may hold what it has used last until its next event.
+    let mut left = Vec::new();
+    let gone = until(PATIENCE, "the keys to be gone", || {
+        left = in_memory(pid, &traces)?;
+        Ok(left.is_empty().then_some(()))
+    });
+    assert!(gone.is_ok(), "still in memory: {left:?}");
+    Ok(())
 }
 
 #[test]
@@ -177,7 +249,7 @@ fn no_key_is_in_the_log() -> io::Result<()> {
     }
     let log = a.wg.proc.as_ref().expect("a process").output();
     assert!(log.contains("new session"), "{log}");
-    let all = keys.map(Traces::of);
+    let all = keys.map(|key| Traces::of("key", key));
     assert!(
         !all.iter().any(|traces| traces.are_in(log.as_bytes())),
         "{log}"
@@ -229,7 +301,7 @@ fn no_key_is_an_argument_of_a_program() -> io::Result<()> {
     for program in ["wg-quick-rs", "wireguard-rs", "resolvconf"] {
         assert!(calls.contains(program), "{calls}");
     }
-    let all = [keys.private, preshared].map(Traces::of);
+    let all = [keys.private, preshared].map(|key| Traces::of("key", key));
     assert!(
         !all.iter().any(|traces| traces.are_in(calls.as_bytes())),
         "{calls}"
