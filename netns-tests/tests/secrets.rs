@@ -49,7 +49,13 @@ impl Traces {
     }
 }
 
-/// The names of those that are anywhere in the memory of a process.
+/// Checks that a text contains none of these keys in any form.
+fn assert_without(keys: [Key; 2], text: &str) {
+    let is_in = |key| Traces::of("key", key).are_in(text.as_bytes());
+    assert!(!keys.into_iter().any(is_in), "{text}");
+}
+
+/// The names of the keys that are anywhere in the memory of a process.
 fn in_memory(pid: i32, all: &[Traces]) -> io::Result<Vec<&'static str>> {
     let memory = File::open(format!("/proc/{pid}/mem"))?;
     let mut found = Vec::new();
@@ -249,15 +255,11 @@ fn no_key_is_in_the_log() -> io::Result<()> {
     }
     let log = a.wg.proc.as_ref().expect("a process").output();
     assert!(log.contains("new session"), "{log}");
-    let all = keys.map(|key| Traces::of("key", key));
-    assert!(
-        !all.iter().any(|traces| traces.are_in(log.as_bytes())),
-        "{log}"
-    );
+    assert_without(keys, &log);
     Ok(())
 }
 
-/// Neither of `wg-quick-rs` and the daemon, nor of a program that they start.
+/// The programs are `wg-quick-rs`, the daemon and all that they start.
 #[test]
 fn no_key_is_an_argument_of_a_program() -> io::Result<()> {
     let lab = Lab::new()?;
@@ -301,10 +303,6 @@ fn no_key_is_an_argument_of_a_program() -> io::Result<()> {
     for program in ["wg-quick-rs", "wireguard-rs", "resolvconf"] {
         assert!(calls.contains(program), "{calls}");
     }
-    let all = [keys.private, preshared].map(|key| Traces::of("key", key));
-    assert!(
-        !all.iter().any(|traces| traces.are_in(calls.as_bytes())),
-        "{calls}"
-    );
+    assert_without([keys.private, preshared], &calls);
     Ok(())
 }
