@@ -384,8 +384,8 @@ fn given_times(hand: f64) -> Option<Times> {
 
 fn main() -> ExitCode {
     model::check();
-    let given = |name| env::args().any(|argument| argument == name);
-    let rounds = if given("--quick") { 3 } else { 15 };
+    let has = |name| env::args().any(|argument| argument == name);
+    let rounds = if has("--quick") { 3 } else { 15 };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let default = lane::default_workers(cores);
     let mut workers = vec![0, 1, 2];
@@ -447,7 +447,5 @@ fn main() -> ExitCode {
             "What is marked with ! exceeds a limit: a loss of 3 %, a model that differs from the measured rate by 15 %."
         );
     }
-    ExitCode::from(u8::from(
-        short && env::args().any(|argument| argument == "--check"),
-    ))
+    ExitCode::from(u8::from(short && has("--check")))
 }
