@@ -47,7 +47,8 @@ pub fn build_with(feature: Option<&str>, program: &str) -> io::Result<PathBuf> {
     // of the program that runs. Otherwise Cargo builds most of them again.
     command.args(["build", "--quiet", "--workspace", "--bin", program]);
     if folder.profile == "dev" {
-        // Then the program that runs is a test. With a test, Cargo uses the features of all tests.
+        // In this profile the tests were built, with the features that all of them need. Cargo uses these
+        // features only if a test is selected too.
         command.args(["--test", "configure"]);
     }
     command.arg("--manifest-path");

@@ -240,8 +240,8 @@ impl SocketReader {
         })
     }
 
-    /// Receives what has arrived, up to a limit, and delivers it. The result is about what was delivered:
-    /// [`Turn::Nothing`] also if everything was relayed.
+    /// Receives what has arrived, up to a limit, and delivers it. Returns [`Turn::Nothing`] also if everything
+    /// was relayed, because then nothing was delivered.
     pub fn turn(&mut self) -> Turn {
         let began = now();
         self.delivers = false;

@@ -30,11 +30,11 @@
 //! AVX-512; UDP in datagrams of 1200 bytes):
 //!
 //! ```text
-//!                read  AEAD  finish    lane: one peer   1000 peers      alone: one peer   1000 peers
-//! TCP sealed       15    34      13    2.6  3.2  3.2   2.6  3.2  3.2    1.0               3.0  5.0  9.0
-//! TCP opened       11    33      19    2.6  3.2  3.2   2.6  4.2  4.2    1.0               3.0  5.0  9.0
-//! UDP sealed       84    39      22    1.6  1.6  1.6   1.6  1.6  1.6    1.0               3.0  5.0  9.0
-//! UDP opened       13    42      57    2.0  2.0  2.0   2.8  4.6  6.6    1.0               3.0  5.0  9.0
+//!                read  AEAD  finish    lane: one peer   1000 peers      to completion: one peer   1000 peers
+//! TCP sealed       15    34      13    2.6  3.2  3.2   2.6  3.2  3.2    1.0                       3.0  5.0  9.0
+//! TCP opened       11    33      19    2.6  3.2  3.2   2.6  4.2  4.2    1.0                       3.0  5.0  9.0
+//! UDP sealed       84    39      22    1.6  1.6  1.6   1.6  1.6  1.6    1.0                       3.0  5.0  9.0
+//! UDP opened       13    42      57    2.0  2.0  2.0   2.8  4.6  6.6    1.0                       3.0  5.0  9.0
 //! ```
 //!
 //! So such threads would make one flow slower by half and more on the machines that have workers. They would
