@@ -9,6 +9,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::copier::Copier;
 use crate::netlink::Route;
 use crate::{Config, Daemon, End, Family, Host, Key, Keys, Lab, PATIENCE, PeerConfig, Via, Wg};
 
@@ -19,6 +20,8 @@ pub enum By {
     Forwarding,
     /// By the hub's daemon, which relays their tunnel.
     Relay,
+    /// By a program on the hub that copies the datagrams of their tunnel (IPv4 outside), and does nothing else.
+    Copying,
     /// By a tunnel of each with the hub, whose kernel forwards between the two.
     Routing,
 }
@@ -34,6 +37,8 @@ pub struct Spokes {
     pub keys: [Keys; 3],
     /// The interfaces of a and b, and of the hub if it has one.
     pub tunnels: Vec<Wg>,
+    /// The program on the hub that copies, if they reach each other by it.
+    pub copier: Option<Copier>,
     /// Owner of the hosts.
     pub lab: Lab,
 }
@@ -59,21 +64,24 @@ impl Spokes {
             hub,
             keys,
             tunnels: Vec::new(),
+            copier: None,
             lab,
         };
         for (daemon, n) in ends.into_iter().zip(1..) {
             spokes.start_end(daemon, n, by, outer, psk)?;
         }
-        if by != By::Forwarding {
-            spokes.start_hub(by)?;
-        }
-        let [a, b] = &spokes.ends;
-        if by != By::Forwarding {
-            // The hub relays only for peers whose endpoints it knows.
-            for host in [a, b] {
-                host.reach(Family::V4.inside(3), PATIENCE)?;
+        match by {
+            By::Forwarding => {}
+            By::Copying => spokes.copier = Some(Copier::start(&spokes.hub, End::PORT)?),
+            By::Relay | By::Routing => {
+                spokes.start_hub(by)?;
+                // The hub relays only for peers whose endpoints it knows.
+                for host in &spokes.ends {
+                    host.reach(Family::V4.inside(3), PATIENCE)?;
+                }
             }
         }
+        let [a, _] = &spokes.ends;
         a.reach(Family::V4.inside(2), PATIENCE)?;
         Ok(spokes)
     }
@@ -95,6 +103,8 @@ impl Spokes {
         let config = match by {
             By::Forwarding => config.peer(to_other.at((outside(outer, 3 - n, 3 - n), End::PORT))),
             By::Relay => config.peer(allow(to_hub, 3)).peer(to_other.at(at_hub)),
+            // Both must send before either can be reached.
+            By::Copying => config.peer(to_other.at(at_hub).keepalive(1)),
             By::Routing => config.peer(to_hub.allow(Family::V4.inside(0), 24)),
         };
         let host = self.ends[usize::from(n) - 1].clone();

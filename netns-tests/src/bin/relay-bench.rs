@@ -1,10 +1,11 @@
-//! Measures how fast a hub relays TCP, compared with a direct tunnel over the same cables, and with the
-//! same hub when it decrypts and routes.
+//! Measures how fast a hub relays TCP, compared with a direct tunnel over the same cables, with the same hub
+//! when it decrypts and routes, and with a program that copies datagrams and does nothing else.
 //!
 //! ```text
 //! a ── hub ── b     direct    the hub's kernel forwards the datagrams of a tunnel between a and b
 //!                   relayed   wireguard-rs on the hub relays that tunnel
 //!                   routed    a and b have tunnels to the hub, whose kernel routes between them
+//!                   copied    a loop on the hub sends each burst of that tunnel from one end to the other
 //! ```
 
 use std::io;
@@ -20,12 +21,12 @@ const OF_DIRECT: f64 = 0.85;
 const OF_ROUTED: f64 = 1.3;
 const WARM_UP: Duration = Duration::from_millis(400);
 
-/// Compares one TCP stream from a to b through a relaying hub, a direct tunnel and a routing hub. Needs
-/// root.
+/// Compares one TCP stream from a to b through a relaying hub, a direct tunnel, a routing hub, and a bare copy
+/// of datagrams on the hub. Needs root.
 #[derive(Debug, Parser)]
 #[command(name = "relay-bench")]
 struct Options {
-    /// Number of rounds. Each measures all three in turn; the medians are compared.
+    /// Number of rounds. Each measures all four in turn; the medians are compared.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Length of each measurement in seconds.
@@ -62,8 +63,9 @@ fn run(options: &Options) -> io::Result<bool> {
         spokes(By::Forwarding)?,
         spokes(By::Relay)?,
         spokes(By::Routing)?,
+        spokes(By::Copying)?,
     ];
-    let mut rates: [Vec<f64>; 3] = Default::default();
+    let mut rates: [Vec<f64>; 4] = Default::default();
     for round in 1..=options.rounds {
         for (setup, rates) in setups.iter().zip(&mut rates) {
             rates.push(measure(setup, window)?);
@@ -72,14 +74,21 @@ fn run(options: &Options) -> io::Result<bool> {
             .each_ref()
             .map(|rates| rates.last().copied().unwrap_or_default());
         println!(
-            "round {round}: direct {:.0}, relayed {:.0}, routed {:.0} Mbit/s",
-            last[0], last[1], last[2]
+            "round {round}: direct {:.0}, relayed {:.0}, routed {:.0}, copied {:.0} Mbit/s",
+            last[0], last[1], last[2], last[3]
         );
     }
-    let [direct, relayed, routed] = rates.map(|rates| median(rates).unwrap_or_default());
+    let [direct, relayed, routed, copied] = rates.map(|rates| median(rates).unwrap_or_default());
     let (of_direct, of_routed) = (relayed / direct, relayed / routed);
-    println!("medians: direct {direct:.0}, relayed {relayed:.0}, routed {routed:.0} Mbit/s");
-    println!("relayed is {of_direct:.2} of direct and {of_routed:.2} of routed");
+    println!(
+        "medians: direct {direct:.0}, relayed {relayed:.0}, routed {routed:.0}, copied {copied:.0} Mbit/s"
+    );
+    println!(
+        "relayed is {of_direct:.2} of direct, {of_routed:.2} of routed and {:.2} of copied; copied is {:.2} of \
+         direct",
+        relayed / copied,
+        copied / direct
+    );
     let met = of_direct >= OF_DIRECT && of_routed >= OF_ROUTED;
     if options.check && !met {
         eprintln!(
