@@ -323,7 +323,7 @@ fn each_state_of_hubs_and_peers_has_its_text() -> io::Result<()> {
     )?;
     client.until_told("not connected: no answer by ", nobody)?;
     client.until_told(
-        "it is not there, or has no group in common with this machine",
+        "the peer is not there, has no group in common with this machine, or a public key is wrong at one end",
         nobody,
     )?;
     // Another WireGuard is no hub.

@@ -303,6 +303,13 @@ fn groups_follow_the_file_and_stock_tools_do_not_change_them() -> io::Result<()>
     let key = peer.public.to_string();
     host.sh(&wg_rs, &["set", "wg0", "peer", &key, "relay", "lab"])?;
     assert_eq!(groups(&host)?.as_deref(), Some("lab"));
+    let shown = host.sh(&wg_rs, &["showconf", "wg0"])?;
+    apply(&wg_rs, "setconf", &shown)?;
+    assert_eq!(
+        groups(&host)?.as_deref(),
+        Some("lab"),
+        "after showconf and setconf"
+    );
     host.sh(&wg_rs, &["set", "wg0", "peer", &key, "relay", "off"])?;
     assert_eq!(groups(&host)?, None);
     let error = host

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
-use wg_rs::model::Change;
+use wg_rs::model::{Change, Extension};
 use wg_rs::place::{self, Namespace};
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::netlink::{Route, Rule};
@@ -56,13 +56,17 @@ impl Step {
                     ip(place, format_args!("link set dev {name} addrgenmode none")),
                 ];
             }
-            Step::AddConf { file, .. } => {
+            Step::AddConf { file, changes } => {
                 let program = console::program();
                 let argument = argument(file, name);
                 let strip = format_args!("addconf {name} <({program} strip {argument})");
-                wg(home, strip)
+                wg(home, changes, strip)
             }
-            Step::Set { changes, .. } => wg(home, format_args!("set {name}{}", SetText(changes))),
+            Step::Set { changes, .. } => wg(
+                home,
+                changes,
+                format_args!("set {name}{}", SetText(changes)),
+            ),
             Step::AddAddress(address) => {
                 let flag = flag(family(address.ip));
                 ip(
@@ -117,9 +121,15 @@ fn ip(home: Option<&Namespace>, command: fmt::Arguments) -> String {
     }
 }
 
-/// A command for wg(8) there.
-fn wg(home: Option<&Namespace>, command: fmt::Arguments) -> String {
-    format!("{}wg {command}", enter(home))
+/// A command for wg(8) there, or for wg-rs(8) if it makes a change that the stock program does not know.
+fn wg(home: Option<&Namespace>, changes: &[Change], command: fmt::Arguments) -> String {
+    let is_ours = |change: &Change| matches!(change, Change::Extension(_));
+    let program = if changes.iter().any(is_ours) {
+        "wg-rs"
+    } else {
+        "wg"
+    };
+    format!("{}{program} {command}", enter(home))
 }
 
 /// The start of a command that is run in the namespace where the interface lives.
@@ -185,8 +195,14 @@ impl fmt::Display for SetText<'_> {
                 Change::ReplacePeers
                 | Change::UpdateOnly
                 | Change::ReplaceAllowedIps
-                | Change::ProtocolVersion
-                | Change::Extension(_) => {}
+                | Change::ProtocolVersion => {}
+                Change::Extension(extension) => match extension {
+                    Extension::Name(Some(name)) => write!(f, " name {name}")?,
+                    Extension::Name(None) => f.write_str(" name ''")?,
+                    Extension::Relay(groups) if groups.is_empty() => f.write_str(" relay off")?,
+                    Extension::Relay(groups) => write!(f, " relay {groups}")?,
+                    Extension::Hub(hub) => write!(f, " hub {}", if *hub { "on" } else { "off" })?,
+                },
             }
         }
         Ok(())
@@ -244,6 +260,29 @@ impl fmt::Display for RouteText<'_> {
 mod tests {
     use super::*;
     use wg_rs::sys::udp::Family;
+
+    #[test]
+    fn changes_that_only_wg_rs_knows_as_its_arguments() {
+        let relay = |groups: &str| Change::Extension(Extension::Relay(groups.parse().unwrap()));
+        let changes = [
+            Change::Extension(Extension::Name("alice".parse().ok())),
+            relay("lab,office"),
+            Change::Extension(Extension::Hub(true)),
+        ];
+        assert_eq!(
+            SetText(&changes).to_string(),
+            " name alice relay lab,office hub on"
+        );
+        let changes = [
+            Change::Extension(Extension::Name(None)),
+            relay(""),
+            Change::Extension(Extension::Hub(false)),
+        ];
+        assert_eq!(SetText(&changes).to_string(), " name '' relay off hub off");
+        let set = format_args!("set wg0");
+        assert_eq!(wg(None, &changes, set), "wg-rs set wg0");
+        assert_eq!(wg(None, &[Change::ListenPort(1)], set), "wg set wg0");
+    }
 
     #[test]
     fn rules_and_routes_as_arguments_of_ip() {

@@ -4,10 +4,11 @@ use std::fmt::{self, Write};
 
 use zeroize::Zeroizing;
 
-use crate::model::{Interface, Peer};
+use super::extensions::MARK;
+use crate::model::{Extensions, Interface, Peer};
 use crate::sys::numeric;
 
-/// The output of `wg showconf`, which `wg setconf` can read.
+/// The output of `wg showconf`, which `wg setconf` can read. Extensions are in `#@` lines.
 pub fn print(interface: &Interface) -> Zeroizing<String> {
     // The buffer never grows, because growing would leave a copy behind.
     let ips: usize = interface
@@ -15,7 +16,8 @@ pub fn print(interface: &Interface) -> Zeroizing<String> {
         .iter()
         .map(|peer| peer.allowed_ips.len())
         .sum();
-    let capacity = 256 + 512 * interface.peers.len() + 64 * ips;
+    let extended = (interface.peers.iter()).filter(|peer| peer.extensions != Extensions::default());
+    let capacity = 256 + 512 * interface.peers.len() + 64 * ips + 1024 * extended.count();
     let mut text = Zeroizing::new(String::with_capacity(capacity));
     // Writing to a String cannot fail.
     let _ = print_interface(interface, &mut text);
@@ -62,6 +64,19 @@ fn print_peer(peer: &Peer, out: &mut String) -> fmt::Result {
     if peer.persistent_keepalive != 0 {
         writeln!(out, "PersistentKeepalive = {}", peer.persistent_keepalive)?;
     }
+    print_extensions(&peer.extensions, out)
+}
+
+fn print_extensions(extensions: &Extensions, out: &mut String) -> fmt::Result {
+    if let Some(name) = &extensions.name {
+        writeln!(out, "{MARK} Name = {name}")?;
+    }
+    if !extensions.relay.is_empty() {
+        writeln!(out, "{MARK} Relay = {}", extensions.relay)?;
+    }
+    if extensions.hub {
+        writeln!(out, "{MARK} Hub = on")?;
+    }
     Ok(())
 }
 
@@ -106,6 +121,26 @@ mod tests {
                  AllowedIPs = 10.0.0.0/8, ::1.2.3.0/120, ::ffff:1.2.3.4/128\n\
                  Endpoint = [fe80::1%lo]:7\nPersistentKeepalive = 25\n"
             )
+        );
+    }
+
+    #[test]
+    fn extensions_are_printed_as_they_are_read() {
+        let mut interface = interface();
+        interface.peers[1].extensions = Extensions {
+            name: "alice".parse().ok(),
+            relay: "office,lab".parse().unwrap(),
+            hub: true,
+        };
+        let text = print(&interface);
+        assert!(text.ends_with(
+            "PersistentKeepalive = 25\n#@ Name = alice\n#@ Relay = lab,office\n#@ Hub = on\n"
+        ));
+        let settings = parse_file("f", text.as_bytes()).unwrap();
+        assert_eq!(settings.peers[0].extensions, []);
+        assert_eq!(
+            settings.peers[1].extensions,
+            interface.peers[1].extensions.all()
         );
     }
 

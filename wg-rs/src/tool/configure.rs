@@ -149,7 +149,15 @@ pub(crate) fn showconf(context: &Context, args: &[OsString]) -> ExitCode {
     let [interface] = args else {
         return context.usage();
     };
-    match context.interfaces.get(&interface.to_string_lossy()) {
+    let name = interface.to_string_lossy();
+    let with_extensions = context.interfaces.get(&name).and_then(|mut now| {
+        let mut extensions = context.interfaces.extensions(&name)?;
+        for peer in &mut now.peers {
+            peer.extensions = extensions.remove(&peer.public_key).unwrap_or_default();
+        }
+        Ok(now)
+    });
+    match with_extensions {
         Ok(now) => print(&*config::print(&now)),
         Err(error) => complain(format_args!("Unable to access interface: {error}")),
     }

@@ -84,8 +84,8 @@ pub(super) fn not_by_hub(
         Some(Unanswered { count, age }) => (
             "no-answer-by-hub",
             format!(
-                "not connected: no answer by {live} to {count} handshake{} in {}: it is not there, or \
-                 has no group in common with this machine",
+                "not connected: no answer by {live} to {count} handshake{} in {}: the peer is not there, \
+                 has no group in common with this machine, or a public key is wrong at one end",
                 if count == 1 { "" } else { "s" },
                 time(age)
             ),
@@ -242,8 +242,8 @@ mod tests {
         };
         let (state, text) = not_by_hub(&interface, Some(unanswered));
         assert_eq!(state, "no-answer-by-hub");
-        let expected = "not connected: no answer by fra and ams to 2 handshakes in 7 s: it is not there, \
-                    or has no group in common with this machine";
+        let expected = "not connected: no answer by fra and ams to 2 handshakes in 7 s: the peer is not there, \
+                    has no group in common with this machine, or a public key is wrong at one end";
         assert_eq!(text, expected);
         interface.peers[0].session = Some(false);
         let (state, text) = not_by_hub(&interface, None);

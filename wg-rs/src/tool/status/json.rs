@@ -9,8 +9,8 @@ use wg_crypto::PublicKey;
 
 use super::asked::Asked;
 use super::reason::reason;
-use crate::model::Wall;
 use crate::model::status::{HubStatus, Nat, PairStatus, PathStatus, PeerStatus, Status};
+use crate::model::{Label, Wall};
 use crate::place::Namespace;
 use crate::sys::numeric::NumericEndpoint;
 use crate::tool::json::{JsonLayout, write};
@@ -142,6 +142,9 @@ struct PeerFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     unanswered_handshakes: Option<u32>,
     allowed_ips: Vec<String>,
+    /// Where the interface relays for the peer, as a hub.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hub: Option<HubFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -223,6 +226,9 @@ impl<'a> PeerFields<'a> {
             transfer_tx: peer.tx_bytes,
             unanswered_handshakes: status.unanswered.map(|sent| sent.count),
             allowed_ips: peer.allowed_ips.iter().map(ToString::to_string).collect(),
+            groups: (peer.extensions.relay.names().iter())
+                .map(Label::as_str)
+                .collect(),
             hub: status.hub.as_ref().map(HubFields::new),
             relay: status.path.as_ref().and_then(RelayFields::new),
         }
@@ -264,6 +270,7 @@ mod tests {
         }});
         assert_eq!(shown(asked(bare)), expected);
         let mut peer = PeerStatus::new(Peer::new(key));
+        peer.peer.extensions.relay = "office,lab".parse().unwrap();
         let round_trip = Some(Duration::from_micros(48_001));
         peer.hub = Some(HubStatus {
             heard: Some(Duration::from_millis(3999)),
@@ -287,6 +294,7 @@ mod tests {
             "answers": true, "heardAgo": 3, "roundTripMicros": 48001, "sees": "[2001:db8::1]:9",
         });
         assert_eq!(shown_peer["hub"], expected);
+        assert_eq!(shown_peer["groups"], serde_json::json!(["lab", "office"]));
         let expected = serde_json::json!({
             "hub": key.to_base64(), "other": key.to_base64(), "roundTripMicros": 48001,
             "speaks": true, "silent": 2,

@@ -1,7 +1,7 @@
 //! The status for people: a line for each interface, and below it one for each of its peers,
 //! and for each pair of peers that it relays between.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -105,6 +105,7 @@ fn interface(asked: &Asked) -> String {
     if status.listen_port != 0 {
         facts.push(format!("port {}", status.listen_port));
     }
+    facts.extend(groups(status));
     facts.extend(hubs::nat(status));
     facts.extend(namespaces(asked));
     if let Some(offloads) = &status.offloads {
@@ -130,6 +131,25 @@ fn interface(asked: &Asked) -> String {
         .filter(|refused| refused.age < RECENT);
     facts.extend(strangers.filter_map(|refused| stranger(status, refused)));
     facts.join("; ")
+}
+
+/// The groups within which the interface relays, as a hub, with the number of their peers.
+fn groups(status: &Status) -> Option<String> {
+    let mut sizes = BTreeMap::new();
+    for peer in &status.peers {
+        for group in peer.peer.extensions.relay.names() {
+            *sizes.entry(group.as_str()).or_insert(0) += 1;
+        }
+    }
+    let groups: Vec<_> = (sizes.iter())
+        .map(|(group, peers)| {
+            format!(
+                "{group} ({peers} {})",
+                if *peers == 1 { "peer" } else { "peers" }
+            )
+        })
+        .collect();
+    (!groups.is_empty()).then(|| format!("relays between the peers of {}", groups.join(", ")))
 }
 
 /// Names the namespaces of the link and of the sockets.
@@ -255,10 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_shows_what_it_relays() {
+    fn a_hub_shows_its_groups_and_what_it_relays() {
+        let mut peers = vec![peer(1, Some("alice"), None), peer(2, None, None)];
+        peers[0].peer.extensions.relay = "office,lab".parse().unwrap();
+        peers[1].peer.extensions.relay = "lab".parse().unwrap();
         let status = Status {
             version: Some("0.1.0".into()),
-            peers: vec![peer(1, Some("alice"), None), peer(2, None, None)],
+            peers,
             pairs: vec![PairStatus {
                 keys: [1, 2].map(|n| PublicKey::from_bytes([n; 32])),
                 tx_bytes: 5 << 29,
@@ -273,6 +296,9 @@ mod tests {
             place: None,
             status,
         }]);
+        let first =
+            "wg0: wireguard-rs 0.1.0; relays between the peers of lab (2 peers), office (1 peer)\n";
+        assert!(text.starts_with(first), "{text}");
         let last = "  relayed from alice to AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=: 2.50 GiB, back: \
                     300 B, the last packet 3 s ago\n";
         assert!(text.ends_with(last), "{text}");
