@@ -248,7 +248,7 @@ fn clean_up(transaction: &mut Transaction, file: &File, socket_left: bool) -> Re
         }
         state => {
             console::note(format_args!(
-                "The daemon of `{}' was killed; removing what it left.",
+                "`{}' is gone, although `down' was not run; removing what it left.",
                 file.interface
             ));
             match state {
