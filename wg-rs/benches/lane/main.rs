@@ -40,9 +40,6 @@ const PEERS: [usize; 3] = [1, 10, 1000];
 const LOSS: f64 = 1.03;
 /// A difference below this is lost in the resolution of the clock.
 const NOTICEABLE: Duration = Duration::from_nanos(20);
-/// A lane that has workers looks, for a burst that nothing follows, whether they have finished the bursts
-/// before. That may take this long; a wake-up takes 20 times as long.
-const LOOK: Duration = Duration::from_nanos(50);
 /// By how much the steps together, which the model is made of, may differ from the measured rate.
 const AGREES: f64 = 0.15;
 const BUFFER: usize = 1 << 16;
@@ -349,20 +346,18 @@ fn measure(shape: (usize, usize), peers: usize, workers: &[usize], rounds: usize
 fn excesses(lines: &[Line], workers: &[usize], default_at: usize) -> Vec<String> {
     let middle = |of: &dyn Fn(&Line) -> f64| median(lines.iter().map(of));
     let each = middle(&|line| line.each);
-    let is_loss = |ratio: f64, allowed: Duration| {
-        ratio > LOSS && each * (ratio - 1.0) > allowed.as_secs_f64()
-    };
+    let is_loss = |ratio: f64| ratio > LOSS && each * (ratio - 1.0) > NOTICEABLE.as_secs_f64();
     let mut excesses = Vec::new();
     for (i, &workers) in workers.iter().enumerate() {
         let ratio = middle(&|line| line.alone[i]);
-        if is_loss(ratio, if workers == 0 { NOTICEABLE } else { LOOK }) {
+        if is_loss(ratio) {
             excesses.push(format!(
                 "a burst alone takes {ratio:.2} with {workers} workers"
             ));
         }
     }
     let ratio = middle(&|line| line.flood[default_at].wall);
-    if is_loss(ratio, NOTICEABLE) {
+    if is_loss(ratio) {
         excesses.push(format!("a flood takes {ratio:.2} with the default"));
     }
     let steps = middle(&|line| line.steps);
