@@ -142,7 +142,7 @@ struct PeerFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     unanswered_handshakes: Option<u32>,
     allowed_ips: Vec<String>,
-    /// Where the interface relays for the peer, as a hub.
+    /// The groups within which the interface relays for the peer, as a hub.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
