@@ -558,7 +558,8 @@ mod tests {
         }
         assert_eq!(
             errors[0].to_string(),
-            "wg0.conf:2: Address: `10.0.0.1/33' is not an IP address with an optional prefix length"
+            "wg0.conf:2: Address: `10.0.0.1/33' is not an IP address with an optional prefix length (the \
+             prefix length of an IPv4 address is a number from 0 to 32)"
         );
         assert_eq!(
             errors[2].to_string(),

@@ -93,7 +93,11 @@ pub fn resolve(
             Err(_) => signals.wait(None),
         }
         if signals.caught().is_some() {
-            return Err(Reason::Unresolved("interrupted".into(), String::new()));
+            return Err(Reason::Unresolved(
+                "interrupted".into(),
+                String::new(),
+                None,
+            ));
         }
     }
 }

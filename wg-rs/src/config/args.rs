@@ -375,7 +375,8 @@ mod tests {
             ),
             (
                 &["peer", KEY, "allowed-ips", "1.2.3.4/33"],
-                "allowed-ips: AllowedIP is not in the correct format: `1.2.3.4/33'",
+                "allowed-ips: AllowedIP is not in the correct format: `1.2.3.4/33' (the prefix \
+                 length of an IPv4 address is a number from 0 to 32)",
             ),
         ] {
             assert_eq!(parse(args).unwrap_err().to_string(), expected, "{args:?}");

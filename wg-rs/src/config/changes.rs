@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn no_names(endpoint: &ConfigEndpoint) -> Result<SocketAddr, Reason> {
-        let unknown = || Reason::Unresolved("Unknown".into(), endpoint.to_string());
+        let unknown = || Reason::Unresolved("Unknown".into(), endpoint.to_string(), None);
         endpoint.to_string().parse().map_err(|_| unknown())
     }
 

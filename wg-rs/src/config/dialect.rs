@@ -45,6 +45,21 @@ pub(super) fn find(key: &str, keys: &[&'static str]) -> Option<&'static str> {
 }
 
 impl Dialect {
+    /// A suggestion for a line without `=` that begins with this word.
+    pub(super) fn hint_without_equals(self, word: &str, in_peer: bool) -> Hint {
+        if word.starts_with([';', '/']) {
+            return Hint::Comment;
+        }
+        let own = if in_peer { PEER } else { INTERFACE };
+        let is_wg_quicks = self == Dialect::WgQuick && !in_peer;
+        let known = find(word, own).or_else(|| find(word, WG_QUICK).filter(|_| is_wg_quicks));
+        match known.map(Hint::Near).or_else(|| self.hint(word, in_peer)) {
+            Some(Hint::Near(key)) => Hint::NoEquals(key),
+            Some(hint) => hint,
+            None => Hint::Form,
+        }
+    }
+
     /// A suggestion for a key that does not exist in its section.
     pub(super) fn hint(self, key: &str, in_peer: bool) -> Option<Hint> {
         let (keys, others, other) = match in_peer {
@@ -62,6 +77,151 @@ impl Dialect {
             Dialect::WgQuick if find(key, WG_QUICK).is_some() => Some(Hint::Section("Interface")),
             Dialect::WgQuick if !in_peer => near(key, [keys, WG_QUICK].concat()),
             _ => near(key, keys.iter().copied()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Error, read_file};
+
+    /// The line and text of the first error; `I` and `P` stand for the section headers.
+    fn error(text: &str, dialect: Dialect) -> String {
+        let key = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+        let text = text
+            .replace("I\n", "[Interface]\n")
+            .replace("P\n", &format!("[Peer]\nPublicKey={key}\n"));
+        let (_, errors) = read_file("f", text.as_bytes(), dialect);
+        errors.first().map(Error::to_string).unwrap_or_default()
+    }
+
+    #[test]
+    fn hints_for_lines_that_are_not_understood() {
+        for (text, expected) in [
+            (
+                "ListenPort=1",
+                "1: Line unrecognized: `ListenPort' (a line with [Interface] or [Peer] must come before it)",
+            ),
+            (
+                "Endpoint 1.2.3.4:5",
+                "1: Line unrecognized: `Endpoint' (a line with [Interface] or [Peer] must come before it)",
+            ),
+            (
+                "\n;comment",
+                "2: Line unrecognized: `;comment' (a comment begins with `#')",
+            ),
+            (
+                "I\n// x",
+                "2: Line unrecognized: `//' (a comment begins with `#')",
+            ),
+            (
+                "I\nListenPort",
+                "2: Line unrecognized: `ListenPort' (write `ListenPort = ...': the `=' is missing)",
+            ),
+            (
+                "I\nListenPrt 1",
+                "2: Line unrecognized: `ListenPrt' (write `ListenPort = ...': the `=' is missing)",
+            ),
+            (
+                "I\nListenPort:1",
+                "2: Line unrecognized: `ListenPort' (write `ListenPort = ...': the `=' is missing)",
+            ),
+            (
+                "I\nEndpoint 1.2.3.4:5",
+                "2: Line unrecognized: `Endpoint' (it belongs in [Peer])",
+            ),
+            (
+                "P\nName alice",
+                "3: Line unrecognized: `Name' (write `#@ Name = ...': the `=' is missing)",
+            ),
+            (
+                "P\nmy phone",
+                "3: Line unrecognized: `my' (a line is `Key = value', [Interface], [Peer], or a \
+                 comment that begins with `#')",
+            ),
+            (
+                "I\nListenPort=",
+                "2: Line unrecognized: `ListenPort=' (the value after `=' is missing)",
+            ),
+            ("I\n=1", "2: Line unrecognized: `'"),
+            (
+                "P\nAllowedIPs = ",
+                "3: Line unrecognized: `AllowedIPs=' (the value after `=' is missing)",
+            ),
+            ("I\nJc=4", "2: Line unrecognized: `Jc'"),
+            (
+                "I\nListenPrt=1",
+                "2: Line unrecognized: `ListenPrt' (did you mean `ListenPort'?)",
+            ),
+            (
+                "P\nallowedip=1.2.3.4",
+                "3: Line unrecognized: `allowedip' (did you mean `AllowedIPs'?)",
+            ),
+            (
+                "I\nEndpoint=1.2.3.4:5",
+                "2: Line unrecognized: `Endpoint' (it belongs in [Peer])",
+            ),
+            (
+                "P\nprivatekey=x",
+                "3: Line unrecognized: `privatekey' (it belongs in [Interface])",
+            ),
+            (
+                "I\nDNS=1.1.1.1",
+                "2: Line unrecognized: `DNS' (a key of wg-quick; `wg-quick strip' removes it)",
+            ),
+            (
+                "[Intreface]\nListenPort=1",
+                "1: Line unrecognized: `[Intreface]' (did you mean `[Interface]'?)",
+            ),
+            (
+                "[Peers]",
+                "1: Line unrecognized: `[Peers]' (did you mean `[Peer]'?)",
+            ),
+            (
+                "[Network]",
+                "1: Line unrecognized: `[Network]' (the sections are [Interface] and [Peer])",
+            ),
+            (
+                "[Peer",
+                "1: Line unrecognized: `[Peer' (did you mean `[Peer]'?)",
+            ),
+            (
+                "[Interface]\n\u{feff}[Peer]",
+                "2: Line unrecognized: `\\u{feff}[Peer]' (a line is `Key = value', [Interface], [Peer], or a \
+                 comment that begins with `#')",
+            ),
+        ] {
+            assert_eq!(error(text, Dialect::Wg), format!("f:{expected}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_that_wg_quick_leaves_to_wg() {
+        for (text, expected) in [
+            ("P\nAllowedIPs =\n", ""),
+            (
+                "P\nAllowedIPs",
+                "f:3: Line unrecognized: `AllowedIPs' (write `AllowedIPs = ...': the `=' is missing)",
+            ),
+            (
+                "P\nEndpoint=",
+                "f:3: Line unrecognized: `Endpoint=' (the value after `=' is missing)",
+            ),
+            (
+                "I\nAddress 10.0.0.1",
+                "f:2: Line unrecognized: `Address' (write `Address = ...': the `=' is missing)",
+            ),
+            (
+                "I\nAdress=10.0.0.1",
+                "f:2: Line unrecognized: `Adress' (did you mean `Address'?)",
+            ),
+            (
+                "P\nAddress=10.0.0.1",
+                "f:3: Line unrecognized: `Address' (it belongs in [Interface])",
+            ),
+        ] {
+            assert_eq!(error(text, Dialect::WgQuick), expected, "{text}");
         }
     }
 }

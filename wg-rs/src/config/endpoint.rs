@@ -2,14 +2,14 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
 use crate::sys::resolve;
 
 use super::error::shown;
-use super::{ConfigEndpoint, Reason};
+use super::{ConfigEndpoint, NotAHost, Reason};
 
 /// How often a name is resolved again after a temporary failure; None means without limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +72,9 @@ impl ConfigEndpoint {
         let ask = || {
             ask(self).map(|addrs| addrs[0]).map_err(|failure| {
                 let text = shown(&self.to_string());
-                let reason = Reason::Unresolved(failure.to_string(), text);
-                (reason, failure.is_final())
+                let why = self.not_a_host();
+                let reason = Reason::Unresolved(failure.to_string(), text, why);
+                (reason, failure.is_final() || why.is_some())
             })
         };
         ask_again(ask, retries, pause)
@@ -93,6 +94,25 @@ impl ConfigEndpoint {
         match self.host.parse::<IpAddr>() {
             Ok(ip) => Some(SocketAddr::new(ip, self.port)),
             Err(_) => resolve::numeric(&self.host, self.port),
+        }
+    }
+
+    /// Why the host is neither an address nor can be a name. No resolver is asked. The scope of an
+    /// address is not checked: it depends on the links that exist now.
+    pub fn not_a_host(&self) -> Option<NotAHost> {
+        let host = &*self.host;
+        let is_digit_or_dot = |c: char| c.is_ascii_digit() || c == '.';
+        if host.contains("://") {
+            Some(NotAHost::Url)
+        } else if host.contains('/') {
+            Some(NotAHost::Slash)
+        } else if host.contains(':') {
+            let address = host.split('%').next().unwrap_or(host);
+            address.parse::<Ipv6Addr>().is_err().then_some(NotAHost::V6)
+        } else if !host.is_empty() && host.chars().all(is_digit_or_dot) {
+            self.numeric().is_none().then_some(NotAHost::V4)
+        } else {
+            None
         }
     }
 }
@@ -170,9 +190,47 @@ mod tests {
         assert_eq!(reason.to_string(), "Name or service not known: `:80'");
     }
 
+    #[test]
+    fn what_is_no_host() {
+        for (host, why) in [
+            ("udp://vpn.example", Some(NotAHost::Url)),
+            ("vpn.example/24", Some(NotAHost::Slash)),
+            ("300.1.1.1", Some(NotAHost::V4)),
+            ("10.0.0.1.2", Some(NotAHost::V4)),
+            ("10.0.0.256", Some(NotAHost::V4)),
+            ("...", Some(NotAHost::V4)),
+            // An address without a port.
+            ("2001:db8:", Some(NotAHost::V6)),
+            ("::g", Some(NotAHost::V6)),
+            ("vpn.example:51820", Some(NotAHost::V6)),
+            ("192.0.2.1", None),
+            // The C library takes this for 10.0.0.1.
+            ("10.1", None),
+            ("2001:db8::1", None),
+            ("fe80::1%no-such-link", None),
+            ("vpn.example", None),
+            ("300.example", None),
+            ("4", None),
+            ("", None),
+        ] {
+            assert_eq!(endpoint(host).not_a_host(), why, "{host}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_not_retried() {
+        let again = || resolve::host("", 80).unwrap_err();
+        let pause = &mut |_: &Reason, _| panic!("waits");
+        let resolved = endpoint("300.1.1.1").resolve_by(|_| Err(again()), Retries(None), pause);
+        assert_eq!(
+            resolved.unwrap_err().to_string(),
+            "Name or service not known: `300.1.1.1:80' (an IPv4 address is four numbers from 0 to 255)"
+        );
+    }
+
     /// Resolves without success until `pause`, which gets the number of the delay, returns false.
     fn in_vain(retries: Option<u32>, mut pause: impl FnMut(usize) -> bool) -> Vec<String> {
-        let failure = || Reason::Unresolved("Try later".into(), "host:80".into());
+        let failure = || Reason::Unresolved("Try later".into(), "host:80".into(), None);
         let mut delays = Vec::new();
         let asked = ask_again(
             || Err::<(), _>((failure(), false)),

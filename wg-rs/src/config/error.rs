@@ -33,6 +33,19 @@ impl fmt::Display for Error {
             Some(Hint::Near(word)) => write!(f, " (did you mean `{word}'?)"),
             Some(Hint::Section(section)) => write!(f, " (it belongs in [{section}])"),
             Some(Hint::WgQuick) => f.write_str(" (a key of wg-quick; `wg-quick strip' removes it)"),
+            Some(Hint::NoEquals(key)) => write!(f, " (write `{key} = ...': the `=' is missing)"),
+            Some(Hint::NoValue) => f.write_str(" (the value after `=' is missing)"),
+            Some(Hint::NoSection) => {
+                f.write_str(" (a line with [Interface] or [Peer] must come before it)")
+            }
+            Some(Hint::Sections) => f.write_str(" (the sections are [Interface] and [Peer])"),
+            Some(Hint::Comment) => f.write_str(" (a comment begins with `#')"),
+            Some(Hint::Form) => f.write_str(
+                " (a line is `Key = value', [Interface], [Peer], or a comment that begins with `#')",
+            ),
+            Some(Hint::ExtensionForm) => f.write_str(
+                " (a line with `#@' is `#@ Key = value'; in a comment, write a space after the `#')",
+            ),
             None => Ok(()),
         }
     }
@@ -61,7 +74,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// A suggestion for a wrong word.
+/// A suggestion for a wrong word or line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// A similar word.
@@ -70,6 +83,20 @@ pub enum Hint {
     Section(&'static str),
     /// The key belongs to wg-quick; `wg` does not know it.
     WgQuick,
+    /// The line begins with this key, or a similar word, but has no `=`.
+    NoEquals(&'static str),
+    /// A key and `=`, but no value.
+    NoValue,
+    /// The line is before the first section.
+    NoSection,
+    /// Not the heading of a section.
+    Sections,
+    /// The line begins like a comment in other programs.
+    Comment,
+    /// The line has none of the forms that a line may have.
+    Form,
+    /// The line has a `#@`, but no `=`.
+    ExtensionForm,
 }
 
 /// What is wrong with a text. The message contains the text, except for keys.
@@ -108,6 +135,12 @@ pub enum Reason {
     /// Not a switch.
     #[error("`{0}' is neither `on' nor `off'")]
     Switch(String),
+    /// A word that was probably meant as a switch, where names of groups are expected.
+    #[error(
+        "`{0}' is not a group: write `on' for the group `default', `off' for no group, or the \
+         names of groups"
+    )]
+    GroupSwitch(String),
     /// Not a valid list of groups.
     #[error(transparent)]
     Groups(#[from] GroupsError),
@@ -120,9 +153,12 @@ pub enum Reason {
     /// Not an IP address with an optional prefix length.
     #[error("`{0}' is not an IP address with an optional prefix length")]
     Address(String),
-    /// An address with an invalid prefix length.
-    #[error("AllowedIP is not in the correct format: `{0}'")]
-    AllowedIp(String),
+    /// An interface's address with an invalid prefix length, and the address's number of bits.
+    #[error("`{0}' is not an IP address with an optional prefix length{range}", range = range(*.1))]
+    Prefix(String, u8),
+    /// A network with an invalid prefix length, and its address's number of bits.
+    #[error("AllowedIP is not in the correct format: `{0}'{range}", range = range(*.1))]
+    AllowedIp(String, u8),
     /// The endpoint is empty.
     #[error("Unable to parse empty endpoint")]
     EmptyEndpoint,
@@ -132,12 +168,39 @@ pub enum Reason {
     /// The port is missing.
     #[error("Unable to find port of endpoint: `{0}'")]
     EndpointPort(String),
-    /// The resolver's message, and the endpoint.
-    #[error("{0}: `{1}'")]
-    Unresolved(String, String),
+    /// The resolver's message, the endpoint, and why no resolver can know it.
+    #[error("{0}: `{1}'{why}", why = in_parentheses(*.2))]
+    Unresolved(String, String, Option<NotAHost>),
     /// An invalid value of the variable that sets the number of retries.
     #[error("Unable to parse WG_ENDPOINT_RESOLUTION_RETRIES: `{0}'")]
     Retries(String),
+}
+
+/// Why something is neither an IP address nor can be the name of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAHost {
+    /// It begins like a URL.
+    #[error("an endpoint is HOST:PORT, without `udp://' or the like before it")]
+    Url,
+    /// It has a slash.
+    #[error("neither an address nor a name has a `/' in it")]
+    Slash,
+    /// Only digits and dots.
+    #[error("an IPv4 address is four numbers from 0 to 255")]
+    V4,
+    /// It has a colon.
+    #[error("a host with `:' must be an IPv6 address; its endpoint is [ADDRESS]:PORT")]
+    V6,
+}
+
+fn in_parentheses(why: Option<NotAHost>) -> String {
+    why.map(|why| format!(" ({why})")).unwrap_or_default()
+}
+
+/// The valid prefix lengths of an address with this many bits.
+fn range(bits: u8) -> String {
+    let family = if bits == 32 { "IPv4" } else { "IPv6" };
+    format!(" (the prefix length of an {family} address is a number from 0 to {bits})")
 }
 
 /// A sequence of this many base64 characters is treated as a key.

@@ -82,6 +82,11 @@ pub(super) fn switch(text: &str) -> Result<bool, Reason> {
     Err(Reason::Switch(shown(text)))
 }
 
+/// Words that other programs take for `on` and `off`.
+const SWITCHES: [&str; 11] = [
+    "yes", "no", "true", "false", "1", "0", "enable", "enabled", "disable", "disabled", "none",
+];
+
 /// The groups within which a hub relays for a peer: `on`, `off`, or names separated by commas.
 pub(super) fn groups(text: &str) -> Result<Groups, Reason> {
     if text.eq_ignore_ascii_case("on") {
@@ -89,6 +94,10 @@ pub(super) fn groups(text: &str) -> Result<Groups, Reason> {
     }
     if text.eq_ignore_ascii_case("off") {
         return Ok(Groups::NONE);
+    }
+    // Otherwise `yes` and `no` would both be names of groups.
+    if SWITCHES.iter().any(|word| text.eq_ignore_ascii_case(word)) {
+        return Err(Reason::GroupSwitch(shown(text)));
     }
     let names = text
         .split(',')
@@ -141,10 +150,16 @@ pub(super) fn read(text: &[u8], number: usize, place: Place<'_>) -> Result<(), W
             false => Hint::Section("Interface"),
         });
         let names = KEYS.iter().filter(here).map(|known| known.name);
-        return unknown(elsewhere.or_else(|| near(key, names)));
+        let form = value.is_none().then_some(Hint::ExtensionForm);
+        return unknown(elsewhere.or_else(|| near(key, names)).or(form));
     };
     let Some(value) = value.filter(|value| !value.is_empty()) else {
-        return Err((None, Reason::Line(format!("{MARK} {}=", known.name)), None));
+        let hint = match value {
+            Some(_) => Hint::NoValue,
+            None => Hint::NoEquals(known.written),
+        };
+        let reason = Reason::Line(format!("{MARK} {}=", known.name));
+        return Err((None, reason, Some(hint)));
     };
     let set = match (&known.meaning, place) {
         (Meaning::Interface(set), Place::Interface(settings)) => set(settings, value, number),
@@ -212,6 +227,7 @@ mod tests {
             ("ON", "default"),
             ("off", ""),
             ("lab", "lab"),
+            ("default", "default"),
             ("office,lab", "lab,office"),
             (" office , lab # and no more", "lab,office"),
         ] {
@@ -224,6 +240,12 @@ mod tests {
         for (value, expected) in [
             ("Lab", format!("`Lab' is not a valid name: {rule}")),
             ("lab,", format!("`' is not a valid name: {rule}")),
+            (
+                "Yes",
+                "`Yes' is not a group: write `on' for the group `default', `off' for no group, or \
+                 the names of groups"
+                    .into(),
+            ),
             (
                 "lab,off",
                 "`on' and `off' stand alone: no group has that name".into(),
@@ -262,16 +284,24 @@ mod tests {
     fn errors_name_the_line() {
         let rule = "a name has 1 to 31 characters of a-z, 0-9 and `-', begins with a \
                          letter, and is not `localhost'";
+        let form =
+            " (a line with `#@' is `#@ Key = value'; in a comment, write a space after the `#')";
         for (line, expected) in [
             (
                 "#@ Nmae = alice",
                 "Line unrecognized: `#@ Nmae' (did you mean `Name'?)".into(),
             ),
             ("#@ Color = red", "Line unrecognized: `#@ Color'".into()),
-            ("#@", "Line unrecognized: `#@ '".into()),
-            ("#@ Name", "Line unrecognized: `#@ Name='".into()),
-            ("#@ Name = # alice", "Line unrecognized: `#@ Name='".into()),
-            ("#@ my notes", "Line unrecognized: `#@ my'".into()),
+            ("#@", format!("Line unrecognized: `#@ '{form}")),
+            (
+                "#@ Name",
+                "Line unrecognized: `#@ Name=' (write `#@ Name = ...': the `=' is missing)".into(),
+            ),
+            (
+                "#@ Name = # alice",
+                "Line unrecognized: `#@ Name=' (the value after `=' is missing)".into(),
+            ),
+            ("#@ my notes", format!("Line unrecognized: `#@ my'{form}")),
             (
                 "#@ Endpoint = a:1",
                 "Line unrecognized: `#@ Endpoint' (it belongs in [Interface])".into(),

@@ -100,7 +100,7 @@ pub fn allowed_ip(text: &str) -> Result<(AllowedIp, IpAddr), Reason> {
     let written: IpAddr = addr.parse().map_err(no_ip)?;
     let cidr = cidr.map_or_else(|| Some(bits(written)), digits);
     let network = cidr.and_then(|cidr| AllowedIp::new(written, cidr));
-    let network = network.ok_or_else(|| Reason::AllowedIp(shown(text)))?;
+    let network = network.ok_or_else(|| Reason::AllowedIp(shown(text), bits(written)))?;
     Ok((network, written))
 }
 
@@ -108,15 +108,14 @@ pub fn allowed_ip(text: &str) -> Result<(AllowedIp, IpAddr), Reason> {
 /// prefix may be a mask such as `255.255.255.0`.
 pub fn address(text: &str) -> Result<Address, Reason> {
     let (addr, prefix) = address_and_prefix(text);
-    let read = || {
-        let ip: IpAddr = addr.parse().ok()?;
-        let prefix = match prefix {
-            None => bits(ip),
-            Some(prefix) => digits(prefix).or_else(|| mask(prefix).filter(|_| ip.is_ipv4()))?,
-        };
-        (prefix <= bits(ip)).then_some(Address { ip, prefix })
+    let ip: IpAddr = addr.parse().map_err(|_| Reason::Address(shown(text)))?;
+    let prefix = match prefix {
+        None => Some(bits(ip)),
+        Some(prefix) => digits(prefix).or_else(|| mask(prefix).filter(|_| ip.is_ipv4())),
     };
-    read().ok_or_else(|| Reason::Address(shown(text)))
+    let prefix = prefix.filter(|prefix| *prefix <= bits(ip));
+    let prefix = prefix.ok_or_else(|| Reason::Prefix(shown(text), bits(ip)))?;
+    Ok(Address { ip, prefix })
 }
 
 fn address_and_prefix(text: &str) -> (&str, Option<&str>) {
@@ -319,9 +318,10 @@ mod tests {
             "1.2.3.4/4294967304",
             "1.2.3.4/256",
         ] {
+            let bits = if text.contains(':') { 128 } else { 32 };
             assert_eq!(
                 allowed_ip(text),
-                Err(Reason::AllowedIp(text.into())),
+                Err(Reason::AllowedIp(text.into(), bits)),
                 "{text}"
             );
         }
@@ -338,18 +338,25 @@ mod tests {
         ] {
             assert_eq!(address(text).unwrap().to_string(), shown);
         }
-        for text in [
-            "",
-            "10.0.0",
-            "10.0.0.1/",
-            "10.0.0.1/+8",
-            "10.0.0.1/33",
-            "10.0.0.1/255.0.255.0",
-            "fd00::/129",
-            "fd00::1/255.255.255.0",
-        ] {
+        for text in ["", "10.0.0", "10.0.0/33", "wg0"] {
             assert_eq!(address(text), Err(Reason::Address(text.into())), "{text}");
         }
+        for (text, bits) in [
+            ("10.0.0.1/", 32),
+            ("10.0.0.1/+8", 32),
+            ("10.0.0.1/33", 32),
+            ("10.0.0.1/255.0.255.0", 32),
+            ("fd00::/129", 128),
+            ("fd00::1/255.255.255.0", 128),
+        ] {
+            let reason = Reason::Prefix(text.into(), bits);
+            assert_eq!(address(text), Err(reason), "{text}");
+        }
+        assert_eq!(
+            address("fd00::/129").unwrap_err().to_string(),
+            "`fd00::/129' is not an IP address with an optional prefix length (the prefix length \
+             of an IPv6 address is a number from 0 to 128)"
+        );
     }
 
     /// Slashes divide the key into pieces that are too short to be recognised as a key.

@@ -22,7 +22,23 @@ const PLACES: [&str; 17] = [
     "nosuch",
 ];
 /// The beginnings of hints that only our texts have.
-const HINTS: [&str; 3] = [" (did you mean ", " (wg-quick's;", " (it belongs in "];
+const HINTS: [&str; 13] = [
+    " (did you mean ",
+    " (a key of wg-quick;",
+    " (it belongs in ",
+    " (write `",
+    " (the value after ",
+    " (a line ",
+    " (the sections are ",
+    " (a comment begins ",
+    " (the prefix length of ",
+    " (an IPv4 address is ",
+    " (an endpoint is ",
+    " (neither an address ",
+    " (a host with ",
+];
+/// The beginning of a line of ours after an error that only has an errno.
+const EXPLANATION: &str = "UDP port ";
 /// `wg` prints these lines after an error in a file.
 const AFTERWARDS: [&str; 2] = ["Configuration parsing error", "Invalid configuration"];
 
@@ -36,6 +52,10 @@ pub fn departures(theirs: &str, ours: &str) -> Option<Vec<&'static str>> {
     };
     let mut alike = Vec::new();
     for line in ours.lines() {
+        if line.starts_with(EXPLANATION) {
+            because("another line says what is in the way", true);
+            continue;
+        }
         let (rest, placed) = without_place(line);
         because("an error names the argument, or file, line and key", placed);
         let (rest, hint) = without_hint(rest);
@@ -128,6 +148,11 @@ mod tests {
                 "Line unrecognized: `FwMarks=1'\nConfiguration parsing error\n",
                 "f:2: Line unrecognized: `FwMarks' (did you mean `FwMark'?)\n",
                 4,
+            ),
+            (
+                "Unable to modify interface: Address already in use\n",
+                "Unable to modify interface: Address already in use\nUDP port 53 is already used by x\n",
+                1,
             ),
             (
                 "fopen: No such file or directory\n",
