@@ -6,14 +6,16 @@ pub mod difference;
 pub mod edit;
 pub mod hook_text;
 pub mod hubs;
+mod name;
 pub mod own_endpoint;
 mod parse;
+pub mod repeated;
 pub mod replace;
 pub mod roster;
 pub mod saved;
 pub mod table;
 
+pub use name::is_name;
 pub use parse::{
-    Address, ConfigValue, Dns, Error, FOLDER, File, Hook, Location, is_name, is_server, parse,
-    words,
+    Address, ConfigValue, Dns, Error, FOLDER, File, Hook, Location, is_server, parse, words,
 };

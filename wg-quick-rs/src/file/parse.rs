@@ -23,12 +23,13 @@ use wg_rs::config::{self, BYTE_ORDER_MARK, Dialect, Position, Settings, WG_QUICK
 pub use wg_rs::config::Address;
 use zeroize::Zeroizing;
 
+use crate::file::name::{broken_rule, broken_rule_of_name, is_name};
 use crate::file::table::Table;
 
 /// The folder of files that are given by their interface.
 pub const FOLDER: &str = "/etc/wireguard";
-/// The longest name of an interface, in bytes.
-const LONGEST_NAME: usize = 15;
+/// The error of wg-quick for the name of a file.
+const NOT_A_NAME: &str = "The config file must be a valid interface name, followed by .conf";
 
 /// A config file, parsed.
 #[derive(Debug, Default)]
@@ -212,7 +213,7 @@ impl Location {
             None => Err(Error {
                 file: path.to_string_lossy().into(),
                 line: None,
-                message: "The config file must be a valid interface name, followed by .conf".into(),
+                message: format!("{NOT_A_NAME}\n{}", broken_rule(&path)),
             }),
         }
     }
@@ -246,9 +247,13 @@ impl Location {
     }
 }
 
-/// A hint for a name that ends with `.conf`, if a file has that name.
+/// A hint for a name that ends with `.conf`, if a file has that name, and for a name that cannot be an
+/// interface's and so was taken for a path.
 fn meant(argument: &str) -> Option<String> {
-    let name = argument.strip_suffix(".conf")?;
+    let Some(name) = argument.strip_suffix(".conf") else {
+        let rule = broken_rule_of_name(argument).filter(|_| !argument.contains('/'))?;
+        return Some(format!("\n{rule}"));
+    };
     if Path::new(argument).exists() {
         Some(format!(
             "; for the file in this directory, write `./{argument}'"
@@ -262,12 +267,6 @@ fn meant(argument: &str) -> Option<String> {
 
 fn mode(metadata: &Metadata) -> u32 {
     metadata.permissions().mode()
-}
-
-/// Whether `text` can be an interface's name for wg-quick.
-pub fn is_name(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_=+.-".contains(&b);
-    (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// Parses the text of a file that errors call `name`. Returns what could be parsed, and the errors in
@@ -569,8 +568,6 @@ mod tests {
 
     #[test]
     fn names_and_paths() {
-        assert!(is_name("wg0") && is_name("a_=+.-b") && is_name("fifteen-chars-x"));
-        assert!(!is_name("") && !is_name("sixteen-chars-xx") && !is_name("a/b") && !is_name("a b"));
         let error = Location::of("no-such-tunnel").unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -582,7 +579,14 @@ mod tests {
         let error = Location::of("/dev/null").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "The config file must be a valid interface name, followed by .conf"
+            "The config file must be a valid interface name, followed by .conf\n\
+             `/dev/null' does not end with `.conf'"
+        );
+        let error = Location::of("the-tunnel-of-alice").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`the-tunnel-of-alice' does not exist\n\
+             `the-tunnel-of-alice' has 19 characters: the name of an interface has at most 15"
         );
     }
 }

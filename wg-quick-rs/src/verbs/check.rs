@@ -13,14 +13,14 @@ use std::process::ExitCode;
 
 use wg_crypto::key::PublicKey;
 use wg_rs::backend::Backends;
-use wg_rs::config::AllowedIpSetting;
 use wg_rs::config::lines::{Section, What, lines};
-use wg_rs::model::{AllowedIp, Extensions};
+use wg_rs::config::{AllowedIpSetting, PeerSettings};
+use wg_rs::model::{AllowedIp, Extensions, Groups};
 use wg_rs::sys::reason;
 use zeroize::Zeroizing;
 
 use crate::file::table::Table;
-use crate::file::{self, Address, ConfigValue, Error, FOLDER, File, Location, hubs};
+use crate::file::{self, Address, ConfigValue, Error, FOLDER, File, Location, hubs, repeated};
 use crate::plan::loops;
 
 /// The smallest MTU for IPv6, bytes (RFC 8200, section 5).
@@ -147,7 +147,10 @@ fn judge(
     let (file, errors) = file::parse(name, interface, text);
     let found = errors.into_iter().map(Finding::error).collect();
     let mut findings = Findings { name, found };
-    findings.interface(&file);
+    for ConfigValue { line, value } in repeated::repeated(text) {
+        findings.warn(line, value);
+    }
+    findings.interface(&file, text);
     findings.dns(text);
     findings.addresses(&file);
     findings.peers(&file);
@@ -187,17 +190,23 @@ impl Findings<'_> {
         self.found.push(warning);
     }
 
-    fn interface(&mut self, file: &File) {
-        let hooks = &file.hooks;
-        let mut hooks = hooks.pre_up.iter().chain(&hooks.post_up);
+    fn interface(&mut self, file: &File, text: &[u8]) {
         let no_key = file.settings.private_key.is_none();
         // Another finding explains it already.
-        if no_key
-            && self.found.is_empty()
-            && !hooks.any(|hook| hook.value.text().contains("private-key"))
-        {
+        if no_key && self.found.is_empty() && !hooks_mention(file, "private-key") {
             let warning = Finding::warning(self.name, None, "no PrivateKey in [Interface]");
             self.found.push(warning);
+        }
+        // A hub that only relays needs no address.
+        if file.addresses.is_empty()
+            && networks(file).next().is_some()
+            && !hooks_mention(file, "addr")
+            && let Some(head) = lines(text).find(|line| line.what == What::Head(Section::Interface))
+        {
+            self.warn(
+                head.number,
+                "Address: there is none, so this host has no address of its own in the tunnel",
+            );
         }
         let Some(mtu) = &file.mtu else {
             return;
@@ -277,18 +286,31 @@ impl Findings<'_> {
     }
 
     fn endpoints(&mut self, file: &File) {
-        for endpoint in file
-            .settings
-            .peers
-            .iter()
-            .filter_map(|peer| peer.endpoint.as_ref())
-        {
-            if endpoint.host.is_empty() {
+        let of_peers = file.settings.peers.iter();
+        for endpoint in of_peers.filter_map(|peer| peer.endpoint.as_ref()) {
+            let (line, host) = (endpoint.line, &endpoint.host);
+            if host.is_empty() {
                 self.error(
-                    endpoint.line,
+                    line,
                     format_args!("Endpoint: `{endpoint}' has neither an address nor a name"),
                 );
+            } else if let Some(why) = endpoint.not_a_host() {
+                self.error(line, format_args!("Endpoint: `{host}': {why}"));
+            } else if !host.contains(':')
+                && host.parse::<IpAddr>().is_err()
+                && let Some(used) = endpoint.numeric()
+            {
+                // The C library completes an address, and reads numbers that begin with 0 as octal.
+                self.warn(
+                    line,
+                    format_args!("Endpoint: `{host}' is read as {}", used.ip()),
+                );
             }
+        }
+        if let Some(own) = &file.settings.own_endpoint
+            && let Some(why) = own.not_a_host()
+        {
+            self.warn(own.line, format_args!("Endpoint: `{}': {why}", own.host));
         }
         for ConfigValue { line, value } in loops::in_file(file) {
             self.warn(line, format_args!("Endpoint: {value}"));
@@ -304,10 +326,25 @@ impl Findings<'_> {
         let mut seen: HashMap<PublicKey, usize> = HashMap::new();
         for peer in &file.settings.peers {
             let line = peer.public_key_line;
-            if Some(peer.public_key) == own {
+            let is_own = Some(peer.public_key) == own;
+            if is_own {
                 let message =
                     "PublicKey: this is the interface's own public key; the peer will be ignored";
                 self.warn(line, message);
+            }
+            // A peer without AllowedIPs may be reached by others through this hub, or be a hub.
+            let is_alone = peer.relay().is_none_or(Groups::is_empty) && !peer.is_hub();
+            let has_none = |other: &PeerSettings| {
+                other.public_key != peer.public_key || other.allowed_ips.is_empty()
+            };
+            if is_alone
+                && !is_own
+                && file.settings.peers.iter().all(has_none)
+                && !hooks_mention(file, "allowed-ips")
+            {
+                let message = "AllowedIPs: this peer has none, so nothing is sent to it, and nothing \
+                               that it sends is accepted";
+                self.warn(peer.line, message);
             }
             if let Some(first) = seen.insert(peer.public_key, line) {
                 let message = format!(
@@ -359,6 +396,13 @@ impl Findings<'_> {
     }
 }
 
+/// Whether a command that `up` runs contains this text.
+fn hooks_mention(file: &File, text: &str) -> bool {
+    let hooks = &file.hooks;
+    let mut hooks = hooks.pre_up.iter().chain(&hooks.post_up);
+    hooks.any(|hook| hook.value.text().contains(text))
+}
+
 /// The networks of all peers, each with its peer.
 fn networks(file: &File) -> impl Iterator<Item = (PublicKey, &AllowedIpSetting)> {
     let peers = file.settings.peers.iter();
@@ -404,6 +448,13 @@ mod tests {
             "[Interface]\nAddress = 10.0.0.2\nPrivateKey = KEY_A\nMTU = 1280\n\
              [Peer]\nPublicKey = KEY_A\nAllowedIPs = 0.0.0.0/0\n",
             "[Interface]\nPostUp = wg set %i private-key <(pass wg)\n",
+            "[Interface]\nPrivateKey = KEY_A\nPostUp = ip address add 10.0.0.1/24 dev %i\n\
+             [Peer]\nPublicKey = KEY_A\nAllowedIPs = 10.0.0.2, fd00::2\n",
+            "[Interface]\nPrivateKey = KEY_A\nPostUp = wg set %i peer KEY_B allowed-ips ::/0\n\
+             [Peer]\nPublicKey = KEY_B\nEndpoint = [fe80::1%eth9]:1\n",
+            // A hub that only relays.
+            "[Interface]\nPrivateKey = KEY_A\nListenPort = 1\n[Peer]\nPublicKey = KEY_A\n\
+             #@ Relay = on\n[Peer]\nPublicKey = KEY_B\n#@ Relay = on\n",
             // From host to host.
             "[Interface]\nAddress = 10.0.0.1/32, fd00::1/128\nPrivateKey = KEY_A\n\
              [Peer]\nPublicKey = KEY_A\nAllowedIPs = 10.0.0.2/32, fd00::2/128\n",
@@ -450,7 +501,12 @@ mod tests {
     fn only_what_up_refuses_is_an_error() {
         let peer = "[Peer]\nPublicKey = KEY_B\nAllowedIPs = 10.0.0.0/24, fd00::/64\n";
         let is_error = |interface: &str, more: &str| {
-            let text = format!("[Interface]\nPrivateKey = KEY_A\n{interface}\n{peer}{more}");
+            let address = match interface.contains("Address") {
+                true => "",
+                false => "Address = 10.0.0.1/24\n",
+            };
+            let text =
+                format!("[Interface]\nPrivateKey = KEY_A\n{address}{interface}\n{peer}{more}");
             let text = text.replace("KEY_A", A).replace("KEY_B", B);
             let found = judge("wg0.conf", "wg0", text.as_bytes(), None);
             assert_eq!(found.len(), 1, "{text}: {found:?}");
@@ -463,6 +519,8 @@ mod tests {
             ("MTU = 1200", ""),
             ("MTU = 70000", ""),
             ("", "Endpoint = :5"),
+            ("", "Endpoint = 300.1.1.1:5"),
+            ("", "Endpoint = udp://vpn.example:5"),
         ] {
             assert!(is_error(interface, more), "{interface}{more}");
         }
@@ -471,11 +529,41 @@ mod tests {
             ("MTU = 1200\nTable = off\nAddress = fd00::1/64", ""),
             ("DNS = 10.0.0", ""),
             ("", "Endpoint = 10.0.0.7:5"),
+            ("", "Endpoint = 192.0.513:5"),
+            ("", "Endpoint = a:5\nEndpoint = b:5"),
             ("", "[Peer]\nPublicKey = KEY_B"),
+            ("", "[Peer]\nPublicKey = KEY_A"),
+            ("#@ Endpoint = https://vpn.example:5", ""),
             ("", "[Peer]\nPublicKey = KEY_A\nAllowedIPs = 10.0.0.0/24"),
         ] {
             assert!(!is_error(interface, more), "{interface}{more}");
         }
+    }
+
+    #[test]
+    fn what_newcomers_leave_out_or_repeat() {
+        assert_eq!(
+            found(
+                "[Interface]\nPrivateKey = KEY_A\nListenPort = 1\nListenPort = 2\n\
+                 [Peer]\nPublicKey = KEY_A\nEndpoint = 300.1.1.1:51820\n\
+                 [Peer]\nPublicKey = KEY_B\nAllowedIPs = ::2\n"
+            ),
+            [
+                "wg0.conf:1: Warning: Address: there is none, so this host has no address of its own in \
+                 the tunnel",
+                "wg0.conf:4: Warning: ListenPort: line 3 sets it too and is ignored: only the last one counts",
+                "wg0.conf:5: Warning: AllowedIPs: this peer has none, so nothing is sent to it, and \
+                 nothing that it sends is accepted",
+                "wg0.conf:7: Endpoint: `300.1.1.1': an IPv4 address is four numbers from 0 to 255",
+            ]
+        );
+        // A peer that is listed twice has the AllowedIPs of either.
+        let twice = found(
+            "[Interface]\nPrivateKey = KEY_A\nAddress = fd00::1/64\n[Peer]\nPublicKey = KEY_B\n\
+             [Peer]\nPublicKey = KEY_B\nAllowedIPs = fd00::2\n",
+        );
+        assert_eq!(twice.len(), 1, "{twice:?}");
+        assert!(twice[0].contains("already listed in line 5"), "{twice:?}");
     }
 
     #[test]
