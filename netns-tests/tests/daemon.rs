@@ -221,6 +221,40 @@ fn a_port_in_use_is_refused_and_nothing_is_changed() -> io::Result<()> {
     Ok(())
 }
 
+/// The error of `wg` comes first; the next line says more.
+#[test]
+fn who_uses_a_port_is_named() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let _wg = configured(&host, 1000)?;
+    let other = Daemon::ours()?.start(&host, "wg1", Via::Uapi)?;
+    other.set(&Config::new(&Keys::generate(), 2000))?;
+    let _taken = host.run(|| UdpSocket::bind("127.0.0.1:3000"))?;
+    let wg_rs = binaries::wg_rs()?;
+    let by_process = format!("' (process {})", std::process::id());
+    for (port, by) in [("2000", "the interface `wg1'"), ("3000", &by_process)] {
+        let mut proc = host.spawn(std::process::Command::new(&wg_rs).args([
+            "set",
+            "wg0",
+            "listen-port",
+            port,
+        ]))?;
+        assert_eq!(proc.wait(PATIENCE)?.code(), Some(1));
+        let output = proc.output();
+        let lines: Vec<_> = output.lines().collect();
+        assert_eq!(
+            lines[0],
+            "Unable to modify interface: Address already in use"
+        );
+        let start = format!("UDP port {port} is already used by ");
+        assert!(
+            lines[1].starts_with(&start) && lines[1].contains(by),
+            "{output}"
+        );
+        assert_eq!(lines.len(), 2, "{output}");
+    }
+    Ok(())
+}
+
 /// A port that is set while the link is down is reserved at once. So an initiation that arrives when the
 /// daemon has not yet noticed that its link is up waits, instead of being refused.
 #[test]

@@ -140,6 +140,70 @@ fn without_an_implementation_the_error_has_the_text_that_scripts_expect() -> io:
     Ok(())
 }
 
+/// An error of the kernel is followed by a line about what is in the way.
+#[test]
+fn what_is_in_the_way_is_named() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let Some((site, quick)) = place(&lab)? else {
+        return Ok(());
+    };
+    let file = |interface: &str, networks: &str| {
+        format!(
+            "[Interface]\nPrivateKey = {}\n{interface}\n[Peer]\nPublicKey = {}\n\
+             AllowedIPs = 10.1.0.0/16\nAllowedIPs = {networks}\n",
+            Keys::generate().private,
+            Key::random()
+        )
+    };
+    site.configure(
+        "wg0",
+        &file("ListenPort = 2000\nTable = off", "10.2.0.0/16"),
+    )?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    site.sh("ip route add 10.8.0.0/24 dev eth0; ip -6 route add fd08::/64 dev eth0 table 77")?;
+    let refused = |interface: &str, networks: &str, parts: &[&str]| -> io::Result<()> {
+        site.configure("wg1", &file(interface, networks))?;
+        let up = site.run(&quick, &["up", "wg1"])?;
+        assert_eq!(up.code, Some(1), "{}", up.output);
+        for part in parts {
+            assert!(up.output.contains(part), "{part} in {}", up.output);
+        }
+        Ok(())
+    };
+    refused(
+        "ListenPort = 2000",
+        "10.2.0.0/16",
+        &["Address already in use\nUDP port 2000 is already used by the interface `wg0': choose"],
+    )?;
+    refused(
+        "Table = auto",
+        "10.8.0.0/24",
+        &[
+            "wg-quick-rs: /etc/wireguard/wg1.conf:7: AllowedIPs: cannot add route 10.8.0.0/24 ",
+            ": File exists\n\
+             there is already a route to 10.8.0.0/24 through `eth0': remove",
+        ],
+    )?;
+    refused(
+        "Table = 77",
+        "fd08::/64",
+        &[
+            "wg1.conf:7: AllowedIPs: ",
+            "\nthere is already a route to fd08::/64 through `eth0' in table 77: remove",
+        ],
+    )?;
+    refused(
+        "Address = 10.9.0.1/24\nPreUp = ip address add 10.9.0.1/24 dev %i",
+        "10.2.0.0/16",
+        &[
+            "wg1.conf:3: Address: ",
+            "\n`wg1' already has the address 10.9.0.1: another Address or a PreUp command",
+        ],
+    )?;
+    site.run(&quick, &["down", "wg0"])?.success()?;
+    Ok(())
+}
+
 #[test]
 fn hooks_may_contain_any_bytes() -> io::Result<()> {
     let lab = Lab::new()?;

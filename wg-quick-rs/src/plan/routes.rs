@@ -5,9 +5,12 @@ use wg_rs::sys::netlink::Route;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 use wg_rs::sys::udp::Family;
 
-use crate::file::Address;
 use crate::file::table::Table;
+use crate::file::{Address, File};
+use crate::steps::failure::Failure;
+use crate::steps::step::Step;
 use crate::steps::target::family;
+use crate::steps::transaction::Transaction;
 
 /// A route that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,23 @@ pub fn wanted(interface: &Interface, table: Table, link: u32, there: &[Route]) -
         }
     }
     wanted
+}
+
+/// Adds a route. The error names the line of the file with this network, if there is one.
+///
+/// # Errors
+/// The step failed, or a signal arrived.
+pub fn add(transaction: &mut Transaction, file: &File, route: Route) -> Result<(), Failure> {
+    let peers = file.settings.peers.iter();
+    let mut networks = peers.flat_map(|peer| &peer.allowed_ips);
+    let line = networks
+        .find(|network| !network.remove && (network.ip.addr, network.ip.cidr) == route.to)
+        .map(|network| network.line);
+    let added = transaction.run(Step::AddRoute(route));
+    added.map_err(|failure| match line {
+        Some(line) => failure.at(file, line, "AllowedIPs"),
+        None => failure,
+    })
 }
 
 /// The route that the kernel adds for an address when the link is up.

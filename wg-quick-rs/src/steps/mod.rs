@@ -3,6 +3,7 @@
 //! This folder knows how a step is done, shown, undone and recorded. Which steps are taken is decided
 //! in `plan` and `verbs`.
 
+mod conflict;
 pub mod console;
 pub mod dns;
 pub mod failure;

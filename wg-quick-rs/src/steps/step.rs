@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::file::Address;
 use crate::file::replace::{create, replace};
+use crate::steps::conflict;
 use crate::steps::console;
 use crate::steps::dns::DnsSettings;
 use crate::steps::failure::Failure;
@@ -264,7 +265,8 @@ impl Step {
             }
             Step::AddAddress(address) => {
                 let full = of_link(address, target)?;
-                target.home.add_address_checked(&full)?;
+                let added = target.home.add_address_checked(&full);
+                added.map_err(|error| conflict::of_address(error, address, target))?;
                 undo.push(Step::DeleteAddress(address));
             }
             Step::DeleteAddress(address) => {
@@ -274,7 +276,8 @@ impl Step {
             }
             Step::Up { mtu, before } => {
                 let name = &target.interface;
-                target.home.set_mtu_and_up(name, mtu)?;
+                let up = target.home.set_mtu_and_up(name, mtu);
+                up.map_err(|error| conflict::of_port(error, target))?;
                 undo.push(Step::Up {
                     mtu: before,
                     before: mtu,
@@ -325,7 +328,8 @@ impl Step {
                 undo.push(Step::AddRule(rule));
             }
             Step::AddRoute(route) => {
-                target.home.add_route(&route)?;
+                let added = target.home.add_route(&route);
+                added.map_err(|error| conflict::of_route(error, &route, target))?;
                 undo.push(Step::DeleteRoute(route));
             }
             Step::AppendRoute(route) => {

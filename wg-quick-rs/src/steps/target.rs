@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use wg_rs::backend::Backends;
 use wg_rs::model::{Change, Interface};
-use wg_rs::place::Namespace;
+use wg_rs::place::{self, Namespace};
 use wg_rs::sys::netlink::{self, Netlink};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
@@ -129,8 +129,11 @@ impl Target {
                 extension.key()
             ));
         }
-        set.map(drop)
-            .map_err(|error| Failure::new(format_args!("Unable to modify interface: {error}")))
+        set.map(drop).map_err(|error| {
+            let why = place::port_in_use(&self.interface, changes, &error);
+            let why = why.map(|why| format!("\n{why}")).unwrap_or_default();
+            Failure::new(format_args!("Unable to modify interface: {error}{why}"))
+        })
     }
 
     /// The link's index.

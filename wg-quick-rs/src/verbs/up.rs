@@ -395,7 +395,7 @@ fn add_routes(
     for wanted in routes::wanted(interface, file.table, link, &there) {
         match wanted {
             WantedRoute::Route(route) if ipv6.uses(route.to.0) => {
-                transaction.run(Step::AddRoute(route))?
+                routes::add(transaction, file, route)?;
             }
             WantedRoute::Default(Family::V6) if ipv6.is_left_out() => {}
             WantedRoute::Default(family) => {

@@ -16,6 +16,7 @@ mod error;
 mod find;
 mod moving;
 mod namespace;
+mod port;
 mod survey;
 
 pub use create::{BackendChoice, create};
@@ -27,4 +28,5 @@ pub use find::{
 };
 pub use moving::allow_ipv6;
 pub use namespace::Namespace;
+pub use port::{own_port_in_use, port_in_use};
 pub use survey::namespaces;

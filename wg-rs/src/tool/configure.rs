@@ -20,6 +20,7 @@ use crate::backend::{Errno, errno};
 use crate::config::value::is_space;
 use crate::config::{self, Apply, INVALID_LENGTH, Settings, look_up, parse_args, parse_file};
 use crate::model::Change;
+use crate::place;
 use crate::sys::secrets;
 
 /// `set IFACE WORD…`
@@ -60,7 +61,16 @@ fn set_all(context: &Context, interface: &OsStr, settings: &Settings) -> ExitCod
             "Unable to modify interface: {name} is an interface of the kernel, which does not support `{}'",
             extension.key()
         )),
-        _ => complain(format_args!("Unable to modify interface: {error}")),
+        _ => refused(&name, &changes, &error),
+    }
+}
+
+/// Reports a refusal with the text of `wg`, and what is known of its reason on another line.
+fn refused(name: &str, changes: &[Change], error: &io::Error) -> ExitCode {
+    let status = complain(format_args!("Unable to modify interface: {error}"));
+    match place::port_in_use(name, changes, error) {
+        Some(why) => complain(why),
+        None => status,
     }
 }
 
@@ -190,7 +200,7 @@ fn make(context: &Context, interface: &OsStr, changes: &[Change]) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => complain(format_args!("Unable to modify interface: {error}")),
+        Err(error) => refused(&name, changes, &error),
     }
 }
 

@@ -230,7 +230,11 @@ impl Add {
             // there.
             Backends::new()
                 .set_without_unknown(&self.interface, changes)
-                .map_err(|error| format!("Unable to modify interface: {error}"))?;
+                .map_err(|error| {
+                    let why = place::port_in_use(&self.interface, changes, &error);
+                    let why = why.map(|why| format!("\n{why}")).unwrap_or_default();
+                    format!("Unable to modify interface: {error}{why}")
+                })?;
         }
         if let Some((namespace, target)) = target {
             link.move_to(namespace, target)

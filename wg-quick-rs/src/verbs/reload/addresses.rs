@@ -50,7 +50,7 @@ impl Addresses {
     ///
     /// # Errors
     /// A step failed, or a signal arrived.
-    pub fn add(&self, transaction: &mut Transaction) -> Result<(), Failure> {
+    pub fn add(&self, transaction: &mut Transaction, file: &File) -> Result<(), Failure> {
         for address in self
             .new
             .iter()
@@ -61,7 +61,12 @@ impl Addresses {
             if let Some(twin) = self.gone.iter().find(is_twin) {
                 transaction.run(Step::DeleteAddress(*twin))?;
             }
-            transaction.run(Step::AddAddress(*address))?;
+            let line = file.addresses.iter().find(|one| one.value == *address);
+            let added = transaction.run(Step::AddAddress(*address));
+            added.map_err(|failure| match line {
+                Some(one) => failure.at(file, one.line, "Address"),
+                None => failure,
+            })?;
         }
         Ok(())
     }

@@ -95,7 +95,7 @@ pub fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), F
     let ipv6 = Ipv6::of(&transaction.target, file)?;
     ipv6.warn(&transaction.target, file)?;
     let addresses = Addresses::new(transaction.target.addresses()?, file, ipv6, known);
-    addresses.add(transaction)?;
+    addresses.add(transaction, file)?;
     if moves {
         defaults.change_mark(
             transaction,
@@ -104,7 +104,7 @@ pub fn bring_to_file(transaction: &mut Transaction, file: &File) -> Result<(), F
         )?;
     }
     let routes = RouteChanges::new(transaction, file, (&before, &after), &addresses, &defaults)?;
-    routes.add(transaction, &mut defaults)?;
+    routes.add(transaction, file, &mut defaults)?;
     set_dns(transaction, file)?;
     addresses.delete(transaction)?;
     routes.delete(transaction)?;

@@ -107,6 +107,7 @@ impl RouteChanges {
     pub fn add(
         &self,
         transaction: &mut Transaction,
+        file: &File,
         defaults: &mut Defaults,
     ) -> Result<(), Failure> {
         let mut lasting = self.ours.clone();
@@ -126,11 +127,11 @@ impl RouteChanges {
             }
             // The kernel's own route to this destination stays until its address is deleted.
             let is_twin = |other: &Route| same(route, other) && route.to.0.is_ipv4();
-            transaction.run(if self.others.iter().any(is_twin) {
-                Step::AppendRoute(*route)
+            if self.others.iter().any(is_twin) {
+                transaction.run(Step::AppendRoute(*route))?;
             } else {
-                Step::AddRoute(*route)
-            })?;
+                routes::add(transaction, file, *route)?;
+            }
         }
         Ok(())
     }
