@@ -474,9 +474,34 @@ fn a_missing_interface_fails() -> io::Result<()> {
     assert_eq!(all, "");
     let one = host.sh(&wg_rs.to_string_lossy(), &["status", "wg0"]);
     let error = one.expect_err("there is none").to_string();
-    assert!(
-        error.contains("Unable to access interface wg0: "),
-        "{error}"
-    );
+    let why = "Unable to access interface wg0: there is no such interface";
+    assert!(error.contains(why), "{error}");
+    let other = host.sh(&wg_rs.to_string_lossy(), &["status", "lo"]);
+    let error = other.expect_err("it is of another kind").to_string();
+    assert!(error.contains("lo: it is not a WireGuard"), "{error}");
+    Ok(())
+}
+
+/// Each time, until a command with the manners of `wg` deletes the socket.
+#[test]
+fn a_killed_daemon_is_reported() -> io::Result<()> {
+    let (hosts, status, _, _, mut wg) = alone()?;
+    let host = &hosts.hosts[0];
+    wg.kill()?;
+    let wg_rs = status.0.to_string_lossy();
+    let why = "wg0: its daemon was killed or has crashed, and left its socket";
+    for arguments in [
+        &["status", "wg0"][..],
+        &["status"],
+        &["log", "wg0", "error"],
+    ] {
+        for _ in 0..2 {
+            let error = host.sh(&wg_rs, arguments).expect_err("it was killed");
+            assert!(error.to_string().contains(why), "{arguments:?}: {error}");
+        }
+    }
+    let error = host.sh(&wg_rs, &["show", "wg0"]).expect_err("as wg");
+    assert!(!error.to_string().contains("killed"), "{error}");
+    assert_eq!(host.sh(&wg_rs, &["status"])?, "");
     Ok(())
 }

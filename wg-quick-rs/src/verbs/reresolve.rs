@@ -20,6 +20,7 @@ use wg_crypto::key::PublicKey;
 use wg_rs::backend::Backends;
 use wg_rs::config::ConfigEndpoint;
 use wg_rs::model::{Change, Peer};
+use wg_rs::place;
 
 use crate::file::Location;
 use crate::plan::ask::Around;
@@ -104,9 +105,13 @@ fn find(backends: &Backends, location: &Location) -> Result<Vec<Stale>, String> 
         return Ok(Vec::new());
     }
     let name = &location.interface;
-    let running = backends
-        .get(name)
-        .map_err(|error| format!("{name}: Unable to access interface: {error}"))?;
+    if backends.is_left(name) {
+        return Err(format!("{name}: {}", place::left_behind(name)));
+    }
+    let running = backends.get(name).map_err(|error| {
+        let why = place::no_access(name, &error);
+        format!("{name}: Unable to access interface: {why}")
+    })?;
     let state = State::load(name).ok().flatten();
     let around = Around::new(running.fwmark, state.as_ref());
     let now = SystemTime::now();

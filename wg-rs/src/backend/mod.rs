@@ -81,6 +81,27 @@ impl Backends {
         Ok(names)
     }
 
+    /// Like [`Backends::list`], but no socket is deleted. Also returns the names of the sockets that were
+    /// left by a daemon that was killed.
+    ///
+    /// # Errors
+    /// Those of [`Backends::list`].
+    pub fn survey(&self) -> io::Result<(Vec<String>, Vec<String>)> {
+        let mut names = kernel::list()?;
+        let (live, left) = userspace::survey(&self.run_dir)?;
+        for name in live {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok((names, left))
+    }
+
+    /// Whether the interface's socket was left by a daemon that was killed. It is not deleted.
+    pub fn is_left(&self, name: &str) -> bool {
+        userspace::is_left(&self.run_dir, name)
+    }
+
     /// The kind of the interface with this name. None if there is no such interface.
     ///
     /// # Errors

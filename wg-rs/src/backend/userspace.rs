@@ -18,6 +18,66 @@ use crate::uapi::{self, SUFFIX};
 
 /// The names of all interfaces with a live socket in `dir`.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = names(dir)?;
+    names.retain(|name| socket(dir, name).is_some());
+    Ok(names)
+}
+
+/// The names of all interfaces with a live socket in `dir`, and of those whose socket was left by a
+/// daemon that was killed. Nothing is deleted.
+pub(super) fn survey(dir: &Path) -> io::Result<(Vec<String>, Vec<String>)> {
+    let (mut live, mut left) = (Vec::new(), Vec::new());
+    for name in names(dir)? {
+        match look(dir, &name) {
+            Some((_, State::Live)) => live.push(name),
+            Some((_, State::Left)) => left.push(name),
+            None => {}
+        }
+    }
+    Ok((live, left))
+}
+
+/// Whether the socket of this interface was left by a daemon that was killed.
+pub(super) fn is_left(dir: &Path, name: &str) -> bool {
+    look(dir, name).is_some_and(|(_, state)| state == State::Left)
+}
+
+/// The path of the interface's socket, if it is live.
+pub(super) fn socket(dir: &Path, name: &str) -> Option<PathBuf> {
+    match look(dir, name)? {
+        (path, State::Live) => Some(path),
+        (path, State::Left) => {
+            let _ = fs::remove_file(&path);
+            None
+        }
+    }
+}
+
+/// Whether somebody listens on a socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Live,
+    /// The daemon was killed.
+    Left,
+}
+
+fn look(dir: &Path, name: &str) -> Option<(PathBuf, State)> {
+    if name.is_empty() || name.contains('/') {
+        return None;
+    }
+    let path = uapi::socket_in(dir, name);
+    if !fs::metadata(&path).ok()?.file_type().is_socket() {
+        return None;
+    }
+    let state = match client::connect(&path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => State::Left,
+        _ => State::Live,
+    };
+    Some((path, state))
+}
+
+/// The names of the files in `dir` that may be sockets.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(with_wgs_text)?,
@@ -26,29 +86,9 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<String>> {
     for entry in entries {
         let file = entry.map_err(with_wgs_text)?.file_name();
         let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX));
-        if let Some(name) = name.filter(|name| socket(dir, name).is_some()) {
-            names.push(name.to_owned());
-        }
+        names.extend(name.map(str::to_owned));
     }
     Ok(names)
-}
-
-/// The path of the interface's socket, if it is live.
-pub(super) fn socket(dir: &Path, name: &str) -> Option<PathBuf> {
-    if name.is_empty() || name.contains('/') {
-        return None;
-    }
-    let path = uapi::socket_in(dir, name);
-    if !fs::metadata(&path).ok()?.file_type().is_socket() {
-        return None;
-    }
-    match client::connect(&path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            let _ = fs::remove_file(&path);
-            None
-        }
-        _ => Some(path),
-    }
 }
 
 pub(super) fn get(socket: &Path) -> io::Result<Interface> {
@@ -114,6 +154,13 @@ mod tests {
         std::os::unix::fs::symlink("wg0.sock", dir.path().join("wg6.sock")).unwrap();
 
         let backends = Backends::in_dir(dir.path());
+        let (_, mut left) = backends.survey().unwrap();
+        left.sort();
+        assert_eq!(left, ["wg1", "wg2", "wg3"]);
+        assert!(backends.is_left("wg1") && dir.path().join("wg1.sock").exists());
+        for name in ["wg0", "wg4", "wg5", "wg7", "", "../wg1"] {
+            assert!(!backends.is_left(name), "{name}");
+        }
         // At least ours: the machine may have kernel interfaces too.
         assert_eq!(backends.kind("wg1").unwrap(), None);
         assert!(!dir.path().join("wg1.sock").exists());

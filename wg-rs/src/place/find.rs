@@ -6,7 +6,7 @@ use super::daemon::{self, RunningDaemon};
 use super::error::{Error, reason};
 use super::namespace::Namespace;
 use super::survey::Survey;
-use crate::backend::{Backends, Kind};
+use crate::backend::{Backends, Kind, errno};
 use crate::sys::netlink::{self, Link, Netlink};
 use crate::sys::netns::{NetNs, NetNsId};
 
@@ -93,6 +93,31 @@ pub fn find(name: &str) -> Result<FoundInterface, Error> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Why an interface cannot be accessed, in words for a command that `wg` lacks: `wg` itself reports only
+/// an errno.
+pub fn no_access(name: &str, error: &io::Error) -> String {
+    match errno(error) {
+        Some(libc::ECONNREFUSED) => left_behind(name),
+        Some(libc::EPROTONOSUPPORT | libc::ENODEV | libc::EOPNOTSUPP) => {
+            let link = Netlink::open().and_then(|mut netlink| netlink.link(name));
+            match link {
+                Ok(_) => "it is not a WireGuard interface".into(),
+                Err(_) => "there is no such interface".into(),
+            }
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// What is known of an interface whose daemon left its socket behind.
+pub fn left_behind(name: &str) -> String {
+    format!(
+        "its daemon was killed or has crashed, and left its socket {}: start it again, for example \
+         with `wg-quick-rs up {name}', or remove the socket",
+        daemon::socket(name).display()
+    )
 }
 
 /// Whether the link of the daemon at the interface's socket is in the calling thread's namespace.
@@ -202,7 +227,7 @@ fn see_all(survey: &Survey) -> Result<Vec<Seen>, Error> {
         }
     }
     let backends = Backends::new();
-    for name in backends.list()? {
+    for name in backends.survey()?.0 {
         if backends.kind(&name)? == Some(Kind::Userspace) {
             seen.push(behind_socket(name));
         }

@@ -24,7 +24,8 @@ pub use daemon::{Ending, pid, socket};
 pub use error::Error;
 pub(crate) use error::reason;
 pub use find::{
-    FoundInterface, ListedInterface, born_here, find, list, list_without_containers, lives_here,
+    FoundInterface, ListedInterface, born_here, find, left_behind, list, list_without_containers,
+    lives_here, no_access,
 };
 pub use moving::allow_ipv6;
 pub use namespace::Namespace;

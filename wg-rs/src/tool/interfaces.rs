@@ -40,10 +40,22 @@ impl Interfaces {
 
     /// See [`Backends::list`].
     pub fn list(&self) -> io::Result<Vec<String>> {
-        let all = self.all.list()?;
-        let Some(kernels) = &self.kernels else {
-            return Ok(all);
-        };
+        match &self.kernels {
+            None => self.all.list(),
+            Some(kernels) => self.list_here(kernels, self.all.list()?),
+        }
+    }
+
+    /// See [`Backends::survey`]. Nobody knows in which namespace a daemon that was killed had its link.
+    pub fn survey(&self) -> io::Result<(Vec<String>, Vec<String>)> {
+        let (all, left) = self.all.survey()?;
+        match &self.kernels {
+            None => Ok((all, left)),
+            Some(kernels) => Ok((self.list_here(kernels, all)?, Vec::new())),
+        }
+    }
+
+    fn list_here(&self, kernels: &Backends, all: Vec<String>) -> io::Result<Vec<String>> {
         let mut names = kernels.list()?;
         for name in all {
             if !names.contains(&name) && self.is_daemons(&name)? && place::lives_here(&name) {
@@ -51,6 +63,11 @@ impl Interfaces {
             }
         }
         Ok(names)
+    }
+
+    /// See [`Backends::is_left`].
+    pub fn is_left(&self, name: &str) -> bool {
+        self.all.is_left(name)
     }
 
     /// See [`Backends::get`].

@@ -6,7 +6,7 @@ use crate::backend::Kind;
 use crate::model::status::Status;
 use crate::place::{self, ListedInterface};
 use crate::tool::context::Context;
-use crate::tool::query::query;
+use crate::tool::query::{left_behind, query};
 
 /// An interface with its status.
 pub(super) struct Asked {
@@ -19,7 +19,7 @@ pub(super) struct Asked {
 
 /// Queries this interface, or all. The exit code says whether all could be queried.
 pub(super) fn ask(context: &Context, name: Option<&str>) -> (Vec<Asked>, ExitCode) {
-    let (all, exit) = query(&context.interfaces, name);
+    let (all, exit) = query(&context.interfaces, name, left_behind);
     let mut places = None;
     let mut asked = Vec::new();
     for (name, kind, status) in all {
