@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::context::{Context, complain};
 use super::netns;
 use super::out::print;
-use crate::backend::Backends;
+use crate::backend::{Backends, Kind};
 use crate::config::{self, Apply, Hint, value};
 use crate::daemon::options::interface_name;
 use crate::model::Change;
@@ -156,7 +156,7 @@ pub(crate) fn run(context: &Context, args: &[OsString]) -> ExitCode {
         LinkCommand::List { json } => match place::list() {
             Ok(listed) => {
                 return print(if json {
-                    as_json(&listed)
+                    as_json(&listed, public_key)
                 } else {
                     table(&listed)
                 });
@@ -318,12 +318,26 @@ impl Drop for Uninterrupted {
     }
 }
 
-fn as_json(listed: &[ListedInterface]) -> String {
+/// The public key of an interface; None if it has no key, or cannot be accessed from here.
+fn public_key(link: &ListedInterface) -> Option<String> {
+    let get = || Backends::new().get(&link.name);
+    let got = match (&link.lives_in, link.backend) {
+        (Some(namespace), Kind::Kernel) => namespace.open().ok()?.run(get).ok()?,
+        _ => get(),
+    };
+    Some(got.ok()?.private_key?.public_key().to_base64())
+}
+
+fn as_json(
+    listed: &[ListedInterface],
+    public_key: impl Fn(&ListedInterface) -> Option<String>,
+) -> String {
     let namespace = |namespace: &Option<Namespace>| namespace.as_ref().map(ToString::to_string);
     let link = |link: &ListedInterface| {
         json!({
             "name": link.name,
             "backend": link.backend.as_str(),
+            "publicKey": public_key(link),
             "livesIn": namespace(&link.lives_in),
             "bornIn": namespace(&link.born_in),
             "up": link.up,
@@ -377,7 +391,6 @@ fn table(listed: &[ListedInterface]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Kind;
 
     fn parse(args: &[&str]) -> Result<LinkArguments, String> {
         LinkArguments::try_parse_from([&["wg-rs link"], args].concat())
@@ -490,13 +503,14 @@ mod tests {
              a          kernel     -           -        down\n"
         );
         assert_eq!(table(&[]), "");
-        let read: Value = serde_json::from_str(&as_json(&listed)).unwrap();
+        let public_key = |link: &ListedInterface| (link.name == "wg0").then(|| "KEY".into());
+        let read: Value = serde_json::from_str(&as_json(&listed, public_key)).unwrap();
         assert_eq!(
             read,
             json!([
-                {"name": "wg0", "backend": "userspace", "livesIn": "docker:web",
+                {"name": "wg0", "backend": "userspace", "publicKey": "KEY", "livesIn": "docker:web",
                  "bornIn": "init", "up": true, "pid": 7},
-                {"name": "a", "backend": "kernel", "livesIn": null,
+                {"name": "a", "backend": "kernel", "publicKey": null, "livesIn": null,
                  "bornIn": null, "up": false, "pid": null}
             ])
         );
