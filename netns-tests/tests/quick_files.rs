@@ -240,7 +240,13 @@ fn save_keeps_comments_and_on_a_full_disk_the_old_file() -> io::Result<()> {
     );
 
     named.site.sh("rm /etc/wireguard/fill")?;
-    named.run(&["save", "wg0"])?;
+    let saved = named.site.run(&named.quick, &["save", "wg0"])?.success()?;
+    assert_eq!(
+        saved,
+        format!(
+            "[!] Saving the settings of `wg0' in {CONF}; only the lines that differ are changed.\n"
+        )
+    );
     let peer =
         format!("\n[Peer]\nPublicKey = {new}\nAllowedIPs = 10.77.0.3/32\nEndpoint = 192.0.2.3:3\n");
     assert_eq!(host.read(CONF)?, before.clone() + &peer);

@@ -76,8 +76,8 @@ pub fn save_config(transaction: &mut Transaction, file: &File) -> Result<(), Fai
     let old = Zeroizing::new(fs::read(&file.path)?);
     let new = edited(&old, &snapshot);
     if *new != *old {
-        console::command(format_args!(
-            "wg showconf {} > {}",
+        console::note(format_args!(
+            "Saving the settings of `{}' in {}; only the lines that differ are changed.",
             file.interface,
             file.path.display()
         ));
