@@ -10,7 +10,7 @@ use std::time::Duration;
 use netns_tests::process::{self, status};
 use netns_tests::{
     Config, Daemon, Family, Host, Keys, Lab, PATIENCE, Ping, Plan, SOCKETS, Tunnel, Uapi, Via, Wg,
-    netlink, ready, until,
+    binaries, netlink, ready, until,
 };
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -158,6 +158,49 @@ fn version_and_help() -> io::Result<()> {
         let text = proc.success(PATIENCE)?;
         assert!(text.contains(word), "{option}: {text}");
     }
+    for program in ["wireguard-rs", "wg-rs", "wg-quick-rs"] {
+        let path = binaries::build(program)?;
+        for option in ["-v", "-V", "--version"] {
+            let text = host.sh(&path.to_string_lossy(), &[option])?;
+            let version = concat!(" ", env!("CARGO_PKG_VERSION"), "\n");
+            assert!(
+                text.starts_with(&format!("{program}{version}")),
+                "{option}: {text}"
+            );
+        }
+    }
+    let wg_rs = binaries::wg_rs()?;
+    let help = host.sh(&wg_rs, &["set", "--help"])?;
+    assert_eq!(host.sh(&wg_rs, &["help", "set"])?, help);
+    let unknown = host.sh(&wg_rs, &["help", "sets"]).expect_err("no command");
+    assert!(
+        unknown.to_string().contains("Invalid subcommand: `sets'"),
+        "{unknown}"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_unknown_log_level_is_a_warning() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    let mut command = Daemon::ours()?.command(&["wg0"]);
+    let mut proc = host.spawn(command.env("LOG_LEVEL", "loud"))?;
+    let output = proc.success(PATIENCE)?;
+    let warning = "LOG_LEVEL: `loud' is not silent, error, verbose or debug; error is used";
+    assert_eq!(output.matches(warning).count(), 1, "{output}");
+    host.run(|| netlink::delete_link("wg0"))
+}
+
+#[test]
+fn the_name_of_another_interface_is_refused_with_the_reason() -> io::Result<()> {
+    let (_lab, host) = alone()?;
+    host.sh("ip", &["link", "add", "wg0", "type", "veth", "peer", "wg1"])?;
+    let mut proc = host.spawn(&mut Daemon::ours()?.command(&["wg0"]))?;
+    assert!(!proc.wait(PATIENCE)?.success());
+    let output = proc.output();
+    let why = "cannot create the TUN device: Invalid argument (`wg0' is the name of another interface, of \
+               the kind veth: choose another name)";
+    assert!(output.contains(why), "{output}");
     Ok(())
 }
 

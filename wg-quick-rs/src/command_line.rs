@@ -28,11 +28,15 @@ use crate::verbs::{check, down, init, qr, reload, reresolve, save, strip, up};
 #[command(
     name = "wg-quick-rs",
     version,
+    disable_version_flag = true,
     about = "Sets up WireGuard tunnels by their config files",
     after_help = FILE_HELP,
     help_expected = true
 )]
 pub struct Arguments {
+    /// Print the version
+    #[arg(short = 'V', short_alias = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -459,6 +463,8 @@ mod tests {
         assert_eq!(help(&["down", "--help"]), ErrorKind::DisplayHelp);
         assert_eq!(help(&["check", "--help"]), ErrorKind::DisplayHelp);
         assert_eq!(help(&["help"]), ErrorKind::DisplayHelp);
-        assert_eq!(help(&["--version"]), ErrorKind::DisplayVersion);
+        for word in ["-v", "-V", "--version"] {
+            assert_eq!(help(&[word]), ErrorKind::DisplayVersion);
+        }
     }
 }

@@ -39,6 +39,7 @@ use crate::datapath::lane::default_workers;
 use crate::datapath::network::log_refused;
 use crate::model::{self, status::Status};
 use crate::sys;
+use crate::sys::netlink::Netlink;
 use crate::sys::process::background::{self, Background, Parent};
 use crate::sys::process::sandbox::{self, Sandbox};
 use crate::sys::process::{confine, notify, slice};
@@ -96,6 +97,12 @@ fn run(options: &Options) -> Result<(), Fatal> {
     let queue = log::start(environment.log_level, destination);
     if timers::SPEED != 1 {
         tracing::error!("{}", options::TEST_BUILD);
+    }
+    if let Some(level) = &environment.unknown_level {
+        tracing::warn!(
+            "LOG_LEVEL: `{}' is not silent, error, verbose or debug; error is used",
+            level.escape_debug()
+        );
     }
     let aead = options::aead(|name| std::env::var_os(name)).map_err(Fatal)?;
     if options.foreground || environment.foreground {
@@ -155,7 +162,7 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Option<String>, Liste
         }
         None => {
             let tun = Tun::create(&options.interface, want)
-                .map_err(Fatal::new("cannot create the TUN device"))?;
+                .map_err(|error| cannot_create(&options.interface, &error))?;
             link::prepare(&options.interface).map_err(Fatal::new("cannot set up the link"))?;
             tun
         }
@@ -177,6 +184,29 @@ fn make(options: &Options, prepared: bool) -> Result<(Tun, Option<String>, Liste
     };
     let name = is_named_by_us.then(|| options.interface.clone());
     Ok((tun, name, listener))
+}
+
+/// The error of a TUN device that cannot be created, with what is in its way.
+fn cannot_create(name: &str, error: &io::Error) -> Fatal {
+    let link = || {
+        Netlink::open()
+            .and_then(|mut netlink| netlink.link(name))
+            .ok()
+    };
+    let why = match error.raw_os_error() {
+        Some(libc::EBUSY) => {
+            " (an interface of this name is running: see `wg-rs link list')".into()
+        }
+        Some(libc::EINVAL) => link().map_or_else(String::new, |link| {
+            // A TAP device has the kind of a TUN device.
+            let kind = link.kind.filter(|kind| kind != "tun");
+            let kind = kind.map(|kind| format!(", of the kind {kind}"));
+            let kind = kind.unwrap_or_default();
+            format!(" (`{name}' is the name of another interface{kind}: choose another name)")
+        }),
+        _ => String::new(),
+    };
+    Fatal(format!("cannot create the TUN device: {error}{why}"))
 }
 
 /// Creates the configuration socket. The link of this name is already ours. A daemon that still has
@@ -334,6 +364,24 @@ impl Handler for RunningInterface {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_the_way_of_a_tun_is_named() {
+        let said = |name: &str, errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            sys::reason(&cannot_create(name, &error).0)
+        };
+        assert_eq!(
+            said("lo", libc::EINVAL),
+            "cannot create the TUN device: Invalid argument (`lo' is the name of another interface: choose \
+             another name)"
+        );
+        let plain = "cannot create the TUN device: Invalid argument";
+        assert_eq!(said("wg-no-such-one", libc::EINVAL), plain);
+        assert!(
+            said("wg0", libc::EBUSY).ends_with("(another process runs an interface of this name)")
+        );
+    }
 
     #[test]
     fn errors_have_the_numbers_of_the_kernel_module() {

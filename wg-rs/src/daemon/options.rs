@@ -15,8 +15,8 @@ use crate::tunnel::timers;
 #[derive(Debug, Parser)]
 #[command(
     name = "wireguard-rs",
-    version,
-    long_version = long_version(),
+    version = long_version(),
+    disable_version_flag = true,
     about = "A WireGuard interface in userspace that behaves like the kernel module",
     after_help = "Example:\n  wireguard-rs wg0 && wg setconf wg0 /etc/wireguard/wg0.conf && ip link set wg0 up\n\n\
                   Returns when the interface and its UAPI socket exist. See wireguard-rs(8)."
@@ -49,6 +49,10 @@ pub struct Options {
         hide_default_value = true
     )]
     pub sandbox: Switch,
+
+    /// Print the version, and how data is encrypted
+    #[arg(short = 'V', short_alias = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
 
     /// Name of the interface to create
     #[arg(value_name = "INTERFACE", value_parser = interface_name)]
@@ -237,6 +241,9 @@ pub struct Environment {
     pub foreground: bool,
     /// `LOG_LEVEL`.
     pub log_level: LogLevel,
+    /// A `LOG_LEVEL` that is none: wireguard-go, too, then logs errors. None in the background, where the
+    /// parent has said so.
+    pub unknown_level: Option<String>,
     /// Whether `LOG_LEVEL` is set: a background daemon then keeps its standard output and standard
     /// error.
     pub keep_stdio: bool,
@@ -255,14 +262,14 @@ impl Environment {
     pub fn read(var: impl Fn(&str) -> Option<OsString>) -> Self {
         let text = |name: &str| var(name).map(|value| value.to_string_lossy().into_owned());
         let level = text("LOG_LEVEL").filter(|value| !value.is_empty());
+        let known = level.as_deref().and_then(LogLevel::of_name);
+        let in_background = var(background::READY_FD).is_some();
         Environment {
             foreground: text(background::FOREGROUND).as_deref() == Some("1"),
-            log_level: level
-                .as_deref()
-                .and_then(LogLevel::of_name)
-                .unwrap_or(LogLevel::Error),
+            log_level: known.unwrap_or(LogLevel::Error),
             keep_stdio: level.is_some(),
-            in_background: var(background::READY_FD).is_some(),
+            unknown_level: level.filter(|_| known.is_none() && !in_background),
+            in_background,
         }
     }
 }
@@ -361,6 +368,13 @@ mod tests {
         assert!(parse(&["--sandbox", "no", "wg0"]).is_err());
         assert!(parse(&[]).is_err());
         assert!(parse(&["wg0", "wg1"]).is_err());
+        for word in ["-v", "-V", "--version"] {
+            let text = parse(&[word]).unwrap_err().to_string();
+            assert!(
+                text.starts_with("wireguard-rs ") && text.contains("AEAD"),
+                "{text}"
+            );
+        }
     }
 
     #[test]
@@ -384,5 +398,13 @@ mod tests {
             (some.foreground, some.keep_stdio, some.log_level),
             (true, true, LogLevel::Verbose)
         );
+        assert_eq!((none.unknown_level, some.unknown_level), (None, None));
+        let loud = read(&[("LOG_LEVEL", "loud")]);
+        assert_eq!(
+            (loud.log_level, loud.unknown_level.as_deref()),
+            (LogLevel::Error, Some("loud"))
+        );
+        let child = read(&[("LOG_LEVEL", "loud"), (background::READY_FD, "3")]);
+        assert_eq!(child.unknown_level, None);
     }
 }

@@ -62,9 +62,18 @@ pub fn main() -> ExitCode {
     };
     match (&*name, args.len()) {
         ("-v" | "--version" | "version", 1) => return version(as_wg),
+        ("-V", 1) if !as_wg => return version(as_wg),
         ("-h" | "--help" | "help", 1) => return print(verb::usage(&program, as_wg)),
         _ => {}
     }
+    // `help set` is `set --help`.
+    if name == "help" && args.len() == 2 && !as_wg {
+        args.rotate_left(1);
+    }
+    let name = match args.first() {
+        None => "show".into(),
+        Some(name) => name.to_string_lossy(),
+    };
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
         return complain(format_args!(
             "Invalid subcommand: `{name}'\n{}",
@@ -138,6 +147,6 @@ fn version(as_wg: bool) -> ExitCode {
             "wireguard-tools v{WIREGUARD_TOOLS} - https://git.zx2c4.com/wireguard-tools/\n"
         ))
     } else {
-        print(concat!("wg-rs v", env!("CARGO_PKG_VERSION"), "\n"))
+        print(concat!("wg-rs ", env!("CARGO_PKG_VERSION"), "\n"))
     }
 }

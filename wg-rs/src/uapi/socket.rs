@@ -37,7 +37,7 @@ pub enum BindError {
     #[error("`{0}` is not a valid interface name")]
     Name(String),
     /// Another daemon listens on this socket.
-    #[error("{}: another daemon is using this socket", .0.display())]
+    #[error("{}: another daemon is using this socket; `wg-rs link list' shows where its interface is", .0.display())]
     InUse(PathBuf),
     /// The folder or the socket could not be created.
     #[error("{}: {source}", path.display())]
