@@ -125,6 +125,7 @@ fn next<'a>(before: &[&'a str]) -> Next<'a> {
     match before {
         [] => Next::Verbs,
         ["--netns"] => Next::Namespaces,
+        ["help"] => Next::Own(VERBS.iter().map(|verb| verb.name.to_owned()).collect()),
         [_, .., "--netns"] => Next::Namespaces,
         ["show"] => Next::Interfaces(&["all", "interfaces", "--json", "--watch", "--netns"]),
         ["show", "--json" | "--watch"] => Next::Interfaces(&["all"]),
@@ -335,6 +336,10 @@ mod tests {
             );
         }
         assert_eq!(candidates(&["gen".into()]), "genkey\ngenpsk\n");
+        assert_eq!(
+            candidates(&["help".into(), "gen".into()]),
+            "genkey\ngenpsk\n"
+        );
         assert_eq!(
             candidates(&["setconf".into(), "x".into(), "".into()]),
             ":files\n"
