@@ -157,9 +157,16 @@ fn what_is_in_the_way_is_named() -> io::Result<()> {
     };
     site.configure(
         "wg0",
-        &file("ListenPort = 2000\nTable = off", "10.2.0.0/16"),
+        &file(
+            "ListenPort = 1\nListenPort = 2000\nTable = off",
+            "10.2.0.0/16",
+        ),
     )?;
-    site.run(&quick, &["up", "wg0"])?.success()?;
+    let up = site.run(&quick, &["up", "wg0"])?.success()?;
+    let warning =
+        "/etc/wireguard/wg0.conf:4: Warning: ListenPort: line 3 sets it too and is ignored";
+    assert_eq!(up.matches("Warning: ").count(), 1, "{up}");
+    assert!(up.contains(warning), "{up}");
     site.sh("ip route add 10.8.0.0/24 dev eth0; ip -6 route add fd08::/64 dev eth0 table 77")?;
     let refused = |interface: &str, networks: &str, parts: &[&str]| -> io::Result<()> {
         site.configure("wg1", &file(interface, networks))?;

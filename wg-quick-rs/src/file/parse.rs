@@ -24,6 +24,7 @@ pub use wg_rs::config::Address;
 use zeroize::Zeroizing;
 
 use crate::file::name::{broken_rule, broken_rule_of_name, is_name};
+use crate::file::repeated::repeated;
 use crate::file::table::Table;
 
 /// The folder of files that are given by their interface.
@@ -50,6 +51,8 @@ pub struct File {
     pub hooks: Hooks,
     /// `SaveConfig`.
     pub save_config: bool,
+    /// Lines whose key an earlier line has too, although only one counts, each with a warning.
+    pub repeated: Vec<ConfigValue<String>>,
     /// The settings for `wg`.
     pub settings: Settings,
     /// The lines for `wg`, as `strip` prints them.
@@ -304,6 +307,10 @@ pub fn parse(name: &str, interface: &str, text: &[u8]) -> (File, Vec<Error>) {
         }
         blanked.push(b'\n');
     }
+    let repeated = repeated(text).into_iter();
+    reader.file.repeated = repeated
+        .map(|(line, value)| ConfigValue { line, value })
+        .collect();
     let (settings, errors) = config::read_file(name, &blanked, Dialect::WgQuick);
     reader.file.settings = settings;
     reader.errors.extend(errors.into_iter().map(Error::from));

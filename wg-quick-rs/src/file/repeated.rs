@@ -2,8 +2,6 @@
 
 use wg_rs::config::lines::{Section, What, lines};
 
-use super::ConfigValue;
-
 /// The keys with one value. `#@ Endpoint` is one of `[Interface]`, and the other `#@` keys of `[Peer]`.
 const SINGLE: [&str; 14] = [
     "PrivateKey",
@@ -22,9 +20,9 @@ const SINGLE: [&str; 14] = [
     "#@ Hub",
 ];
 
-/// A warning for each line whose key an earlier line of the same section has too. All `[Interface]`
-/// sections of a file are one.
-pub fn repeated(text: &[u8]) -> Vec<ConfigValue<String>> {
+/// The lines whose key an earlier line of the same section has too, each with its number and a warning.
+/// All `[Interface]` sections of a file are one.
+pub fn repeated(text: &[u8]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut section = Section::Other;
     let mut in_interface: Vec<(&str, usize)> = Vec::new();
@@ -48,10 +46,7 @@ pub fn repeated(text: &[u8]) -> Vec<ConfigValue<String>> {
         };
         match seen.iter_mut().find(|(other, _)| *other == key) {
             Some((_, last)) => {
-                found.push(ConfigValue {
-                    line: line.number,
-                    value: message(key, *last),
-                });
+                found.push((line.number, message(key, *last)));
                 *last = line.number;
             }
             None => seen.push((key, line.number)),
@@ -83,10 +78,7 @@ mod tests {
                     [Peer]\nPublicKey = b\nEndpoint = a:1\n\
                     #! [Peer]\n#! PublicKey = c\n#! PublicKey = c\n\
                     [interface]\nMTU = 1\nPrivateKey = d\n[Peer]\nPublicKey = b\nPublicKey = c\n";
-        let found: Vec<_> = repeated(text.as_bytes())
-            .into_iter()
-            .map(|found| (found.line, found.value))
-            .collect();
+        let found = repeated(text.as_bytes());
         let want = [
             (9, "PrivateKey: line 2 sets it too"),
             (14, "Endpoint: line 13 sets it too"),

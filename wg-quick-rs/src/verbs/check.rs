@@ -4,7 +4,7 @@
 //! for example whether a name can be resolved, or whether a hook fails. But if the interface is up, it is
 //! compared with the lines of its file that only our programs see.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -13,14 +13,15 @@ use std::process::ExitCode;
 
 use wg_crypto::key::PublicKey;
 use wg_rs::backend::Backends;
+use wg_rs::config::AllowedIpSetting;
 use wg_rs::config::lines::{Section, What, lines};
-use wg_rs::config::{AllowedIpSetting, PeerSettings};
-use wg_rs::model::{AllowedIp, Extensions, Groups};
+use wg_rs::model::{AllowedIp, Extensions};
 use wg_rs::sys::reason;
 use zeroize::Zeroizing;
 
+use crate::file::overridden::overridden;
 use crate::file::table::Table;
-use crate::file::{self, Address, ConfigValue, Error, FOLDER, File, Location, hubs, repeated};
+use crate::file::{self, Address, ConfigValue, Error, FOLDER, File, Location, hubs};
 use crate::plan::loops;
 
 /// The smallest MTU for IPv6, bytes (RFC 8200, section 5).
@@ -147,7 +148,7 @@ fn judge(
     let (file, errors) = file::parse(name, interface, text);
     let found = errors.into_iter().map(Finding::error).collect();
     let mut findings = Findings { name, found };
-    for ConfigValue { line, value } in repeated::repeated(text) {
+    for ConfigValue { line, value } in overridden(&file) {
         findings.warn(line, value);
     }
     findings.interface(&file, text);
@@ -323,35 +324,29 @@ impl Findings<'_> {
             .private_key
             .as_ref()
             .map(|key| key.public_key());
-        let mut seen: HashMap<PublicKey, usize> = HashMap::new();
-        for peer in &file.settings.peers {
-            let line = peer.public_key_line;
-            let is_own = Some(peer.public_key) == own;
-            if is_own {
-                let message =
-                    "PublicKey: this is the interface's own public key; the peer will be ignored";
-                self.warn(line, message);
-            }
+        let peers = &file.settings.peers;
+        let with_networks: HashSet<PublicKey> = peers
+            .iter()
+            .filter(|peer| !peer.allowed_ips.is_empty())
+            .map(|peer| peer.public_key)
+            .collect();
+        let hooks_help = hooks_mention(file, "allowed-ips");
+        for peer in peers {
             // A peer without AllowedIPs may be reached by others through this hub, or be a hub.
-            let is_alone = peer.relay().is_none_or(Groups::is_empty) && !peer.is_hub();
-            let has_none = |other: &PeerSettings| {
-                other.public_key != peer.public_key || other.allowed_ips.is_empty()
-            };
-            if is_alone
-                && !is_own
-                && file.settings.peers.iter().all(has_none)
-                && !hooks_mention(file, "allowed-ips")
+            let is_relayed = peer.relay().is_some_and(|groups| !groups.is_empty());
+            if Some(peer.public_key) == own {
+                self.warn(
+                    peer.public_key_line,
+                    "PublicKey: this is the interface's own public key; the peer will be ignored",
+                );
+            } else if !with_networks.contains(&peer.public_key)
+                && !is_relayed
+                && !peer.is_hub()
+                && !hooks_help
             {
                 let message = "AllowedIPs: this peer has none, so nothing is sent to it, and nothing \
                                that it sends is accepted";
                 self.warn(peer.line, message);
-            }
-            if let Some(first) = seen.insert(peer.public_key, line) {
-                let message = format!(
-                    "PublicKey: the peer is already listed in line {first}, and loses the \
-                     AllowedIPs it has there"
-                );
-                self.warn(line, message);
             }
         }
     }
@@ -378,19 +373,13 @@ impl Findings<'_> {
                 );
                 self.warn(line, message);
             }
-            match owners.insert(ip, (peer, line)) {
-                Some((owner, first)) if owner == peer => {
-                    self.warn(
-                        line,
-                        format_args!("AllowedIPs: {ip} is already listed in line {first}"),
-                    );
-                }
-                Some((owner, first)) => {
-                    let message =
-                        format!("AllowedIPs: {ip} is taken from peer {owner} (line {first})");
-                    self.warn(line, message);
-                }
-                None => {}
+            if let Some((owner, first)) = owners.insert(ip, (peer, line))
+                && owner == peer
+            {
+                self.warn(
+                    line,
+                    format_args!("AllowedIPs: {ip} is already listed in line {first}"),
+                );
             }
         }
     }

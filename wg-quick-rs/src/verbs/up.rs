@@ -20,8 +20,9 @@ use wg_rs::sys::netlink::{Netlink, RouteFilter};
 use wg_rs::sys::netns::NetNs;
 use wg_rs::sys::udp::Family;
 
-use crate::file::File;
+use crate::file::overridden::overridden;
 use crate::file::table::Table;
+use crate::file::{ConfigValue, File};
 use crate::plan::ask::Around;
 use crate::plan::beside::Beside;
 use crate::plan::default_route;
@@ -119,6 +120,12 @@ fn bring_up(
     hooks::run(transaction, file, "PreUp", &file.hooks.pre_up)?;
     let is_port_chosen = matches!(file.settings.listen_port, None | Some(0))
         && (file.hooks.pre_up.is_empty() || transaction.target.get()?.listen_port == 0);
+    for ConfigValue { line, value } in overridden(file) {
+        console::line(format_args!(
+            "{}:{line}: Warning: {value}",
+            file.path.display()
+        ));
+    }
     transaction.waits_for_names(true);
     // The rules that it left would also block the lookup of names, which must go past them.
     let around = mark_before.map(|mark| Around::new(mark, transaction.state_before.as_ref()));
