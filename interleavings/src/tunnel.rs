@@ -37,30 +37,62 @@ pub mod plane {
     use super::peer::Peer;
     use crate::sync::{Arc, thread};
 
+    /// Owners by index, and the networks in the order in which they were given.
     #[derive(Clone, Default)]
-    pub struct Routes(Vec<(IpAddr, u8, Arc<Peer>)>);
+    pub struct Routes {
+        owners: Vec<Option<Arc<Peer>>>,
+        networks: Vec<(NetworkPosition, u32)>,
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    pub struct NetworkPosition {
+        addr: IpAddr,
+        cidr: u8,
+    }
 
     impl Routes {
-        pub fn insert(&mut self, addr: IpAddr, cidr: u8, peer: Arc<Peer>) -> Option<Arc<Peer>> {
-            let former = self
-                .0
-                .iter()
-                .position(|route| (route.0, route.1) == (addr, cidr));
-            let former = former.map(|at| self.0.remove(at).2);
-            self.0.push((addr, cidr, peer));
-            former
+        pub fn set_owner(&mut self, index: u32, owner: Arc<Peer>) {
+            let index = index as usize;
+            if index >= self.owners.len() {
+                self.owners.resize(index + 1, None);
+            }
+            self.owners[index] = Some(owner);
         }
 
-        pub fn remove(&mut self, addr: IpAddr, cidr: u8, peer: &Arc<Peer>) -> bool {
-            let before = self.0.len();
-            self.0
-                .retain(|route| (route.0, route.1) != (addr, cidr) || route.2 != *peer);
-            self.0.len() < before
+        pub fn remove_owner(&mut self, index: u32) {
+            self.owners[index as usize] = None;
         }
 
+        pub fn position(&self, addr: IpAddr, cidr: u8) -> NetworkPosition {
+            NetworkPosition { addr, cidr }
+        }
+
+        pub fn read_ahead(&self, _: &NetworkPosition) {}
+
+        pub fn give(&mut self, position: &NetworkPosition, owner: u32) -> u32 {
+            self.take(position);
+            self.networks.push((*position, owner));
+            self.networks.len() as u32 - 1
+        }
+
+        pub fn take(&mut self, position: &NetworkPosition) {
+            self.networks.retain(|network| network.0 != *position);
+        }
+
+        pub fn network(&self, number: u32) -> (IpAddr, u8) {
+            let (position, _) = self.networks[number as usize];
+            (position.addr, position.cidr)
+        }
+
+        pub fn is_empty(&self) -> bool {
+            self.networks.is_empty()
+        }
+
+        /// The number of the peer that owns the network of exactly this address.
         pub fn owner(&self, addr: IpAddr) -> Option<u64> {
-            let route = self.0.iter().find(|route| route.0 == addr)?;
-            Some(route.2.id)
+            let mut networks = self.networks.iter();
+            let (_, owner) = networks.find(|(position, _)| position.addr == addr)?;
+            Some(self.owners[*owner as usize].as_ref()?.id)
         }
     }
 
@@ -87,14 +119,16 @@ pub mod plane {
 pub fn routes_are_seen_whole() {
     let plane = Arc::new(Plane::default());
     let mut table = RoutingTable::default();
-    let peers = [0, 1].map(|id| Arc::new(Peer { id }));
+    for index in 0..2 {
+        table.enter(index, &Arc::new(Peer { id: index.into() }));
+    }
     let networks = [1, 2].map(|n| AllowedIp {
         addr: [10, n, 0, 0].into(),
         cidr: 16,
     });
     let mut all_to = |turn: usize| {
         for network in &networks {
-            table.insert(network, &peers[turn % 2]);
+            table.give(table.position(network), turn as u32 % 2);
         }
         table.publish(&plane);
     };

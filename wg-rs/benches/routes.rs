@@ -26,8 +26,11 @@ fn lookup(c: &mut Criterion) {
             .collect();
         let mut table = AllowedIps::new();
         for (i, (v4, v6)) in v4.iter().zip(&v6).enumerate() {
-            table.insert((*v4).into(), 32, Arc::new(i));
-            table.insert((*v6).into(), 128, Arc::new(i));
+            table.set_owner(i as u32, Arc::new(i));
+            for (addr, cidr) in [((*v4).into(), 32), ((*v6).into(), 128)] {
+                let position = table.position(addr, cidr);
+                table.give(&position, i as u32);
+            }
         }
         let order: Vec<usize> = (0..QUERIES).map(|_| rng.random_range(0..peers)).collect();
         let (q4, q6): (Vec<_>, Vec<_>) = order.iter().map(|&i| (v4[i], v6[i])).unzip();

@@ -103,10 +103,15 @@ enum Subject {
         created: bool,
         /// A persistent keepalive is due, because it or the endpoint was not set before.
         keepalive: bool,
+        /// Nothing but its networks was changed.
+        only_networks: bool,
     },
     /// No peer: the changes are ignored.
     Nobody,
 }
+
+/// How many changes are read ahead of the first that is applied.
+const READ_AHEAD: usize = 32;
 
 impl Device {
     /// Applies a `set`. Stops at the first change that fails; the changes before it remain. A port
@@ -129,9 +134,12 @@ impl Device {
             None => {}
         }
         let mut subject = Subject::Device;
-        let result = changes
-            .iter()
-            .try_for_each(|change| self.apply(&mut subject, change, links, now));
+        let result = changes.chunks(READ_AHEAD).try_for_each(|changes| {
+            self.read_ahead(changes);
+            changes
+                .iter()
+                .try_for_each(|change| self.apply(&mut subject, change, links, now))
+        });
         if std::mem::take(&mut self.config.hubs_changed) || !self.context.hubs.is_empty() {
             self.review();
         }
@@ -139,6 +147,22 @@ impl Device {
         self.config.removed = HashMap::new();
         self.networks.publish(&self.context.plane);
         result
+    }
+
+    /// Reads the memory that these changes will need. A large configuration is not in the caches, and
+    /// the CPU waits for several reads at the same time, but for one change after the other.
+    fn read_ahead(&self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Peer(key) => {
+                    if let Some(id) = self.peers.by_key(key) {
+                        self.networks.read_ahead_of(id);
+                    }
+                }
+                Change::AllowedIp { ip, .. } => self.networks.read_ahead(ip),
+                _ => {}
+            }
+        }
     }
 
     fn apply(
@@ -154,7 +178,8 @@ impl Device {
             Change::ListenPort(_) => {}
             Change::FwMark(mark) => self.set_fwmark(*mark, links)?,
             Change::ReplacePeers => {
-                for id in self.peers.keys().copied().collect::<Vec<_>>() {
+                let ids: Vec<_> = self.peers().map(|peer| peer.id).collect();
+                for id in ids {
                     self.remove_peer(id);
                 }
             }
@@ -162,55 +187,66 @@ impl Device {
                 self.finish(*subject);
                 *subject = self.name_peer(key)?;
             }
-            _ => match *subject {
+            _ => match subject {
                 Subject::Device => return Err(ConfigError::NoPeer),
                 Subject::Nobody => {}
-                Subject::Peer { id, created, .. } => match change {
+                Subject::Peer {
+                    id,
+                    created,
+                    keepalive,
+                    only_networks,
+                } => match change {
+                    Change::ReplaceAllowedIps => self.networks.take_all(*id),
+                    Change::AllowedIp { ip, remove: true } => self.networks.take(*id, ip),
+                    Change::AllowedIp { ip, remove: false } => self.networks.give(*id, ip),
                     Change::Remove => {
-                        self.remove_peer(id);
+                        self.remove_peer(*id);
                         *subject = Subject::Nobody;
                     }
-                    Change::UpdateOnly if created => {
-                        self.remove_peer(id);
+                    Change::UpdateOnly if *created => {
+                        self.remove_peer(*id);
                         *subject = Subject::Nobody;
                     }
-                    Change::Extension(extension) => self.extend(id, extension)?,
-                    _ => self.apply_to_peer(id, subject, change, now),
+                    Change::Extension(extension) => {
+                        *only_networks = false;
+                        self.extend(*id, extension)?;
+                    }
+                    _ => {
+                        *only_networks = false;
+                        *keepalive |= self.apply_to_peer(*id, change, now);
+                    }
                 },
             },
         }
         Ok(())
     }
 
-    fn apply_to_peer(&mut self, id: u64, subject: &mut Subject, change: &Change, now: Time) {
-        let Some(entry) = self.peers.get_mut(&id) else {
-            return;
+    /// Returns whether a persistent keepalive is due.
+    fn apply_to_peer(&mut self, id: u64, change: &Change, now: Time) -> bool {
+        let Some(entry) = self.peers.get_mut(id) else {
+            return false;
         };
         let peer = &entry.shared;
-        let mut starts = false;
         match change {
             // Used from the next handshake on.
             Change::PresharedKey(key) => {
                 entry.config.preshared_key = (!key.is_zero()).then(|| key.clone());
             }
             Change::Endpoint(addr) => {
-                starts = !peer.has_endpoint();
+                let starts = !peer.has_endpoint();
                 let at = Endpoint::from(*addr);
                 self.context.plane.heard(peer, at, Heard::Order, now);
                 entry.has_own_endpoint = true;
+                return starts;
             }
             Change::PersistentKeepalive(seconds) => {
-                starts = peer.timers.set_persistent_interval(*seconds) == 0 && *seconds != 0;
+                let starts = peer.timers.set_persistent_interval(*seconds) == 0 && *seconds != 0;
                 entry.reschedule(&mut self.context);
+                return starts;
             }
-            Change::ReplaceAllowedIps => self.networks.take_all(peer),
-            Change::AllowedIp { ip, remove: true } => self.networks.take(peer, ip),
-            Change::AllowedIp { ip, remove: false } => self.networks.give(peer, ip),
             _ => {}
         }
-        if let Subject::Peer { keepalive, .. } = subject {
-            *keepalive |= starts;
-        }
+        false
     }
 
     fn extend(&mut self, id: u64, extension: &Extension) -> Result<(), ConfigError> {
@@ -220,7 +256,7 @@ impl Device {
         if let Extension::Hub(is_hub) = extension {
             self.set_hub(id, *is_hub);
         }
-        if let Some(entry) = self.peers.get_mut(&id) {
+        if let Some(entry) = self.peers.get_mut(id) {
             let mut extensions = entry.config.extensions.take().unwrap_or_default();
             extensions.set(extension);
             let is_any = *extensions != Extensions::default();
@@ -232,7 +268,7 @@ impl Device {
 
     /// Sets the groups within which the device relays for a peer.
     fn set_groups(&mut self, id: u64, groups: &Groups) -> Result<(), ConfigError> {
-        let Some(entry) = self.peers.get(&id) else {
+        let Some(entry) = self.peers.get(id) else {
             return Ok(());
         };
         if self.hub.is_none() && groups.is_empty() {
@@ -251,7 +287,7 @@ impl Device {
     fn set_hub(&mut self, id: u64, is_hub: bool) {
         let Some(entry) = self
             .peers
-            .get_mut(&id)
+            .get_mut(id)
             .filter(|entry| entry.is_hub != is_hub)
         else {
             return;
@@ -279,21 +315,20 @@ impl Device {
         if identity.is_some_and(|identity| identity.public_key() == *key) {
             return Ok(Subject::Nobody);
         }
-        if let Some(&id) = self.by_key.get(key) {
+        if let Some(id) = self.peers.by_key(key) {
             return Ok(Subject::Peer {
                 id,
                 created: false,
                 keepalive: false,
+                only_networks: true,
             });
         }
         if self.peers.len() >= self.config.max_peers {
             return Err(ConfigError::TooManyPeers);
         }
-        self.config.last_peer += 1;
-        let id = self.config.last_peer;
-        let entry = Entry::new(Arc::new(Peer::new(id, *key)));
-        self.peers.insert(id, entry);
-        self.by_key.insert(*key, id);
+        let peer = self.peers.add(*key);
+        self.networks.enter(peer);
+        let id = peer.id;
         if let Some(extensions) = self.config.removed.remove(key) {
             for extension in extensions.all() {
                 self.extend(id, &extension)?;
@@ -303,15 +338,23 @@ impl Device {
             id,
             created: true,
             keepalive: false,
+            only_networks: false,
         })
     }
 
-    /// Called after the last change of a peer: if the device is up, sends what can be sent.
+    /// Called after the last change of a peer: if the device is up, sends what can be sent. Networks alone
+    /// do not change what can be sent.
     fn finish(&mut self, subject: Subject) {
-        let Subject::Peer { id, keepalive, .. } = subject else {
+        let Subject::Peer {
+            id,
+            keepalive,
+            only_networks: false,
+            ..
+        } = subject
+        else {
             return;
         };
-        let Some(entry) = self.peers.get_mut(&id) else {
+        let Some(entry) = self.peers.get_mut(id) else {
             return;
         };
         let former = self.config.former.get(entry.shared.public_key());
@@ -339,7 +382,7 @@ impl Device {
         self.context.identity = key.map(Identity::new);
         let public = self.context.identity.as_ref().map(Identity::public_key);
         self.ingress.set_public_key(public.as_ref());
-        if let Some(&id) = public.and_then(|public| self.by_key.get(&public)) {
+        if let Some(id) = public.and_then(|public| self.peers.by_key(&public)) {
             self.remove_peer(id);
         }
         self.each(|entry, context| entry.change_identity(context, now));
@@ -373,7 +416,7 @@ impl Device {
     }
 
     fn clear_sources(&self) {
-        for entry in self.peers.values() {
+        for entry in self.peers.iter() {
             entry.shared.clear_source();
         }
     }
@@ -382,13 +425,12 @@ impl Device {
         // A peer without groups is always allowed.
         let _ = self.set_groups(id, &Groups::NONE);
         self.set_hub(id, false);
-        if let Some(mut entry) = self.peers.remove(&id) {
+        if let Some(mut entry) = self.peers.remove(id) {
             let key = entry.shared.public_key();
-            self.by_key.remove(key);
             if let Some(extensions) = entry.config.extensions.take() {
                 self.config.removed.insert(*key, extensions);
             }
-            self.networks.take_all(&entry.shared);
+            self.networks.leave(id);
             entry.remove(&mut self.context);
         }
     }
@@ -462,7 +504,7 @@ impl Device {
 
     /// The peers, in the order in which they were added.
     pub fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
-        self.peers.values().map(|entry| &entry.shared)
+        self.peers.iter().map(|entry| &entry.shared)
     }
 
     /// The configuration and state for the configuration protocol.
@@ -471,7 +513,7 @@ impl Device {
             private_key: self.config.private_key.clone(),
             listen_port: self.config.listen_port,
             fwmark: self.config.fwmark,
-            peers: (self.peers.values())
+            peers: (self.peers.iter())
                 .map(|entry| entry.describe(&self.networks))
                 .collect(),
         }
@@ -528,7 +570,7 @@ impl Entry {
                 .timers
                 .persistent_interval()
                 .map_or(0, |interval| interval.as_secs() as u16),
-            allowed_ips: networks.of(peer).copied().collect(),
+            allowed_ips: networks.of(peer.id).collect(),
             extensions: self
                 .config
                 .extensions

@@ -16,7 +16,7 @@
 //!   one at once, the owner is busy with one Diffie-Hellman operation at a time. For the same
 //!   reason only a limited number of timers is fired at a time; the rest stay due.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,6 +36,7 @@ use super::messages::*;
 use super::networks::Networks;
 use super::outgoing::{Outgoing, Transmit};
 use super::peer::{Endpoint, Peer};
+use super::peers::Peers;
 use super::pending::PendingHandshakes;
 use super::plane::{Event, Plane};
 use super::schedule::Schedule;
@@ -57,7 +58,6 @@ pub(super) struct DeviceConfig {
     pub(super) fwmark: u32,
     /// Whether the link is up. The device is up when its sockets are also open.
     pub(super) link_up: bool,
-    pub(super) last_peer: u64,
     pub(super) max_peers: usize,
     /// Extensions of the peers that the current `set` has removed. It may name these peers again,
     /// like stock `wg setconf`, which does not know extensions.
@@ -77,7 +77,6 @@ impl Default for DeviceConfig {
             listen_port: 0,
             fwmark: 0,
             link_up: false,
-            last_peer: 0,
             max_peers: MAX_PEERS,
             removed: HashMap::new(),
             hubs_changed: false,
@@ -95,9 +94,7 @@ pub struct Device {
     pub(super) ingress: Ingress,
     pub(super) strangers: Strangers,
     pub(super) unreachable: UnreachableAddresses,
-    /// In the order in which they were added.
-    pub(super) peers: BTreeMap<u64, Entry>,
-    pub(super) by_key: HashMap<PublicKey, u64>,
+    pub(super) peers: Peers,
     /// None while no peer has a relay group.
     pub(super) hub: Option<Box<Hub>>,
 }
@@ -113,8 +110,7 @@ impl Device {
             ingress: Ingress::new(&mut *rng),
             strangers: Strangers::default(),
             unreachable: UnreachableAddresses::default(),
-            peers: BTreeMap::new(),
-            by_key: HashMap::new(),
+            peers: Peers::default(),
             hub: None,
             context: DeviceContext {
                 pending: PendingHandshakes::new(&plane),
@@ -138,12 +134,12 @@ impl Device {
 
     /// The owner's part of a peer that was not removed, and the context.
     fn entry(&mut self, peer: &Peer) -> Option<(&mut Entry, &mut DeviceContext)> {
-        Some((self.peers.get_mut(&peer.id)?, &mut self.context))
+        Some((self.peers.get_mut(peer.id)?, &mut self.context))
     }
 
     /// Calls `work` for each peer.
     pub(super) fn each(&mut self, mut work: impl FnMut(&mut Entry, &mut DeviceContext)) {
-        for entry in self.peers.values_mut() {
+        for entry in self.peers.iter_mut() {
             work(entry, &mut self.context);
         }
     }
@@ -261,7 +257,7 @@ impl Device {
         let received =
             receive_initiation(identity, message).map_err(|_| DropReason::BadInitiation)?;
         let key = received.remote();
-        let id = self.by_key.get(&key);
+        let id = self.peers.by_key(&key);
         let Some(entry) = id.and_then(|id| self.peers.get_mut(id)) else {
             let from = from.addr;
             let refusal = Refusal::UnknownKey { from, key };
@@ -284,7 +280,7 @@ impl Device {
     ) -> Result<(), DropReason> {
         let index = receiver_index(message).ok_or(DropReason::Malformed)?;
         let id = self.context.pending.peer(index);
-        let entry = id.and_then(|id| self.peers.get_mut(&id));
+        let entry = id.and_then(|id| self.peers.get_mut(id));
         let entry = entry.ok_or(DropReason::UnexpectedResponse)?;
         let accepted = entry.accept_response(&mut self.context, message, from, now, wall);
         // The sender of a response has opened our initiation, so the public keys are right.
@@ -303,7 +299,7 @@ impl Device {
         let DeviceContext { plane, pending, .. } = &self.context;
         let of_session = || Some(plane.index.lookup(index).as_ref()?.peer()?.id);
         let id = pending.peer(index).or_else(of_session);
-        let entry = id.and_then(|id| self.peers.get_mut(&id));
+        let entry = id.and_then(|id| self.peers.get_mut(id));
         let entry = entry.ok_or(DropReason::BadCookie)?;
         let handshake = entry.handshake.as_mut().ok_or(DropReason::BadCookie)?;
         handshake.accept_cookie(reply, now)?;
@@ -361,14 +357,14 @@ impl Device {
     pub fn handle_timeout(&mut self, now: Time, wall: Wall) {
         self.handle_events(now, wall);
         while let Some(id) = self.context.calls.next(now) {
-            let entry = self.peers.get_mut(&id);
+            let entry = self.peers.get_mut(id);
             if entry.is_some_and(|entry| entry.call(&mut self.context)) {
                 self.context.calls.made(now);
             }
         }
         for _ in 0..PEERS_AT_ONCE {
             let due = self.context.schedule.due(now);
-            let Some(entry) = due.and_then(|id| self.peers.get_mut(&id)) else {
+            let Some(entry) = due.and_then(|id| self.peers.get_mut(id)) else {
                 break;
             };
             entry.fire(&mut self.context, now);
@@ -388,7 +384,7 @@ impl Device {
                 return Some(transmit);
             }
             if let Some(id) = context.outgoing.next_flush() {
-                let mut entry = peers.get_mut(&id);
+                let mut entry = peers.get_mut(id);
                 if let Some(entry) = &mut entry
                     && let Some(transmit) = entry.flush(context, now, out)
                 {
@@ -400,7 +396,7 @@ impl Device {
                 continue;
             }
             if let Some(frame) = context.outgoing.next_frame() {
-                if let Some(entry) = peers.get_mut(&frame.peer)
+                if let Some(entry) = peers.get_mut(frame.peer)
                     && let Some(transmit) = entry.seal_frame(context, frame, now, out)
                 {
                     return Some(transmit);
@@ -408,7 +404,7 @@ impl Device {
                 continue;
             }
             let id = context.outgoing.next_initiation()?;
-            if let Some(entry) = peers.get_mut(&id) {
+            if let Some(entry) = peers.get_mut(id) {
                 entry.wants.take_initiation();
                 wipe_stack_after(|| entry.initiate(context, now, wall));
             }

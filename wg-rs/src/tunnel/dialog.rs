@@ -55,7 +55,7 @@ impl Device {
         now: Time,
     ) -> Result<(), DropReason> {
         let Device { peers, context, .. } = self;
-        let entry = peers.get_mut(&peer.id).ok_or(DropReason::BadFrame)?;
+        let entry = peers.get_mut(peer.id).ok_or(DropReason::BadFrame)?;
         let is_client = entry.is_client();
         match frame {
             Frame::Hello { seq } if is_client => self.hello(peer, from, seq, now),
@@ -69,7 +69,7 @@ impl Device {
                 theirs,
                 speaks,
             } if entry.is_hub => {
-                let other = self.by_key.get(&key).and_then(|id| peers.get_mut(id));
+                let other = peers.by_key(&key).and_then(|id| peers.get_mut(id));
                 let is_answer = other.is_some_and(|other| {
                     other.bound(context, peer.id, (mine, theirs), speaks, now)
                 });
@@ -143,11 +143,11 @@ impl Device {
             hub,
             context,
             ingress,
-            by_key,
+            peers,
             ..
         } = self;
         let hub = hub.as_mut().ok_or(DropReason::BadFrame)?;
-        let other = *by_key.get(&key).ok_or(DropReason::RelayUnknown)?;
+        let other = peers.by_key(&key).ok_or(DropReason::RelayUnknown)?;
         let with = Surroundings::new(context, ingress.is_under_load(now), now);
         hub.bind(&with, (peer.id, mine), (other, theirs))?;
         let answer = Frame::Bind {
@@ -162,7 +162,7 @@ impl Device {
 
     /// The peers that we relay for and have a session with, and their addresses.
     pub fn clients(&self, now: Time) -> Vec<(PublicKey, SocketAddr)> {
-        let clients = self.peers.values().filter(|entry| entry.is_client());
+        let clients = self.peers.iter().filter(|entry| entry.is_client());
         let place = |entry: &Entry| {
             let peer = &entry.shared;
             let has_session =
@@ -186,7 +186,7 @@ impl Device {
             return;
         };
         let is_new = hub.answered(answer, random, now);
-        for entry in self.peers.values_mut() {
+        for entry in self.peers.iter_mut() {
             if entry.relayed.is_some() {
                 match is_new {
                     true => entry.bind_anew(&mut self.context, Some(peer.id), now),
@@ -211,13 +211,13 @@ impl Device {
         }
         if let Some(hub) = context.hubs.get_mut(id) {
             hub.session_begun(now);
-            for entry in peers.values_mut() {
+            for entry in peers.iter_mut() {
                 match entry.shared.id == id {
                     true => entry.reschedule(context),
                     false => entry.hub_is_live(context, id, now),
                 }
             }
-        } else if let Some(entry) = peers.get_mut(&id) {
+        } else if let Some(entry) = peers.get_mut(id) {
             entry.relayed_session_begun(context, now);
         }
     }
@@ -231,7 +231,7 @@ impl Device {
         let (Some(former), Some(to)) = (context.hubs.moved(id), context.hubs.endpoint(id)) else {
             return;
         };
-        for entry in peers.values_mut() {
+        for entry in peers.iter_mut() {
             let is_there = !entry.is_hub && entry.shared.is_at(former);
             entry.follow_hub(context, is_there.then_some((id, to)));
         }
@@ -243,8 +243,8 @@ impl Device {
         self.each(Entry::review);
         let DeviceContext { plane, hubs, .. } = &self.context;
         if let Some(hub) = &mut self.hub {
-            for id in self.peers.keys() {
-                hub.end_chains(*id, hubs, plane);
+            for entry in self.peers.iter() {
+                hub.end_chains(entry.shared.id, hubs, plane);
             }
         }
     }

@@ -30,6 +30,7 @@ mod networks;
 pub(crate) mod outgoing;
 pub(crate) mod pace;
 pub mod peer;
+mod peers;
 mod pending;
 pub(crate) mod plane;
 pub(crate) mod ratelimiter;

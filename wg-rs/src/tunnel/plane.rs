@@ -12,6 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 use rand_core::RngCore;
 
 use super::allowed_ips::AllowedIps;
+pub(super) use super::allowed_ips::NetworkPosition;
 use super::drops::{DropReason, Drops};
 use super::index::Index;
 use super::keypair::Discarded;

@@ -8,14 +8,15 @@
 //! ```
 //! There are two tables with the same content. Only the owner accesses its own. The two are
 //! exchanged at the end of a `set`, and the table that comes back is updated as soon as no earlier
-//! burst uses it. So a change costs twice a constant amount, whatever the size of the table.
+//! burst uses it. So a change costs twice a constant amount, whatever the size of the table. The
+//! position of a network is searched once, because both tables have it at the same position.
 //!
 //! Invariants:
 //! - A reader sees the table before a `set` or after it, and nothing in between.
 //! - A reader never frees a table: the owner has a reference for as long as a reader may have one.
 
 use super::peer::Peer;
-use super::plane::{Plane, Routes};
+use super::plane::{NetworkPosition, Plane, Routes};
 use crate::model::AllowedIp;
 use crate::sync::{Arc, thread};
 
@@ -29,58 +30,96 @@ pub(super) struct RoutingTable {
     /// The owner's table: up to date except for `missing`, and shared only with bursts that began
     /// before it came back.
     own: Arc<Routes>,
+    /// The data path's table.
+    published: Arc<Routes>,
     /// Changes in the data path's table that `own` lacks.
     missing: Vec<RouteChange>,
-    /// Changes in `own` that the data path's table lacks.
+    /// Changes in `own` that the data path's table lacks. It is empty if `missing` is not.
     unpublished: Vec<RouteChange>,
     /// Former tables that slow bursts still use.
     retired: Vec<Arc<Routes>>,
 }
 
-/// A network, and the peer that gets it or loses it.
-struct RouteChange {
-    ip: AllowedIp,
-    peer: Arc<Peer>,
-    is_removal: bool,
+/// A change of a table.
+enum RouteChange {
+    /// The peer with this index can own networks.
+    Enter(u32, Arc<Peer>),
+    /// The peer with this index, which owns no network, is removed.
+    Leave(u32),
+    /// The network at this position is given to the peer with this index.
+    Give(NetworkPosition, u32),
+    /// The network at this position is removed.
+    Take(NetworkPosition),
 }
 
 impl RouteChange {
-    /// Applies the change to a table. Returns the former owner.
-    fn apply(&self, routes: &mut Routes) -> Option<Arc<Peer>> {
-        let AllowedIp { addr, cidr } = self.ip;
-        if self.is_removal {
-            let removed = routes.remove(addr, cidr, &self.peer);
-            removed.then(|| self.peer.clone())
-        } else {
-            routes.insert(addr, cidr, self.peer.clone())
+    fn apply(&self, routes: &mut Routes) {
+        match self {
+            Self::Enter(index, peer) => routes.set_owner(*index, peer.clone()),
+            Self::Leave(index) => routes.remove_owner(*index),
+            Self::Give(position, index) => _ = routes.give(position, *index),
+            Self::Take(position) => routes.take(position),
         }
     }
 }
 
 impl RoutingTable {
-    /// Gives a network to a peer. Returns its former owner.
-    pub(super) fn insert(&mut self, ip: &AllowedIp, peer: &Arc<Peer>) -> Option<Arc<Peer>> {
-        self.change(RouteChange {
-            ip: *ip,
-            peer: peer.clone(),
-            is_removal: false,
-        })
+    /// Lets a peer own networks, by this index.
+    pub(super) fn enter(&mut self, index: u32, peer: &Arc<Peer>) {
+        self.change(RouteChange::Enter(index, peer.clone()));
     }
 
-    /// Removes a network from a peer. Returns whether the peer had it.
-    pub(super) fn remove(&mut self, ip: &AllowedIp, peer: &Arc<Peer>) -> bool {
-        let change = RouteChange {
-            ip: *ip,
-            peer: peer.clone(),
-            is_removal: true,
-        };
-        self.change(change).is_some()
+    /// Removes a peer that owns no network.
+    pub(super) fn leave(&mut self, index: u32) {
+        self.change(RouteChange::Leave(index));
     }
 
-    fn change(&mut self, change: RouteChange) -> Option<Arc<Peer>> {
-        let former = change.apply(self.up_to_date());
+    /// Where a network is, or where it would be. This is right until the next change.
+    pub(super) fn position(&self, ip: &AllowedIp) -> NetworkPosition {
+        self.current().position(ip.addr, ip.cidr)
+    }
+
+    /// Reads what a change of this network will need in both tables.
+    pub(super) fn read_ahead(&self, ip: &AllowedIp) -> NetworkPosition {
+        let position = self.own.position(ip.addr, ip.cidr);
+        self.published.read_ahead(&position);
+        position
+    }
+
+    /// Gives the network at this position to the peer with this index. Returns the network's number.
+    pub(super) fn give(&mut self, position: NetworkPosition, index: u32) -> u32 {
+        let number = self.up_to_date().give(&position, index);
+        self.unpublished.push(RouteChange::Give(position, index));
+        number
+    }
+
+    /// Removes the network at this position.
+    pub(super) fn take(&mut self, position: NetworkPosition) {
+        self.change(RouteChange::Take(position));
+    }
+
+    fn change(&mut self, change: RouteChange) {
+        change.apply(self.up_to_date());
         self.unpublished.push(change);
-        former
+    }
+
+    /// The network with this number, which has an owner.
+    pub(super) fn network(&self, number: u32) -> AllowedIp {
+        let (addr, cidr) = self.current().network(number);
+        AllowedIp { addr, cidr }
+    }
+
+    /// Whether no network has an owner.
+    pub(super) fn is_empty(&self) -> bool {
+        self.current().is_empty()
+    }
+
+    /// The table with all changes.
+    fn current(&self) -> &Routes {
+        match self.missing.is_empty() {
+            true => &self.own,
+            false => &self.published,
+        }
     }
 
     /// Makes all changes visible to the data path.
@@ -89,7 +128,8 @@ impl RoutingTable {
             return;
         }
         self.up_to_date();
-        self.own = plane.exchange_routes(std::mem::take(&mut self.own));
+        drop(plane.exchange_routes(self.own.clone()));
+        std::mem::swap(&mut self.own, &mut self.published);
         self.missing = std::mem::take(&mut self.unpublished);
         self.catch_up();
         self.retired.retain(|table| Arc::strong_count(table) > 1);
@@ -150,24 +190,53 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// The index of a peer of these tests.
+    fn index(peer: &Peer) -> u32 {
+        peer.id as u32
+    }
+
+    impl RoutingTable {
+        /// A table for these peers.
+        fn of(peers: &[Arc<Peer>]) -> Self {
+            let mut table = RoutingTable::default();
+            for peer in peers {
+                table.enter(index(peer), peer);
+            }
+            table
+        }
+
+        /// Gives a network to a peer. Returns whether it had an owner.
+        fn insert(&mut self, ip: &AllowedIp, peer: &Peer) -> bool {
+            let position = self.position(ip);
+            self.give(position, index(peer));
+            position.owner().is_some()
+        }
+
+        /// Removes a network, which must be the peer's.
+        fn remove(&mut self, ip: &AllowedIp, peer: &Peer) {
+            let position = self.position(ip);
+            assert_eq!(position.owner(), Some(index(peer)));
+            self.take(position);
+        }
+    }
+
     #[test]
     fn readers_see_published_changes_and_both_tables_are_equal() {
         let plane = Plane::new();
-        let mut table = RoutingTable::default();
         let peers = [peer(1), peer(2)];
+        let mut table = RoutingTable::of(&peers);
         let seen = |at: &str| plane.routes().lookup(addr(at)).map(|peer| peer.id);
         for turn in 0..6 {
             let (new, former) = (&peers[turn % 2], &peers[1 - turn % 2]);
             let had = table.insert(&ip("10.0.0.0/8"), new);
-            assert_eq!(had.is_some(), turn > 0);
-            assert!(!table.remove(&ip("10.0.0.0/8"), former));
+            assert_eq!(had, turn > 0);
             let before = (turn > 0).then_some(former.id);
             assert_eq!(seen("10.1.1.1"), before, "not published yet");
             table.publish(&plane);
             assert_eq!(seen("10.1.1.1"), Some(new.id));
             assert_eq!(table.lookup(addr("10.1.1.1")).unwrap().id, new.id);
         }
-        assert!(table.remove(&ip("10.0.0.0/8"), &peers[1]));
+        table.remove(&ip("10.0.0.0/8"), &peers[1]);
         table.publish(&plane);
         assert!(plane.routes().is_empty() && table.lookup(addr("10.1.1.1")).is_none());
     }
@@ -175,11 +244,12 @@ mod tests {
     #[test]
     fn a_removed_peer_is_freed_at_once() {
         let plane = Plane::new();
-        let mut table = RoutingTable::default();
         let peer = peer(1);
+        let mut table = RoutingTable::of(std::slice::from_ref(&peer));
         table.insert(&ip("fd00::/8"), &peer);
         table.publish(&plane);
-        assert!(table.remove(&ip("fd00::/8"), &peer));
+        table.remove(&ip("fd00::/8"), &peer);
+        table.leave(index(&peer));
         table.publish(&plane);
         assert_eq!(Arc::strong_count(&peer), 1);
     }
@@ -187,8 +257,8 @@ mod tests {
     #[test]
     fn a_slow_burst_keeps_its_table_and_frees_nothing() {
         let plane = Plane::new();
-        let mut table = RoutingTable::default();
         let [one, two] = [peer(1), peer(2)];
+        let mut table = RoutingTable::of(&[one.clone(), two.clone()]);
         table.insert(&ip("10.0.0.0/8"), &one);
         table.publish(&plane);
         // Bursts that last longer than three changes.
@@ -199,7 +269,7 @@ mod tests {
             table.insert(&ip(network), peer);
             table.publish(&plane);
         }
-        assert!(table.remove(&ip("10.0.0.0/9"), &two));
+        table.remove(&ip("10.0.0.0/9"), &two);
         table.publish(&plane);
         for routes in [&*long, &longer] {
             assert_eq!(routes.lookup(addr("10.1.1.1")).unwrap().id, 1);
@@ -219,8 +289,8 @@ mod tests {
     fn readers_on_other_threads_see_whole_sets() {
         use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
         let plane = Plane::new();
-        let mut table = RoutingTable::default();
         let peers = [peer(1), peer(2)];
+        let mut table = RoutingTable::of(&peers);
         let networks: Vec<AllowedIp> = (0..64).map(|n| ip(&format!("10.{n}.0.0/16"))).collect();
         let all_to = |table: &mut RoutingTable, peer: &Arc<Peer>| {
             for network in &networks {

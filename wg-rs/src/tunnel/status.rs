@@ -29,7 +29,7 @@ impl Device {
             pairs: (self.hub.iter().flat_map(|hub| hub.pairs()))
                 .filter_map(|pair| pair.status(now))
                 .collect(),
-            peers: (self.peers.values())
+            peers: (self.peers.iter())
                 .map(|entry| self.status_of(entry, now))
                 .collect(),
             ..Status::default()
@@ -38,7 +38,7 @@ impl Device {
 
     /// The peers that answer and those that do not, without the peers of which nothing is known.
     pub(crate) fn answers(&self, now: Time) -> impl Iterator<Item = (PublicKey, bool)> {
-        self.peers.values().filter_map(move |entry| {
+        self.peers.iter().filter_map(move |entry| {
             let handshake = entry.handshake.as_ref();
             let unanswered = handshake.and_then(|handshake| handshake.unanswered(now));
             let answers = match unanswered {

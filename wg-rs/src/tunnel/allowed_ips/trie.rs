@@ -1,15 +1,20 @@
 //! A path-compressed binary trie over the bits of an address.
 //!
 //! A node stands for a prefix. It either has an owner or is a fork with two children, so a trie of
-//! n prefixes has fewer than 2n nodes. Nodes are in an array and refer to each other by index;
-//! values are in a second array at the same index. So a look-up touches only small nodes, and a
-//! change touches only the nodes that it concerns.
+//! n prefixes has fewer than 2n nodes. Nodes are in an array and refer to each other by index. They
+//! are small, and a change touches only the nodes that it concerns.
 //!
-//! A look-up in a large trie causes one cache miss after another. So a large trie also has
-//! shortcuts past its upper levels ([`Shortcuts`]), and most look-ups see only one or two nodes.
+//! A way down a large trie causes one cache miss after another. So a large trie also has shortcuts
+//! past its upper levels ([`Shortcuts`]), and most ways see only one or two nodes.
+//!
+//! Invariants:
+//! - Tries that have had the same changes have the same nodes at the same indices. So a spot that was
+//!   found in one is also right in the other.
+//! - A prefix keeps its node for as long as it has an owner.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hint::black_box;
+
+use super::shortcuts::{NONE, Shortcuts};
 
 /// An address as a sequence of bits, of which the first is the most significant.
 pub(super) trait Bits: Copy + Eq {
@@ -54,8 +59,27 @@ macro_rules! bits {
 bits!(u32);
 bits!(u128);
 
-/// The index that stands for no node.
-pub(super) const NONE: u32 = u32::MAX;
+/// The owner of a node that is only a fork. Owners are less than this.
+pub(super) const FORK: u32 = u32::MAX >> 8;
+
+/// The length of a prefix, and its owner. They share a word so that two nodes of IPv6 are as large as a
+/// cache line.
+#[derive(Clone, Copy)]
+struct Tag(u32);
+
+impl Tag {
+    fn new(cidr: u8, owner: u32) -> Self {
+        Tag(owner << 8 | u32::from(cidr))
+    }
+
+    fn cidr(self) -> u8 {
+        self.0 as u8
+    }
+
+    fn owner(self) -> u32 {
+        self.0 >> 8
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Node<A> {
@@ -64,21 +88,55 @@ struct Node<A> {
     /// The subtries whose next bit is 0 and 1. In a freed node, the first is the next node in the
     /// free list.
     children: [u32; 2],
-    cidr: u8,
-    owned: bool,
+    /// NONE for the root.
+    parent: u32,
+    tag: Tag,
 }
 
+impl<A: Bits> Node<A> {
+    fn cidr(&self) -> u8 {
+        self.tag.cidr()
+    }
+
+    fn has_owner(&self) -> bool {
+        self.tag.owner() != FORK
+    }
+
+    /// Whether the prefix contains `addr`.
+    fn contains(&self, addr: A) -> bool {
+        self.bits.common(addr) >= self.cidr()
+    }
+
+    /// The child on the way to `addr`.
+    fn towards(&self, addr: A) -> u32 {
+        self.children[addr.bit(self.cidr())]
+    }
+}
+
+/// Where a prefix is in a trie, or where it would be.
+#[derive(Clone, Copy)]
+pub(super) struct Spot {
+    /// The prefix's node or, if it has none, that of the longest prefix that contains it. NONE if none
+    /// does.
+    pub(super) node: u32,
+    /// The node that is where the prefix would be. NONE if there is none.
+    below: u32,
+    /// FORK if the prefix has no owner.
+    pub(super) owner: u32,
+}
+
+/// The prefixes and their owners.
 #[derive(Clone)]
-pub(super) struct Trie<A, T> {
+pub(super) struct Trie<A> {
     nodes: Vec<Node<A>>,
-    /// `Some` if the node with the same index has an owner.
-    values: Vec<Option<T>>,
     pub(super) root: u32,
     /// First node of the free list.
     free: u32,
-    /// Number of owned prefixes.
+    /// Number of prefixes that have an owner.
     pub(super) len: usize,
     shortcuts: Option<Shortcuts>,
+    /// Shortcuts past fewer levels, for positions of new prefixes: most of them have no other.
+    upper: Option<Shortcuts>,
     /// The `len` at which shortcuts are created, or created again for the trie's current shape.
     pub(super) large: usize,
 }
@@ -86,34 +144,8 @@ pub(super) struct Trie<A, T> {
 /// A trie with fewer prefixes than this fits in the nearest caches.
 const LARGE: usize = 4096;
 
-/// Shortcuts past the upper levels of a trie. For the first `depth` bits of an address they give
-/// the topmost node with at least `depth` bits that begins with these bits. An owned node there or
-/// below has a longer prefix than all nodes above. If none matches, the look-up starts again at the
-/// root. Prefixes are distinguished only by their hash: if two have the same, the node does not
-/// match the address, and one of them has no shortcut.
-#[derive(Clone)]
-struct Shortcuts {
-    depth: u8,
-    nodes: HashMap<u32, u32, BuildHasherDefault<Spread>>,
-}
-
-/// The keys are already hashes; this spreads them over the 64 bits that the map expects.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn write_u32(&mut self, word: u32) {
-        self.0 = u64::from(word) << 32 | u64::from(word);
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("keys are u32");
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+/// By how many bits the upper shortcuts are shorter.
+const UPPER: u8 = 3;
 
 /// Mixes all bits: multiplies, and combines both halves of the product.
 fn fold(word: u64) -> u64 {
@@ -121,195 +153,211 @@ fn fold(word: u64) -> u64 {
     (product >> 64) as u64 ^ product as u64
 }
 
-/// The position of a node: below a parent, or at the root.
-#[derive(Clone, Copy)]
-enum NodePosition {
-    Root,
-    Child(u32, usize),
-}
-
-impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
+impl<A: Bits> Trie<A> {
     pub(super) const fn new() -> Self {
         Trie {
             nodes: Vec::new(),
-            values: Vec::new(),
             root: NONE,
             free: NONE,
             len: 0,
             shortcuts: None,
+            upper: None,
             large: LARGE,
         }
     }
 
-    pub(super) fn lookup(&self, addr: A) -> Option<&T> {
-        if let Some(shortcuts) = &self.shortcuts
-            && let Some(&start) = shortcuts.nodes.get(&addr.hash(shortcuts.depth))
-            && let Some(owner) = self.descend(start, addr)
-        {
-            return Some(owner);
+    /// The owner of the longest prefix that contains `addr`. FORK if none does.
+    pub(super) fn lookup(&self, addr: A) -> u32 {
+        if let Some(shortcuts) = &self.shortcuts {
+            let start = shortcuts.get(addr.hash(shortcuts.depth));
+            let owner = self.descend(start, addr);
+            if owner != FORK {
+                return owner;
+            }
         }
         self.descend(self.root, addr)
     }
 
-    /// The owner of the longest prefix that contains `addr`, among the node `start` and those
-    /// below.
-    fn descend(&self, start: u32, addr: A) -> Option<&T> {
-        let (mut at, mut best) = (start, NONE);
+    /// The owner of the longest prefix that contains `addr`, among the node `start` and those below.
+    fn descend(&self, start: u32, addr: A) -> u32 {
+        let (mut at, mut best) = (start, FORK);
         while let Some(node) = self.nodes.get(at as usize) {
-            if node.bits.common(addr) < node.cidr {
+            if !node.contains(addr) {
                 break;
             }
-            if node.owned {
-                best = at;
+            if node.has_owner() {
+                best = node.tag.owner();
             }
-            at = node.children[addr.bit(node.cidr)];
+            at = node.towards(addr);
         }
-        self.values.get(best as usize)?.as_ref()
+        best
     }
 
-    pub(super) fn insert(&mut self, addr: A, cidr: u8, value: T) -> Option<T> {
-        if self.len >= self.large {
-            self.make_shortcuts();
-        }
-        let cidr = cidr.min(A::WIDTH);
-        let bits = addr.masked(cidr);
-        let mut link = NodePosition::Root;
-        loop {
-            let at = self.get(link);
-            let Some(node) = self.nodes.get(at as usize).copied() else {
-                let leaf = self.allocate(bits, cidr, Some(value));
-                self.set(link, leaf);
-                return None;
-            };
-            let common = node.bits.common(bits).min(node.cidr).min(cidr);
-            if common < node.cidr {
-                // The node is below the new prefix or beside it.
-                let leaf = self.allocate(bits, cidr, Some(value));
-                let mut above = leaf;
-                if common < cidr {
-                    above = self.allocate(bits.masked(common), common, None);
-                    self.set(NodePosition::Child(above, bits.bit(common)), leaf);
-                }
-                self.set(NodePosition::Child(above, node.bits.bit(common)), at);
-                self.set(link, above);
-                return None;
-            }
-            if node.cidr == cidr {
-                self.nodes[at as usize].owned = true;
-                let former = self.values[at as usize].replace(value);
-                self.len += usize::from(former.is_none());
-                return former;
-            }
-            link = NodePosition::Child(at, bits.bit(node.cidr));
-        }
+    /// The prefix of a node, and its length.
+    pub(super) fn prefix(&self, at: u32) -> (A, u8) {
+        let node = &self.nodes[at as usize];
+        (node.bits, node.cidr())
     }
 
-    pub(super) fn remove(&mut self, addr: A, cidr: u8, owner: &T) -> bool {
-        let cidr = cidr.min(A::WIDTH);
-        let bits = addr.masked(cidr);
-        let (mut above, mut link) = (NodePosition::Root, NodePosition::Root);
-        loop {
-            let at = self.get(link);
-            let Some(node) = self.nodes.get(at as usize) else {
-                return false;
-            };
-            if node.bits.common(bits) < node.cidr || node.cidr > cidr {
-                return false;
-            }
-            if node.cidr == cidr {
+    /// Finds a prefix, or where it would be. The host bits must be zero.
+    pub(super) fn find(&self, bits: A, cidr: u8) -> Spot {
+        let mut at = self.root;
+        for shortcuts in [&self.shortcuts, &self.upper].into_iter().flatten() {
+            if cidr >= shortcuts.depth
+                && let start = shortcuts.get(bits.hash(shortcuts.depth))
+                && let Some(node) = self.nodes.get(start as usize)
+                && node.bits.common(bits) >= shortcuts.depth
+            {
+                at = start;
                 break;
             }
-            (above, link) = (link, NodePosition::Child(at, bits.bit(node.cidr)));
         }
-        let at = self.get(link);
-        if self.values[at as usize].as_ref() != Some(owner) {
-            return false;
+        let mut last = self.nodes.get(at as usize).map_or(NONE, |node| node.parent);
+        while let Some(node) = self.nodes.get(at as usize)
+            && node.cidr() <= cidr
+            && node.contains(bits)
+        {
+            if node.cidr() == cidr {
+                return Spot {
+                    node: at,
+                    below: NONE,
+                    owner: node.tag.owner(),
+                };
+            }
+            last = at;
+            at = node.towards(bits);
         }
-        self.values[at as usize] = None;
-        self.nodes[at as usize].owned = false;
+        Spot {
+            node: last,
+            below: at,
+            owner: FORK,
+        }
+    }
+
+    /// Reads the nodes that a change at this spot concerns.
+    pub(super) fn read_ahead(&self, spot: Spot) {
+        for at in [spot.node, spot.below] {
+            black_box(self.nodes.get(at as usize).map(|node| node.tag.0));
+        }
+    }
+
+    /// Gives a prefix to `owner`, at the spot that `find` returned. Returns its node.
+    pub(super) fn give(&mut self, spot: Spot, bits: A, cidr: u8, owner: u32) -> u32 {
+        if spot.owner == FORK {
+            if self.len >= self.large {
+                self.make_shortcuts();
+            }
+            self.len += 1;
+        }
+        if let Some(node) = self.nodes.get_mut(spot.node as usize)
+            && node.cidr() == cidr
+        {
+            node.tag = Tag::new(cidr, owner);
+            return spot.node;
+        }
+        let new = self.allocate(bits, Tag::new(cidr, owner));
+        let mut top = new;
+        if let Some(below) = self.nodes.get(spot.below as usize) {
+            let below = below.bits;
+            let common = below.common(bits).min(cidr);
+            if common < cidr {
+                top = self.allocate(bits.masked(common), Tag::new(common, FORK));
+                self.hang(top, bits, new);
+            }
+            self.hang(top, below, spot.below);
+        }
+        self.hang(spot.node, bits, top);
+        self.note(top);
+        if new != top {
+            self.note(new);
+        }
+        new
+    }
+
+    /// Removes the prefix of this node, which must have an owner.
+    pub(super) fn remove(&mut self, at: u32) {
         self.len -= 1;
         if self.len == 0 {
             // Frees the memory of what may have been many nodes.
             *self = Trie::new();
-            return true;
+            return;
         }
-        self.prune(link);
+        let node = &mut self.nodes[at as usize];
+        node.tag = Tag::new(node.cidr(), FORK);
+        let parent = node.parent;
+        self.prune(at);
         // Only a fork can become unnecessary by losing a child.
-        if let NodePosition::Child(..) = link {
-            self.prune(above);
-        }
-        true
+        self.prune(parent);
     }
 
-    /// Removes the node at `link`, unless it has an owner or two children.
-    fn prune(&mut self, link: NodePosition) {
-        let at = self.get(link);
-        let Some(node) = self.nodes.get(at as usize) else {
+    /// Removes a node, unless it has an owner or two children.
+    fn prune(&mut self, at: u32) {
+        let Some(&node) = self.nodes.get(at as usize) else {
             return;
         };
         let [zero, one] = node.children;
-        if node.owned || (zero != NONE && one != NONE) {
+        if node.has_owner() || (zero != NONE && one != NONE) {
             return;
         }
-        self.set(link, if zero != NONE { zero } else { one });
+        let child = if zero != NONE { zero } else { one };
+        let above = self.nodes.get(node.parent as usize).map(Node::cidr);
+        for shortcuts in [&mut self.shortcuts, &mut self.upper].into_iter().flatten() {
+            let depth = shortcuts.depth;
+            if node.cidr() >= depth && above.is_none_or(|above| above < depth) {
+                match child {
+                    NONE => shortcuts.remove(node.bits.hash(depth)),
+                    _ => shortcuts.insert(node.bits.hash(depth), child),
+                }
+            }
+        }
+        *self.link(node.parent, node.bits) = child;
+        if let Some(child) = self.nodes.get_mut(child as usize) {
+            child.parent = node.parent;
+        }
         self.nodes[at as usize].children = [self.free, NONE];
         self.free = at;
     }
 
-    fn allocate(&mut self, bits: A, cidr: u8, value: Option<T>) -> u32 {
-        let owned = value.is_some();
-        self.len += usize::from(owned);
+    fn allocate(&mut self, bits: A, tag: Tag) -> u32 {
         let node = Node {
             bits,
             children: [NONE; 2],
-            cidr,
-            owned,
+            parent: NONE,
+            tag,
         };
         if self.free != NONE {
             let at = self.free;
             self.free = self.nodes[at as usize].children[0];
             self.nodes[at as usize] = node;
-            self.values[at as usize] = value;
             return at;
         }
         self.nodes.push(node);
-        self.values.push(value);
         (self.nodes.len() - 1) as u32
     }
 
-    fn get(&self, link: NodePosition) -> u32 {
-        match link {
-            NodePosition::Root => self.root,
-            NodePosition::Child(parent, side) => self.nodes[parent as usize].children[side],
+    /// Where `parent` refers to its child that begins with `bits`. Without a parent this is the root.
+    fn link(&mut self, parent: u32, bits: A) -> &mut u32 {
+        match self.nodes.get_mut(parent as usize) {
+            Some(node) => &mut node.children[bits.bit(node.cidr())],
+            None => &mut self.root,
         }
     }
 
-    fn set(&mut self, link: NodePosition, at: u32) {
-        let former = self.get(link);
-        let above = match link {
-            NodePosition::Root => {
-                self.root = at;
-                None
+    /// Makes the node `child`, which begins with `bits`, the child of `parent`.
+    fn hang(&mut self, parent: u32, bits: A, child: u32) {
+        *self.link(parent, bits) = child;
+        self.nodes[child as usize].parent = parent;
+    }
+
+    /// Creates the shortcuts to a new node, if it has some.
+    fn note(&mut self, at: u32) {
+        let node = self.nodes[at as usize];
+        let above = self.nodes.get(node.parent as usize).map(Node::cidr);
+        for shortcuts in [&mut self.shortcuts, &mut self.upper].into_iter().flatten() {
+            let depth = shortcuts.depth;
+            if node.cidr() >= depth && above.is_none_or(|above| above < depth) {
+                shortcuts.insert(node.bits.hash(depth), at);
             }
-            NodePosition::Child(parent, side) => {
-                self.nodes[parent as usize].children[side] = at;
-                Some(self.nodes[parent as usize].cidr)
-            }
-        };
-        let Some(Shortcuts { depth, nodes }) = &mut self.shortcuts else {
-            return;
-        };
-        if above.is_some_and(|cidr| cidr >= *depth) {
-            return;
-        }
-        if let Some(node) = self.nodes.get(at as usize) {
-            if node.cidr >= *depth {
-                nodes.insert(node.bits.hash(*depth), at);
-            }
-        } else if let Some(node) = self.nodes.get(former as usize)
-            && node.cidr >= *depth
-        {
-            nodes.remove(&node.bits.hash(*depth));
         }
     }
 
@@ -325,8 +373,8 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
             let Some(node) = self.nodes.get(at as usize) else {
                 continue;
             };
-            topmost.push((least..=node.cidr, at));
-            pending.extend(node.children.map(|child| (node.cidr + 1, child)));
+            topmost.push((least..=node.cidr(), at));
+            pending.extend(node.children.map(|child| (node.cidr() + 1, child)));
         }
         // The width at each depth, from the differences between successive depths.
         let mut width = [0i32; u128::BITS as usize + 2];
@@ -339,16 +387,22 @@ impl<A: Bits, T: Clone + PartialEq> Trie<A, T> {
         }
         let widest = width.iter().max().copied().unwrap_or(0);
         let depth = width.iter().position(|w| *w >= widest / 4 * 3).unwrap_or(0) as u8;
-        let here = topmost.iter().filter(|(depths, _)| depths.contains(&depth));
-        let nodes = here
-            .map(|(_, at)| (self.nodes[*at as usize].bits.hash(depth), *at))
-            .collect();
-        self.shortcuts = Some(Shortcuts { depth, nodes });
+        let shortcuts = |depth: u8| {
+            let mut shortcuts = Shortcuts::new(depth);
+            for (depths, at) in &topmost {
+                if depths.contains(&depth) {
+                    shortcuts.insert(self.nodes[*at as usize].bits.hash(depth), *at);
+                }
+            }
+            Some(shortcuts)
+        };
+        let upper = depth.saturating_sub(UPPER);
+        (self.shortcuts, self.upper) = (shortcuts(depth), shortcuts(upper));
     }
 }
 
 #[cfg(test)]
-impl<A: Bits, T> Trie<A, T> {
+impl<A: Bits> Trie<A> {
     /// Number of nodes in use, including forks.
     pub(super) fn in_use(&self) -> usize {
         let (mut freed, mut at) = (0, self.free);
@@ -361,31 +415,36 @@ impl<A: Bits, T> Trie<A, T> {
 
     /// The greatest number of nodes that were in use.
     pub(super) fn ever_used(&self) -> usize {
-        assert_eq!(self.nodes.len(), self.values.len());
         self.nodes.len()
     }
 
-    pub(super) fn has_shortcuts(&self) -> bool {
-        self.shortcuts.is_some()
+    /// The depth of the shortcuts, if there are some.
+    pub(super) fn depth(&self) -> Option<u8> {
+        self.shortcuts.as_ref().map(|shortcuts| shortcuts.depth)
     }
 
-    /// Checks that exactly the topmost nodes at the depth of the shortcuts have one.
-    pub(super) fn check_shortcuts(&self) {
-        let Some(shortcuts) = &self.shortcuts else {
-            return;
-        };
-        let (mut pending, mut count) = (vec![(0, self.root)], 0);
-        while let Some((least, at)) = pending.pop() {
-            let Some(node) = self.nodes.get(at as usize) else {
-                continue;
-            };
-            if (least..=node.cidr).contains(&shortcuts.depth) {
-                let key = node.bits.hash(shortcuts.depth);
-                assert_eq!(shortcuts.nodes.get(&key), Some(&at));
-                count += 1;
+    /// Checks the parents, and that exactly the topmost nodes at a depth of shortcuts have one.
+    pub(super) fn check(&self) {
+        let mut pending = vec![(NONE, self.root)];
+        while let Some((parent, at)) = pending.pop() {
+            if let Some(node) = self.nodes.get(at as usize) {
+                assert_eq!(node.parent, parent);
+                pending.extend(node.children.map(|child| (at, child)));
             }
-            pending.extend(node.children.map(|child| (node.cidr + 1, child)));
         }
-        assert_eq!(shortcuts.nodes.len(), count);
+        for shortcuts in [&self.shortcuts, &self.upper].into_iter().flatten() {
+            let (mut pending, mut count) = (vec![(0, self.root)], 0);
+            while let Some((least, at)) = pending.pop() {
+                let Some(node) = self.nodes.get(at as usize) else {
+                    continue;
+                };
+                if (least..=node.cidr()).contains(&shortcuts.depth) {
+                    assert_eq!(shortcuts.get(node.bits.hash(shortcuts.depth)), at);
+                    count += 1;
+                }
+                pending.extend(node.children.map(|child| (node.cidr() + 1, child)));
+            }
+            assert_eq!(shortcuts.len(), count);
+        }
     }
 }

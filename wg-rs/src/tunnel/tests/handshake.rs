@@ -148,7 +148,7 @@ fn initiations_within_20_milliseconds_are_refused() {
 #[test]
 fn boringtun_53_timestamp_is_a_time_oracle() {
     let mut sim = Sim::session();
-    let entry = sim.hosts[1].device.peers.values().next().unwrap();
+    let entry = sim.hosts[1].device.peers.iter().next().unwrap();
     let timestamp = entry
         .handshake
         .as_ref()
