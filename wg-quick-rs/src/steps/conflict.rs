@@ -63,6 +63,6 @@ pub fn of_port(error: Error, target: &Target) -> Failure {
         Some(nix::libc::EADDRINUSE) => target.get().map_or(0, |interface| interface.listen_port),
         _ => 0,
     };
-    let why = (port != 0).then(|| place::own_port_in_use(&target.interface, port));
+    let why = (port != 0).then(|| place::own_port_in_use(Some(&target.interface), port));
     with(error, why)
 }

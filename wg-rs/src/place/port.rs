@@ -35,9 +35,10 @@ pub fn port_in_use(name: &str, changes: &[Change], error: &io::Error) -> Option<
     Some(sentence(port, &holder(name, port)))
 }
 
-/// The same for an interface that cannot be set up because its port is in use.
-pub fn own_port_in_use(name: &str, port: u16) -> String {
-    sentence(port, &holder(name, port))
+/// The same for an interface that cannot be set up because its port is in use, or for a tunnel without an
+/// interface.
+pub fn own_port_in_use(name: Option<&str>, port: u16) -> String {
+    sentence(port, &holder(name.unwrap_or_default(), port))
 }
 
 fn sentence(port: u16, holder: &Holder) -> String {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::super::context::Context;
-use super::session::{self, arguments, say, text};
+use super::session::{self, arguments, cannot_start, say, text};
 use crate::config;
 use crate::stack::{Config, Tunnel};
 
@@ -27,8 +27,7 @@ pub(crate) fn run(context: &Context, args: &[OsString]) -> ExitCode {
     };
     let start = || -> Result<Tunnel, String> {
         let config = Config::from_file(&file).map_err(|error| text(&error))?;
-        Tunnel::relay_by(config, config::look_up)
-            .map_err(|error| format!("{}: {}", file.display(), text(&error)))
+        Tunnel::relay_by(config, config::look_up).map_err(|error| cannot_start(&file, &error))
     };
     session::run(&file, start(), async |tunnel: Tunnel| {
         say(format_args!(

@@ -23,9 +23,11 @@ use super::super::out::print;
 use super::super::status::{print_own, why};
 use crate::config;
 use crate::model::status::{PeerStatus, Status};
-use crate::stack::{Config, Tunnel};
+use crate::place;
+use crate::stack::{Config, Error, Tunnel};
 use crate::sys;
 use crate::sys::process::notify;
+use crate::tunnel::config::ConfigError;
 
 /// How often the peers are checked for answers.
 const LOOK: Duration = Duration::from_millis(250);
@@ -74,8 +76,7 @@ impl TunnelArguments {
                 self.file.display()
             ));
         }
-        Tunnel::start_by(config, config::look_up)
-            .map_err(|error| format!("{}: {}", self.file.display(), text(&error)))
+        Tunnel::start_by(config, config::look_up).map_err(|error| cannot_start(&self.file, &error))
     }
 
     /// Checks that listening on this address is allowed.
@@ -90,6 +91,22 @@ impl TunnelArguments {
             "{address} can be reached by other machines, which could then use the tunnel; give \
              --allow-remote if that is wanted, or listen on 127.0.0.1 or ::1"
         ))
+    }
+}
+
+/// The message for a tunnel of this file that cannot be started.
+pub(super) fn cannot_start(file: &Path, error: &Error) -> String {
+    let message = format!("{}: {}", file.display(), text(error));
+    match error {
+        // It names the file and the line itself.
+        Error::Endpoint(_) => text(error),
+        Error::Config(ConfigError::Bind { port, source })
+            if source.kind() == io::ErrorKind::AddrInUse =>
+        {
+            let why = place::own_port_in_use(None, *port);
+            format!("{message}\n{why}")
+        }
+        _ => message,
     }
 }
 
@@ -251,8 +268,31 @@ fn line(status: &Status, peer: &PeerStatus, before: Option<bool>, answers: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Dialect;
     use crate::model::Peer;
     use crate::model::status::Unanswered;
+
+    #[test]
+    fn a_tunnel_that_cannot_be_started() {
+        let file = Path::new("a.conf");
+        let (_, mut errors) = config::read_file("a.conf", b"[Interface]\nx=1\n", Dialect::Wg);
+        let wrong = Error::Endpoint(errors.remove(0));
+        assert_eq!(
+            cannot_start(file, &wrong),
+            "a.conf:2: Line unrecognized: `x'"
+        );
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let taken = |kind: io::ErrorKind| {
+            let source = kind.into();
+            cannot_start(file, &Error::Config(ConfigError::Bind { port, source }))
+        };
+        let lines = taken(io::ErrorKind::AddrInUse);
+        let lines: Vec<_> = lines.lines().collect();
+        assert!(lines[0].starts_with(&format!("a.conf: cannot listen on port {port}: ")));
+        assert!(lines[1].starts_with(&format!("UDP port {port} is already used by ")));
+        assert_eq!(taken(io::ErrorKind::PermissionDenied).lines().count(), 1);
+    }
 
     #[test]
     fn messages_name_the_peer_and_the_cause() {
