@@ -31,6 +31,7 @@ use crate::model::status::Status;
 use crate::model::{self, Wall};
 use crate::sys::icmp::Undelivered;
 use crate::sys::netns::NetNs;
+use crate::sys::process::slice;
 use crate::sys::tun::{Tun, TunOffloads};
 use crate::tunnel::config::ConfigError;
 use crate::tunnel::device::Device;
@@ -108,7 +109,13 @@ impl RunningInterface {
             .name("wg-protocol".into())
             .spawn({
                 let shared = shared.clone();
-                move || shared.run()
+                move || {
+                    // Packets of peers go before the handshakes of strangers.
+                    if let Err(error) = slice::step_behind() {
+                        tracing::debug!(%error, "the protocol thread has the usual priority");
+                    }
+                    shared.run();
+                }
             })?;
         Ok(RunningInterface {
             shared,

@@ -295,6 +295,10 @@ fn filter(pid: u32) -> Result<BpfProgram, BackendError> {
     allow(libc::SYS_prctl, vec![rule(&[one(0, libc::PR_SET_NAME)?])?]);
     // By a thread to itself when it aborts.
     allow(libc::SYS_tgkill, vec![rule(&[one(0, pid.cast_signed())?])?]);
+    // Only a thread's own share of a core, which it may reduce.
+    for call in [libc::SYS_sched_getattr, libc::SYS_sched_setattr] {
+        allow(call, vec![rule(&[one(0, 0)?])?]);
+    }
     // Only reading one's own limits.
     let own = [one(0, 0)?, null(2)?];
     allow(libc::SYS_prlimit64, vec![rule(&own)?]);
@@ -332,7 +336,7 @@ mod tests {
     use std::process::Command;
     use std::thread;
 
-    use crate::sys::process::notify;
+    use crate::sys::process::{notify, slice};
     use crate::sys::tun::{Tun, TunOffloads};
     use crate::sys::udp::{self, Family, UdpOptions};
 
@@ -403,6 +407,7 @@ mod tests {
                 (libc::SYS_setuid, [0; 4]),
                 (libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, 1, 0, 0]),
                 (libc::SYS_prlimit64, [0, libc::RLIMIT_CORE as usize, 8, 0]),
+                (libc::SYS_sched_setattr, [1, 0, 0, 0]),
                 (libc::SYS_mknodat, [0; 4]),
                 (libc::SYS_fchmodat, [0; 4]),
                 (libc::SYS_open_by_handle_at, [0; 4]),
@@ -524,7 +529,11 @@ mod tests {
         restricted(None, || {
             let threads = (0..8).map(|number| {
                 let thread = thread::Builder::new().name(format!("wg-{number}"));
-                thread.spawn(move || vec![number; 1 << 20].len()).unwrap()
+                let work = move || {
+                    slice::step_behind().unwrap();
+                    vec![number; 1 << 20].len()
+                };
+                thread.spawn(work).unwrap()
             });
             for thread in threads.collect::<Vec<_>>() {
                 assert_eq!(thread.join().unwrap(), 1 << 20);
