@@ -59,6 +59,10 @@ pub mod plane {
             self.owners[index] = Some(owner);
         }
 
+        pub fn has_owners(&self) -> bool {
+            self.owners.iter().any(Option::is_some)
+        }
+
         pub fn remove_owner(&mut self, index: u32) {
             self.owners[index as usize] = None;
         }
@@ -69,6 +73,7 @@ pub mod plane {
 
         pub fn read_ahead(&self, _: &NetworkPosition) {}
 
+        /// The number is right until the next change, because nothing here asks for it later.
         pub fn give(&mut self, position: &NetworkPosition, owner: u32) -> u32 {
             self.take(position);
             self.networks.push((*position, owner));

@@ -110,8 +110,8 @@ impl RunningInterface {
             .spawn({
                 let shared = shared.clone();
                 move || {
-                    // Packets of peers go before the handshakes of strangers.
-                    if let Err(error) = slice::step_behind() {
+                    // A flood of handshakes must not take the cores from the packets of peers.
+                    if let Err(error) = slice::lower_priority() {
                         tracing::debug!(%error, "the protocol thread has the usual priority");
                     }
                     shared.run();

@@ -18,6 +18,9 @@ pub struct AllowedIps<T> {
     owners: Vec<Option<T>>,
 }
 
+/// The greatest number of owners.
+pub const MAX_OWNERS: u32 = FORK;
+
 /// Where a network is in a table, or where it would be. This is also right in another table that has
 /// had the same changes.
 #[derive(Clone, Copy)]
@@ -56,13 +59,18 @@ impl<T> AllowedIps<T> {
         }
     }
 
-    /// Sets the owner that has this index. There must be fewer than `1 << 24`.
+    /// Sets the owner that has this index, which is less than [`MAX_OWNERS`].
     pub fn set_owner(&mut self, index: u32, owner: T) {
         let index = index as usize;
         if index >= self.owners.len() {
             self.owners.resize_with(index + 1, || None);
         }
         self.owners[index] = Some(owner);
+    }
+
+    /// Whether there is an owner.
+    pub fn has_owners(&self) -> bool {
+        !self.owners.is_empty()
     }
 
     /// Removes the owner that has this index. It must own no network.

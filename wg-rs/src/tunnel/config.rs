@@ -190,6 +190,8 @@ impl Device {
             _ => match subject {
                 Subject::Device => return Err(ConfigError::NoPeer),
                 Subject::Nobody => {}
+                // A change of the device has removed it.
+                Subject::Peer { id, .. } if self.peers.get(*id).is_none() => {}
                 Subject::Peer {
                     id,
                     created,

@@ -8,11 +8,15 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use super::allowed_ips::MAX_OWNERS;
+use super::messages::MAX_PEERS;
 use super::peer::Peer;
 use super::peers::slot;
 use super::plane::Plane;
 use super::routes::RoutingTable;
 use crate::model::AllowedIp;
+
+const _: () = assert!(MAX_PEERS <= MAX_OWNERS as usize);
 
 /// Cryptokey routing, and each network's place in its owner's list.
 #[derive(Default)]
@@ -68,17 +72,17 @@ impl Networks {
         // The compiler must not leave out a read whose result is not used.
         black_box(self.neighbours.get(position.number() as usize).copied());
         if let Some(owner) = position.owner() {
-            black_box(self.lists[owner as usize]);
+            black_box(self.lists.get(owner as usize).copied());
         }
     }
 
     /// Reads what a change of this peer's networks will need.
     pub(super) fn read_ahead_of(&self, id: u64) {
-        let List { last, .. } = self.lists[slot(id)];
-        black_box(self.neighbours.get(last as usize).copied());
+        let list = self.lists.get(slot(id)).unwrap_or(&EMPTY);
+        black_box(self.neighbours.get(list.last as usize).copied());
     }
 
-    /// Gives a network to the peer with this number, and so takes it from its former owner.
+    /// Gives a network to the peer with this id, and so takes it from its former owner.
     pub(super) fn give(&mut self, id: u64, ip: &AllowedIp) {
         let position = self.routes.position(ip);
         if let Some(former) = position.owner() {
@@ -88,7 +92,7 @@ impl Networks {
         self.link(slot(id), number);
     }
 
-    /// Removes a network from the peer with this number, if it owns it.
+    /// Removes a network from the peer with this id, if it owns it.
     pub(super) fn take(&mut self, id: u64, ip: &AllowedIp) {
         let position = self.routes.position(ip);
         if position.owner() == Some(slot(id) as u32) {
@@ -129,14 +133,14 @@ impl Networks {
         }
     }
 
-    /// Removes all networks of the peer with this number.
+    /// Removes all networks of the peer with this id.
     pub(super) fn take_all(&mut self, id: u64) {
         for ip in self.of(id).collect::<Vec<_>>() {
             self.take(id, &ip);
         }
     }
 
-    /// The networks of the peer with this number, in the order in which they were given.
+    /// The networks of the peer with this id, in the order in which they were given.
     pub(super) fn of(&self, id: u64) -> impl Iterator<Item = AllowedIp> {
         let network = |number: u32| (number != NONE).then_some(number);
         let first = network(self.lists[slot(id)].first);
@@ -147,9 +151,12 @@ impl Networks {
     /// Makes all changes visible to the data path.
     pub(super) fn publish(&mut self, plane: &Plane) {
         self.routes.publish(plane);
+        // Frees the memory of what may have been many networks and peers.
         if self.routes.is_empty() {
-            // Frees the memory of what may have been many networks.
             self.neighbours = Vec::new();
+        }
+        if !self.routes.has_peers() {
+            self.lists = Vec::new();
         }
     }
 }
@@ -166,9 +173,12 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let plane = Plane::new();
         let mut networks = Networks::default();
-        for id in 0..3 {
+        let enter = |networks: &mut Networks, id: u64| {
             networks.enter(&Arc::new(Peer::new(id, PublicKey::from_bytes([1; 32]))));
-        }
+        };
+        // Peers in the slots 0, 1 and 2.
+        let mut ids = [0, 1, 2];
+        ids.iter().for_each(|id| enter(&mut networks, *id));
         let mut lists: [Vec<AllowedIp>; 3] = Default::default();
         for step in 0..20_000 {
             let (at, octet) = (rng.random_range(0..3), rng.random_range(0..6));
@@ -178,30 +188,53 @@ mod tests {
             };
             match rng.random_range(0..20) {
                 0..13 => {
-                    networks.give(at as u64, &ip);
+                    networks.give(ids[at], &ip);
                     lists
                         .iter_mut()
                         .for_each(|list| list.retain(|other| *other != ip));
                     lists[at].push(ip);
                 }
                 13..19 => {
-                    networks.take(at as u64, &ip);
+                    networks.take(ids[at], &ip);
                     lists[at].retain(|other| *other != ip);
                 }
                 _ => {
-                    networks.take_all(at as u64);
+                    // Another peer in the same slot, with or without a `set` in between.
+                    if rng.random() {
+                        networks.leave(ids[at]);
+                        if rng.random() {
+                            networks.publish(&plane);
+                        }
+                        ids[at] += MAX_PEERS as u64;
+                        enter(&mut networks, ids[at]);
+                    } else {
+                        networks.take_all(ids[at]);
+                    }
                     lists[at].clear();
                 }
             }
             if step % 3 == 0 {
                 networks.publish(&plane);
+                for (id, ip) in ids
+                    .iter()
+                    .zip(&lists)
+                    .flat_map(|(id, list)| list.iter().map(move |ip| (id, ip)))
+                {
+                    assert_eq!(
+                        plane.routes().lookup(ip.addr).map(|peer| peer.id),
+                        Some(*id)
+                    );
+                }
             }
-            for (id, list) in (0..).zip(&lists) {
-                assert!(networks.of(id).eq(list.iter().copied()));
+            for (id, list) in ids.iter().zip(&lists) {
+                assert!(networks.of(*id).eq(list.iter().copied()));
             }
         }
-        (0..3).for_each(|id| networks.leave(id));
+        ids.iter().for_each(|id| networks.leave(*id));
         networks.publish(&plane);
-        assert_eq!(networks.neighbours.capacity(), 0);
+        assert_eq!(
+            networks.neighbours.capacity() + networks.lists.capacity(),
+            0
+        );
     }
 }

@@ -108,11 +108,9 @@ impl Peers {
         all.into_iter().map(|slot| &slot.entry)
     }
 
-    /// All peers, in the order in which they were added.
+    /// All peers, in any order.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        let mut all: Vec<_> = self.slots.iter_mut().flatten().collect();
-        all.sort_unstable_by_key(|slot| slot.id);
-        all.into_iter().map(|slot| &mut slot.entry)
+        self.slots.iter_mut().flatten().map(|slot| &mut slot.entry)
     }
 }
 
@@ -138,12 +136,7 @@ mod tests {
                 .map(|entry| *entry.shared.public_key())
                 .eq(order)
         );
-        assert!(
-            peers
-                .iter_mut()
-                .map(|entry| *entry.shared.public_key())
-                .eq(order)
-        );
+        assert_eq!(peers.iter_mut().count(), 5);
         for n in 0..5 {
             let id = peers.by_key(&key(n)).unwrap();
             assert_eq!(*peers.remove(id).unwrap().shared.public_key(), key(n));

@@ -114,6 +114,11 @@ impl RoutingTable {
         self.current().is_empty()
     }
 
+    /// Whether a peer can own networks.
+    pub(super) fn has_peers(&self) -> bool {
+        self.current().has_owners()
+    }
+
     /// The table with all changes.
     fn current(&self) -> &Routes {
         match self.missing.is_empty() {
@@ -128,8 +133,8 @@ impl RoutingTable {
             return;
         }
         self.up_to_date();
-        drop(plane.exchange_routes(self.own.clone()));
-        std::mem::swap(&mut self.own, &mut self.published);
+        let former = plane.exchange_routes(self.own.clone());
+        self.published = std::mem::replace(&mut self.own, former);
         self.missing = std::mem::take(&mut self.unpublished);
         self.catch_up();
         self.retired.retain(|table| Arc::strong_count(table) > 1);

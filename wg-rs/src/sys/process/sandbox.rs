@@ -530,7 +530,7 @@ mod tests {
             let threads = (0..8).map(|number| {
                 let thread = thread::Builder::new().name(format!("wg-{number}"));
                 let work = move || {
-                    slice::step_behind().unwrap();
+                    slice::lower_priority().unwrap();
                     vec![number; 1 << 20].len()
                 };
                 thread.spawn(work).unwrap()

@@ -1,4 +1,4 @@
-//! How long a thread waits for a core, and how much of it it gets.
+//! How long a thread waits for a core, and the share of a core that it gets.
 //!
 //! Where all cores are busy, a thread that wakes up waits until a running thread has used up its slice of
 //! time, which is 3 ms by default. A packet passes four threads on its way there and back, two of ours at
@@ -14,8 +14,8 @@ use std::time::Duration;
 /// The slice of our threads. The kernel allows 0.1 to 100 ms.
 const SLICE: Duration = Duration::from_micros(400);
 
-/// How much less urgent a thread is that steps behind. Beside one other thread it gets a quarter of a core.
-const BEHIND: i32 = 5;
+/// By how much a priority is lowered (nice). Beside one other thread on its core, this one gets a quarter.
+const LOWER: i32 = 5;
 
 /// Asks for a short slice for this thread and those that it starts. Older kernels ignore it, and a realtime
 /// policy that somebody has set is kept.
@@ -26,13 +26,13 @@ pub fn shorten() -> io::Result<()> {
     change(|attributes| attributes.sched_runtime = SLICE.as_nanos() as u64)
 }
 
-/// Lets other threads go first where all cores are busy: this one gets a smaller share. A realtime policy that
-/// somebody has set is kept.
+/// Lowers the priority of this thread alone: it gets a smaller share where all cores are busy. A realtime policy
+/// that somebody has set is kept.
 ///
 /// # Errors
 /// EPERM: a filter forbids it. Everything works without it.
-pub fn step_behind() -> io::Result<()> {
-    change(|attributes| attributes.sched_nice = (attributes.sched_nice + BEHIND).min(19))
+pub fn lower_priority() -> io::Result<()> {
+    change(|attributes| attributes.sched_nice = (attributes.sched_nice + LOWER).min(19))
 }
 
 /// Changes the parameters of this thread, unless it has a realtime policy.
@@ -93,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_steps_behind_is_alone_with_that() {
+    fn only_the_calling_thread_gets_a_lower_priority() {
         let before = get().unwrap();
         let there = std::thread::spawn(|| {
-            step_behind().unwrap();
+            lower_priority().unwrap();
             get().unwrap()
         });
         let there = there.join().unwrap();
-        assert_eq!(there.sched_nice, (before.sched_nice + BEHIND).min(19));
+        assert_eq!(there.sched_nice, (before.sched_nice + LOWER).min(19));
         assert_eq!(there.sched_runtime, before.sched_runtime);
         assert_eq!(get().unwrap().sched_nice, before.sched_nice);
     }

@@ -1,5 +1,5 @@
-//! A small hash table of nodes. An entry is in one cache line with the entries before it, so that a
-//! look-up in a table that is not in the caches causes one miss.
+//! A small hash table of nodes. An entry is usually in one cache line with the entries before it, so that
+//! most look-ups in a table that is not in the caches cause one miss.
 //!
 //! Keys are hashes already. An entry is at the slot of its key, or, if that is taken, at the next free
 //! one; there is no free slot between.

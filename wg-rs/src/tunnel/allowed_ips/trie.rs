@@ -69,6 +69,7 @@ struct Tag(u32);
 
 impl Tag {
     fn new(cidr: u8, owner: u32) -> Self {
+        debug_assert!(owner <= FORK);
         Tag(owner << 8 | u32::from(cidr))
     }
 
@@ -278,8 +279,12 @@ impl<A: Bits> Trie<A> {
     pub(super) fn remove(&mut self, at: u32) {
         self.len -= 1;
         if self.len == 0 {
-            // Frees the memory of what may have been many nodes.
-            *self = Trie::new();
+            // Frees the memory of what may have been many nodes. Tests use shortcuts for fewer prefixes.
+            let large = self.large.min(LARGE);
+            *self = Trie {
+                large,
+                ..Trie::new()
+            };
             return;
         }
         let node = &mut self.nodes[at as usize];

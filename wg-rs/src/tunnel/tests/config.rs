@@ -168,6 +168,22 @@ fn networks_that_change_owners_are_listed_once() {
     assert!(sim.hosts[0].device.plane().routes().is_empty());
 }
 
+/// The next peer in its place must not get these networks.
+#[test]
+fn a_peer_that_a_change_of_the_device_removed_gets_no_networks() {
+    let mut sim = Sim::hosts(2, 7);
+    let own = sim.hosts[1].public();
+    let removal = Change::PrivateKey(Some(Box::new(sim.hosts[1].key.clone())));
+    for removal in [Change::ReplacePeers, removal] {
+        let changes = [Change::Peer(own), removal, allow("10.0.0.0/8")];
+        sim.set(0, &changes).unwrap();
+        assert!(sim.hosts[0].device.plane().routes().is_empty());
+        sim.set(0, &[Change::Peer(key(1))]).unwrap();
+        assert!(sim.hosts[0].device.get().peers[0].allowed_ips.is_empty());
+        sim.set(0, &[Change::ReplacePeers]).unwrap();
+    }
+}
+
 #[test]
 fn peers_are_listed_in_the_order_they_were_added() {
     let mut sim = Sim::hosts(1, 7);
