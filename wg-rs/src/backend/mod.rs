@@ -66,6 +66,11 @@ impl Backends {
         }
     }
 
+    /// Uses no sockets: the kernel's interfaces only.
+    pub fn kernels() -> Self {
+        Backends::in_dir(Path::new("/nonexistent"))
+    }
+
     /// The names of all interfaces: first the kernel's, then those with a socket, each in the order
     /// of the system. Sockets that refuse connections are deleted.
     ///

@@ -320,10 +320,14 @@ impl Drop for Uninterrupted {
 
 /// The public key of an interface; None if it has no key, or cannot be accessed from here.
 fn public_key(link: &ListedInterface) -> Option<String> {
-    let get = || Backends::new().get(&link.name);
-    let got = match (&link.lives_in, link.backend) {
-        (Some(namespace), Kind::Kernel) => namespace.open().ok()?.run(get).ok()?,
-        _ => get(),
+    let got = match link.backend {
+        Kind::Userspace => Backends::new().get(&link.name),
+        Kind::Kernel => {
+            let namespace = link.lives_in.as_ref()?.open().ok()?;
+            // A daemon in another namespace may have the same name.
+            let get = || Backends::kernels().get(&link.name);
+            namespace.run(get).ok()?
+        }
     };
     Some(got.ok()?.private_key?.public_key().to_base64())
 }
