@@ -86,14 +86,15 @@ impl Backends {
         Ok(names)
     }
 
-    /// Like [`Backends::list`], but no socket is deleted. Also returns the names of the sockets that were
-    /// left by a daemon that was killed.
+    /// Like [`Backends::list`], but no socket is deleted. Also returns the names for which
+    /// [`Backends::is_left`] is true.
     ///
     /// # Errors
     /// Those of [`Backends::list`].
     pub fn survey(&self) -> io::Result<(Vec<String>, Vec<String>)> {
         let mut names = kernel::list()?;
-        let (live, left) = userspace::survey(&self.run_dir)?;
+        let (live, mut left) = userspace::survey(&self.run_dir)?;
+        left.retain(|name| !names.contains(name));
         for name in live {
             if !names.contains(&name) {
                 names.push(name);
@@ -102,9 +103,11 @@ impl Backends {
         Ok((names, left))
     }
 
-    /// Whether the interface's socket was left by a daemon that was killed. It is not deleted.
+    /// Whether only a socket has this name, and was left by a daemon that was killed: an interface of the
+    /// kernel may have the name since. The socket is not deleted.
     pub fn is_left(&self, name: &str) -> bool {
-        userspace::is_left(&self.run_dir, name)
+        let is_kernels = || kernel::list().is_ok_and(|names| names.iter().any(|link| link == name));
+        userspace::is_left(&self.run_dir, name) && !is_kernels()
     }
 
     /// The kind of the interface with this name. None if there is no such interface.
@@ -135,12 +138,12 @@ impl Backends {
     }
 
     /// The interface's kind and status. Fields that only our daemon knows are `None` or empty for the
-    /// kernel and for other daemons.
+    /// kernel and for other daemons. No socket is deleted.
     ///
     /// # Errors
     /// As for [`Backends::get`].
     pub fn status(&self, name: &str) -> io::Result<(Kind, Status)> {
-        Ok(match userspace::socket(&self.run_dir, name) {
+        Ok(match userspace::live(&self.run_dir, name) {
             Some(socket) => (Kind::Userspace, userspace::status(&socket)?),
             None => (Kind::Kernel, kernel::get(name)?.into()),
         })
@@ -163,12 +166,12 @@ impl Backends {
     }
 
     /// Sets the log level of an interface's daemon. False if it is not a daemon of ours, or does not know
-    /// the level.
+    /// the level. No socket is deleted.
     ///
     /// # Errors
     /// As for [`Backends::get`].
     pub fn log(&self, name: &str, level: &str) -> io::Result<bool> {
-        match userspace::socket(&self.run_dir, name) {
+        match userspace::live(&self.run_dir, name) {
             Some(socket) => userspace::log(&socket, level),
             None => kernel::get(name).map(|_| false),
         }

@@ -42,7 +42,13 @@ pub(super) fn is_left(dir: &Path, name: &str) -> bool {
     look(dir, name).is_some_and(|(_, state)| state == State::Left)
 }
 
-/// The path of the interface's socket, if it is live.
+/// The path of the interface's socket, if it is live. Nothing is deleted.
+pub(super) fn live(dir: &Path, name: &str) -> Option<PathBuf> {
+    let (path, state) = look(dir, name)?;
+    (state == State::Live).then_some(path)
+}
+
+/// The path of the interface's socket, if it is live; otherwise the socket is deleted.
 pub(super) fn socket(dir: &Path, name: &str) -> Option<PathBuf> {
     match look(dir, name)? {
         (path, State::Live) => Some(path),
