@@ -148,10 +148,10 @@ fn judge(
     let (file, errors) = file::parse(name, interface, text);
     let found = errors.into_iter().map(Finding::error).collect();
     let mut findings = Findings { name, found };
+    findings.interface(&file, text);
     for ConfigValue { line, value } in overridden(&file) {
         findings.warn(line, value);
     }
-    findings.interface(&file, text);
     findings.dns(text);
     findings.addresses(&file);
     findings.peers(&file);
@@ -560,6 +560,13 @@ mod tests {
         assert_eq!(
             found("[Interface]\n"),
             ["wg0.conf: Warning: no PrivateKey in [Interface]"]
+        );
+        assert_eq!(
+            found("[Interface]\nListenPort = 1\nListenPort = 2\n"),
+            [
+                "wg0.conf: Warning: no PrivateKey in [Interface]",
+                "wg0.conf:3: Warning: ListenPort: line 2 sets it too and is ignored: only the last one counts",
+            ]
         );
         let own = wg_crypto::key::PrivateKey::from_base64(A)
             .unwrap()
