@@ -1,5 +1,6 @@
 //! The routes for the allowed IPs.
 
+use wg_rs::config::AllowedIpSetting;
 use wg_rs::model::{AllowedIp, Interface};
 use wg_rs::sys::netlink::Route;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
@@ -51,15 +52,17 @@ pub fn wanted(interface: &Interface, table: Table, link: u32, there: &[Route]) -
 /// # Errors
 /// The step failed, or a signal arrived.
 pub fn add(transaction: &mut Transaction, file: &File, route: Route) -> Result<(), Failure> {
-    let peers = file.settings.peers.iter();
-    let mut networks = peers.flat_map(|peer| &peer.allowed_ips);
-    let line = networks
-        .find(|network| !network.remove && (network.ip.addr, network.ip.cidr) == route.to)
-        .map(|network| network.line);
     let added = transaction.run(Step::AddRoute(route));
-    added.map_err(|failure| match line {
-        Some(line) => failure.at(file, line, "AllowedIPs"),
-        None => failure,
+    added.map_err(|failure| {
+        let peers = file.settings.peers.iter();
+        let mut networks = peers.flat_map(|peer| &peer.allowed_ips);
+        let is_it = |network: &&AllowedIpSetting| {
+            !network.remove && (network.ip.addr, network.ip.cidr) == route.to
+        };
+        match networks.find(is_it) {
+            Some(network) => failure.at(file, network.line, "AllowedIPs"),
+            None => failure,
+        }
     })
 }
 
