@@ -14,19 +14,33 @@ pub fn overridden(file: &File) -> Vec<ConfigValue<String>> {
     let mut add = |line, value| found.push(ConfigValue { line, value });
     let mut listed: HashMap<PublicKey, usize> = HashMap::new();
     let mut owners: HashMap<AllowedIp, (PublicKey, usize)> = HashMap::new();
+    // Where the last section of a peer begins that replaces all its networks.
+    let mut replaced: HashMap<PublicKey, usize> = HashMap::new();
     for peer in &file.settings.peers {
         let (key, line) = (peer.public_key, peer.public_key_line);
-        if let Some(first) = listed.insert(key, line) {
+        let before = listed.insert(key, line);
+        if peer.replace_allowed_ips {
+            replaced.insert(key, peer.line);
+        }
+        if let Some(first) = before
+            && peer.replace_allowed_ips
+        {
             let message = format!(
                 "PublicKey: the peer is already listed in line {first}, and loses the AllowedIPs it \
                  has there"
             );
             add(line, message);
         }
-        for network in peer.allowed_ips.iter().filter(|network| !network.remove) {
+        for network in &peer.allowed_ips {
             let (ip, line) = (network.ip, network.line);
-            if let Some((owner, first)) = owners.insert(ip, (key, line))
+            if network.remove {
+                // It is removed only from the peer that has it.
+                if owners.get(&ip).is_some_and(|(owner, _)| *owner == key) {
+                    owners.remove(&ip);
+                }
+            } else if let Some((owner, first)) = owners.insert(ip, (key, line))
                 && owner != key
+                && replaced.get(&owner).is_none_or(|since| first >= *since)
             {
                 let message = format!("AllowedIPs: {ip} is taken from peer {owner} (line {first})");
                 add(line, message);
@@ -40,6 +54,45 @@ pub fn overridden(file: &File) -> Vec<ConfigValue<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_that_a_peer_no_longer_has_are_not_taken_from_it() {
+        let key = |n| PublicKey::from_bytes([n; 32]);
+        let removed = "AllowedIPs = 10.0.0.0/24\nAllowedIPs = -10.0.0.0/24\n";
+        let replaced = format!(
+            "AllowedIPs = 10.0.0.0/24\n[Peer]\nAllowedIPs = 10.0.1.0/24\nPublicKey = {}\n",
+            key(1)
+        );
+        let kept = format!(
+            "AllowedIPs = 10.0.0.0/24\n[Peer]\nPublicKey = {}\nAllowedIPs = +10.0.1.0/24\n",
+            key(1)
+        );
+        for (lines, want) in [
+            (removed, vec![]),
+            (
+                &replaced,
+                vec![(7, "PublicKey: the peer is already listed")],
+            ),
+            (&kept, vec![(10, "AllowedIPs: 10.0.0.0/24 is taken from")]),
+        ] {
+            let text = format!(
+                "[Interface]\n[Peer]\nPublicKey = {}\n{lines}\
+                 [Peer]\nPublicKey = {}\nAllowedIPs = 10.0.0.0/24\n",
+                key(1),
+                key(2)
+            );
+            let (file, errors) = crate::file::parse("wg0.conf", "wg0", text.as_bytes());
+            assert_eq!(errors, []);
+            let found = overridden(&file);
+            assert_eq!(found.len(), want.len(), "{text}: {found:#?}");
+            for (found, (line, start)) in found.iter().zip(want) {
+                assert!(
+                    found.line == line && found.value.starts_with(start),
+                    "{found:?}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn keys_peers_and_networks() {
