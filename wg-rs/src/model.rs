@@ -16,7 +16,7 @@ use crate::sys::numeric::NumericIp;
 use crate::sys::process::clock;
 
 pub use extension::{Extension, Extensions};
-pub use groups::{Groups, GroupsError, MAX_GROUPS, MAX_GROUPS_IN_ALL};
+pub use groups::{Groups, GroupsError, MAX_GROUPS, MAX_GROUPS_IN_ALL, is_switch};
 pub use label::{Label, NotALabel};
 
 /// The configuration and the state of an interface: the result of a `get`.

@@ -7,7 +7,7 @@
 use super::error::{near, shown, shown_word};
 use super::value::{endpoint, is_space};
 use super::{ConfigEndpoint, Hint, PeerSettings, Reason, Settings};
-use crate::model::{Extension, Groups, Label};
+use crate::model::{Extension, Groups, Label, is_switch};
 
 /// The beginning of such a line.
 pub const MARK: &str = "#@";
@@ -82,11 +82,6 @@ pub(super) fn switch(text: &str) -> Result<bool, Reason> {
     Err(Reason::Switch(shown(text)))
 }
 
-/// Words that other programs take for `on` and `off`.
-const SWITCHES: [&str; 11] = [
-    "yes", "no", "true", "false", "1", "0", "enable", "enabled", "disable", "disabled", "none",
-];
-
 /// The groups within which a hub relays for a peer: `on`, `off`, or names separated by commas.
 pub(super) fn groups(text: &str) -> Result<Groups, Reason> {
     if text.eq_ignore_ascii_case("on") {
@@ -95,8 +90,7 @@ pub(super) fn groups(text: &str) -> Result<Groups, Reason> {
     if text.eq_ignore_ascii_case("off") {
         return Ok(Groups::NONE);
     }
-    // Otherwise `yes` and `no` would both be names of groups.
-    if SWITCHES.iter().any(|word| text.eq_ignore_ascii_case(word)) {
+    if is_switch(text) {
         return Err(Reason::GroupSwitch(shown(text)));
     }
     let names = text
@@ -248,7 +242,7 @@ mod tests {
             ),
             (
                 "lab,off",
-                "`on' and `off' stand alone: no group has that name".into(),
+                "`on' and `off' stand alone: no group has that name, or one such as `yes'".into(),
             ),
             ("a,b,c,d,e,f,g,h,i", "a peer is in at most 8 groups".into()),
         ] {

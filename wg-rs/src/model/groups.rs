@@ -9,6 +9,10 @@ use super::label::{Label, NotALabel};
 pub const MAX_GROUPS: usize = 8;
 /// Most groups of an interface.
 pub const MAX_GROUPS_IN_ALL: usize = 64;
+/// Words that other programs take for `on` and `off`.
+const SWITCHES: [&str; 11] = [
+    "yes", "no", "true", "false", "1", "0", "enable", "enabled", "disable", "disabled", "none",
+];
 /// The group that `on` stands for.
 const DEFAULT: &str = "default";
 
@@ -23,8 +27,8 @@ pub enum GroupsError {
     /// A name is not valid.
     #[error(transparent)]
     Label(#[from] NotALabel),
-    /// `on` or `off`, which are not names of groups.
-    #[error("`on' and `off' stand alone: no group has that name")]
+    /// `on`, `off`, or another word for them, which are not names of groups.
+    #[error("`on' and `off' stand alone: no group has that name, or one such as `yes'")]
     Switch,
     /// There are too many groups.
     #[error("a peer is in at most {MAX_GROUPS} groups")]
@@ -47,7 +51,8 @@ impl Groups {
     pub fn new(mut names: Vec<Label>) -> Result<Self, GroupsError> {
         if names
             .iter()
-            .any(|name| matches!(name.as_str(), "on" | "off"))
+            .map(Label::as_str)
+            .any(|name| matches!(name, "on" | "off") || is_switch(name))
         {
             return Err(GroupsError::Switch);
         }
@@ -68,6 +73,13 @@ impl Groups {
     pub fn names(&self) -> &[Label] {
         &self.0
     }
+}
+
+/// Whether the word was probably meant as `on` or `off`.
+pub fn is_switch(word: &str) -> bool {
+    SWITCHES
+        .iter()
+        .any(|switch| word.eq_ignore_ascii_case(switch))
 }
 
 /// Parses names that are separated by commas. An empty text means no groups.
@@ -121,7 +133,7 @@ mod tests {
             let label = Err(GroupsError::Label(NotALabel));
             assert_eq!(text.parse::<Groups>(), label, "{text}");
         }
-        for text in ["on", "off", "a,on"] {
+        for text in ["on", "off", "a,on", "yes", "a,none"] {
             assert_eq!(text.parse::<Groups>(), Err(GroupsError::Switch));
         }
         assert_eq!(
