@@ -104,7 +104,8 @@ pub fn no_access(name: &str, error: &io::Error) -> String {
             let link = Netlink::open().and_then(|mut netlink| netlink.link(name));
             match link {
                 Ok(_) => "it is not a WireGuard interface".into(),
-                Err(_) => "there is no such interface".into(),
+                Err(error) if error.is_absent() => "there is no such interface".into(),
+                Err(error) => error.to_string(),
             }
         }
         _ => error.to_string(),
