@@ -253,8 +253,7 @@ fn first_word(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ConfigEndpoint;
-    use crate::config::Position;
+    use crate::config::{ConfigEndpoint, Position, first_error};
     use wg_crypto::PrivateKey;
 
     const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
@@ -415,15 +414,6 @@ mod tests {
         assert!(peer.public_key.is_zero() && peer.preshared_key == Some(Box::default()));
     }
 
-    /// The line and text of the first error; `I` and `P` stand for the section headers.
-    fn error(text: &str, dialect: Dialect) -> String {
-        let text = text
-            .replace("I\n", "[Interface]\n")
-            .replace("P\n", &format!("[Peer]\nPublicKey={KEY}\n"));
-        let (_, errors) = read_file("f", text.as_bytes(), dialect);
-        errors.first().map(Error::to_string).unwrap_or_default()
-    }
-
     #[test]
     fn every_error() {
         let short = &KEY[1..];
@@ -489,7 +479,11 @@ mod tests {
                 &format!("2: PublicKey: {key}: a base64 key has 44 characters, not 43"),
             ),
         ] {
-            assert_eq!(error(text, Dialect::Wg), format!("f:{expected}"), "{text}");
+            assert_eq!(
+                first_error(text, Dialect::Wg),
+                format!("f:{expected}"),
+                "{text}"
+            );
         }
         let (_, errors) = read_file("f", b"[Interface]\n\xe9=1", Dialect::Wg);
         assert_eq!(errors[0].to_string(), "f:2: Line unrecognized: `\u{fffd}'");

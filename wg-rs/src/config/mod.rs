@@ -33,3 +33,14 @@ pub use extensions::MARK as EXTENSION_MARK;
 pub use file::{parse_file, read_file};
 pub use print::print;
 pub use settings::{Address, AllowedIpSetting, ConfigEndpoint, PeerSettings, Settings};
+
+/// The line and text of the first error in a file; `I` and `P` stand for the section headers.
+#[cfg(test)]
+fn first_error(text: &str, dialect: Dialect) -> String {
+    let key = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+    let text = text
+        .replace("I\n", "[Interface]\n")
+        .replace("P\n", &format!("[Peer]\nPublicKey={key}\n"));
+    let (_, errors) = read_file("f", text.as_bytes(), dialect);
+    errors.first().map(Error::to_string).unwrap_or_default()
+}
