@@ -172,6 +172,10 @@ fn version_and_help() -> io::Result<()> {
     let wg_rs = binaries::wg_rs()?;
     let help = host.sh(&wg_rs, &["set", "--help"])?;
     assert_eq!(host.sh(&wg_rs, &["help", "set"])?, help);
+    let help = host.sh(&wg_rs, &["help"])?;
+    for word in ["help", "version"] {
+        assert_eq!(host.sh(&wg_rs, &["help", word])?, help);
+    }
     let unknown = host.sh(&wg_rs, &["help", "sets"]).expect_err("no command");
     assert!(
         unknown.to_string().contains("Invalid subcommand: `sets'"),
@@ -186,7 +190,8 @@ fn an_unknown_log_level_is_a_warning() -> io::Result<()> {
     let mut command = Daemon::ours()?.command(&["wg0"]);
     let mut proc = host.spawn(command.env("LOG_LEVEL", "loud"))?;
     let output = proc.success(PATIENCE)?;
-    let warning = "LOG_LEVEL: `loud' is not silent, error, verbose or debug; error is used";
+    let warning =
+        "LOG_LEVEL: `loud' is not silent, error, verbose or debug; the level `error' is used";
     assert_eq!(output.matches(warning).count(), 1, "{output}");
     host.run(|| netlink::delete_link("wg0"))
 }

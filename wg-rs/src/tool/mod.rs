@@ -66,8 +66,11 @@ pub fn main() -> ExitCode {
         ("-h" | "--help" | "help", 1) => return print(verb::usage(&program, as_wg)),
         _ => {}
     }
-    // `help set` is `set --help`.
     if name == "help" && args.len() == 2 && !as_wg {
+        if args[1] == "help" || args[1] == "version" {
+            return print(verb::usage(&program, as_wg));
+        }
+        // `help set` is `set --help`.
         args.rotate_left(1);
     }
     let name = match args.first() {
