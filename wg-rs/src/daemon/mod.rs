@@ -100,7 +100,7 @@ fn run(options: &Options) -> Result<(), Fatal> {
     }
     if let Some(level) = &environment.unknown_level {
         tracing::warn!(
-            "LOG_LEVEL: `{}' is not silent, error, verbose or debug; error is used",
+            "LOG_LEVEL: `{}' is not silent, error, verbose or debug; the level `error' is used",
             level.escape_debug()
         );
     }
@@ -194,9 +194,8 @@ fn cannot_create(name: &str, error: &io::Error) -> Fatal {
             .ok()
     };
     let why = match error.raw_os_error() {
-        Some(libc::EBUSY) => {
-            " (an interface of this name is running: see `wg-rs link list')".into()
-        }
+        // It may be another program than a daemon of WireGuard.
+        Some(libc::EBUSY) => " (a program uses the TUN device of this name)".into(),
         Some(libc::EINVAL) => link().map_or_else(String::new, |link| {
             // A TAP device has the kind of a TUN device.
             let kind = link.kind.filter(|kind| kind != "tun");
@@ -378,7 +377,7 @@ mod tests {
         );
         let plain = "cannot create the TUN device: Invalid argument";
         assert_eq!(said("wg-no-such-one", libc::EINVAL), plain);
-        assert!(said("wg0", libc::EBUSY).contains("(an interface of this name is running: "));
+        assert!(said("wg0", libc::EBUSY).contains("(a program uses the TUN device of "));
     }
 
     #[test]
