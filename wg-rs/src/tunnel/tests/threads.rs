@@ -146,7 +146,11 @@ impl Node {
                 let payload = &burst.bytes()[range.start + 20..range.start + 28];
                 let number = u64::from_be_bytes(payload.try_into().unwrap());
                 let expected = self.delivered.fetch_add(1, Ordering::SeqCst);
-                assert_eq!(number, expected, "lost, repeated or out of order");
+                let drops = self.plane.drops();
+                assert_eq!(
+                    number, expected,
+                    "lost, repeated or out of order: {drops:?}"
+                );
             }
         }
     }
