@@ -173,6 +173,16 @@ pub enum Change {
     Extension(Extension),
 }
 
+impl Change {
+    /// The port that these changes set; the last one counts. None if they set none.
+    pub(crate) fn listen_port(changes: &[Change]) -> Option<u16> {
+        changes.iter().rev().find_map(|change| match change {
+            Change::ListenPort(port) => Some(*port),
+            _ => None,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ pub fn overridden(file: &File) -> Vec<ConfigValue<String>> {
     let mut add = |line, value| found.push(ConfigValue { line, value });
     let mut listed: HashMap<PublicKey, usize> = HashMap::new();
     let mut owners: HashMap<AllowedIp, (PublicKey, usize)> = HashMap::new();
-    // Where the last section of a peer begins that replaces all its networks.
+    // The line of the last section that replaces all networks of a peer.
     let mut replaced: HashMap<PublicKey, usize> = HashMap::new();
     for peer in &file.settings.peers {
         let (key, line) = (peer.public_key, peer.public_key_line);

@@ -27,11 +27,8 @@ enum Holder {
 /// Why a request for these changes was refused, if it was because of a port that is in use: a sentence
 /// that names the port and who holds it. It is for a line of its own after the error.
 pub fn port_in_use(name: &str, changes: &[Change], error: &io::Error) -> Option<String> {
-    let wanted = changes.iter().rev().find_map(|change| match change {
-        Change::ListenPort(port) => Some(*port),
-        _ => None,
-    });
-    let port = wanted.filter(|port| *port != 0 && errno(error) == Some(libc::EADDRINUSE))?;
+    let port = Change::listen_port(changes)
+        .filter(|port| *port != 0 && errno(error) == Some(libc::EADDRINUSE))?;
     Some(sentence(port, &holder(name, port)))
 }
 

@@ -56,6 +56,13 @@ pub fn main() -> ExitCode {
         Ok(netns) => netns,
         Err(message) => return complain(message),
     };
+    if !as_wg && args.len() == 2 && args[0] == "help" {
+        match args[1].to_str() {
+            Some("help" | "version") => args.truncate(1),
+            // `help set` is `set help`.
+            _ => args.rotate_left(1),
+        }
+    }
     let name = match args.first() {
         None => "show".into(),
         Some(name) => name.to_string_lossy(),
@@ -66,17 +73,6 @@ pub fn main() -> ExitCode {
         ("-h" | "--help" | "help", 1) => return print(verb::usage(&program, as_wg)),
         _ => {}
     }
-    if name == "help" && args.len() == 2 && !as_wg {
-        if args[1] == "help" || args[1] == "version" {
-            return print(verb::usage(&program, as_wg));
-        }
-        // `help set` is `set --help`.
-        args.rotate_left(1);
-    }
-    let name = match args.first() {
-        None => "show".into(),
-        Some(name) => name.to_string_lossy(),
-    };
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
         return complain(format_args!(
             "Invalid subcommand: `{name}'\n{}",

@@ -122,11 +122,7 @@ impl Device {
         links: &mut dyn Links,
         now: Time,
     ) -> Result<(), ConfigError> {
-        let port = changes.iter().rev().find_map(|change| match change {
-            Change::ListenPort(port) => Some(*port),
-            _ => None,
-        });
-        match port {
+        match Change::listen_port(changes) {
             Some(port) => self.set_listen_port(port, links)?,
             // The program that used the port may have ended. If not, the link reports it; this
             // `set` does not fail for it.

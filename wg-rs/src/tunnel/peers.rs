@@ -1,8 +1,8 @@
-//! The peers of a device: each is in a slot, and found by its number or its key.
+//! The peers of a device: each is in a slot, and found by its id or its key.
 //!
-//! A peer's number tells its slot and, above that, how many peers were added before. So peers are
-//! found without a search, numbers are not used again, and their order is that in which the peers were
-//! added.
+//! A peer's id has its slot in the lower bits, and in the higher bits how many peers were ever added. So
+//! peers are found without a search, ids are not used again, and their order is that in which the peers
+//! were added.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -27,14 +27,14 @@ pub(super) struct Peers {
     added: u64,
 }
 
-/// The number and the key are here to be compared without access to the peer.
+/// The id and the key are here so that they are compared without access to the peer.
 struct Slot {
     id: u64,
     key: PublicKey,
     entry: Entry,
 }
 
-/// The slot of the peer with this number. Slots are less than [`MAX_PEERS`].
+/// The slot of the peer with this id. Slots are less than [`MAX_PEERS`].
 pub(super) fn slot(id: u64) -> usize {
     id as usize % MAX_PEERS
 }
@@ -59,9 +59,10 @@ impl Peers {
 
     /// Removes a peer.
     pub(super) fn remove(&mut self, id: u64) -> Option<Entry> {
-        let slot = self.slots.get_mut(slot(id))?;
-        let Slot { key, entry, .. } = slot.take_if(|slot| slot.id == id)?;
-        let at = id as u32 % MAX_PEERS as u32;
+        let at = slot(id);
+        let taken = self.slots.get_mut(at)?.take_if(|slot| slot.id == id)?;
+        let Slot { key, entry, .. } = taken;
+        let at = at as u32;
         let hash = self.hasher.hash_one(key);
         if let Ok(found) = self.by_key.find_entry(hash, |other| *other == at) {
             found.remove();
@@ -75,7 +76,7 @@ impl Peers {
         Some(entry)
     }
 
-    /// The number of the peer with this key.
+    /// The id of the peer with this key.
     pub(super) fn by_key(&self, key: &PublicKey) -> Option<u64> {
         let slot = |at: &u32| self.slots[*at as usize].as_ref();
         let is_it = |at: &u32| slot(at).is_some_and(|slot| slot.key == *key);
@@ -142,6 +143,6 @@ mod tests {
             assert_eq!(*peers.remove(id).unwrap().shared.public_key(), key(n));
         }
         assert!(peers.is_empty() && peers.slots.capacity() == 0 && peers.free.capacity() == 0);
-        assert!(peers.add(key(9)).id > again, "numbers are not used again");
+        assert!(peers.add(key(9)).id > again, "ids are not used again");
     }
 }

@@ -23,7 +23,7 @@ const LOWER: i32 = 5;
 /// # Errors
 /// EPERM: a filter forbids it. Everything works without it.
 pub fn shorten() -> io::Result<()> {
-    change(|attributes| attributes.sched_runtime = SLICE.as_nanos() as u64)
+    set(|attributes| attributes.sched_runtime = SLICE.as_nanos() as u64)
 }
 
 /// Lowers the priority of this thread alone: it gets a smaller share where all cores are busy. A realtime policy
@@ -32,11 +32,11 @@ pub fn shorten() -> io::Result<()> {
 /// # Errors
 /// EPERM: a filter forbids it. Everything works without it.
 pub fn lower_priority() -> io::Result<()> {
-    change(|attributes| attributes.sched_nice = (attributes.sched_nice + LOWER).min(19))
+    set(|attributes| attributes.sched_nice = (attributes.sched_nice + LOWER).min(19))
 }
 
 /// Changes the parameters of this thread, unless it has a realtime policy.
-fn change(change: impl FnOnce(&mut libc::sched_attr)) -> io::Result<()> {
+fn set(change: impl FnOnce(&mut libc::sched_attr)) -> io::Result<()> {
     let mut attributes = get()?;
     let policy = i32::try_from(attributes.sched_policy).unwrap_or(-1);
     if policy != libc::SCHED_OTHER && policy != libc::SCHED_BATCH {

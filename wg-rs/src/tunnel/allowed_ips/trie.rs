@@ -108,6 +108,11 @@ impl<A: Bits> Node<A> {
         self.bits.common(addr) >= self.cidr()
     }
 
+    /// Whether this is the topmost node at this depth. `above` is the length of its parent's prefix.
+    fn is_topmost(&self, depth: u8, above: Option<u8>) -> bool {
+        self.cidr() >= depth && above.is_none_or(|above| above < depth)
+    }
+
     /// The child on the way to `addr`.
     fn towards(&self, addr: A) -> u32 {
         self.children[addr.bit(self.cidr())]
@@ -136,7 +141,8 @@ pub(super) struct Trie<A> {
     /// Number of prefixes that have an owner.
     pub(super) len: usize,
     shortcuts: Option<Shortcuts>,
-    /// Shortcuts past fewer levels, for positions of new prefixes: most of them have no other.
+    /// Shortcuts past fewer levels. They serve the search for the position of a new prefix, for which
+    /// `shortcuts` rarely has one.
     upper: Option<Shortcuts>,
     /// The `len` at which shortcuts are created, or created again for the trie's current shape.
     pub(super) large: usize,
@@ -308,7 +314,7 @@ impl<A: Bits> Trie<A> {
         let above = self.nodes.get(node.parent as usize).map(Node::cidr);
         for shortcuts in [&mut self.shortcuts, &mut self.upper].into_iter().flatten() {
             let depth = shortcuts.depth;
-            if node.cidr() >= depth && above.is_none_or(|above| above < depth) {
+            if node.is_topmost(depth, above) {
                 match child {
                     NONE => shortcuts.remove(node.bits.hash(depth)),
                     _ => shortcuts.insert(node.bits.hash(depth), child),
@@ -360,7 +366,7 @@ impl<A: Bits> Trie<A> {
         let above = self.nodes.get(node.parent as usize).map(Node::cidr);
         for shortcuts in [&mut self.shortcuts, &mut self.upper].into_iter().flatten() {
             let depth = shortcuts.depth;
-            if node.cidr() >= depth && above.is_none_or(|above| above < depth) {
+            if node.is_topmost(depth, above) {
                 shortcuts.insert(node.bits.hash(depth), at);
             }
         }
