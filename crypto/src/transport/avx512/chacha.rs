@@ -15,6 +15,7 @@
 //! gives the key of Poly1305, and block 1 and the following ones the keystream.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 use super::vector::{V, transpose_parts, transpose_words};
 
@@ -263,7 +264,9 @@ pub(super) fn blocks_by_rows<const GROUPS: usize>(
 ) -> Rows<GROUPS> {
     let state = state_by_rows(key, last_rows);
     let mut x = state;
-    for _ in 0..10 {
+    // The compiler must not unroll this: a lone packet often finds the caches cold, and then 2 KiB of
+    // code cost more than the whole computation.
+    for _ in 0..black_box(10) {
         half_round::<GROUPS, false>(&mut x);
         half_round::<GROUPS, true>(&mut x);
     }
