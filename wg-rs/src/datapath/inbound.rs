@@ -131,6 +131,11 @@ impl Delivery {
     }
 
     fn write(&self, bytes: &[u8], write: &Write<'_>) -> io::Result<()> {
+        // A lone packet often finds the caches cold, and does not need the long array.
+        if let [part] = write.parts {
+            let parts = [IoSlice::new(&write.hdr), IoSlice::new(&bytes[part.clone()])];
+            return self.tun.send(&parts).map(drop);
+        }
         let mut parts = [IoSlice::new(&[]); MAX_PACKETS + 1];
         parts[0] = IoSlice::new(&write.hdr);
         for (slot, part) in parts[1..].iter_mut().zip(write.parts) {
