@@ -115,7 +115,7 @@ impl Backends {
     /// # Errors
     /// Netlink fails.
     pub fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
-        if userspace::socket(&self.run_dir, name).is_some() {
+        if userspace::live(&self.run_dir, name).is_some() {
             return Ok(Some(Kind::Userspace));
         }
         let kernel = kernel::list()?.iter().any(|link| link == name);

@@ -169,9 +169,11 @@ mod tests {
         }
         // At least ours: the machine may have kernel interfaces too.
         assert_eq!(backends.kind("wg1").unwrap(), None);
-        assert!(!dir.path().join("wg1.sock").exists());
-        assert!(backends.get("wg2").is_err());
-        assert!(!dir.path().join("wg2.sock").exists());
+        assert!(dir.path().join("wg1.sock").exists());
+        for name in ["wg1", "wg2"] {
+            assert!(backends.get(name).is_err());
+            assert!(!dir.path().join(format!("{name}.sock")).exists());
+        }
         let mut names = list(dir.path()).unwrap();
         names.sort();
         assert_eq!(names, ["wg0", "wg6"]);
