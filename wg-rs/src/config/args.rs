@@ -359,7 +359,7 @@ mod tests {
             ),
             (
                 &["peer", KEY, "relay", "lab,on"],
-                "relay: `on' and `off' stand alone: no group has that name, or one such as `yes'",
+                "relay: `on' and `off' cannot be in a list of groups, and neither can other words for them, such as `yes'",
             ),
             (
                 &["peer", KEY, "endpoint", "x"],

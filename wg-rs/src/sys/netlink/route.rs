@@ -141,11 +141,11 @@ impl Route {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "route {}/{} of table {}",
-            self.to.0, self.to.1, self.table
-        )
+        write!(f, "route {}/{} of ", self.to.0, self.to.1)?;
+        match self.table {
+            MAIN_TABLE => f.write_str("the main table"),
+            table => write!(f, "table {table}"),
+        }
     }
 }
 
