@@ -112,10 +112,12 @@ pub(super) enum Place<'a> {
     Nowhere,
 }
 
-/// The text after [`MARK`], if the line has the mark.
+/// The text after [`MARK`], if the line has the mark. A line such as `#@@@` is a comment.
 pub(super) fn text_of(line: &[u8]) -> Option<&[u8]> {
     let start = line.iter().position(|b| !is_space(*b))?;
-    line[start..].strip_prefix(MARK.as_bytes())
+    let text = line[start..].strip_prefix(MARK.as_bytes())?;
+    let is_key = |first: &u8| is_space(*first) || first.is_ascii_alphabetic();
+    text.first().is_none_or(is_key).then_some(text)
 }
 
 /// Reads the text after [`MARK`] in line `number` of a file.
@@ -209,7 +211,14 @@ mod tests {
         ] {
             assert_eq!(peer(line), Ok(vec![name("alice")]), "{line}");
         }
-        for line in ["", "# @ Name = alice", "## Name", "# Name = x #@ Name = y"] {
+        for line in [
+            "",
+            "# @ Name = alice",
+            "## Name",
+            "# Name = x #@ Name = y",
+            "#@@@ Name = alice @@@",
+            "#@-- the office",
+        ] {
             assert_eq!(peer(line), Ok(vec![]), "{line}");
         }
     }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::value::is_space;
-use super::{BYTE_ORDER_MARK, EXTENSION_MARK};
+use super::{BYTE_ORDER_MARK, EXTENSION_MARK, extensions};
 
 /// One line of a file.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ fn what(raw: &[u8], text: &[u8]) -> What {
         };
     }
     let text = trimmed(text);
-    let extension = text.strip_prefix(EXTENSION_MARK.as_bytes());
+    let extension = extensions::text_of(text);
     let rest = extension.unwrap_or(text);
     let plain = before_comment(rest);
     if plain.is_empty() {
