@@ -4,7 +4,7 @@
 //! Beyond [`MAX_CONNECTIONS`], clients wait in the listen queue. Interfaces are queried on another thread,
 //! so that a daemon that hangs does not delay other connections.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,8 @@ pub(super) fn serve(address: SocketAddr, interfaces: &Interfaces) -> io::Result<
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let listener = TcpListener::bind(address).await?;
-        eprintln!("http://{}/metrics", listener.local_addr()?);
+        // If standard error is closed, the address cannot be shown.
+        let _ = writeln!(io::stderr(), "http://{}/metrics", listener.local_addr()?);
         tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
