@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wg_rs::config::lines::{Line, Section, What, lines};
-use wg_rs::config::{self, BYTE_ORDER_MARK, Dialect, Position, Settings, WG_QUICK, value};
+use wg_rs::config::{self, BYTE_ORDER_MARK, Dialect, Position, Settings, WG_QUICK, shown, value};
 
 pub use wg_rs::config::Address;
 use zeroize::Zeroizing;
@@ -411,6 +411,13 @@ impl Reader {
             }
             "DNS" => {
                 for word in words(value) {
+                    // The words are shown and passed to programs, and this may be a key.
+                    if word.contains('=') {
+                        return Err(format!(
+                            "`{}' is neither an address nor a domain",
+                            shown(word)
+                        ));
+                    }
                     let list = if is_server(word) {
                         &mut file.dns.servers
                     } else {
@@ -422,7 +429,7 @@ impl Reader {
             "MTU" => {
                 let number = |text: &str| {
                     text.parse()
-                        .map_err(|_| format!("`{text}' is not a number of bytes"))
+                        .map_err(|_| format!("`{}' is not a number of bytes", shown(text)))
                 };
                 file.mtu = match value {
                     "" => None,
@@ -437,7 +444,7 @@ impl Reader {
                 file.save_config = match value {
                     _ if value.eq_ignore_ascii_case("true") => true,
                     _ if value.eq_ignore_ascii_case("false") => false,
-                    _ => return Err(format!("`{value}' is neither true nor false")),
+                    _ => return Err(format!("`{}' is neither true nor false", shown(value))),
                 };
             }
         }
@@ -571,6 +578,22 @@ mod tests {
             errors[2].to_string(),
             "wg0.conf:4: SaveConfig: `maybe' is neither true nor false"
         );
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_is_not_shown() {
+        let key = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+        for name in ["MTU", "Table", "SaveConfig", "DNS", "Address"] {
+            let text = format!("[Interface]\n{name} = {key}\n");
+            let (_, errors) = parse("wg0.conf", "wg0", text.as_bytes());
+            assert_eq!(errors.len(), 1, "{name}");
+            let error = errors[0].to_string();
+            assert!(
+                error.starts_with(&format!("wg0.conf:2: {name}: ")),
+                "{error}"
+            );
+            assert!(!error.contains("yAnz"), "{error}");
+        }
     }
 
     #[test]

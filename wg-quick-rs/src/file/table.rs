@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use wg_rs::config::shown;
 use wg_rs::sys::netlink::route::MAIN_TABLE;
 
 /// The routing table for the tunnel's routes.
@@ -40,7 +41,10 @@ impl FromStr for Table {
         // The kernel takes table 0 (`unspec') for the main table.
         let number = number.map(|number| if number == 0 { MAIN_TABLE } else { number });
         number.map(Table::Number).ok_or_else(|| {
-            format!("`{text}' is neither auto, off, a number nor the name of a routing table")
+            format!(
+                "`{}' is neither auto, off, a number nor the name of a routing table",
+                shown(text)
+            )
         })
     }
 }

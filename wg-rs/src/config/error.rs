@@ -214,7 +214,7 @@ const SHORT: usize = 8;
 
 /// Prepares a wrong value for display: a key is hidden, a long value is truncated, and invisible
 /// characters are escaped.
-pub(super) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     shown_piece(text, text)
 }
 

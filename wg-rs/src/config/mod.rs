@@ -28,7 +28,7 @@ pub use args::{INVALID_LENGTH, parse_args};
 pub use changes::Apply;
 pub use dialect::{Dialect, WG_QUICK};
 pub use endpoint::{Retries, look_up};
-pub use error::{Error, Hint, NotAHost, Position, Reason};
+pub use error::{Error, Hint, NotAHost, Position, Reason, shown};
 pub use extensions::MARK as EXTENSION_MARK;
 pub use file::{parse_file, read_file};
 pub use print::print;

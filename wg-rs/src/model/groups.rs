@@ -28,7 +28,9 @@ pub enum GroupsError {
     #[error(transparent)]
     Label(#[from] NotALabel),
     /// `on`, `off`, or another word for them, which are not names of groups.
-    #[error("`on' and `off' cannot be in a list of groups, and neither can other words for them, such as `yes'")]
+    #[error(
+        "`on' and `off' cannot be in a list of groups, and neither can other words for them, such as `yes'"
+    )]
     Switch,
     /// There are too many groups.
     #[error("a peer is in at most {MAX_GROUPS} groups")]
