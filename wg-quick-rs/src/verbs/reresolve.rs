@@ -133,8 +133,9 @@ fn find(backends: &Backends, location: &Location) -> Result<Vec<Stale>, String> 
 /// Whether the last handshake is recent. A time in the future also counts: then the clock was wrong.
 pub fn is_fresh(peer: &Peer, now: SystemTime) -> bool {
     peer.last_handshake.is_some_and(|wall| {
-        let at = UNIX_EPOCH + Duration::new(wall.secs, wall.nanos);
-        now.duration_since(at).map_or(true, |age| age <= FRESH)
+        let at = Duration::new(wall.secs, wall.nanos);
+        let age = UNIX_EPOCH.checked_add(at).map(|at| now.duration_since(at));
+        age.is_none_or(|age| age.map_or(true, |age| age <= FRESH))
     })
 }
 
@@ -254,6 +255,16 @@ mod tests {
     const V6: &str = "[2001:db8::1]:1";
     const OTHER_V6: &str = "[2001:db8::2]:1";
     const V4: &str = "192.0.2.1:1";
+
+    #[test]
+    fn a_handshake_in_a_year_that_no_clock_has_is_fresh() {
+        let mut peer = Peer::new(wg_crypto::PublicKey::from_bytes([1; 32]));
+        let at = |secs| Some(Wall { secs, nanos: 0 });
+        for (last_handshake, fresh) in [(None, false), (at(1), false), (at(u64::MAX), true)] {
+            peer.last_handshake = last_handshake;
+            assert_eq!(is_fresh(&peer, SystemTime::now()), fresh);
+        }
+    }
 
     fn list(addresses: &[&str]) -> Vec<SocketAddr> {
         addresses.iter().map(|text| text.parse().unwrap()).collect()
