@@ -442,6 +442,9 @@ fn a_failed_add_changes_nothing() -> io::Result<()> {
         }
     }
     assert!(refused >= 10, "{refused} refused, {tolerated} tolerated");
+    // FAT has no links.
+    assert_eq!(add("-e inject=link:error=EPERM", "link")?, "0");
+    undo()?;
     net.run(&["down", "wg0"])?;
     Ok(())
 }

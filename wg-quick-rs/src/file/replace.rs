@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use rand_core::{OsRng, TryRngCore};
 
 /// Why a file was not replaced.
@@ -64,8 +65,7 @@ pub fn create(path: &Path, text: &[u8]) -> Result<(), CreateError> {
         let temporary = path.with_file_name(temporary(name)?);
         let mut file = open_new(&temporary)?;
         let written = file.write_all(text).and_then(|()| file.sync_all());
-        // Unlike a rename, a link replaces nothing.
-        let made = written.and_then(|()| fs::hard_link(&temporary, path));
+        let made = written.and_then(|()| move_new(&temporary, path));
         let _ = fs::remove_file(&temporary);
         made
     };
@@ -80,6 +80,18 @@ pub fn create(path: &Path, text: &[u8]) -> Result<(), CreateError> {
             source,
         },
     })
+}
+
+/// Gives a file another name, which must not exist. The old name may stay.
+fn move_new(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            // FAT and some network file systems have no links. Others cannot rename in this way.
+            renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?;
+            Ok(())
+        }
+        linked => linked,
+    }
 }
 
 /// Opens a file that does not exist yet, with mode 0600.
