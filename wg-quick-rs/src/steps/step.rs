@@ -241,11 +241,12 @@ impl Step {
                 changes,
                 undo: back,
             } => {
-                target.set(&changes)?;
+                // An interface that refuses a change may have applied those before it.
                 undo.push(Step::Set {
                     changes: back,
-                    undo: changes,
+                    undo: changes.clone(),
                 });
+                target.set(&changes)?;
             }
             Step::CreateFile(path, text) => {
                 create(&path, &text.0).map_err(Failure::new)?;
@@ -410,6 +411,18 @@ fn of_link(address: Address, target: &mut Target) -> Result<netlink::LinkAddress
 /// Deletes the link and waits for the end of its daemon. It is no error if there is no link.
 fn delete_link(target: &mut Target) -> Result<(), Failure> {
     let name = &target.interface;
+    // The socket of this name may belong to a daemon whose link is in another namespace.
+    let is_daemons = match target.home.link(name) {
+        Ok(link) => link.kind.as_deref() == Some("tun"),
+        Err(error) if error.is_absent() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if !is_daemons {
+        return match target.home.delete_link(name) {
+            Err(error) if !error.is_absent() => Err(error.into()),
+            _ => Ok(()),
+        };
+    }
     let ending = Ending::of(name);
     let links = target.at_home(|| {
         Events::open(MulticastGroups {
@@ -450,17 +463,24 @@ fn add_rule(rule: Rule, target: &mut Target, undo: &mut Vec<Step>) -> Result<(),
     Ok(())
 }
 
+/// The variable with the text of a hook. Everyone can read the arguments of a process, but only its owner
+/// can read its environment, and a hook may contain a key.
+const HOOK: &str = "WG_QUICK_RS_HOOK";
+/// Like wg-quick, which evaluates hooks. What a hook starts does not inherit the variable.
+const EVAL: &str = "eval \"unset WG_QUICK_RS_HOOK; $WG_QUICK_RS_HOOK\"";
+
 /// Runs a hook and returns its exit code.
 fn hook(command: &OsStr, file: &Path, target: &Target, signals: &Signals) -> Result<i32, Failure> {
     let shell = match Program::find("bash") {
         // The options that wg-quick, a bash script, sets for itself.
-        Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c"]),
+        Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c", EVAL]),
         None => Program::find("sh")
             .ok_or_else(|| Failure::new("there is no shell to run hooks"))?
-            .args(["-e", "-c"]),
+            .args(["-e", "-c", EVAL]),
     };
     let outcome = shell
-        .args([command, console::program().as_ref()])
+        .args([console::program()])
+        .variable(HOOK, command)
         .variable("INTERFACE", &target.interface)
         .variable("CONFIG_FILE", file)
         .of_terminal()
