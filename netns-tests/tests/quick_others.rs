@@ -1,9 +1,10 @@
 //! `wg-quick-rs` beside another `wg-quick-rs`, and beside interfaces of the same name.
 
 use std::io;
+use std::net::UdpSocket;
 
 use netns_tests::quick::{Quick, Site};
-use netns_tests::{Lab, PATIENCE, Proc, until};
+use netns_tests::{Lab, PATIENCE, Proc, binaries, require, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -67,6 +68,110 @@ fn concurrent_commands_run_one_after_the_other() -> io::Result<()> {
     let left = site.sh("ls -A /var/run/wireguard")?;
     assert!(!left.contains("lock"), "{left}");
     assert!(!left.contains("state"), "{left}");
+    Ok(())
+}
+
+/// What another command wrote into the file while `reload` waited for it is applied, and not undone.
+#[test]
+fn a_file_that_changes_while_a_command_waits_is_read_again() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
+        return Ok(());
+    };
+    let peer = "\n[Peer]\nPublicKey = eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw=\n";
+    site.configure(
+        "wg0",
+        &format!("{CONFIG}PostUp = touch /etc/waits; read < /etc/go\n{peer}"),
+    )?;
+    site.sh("mkfifo /etc/go")?;
+    site.place(&quick)?;
+    let up = site.start(&quick, &["up", "wg0"])?;
+    until(PATIENCE, "the hook to run", || {
+        Ok(site.host.read("/etc/waits").ok())
+    })?;
+    let reload = site.start(&quick, &["reload", "wg0"])?;
+    until(PATIENCE, "the note that the command waits", || {
+        Ok(reload.output().contains("Waiting for it").then_some(()))
+    })?;
+    assert_eq!(site.sh("wg show wg0 peers")?.lines().count(), 1);
+    site.configure("wg0", &format!("{CONFIG}PostUp = true\n"))?;
+    site.sh("echo > /etc/go")?;
+    site.finish(up)?.success()?;
+    site.finish(reload)?.success()?;
+    assert_eq!(site.sh("wg show wg0 peers")?, "");
+    site.run(&quick, &["down", "wg0"])?.success()?;
+    Ok(())
+}
+
+/// The sockets of all namespaces are in one folder.
+#[test]
+fn the_daemon_of_another_namespace_outlives_a_failed_up() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let (Some(site), quick) = (with_web(&lab)?, Quick::ours()?) else {
+        return Ok(());
+    };
+    site.configure("wg0", CONFIG)?;
+    site.place(&quick)?;
+    // The daemon of the namespace appears after `up` has checked that there is none.
+    site.stand_in(
+        "rival",
+        "#!/bin/sh\nip netns exec web wireguard-rs \"$1\"; exit 1",
+    )?;
+    site.sh(
+        "! WG_QUICK_USERSPACE_IMPLEMENTATION=rival wg-quick-rs up wg0
+         wg show wg0
+         ip -n web link show wg0
+         ip -n web link delete wg0",
+    )?;
+    Ok(())
+}
+
+/// The arguments of a process can be read by everyone, and hooks may contain keys.
+#[test]
+fn the_text_of_a_hook_is_not_in_an_argument() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
+        return Ok(());
+    };
+    let hook =
+        "tr '\\0' ' ' < /proc/$$/cmdline > /etc/arguments; env > /etc/inherited; : hidden-word";
+    site.configure("wg0", &format!("{CONFIG}PreUp = {hook}\n"))?;
+    site.run(&quick, &["up", "wg0"])?.success()?;
+    let arguments = site.host.read("/etc/arguments")?;
+    assert!(arguments.contains("-c"), "{arguments}");
+    assert!(!arguments.contains("hidden-word"), "{arguments}");
+    let inherited = site.host.read("/etc/inherited")?;
+    assert!(inherited.contains("INTERFACE=wg0"), "{inherited}");
+    assert!(!inherited.contains("hidden-word"), "{inherited}");
+    site.run(&quick, &["down", "wg0"])?.success()?;
+    Ok(())
+}
+
+/// wireguard-go applies the lines of a request one by one.
+#[test]
+fn what_a_daemon_applied_before_an_error_is_undone() -> io::Result<()> {
+    let lab = Lab::new()?;
+    let (Some(site), Some(_), quick) = (
+        Site::new(&lab, "site")?,
+        require("wireguard-go", binaries::on_path("wireguard-go")),
+        Quick::ours()?,
+    ) else {
+        return Ok(());
+    };
+    let file = |port: u16, mark: &str| format!("{CONFIG}ListenPort = {port}\n{mark}");
+    site.configure("wg0", &file(4500, ""))?;
+    site.place(&quick)?;
+    site.sh("WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go wg-quick-rs up wg0")?;
+    let before = site.sh("wg showconf wg0")?;
+    let taken = site.host.run(|| UdpSocket::bind(("0.0.0.0", 4600)))?;
+    site.configure("wg0", &file(4600, "FwMark = 7\n").replace("6AgT", "8AgT"))?;
+    let run = site.run(&quick, &["reload", "wg0"])?;
+    assert_eq!(run.code, Some(1), "{}", run.output);
+    assert!(run.output.contains("4600"), "{}", run.output);
+    assert_eq!(site.sh("wg showconf wg0")?, before);
+    drop(taken);
+    site.run(&quick, &["reload", "wg0"])?.success()?;
+    site.run(&quick, &["down", "wg0"])?.success()?;
     Ok(())
 }
 

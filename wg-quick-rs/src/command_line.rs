@@ -18,7 +18,7 @@ use wg_rs::place::Namespace;
 use crate::completions::{self, Shell};
 use crate::file::own_endpoint::OwnEndpoint;
 use crate::file::roster::Who;
-use crate::file::{Address, Error, File, Location, is_name};
+use crate::file::{Address, Location, is_name};
 use crate::steps::console;
 use crate::verbs::people::{add, list, remove, switch};
 use crate::verbs::{check, down, init, qr, reload, reresolve, save, strip, up};
@@ -253,11 +253,11 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Up {
             file: OneFile { file },
             netns,
-        } => as_root(|| with_file(file, |file| up::up(file, netns.as_ref()))),
-        Verb::Down(RunningFile { file }) => as_root(|| load(file, down::down)),
-        Verb::Reload(RunningFile { file }) => as_root(|| with_file(file, reload::reload)),
-        Verb::Save(RunningFile { file }) => as_root(|| with_file(file, save::save)),
-        Verb::Strip(OneFile { file }) => as_root(|| with_text(file, strip::strip)),
+        } => as_root(|| at(file, |location| up::up(location, netns.as_ref()))),
+        Verb::Down(RunningFile { file }) => as_root(|| at(file, down::down)),
+        Verb::Reload(RunningFile { file }) => as_root(|| at(file, reload::reload)),
+        Verb::Save(RunningFile { file }) => as_root(|| at(file, save::save)),
+        Verb::Strip(OneFile { file }) => as_root(|| at(file, strip::run)),
         Verb::Check { files } => as_reader(files, || check::run(files)),
         Verb::Qr(OneFile { file }) => as_reader(std::slice::from_ref(file), || qr::run(file)),
         Verb::Init {
@@ -317,29 +317,13 @@ fn as_root_if(needed: bool, work: impl FnOnce() -> ExitCode) -> ExitCode {
     if needed { as_root(work) } else { work() }
 }
 
-/// Runs `work` on a file without errors; otherwise prints all errors.
-fn with_file(argument: &str, work: impl FnOnce(&File) -> ExitCode) -> ExitCode {
-    load(argument, |file, errors| match errors {
-        [] => work(file),
-        errors => {
-            errors.iter().for_each(console::error);
-            ExitCode::FAILURE
+/// Runs `work` with the location of a file.
+fn at(argument: &str, work: impl FnOnce(&Location) -> ExitCode) -> ExitCode {
+    match Location::of(argument) {
+        Ok(location) => {
+            console::warn_of_readers(&location);
+            work(&location)
         }
-    })
-}
-
-/// Runs `work` on a file, even if the file has errors.
-fn with_text(argument: &str, work: impl FnOnce(&File) -> ExitCode) -> ExitCode {
-    load(argument, |file, _| work(file))
-}
-
-fn load(argument: &str, work: impl FnOnce(&File, &[Error]) -> ExitCode) -> ExitCode {
-    let read = Location::of(argument).and_then(|location| {
-        console::warn_of_readers(&location);
-        location.read_leniently()
-    });
-    match read {
-        Ok((file, errors)) => work(&file, &errors),
         Err(error) => {
             console::error(error);
             ExitCode::FAILURE

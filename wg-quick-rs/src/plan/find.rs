@@ -16,7 +16,7 @@ use wg_rs::model::Interface;
 use wg_rs::place::{self, Namespace};
 use wg_rs::sys::netns::NetNs;
 
-use crate::file::File;
+use crate::file::{File, Location};
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::state::{self, Home, State};
@@ -33,14 +33,14 @@ pub fn not_there(file: &File) -> Failure {
 
 /// Runs `work` on the interface of a file, which must be there.
 pub fn with_found(
-    file: &File,
-    work: impl FnOnce(&mut Transaction) -> Result<(), Failure>,
+    location: &Location,
+    work: impl FnOnce(&mut Transaction, &File) -> Result<(), Failure>,
 ) -> ExitCode {
-    transaction::with(&file.interface, |transaction| {
+    transaction::with_file(location, |transaction, file| {
         if !find(transaction, file)? {
             return Err(not_there(file));
         }
-        work(transaction)
+        work(transaction, file)
     })
 }
 

@@ -9,6 +9,7 @@
 use std::mem;
 use std::process::ExitCode;
 
+use crate::file::{Error, File, Location};
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::lock::InterfaceLock;
@@ -31,6 +32,31 @@ pub fn to_end(
     work: impl FnOnce(&mut Transaction) -> Result<(), Failure>,
 ) -> ExitCode {
     run(interface, true, work)
+}
+
+/// Runs `work` on a file, which must have no errors, and its interface, which is locked for it. The
+/// file is read under the lock, because another command may have written it while this one waited.
+pub fn with_file(
+    location: &Location,
+    work: impl FnOnce(&mut Transaction, &File) -> Result<(), Failure>,
+) -> ExitCode {
+    with(&location.interface, |transaction| {
+        let (file, errors) = location.read_leniently().map_err(Failure::new)?;
+        without(errors)?;
+        work(transaction, &file)
+    })
+}
+
+/// Fails if a file has errors.
+///
+/// # Errors
+/// The last of these errors. The others are printed here.
+pub fn without(errors: Vec<Error>) -> Result<(), Failure> {
+    let Some((last, others)) = errors.split_last() else {
+        return Ok(());
+    };
+    others.iter().for_each(console::error);
+    Err(Failure::new(last))
 }
 
 fn run(

@@ -16,7 +16,7 @@ use wg_rs::place;
 use wg_rs::sys::netlink::RouteFilter;
 use wg_rs::sys::udp::Family;
 
-use crate::file::{Error, File};
+use crate::file::{File, Location};
 use crate::plan::beside::Beside;
 use crate::plan::find::{self, find, not_there};
 use crate::plan::hooks;
@@ -31,13 +31,15 @@ use crate::steps::target::Target;
 use crate::steps::transaction::{self, Transaction};
 use crate::verbs::save::save_config;
 
-/// Takes the interface of a file down, in whichever namespace it is. `errors` are the errors in the
-/// file; they do not prevent it.
-pub fn down(file: &File, errors: &[Error]) -> ExitCode {
-    for error in errors {
-        console::line(format_args!("Warning: {error}"));
-    }
-    transaction::to_end(&file.interface, |transaction| {
+/// Takes the interface of a file down, in whichever namespace it is. Errors in the file do not
+/// prevent it.
+pub fn down(location: &Location) -> ExitCode {
+    transaction::to_end(&location.interface, |transaction| {
+        let (file, errors) = location.read_leniently().map_err(Failure::new)?;
+        let file = &file;
+        for error in &errors {
+            console::line(format_args!("Warning: {error}"));
+        }
         // Looking for the interface removes a socket without a daemon, so this comes first.
         let left = place::socket(&file.interface).exists();
         if find(transaction, file)? {

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::file::replace::replace;
 use crate::file::saved::{Snapshot, edited};
-use crate::file::{Address, File};
+use crate::file::{Address, File, Location};
 use crate::plan::beside::may_have_default_route;
 use crate::plan::find::with_found;
 use crate::plan::ipv6::Ipv6;
@@ -18,8 +18,8 @@ use crate::steps::failure::Failure;
 use crate::steps::transaction::Transaction;
 
 /// Writes the state of an interface into its file.
-pub fn save(file: &File) -> ExitCode {
-    with_found(file, |transaction| save_config(transaction, file))
+pub fn save(location: &Location) -> ExitCode {
+    with_found(location, save_config)
 }
 
 /// Writes the state of an interface that was found into its file.

@@ -22,7 +22,7 @@ use wg_rs::sys::udp::Family;
 
 use crate::file::overridden::overridden;
 use crate::file::table::Table;
-use crate::file::{ConfigValue, File};
+use crate::file::{ConfigValue, File, Location};
 use crate::plan::ask::Around;
 use crate::plan::beside::Beside;
 use crate::plan::default_route;
@@ -51,8 +51,8 @@ const IPV6_METRIC: u32 = 1024;
 const MODULE: &str = "/sys/module/wireguard";
 
 /// Brings the interface of a file up, in `namespace` if one is given.
-pub fn up(file: &File, namespace: Option<&Namespace>) -> ExitCode {
-    transaction::with(&file.interface, |transaction| {
+pub fn up(location: &Location, namespace: Option<&Namespace>) -> ExitCode {
+    transaction::with_file(location, |transaction, file| {
         bring_up(transaction, file, namespace)
     })
 }

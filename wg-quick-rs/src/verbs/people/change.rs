@@ -59,11 +59,8 @@ pub fn with(
 
 fn parse(name: &str, interface: &str, text: &[u8]) -> Result<File, Failure> {
     let (file, errors) = file::parse(name, interface, text);
-    let Some((last, others)) = errors.split_last() else {
-        return Ok(file);
-    };
-    others.iter().for_each(console::error);
-    Err(Failure::new(last))
+    transaction::without(errors)?;
+    Ok(file)
 }
 
 impl Opened {

@@ -24,7 +24,7 @@ use self::others::{BY_A_HOOK, left};
 use self::routes::RouteChanges;
 use crate::file::difference::{Difference, moved_out, too_many};
 use crate::file::table::Table;
-use crate::file::{File, hook_text};
+use crate::file::{File, Location, hook_text};
 use crate::plan::find::with_found;
 use crate::plan::ipv6::Ipv6;
 use crate::plan::{default_route, mtu};
@@ -35,8 +35,8 @@ use crate::steps::step::Step;
 use crate::steps::transaction::Transaction;
 
 /// Applies a file to its running interface.
-pub fn reload(file: &File) -> ExitCode {
-    with_found(file, |transaction| bring_to_file(transaction, file))
+pub fn reload(location: &Location) -> ExitCode {
+    with_found(location, bring_to_file)
 }
 
 /// What [`reload`] does, of an interface that was found.
