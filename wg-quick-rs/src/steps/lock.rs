@@ -99,9 +99,13 @@ impl InterfaceLock {
             {
                 return Ok(turn);
             }
-            let of = holder
-                .as_ref()
-                .map_or(String::new(), |holder| format!(" (process {})", holder.pid));
+            let of = holder.as_ref().map_or(String::new(), |holder| {
+                let what = match holder.waits_for_names {
+                    true => ", which is waiting for a name to be resolved",
+                    false => "",
+                };
+                format!(" (process {}{what})", holder.pid)
+            });
             if start.elapsed() > PATIENCE {
                 return Err(Failure::new(format_args!(
                     "`{name}' is being changed by another wg-quick-rs{of}"
