@@ -23,10 +23,12 @@ use crate::tunnel::send::{OpenBurst, OutBuffer, Prepared, route};
 use crate::tunnel::sim::{Sockets, allow, packet};
 use crate::tunnel::time::Time;
 
-const PACKETS: u64 = 100_000;
+/// When the test begins and ends, in nanoseconds: enough time for sixteen renewals.
+const START: u64 = 1_000_000_000_000;
+const END: u64 = START + 2_000_000_000_000;
 /// How far the sender may be ahead: the number of packets that can be staged.
 const WINDOW: u64 = 128;
-/// The time that passes with each packet: 2000 seconds in all, so sixteen renewals.
+/// The time that passes with each packet, in nanoseconds.
 const TICK: u64 = 10_000_000;
 
 /// The limit for a side that is ahead of the other, in packets. Without it, while the machine lets
@@ -51,6 +53,8 @@ struct Node {
     handshaking: Arc<AtomicU64>,
     network: Mutex<Sender<Datagrams>>,
     control: Mutex<Sender<Vec<u8>>>,
+    /// The number of packets sent, when all are; before, more than that.
+    sent: AtomicU64,
     delivered: AtomicU64,
     /// The time of the owner's last look at its timers.
     looked: AtomicU64,
@@ -93,10 +97,13 @@ impl Node {
     fn read_tun(&self, other: &Node) {
         let mut free = Some(OutBuffer::new());
         let mut next = 0;
-        while next < PACKETS && !self.stop.load(Ordering::Relaxed) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let clock = self.clock.load(Ordering::SeqCst);
+            if clock >= END {
+                break;
+            }
             let ahead = next - other.delivered.load(Ordering::SeqCst);
             let apart = next.saturating_sub(self.delivered.load(Ordering::SeqCst));
-            let clock = self.clock.load(Ordering::SeqCst);
             if ahead + 40 > WINDOW || apart > APART {
                 thread::yield_now();
                 continue;
@@ -109,7 +116,7 @@ impl Node {
                 false => TICK,
             };
             let mut open: Option<OpenBurst> = None;
-            for _ in 0..(1 + next % 40).min(PACKETS - next) {
+            for _ in 0..1 + next % 40 {
                 let mut payload = vec![0; 20 + (next % 7) as usize * 16];
                 payload[..8].copy_from_slice(&next.to_be_bytes());
                 let packet = packet(self.number, other.number, &payload);
@@ -126,6 +133,7 @@ impl Node {
             }
             free = open.map(|burst| self.send(burst)).or(free);
         }
+        self.sent.store(next, Ordering::SeqCst);
     }
 
     fn send(&self, burst: OpenBurst) -> OutBuffer {
@@ -133,6 +141,7 @@ impl Node {
             Prepared::Staged(buffer) => buffer,
             Prepared::Ready(burst) => {
                 let burst = burst.seal();
+                self.plane.sending(&burst, self.now());
                 self.emit(burst.stride(), burst.datagrams());
                 let taken = burst.datagrams().len();
                 self.plane.sent(burst, taken, self.now())
@@ -240,7 +249,7 @@ impl Node {
 fn many_threads_lose_nothing_and_keep_the_order() {
     let mut rng = ChaCha20Rng::seed_from_u64(9);
     let keys = [rng.random(), rng.random()].map(PrivateKey::from_bytes);
-    let clock = Arc::new(AtomicU64::new(1_000_000_000_000));
+    let clock = Arc::new(AtomicU64::new(START));
     let handshaking = Arc::new(AtomicU64::new(0));
     let (to_0, network_0) = channel();
     let (to_1, network_1) = channel();
@@ -276,6 +285,7 @@ fn many_threads_lose_nothing_and_keep_the_order() {
                 handshaking: handshaking.clone(),
                 network: Mutex::new(network),
                 control: Mutex::new(control),
+                sent: AtomicU64::new(u64::MAX),
                 delivered: AtomicU64::new(0),
                 looked: AtomicU64::new(clock.load(Ordering::SeqCst)),
                 stop: AtomicBool::new(false),
@@ -297,9 +307,9 @@ fn many_threads_lose_nothing_and_keep_the_order() {
 
         let patience = Instant::now() + Duration::from_secs(120);
         let done = || {
-            nodes
-                .iter()
-                .all(|node| node.delivered.load(Ordering::SeqCst) == PACKETS)
+            let [sent, delivered] = [&a.sent, &b.delivered].map(|n| n.load(Ordering::SeqCst));
+            let [back, returned] = [&b.sent, &a.delivered].map(|n| n.load(Ordering::SeqCst));
+            (sent, back) == (delivered, returned)
         };
         while !done() && Instant::now() < patience && !receivers.iter().any(|r| r.is_finished()) {
             thread::sleep(Duration::from_millis(5));
