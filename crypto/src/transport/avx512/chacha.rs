@@ -291,5 +291,6 @@ pub(super) fn first_24_blocks(key: &Words, counter: u64, blocks: &mut [V; 24]) {
     finish_rows(&mut rows, &rows_state);
     add(&mut words, &words_state);
     blocks[..8].copy_from_slice(rows.as_flattened());
-    blocks[8..].copy_from_slice(&transpose(&words));
+    // Directly to its place: no copy is left in other memory.
+    *blocks.last_chunk_mut().expect("16 of 24 blocks") = transpose(&words);
 }

@@ -219,10 +219,12 @@ impl<'key> Passes<'key> {
         // For half a pass or less, the layout by rows is faster.
         if last.len > 4 {
             let rows = [last.last_row(0), last.last_row(4)];
-            last.combine(packets, blocks_by_rows(self.key, rows).as_flattened());
+            let blocks = Zeroizing::new(blocks_by_rows(self.key, rows));
+            last.combine(packets, blocks.as_flattened());
         } else if last.len > 0 {
             let rows = [last.last_row(0)];
-            last.combine(packets, blocks_by_rows(self.key, rows).as_flattened());
+            let blocks = Zeroizing::new(blocks_by_rows(self.key, rows));
+            last.combine(packets, blocks.as_flattened());
         }
     }
 
