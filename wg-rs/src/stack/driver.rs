@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rand_core::{OsRng, TryRngCore};
-use wg_crypto::{AeadBackend, PublicKey};
+use wg_crypto::{AeadBackend, PublicKey, wipe_stack_after};
 
 use super::error::Error;
 use super::host::{Host, HostInputs};
@@ -164,7 +164,8 @@ impl Running {
     pub fn set(&self, changes: &[Change]) -> Result<(), Error> {
         let mut owner = self.protocol.owner();
         let Owner { device, network } = &mut *owner;
-        let result = device.set(changes, network, now());
+        // Requests leave copies of keys on the stack, because keys are moved.
+        let result = wipe_stack_after(|| device.set(changes, network, now()));
         drop(owner);
         self.protocol.inbox.notify();
         Ok(result?)
@@ -172,14 +173,15 @@ impl Running {
 
     /// Returns the configuration and the state.
     pub fn get(&self) -> Interface {
-        self.protocol.informed_owner().device.get()
+        wipe_stack_after(|| self.protocol.informed_owner().device.get())
     }
 
     /// Returns the status, without what only a daemon has.
     pub fn status(&self) -> Status {
+        let status = wipe_stack_after(|| self.protocol.informed_owner().device.status(now()));
         Status {
             version: Some(env!("CARGO_PKG_VERSION").into()),
-            ..self.protocol.informed_owner().device.status(now())
+            ..status
         }
     }
 
@@ -274,6 +276,7 @@ impl Driver {
             && changes.take()
         {
             self.senders.sources.changed();
+            self.tun_reader.plane().network_changed();
         }
         if woken.any() {
             self.host.waker.drain();
