@@ -125,6 +125,7 @@ impl<W: Wire> Egress<W> {
                 source: to.src.map(|Source { ip, ifindex }| (ip, ifindex)),
                 header,
             },
+            source_is_local: false,
             now,
             sent: Sent::default(),
         };
@@ -160,6 +161,8 @@ struct Sending<'a, W> {
     egress: &'a Egress<W>,
     stride: usize,
     parcel: Parcel,
+    /// Whether the source was found to be an address of this host, so that an error has another cause.
+    source_is_local: bool,
     now: Time,
     sent: Sent,
 }
@@ -244,10 +247,13 @@ impl<W: Wire> Sending<'_, W> {
     /// An address that is not local causes EINVAL as a source, or ENETUNREACH for IPv4 on newer
     /// kernels; an address whose link is gone causes ENODEV. The first two can also have other
     /// causes.
-    fn is_bad_source(&self, error: &io::Error, (ip, ifindex): (IpAddr, u32)) -> bool {
+    fn is_bad_source(&mut self, error: &io::Error, (ip, ifindex): (IpAddr, u32)) -> bool {
         match error.raw_os_error() {
             Some(libc::ENODEV) => true,
-            Some(libc::EINVAL | libc::ENETUNREACH) => !self.egress.wire.has_address(ip, ifindex),
+            Some(libc::EINVAL | libc::ENETUNREACH) if !self.source_is_local => {
+                self.source_is_local = self.egress.wire.has_address(ip, ifindex);
+                !self.source_is_local
+            }
             _ => false,
         }
     }
