@@ -257,6 +257,27 @@ fn low_order_peers_are_kept_but_nothing_is_sent() {
     assert!(sim.seen.is_empty());
 }
 
+/// As in the kernel: also an attempt that fails counts. Otherwise every packet would cost one.
+#[test]
+fn an_initiation_that_cannot_be_created_is_not_tried_for_every_packet() {
+    let mut sim = Sim::hosts(1, 8);
+    let peer = wg_crypto::PublicKey::from_bytes([0; 32]);
+    let changes = [
+        Change::Peer(peer),
+        Change::Endpoint("198.51.100.1:1".parse().unwrap()),
+        allow("10.0.0.2/32"),
+    ];
+    sim.set(0, &changes).unwrap();
+    let mut attempts = std::collections::BTreeSet::new();
+    for n in 0..120 {
+        sim.send(0, 1, n);
+        attempts.insert(sim.hosts[0].first().last_sent_handshake.get());
+        sim.run(SECOND / 10);
+    }
+    assert!(sim.seen.is_empty());
+    assert_eq!(attempts.len(), 3, "in 12 seconds: {attempts:?}");
+}
+
 /// gotatun's audit: session indices are predictable. boringtun: peer ID << 8 | counter.
 #[test]
 fn boringtun_linkable_indices() {
