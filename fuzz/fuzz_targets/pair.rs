@@ -136,6 +136,7 @@ impl Pair {
             Prepared::Ready(burst) => {
                 let burst = burst.seal();
                 let sealed = burst.datagrams().to_vec();
+                plane.sending(&burst, self.now);
                 plane.sent(burst, sealed.len(), self.now);
                 Some(sealed)
             }

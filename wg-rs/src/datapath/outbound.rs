@@ -80,6 +80,7 @@ impl Stages for Outbound {
 
     fn finish(&self, (): &mut (), burst: SealedBurst) -> OutBuffer {
         let now = now();
+        self.plane.sending(&burst, now);
         let taken = send(&self.plane, &self.sockets, &burst, now);
         self.plane.sent(burst, taken, now)
     }

@@ -224,14 +224,18 @@ impl SealedBurst {
         &self.burst.peer
     }
 
-    /// What to account when it is sent, and the memory.
-    pub(crate) fn into_receipt(self) -> (Receipt, OutBuffer) {
-        let OpenBurst { buffer, peer, .. } = self.burst;
-        let has_data = buffer.packets.iter().any(|slot| slot.len > 0);
-        let content = match has_data {
+    fn content(&self) -> Content {
+        let has_data = self.burst.buffer.packets.iter().any(|slot| slot.len > 0);
+        match has_data {
             true => Content::Data(self.keypair.jitter),
             false => Content::NoData,
-        };
+        }
+    }
+
+    /// What to account when it is sent, and the memory.
+    pub(crate) fn into_receipt(self) -> (Receipt, OutBuffer) {
+        let content = self.content();
+        let OpenBurst { buffer, peer, .. } = self.burst;
         let receipt = Receipt { peer, content };
         (receipt, buffer)
     }
@@ -378,20 +382,24 @@ impl Plane {
         Prepared::Staged(burst.buffer)
     }
 
+    /// Must be called before the burst is passed to the network. The answer may arrive on another thread
+    /// before the network returns, and the timers that it starts must not be stopped afterwards.
+    pub fn sending(&self, burst: &SealedBurst, now: Time) {
+        self.account(burst.peer(), burst.content(), now);
+    }
+
     /// Reports that the burst was passed to the network, which accepted this many bytes.
     pub fn sent(&self, burst: SealedBurst, taken: usize, now: Time) -> OutBuffer {
         let (receipt, buffer) = burst.into_receipt();
-        self.sending(&receipt, now);
         self.taken(&receipt, taken, now);
         buffer
     }
 
     /// The accounting that does not depend on the network: the peer's timers, and the age of its
     /// key.
-    pub(crate) fn sending(&self, receipt: &Receipt, now: Time) {
-        let peer = &receipt.peer;
-        let is_frame = matches!(receipt.content, Content::Frame { .. });
-        if !is_frame || matches!(receipt.content, Content::Frame { is_keepalive: true }) {
+    pub(crate) fn account(&self, peer: &Arc<Peer>, content: Content, now: Time) {
+        let is_frame = matches!(content, Content::Frame { .. });
+        if !is_frame || matches!(content, Content::Frame { is_keepalive: true }) {
             self.wake(peer, peer.timers.any_authenticated_packet_traversal(now));
         }
         if !is_frame {

@@ -350,6 +350,7 @@ impl Sim {
                     self.transmit(from, also.addr, header, stride, datagrams);
                 }
                 let to = destination.to.addr;
+                plane.sending(&burst, self.now);
                 let taken = self.transmit(from, to, header, stride, datagrams);
                 plane.sent(burst, taken, self.now)
             }

@@ -80,12 +80,14 @@ impl Entry {
     pub(super) fn initiate(&mut self, context: &mut DeviceContext, now: Time, wall: Wall) {
         let peer = self.shared.clone();
         let to = peer.endpoint();
-        let Some(local) = context.identity.as_ref().filter(|_| peer.has_endpoint()) else {
-            return;
-        };
-        if peer.sent_handshake_lately(now) {
+        if peer.sent_handshake_lately(now) || !peer.has_endpoint() {
             return;
         }
+        // Also an initiation that cannot be created is tried only every five seconds, whatever is sent.
+        peer.last_sent_handshake.set(now);
+        let Some(local) = context.identity.as_ref() else {
+            return;
+        };
         let index = context.plane.reserve_index(&mut *context.rng);
         let ephemeral = random_key(&mut *context.rng);
         let parties = Parties {
@@ -102,7 +104,6 @@ impl Entry {
         }
         context.pending.begin(index, peer.id);
         self.retransmit_handshake = Some(now + REKEY_TIMEOUT + jitter(&mut *context.rng));
-        peer.last_sent_handshake.set(now);
         match to {
             _ if self.relayed.is_some() => self.initiate_by_hubs(context, message, index, now),
             Some(to) => self.send_message(context, to, &message, now),
@@ -146,7 +147,7 @@ impl Entry {
             }
         };
         let (tos, stride, receipt) = write(burst, &mut context.buffer, out);
-        plane.sending(&receipt, now);
+        plane.account(&receipt.peer, receipt.content, now);
         if std::mem::take(&mut self.wants.another_keepalive) {
             plane.wake(&peer, peer.timers.keepalive_again(now));
         }
@@ -187,7 +188,7 @@ impl Entry {
         let is_keepalive = matches!(frame, Frame::Hello { .. } | Frame::Bind { .. });
         let content = Content::Frame { is_keepalive };
         let receipt = Receipt { content, ..receipt };
-        plane.sending(&receipt, now);
+        plane.account(&receipt.peer, content, now);
         Some(Transmit {
             to,
             tos,

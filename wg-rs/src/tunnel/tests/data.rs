@@ -7,7 +7,7 @@ use crate::model::Change;
 use crate::tunnel::drops::DropReason;
 use crate::tunnel::messages::{DATA_OVERHEAD, MAX_STAGED_PACKETS};
 use crate::tunnel::peer::Endpoint;
-use crate::tunnel::send::Unroutable;
+use crate::tunnel::send::{OutBuffer, Prepared, Unroutable};
 use crate::tunnel::sim::*;
 
 #[test]
@@ -322,6 +322,25 @@ fn counters_equal_the_kernels() {
     let [a, b] = [0, 1].map(|host| sim.hosts[host].peer());
     assert_eq!((a.tx_bytes, a.rx_bytes), (1428 + 32, 1372), "one keepalive");
     assert_eq!((b.tx_bytes, b.rx_bytes), (1372, 1428 + 32));
+}
+
+/// The answer to a packet may be received on another thread before the call that sent the packet returns.
+#[test]
+fn an_answer_during_the_send_is_answered_with_a_keepalive() {
+    let sim = Sim::session();
+    let (plane, peer) = (sim.hosts[0].device.plane(), sim.hosts[0].first());
+    let mut burst = OutBuffer::new().start(&peer, 0);
+    burst.push(20, 1420).fill(0x45);
+    let Prepared::Ready(burst) = plane.prepare(burst, sim.now) else {
+        panic!("there is a session");
+    };
+    let burst = burst.seal();
+    plane.sending(&burst, sim.now);
+    assert_eq!(peer.timers.send_keepalive.get(), None);
+    let _ = peer.timers.data_received(sim.now, 1);
+    let taken = burst.datagrams().len();
+    plane.sent(burst, taken, sim.now);
+    assert!(peer.timers.send_keepalive.get().is_some());
 }
 
 /// As in the kernel: only bytes that the socket accepted are counted, and only accepted data starts
