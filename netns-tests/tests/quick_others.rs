@@ -126,27 +126,6 @@ fn the_daemon_of_another_namespace_outlives_a_failed_up() -> io::Result<()> {
     Ok(())
 }
 
-/// The arguments of a process can be read by everyone, and hooks may contain keys.
-#[test]
-fn the_text_of_a_hook_is_not_in_an_argument() -> io::Result<()> {
-    let lab = Lab::new()?;
-    let (Some(site), quick) = (Site::new(&lab, "site")?, Quick::ours()?) else {
-        return Ok(());
-    };
-    let hook =
-        "tr '\\0' ' ' < /proc/$$/cmdline > /etc/arguments; env > /etc/inherited; : hidden-word";
-    site.configure("wg0", &format!("{CONFIG}PreUp = {hook}\n"))?;
-    site.run(&quick, &["up", "wg0"])?.success()?;
-    let arguments = site.host.read("/etc/arguments")?;
-    assert!(arguments.contains("-c"), "{arguments}");
-    assert!(!arguments.contains("hidden-word"), "{arguments}");
-    let inherited = site.host.read("/etc/inherited")?;
-    assert!(inherited.contains("INTERFACE=wg0"), "{inherited}");
-    assert!(!inherited.contains("hidden-word"), "{inherited}");
-    site.run(&quick, &["down", "wg0"])?.success()?;
-    Ok(())
-}
-
 /// wireguard-go applies the lines of a request one by one.
 #[test]
 fn what_a_daemon_applied_before_an_error_is_undone() -> io::Result<()> {

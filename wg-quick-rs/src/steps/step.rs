@@ -463,24 +463,17 @@ fn add_rule(rule: Rule, target: &mut Target, undo: &mut Vec<Step>) -> Result<(),
     Ok(())
 }
 
-/// The variable with the text of a hook. Everyone can read the arguments of a process, but only its owner
-/// can read its environment, and a hook may contain a key.
-const HOOK: &str = "WG_QUICK_RS_HOOK";
-/// Like wg-quick, which evaluates hooks. What a hook starts does not inherit the variable.
-const EVAL: &str = "eval \"unset WG_QUICK_RS_HOOK; $WG_QUICK_RS_HOOK\"";
-
 /// Runs a hook and returns its exit code.
 fn hook(command: &OsStr, file: &Path, target: &Target, signals: &Signals) -> Result<i32, Failure> {
     let shell = match Program::find("bash") {
         // The options that wg-quick, a bash script, sets for itself.
-        Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c", EVAL]),
+        Some(bash) => bash.args(["-e", "-o", "pipefail", "-O", "extglob", "-c"]),
         None => Program::find("sh")
             .ok_or_else(|| Failure::new("there is no shell to run hooks"))?
-            .args(["-e", "-c", EVAL]),
+            .args(["-e", "-c"]),
     };
     let outcome = shell
-        .args([console::program()])
-        .variable(HOOK, command)
+        .args([command, console::program().as_ref()])
         .variable("INTERFACE", &target.interface)
         .variable("CONFIG_FILE", file)
         .of_terminal()
