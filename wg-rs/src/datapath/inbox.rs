@@ -11,6 +11,9 @@
 //! that the sender receives at its address; then all other initiations. After `IN_A_ROW` messages of a
 //! queue one of the next queues is handled, so none is blocked for ever.
 //!
+//! While more than half of the last queue is used, no sender may have more than an eighth of it. So a
+//! flood from one address does not block the initiations of others, which have no cookie yet.
+//!
 //! A thread that moves data makes a system call to wake the protocol thread only if that thread
 //! sleeps.
 
@@ -20,6 +23,7 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::now;
+use super::senders::{Group, Senders};
 use crate::sys::alarm::Alarm;
 use crate::sys::poll::{self, Waker};
 use crate::tunnel::ingress::HandshakeBacklog;
@@ -31,6 +35,9 @@ use crate::tunnel::time::Time;
 
 /// Messages of a queue that are handled in a row while messages of later queues wait.
 const IN_A_ROW: u32 = 8;
+/// Most messages of one sender in the last queue, while more than `CROWDED` messages wait there.
+const SHARE: usize = MAX_QUEUED_INCOMING_HANDSHAKES / 8;
+const CROWDED: usize = MAX_QUEUED_INCOMING_HANDSHAKES / 2;
 /// Length of a mac2, which ends a message.
 const MAC: usize = 16;
 
@@ -39,6 +46,8 @@ const MAC: usize = 16;
 pub struct ReceivedMessage {
     bytes: [u8; INITIATION_SIZE],
     len: u8,
+    /// The group of the sender, in the last queue.
+    group: Group,
     /// The sender, and our address that the message was sent to.
     pub from: Endpoint,
 }
@@ -49,7 +58,12 @@ impl ReceivedMessage {
         let mut bytes = [0; INITIATION_SIZE];
         bytes.get_mut(..datagram.len())?.copy_from_slice(datagram);
         let len = datagram.len() as u8;
-        Some(ReceivedMessage { bytes, len, from })
+        Some(ReceivedMessage {
+            bytes,
+            len,
+            group: 0,
+            from,
+        })
     }
 
     /// The datagram.
@@ -97,6 +111,8 @@ const QUEUES: usize = 3;
 #[derive(Default)]
 struct State {
     queues: [VecDeque<ReceivedMessage>; QUEUES],
+    /// The senders of the messages in the last queue.
+    senders: Senders,
     /// Messages of each queue that were handled in a row.
     in_a_row: [u32; QUEUES],
     news: bool,
@@ -117,11 +133,32 @@ impl State {
                 && let Some(message) = self.queues[queue].pop_front()
             {
                 self.in_a_row[queue] += u32::from(others_wait);
+                if queue == WITHOUT_COOKIE {
+                    self.senders.remove(message.group);
+                }
                 return Some(message);
             }
             self.in_a_row[queue] = 0;
         }
         None
+    }
+
+    /// Returns whether there was room for the message.
+    fn add(&mut self, mut message: ReceivedMessage) -> bool {
+        let number = message.queue();
+        let len = self.queues[number].len();
+        if len == MAX_QUEUED_INCOMING_HANDSHAKES {
+            return false;
+        }
+        if number == WITHOUT_COOKIE {
+            message.group = self.senders.group(message.from.addr.ip());
+            if len >= CROWDED && self.senders.waiting(message.group) >= SHARE {
+                return false;
+            }
+            self.senders.add(message.group);
+        }
+        self.queues[number].push_back(message);
+        true
     }
 
     fn backlog(&self) -> HandshakeBacklog {
@@ -174,12 +211,7 @@ impl Inbox {
         let mut refused = 0;
         self.tell(|state| {
             for message in messages.drain(..) {
-                let queue = &mut state.queues[message.queue()];
-                if queue.len() < MAX_QUEUED_INCOMING_HANDSHAKES {
-                    queue.push_back(message);
-                } else {
-                    refused += 1;
-                }
+                refused += usize::from(!state.add(message));
             }
         });
         refused
@@ -206,6 +238,7 @@ impl Inbox {
     pub fn clear(&self) {
         self.tell(|state| {
             state.queues = Default::default();
+            state.senders.clear();
         });
     }
 
@@ -244,8 +277,20 @@ mod tests {
     }
 
     fn push(inbox: &Inbox, message: &[u8]) -> bool {
-        let message = ReceivedMessage::new(message, from()).unwrap();
+        push_from(inbox, message, from())
+    }
+
+    fn push_from(inbox: &Inbox, message: &[u8], from: Endpoint) -> bool {
+        let message = ReceivedMessage::new(message, from).unwrap();
         inbox.push(&mut vec![message]) == 0
+    }
+
+    /// A sender that nobody else is.
+    fn sender(number: u32) -> Endpoint {
+        Endpoint {
+            addr: (std::net::Ipv4Addr::from_bits(0x0a00_0000 + number), 7).into(),
+            src: None,
+        }
     }
 
     fn message(kind: u8, number: u8) -> Vec<u8> {
@@ -321,13 +366,35 @@ mod tests {
         let long = ReceivedMessage::new(&[0; 149], from());
         assert!(long.is_none(), "this is longer than any message");
         for full in [message(1, 0), message(2, 0), with_cookie(0)] {
+            let mut senders = (0..).map(sender);
+            let mut push = || push_from(&inbox, &full, senders.next().unwrap());
             for _ in 0..MAX_QUEUED_INCOMING_HANDSHAKES {
-                assert!(push(&inbox, &full));
+                assert!(push());
             }
-            assert!(!push(&inbox, &full));
+            assert!(!push());
         }
         inbox.clear();
         assert!(push(&inbox, &message(1, 0)));
+    }
+
+    #[test]
+    fn a_flood_from_one_address_leaves_room_for_others() {
+        let inbox = Inbox::new().unwrap();
+        let mut flood = 0;
+        while push(&inbox, &message(1, 0)) {
+            flood += 1;
+        }
+        assert_eq!(flood, CROWDED);
+        // Others have room, except for the few that a hash puts into the same group.
+        let others = (0..1000).filter(|n| push_from(&inbox, &message(1, 1), sender(*n)));
+        assert!(others.count() > 950);
+        assert!(!push(&inbox, &message(1, 0)));
+        assert!(push(&inbox, &with_cookie(0)) && push(&inbox, &message(2, 0)));
+        // What is handled makes room.
+        while take(&inbox).is_some() {}
+        for _ in 0..CROWDED {
+            assert!(push(&inbox, &message(1, 0)));
+        }
     }
 
     /// A flood must not cause a system call for each message while the protocol thread works.

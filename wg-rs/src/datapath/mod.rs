@@ -52,6 +52,7 @@ pub(crate) mod protocol;
 pub(crate) mod readers;
 pub(crate) mod refusals;
 pub mod segment;
+mod senders;
 pub(crate) mod sockets;
 pub(crate) mod sources;
 pub(crate) mod tun_io;
