@@ -11,8 +11,8 @@
 //! that the sender receives at its address; then all other initiations. After `IN_A_ROW` messages of a
 //! queue one of the next queues is handled, so none is blocked for ever.
 //!
-//! While more than half of the last queue is used, no sender may have more than an eighth of it. So a
-//! flood from one address does not block the initiations of others, which have no cookie yet.
+//! When half of the last queue is used, a sender whose messages use an eighth of it cannot add another. So
+//! a flood from one address leaves room for initiations of others, who have no cookie yet.
 //!
 //! A thread that moves data makes a system call to wake the protocol thread only if that thread
 //! sleeps.
@@ -23,7 +23,7 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::now;
-use super::senders::{Group, Senders};
+use super::senders::Senders;
 use crate::sys::alarm::Alarm;
 use crate::sys::poll::{self, Waker};
 use crate::tunnel::ingress::HandshakeBacklog;
@@ -35,7 +35,7 @@ use crate::tunnel::time::Time;
 
 /// Messages of a queue that are handled in a row while messages of later queues wait.
 const IN_A_ROW: u32 = 8;
-/// Most messages of one sender in the last queue, while more than `CROWDED` messages wait there.
+/// With `CROWDED` messages in the last queue, a sender with `SHARE` of them cannot add another.
 const SHARE: usize = MAX_QUEUED_INCOMING_HANDSHAKES / 8;
 const CROWDED: usize = MAX_QUEUED_INCOMING_HANDSHAKES / 2;
 /// Length of a mac2, which ends a message.
@@ -46,8 +46,6 @@ const MAC: usize = 16;
 pub struct ReceivedMessage {
     bytes: [u8; INITIATION_SIZE],
     len: u8,
-    /// The group of the sender, in the last queue.
-    group: Group,
     /// The sender, and our address that the message was sent to.
     pub from: Endpoint,
 }
@@ -58,12 +56,7 @@ impl ReceivedMessage {
         let mut bytes = [0; INITIATION_SIZE];
         bytes.get_mut(..datagram.len())?.copy_from_slice(datagram);
         let len = datagram.len() as u8;
-        Some(ReceivedMessage {
-            bytes,
-            len,
-            group: 0,
-            from,
-        })
+        Some(ReceivedMessage { bytes, len, from })
     }
 
     /// The datagram.
@@ -134,7 +127,7 @@ impl State {
             {
                 self.in_a_row[queue] += u32::from(others_wait);
                 if queue == WITHOUT_COOKIE {
-                    self.senders.remove(message.group);
+                    *self.senders.waiting(message.from.addr.ip()) -= 1;
                 }
                 return Some(message);
             }
@@ -144,18 +137,18 @@ impl State {
     }
 
     /// Returns whether there was room for the message.
-    fn add(&mut self, mut message: ReceivedMessage) -> bool {
+    fn add(&mut self, message: ReceivedMessage) -> bool {
         let number = message.queue();
         let len = self.queues[number].len();
         if len == MAX_QUEUED_INCOMING_HANDSHAKES {
             return false;
         }
         if number == WITHOUT_COOKIE {
-            message.group = self.senders.group(message.from.addr.ip());
-            if len >= CROWDED && self.senders.waiting(message.group) >= SHARE {
+            let waiting = self.senders.waiting(message.from.addr.ip());
+            if len >= CROWDED && usize::from(*waiting) >= SHARE {
                 return false;
             }
-            self.senders.add(message.group);
+            *waiting += 1;
         }
         self.queues[number].push_back(message);
         true
@@ -238,7 +231,7 @@ impl Inbox {
     pub fn clear(&self) {
         self.tell(|state| {
             state.queues = Default::default();
-            state.senders.clear();
+            state.senders = Senders::default();
         });
     }
 

@@ -1,16 +1,15 @@
-//! Who sent the messages that wait in a queue, so that one sender cannot fill it.
+//! How many messages of each sender wait in a queue, so that one sender cannot fill it.
 //!
-//! A sender is an IPv4 address or an IPv6 network of 64 bits, as for the rate limit. Senders are put into
-//! groups by a keyed hash, so that nobody can choose to be in the group of somebody else. A flood from
-//! forged addresses is in all groups; against that, only the cookie helps.
+//! Senders are those of the rate limit ([`SourcePrefix`]). They are put into groups by a keyed hash, so that
+//! nobody can choose the group of somebody else. A flood from forged addresses is in all groups; only the
+//! cookie helps against that.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
-const GROUPS: usize = 256;
+use crate::tunnel::ratelimiter::SourcePrefix;
 
-/// A group of senders.
-pub(super) type Group = u8;
+const GROUPS: usize = 256;
 
 /// The number of waiting messages of each group.
 pub(super) struct Senders {
@@ -28,32 +27,9 @@ impl Default for Senders {
 }
 
 impl Senders {
-    /// The group of a sender.
-    pub(super) fn group(&self, sender: IpAddr) -> Group {
-        let prefix = match sender {
-            IpAddr::V4(ip) => u128::from(ip.to_bits()),
-            IpAddr::V6(ip) => ip.to_bits() >> 64 << 64,
-        };
-        self.keys.hash_one(prefix) as Group
-    }
-
-    /// The number of waiting messages of a group.
-    pub(super) fn waiting(&self, group: Group) -> usize {
-        usize::from(self.waiting[usize::from(group)])
-    }
-
-    /// Counts a message that is queued.
-    pub(super) fn add(&mut self, group: Group) {
-        self.waiting[usize::from(group)] += 1;
-    }
-
-    /// Counts a message that left the queue.
-    pub(super) fn remove(&mut self, group: Group) {
-        self.waiting[usize::from(group)] -= 1;
-    }
-
-    /// Called when the queue was emptied.
-    pub(super) fn clear(&mut self) {
-        self.waiting = [0; GROUPS];
+    /// The number of waiting messages of a sender and of those in the same group.
+    pub(super) fn waiting(&mut self, sender: IpAddr) -> &mut u16 {
+        let group = self.keys.hash_one(SourcePrefix::from(sender)) as usize % GROUPS;
+        &mut self.waiting[group]
     }
 }

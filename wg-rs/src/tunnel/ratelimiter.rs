@@ -28,11 +28,21 @@ pub struct RateLimiter {
     swept: Time,
 }
 
+/// A sender: an IPv4 address, or an IPv6 network.
 #[derive(PartialEq, Eq, Hash)]
-enum SourcePrefix {
+pub(crate) enum SourcePrefix {
     V4(u32),
     /// The /64: a host may have any address in it.
     V6(u64),
+}
+
+impl From<IpAddr> for SourcePrefix {
+    fn from(source: IpAddr) -> Self {
+        match source {
+            IpAddr::V4(addr) => SourcePrefix::V4(addr.to_bits()),
+            IpAddr::V6(addr) => SourcePrefix::V6((addr.to_bits() >> 64) as u64),
+        }
+    }
 }
 
 struct Bucket {
@@ -69,10 +79,7 @@ impl RateLimiter {
                 .retain(|_, bucket| now.saturating_since(bucket.heard) <= FORGET);
             self.swept = now;
         }
-        let source = match source {
-            IpAddr::V4(addr) => SourcePrefix::V4(addr.to_bits()),
-            IpAddr::V6(addr) => SourcePrefix::V6((addr.to_bits() >> 64) as u64),
-        };
+        let source = SourcePrefix::from(source);
         let Some(bucket) = self.buckets.get_mut(&source) else {
             if self.buckets.len() >= MAX_SOURCES {
                 return false;
