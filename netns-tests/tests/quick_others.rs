@@ -13,6 +13,26 @@ PrivateKey = 6AgToMTGwKJV1BBqhMlUFyAb3JQrbLBtRIMwkVMCi1g=
 Address = 10.0.0.2/24
 ";
 
+/// Starts `up` with this file, whose hook waits for a line in `/etc/go`. Returns when the hook runs.
+fn up_until_the_hook(site: &Site, quick: &Quick, file: &str) -> io::Result<Proc> {
+    site.configure("wg0", file)?;
+    site.sh("mkfifo /etc/go")?;
+    site.place(quick)?;
+    let up = site.start(quick, &["up", "wg0"])?;
+    until(PATIENCE, "the hook to run", || {
+        Ok(site.host.read("/etc/waits").ok())
+    })?;
+    Ok(up)
+}
+
+/// Waits until a command says that it waits for another one.
+fn until_it_waits(command: &Proc) -> io::Result<()> {
+    let said = "`wg0' is being changed by another wg-quick-rs";
+    until(PATIENCE, "the note that the command waits", || {
+        Ok(command.output().contains(said).then_some(()))
+    })
+}
+
 #[test]
 fn concurrent_commands_run_one_after_the_other() -> io::Result<()> {
     let lab = Lab::new()?;
@@ -20,25 +40,11 @@ fn concurrent_commands_run_one_after_the_other() -> io::Result<()> {
         return Ok(());
     };
     // While a hook of the first `up` waits, other commands must wait too.
-    site.configure(
-        "wg0",
-        &format!("{CONFIG}PostUp = wg-quick-rs save %i; touch /etc/waits; read < /etc/go\n"),
-    )?;
-    site.sh("mkfifo /etc/go")?;
-    site.place(&quick)?;
-    let first = site.start(&quick, &["up", "wg0"])?;
-    until(PATIENCE, "the hook to run", || {
-        Ok(site.host.read("/etc/waits").ok())
-    })?;
-    let said = "`wg0' is being changed by another wg-quick-rs";
-    let told = |other: &Proc| {
-        until(PATIENCE, "the note that the command waits", || {
-            Ok(other.output().contains(said).then_some(()))
-        })
-    };
+    let hook = "wg-quick-rs save %i; touch /etc/waits; read < /etc/go";
+    let first = up_until_the_hook(&site, &quick, &format!("{CONFIG}PostUp = {hook}\n"))?;
     for verb in ["up", "down", "reload", "save"] {
         let other = site.start(&quick, &[verb, "wg0"])?;
-        told(&other)?;
+        until_it_waits(&other)?;
         other.signal(Signal::SIGTERM)?;
         let run = site.finish(other)?;
         assert_eq!(run.code, Some(128 + 15), "{verb}: {}", run.output);
@@ -47,7 +53,7 @@ fn concurrent_commands_run_one_after_the_other() -> io::Result<()> {
     let mut command = site.command(&quick, &["down", "wg0"])?;
     command.env("INTERFACE", "wg0").env("CONFIG_FILE", "/x");
     let second = site.host.spawn(&mut command)?;
-    told(&second)?;
+    until_it_waits(&second)?;
     site.sh("wg show wg0; echo > /etc/go")?;
     site.finish(first)?.success()?;
     site.finish(second)?.success()?;
@@ -79,20 +85,10 @@ fn a_file_that_changes_while_a_command_waits_is_read_again() -> io::Result<()> {
         return Ok(());
     };
     let peer = "\n[Peer]\nPublicKey = eJ1VQnYKSOvMXnYwTsdSNuQAB3e9fW8WDhrDsBnBCTw=\n";
-    site.configure(
-        "wg0",
-        &format!("{CONFIG}PostUp = touch /etc/waits; read < /etc/go\n{peer}"),
-    )?;
-    site.sh("mkfifo /etc/go")?;
-    site.place(&quick)?;
-    let up = site.start(&quick, &["up", "wg0"])?;
-    until(PATIENCE, "the hook to run", || {
-        Ok(site.host.read("/etc/waits").ok())
-    })?;
+    let file = format!("{CONFIG}PostUp = touch /etc/waits; read < /etc/go\n{peer}");
+    let up = up_until_the_hook(&site, &quick, &file)?;
     let reload = site.start(&quick, &["reload", "wg0"])?;
-    until(PATIENCE, "the note that the command waits", || {
-        Ok(reload.output().contains("Waiting for it").then_some(()))
-    })?;
+    until_it_waits(&reload)?;
     assert_eq!(site.sh("wg show wg0 peers")?.lines().count(), 1);
     site.configure("wg0", &format!("{CONFIG}PostUp = true\n"))?;
     site.sh("echo > /etc/go")?;

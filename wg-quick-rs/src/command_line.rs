@@ -257,7 +257,7 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Down(RunningFile { file }) => as_root(|| at(file, down::down)),
         Verb::Reload(RunningFile { file }) => as_root(|| at(file, reload::reload)),
         Verb::Save(RunningFile { file }) => as_root(|| at(file, save::save)),
-        Verb::Strip(OneFile { file }) => as_root(|| at(file, strip::run)),
+        Verb::Strip(OneFile { file }) => as_root(|| at(file, strip::strip)),
         Verb::Check { files } => as_reader(files, || check::run(files)),
         Verb::Qr(OneFile { file }) => as_reader(std::slice::from_ref(file), || qr::run(file)),
         Verb::Init {
@@ -294,15 +294,21 @@ fn run(verb: Verb) -> ExitCode {
                 output: output.as_ref(),
                 replace: *replace,
             };
-            add::run(file, &request)
+            at(file, |location| add::run(location, &request))
         }),
-        Verb::Remove(OnePeer { file, peer }) => as_root(|| remove::run(&file.file, peer)),
-        Verb::Disable(OnePeer { file, peer }) => as_root(|| switch::run(&file.file, peer, false)),
-        Verb::Enable(OnePeer { file, peer }) => as_root(|| switch::run(&file.file, peer, true)),
+        Verb::Remove(OnePeer { file, peer }) => {
+            as_root(|| at(&file.file, |location| remove::run(location, peer)))
+        }
+        Verb::Disable(OnePeer { file, peer }) => {
+            as_root(|| at(&file.file, |location| switch::run(location, peer, false)))
+        }
+        Verb::Enable(OnePeer { file, peer }) => {
+            as_root(|| at(&file.file, |location| switch::run(location, peer, true)))
+        }
         Verb::List {
             file: OneFile { file },
             json,
-        } => as_root(|| list::run(file, *json)),
+        } => as_root(|| at(file, |location| list::run(location, *json))),
         Verb::Completions { shell } => completions::print(*shell),
         Verb::Reresolve { files } => as_root(|| reresolve::run(files)),
     }

@@ -86,7 +86,7 @@ pub fn create(path: &Path, text: &[u8]) -> Result<(), CreateError> {
 fn move_new(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            // FAT and some network file systems have no links. Others cannot rename in this way.
+            // FAT and some network file systems have no links. Others do not support this flag.
             renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?;
             Ok(())
         }

@@ -241,12 +241,13 @@ impl Step {
                 changes,
                 undo: back,
             } => {
+                let set = target.set(&changes);
                 // An interface that refuses a change may have applied those before it.
                 undo.push(Step::Set {
                     changes: back,
-                    undo: changes.clone(),
+                    undo: changes,
                 });
-                target.set(&changes)?;
+                set?;
             }
             Step::CreateFile(path, text) => {
                 create(&path, &text.0).map_err(Failure::new)?;
@@ -412,31 +413,25 @@ fn of_link(address: Address, target: &mut Target) -> Result<netlink::LinkAddress
 fn delete_link(target: &mut Target) -> Result<(), Failure> {
     let name = &target.interface;
     // The socket of this name may belong to a daemon whose link is in another namespace.
-    let is_daemons = match target.home.link(name) {
-        Ok(link) => link.kind.as_deref() == Some("tun"),
+    let ending = match target.home.link(name) {
+        Ok(link) => (link.kind.as_deref() == Some("tun")).then(|| Ending::of(name)),
         Err(error) if error.is_absent() => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    if !is_daemons {
-        return match target.home.delete_link(name) {
-            Err(error) if !error.is_absent() => Err(error.into()),
-            _ => Ok(()),
-        };
-    }
-    let ending = Ending::of(name);
-    let links = target.at_home(|| {
+    let links = || {
         Events::open(MulticastGroups {
             links: true,
             ..MulticastGroups::default()
         })
-    });
-    if let Ok(Ok(links)) = links
+    };
+    if let Some(ending) = &ending
+        && let Ok(Ok(links)) = target.at_home(links)
         && ending.by_socket(links)
     {
         return Ok(());
     }
     match target.home.delete_link(name) {
-        Ok(()) => ending.wait(),
+        Ok(()) => _ = ending.map(Ending::wait),
         Err(error) if error.is_absent() => {}
         Err(error) => return Err(error.into()),
     }

@@ -3,21 +3,18 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::file::{File, Location};
+use crate::file::Location;
 use crate::steps::console;
 
 /// Prints the part of a file that `wg` reads. Errors in that part are left to `wg`.
-pub fn run(location: &Location) -> ExitCode {
-    match location.read_leniently() {
-        Ok((file, _)) => strip(&file),
+pub fn strip(location: &Location) -> ExitCode {
+    let file = match location.read_leniently() {
+        Ok((file, _)) => file,
         Err(error) => {
             console::error(error);
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
-    }
-}
-
-fn strip(file: &File) -> ExitCode {
+    };
     let mut out = io::stdout().lock();
     let written = out
         .write_all(&file.stripped)

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::file::edit::Edit;
 use crate::file::own_endpoint::OwnEndpoint;
 use crate::file::roster::{PeerSection, Who, free_address, is_inside, members};
-use crate::file::{Address, is_server};
+use crate::file::{Address, Location, is_server};
 use crate::steps::console;
 use crate::steps::failure::Failure;
 use crate::steps::step::{Secret, Step};
@@ -44,8 +44,8 @@ pub struct AddArguments<'a> {
 }
 
 /// Runs the command.
-pub fn run(argument: &str, request: &AddArguments) -> ExitCode {
-    change::with(argument, |transaction, opened| {
+pub fn run(location: &Location, request: &AddArguments) -> ExitCode {
+    change::with(location, |transaction, opened| {
         add(transaction, opened, request)
     })
 }

@@ -34,19 +34,11 @@ pub struct Opened {
     pub runs: bool,
 }
 
-/// Runs `work` on the file of an argument, which must have no errors.
+/// Runs `work` on a file, which must have no errors.
 pub fn with(
-    argument: &str,
+    location: &Location,
     work: impl FnOnce(&mut Transaction, &Opened) -> Result<(), Failure>,
 ) -> ExitCode {
-    let location = match Location::of(argument) {
-        Ok(location) => location,
-        Err(error) => {
-            console::error(error);
-            return ExitCode::FAILURE;
-        }
-    };
-    console::warn_of_readers(&location);
     transaction::with(&location.interface, |transaction| {
         let path = fs::canonicalize(&location.path)?;
         let text = Zeroizing::new(fs::read(&path)?);

@@ -10,6 +10,7 @@ use wg_crypto::key::PublicKey;
 use wg_rs::model::{AllowedIp, Peer};
 use wg_rs::units;
 
+use crate::file::Location;
 use crate::file::edit::Edit;
 use crate::file::roster::{PeerSection, members};
 use crate::steps::failure::Failure;
@@ -34,8 +35,8 @@ struct Row {
 }
 
 /// Runs the command.
-pub fn run(argument: &str, json: bool) -> ExitCode {
-    change::with(argument, |transaction, opened| {
+pub fn run(location: &Location, json: bool) -> ExitCode {
+    change::with(location, |transaction, opened| {
         let running = match opened.runs {
             true => transaction.target.get()?.peers,
             false => Vec::new(),

@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
+use crate::file::Location;
 use crate::file::edit::Edit;
 use crate::file::roster::Who;
 use crate::verbs::people::change;
 
 /// Runs the command.
-pub fn run(argument: &str, who: &Who) -> ExitCode {
-    change::with(argument, |transaction, opened| {
+pub fn run(location: &Location, who: &Who) -> ExitCode {
+    change::with(location, |transaction, opened| {
         let mut text = Edit::new(&opened.text);
         let (key, sections) = opened.find(&text, who)?;
         for member in &sections {

@@ -3,14 +3,15 @@
 
 use std::process::ExitCode;
 
+use crate::file::Location;
 use crate::file::edit::Edit;
 use crate::file::roster::Who;
 use crate::steps::console;
 use crate::verbs::people::change;
 
 /// Runs one of the two commands.
-pub fn run(argument: &str, who: &Who, enable: bool) -> ExitCode {
-    change::with(argument, |transaction, opened| {
+pub fn run(location: &Location, who: &Who, enable: bool) -> ExitCode {
+    change::with(location, |transaction, opened| {
         let mut text = Edit::new(&opened.text);
         let (key, mut sections) = opened.find(&text, who)?;
         sections.retain(|member| member.is_enabled != enable);
