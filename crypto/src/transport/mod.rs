@@ -72,14 +72,12 @@ impl SealingKey {
         if burst.is_empty() {
             return;
         }
-        // A lone packet often finds the caches cold, and then each line of code that it does not
-        // need makes its round trip longer.
-        if burst.len() <= stride {
-            assert!(first < u64::MAX, "counters overflow");
-            return self.seal(receiver, first, burst);
-        }
         let count = burst.len().div_ceil(stride) as u64;
         assert!(first.checked_add(count).is_some(), "counters overflow");
+        // A lone packet often finds the caches cold, so it takes the way with the least code.
+        if count == 1 {
+            return self.seal(receiver, first, burst);
+        }
         let mut counters = first..;
         for group in burst.chunks_mut(stride.saturating_mul(GROUP)) {
             let mut packets = <[Packet; GROUP]>::default();

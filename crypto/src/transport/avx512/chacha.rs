@@ -264,8 +264,8 @@ pub(super) fn blocks_by_rows<const GROUPS: usize>(
 ) -> Rows<GROUPS> {
     let state = state_by_rows(key, last_rows);
     let mut x = state;
-    // The compiler must not unroll this: a lone packet often finds the caches cold, and then 2 KiB of
-    // code cost more than the whole computation.
+    // The compiler must not unroll this. A lone packet often finds the caches cold, and would have to
+    // fetch 2 KiB of code. In return, a packet of 64 bytes takes about 20 ns longer when they are hot.
     for _ in 0..black_box(10) {
         half_round::<GROUPS, false>(&mut x);
         half_round::<GROUPS, true>(&mut x);
@@ -291,6 +291,6 @@ pub(super) fn first_24_blocks(key: &Words, counter: u64, blocks: &mut [V; 24]) {
     finish_rows(&mut rows, &rows_state);
     add(&mut words, &words_state);
     blocks[..8].copy_from_slice(rows.as_flattened());
-    // Directly to its place: no copy is left in other memory.
+    // Without an array in between, which would have to be wiped.
     *blocks.last_chunk_mut().expect("16 of 24 blocks") = transpose(&words);
 }
