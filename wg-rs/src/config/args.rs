@@ -359,7 +359,8 @@ mod tests {
             ),
             (
                 &["peer", KEY, "relay", "lab,on"],
-                "relay: `on' and `off' cannot be in a list of groups, and neither can other words for them, such as `yes'",
+                "relay: `on' and `off' cannot be in a list of groups, and neither can other words for \
+                 them, such as `yes'",
             ),
             (
                 &["peer", KEY, "endpoint", "x"],

@@ -251,7 +251,9 @@ mod tests {
             ),
             (
                 "lab,off",
-                "`on' and `off' cannot be in a list of groups, and neither can other words for them, such as `yes'".into(),
+                "`on' and `off' cannot be in a list of groups, and neither can other words for \
+                 them, such as `yes'"
+                    .into(),
             ),
             ("a,b,c,d,e,f,g,h,i", "a peer is in at most 8 groups".into()),
         ] {

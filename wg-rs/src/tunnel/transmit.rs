@@ -83,7 +83,7 @@ impl Entry {
         if peer.sent_handshake_lately(now) || !peer.has_endpoint() {
             return;
         }
-        // Also an initiation that cannot be created is tried only every five seconds, whatever is sent.
+        // An initiation that cannot be created must not be tried again for every packet.
         peer.last_sent_handshake.set(now);
         let Some(local) = context.identity.as_ref() else {
             return;

@@ -257,7 +257,7 @@ fn low_order_peers_are_kept_but_nothing_is_sent() {
     assert!(sim.seen.is_empty());
 }
 
-/// As in the kernel: also an attempt that fails counts. Otherwise every packet would cost one.
+/// As in the kernel, a failed attempt counts too. Otherwise every packet would cause one.
 #[test]
 fn an_initiation_that_cannot_be_created_is_not_tried_for_every_packet() {
     let mut sim = Sim::hosts(1, 8);

@@ -53,7 +53,7 @@ struct Node {
     handshaking: Arc<AtomicU64>,
     network: Mutex<Sender<Datagrams>>,
     control: Mutex<Sender<Vec<u8>>>,
-    /// The number of packets sent, when all are; before, more than that.
+    /// The number of packets that were sent; `u64::MAX` until all are sent.
     sent: AtomicU64,
     delivered: AtomicU64,
     /// The time of the owner's last look at its timers.
